@@ -1,0 +1,180 @@
+"""``node.toml`` as text to frozen settings, every problem found in one go, each with its line.
+
+Pure: it reads no file and no clock; the caller hands it the text and the host's name.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from anycastlb.documents import Document, Duration, ShareText, problems, shown
+from anycastlb.model import Network, Problem, SettingsError, Share
+
+
+def _network(value: Any) -> Network:
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return ip_network(value.strip())
+    except ValueError:
+        raise ValueError(f'a network such as "192.0.2.0/24" without host bits, not {shown(value)}') from None
+
+
+def _mark_range(value: Any) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", str(value))
+    if match:
+        low, high = int(match[1]), int(match[2] or match[1])
+        if 1 <= low <= high < 2**32:
+            return low, high
+    raise ValueError(f'a mark such as 7 or a range such as "100-199", not {shown(value)}')
+
+
+def _listen(value: Any) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\s]*)):(\d{1,5})", str(value).strip())
+    if not match or int(match[3]) > 65535:
+        raise ValueError(f'an address and port such as "127.0.0.1:4672", not {shown(value)}')
+    return match[1] or match[2], int(match[3])
+
+
+def _patience(value: Any) -> Any:
+    return None if value == "never" else value
+
+
+NetworkText = Annotated[Any, BeforeValidator(_network)]
+MarkRange = Annotated[Any, BeforeValidator(_mark_range)]
+Listen = Annotated[Any, BeforeValidator(_listen)]
+
+
+class NodeSettings(Document):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
+    """The node's name; the host name unless given."""
+    vip_ranges: tuple[NetworkText, ...]
+    """Only these may be put on the loopback or announced."""
+    fwmark_ranges: tuple[MarkRange, ...] = ()
+    """Firewall marks whose IPVS services are ours, as (low, high)."""
+    state_dir: str = "/var/lib/anycastlb"
+    resync: Duration = 5.0
+    """How often the kernel is looked at even though nothing seems to have changed."""
+
+    @field_validator("vip_ranges")
+    @classmethod
+    def _some(cls, value: tuple[Network, ...]) -> tuple[Network, ...]:
+        if not value:
+            raise ValueError('at least one network, such as ["192.0.2.0/24"]')
+        return value
+
+    @field_validator("resync")
+    @classmethod
+    def _resync(cls, value: float) -> float:
+        if not 0.1 <= value <= 60:
+            raise ValueError('a duration from "100ms" to "1m"')
+        return value
+
+
+class CatalogSettings(Document):
+    source: Literal["consul", "file"] = "consul"
+    path: str = "/etc/anycastlb/catalog"
+    max_shrink: ShareText = Share(percent=50.0)
+    """A catalog that loses more VIPs than this at once is held back."""
+    confirm: Annotated[Duration | None, BeforeValidator(_patience)] = 300.0
+    """A held catalog that persists this long is believed; None (``"never"``): only ``anycastlb confirm`` lets it in."""
+
+
+class ConsulSettings(Document):
+    address: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")] = "http://127.0.0.1:8500"
+    prefix: str = "anycastlb/"
+    token_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    namespace: str | None = None
+    datacenter: str | None = None
+    wait: Duration = 60.0
+    """How long one blocking query may wait."""
+
+    @field_validator("prefix")
+    @classmethod
+    def _slash(cls, value: str) -> str:
+        if not value.strip("/") or value.startswith("/"):
+            raise ValueError(f'a key prefix such as "anycastlb/", not {shown(value)}')
+        return value.rstrip("/") + "/"
+
+
+class BgpSettings(Document):
+    socket: str = "/run/anycastlb/bgp.sock"
+    hold: Duration = 15.0
+    """How long routes outlive a silent daemon."""
+
+    @field_validator("hold")
+    @classmethod
+    def _hold(cls, value: float) -> float:
+        if not 1 <= value <= 600:
+            raise ValueError('a duration from "1s" to "10m"')
+        return value
+
+
+class ApiSettings(Document):
+    listen: Listen = ("127.0.0.1", 4672)
+
+
+class IpvsSettings(Document):
+    manage_sysctls: bool = True
+    """Set the net.ipv4.vs sysctls that let a node take over flows; if false they are only checked."""
+
+
+class LogSettings(Document):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["logfmt", "json"] = "logfmt"
+
+
+class Settings(Document):
+    node: NodeSettings
+    catalog: CatalogSettings = CatalogSettings()
+    consul: ConsulSettings = ConsulSettings()
+    bgp: BgpSettings = BgpSettings()
+    api: ApiSettings = ApiSettings()
+    ipvs: IpvsSettings = IpvsSettings()
+    log: LogSettings = LogSettings()
+
+
+def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settings:
+    """Settings from the text of ``node.toml``; ``host`` is the default node name.
+
+    Raises ``SettingsError`` with every problem, each with its line.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        found = re.search(r"line (\d+)", str(exc))
+        problem = Problem(name, "", f"expected TOML: {exc}", int(found[1]) if found else 0)
+        raise SettingsError((problem,)) from exc
+    node = document.setdefault("node", {})
+    if isinstance(node, dict):
+        node.setdefault("name", host)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as exc:
+        raise SettingsError(problems(exc, name, lambda path: line_of(text, path))) from exc
+
+
+def line_of(text: str, path: str) -> int:
+    """The 1-based line where ``table.key`` is set in a TOML text; its table's line if the key is absent; else 0."""
+    table, _, rest = path.partition(".")
+    key = rest.split(".")[0]
+    inside = at = 0
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            current = header[1].replace('"', "")
+            if current == table:
+                inside = at = number
+        elif (found := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
+            (current == table and found[1] == key) or (not current and found[1] in (table, f"{table}.{key}"))
+        ):
+            return number
+    return inside or at
