@@ -198,21 +198,8 @@ class Change:
     def verb(self) -> Literal["create", "update", "delete"]:
         return "create" if self.old is None else "delete" if self.new is None else "update"
 
-    @property
-    def scope(self) -> Hashable:
-        """What a failure of this change is contained in: the VIP, or the fwmark service, or itself."""
-        if self.table == "destinations":
-            return service_scope(self.key.service)
-        if self.table == "services":
-            return service_scope(self.key)
-        return self.key  # type: ignore[no-any-return]
-
     def __str__(self) -> str:
         return f"{self.verb} {self.table} {self.key}"
-
-
-def service_scope(key: ServiceKey) -> Hashable:
-    return key if key.protocol == "fwmark" else key.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +223,8 @@ class Entry:
     format: Literal["json", "toml", "yaml"] = "json"
     origin: str = ""
     """What to call the document in a problem, if not by its key (a file's path)."""
+    error: str = ""
+    """Why the document cannot be used although its key is there (an unreadable file); ``value`` then parses as nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +257,8 @@ class Feed:
     """When ``connected`` last changed."""
     error: str = ""
     """Why it is not connected."""
+    loaded: bool = False
+    """A catalog is in force; while False, the catalog's being empty says nothing and nothing may be torn down."""
     cached: bool = False
     """The catalog in force was read from ``state_dir``, not from the source."""
     held: Shrink | None = None
@@ -368,6 +359,8 @@ class Catalog:
     problems: tuple[Problem, ...] = ()
     index: int = 0
     """Consul's index of the read (0 for other sources): which catalog this is."""
+    good: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
+    """The raw entries this catalog was made of, the last good ones in place of the bad: what is worth keeping."""
 
     @property
     def vips(self) -> frozenset[Address]:
@@ -415,6 +408,8 @@ class Inputs:
     health: Health = field(default_factory=lambda: EMPTY)
     failures: tuple[Failure, ...] = ()
     """What the last cycle could not write."""
+    sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """The sysctls this node must have; empty when the operator manages them."""
     stopping: bool = False
 
 
@@ -484,6 +479,8 @@ class Memory:
     """Destinations the kernel served with a weight when the daemon started: up until proven down."""
     up_since: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
     """When a backend came up while we watched; the start of its slow start."""
+    order: tuple[DestinationKey, ...] = ()
+    """The destinations of the desired state, in its order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,31 @@
+"""The one shape of every error the API answers: what is wrong, where, what was expected, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from anycastlb.model import AnycastlbError
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class Fault(AnycastlbError):
+    """A request that cannot be answered: an HTTP status and the four things to say about it."""
+
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        where: str = "",
+        expected: str = "",
+        mend: str = "",
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
+        super().__init__(what)
+        self.status = status
+        self.headers = headers
+        self._told = {"what": what, "where": where, "expected": expected, "mend": mend}
+
+    def view(self) -> dict[str, dict[str, str]]:
+        return {"error": dict(self._told)}

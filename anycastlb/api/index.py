@@ -1,0 +1,96 @@
+"""The parts of a ``Snapshot`` joined by what belongs together, built once for one view.
+
+Pure. A service's backend on one VIP is a ``Seat``: the document, the check, the verdict and the kernel's row side by
+side, with ``None`` wherever that part does not exist (yet).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from anycastlb.model import (
+    Address,
+    Backend,
+    BackendVerdict,
+    CheckState,
+    Destination,
+    DestinationKey,
+    Service,
+    ServiceKey,
+    ServiceVerdict,
+    Snapshot,
+    Table,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One backend of one service on one VIP, and everything known about it."""
+
+    service: Service
+    vip: Address
+    backend: Backend
+    key: DestinationKey
+    state: CheckState | None
+    verdict: BackendVerdict | None
+    row: Destination | None
+
+
+class Index:
+    """Look-ups over one snapshot; ``now`` is monotonic seconds, like every time in the snapshot."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self.snapshot = snapshot
+        self.now = now
+        self.services: dict[tuple[Address, str], ServiceVerdict] = {}
+        self.by_key: dict[ServiceKey, ServiceVerdict] = {}
+        self._backends: dict[tuple[ServiceKey, str, str], DestinationKey] = {}
+        self._failures = {(f.change.table, f.change.key): f.reason for f in snapshot.failures}
+        self._by_vip: dict[Address, list[Service]] = {}
+        for vip, verdict in snapshot.decision.verdicts.items():
+            self.services |= {(vip, service.service): service for service in verdict.services}
+            self.by_key |= {service.key: service for service in verdict.services}
+        for key, backend in snapshot.decision.backends.items():
+            self._backends[key.service, backend.service, backend.backend] = key
+        for service in snapshot.inputs.catalog.services:
+            for vip in service.vips:
+                self._by_vip.setdefault(vip, []).append(service)
+
+    def vips(self) -> list[Address]:
+        """Every VIP the catalog names, a verdict judges, or the loopback still carries; IPv4 first, in order."""
+        known = {*self._by_vip, *self.snapshot.decision.verdicts, *self.snapshot.actual.addresses}
+        return sorted(known, key=lambda vip: (vip.version, int(vip)))
+
+    def on(self, vip: Address) -> list[Service]:
+        return self._by_vip.get(vip, [])
+
+    def verdict(self, vip: Address) -> Verdict | None:
+        return self.snapshot.decision.verdicts.get(vip)
+
+    def seats(self, service: Service, vip: Address) -> Iterator[Seat]:
+        """The service's backends on this VIP, in canonical order."""
+        service_key = service.key(vip)
+        for backend in service.members(vip):
+            plain = DestinationKey(service_key, backend.address, backend.port)
+            key = self._backends.get((service_key, service.name, backend.name), plain)
+            yield Seat(
+                service=service,
+                vip=vip,
+                backend=backend,
+                key=key,
+                state=self.snapshot.inputs.health.get(backend.check),
+                verdict=self.snapshot.decision.backends.get(key),
+                row=self.snapshot.actual.destinations.get(key),
+            )
+
+    def refusal(self, table: Table, key: Any) -> str:
+        """Why the machine refused to write this row in the last cycle; empty if it did not."""
+        return self._failures.get((table, key), "")
+
+    def age(self, since: float) -> float | None:
+        """Seconds since then, never negative; None if that never was."""
+        return round(max(0.0, self.now - since), 3) if math.isfinite(since) else None

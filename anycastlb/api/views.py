@@ -1,0 +1,255 @@
+"""A ``Snapshot`` as JSON-ready dicts: the whole picture, the plan, the journal, alive and ready.
+
+Pure: values in, dicts out; ``now`` is monotonic seconds. Durations are seconds in fields that end in ``_seconds``,
+``None`` where something never happened. Nothing here decides: every reason is the one the decision gave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from anycastlb import __version__
+from anycastlb.api.index import Index, Seat
+from anycastlb.api.words import TABLE_NOUNS, fields_of
+from anycastlb.events import Record
+from anycastlb.model import Address, Change, Check, CheckState, Problem, Service, Snapshot
+
+View = dict[str, Any]
+
+
+def status(snapshot: Snapshot, now: float, source: str = "") -> View:
+    """The whole picture of one node. ``source`` says in words where its catalog comes from."""
+    index = Index(snapshot, now)
+    return {
+        "node": _node(index),
+        "catalog": _catalog(index, source),
+        "speaker": _speaker(index),
+        "vips": [_vip(index, vip) for vip in index.vips()],
+        "leaving": _leaving(index),
+        "problems": [_problem(problem) for problem in snapshot.inputs.catalog.problems],
+        "failures": [_change(index, f.change) for f in snapshot.failures],
+        "pending": len(snapshot.plan),
+    }
+
+
+def plan(snapshot: Snapshot, now: float) -> View:
+    """The last cycle's changes in the order they are made, each with its reason and what the machine said to it."""
+    index = Index(snapshot, now)
+    return {"node": snapshot.inputs.node, "changes": [_change(index, change) for change in snapshot.plan]}
+
+
+def events(records: Iterable[Record], after: int = 0) -> View:
+    """Journal entries above ``after``, oldest first; ``last`` is what to ask for next."""
+    told = [
+        {
+            "id": record.id,
+            "at": moment(record.at_wall),
+            "kind": record.event.kind,
+            "level": record.event.level,
+            "subject": record.event.subject,
+            "before": record.event.before,
+            "after": record.event.after,
+            "reason": record.event.reason,
+        }
+        for record in records
+    ]
+    return {"events": [item for item in told if int(str(item["id"])) > after], "last": told[-1]["id"] if told else 0}
+
+
+def liveness(snapshot: Snapshot, now: float, started: float, bound: float) -> View:
+    """Does the reconciler still make progress? ``started``: since when it could; ``bound``: seconds it may take."""
+    waited = round(now - max(snapshot.at if snapshot.cycle else started, started), 3)
+    return {"alive": waited <= bound, "cycle": snapshot.cycle, "last_cycle_seconds": waited, "bound_seconds": bound}
+
+
+def readiness(snapshot: Snapshot) -> View:
+    """Is the node in sync and able to serve? If not, ``missing`` says what it waits for, in words."""
+    feed, catalog = snapshot.inputs.feed, snapshot.inputs.catalog
+    missing = []
+    if not snapshot.cycle:
+        missing.append("the first cycle has not finished")
+    if not (feed.connected or feed.cached or catalog.services or catalog.index):
+        missing.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
+    if snapshot.failures:
+        first = snapshot.failures[0]
+        missing.append(f"{len(snapshot.failures)} changes failed, the first: {first.change}: {first.reason}")
+    if not snapshot.speaker.connected:
+        missing.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
+    if snapshot.inputs.stopping:
+        missing.append("the node is stopping")
+    return {"ready": not missing, "missing": missing}
+
+
+def moment(at_wall: float) -> str | None:
+    """Wall-clock seconds as RFC 3339 in UTC with milliseconds; None for "never"."""
+    if not at_wall or not math.isfinite(at_wall):
+        return None
+    return datetime.fromtimestamp(at_wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _node(index: Index) -> View:
+    inputs = index.snapshot.inputs
+    return {
+        "name": inputs.node,
+        "version": __version__,
+        "drained": inputs.node in inputs.catalog.drained,
+        "stopping": inputs.stopping,
+        "cycle": index.snapshot.cycle,
+        "at": moment(index.snapshot.at_wall),
+        "age_seconds": index.age(index.snapshot.at) if index.snapshot.cycle else None,
+    }
+
+
+def _catalog(index: Index, source: str) -> View:
+    feed, catalog = index.snapshot.inputs.feed, index.snapshot.inputs.catalog
+    held = feed.held
+    return {
+        "source": source,
+        "connected": feed.connected,
+        "since_seconds": index.age(feed.since),
+        "error": feed.error,
+        "cached": feed.cached,
+        "index": catalog.index,
+        "services": len(catalog.services),
+        "vips": len(catalog.vips),
+        "problems": len(catalog.problems),
+        "drained_nodes": sorted(catalog.drained),
+        "held": held
+        and {
+            "lost": [str(vip) for vip in held.lost],
+            "of": held.of,
+            "since_seconds": index.age(held.since),
+            "believed_in_seconds": None if held.until is None else round(max(0.0, held.until - index.now), 3),
+        },
+    }
+
+
+def _speaker(index: Index) -> View:
+    speaker = index.snapshot.speaker
+    return {
+        "connected": speaker.connected,
+        "version": speaker.version,
+        "sessions": [
+            {"peer": s.peer, "state": s.state, "since_seconds": index.age(s.since), "reason": s.reason}
+            for s in speaker.sessions
+        ],
+        "rejected": {str(vip): reason for vip, reason in speaker.rejected.items()},
+    }
+
+
+def _vip(index: Index, vip: Address) -> View:
+    verdict, services = index.verdict(vip), index.on(vip)
+    leaving = not services
+    undecided = "no longer in the catalog; its flows are draining" if leaving else "not decided yet"
+    return {
+        "vip": str(vip),
+        "open": bool(verdict and verdict.open),
+        "reason": verdict.reason if verdict else undecided,
+        "since_seconds": index.age(verdict.since) if verdict else None,
+        "leaving": leaving,
+        "address": vip in index.snapshot.actual.addresses,
+        "announced": vip in index.snapshot.actual.routes,
+        "rejected": index.snapshot.speaker.rejected.get(vip, ""),
+        "services": [_service(index, service, vip) for service in services],
+    }
+
+
+def _service(index: Index, service: Service, vip: Address) -> View:
+    key, verdict = service.key(vip), index.services.get((vip, service.name))
+    return {
+        "service": service.name,
+        "key": str(key),
+        "protocol": service.protocol,
+        "port": service.port,
+        "scheduler": service.virtual.scheduler,
+        "flags": sorted(service.virtual.flags),
+        "open": bool(verdict and verdict.open),
+        "up": verdict.up if verdict else None,
+        "total": verdict.total if verdict else None,
+        "needed": verdict.needed if verdict else None,
+        "reason": verdict.reason if verdict else "not decided yet",
+        "programmed": key in index.snapshot.actual.services,
+        "refused": index.refusal("services", key),
+        "backends": [_backend(index, seat) for seat in index.seats(service, vip)],
+    }
+
+
+def _backend(index: Index, seat: Seat) -> View:
+    backend, verdict = seat.backend, seat.verdict
+    return {
+        "backend": backend.name,
+        "address": str(backend.address),
+        "port": backend.port,
+        "forward": backend.forward,
+        "drain": backend.drain,
+        "up": verdict.up if verdict else None,
+        "weight": verdict.weight if verdict else None,
+        "nominal_weight": backend.weight,
+        "reason": verdict.reason if verdict else "not decided yet",
+        "kernel_weight": seat.row.weight if seat.row else None,
+        "refused": index.refusal("destinations", seat.key),
+        "check": _check(index, backend.check, seat.state),
+    }
+
+
+def _check(index: Index, check: Check, state: CheckState | None) -> View:
+    last = state.last if state else None
+    return {
+        "check": str(check),
+        "interval_seconds": check.interval,
+        "timeout_seconds": check.timeout,
+        "rise": check.rise,
+        "fall": check.fall,
+        "up": state.up if state else None,
+        "since_seconds": index.age(state.since) if state and state.up is not None else None,
+        "streak": state.streak if state else 0,
+        "last": last
+        and {
+            "ok": last.ok,
+            "detail": last.detail,
+            "duration_seconds": round(last.duration, 6),
+            "age_seconds": index.age(last.at),
+        },
+    }
+
+
+def _leaving(index: Index) -> list[View]:
+    return [
+        {"table": table, "object": str(key), "for_seconds": round(max(0.0, item.until - index.now), 3)}
+        for (table, key), item in index.snapshot.decision.memory.leaving.items()
+    ]
+
+
+def _problem(problem: Problem) -> View:
+    return {"key": problem.key, "path": problem.path, "expected": problem.expected, "line": problem.line}
+
+
+def _change(index: Index, change: Change) -> View:
+    return {
+        "verb": "move" if change.moved else change.verb,
+        "table": change.table,
+        "object": f"{TABLE_NOUNS[change.table]} {change.key}",
+        "before": fields_of(change.old),
+        "after": fields_of(change.new),
+        "why": _why(index, change),
+        "refused": index.refusal(change.table, change.key),
+    }
+
+
+def _why(index: Index, change: Change) -> str:
+    """The decision's own words for the object this change is about."""
+    decision = index.snapshot.decision
+    if (change.table, change.key) in decision.memory.leaving:
+        return "nothing asks for it any more; its flows are draining"
+    if change.table == "destinations" and (backend := decision.backends.get(change.key)):
+        return backend.reason
+    if change.table in ("addresses", "routes") and (verdict := decision.verdicts.get(change.key)):
+        return verdict.reason
+    if change.table == "services" and (service := index.by_key.get(change.key)):
+        return f"{service.service}: {service.reason}"
+    if change.table == "sysctls":
+        return "lets a node take over the flows of another"
+    return "no document asks for it" if change.new is None else ""

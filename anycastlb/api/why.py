@@ -1,0 +1,254 @@
+"""Why is it so? The chain from evidence to route for one VIP, service or backend.
+
+Check results, their fold into a state, the weight, the gate's arithmetic, the kernel's rows, the route and the BGP
+sessions that carry it: one link each, ``ok`` or not, with the decision's own words. Pure, and it decides nothing.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from ipaddress import ip_address
+from typing import Any
+
+from anycastlb.api.index import Index, Seat
+from anycastlb.api.words import attributes, host_route, span, virtual
+from anycastlb.model import Address, CheckState, Problem, Service, Snapshot, endpoint
+
+Link = dict[str, Any]
+ARROW = " → "
+
+
+def explain(snapshot: Snapshot, now: float, name: str) -> dict[str, Any] | None:
+    """The chain of the object called ``name`` (a VIP, ``SERVICE`` or ``SERVICE/BACKEND``); None if there is none."""
+    index = Index(snapshot, now)
+    if (vip := _address(name)) is not None:
+        return _explain_vip(index, vip) if vip in index.vips() else None
+    services = {service.name: service for service in snapshot.inputs.catalog.services}
+    service_name, _, backend = name.partition("/")
+    if service := services.get(service_name):
+        return _explain_backend(index, service, backend) if backend else _explain_service(index, service)
+    problems = [problem for problem in snapshot.inputs.catalog.problems if _concerns(problem, service_name)]
+    return _explain_problems(name, problems) if problems else None
+
+
+def near(snapshot: Snapshot, name: str, most: int = 5) -> list[str]:
+    """Names that exist and look like ``name``: a backend named without its service, then what is spelt alike."""
+    services = snapshot.inputs.catalog.services
+    members = [f"{service.name}/{backend.name}" for service in services for backend in service.backends]
+    names = [str(vip) for vip in Index(snapshot, 0.0).vips()] + [service.name for service in services]
+    exact = [member for member in members if member.partition("/")[2] == name.rpartition("/")[2]]
+    alike = get_close_matches(name, names + (members if len(members) <= 5000 else []), n=most, cutoff=0.5)
+    return list(dict.fromkeys(exact + alike))[:most]
+
+
+def _address(name: str) -> Address | None:
+    try:
+        return ip_address(name.strip().strip("[]"))
+    except ValueError:
+        return None
+
+
+def _concerns(problem: Problem, service: str) -> bool:
+    """Is this problem in the document of that service? By catalog key, or by the file's name."""
+    parts = problem.key.split("/")
+    return service in (parts[-1].rsplit(".", 1)[0], *parts)
+
+
+def link(what: str, ok: bool | None, name: str, text: str, links: list[Link] | None = None) -> Link:
+    """One link: its kind, whether it holds (None: not known), the object, what to say of it, what is under it."""
+    return {"what": what, "ok": ok, "object": name, "text": text, "links": links or []}
+
+
+def _answer(kind: str, name: str, ok: bool, text: str, chain: list[Link]) -> dict[str, Any]:
+    return {"object": name, "kind": kind, "ok": ok, "answer": text, "chain": chain}
+
+
+def _explain_problems(name: str, problems: list[Problem]) -> dict[str, Any]:
+    chain = [link("problem", False, problem.key, str(problem)) for problem in problems]
+    return _answer("service", name, False, "not served: its document is wrong", chain)
+
+
+def _explain_vip(index: Index, vip: Address) -> dict[str, Any]:
+    services = [_service(index, service, vip, every=True) for service in index.on(vip)]
+    verdict, tail = index.verdict(vip), _to_route(index, vip)
+    announced = vip in index.snapshot.actual.routes
+    if announced:
+        text = f"announced to {_sessions_up(index)}"
+    else:
+        text = f"not announced: {verdict.reason if verdict and not verdict.open else tail[-2]['text']}"
+    return _answer("vip", str(vip), announced, text, services + tail)
+
+
+def _explain_service(index: Index, service: Service) -> dict[str, Any]:
+    chain = [
+        link(
+            "vip", vip in index.snapshot.actual.routes, str(vip), "", [_service(index, service, vip, every=True), *tail]
+        )
+        for vip in service.vips
+        for tail in [_to_route(index, vip)]
+    ]
+    served = [vip for vip in service.vips if (v := index.services.get((vip, service.name))) and v.open]
+    announced = [vip for vip in served if vip in index.snapshot.actual.routes]
+    chain += [
+        link("problem", False, problem.key, f"{problem} (the last good version is in force)")
+        for problem in index.snapshot.inputs.catalog.problems
+        if _concerns(problem, service.name)
+    ]
+    text = f"served on {len(served)} of {len(service.vips)} VIPs, {len(announced)} of them announced"
+    return _answer("service", service.name, len(announced) == len(service.vips), text, chain)
+
+
+def _explain_backend(index: Index, service: Service, name: str) -> dict[str, Any] | None:
+    chain: list[Link] = []
+    weights = []
+    for vip in service.vips:
+        for seat in index.seats(service, vip):
+            if seat.backend.name != name:
+                continue
+            weights.append((seat.verdict.weight if seat.verdict else 0, seat))
+            tail = [_service(index, service, vip, every=False), *_to_route(index, vip)]
+            announced = vip in index.snapshot.actual.routes
+            chain.append(link("vip", announced, str(vip), "", [*_evidence(index, seat), *tail]))
+    if not weights:
+        return None
+    weight, seat = max(weights, key=lambda item: item[0])
+    reason = seat.verdict.reason if seat.verdict else "not decided yet"
+    text = f"weight {weight} of {seat.backend.weight}: {reason}" if weight else f"gets no new flows: {reason}"
+    return _answer("backend", f"{service.name}/{name}", weight > 0, text, chain)
+
+
+def _evidence(index: Index, seat: Seat) -> list[Link]:
+    """One backend link by link: check, last result, state, weight, kernel."""
+    check, backend, verdict = seat.backend.check, seat.backend, seat.verdict
+    every = f"every {span(check.interval)}, time-out {span(check.timeout)}, rise {check.rise}, fall {check.fall}"
+    last = seat.state.last if seat.state else None
+    return [
+        link("check", None, str(check), every),
+        link("result", last.ok if last else None, "", _result(index, seat.state)),
+        link("state", verdict.up if verdict else None, "", _state(index, seat)),
+        link("weight", bool(verdict and verdict.weight), "", _weight(seat, backend.weight)),
+        link("kernel", seat.row is not None, str(seat.key), _kernel(index, seat)),
+    ]
+
+
+def _result(index: Index, state: CheckState | None) -> str:
+    if not state or not state.last:
+        return "no result yet"
+    last = state.last
+    return f"{last.detail}, took {span(last.duration)}, {span(index.age(last.at))} ago"
+
+
+def _state(index: Index, seat: Seat) -> str:
+    state, check = seat.state, seat.backend.check
+    up = bool(seat.verdict and seat.verdict.up)
+    if not state or state.up is None:
+        return f"{'up' if up else 'down'}: {seat.verdict.reason if seat.verdict else 'not decided yet'}"
+    told = f"{'up' if state.up else 'down'} for {span(index.age(state.since))}"
+    if state.streak and state.up:
+        return f"{told}, {state.streak} of {check.fall} failures in a row to go down"
+    if state.streak:
+        return f"{told}, {state.streak} of {check.rise} successes in a row to come up"
+    return told if up == state.up or not seat.verdict else f"{told}; counted as {'up' if up else seat.verdict.reason}"
+
+
+def _weight(seat: Seat, nominal: int) -> str:
+    if not seat.verdict:
+        return "not decided yet"
+    return f"weight {seat.verdict.weight} of {nominal}: {seat.verdict.reason}"
+
+
+def _kernel(index: Index, seat: Seat) -> str:
+    if refused := index.refusal("destinations", seat.key):
+        return f"the kernel refused it: {refused}"
+    return f"{seat.row.forward}, weight {seat.row.weight}" if seat.row else "not in the kernel"
+
+
+def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
+    """A service's arithmetic on one VIP; with ``every``, a one-line chain for each backend under it."""
+    verdict = index.services.get((vip, service.name))
+    key = service.key(vip)
+    backends = []
+    for seat in index.seats(service, vip) if every else ():
+        parts = [_result(index, seat.state), _state(index, seat), _short_weight(seat), _kernel(index, seat)]
+        name = f"{seat.backend.name} {endpoint(seat.backend.address, seat.backend.port)}"
+        backends.append(link("backend", bool(seat.verdict and seat.verdict.weight), name, ARROW.join(parts)))
+    text = f"{key}: {verdict.reason if verdict else 'not decided yet'}"
+    return link("service", verdict.open if verdict else None, service.name, text, backends)
+
+
+def _short_weight(seat: Seat) -> str:
+    return f"weight {seat.verdict.weight}/{seat.backend.weight}" if seat.verdict else "not decided yet"
+
+
+def _to_route(index: Index, vip: Address) -> list[Link]:
+    """From the gate to the sessions: gate, loopback, kernel service, route, BGP sessions."""
+    snapshot, verdict = index.snapshot, index.verdict(vip)
+    row = snapshot.actual.addresses.get(vip)
+    refused = index.refusal("addresses", vip)
+    links = [
+        link("gate", bool(verdict and verdict.open), str(vip), _gate(index, vip)),
+        link(
+            "address",
+            row is not None,
+            host_route(vip),
+            f"on {row.interface}" if row else f"refused: {refused}" if refused else "not on the loopback",
+        ),
+    ]
+    for service in index.on(vip):
+        key = service.key(vip)
+        virtual_row, refused = snapshot.actual.services.get(key), index.refusal("services", key)
+        missing = f"the kernel refused it: {refused}" if refused else "not in the kernel"
+        links.append(
+            link("kernel", virtual_row is not None, str(key), virtual(virtual_row) if virtual_row else missing)
+        )
+    links.append(_route(index, vip))
+    return [*links, _sessions(index)]
+
+
+def _gate(index: Index, vip: Address) -> str:
+    verdict = index.verdict(vip)
+    if not verdict:
+        return "nothing asks for this VIP any more; its flows are draining" if not index.on(vip) else "not decided yet"
+    open_services = sum(service.open for service in verdict.services)
+    needs = ["all" if service.announce.when == "all" else "any" for service in index.on(vip)]
+    rule = f" ({open_services}/{len(needs)} services open, needs {' and '.join(sorted(set(needs)))})"
+    age = index.age(verdict.since)
+    lasting = f" for {span(age)}" if age is not None else ""
+    return f"{'open' if verdict.open else 'closed'}{lasting}: {verdict.reason}{rule if len(needs) > 1 else ''}"
+
+
+def _route(index: Index, vip: Address) -> Link:
+    snapshot, name = index.snapshot, host_route(vip)
+    row = snapshot.actual.routes.get(vip)
+    if row is not None:
+        told = attributes(row)
+        return link("route", True, name, "announced" + (f", {told}" if told else ""))
+    if reason := snapshot.speaker.rejected.get(vip):
+        return link("route", False, name, f"rejected: {reason}")
+    if reason := index.refusal("routes", vip):
+        return link("route", False, name, f"refused: {reason}")
+    if vip not in snapshot.decision.desired.routes:
+        return link("route", False, name, "withdrawn, because the gate is closed")
+    waiting = "ExaBGP has not acknowledged it yet" if snapshot.speaker.connected else "the BGP bridge is not connected"
+    return link("route", False, name, f"wanted, but {waiting}")
+
+
+def _sessions(index: Index) -> Link:
+    speaker = index.snapshot.speaker
+    sessions = [
+        link(
+            "session",
+            s.state == "up",
+            s.peer,
+            f"{s.state} for {span(index.age(s.since))}" + (f": {s.reason}" if s.reason else ""),
+        )
+        for s in speaker.sessions
+    ]
+    connected = "bridge connected" if speaker.connected else "bridge not connected: is ExaBGP running?"
+    up = any(session["ok"] for session in sessions)
+    return link("bgp", speaker.connected and up, "ExaBGP", f"{connected}, {_sessions_up(index)}", sessions)
+
+
+def _sessions_up(index: Index) -> str:
+    sessions = index.snapshot.speaker.sessions
+    return f"{sum(s.state == 'up' for s in sessions)} of {len(sessions)} BGP sessions"

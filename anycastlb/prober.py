@@ -1,0 +1,130 @@
+"""Run the right checks at the right times, and publish their folded results.
+
+The wanted checks are a set of values: a check that stays in the set keeps running undisturbed, whatever else is
+reloaded. Each check has its own timer; a slow target delays only itself. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from anycastlb import health
+from anycastlb.checks import CheckType, Down
+from anycastlb.events import Event, Journal
+from anycastlb.model import Check, CheckState, Health, Result
+
+MOST_AT_ONCE = 1000
+"""Probes under way at one time: a bound on sockets, far above what healthy backends need."""
+
+
+class Prober:
+    """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second."""
+
+    def __init__(
+        self,
+        types: Mapping[str, CheckType],
+        publish: Callable[[Health, bool], None],
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._types, self._publish, self._journal = types, publish, journal
+        self._clock, self._chance = clock, chance
+        self._states: dict[Check, CheckState] = {}
+        self._tasks: dict[Check, asyncio.Task[None]] = {}
+        self._wanted: frozenset[Check] = frozenset()
+        self._resettle = asyncio.Event()
+        self._turned = asyncio.Event()
+        self._fresh = False
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+
+    @property
+    def running(self) -> int:
+        """How many checks are running."""
+        return len(self._tasks)
+
+    def want(self, checks: Iterable[Check]) -> None:
+        """The checks that must run from now on; all others stop."""
+        wanted = frozenset(checks)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._resettle.set()
+
+    async def run(self) -> None:
+        """Run for ever, in the daemon's task group; ends all checks when cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell())
+            while True:
+                await self._resettle.wait()
+                self._resettle.clear()
+                for check in self._tasks.keys() - self._wanted:
+                    self._tasks.pop(check).cancel()
+                    self._states.pop(check, None)
+                for check in sorted(self._wanted - self._tasks.keys(), key=str):
+                    self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
+
+    async def _tell(self) -> None:
+        """Publish: a turned verdict at once (many in one go), mere fresh evidence every second."""
+        while True:
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._turned.wait()
+            except TimeoutError:
+                if not self._fresh:
+                    continue
+            turned = self._turned.is_set()
+            self._turned.clear()
+            self._fresh = False
+            self._publish(MappingProxyType(dict(self._states)), turned)
+
+    async def _repeat(self, check: Check) -> None:
+        """Probe at absolute times, ``interval`` apart; the first at a random point of the first interval."""
+        probe = self._types[check.type].probe
+        due = self._clock()
+        if check.type != "none":
+            due += self._chance() * min(check.interval, 60.0)
+        while True:
+            await asyncio.sleep(due - self._clock())
+            async with self._slots:
+                result = await self._result(probe, check)
+            self._fold(check, result)
+            # Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
+            # interval * fall + timeout stays a promise; a probe that took longer than its interval skips beats.
+            step = check.interval * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
+            due = max(due + step, self._clock())
+
+    async def _result(self, probe: Callable[[Check], object], check: Check) -> Result:
+        started = self._clock()
+        try:
+            async with asyncio.timeout(check.timeout):
+                detail, ok = await probe(check), True  # type: ignore[misc]
+        except Down as exc:
+            detail, ok = str(exc), False
+        except TimeoutError:
+            detail, ok = f"no answer within {check.timeout:g} s", False
+        except Exception as exc:  # a fault of the probe must not end the check
+            detail, ok = f"the probe failed: {type(exc).__name__}: {exc}", False
+        ended = self._clock()
+        return Result(ok, str(detail), ended - started, ended)
+
+    def _fold(self, check: Check, result: Result) -> None:
+        before = self._states.get(check, health.UNKNOWN)
+        after = self._states[check] = health.step(before, result, check.rise, check.fall)
+        self._fresh = True
+        if after.up != before.up:
+            words = {None: "unknown", True: "up", False: "down"}
+            self._journal.emit(
+                Event(
+                    "check",
+                    str(check),
+                    reason=result.detail,
+                    before=words[before.up],
+                    after=words[after.up],
+                    level="info" if after.up else "warning",
+                )
+            )
+            self._turned.set()

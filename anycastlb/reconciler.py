@@ -1,0 +1,245 @@
+"""The only writer: wait, observe, decide, diff, apply, publish a snapshot; for ever.
+
+Level-triggered: a wake-up says only *look again*. Every cycle looks at the whole machine, decides the whole, and
+applies the difference, so a lost event costs a moment and never correctness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, Protocol
+
+from anycastlb import plan
+from anycastlb.decide import adopt, decide, refusals
+from anycastlb.drivers import Driver
+from anycastlb.events import Event, Journal
+from anycastlb.model import (
+    Address,
+    Change,
+    Decision,
+    DriverError,
+    Failure,
+    Inputs,
+    Memory,
+    Rows,
+    Snapshot,
+    Speaker,
+    State,
+    Table,
+)
+
+PULSE = 1.0
+"""Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
+
+
+READABLE = 100
+"""Changes of one plan that are told one by one."""
+
+
+class Announcer(Driver, Protocol):
+    """The driver of the ``routes`` table, which is also the dead man's switch of the node."""
+
+    def speaker(self) -> Speaker: ...
+
+    def beat(self) -> None: ...
+
+
+class Inbox:
+    """Where the writers of ``Inputs`` put their field, and the reconciler's one wake-up."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.dirty = asyncio.Event()
+
+    def put(self, wake: bool = True, **fields: Any) -> None:
+        """Replace fields of the inputs; ``wake=False`` for what changes no decision."""
+        self.inputs = replace(self.inputs, **fields)
+        if wake:
+            self.dirty.set()
+
+    def wake(self) -> None:
+        self.dirty.set()
+
+
+class Reconciler:
+    """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        drivers: Sequence[Driver],
+        announcer: Announcer,
+        journal: Journal,
+        resync: float,
+        on_cycle: Callable[[Snapshot, float], None] = lambda snapshot, seconds: None,
+        pulse: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._inbox, self._announcer, self._journal = inbox, announcer, journal
+        self._drivers: Sequence[Driver] = (*drivers, announcer)
+        self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
+        self._resync, self._on_cycle, self._pulse = resync, on_cycle, pulse
+        self._clock, self._wall = clock, wall
+        self._memory: Memory | None = None
+        self._blind = ""
+        self.snapshot = Snapshot(inputs=inbox.inputs)
+        self.alive_at = clock()
+        """When the last cycle ended, or the last wait was interrupted for a proof of life."""
+
+    async def run(self) -> None:
+        """Cycle until ``inputs.stopping`` has left nothing behind; then return."""
+        while True:
+            self._inbox.dirty.clear()
+            await self.cycle()
+            if self.snapshot.inputs.stopping and not _left(self.snapshot):
+                return
+            await self._wait()
+
+    async def cycle(self) -> None:
+        """One look at everything, and what follows from it."""
+        started = self._clock()
+        try:
+            actual = await self.observe()
+        except DriverError as exc:
+            self._blinded(str(exc))  # no proof of life: a node that cannot see its kernel must lose its routes
+            return
+        self._blind = ""
+        inputs = self._inbox.inputs
+        if self._memory is None:
+            self._memory = adopt(actual, started)
+        decision = decide(inputs, self._memory, started)
+        self._memory = decision.memory
+        changes = plan.diff(actual, decision.desired)
+        failures = await self._apply(changes, decision)
+        self._tell(decision, changes, failures)
+        ended = self._clock()
+        previous = self.snapshot
+        self.snapshot = Snapshot(
+            inputs=inputs,
+            actual=_applied(actual, changes, failures),
+            decision=decision,
+            plan=changes,
+            failures=failures,
+            speaker=self._announcer.speaker(),
+            at=ended,
+            at_wall=self._wall(),
+            cycle=previous.cycle + 1,
+        )
+        refused = refusals(failures)
+        if refused != self._inbox.inputs.failures:
+            self._inbox.put(failures=refused)
+        self._beat()
+        self._on_cycle(self.snapshot, ended - started)
+
+    async def observe(self) -> State:
+        """Everything of ours that is there now. Raises ``DriverError``."""
+        tables: dict[Table, Rows] = {}
+        for driver in self._drivers:
+            tables.update(await driver.observe())
+        return State(**tables)
+
+    async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
+        failures: list[Failure] = []
+        for driver, run in groupby(changes, key=lambda change: self._by_table[change.table]):
+            ready: list[Change] = []
+            for change in run:
+                if reason := plan.blocked(change, failures, decision.verdicts):
+                    failures.append(Failure(change, reason))
+                else:
+                    ready.append(change)
+            if not ready:
+                continue
+            try:
+                failures += await driver.apply(ready)
+            except DriverError as exc:
+                failures += [Failure(change, str(exc)) for change in ready]
+        return tuple(failures)
+
+    async def _wait(self) -> None:
+        """Until something changed, the decision expires or the resync is due; proving life meanwhile."""
+        until = self._clock() + self._resync
+        if (wake_at := self.snapshot.decision.wake_at) is not None:
+            until = min(until, wake_at)
+        while not self._inbox.dirty.is_set() and (left := until - self._clock()) > 0:
+            try:
+                async with asyncio.timeout(min(left, PULSE)):
+                    await self._inbox.dirty.wait()
+            except TimeoutError:
+                if not self._blind:
+                    self._beat()
+
+    def _beat(self) -> None:
+        self.alive_at = self._clock()
+        self._announcer.beat()
+        self._pulse()
+
+    def _blinded(self, reason: str) -> None:
+        if reason != self._blind:
+            self._blind = reason
+            self._journal.emit(Event("observe", "kernel", reason=reason, level="error"))
+
+    def _tell(self, decision: Decision, changes: Iterable[Change], failures: Iterable[Failure]) -> None:
+        before, known = self.snapshot.decision.verdicts, {(f.change, f.reason) for f in self.snapshot.failures}
+        failed = {failure.change for failure in failures}
+        for vip, verdict in decision.verdicts.items():
+            old = before.get(vip)
+            if old is None or old.open != verdict.open:
+                self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
+        done = [change for change in changes if change not in failed]
+        for event in _change_events(done, decision):
+            self._journal.emit(event)
+        for failure in failures:
+            if (failure.change, failure.reason) not in known:  # a lasting failure is told once
+                self._journal.emit(Event("failure", str(failure.change), reason=failure.reason, level="error"))
+
+
+def _gate_event(vip: Address, before: bool | None, after: bool, reason: str) -> Event:
+    words = {None: "", True: "open", False: "closed"}
+    level: Any = "info" if after else "warning"
+    return Event("gate", str(vip), reason=reason, before=words[before], after=words[after], level=level)
+
+
+def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:
+    """One event a change; of a plan too large to read, one a kind."""
+    if len(changes) <= READABLE:
+        return [_change_event(change, decision) for change in changes]
+    counts = Counter(f"{change.table}.{change.verb}" for change in changes)
+    return [Event(kind, "many", after=f"{count} rows") for kind, count in counts.items()]
+
+
+def _change_event(change: Change, decision: Decision) -> Event:
+    reason = ""
+    if change.table == "destinations" and change.key in decision.backends:
+        reason = decision.backends[change.key].reason
+    elif change.table == "routes" and change.key in decision.verdicts:
+        reason = decision.verdicts[change.key].reason
+    before = "" if change.old is None else str(change.old)
+    after = "" if change.new is None else str(change.new)
+    return Event(f"{change.table}.{change.verb}", str(change.key), reason=reason, before=before, after=after)
+
+
+def _applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure]) -> State:
+    """The machine after the plan: what was seen, and what was written since, without another look."""
+    failed = {failure.change for failure in failures}
+    tables: dict[str, dict[Any, Any]] = {}
+    for change in changes:
+        if change in failed:
+            continue
+        rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
+        if change.new is None:
+            rows.pop(change.key, None)
+        else:
+            rows[change.key] = change.new
+    return replace(actual, **tables) if tables else actual
+
+
+def _left(snapshot: Snapshot) -> bool:
+    """Is anything of ours still in the machine, or failing to leave it?"""
+    actual = snapshot.actual
+    return bool(actual.addresses or actual.services or actual.destinations or actual.routes)

@@ -1,0 +1,339 @@
+"""The service and backend documents: one merged document to a ``Service``, or every problem in it.
+
+Pure. Where documents come from, how they are merged and what is kept of a bad one is ``catalog``'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from anycastlb.documents import (
+    Count,
+    Document,
+    Duration,
+    Ip,
+    Port,
+    ShareText,
+    Whole,
+    one_or_many,
+    problems,
+    shown,
+)
+from anycastlb.model import (
+    Address,
+    Announce,
+    Backend,
+    Check,
+    Forward,
+    Network,
+    Problem,
+    Protocol,
+    Route,
+    Service,
+    Share,
+    VirtualService,
+)
+
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "twos")
+"""Every scheduler the kernel has had by 7.2; a new one is added here."""
+FLAGS = {"mh-port": "mh", "mh-fallback": "mh", "sh-port": "sh", "sh-fallback": "sh"}
+"""Flags that belong to one scheduler; ``flag-1`` to ``flag-3`` go with any."""
+ENCAPSULATED = ("tunnel", "gue", "gre")
+CheckTypes = Mapping[str, type[Document]]
+"""Check type -> the model of its parameters."""
+
+
+def _pairs(numbers: int, bits: int) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        parts = value.split(":")
+        if len(parts) == numbers and all(re.fullmatch(r"\d{1,10}", p) and int(p) < 2**bits for p in parts):
+            return ":".join(str(int(part)) for part in parts)
+        example = "65001:100" if numbers == 2 else "65001:1:2"
+        raise ValueError(f'{numbers} numbers of {bits} bits such as "{example}", not {shown(value)}')
+
+    return check
+
+
+def _netmask(value: Any) -> Any:
+    """A prefix length, or an IPv4 netmask as ipvsadm takes it."""
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+){3}", value.strip()):
+        octets = [int(octet) for octet in value.strip().split(".")]
+        bits = "".join(f"{octet:08b}" for octet in octets)
+        if max(octets) < 256 and re.fullmatch(r"1+0*", bits):
+            return bits.count("1")
+        raise ValueError(f'a netmask such as "255.255.255.0" or a prefix length, not {shown(value)}')
+    return value
+
+
+Community = Annotated[str, AfterValidator(_pairs(2, 16))]
+LargeCommunity = Annotated[str, AfterValidator(_pairs(3, 32))]
+Number32 = Annotated[Whole, Field(ge=0, lt=2**32)]
+Drain = Annotated[Duration, Field(ge=0, le=86400)]
+
+
+class PersistenceDocument(Document):
+    timeout: Annotated[Duration, Field(ge=1, le=31 * 86400)] = 300.0
+    netmask: Annotated[Whole, BeforeValidator(_netmask), Field(ge=1, le=128)] | None = None
+
+
+class CheckDocument(Document):
+    """The timing and target every check type has; the type's own parameters are parsed by the type."""
+
+    type: str = "tcp"
+    interval: Annotated[Duration, Field(ge=0.01, le=86400)] = 2.0
+    timeout: Annotated[Duration, Field(ge=0.001, le=3600)] = 1.0
+    rise: Annotated[Whole, Field(ge=1, le=1000)] = 2
+    fall: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    address: Ip | None = None
+    port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+
+
+class AnnounceDocument(Document):
+    min_backends: ShareText = Share(1)
+    when: Literal["any", "all"] = "any"
+    fail: Literal["withdraw", "keep"] = "withdraw"
+    hold_up: Drain = 0.0
+    hold_down: Drain = 0.0
+    communities: tuple[Community, ...] = ()
+    large_communities: tuple[LargeCommunity, ...] = ()
+    med: Number32 | None = None
+    local_preference: Number32 | None = None
+    as_path_prepend: Annotated[Whole, Field(ge=0, le=10)] = 0
+
+
+class BackendDocument(Document):
+    address: Ip
+    port: Port | None = None
+    weight: Annotated[Whole, Field(ge=0, le=65535)] = 100
+    drain: bool = False
+    forward: Forward | None = None
+    tunnel_port: Port | None = None
+    check: dict[str, Any] | None = None
+    max_connections: Count = 0
+    min_connections: Count = 0
+
+
+class ServiceDocument(Document):
+    vip: Annotated[tuple[Ip, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    port: Port | None = None
+    protocol: Literal["tcp", "udp", "sctp"] | None = None
+    fwmark: Annotated[Whole, Field(ge=1, lt=2**32)] | None = None
+    scheduler: Literal[SCHEDULERS] = "mh"  # type: ignore[valid-type]
+    scheduler_flags: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] | None = None
+    forward: Forward = "tunnel"
+    tunnel_port: Port = 6080
+    persistence: PersistenceDocument | None = None
+    one_packet: bool | None = None
+    check: dict[str, Any] = Field(default_factory=dict)
+    backends: dict[str, BackendDocument] = Field(default_factory=dict)
+    announce: AnnounceDocument = AnnounceDocument()
+    slow_start: Drain = 0.0
+    drain: Drain = 30.0
+
+
+class Limits(Document):
+    """What this node allows: only VIPs and firewall marks of its own ranges."""
+
+    vip_ranges: tuple[Any, ...]
+    fwmark_ranges: tuple[tuple[int, int], ...] = ()
+
+
+def parse(
+    key: str, name: str, document: Mapping[str, Any], limits: Limits, check_types: CheckTypes
+) -> Service | tuple[Problem, ...]:
+    """The service ``name`` from its whole, merged document (backends in canonical order), or all its problems."""
+    try:
+        parsed = ServiceDocument.model_validate(document)
+    except ValidationError as exc:
+        return problems(exc, key)
+    found = [Problem(key, path, expected) for path, expected in _contradictions(parsed, limits)]
+    protocol: Protocol = "fwmark" if parsed.fwmark else parsed.protocol or "tcp"
+    backends: list[Backend] = []
+    for backend_name, backend in parsed.backends.items():
+        try:
+            backends.append(_backend(key, backend_name, backend, parsed, protocol, check_types))
+        except _Bad as exc:
+            found += exc.problems
+    found += [Problem(key, path, expected) for path, expected in _clashes(backends, parsed.vip)]
+    return tuple(dict.fromkeys(found)) or _service(name, protocol, parsed, backends)
+
+
+class _Bad(Exception):
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = problems
+
+
+def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: Sequence[Backend]) -> Service:
+    announce = parsed.announce
+    return Service(
+        name=name,
+        vips=tuple(dict.fromkeys(parsed.vip)),
+        protocol=protocol,
+        port=parsed.fwmark or parsed.port or 0,
+        virtual=_virtual(protocol, parsed, backends),
+        backends=tuple(backends),
+        announce=Announce(
+            min_backends=announce.min_backends,
+            when=announce.when,
+            fail=announce.fail,
+            hold_up=announce.hold_up,
+            hold_down=announce.hold_down,
+            route=Route(
+                communities=tuple(sorted(set(announce.communities))),
+                large_communities=tuple(sorted(set(announce.large_communities))),
+                med=announce.med,
+                local_preference=announce.local_preference,
+                as_path_prepend=announce.as_path_prepend,
+            ),
+        ),
+        drain=parsed.drain,
+        slow_start=parsed.slow_start,
+    )
+
+
+def _virtual(protocol: Protocol, parsed: ServiceDocument, backends: Sequence[Backend]) -> VirtualService:
+    flags = parsed.scheduler_flags
+    if flags is None:
+        flags = ("mh-port", "mh-fallback") if parsed.scheduler == "mh" else ()
+    one_packet = parsed.one_packet
+    if one_packet is None:
+        # Stateless UDP: every packet is hashed. Not with nat, whose replies need the connection entry.
+        stateful = parsed.persistence or any(backend.forward == "nat" for backend in backends)
+        one_packet = protocol == "udp" and parsed.scheduler == "mh" and not stateful
+    keep = parsed.persistence
+    return VirtualService(
+        scheduler=parsed.scheduler,
+        flags=frozenset(flags),
+        one_packet=one_packet,
+        persistence=round(keep.timeout) if keep else 0,
+        persistence_prefix=keep.netmask or 0 if keep else 0,
+    )
+
+
+def _backend(
+    key: str,
+    name: str,
+    backend: BackendDocument,
+    service: ServiceDocument,
+    protocol: Protocol,
+    check_types: CheckTypes,
+) -> Backend:
+    path = f"backends.{name}"
+    port = backend.port if backend.port is not None else (service.port or 0)
+    forward = backend.forward or service.forward
+    check = _check(key, path, backend, service, protocol, port, check_types)
+    if backend.min_connections > backend.max_connections:
+        raise _Bad([Problem(key, f"{path}.min_connections", "expected at most max_connections")])
+    return Backend(
+        name=name,
+        address=backend.address,
+        port=0 if protocol == "fwmark" and backend.port is None else port,
+        check=check,
+        weight=backend.weight,
+        drain=backend.drain,
+        forward=forward,
+        tunnel_port=(backend.tunnel_port or service.tunnel_port) if forward == "gue" else 0,
+        upper=backend.max_connections,
+        lower=backend.min_connections,
+    )
+
+
+def _check(
+    key: str,
+    path: str,
+    backend: BackendDocument,
+    service: ServiceDocument,
+    protocol: Protocol,
+    port: int,
+    check_types: CheckTypes,
+) -> Check:
+    document = merged_check(service.check, backend.check)
+    where = f"{path}.check" if backend.check is not None else "check"
+    document.setdefault("type", "tcp" if protocol in ("tcp", "fwmark") and port else "none")
+    kind = document["type"]
+    if kind not in check_types:
+        raise _Bad([Problem(key, f"{where}.type", f"expected one of {', '.join(check_types)}, not {shown(kind)}")])
+    common = {name: document[name] for name in CheckDocument.model_fields if name in document}
+    own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
+    found: list[Problem] = []
+    timing = params = None
+    try:
+        timing = CheckDocument.model_validate(common)
+    except ValidationError as exc:
+        found += problems(exc, key)
+    try:
+        params = check_types[kind].model_validate(own)
+    except ValidationError as exc:
+        found += problems(exc, key)
+    if timing is None or params is None:
+        raise _Bad([Problem(key, f"{where}.{problem.path}", problem.expected) for problem in found])
+    target = timing.port or port
+    if not target and kind != "none":
+        raise _Bad([Problem(key, f"{where}.port", "missing; expected the port to check, as the backend has none")])
+    return Check(
+        type=kind,
+        address=timing.address or backend.address,
+        port=target,
+        params=params,
+        interval=timing.interval,
+        timeout=timing.timeout,
+        rise=timing.rise,
+        fall=timing.fall,
+    )
+
+
+def merged_check(under: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A check over another: field by field if it is the same type, else the upper one alone."""
+    under, over = under or {}, over or {}
+    if "type" in over and over["type"] != under.get("type", over["type"]):
+        return dict(over)
+    return {**under, **over}
+
+
+def _contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[str, str]]:
+    for place, vip in enumerate(parsed.vip):
+        if not allowed(vip, limits.vip_ranges):
+            ranges = ", ".join(map(str, limits.vip_ranges))
+            yield f"vip.{place}", f"expected an address inside this node's vip_ranges ({ranges}), not {vip}"
+    if parsed.fwmark:
+        if parsed.port is not None or parsed.protocol is not None:
+            yield "fwmark", "expected either fwmark, or port and protocol, not both"
+        if not any(low <= parsed.fwmark <= high for low, high in limits.fwmark_ranges):
+            yield "fwmark", f"expected a mark inside this node's fwmark_ranges, not {parsed.fwmark}"
+    elif parsed.port is None:
+        yield "port", "missing; expected a port from 1 to 65535 (0 = every port, with persistence), or fwmark"
+    elif parsed.port == 0 and not parsed.persistence:
+        yield "port", "expected a port from 1 to 65535; 0 (every port) needs persistence"
+    if parsed.one_packet and parsed.protocol != "udp":
+        yield "one_packet", "expected protocol udp: one-packet scheduling is for datagrams"
+    for flag in parsed.scheduler_flags or ():
+        if not re.fullmatch(r"flag-[123]", flag) and FLAGS.get(flag) != parsed.scheduler:
+            names = [name for name, scheduler in FLAGS.items() if scheduler == parsed.scheduler]
+            offer = ", ".join([*names, "flag-1", "flag-2", "flag-3"])
+            yield "scheduler_flags", f"expected flags of {parsed.scheduler} ({offer}), not {shown(flag)}"
+    netmask = parsed.persistence.netmask if parsed.persistence else None
+    if netmask and netmask > 32 and any(vip.version == 4 for vip in parsed.vip):
+        yield "persistence.netmask", f"expected a prefix length up to 32 for an IPv4 VIP, not {netmask}"
+
+
+def _clashes(backends: Sequence[Backend], vips: Sequence[Address]) -> Iterator[tuple[str, str]]:
+    seen: dict[tuple[Address, int], str] = {}
+    for backend in backends:
+        other = seen.setdefault((backend.address, backend.port), backend.name)
+        if other != backend.name:
+            yield f"backends.{backend.name}", f"expected an address and port of its own; {other} has the same"
+    for vip in vips:
+        if not backends or any(backend.address.version == vip.version for backend in backends):
+            continue
+        for backend in backends:
+            if backend.forward not in ENCAPSULATED:
+                family = f"IPv{vip.version}"
+                yield f"backends.{backend.name}", f"expected an {family} address for VIP {vip} with {backend.forward}"
+
+
+def allowed(vip: Address, ranges: Sequence[Network]) -> bool:
+    return any(vip.version == network.version and vip in network for network in ranges)

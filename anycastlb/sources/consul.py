@@ -1,0 +1,125 @@
+"""The catalog in Consul's key-value store, followed with blocking queries.
+
+Three blocking queries wait for a change, one for each part of the tree that is the catalog; then the whole prefix is
+read in one request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
+under the same prefix and change all the time: they wake nobody here. It writes nothing and parses no document.
+
+The rules of blocking queries (Consul, "Blocking queries"), and where they are kept: the index always comes from the
+latest plain read, so one that went backwards is dropped by itself; it is never below 1; a query that returns without
+news (its time is up) leads to a plain read too; reads keep a distance (``SPACING``). After a change of leader an
+answer can lack keys (hashicorp/consul#4103): a loss is read again with ``?consistent`` before it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from anycastlb.model import Entry, SourceError, Tree
+from anycastlb.settings import ConsulSettings
+from anycastlb.sources.consul_http import Client
+
+SPACING = 0.05
+"""Seconds between reads: the first change is read at once, those that follow it together."""
+SERVICES, DEFAULTS, DRAIN = PARTS = ("services/", "defaults", "drain/")
+
+
+class ConsulSource:
+    def __init__(self, settings: ConsulSettings) -> None:
+        self.reads = 0
+        """Whole trees read so far."""
+        self._prefix = settings.prefix
+        self._wait = f"{max(1, round(settings.wait * 1000))}ms"
+        self._client = Client(settings)
+        self._next_read = 0.0
+
+    async def read(self, after: Tree | None) -> Tree:
+        """See ``Source``. ``after`` must be of this source's own reading."""
+        if after is None:
+            return await self._read_all(consistent=True)
+        seen = after
+        while True:
+            await self._wait_for_news(seen)
+            tree = await self._read_all()
+            if after.entries.keys() - tree.entries.keys():
+                tree = await self._read_all(consistent=True)
+            if tree.entries != after.entries:
+                return tree
+            seen = tree
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _read_all(self, consistent: bool = False) -> Tree:
+        if not consistent:
+            await asyncio.sleep(self._next_read - time.monotonic())
+        self._next_read = time.monotonic() + SPACING
+        self.reads += 1
+        mode = "consistent" if consistent else None
+        index, items = await self._client.kv.get(self._prefix, recurse=True, consistency=mode)
+        try:
+            entries = dict(self._entry(item) for item in items or ())
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+        return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, _number(index))
+
+    def _entry(self, item: dict[str, Any]) -> tuple[str, Entry]:
+        key, value = item["Key"], item["Value"]
+        if not key.startswith(self._prefix):
+            raise ValueError(f"the key {key!r:.100} is not below {self._prefix!r}")
+        return key.removeprefix(self._prefix), Entry(value or b"", created=int(item["CreateIndex"]))
+
+    async def _wait_for_news(self, seen: Tree) -> None:
+        """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
+        failures: list[SourceError] = []
+
+        async def wait(part: str) -> None:
+            try:
+                await self._wait_for_part(part, seen)
+            except SourceError as exc:
+                failures.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(wait(part)) for part in PARTS]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _wait_for_part(self, part: str, seen: Tree) -> None:
+        """One blocking query, repeated for as long as it tells nothing.
+
+        Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
+        near by. So nothing, where there was nothing, is no news.
+        """
+        empty = not any(key == part or (part[-1] == "/" and key.startswith(part)) for key in seen.entries)
+        index = seen.index
+        deadline = time.monotonic() + SPACING
+        while True:
+            found, items = await self._client.kv.get(
+                self._prefix + part,
+                index=str(index),
+                wait=self._wait,
+                keys=part != DEFAULTS,
+                separator="/" if part != DEFAULTS else None,
+            )
+            if items or not empty or _number(found) <= index:
+                return
+            index = _number(found)
+            await asyncio.sleep(deadline - time.monotonic())
+            deadline = time.monotonic() + SPACING
+
+
+def _wanted(key: str) -> bool:
+    """Is it part of the catalog? A key that ends with ``/`` is a folder that Consul's web page made."""
+    return key == DEFAULTS or (key.startswith((SERVICES, DRAIN)) and not key.endswith("/"))
+
+
+def _number(index: object) -> int:
+    """A usable index: with one below 1 a query would not block."""
+    try:
+        return max(1, int(str(index)))
+    except ValueError:
+        raise SourceError(f"Consul answered with the index {index!r:.50}; expected a number") from None

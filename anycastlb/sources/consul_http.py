@@ -1,0 +1,191 @@
+"""python-consul2, tamed: the one module that knows which Consul library is used.
+
+The library's own asyncio client opens a session per request, has no time-out, cannot present a client certificate
+and takes its address and token from the environment. Here its HTTP client is subclassed over one lasting aiohttp
+session, and its endpoint classes (``KV``) are used on top. Every fault leaves as ``SourceError``; nothing is retried.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from consul import base
+from yarl import URL
+
+from anycastlb.model import SourceError
+from anycastlb.settings import ConsulSettings
+
+MOST_BYTES = 64 * 1024 * 1024
+"""More than this is no catalog: 1000 services of ten backends each are about 5 MB."""
+CONNECT = 5.0
+ANSWER = 10.0
+"""Seconds: to connect, and to answer beyond the time a blocking query may take."""
+
+Params = Sequence[tuple[str, Any]]
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+class Client:
+    """A Consul agent's endpoints. ``kv`` is python-consul2's: its calls return awaitables."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self.http = HTTPClient(settings)
+        # What the library's endpoint classes read of their owner. Its own owner class lets CONSUL_HTTP_* override
+        # all of it, and the token belongs to the HTTP client here.
+        self.token = None
+        self.consistency = "default"
+        self.dc = settings.datacenter
+        self.kv = base.Consul.KV(self)
+
+    async def close(self) -> None:
+        await self.http.close()
+
+
+class HTTPClient(base.HTTPClient):  # type: ignore[misc]
+    """One lasting session to one agent, opened at the first request and again when a certificate file changes."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        url = URL(settings.address)
+        super().__init__(url.host, url.port, url.scheme)
+        self.base_uri = settings.address.rstrip("/")  # the library would leave out the brackets of an IPv6 address
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._stamp: Stamp = ()
+
+    async def get(self, callback: Callable[[Any], Any], path: str, params: Any = None, headers: Any = None) -> Any:
+        return await self._request(callback, "GET", path, params, None, headers)
+
+    async def put(
+        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        return await self._request(callback, "PUT", path, params, data, headers)
+
+    async def post(
+        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        return await self._request(callback, "POST", path, params, data, headers)
+
+    async def delete(
+        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        return await self._request(callback, "DELETE", path, params, data, headers)
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _request(
+        self, callback: Callable[[Any], Any], method: str, path: str, params: Params | None, data: Any, headers: Any
+    ) -> Any:
+        """What the library's callback makes of the answer. Raises ``SourceError``."""
+        session = await self._opened()
+        url = URL(self.uri(path, params), encoded=True)
+        headers = {**(headers or {}), **self._credentials()}
+        blocking = any(name == "index" for name, _ in params or ())
+        longest = self._settings.wait * 17 / 16 + ANSWER if blocking else 3 * ANSWER
+        timeout = aiohttp.ClientTimeout(total=longest, sock_connect=CONNECT, sock_read=longest if blocking else ANSWER)
+        try:
+            async with session.request(
+                method, url, data=data or None, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await self._body(response)
+                return callback(self._checked(response, body))
+        except TimeoutError as exc:
+            raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise self._fault(f"{exc or type(exc).__name__}; expected an agent that answers there") from exc
+        except base.ConsulException as exc:
+            raise self._fault(_shortened(f"{type(exc).__name__}: {exc}")) from exc
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
+            raise self._fault(_shortened(f"the answer to {method} {path} is not Consul's: {exc!r}")) from exc
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                response.close()
+                raise self._fault(f"the answer is larger than {MOST_BYTES} bytes; is the prefix right?")
+        return bytes(body)
+
+    def _checked(self, response: aiohttp.ClientResponse, body: bytes) -> Any:
+        """The answer as the library wants it, unless the library would misread it."""
+        status = response.status
+        if status == 403:
+            raise self._fault(
+                f"403 {_shortened(body.decode(errors='replace').strip())}; expected a token (consul.token_file) whose "
+                f'policy reads key_prefix "{self._settings.prefix}"'
+            )
+        if status == 404 and response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            raise self._fault(
+                f'keys are hidden from this token; expected a policy that reads key_prefix "{self._settings.prefix}"'
+            )
+        if status != 200 and status < 400:
+            raise self._fault(f"HTTP {status}; expected 200: is this a Consul agent?")
+        return base.Response(status, response.headers, body.decode(), body)
+
+    def _fault(self, what: str) -> SourceError:
+        return SourceError(f"Consul at {self.base_uri}: {what}")
+
+    def _credentials(self) -> dict[str, str]:
+        """Read at every request, so that a renewed token is used without a restart."""
+        headers = {}
+        if self._settings.token_file:
+            try:
+                headers["X-Consul-Token"] = Path(self._settings.token_file).read_text(encoding="ascii").strip()
+            except (OSError, ValueError) as exc:
+                raise SourceError(f"consul.token_file: {exc}; expected a file with one token in it") from exc
+        if self._settings.namespace:
+            headers["X-Consul-Namespace"] = self._settings.namespace
+        return headers
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        stamp = self._certificates()
+        if self._session is not None and stamp != self._stamp:
+            await self.close()
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._tls() or True, limit=8)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},  # the agent is next door: packing costs more than it saves
+            )
+            self._stamp = stamp
+        return self._session
+
+    def _certificates(self) -> Stamp:
+        """What changes when a certificate is renewed on disk."""
+        if self.scheme != "https":
+            return ()
+        stamps = []
+        for name in ("ca_file", "cert_file", "key_file"):
+            if path := getattr(self._settings, name):
+                try:
+                    stat = Path(path).stat()
+                except OSError as exc:
+                    raise SourceError(f"consul.{name}: {exc}; expected a PEM file") from exc
+                stamps.append((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return tuple(stamps)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self.scheme != "https":
+            return None
+        settings = self._settings
+        try:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+            if settings.cert_file:
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+            files = ", ".join(filter(None, (settings.ca_file, settings.cert_file, settings.key_file)))
+            raise SourceError(f"consul: {exc}; expected PEM files that belong together: {files}") from exc
+        return context
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[:most] + "…"

@@ -1,0 +1,152 @@
+"""The client of the lab: single requests, many open connections, a steady load; each says what really happened."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from types import TracebackType
+
+from anycastlb.model import Address
+from tests.lab.http import connect, get, open_socket
+from tests.lab.namespaces import Namespace
+from tests.lab.server import DNS, ECHO, WEB
+
+
+class Client:
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+
+    def get(self, vip: Address, port: int = WEB, timeout: float = 2.0) -> str:
+        """The name of the backend that answered. Raises ``OSError``."""
+        status, body = get(self.namespace, str(vip), port, timeout=timeout)
+        if status != 200:
+            raise ConnectionError(f"{vip} port {port} answered HTTP {status}")
+        return body
+
+    def ask(self, vip: Address, port: int = DNS, timeout: float = 2.0) -> str:
+        """The name of the backend that answered a datagram. Raises ``OSError``."""
+        with open_socket(self.namespace, str(vip), socket.SOCK_DGRAM) as sock:
+            sock.settimeout(timeout)
+            sock.connect((str(vip), port))
+            sock.send(b"who?")
+            return sock.recv(100).decode()
+
+    def spread(self, number: int, vip: Address, port: int = WEB, udp: bool = False) -> Counter[str]:
+        """Ask ``number`` times: how often each backend answered. Raises ``OSError`` at the first failure."""
+        ask = self.ask if udp else self.get
+        return Counter(ask(vip, port) for _ in range(number))
+
+    def open(self, number: int, vip: Address, port: int = ECHO) -> Connections:
+        return Connections(self.namespace, number, vip, port)
+
+    def load(self, vip: Address, port: int = WEB, pause: float = 0.005) -> Load:
+        return Load(self, vip, port, pause)
+
+
+class Connections:
+    """Open TCP connections to an echo service; ``landed`` has the backend of each."""
+
+    def __init__(self, namespace: Namespace, number: int, vip: Address, port: int) -> None:
+        self._sockets: list[socket.socket] = []
+        self.landed: Counter[str] = Counter()
+        try:
+            for _ in range(number):
+                sock = connect(namespace, str(vip), port, 3.0)
+                self._sockets.append(sock)
+                self.landed[sock.recv(100).decode().strip()] += 1
+        except BaseException:
+            self.close()
+            raise
+        self._round = 0
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def ports(self) -> set[int]:
+        """The client's port of each: how to tell them apart on a node."""
+        return {int(sock.getsockname()[1]) for sock in self._sockets}
+
+    def alive(self, within: float = 6.0) -> int:
+        """Say something new on every one and count those that echo it in time (and did not break)."""
+        self._round += 1
+        word = f"round {self._round}\n".encode()
+        with selectors.DefaultSelector() as selector:
+            for sock in self._sockets:
+                try:
+                    sock.send(word)
+                except OSError:
+                    continue
+                selector.register(sock, selectors.EVENT_READ, b"")
+            return self._count(selector, word, time.monotonic() + within)
+
+    @staticmethod
+    def _count(selector: selectors.BaseSelector, word: bytes, end: float) -> int:
+        echoed = 0
+        while selector.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                assert isinstance(key.fileobj, socket.socket)
+                try:
+                    piece = key.fileobj.recv(1000)
+                except OSError:
+                    piece = b""
+                heard = key.data + piece
+                if piece and heard != word:
+                    selector.modify(key.fileobj, selectors.EVENT_READ, heard)
+                    continue
+                selector.unregister(key.fileobj)
+                echoed += heard == word and bool(piece)
+        return echoed
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One request that was not answered: when (``time.monotonic()``) it was sent, and why."""
+
+    at: float
+    reason: str
+
+
+class Load:
+    """A steady stream of requests, each on a new connection, from a thread of its own while the block runs."""
+
+    def __init__(self, client: Client, vip: Address, port: int, pause: float) -> None:
+        self.sent = 0
+        self.answered: Counter[str] = Counter()
+        self.failed: list[Failed] = []
+        self._client, self._vip, self._port, self._pause = client, vip, port, pause
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def __str__(self) -> str:
+        first = f", first: {self.failed[0].reason}" if self.failed else ""
+        return f"{self.sent} requests, {len(self.failed)} failed{first}"
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            at = time.monotonic()
+            self.sent += 1
+            try:
+                self.answered[self._client.get(self._vip, self._port)] += 1
+            except OSError as exc:
+                self.failed.append(Failed(at, f"{type(exc).__name__}: {exc}"))
+            self._stop.wait(self._pause)

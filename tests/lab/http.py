@@ -1,0 +1,45 @@
+"""HTTP as the lab speaks it: one request, one connection, from inside a namespace, and no library in between."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.lab.namespaces import Namespace
+
+
+def get(namespace: Namespace, host: str, port: int, path: str = "/", timeout: float = 2.0) -> tuple[int, str]:
+    """Status and body. Raises ``OSError`` (``ConnectionError``, ``TimeoutError``) when there is no whole answer."""
+    return request(namespace, "GET", host, port, path, timeout=timeout)
+
+
+def request(
+    namespace: Namespace, method: str, host: str, port: int, path: str, body: bytes = b"", timeout: float = 2.0
+) -> tuple[int, str]:
+    with connect(namespace, host, port, timeout) as sock:
+        name = f"[{host}]" if ":" in host else host
+        lines = f"{method} {path} HTTP/1.0\r\nHost: {name}\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(lines.encode() + body)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+    head, gap, rest = answer.partition(b"\r\n\r\n")
+    words = head.split()
+    if not gap or len(words) < 2:
+        raise ConnectionError(f"{host} port {port} answered no HTTP: {answer[:60]!r}")
+    return int(words[1]), rest.decode(errors="replace")
+
+
+def connect(namespace: Namespace, host: str, port: int, timeout: float) -> socket.socket:
+    sock = open_socket(namespace, host, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def open_socket(namespace: Namespace, host: str, kind: socket.SocketKind) -> socket.socket:
+    with namespace.inside():
+        return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)

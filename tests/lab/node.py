@@ -1,0 +1,241 @@
+"""One node of the cluster: its anycastlb daemon, its ExaBGP with the bridge, its IPVS; and what to do to them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from anycastlb.model import Address
+from tests.lab.consul import ConsulServer
+from tests.lab.http import get
+from tests.lab.namespaces import LabError, Namespace
+from tests.lab.process import Process, until
+from tests.lab.speaker import EXABGP_ENV, exabgp_conf
+from tests.lab.topology import VIP_RANGES, Topology
+
+ROOT = Path(__file__).resolve().parents[2]
+API_PORT = 4672
+NODE_TOML = """
+[node]
+name = "{name}"
+vip_ranges = {ranges}
+state_dir = "{directory}/state"
+resync = "{timing.resync}"
+
+[catalog]
+source = "consul"
+max_shrink = "100%"
+
+[consul]
+address = "{consul}"
+
+[bgp]
+socket = "{directory}/bgp.sock"
+hold = "{timing.hold}"
+
+[api]
+listen = "127.0.0.1:{port}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    hold: str = "3s"
+    resync: str = "1s"
+
+
+class Node:
+    def __init__(self, name: str, topology: Topology, directory: Path, timing: Timing = Timing()) -> None:
+        self.name = name
+        self.namespace: Namespace = topology.nodes[name]
+        self._topology = topology
+        self._directory = directory / name
+        self._directory.mkdir()
+        self.settings = self._directory / "node.toml"
+        self.settings.write_text(
+            NODE_TOML.format(
+                name=name, ranges=json.dumps(VIP_RANGES), directory=self._directory, timing=timing,
+                consul=ConsulServer.address, port=API_PORT,
+            )  # fmt: skip
+        )
+        conf = self._directory / "exabgp.conf"
+        conf.write_text(exabgp_conf(name, [sys.executable, "-m", "anycastlb.bridge", "--config", str(self.settings)]))
+        env = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.daemon = Process(
+            f"{name} anycastlb",
+            self.namespace,
+            [sys.executable, "-m", "anycastlb", "run", "--config", str(self.settings)],
+            directory / f"{name}-anycastlb.log",
+            env,
+        )
+        self.exabgp = Process(
+            f"{name} exabgp",
+            self.namespace,
+            [sys.executable, "-m", "exabgp", "server", str(conf)],
+            directory / f"{name}-exabgp.log",
+            {**env, **EXABGP_ENV},
+        )
+
+    # ------------------------------------------------------------ life and death
+
+    def start(self) -> None:
+        for process in (self.exabgp, self.daemon):
+            if not process.running:
+                process.start()
+
+    def ready(self, within: float = 30) -> None:
+        """Wait until it says itself that it is in sync and able to serve."""
+        self.daemon.until(lambda: self.http("/readyz")[0] == 200, within, f"{self.name} is ready")
+
+    def end(self) -> None:
+        """Both processes, at once; for cleaning up, not for testing."""
+        for process in (self.daemon, self.exabgp):
+            process.kill()
+
+    def die(self) -> None:
+        """The machine loses power: its links go down, then nothing on it runs any more."""
+        self.cut()
+        self.daemon.kill()
+        self.exabgp.kill()
+
+    def revive(self) -> None:
+        """The machine boots: an empty kernel, its links up, its programs started."""
+        self.wipe()
+        self.plug()
+        self.start()
+
+    def cut(self) -> None:
+        self.namespace.ip("link set dev uplink down", "link set dev lan down")
+
+    def plug(self) -> None:
+        self.namespace.ip("link set dev uplink up", "link set dev lan up")
+        self._topology.route(self.name)
+
+    def wipe(self) -> None:
+        """What a reboot does to the kernel's state: no IPVS entry and no VIP is left."""
+        self.namespace.run("ipvsadm", "-C")
+        self.namespace.ip(*(f"addr del {vip}/{vip.max_prefixlen} dev lo" for vip in self.vips()))
+
+    def bridge(self) -> int:
+        """The bridge's process id, as ExaBGP's child."""
+        children = Path(f"/proc/{self.exabgp.pid}/task/{self.exabgp.pid}/children").read_text().split()
+        for child in children:
+            if b"bridge" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        raise LabError(f"{self.name}: ExaBGP runs no bridge\n{self.exabgp.tail()}")
+
+    def reload(self) -> None:
+        self.daemon.signal(signal.SIGHUP)
+
+    # ------------------------------------------------------------ what the daemon says
+
+    def cli(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """``anycastlb ARGV --config node.toml`` on this node."""
+        command = [sys.executable, "-m", "anycastlb", *argv, "--config", str(self.settings)]
+        done = subprocess.run(
+            self.namespace.argv(*command), capture_output=True, text=True, timeout=30, cwd=ROOT, stdin=subprocess.DEVNULL
+        )
+        if check and done.returncode:
+            raise LabError(f"anycastlb {' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body from the daemon's API; status 0 when it does not answer."""
+        try:
+            return get(self.namespace, "127.0.0.1", API_PORT, path)
+        except OSError as exc:
+            return 0, str(exc)
+
+    def status(self) -> dict[str, Any]:
+        status, body = self.http("/v1/status")
+        if status != 200:
+            raise LabError(f"{self.name}: /v1/status answers {status}: {body[:200]}\n{self.daemon.tail()}")
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of ``/metrics``, by its name with labels as printed."""
+        status, body = self.http("/metrics")
+        if status != 200:
+            raise LabError(f"{self.name}: /metrics answers {status}: {body[:200]}\n{self.daemon.tail()}")
+        lines = (line.rsplit(" ", 1) for line in body.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
+    def total(self, metric: str, *labels: str) -> float:
+        """The sum of a metric's samples that carry all these labels (``'table="services"'``)."""
+        return sum(
+            value
+            for name, value in self.metrics().items()
+            if name.partition("{")[0] == metric and all(label in name for label in labels)
+        )
+
+    # ------------------------------------------------------------ what the kernel says
+
+    def ipvs(self) -> dict[str, dict[str, int]]:
+        """Service (``tcp 192.0.2.10:80``) -> destination (``10.1.0.1:80``) -> weight."""
+        table: dict[str, dict[str, int]] = {}
+        for words in map(str.split, self.namespace.run("ipvsadm", "-Sn").splitlines()):
+            kind = {"-t": "tcp", "-u": "udp", "-f": "fwmark"}.get(words[1], words[1])
+            rows = table.setdefault(f"{kind} {words[2]}", {})
+            if words[0] == "-a":
+                rows[words[words.index("-r") + 1]] = int(words[words.index("-w") + 1])
+        return table
+
+    def ordered(self) -> str:
+        """The kernel's own listing without its counters: services in list order, weights, nothing sorted."""
+        text = self.namespace.run("cat", "/proc/net/ip_vs")
+        return "\n".join(sorted(_blocks(re.sub(r"(->.*\S)\s+\d+\s+\d+\s*$", r"\1", text, flags=re.M))))
+
+    def vips(self) -> set[Address]:
+        """The addresses on ``lo`` that lie in the lab's VIP ranges."""
+        rows = json.loads(self.namespace.run("ip", "-j", "addr", "show", "dev", "lo"))
+        found = [info["local"] for row in rows for info in row.get("addr_info", []) if info.get("local")]
+        return {ip_address(item) for item in found if item.startswith(("192.0.2.", "2001:db8:2:"))}
+
+    def flows(self, vip: Address) -> Counter[str]:
+        """Connections this node ever scheduled for the VIP, by backend address: IPVS's own counters."""
+        counts: Counter[str] = Counter()
+        inside = False
+        shown = f"[{vip}]" if vip.version == 6 else str(vip)
+        for words in map(str.split, self.namespace.run("ipvsadm", "-Ln", "--stats", "--exact").splitlines()):
+            if words and words[0] in ("TCP", "UDP"):
+                inside = words[1].rpartition(":")[0] == shown
+            elif inside and words and words[0] == "->":
+                counts[words[1].rpartition(":")[0].strip("[]")] += int(words[2])
+        return counts
+
+    def carries(self, vip: Address) -> set[int]:
+        """The client ports of the established TCP connections to the VIP in this node's connection table."""
+        found = set()
+        for words in map(str.split, self.namespace.run("ipvsadm", "-Lnc").splitlines()):
+            if len(words) > 4 and words[0] == "TCP" and words[2] == "ESTABLISHED":
+                client, virtual = words[3], words[4]
+                if virtual.rpartition(":")[0].strip("[]") == str(vip):
+                    found.add(int(client.rpartition(":")[2]))
+        return found
+
+    def until(self, ask: Any, within: float, what: str) -> Any:
+        """As ``process.until``, with this node's log in the error."""
+        try:
+            return until(ask, within, f"{self.name}: {what}")
+        except LabError as exc:
+            raise LabError(f"{exc}\n{self.daemon.tail(25)}\n{self.exabgp.tail(10)}") from None
+
+
+def _blocks(listing: str) -> list[str]:
+    """One text per service, with its destinations in list order."""
+    blocks: list[str] = []
+    for line in listing.splitlines()[3:]:
+        if line.startswith(" "):
+            blocks[-1] += "\n" + line
+        else:
+            blocks.append(line.rstrip())
+    return blocks

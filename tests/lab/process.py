@@ -1,0 +1,120 @@
+"""Processes of the lab: each with its log file, ended by its own id, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tests.lab.namespaces import LabError, Namespace
+
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T], within: float, what: str, every: float = 0.02) -> T:
+    """Ask until the answer is truthy and return it. Raises ``LabError`` naming ``what`` after ``within`` seconds."""
+    end = time.monotonic() + within
+    while not (answer := ask()):
+        if time.monotonic() > end:
+            raise LabError(f"not within {within:g} s: {what}; last answer: {answer!r}")
+        time.sleep(every)
+    return answer
+
+
+class Process:
+    """A program in a namespace; its output is appended to a log file over all its lives."""
+
+    def __init__(
+        self,
+        name: str,
+        namespace: Namespace,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._argv = namespace.argv(*argv)
+        self._env = {**os.environ, **(env or {})}
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._child is None:
+            raise LabError(f"{self.name} was never started")
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; negative for a signal; None while it runs."""
+        return self._child.poll() if self._child else None
+
+    def start(self) -> None:
+        if self.running:
+            raise LabError(f"{self.name} is running already")
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
+            )
+
+    def signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        if self._child:
+            self._child.wait(10)
+
+    def stop(self, within: float = 10) -> int:
+        """SIGTERM; its exit status. Kills it and raises ``LabError`` if it does not end in time."""
+        self.signal(signal.SIGTERM)
+        return self.wait(within)
+
+    def wait(self, within: float) -> int:
+        if self._child is None:
+            raise LabError(f"{self.name} was never started")
+        try:
+            return self._child.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise LabError(f"{self.name} did not end within {within:g} s\n{self.tail()}") from None
+
+    def end(self) -> None:
+        """Make sure it is gone, whatever state it is in."""
+        if not self.running:
+            return
+        self.signal(signal.SIGCONT)
+        try:
+            self.stop(3)
+        except LabError:
+            self.kill()
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log, for an error message."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join([f"--- {self.name}: {self.log} ---", *text.splitlines()[-lines:]])
+
+    def until(self, ask: Callable[[], T], within: float, what: str) -> T:
+        """As ``until``, but fails at once, with the log, when the process ends meanwhile."""
+
+        def answer() -> T:
+            if not self.running:
+                raise LabError(f"{self.name} ended with status {self.status} before: {what}\n{self.tail()}")
+            return ask()
+
+        try:
+            return until(answer, within, what)
+        except LabError as exc:
+            if self.running:
+                raise LabError(f"{exc}\n{self.tail()}") from None
+            raise

@@ -1,0 +1,190 @@
+"""The laws of the brain: no history, restart or edit breaks them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb.decide import adopt, decide
+from anycastlb.model import (
+    Announce,
+    Backend,
+    Catalog,
+    Check,
+    CheckState,
+    Inputs,
+    Memory,
+    Result,
+    Service,
+    Share,
+    State,
+    VirtualService,
+)
+from anycastlb.plan import diff
+
+VIPS = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
+SECONDS = st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0, 40.0])
+
+
+def backend(number: int, weight: int = 100, drain: bool = False) -> Backend:
+    address = ip_address(f"10.0.0.{number}")
+    return Backend(f"b{number}", address, 80, Check("tcp", address, 80, (), 1, 1, 1, 1), weight, drain)
+
+
+@st.composite
+def services(draw: st.DrawFn, name: str, port: int) -> Service:
+    members = draw(st.lists(st.integers(1, 4), unique=True))
+    return Service(
+        name=name,
+        vips=tuple(draw(st.lists(st.sampled_from(VIPS), min_size=1, unique=True))),
+        protocol="tcp",
+        port=port,
+        virtual=VirtualService("mh"),
+        backends=tuple(backend(n, draw(st.sampled_from([0, 50, 99, 100])), draw(st.booleans())) for n in members),
+        announce=Announce(
+            min_backends=draw(st.sampled_from([Share(1), Share(2), Share(percent=50)])),
+            when=draw(st.sampled_from(["any", "all"])),
+            fail=draw(st.sampled_from(["withdraw", "keep"])),
+            hold_up=draw(SECONDS),
+            hold_down=draw(SECONDS),
+        ),
+        drain=draw(SECONDS),
+        slow_start=draw(SECONDS),
+    )
+
+
+@st.composite
+def catalogs(draw: st.DrawFn) -> Catalog:
+    names = draw(st.lists(st.sampled_from([("web", 80), ("api", 443)]), unique=True))
+    drained = draw(st.sampled_from([frozenset(), frozenset(), frozenset({"lb1"})]))
+    return Catalog(tuple(draw(services(name, port)) for name, port in names), drained)
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> Inputs:
+    states = {}
+    for number in range(1, 5):
+        up = draw(st.sampled_from([True, True, False, None]))
+        if up is not None:
+            states[backend(number).check] = CheckState(up, last=Result(up, "seen", 0.1, 0.0))
+    return Inputs("lb1", draw(catalogs()), health=states, stopping=draw(st.sampled_from([False] * 5 + [True])))
+
+
+histories = st.lists(st.tuples(SECONDS, inputs()), min_size=1, max_size=6)
+
+
+def replay(history, memory: Memory = Memory(), now: float = 100.0):
+    """Every (now, inputs, decision) of a history."""
+    for pause, given_inputs in history:
+        now += pause
+        decision = decide(given_inputs, memory, now)
+        yield now, given_inputs, decision
+        memory = decision.memory
+
+
+@given(histories)
+def test_an_announced_vip_can_be_served(history) -> None:
+    for _, _, decision in replay(history):
+        for vip in decision.desired.routes:
+            assert vip in decision.desired.addresses
+            weights = [r.weight for k, r in decision.desired.destinations.items() if k.service.address == vip]
+            assert any(weights), f"{vip} announced with nothing to send flows to: {decision.verdicts[vip]}"
+
+
+@given(histories)
+def test_every_verdict_has_a_reason(history) -> None:
+    for _, _, decision in replay(history):
+        assert all(verdict.reason for verdict in decision.verdicts.values())
+        assert all(verdict.reason for verdict in decision.backends.values())
+        assert all(verdict.open == (vip in decision.desired.routes) for vip, verdict in decision.verdicts.items())
+
+
+@given(histories)
+def test_deciding_twice_changes_nothing(history) -> None:
+    *_, (now, last, decision) = replay(history)
+    again = decide(last, decision.memory, now)
+    assert again.desired == decision.desired and diff(again.desired, decision.desired) == ()
+
+
+@given(histories, SECONDS)
+def test_wakes_in_time(history, later: float) -> None:
+    """Between a decision and its wake_at the mere passing of time changes nothing."""
+    *_, (now, last, decision) = replay(history)
+    then = now + later
+    if decision.wake_at is not None:
+        assert decision.wake_at > now
+        then = min(then, decision.wake_at - 0.001)
+    assert diff(decision.desired, decide(last, decision.memory, then).desired) == ()
+
+
+@given(histories, catalogs())
+def test_drains(history, after: Catalog) -> None:
+    """What was served stays, for its drain time, whatever the catalog says next; and is gone after it."""
+    *_, (now, last, before) = replay(history)
+    if last.stopping:
+        return
+    edited = replace(last, catalog=after)
+    soon = decide(edited, before.memory, now)
+    for service in last.catalog.services:
+        for vip in service.vips if service.drain else ():
+            assert vip in soon.desired.addresses
+            assert service.key(vip) in soon.desired.services
+    late = decide(edited, soon.memory, now + 1000)
+    wanted = {service.key(vip) for service in after.services for vip in service.vips}
+    assert late.desired.services.keys() == wanted
+    assert late.desired.addresses.keys() == after.vips
+    assert {key.service for key in late.desired.destinations} <= wanted
+
+
+@given(histories)
+def test_a_stopping_node_ends_empty(history) -> None:
+    *_, (now, last, before) = replay(history)
+    stopping = replace(last, stopping=True)
+    first = decide(stopping, before.memory, now)
+    assert not first.desired.routes
+    end = decide(stopping, first.memory, now + 1000).desired
+    assert not (end.addresses or end.services or end.destinations or end.routes)
+
+
+@given(catalogs(), st.booleans())
+def test_hitless_restart(catalog: Catalog, checked: bool) -> None:
+    """Same catalog, healthy backends: the first plan after a restart is empty, before and after the first results."""
+    up = {b.check: CheckState(True, last=Result(True, "connected", 0.1, 0.0)) for b in map(backend, range(1, 5))}
+    *_, (_, _, before) = replay([(0, Inputs("lb1", catalog, health=up)), (1000, Inputs("lb1", catalog, health=up))])
+    steady = decide(Inputs("lb1", catalog, health=up), before.memory, 5000.0).desired
+    health = up if checked else {}
+    after = decide(Inputs("lb1", catalog, health=health), adopt(steady, 9000.0), 9000.0).desired
+    assert diff(steady, after) == ()
+
+
+@given(histories, inputs())
+def test_one_table(history, end: Inputs) -> None:
+    """Any history that ends in the same inputs ends, once drained, in the same destinations in the same order."""
+    *_, (now, _, decision) = replay([*history, (0.0, end)])
+    later = decide(end, decision.memory, now + 1000).desired
+    fresh_first = decide(end, Memory(), now)
+    fresh = decide(end, fresh_first.memory, now + 1000).desired
+    assert list(later.destinations.items()) == list(fresh.destinations.items())
+
+
+@given(histories)
+def test_only_the_unwanted_leaves(history) -> None:
+    """Removing a backend moves no other: what stays keeps its place."""
+    *_, (now, last, before) = replay(history)
+    if last.stopping:
+        return
+    fewer = replace(
+        last,
+        catalog=replace(
+            last.catalog, services=tuple(replace(s, backends=s.backends[1:]) for s in last.catalog.services)
+        ),
+    )
+    after = decide(fewer, before.memory, now)
+    assert not [change for change in diff(before.desired, after.desired) if change.moved]
+
+
+def test_gates_never_open_on_an_empty_state() -> None:
+    assert decide(Inputs("lb1"), adopt(State(), 0.0), 0.0).desired == State()

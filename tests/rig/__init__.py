@@ -1,0 +1,1 @@
+"""What the tests need from a machine: a kernel with IPVS, a Consul server, and the set-up of both."""

@@ -1,0 +1,110 @@
+"""Decides whether a test that needs a real part (kernel, Consul, ExaBGP, BIRD, ...) runs, skips or fails.
+
+A missing part skips the test at home and fails it where ``ANYCASTLB_REQUIRE`` (a comma list of names) says that the
+part must be there, so that a build server never passes by skipping. This module only looks: it loads, fetches and
+starts nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.rig import consul
+
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where Debian keeps daemons; a plain user's PATH leaves these out."""
+
+
+class Missing(Exception):
+    """A part is not here. The message says what was looked for and what to do."""
+
+
+def kernel() -> str:
+    """This process may change IPVS, and the network it would change is nobody else's."""
+    if os.geteuid() != 0:
+        raise Missing("not root; run the tests in the test kernel: make test")
+    if not owns_network():
+        raise Missing("this is the machine's own network; run the tests in the test kernel: make test")
+    if not Path("/proc/net/ip_vs").exists() and not loadable("ip_vs"):
+        raise Missing("the kernel has no ip_vs module; run the tests in the test kernel: make test")
+    return os.uname().release
+
+
+def owns_network() -> bool:
+    """Whether tests may do as they like here: in the packaged kernel, or in a network namespace of their own."""
+    if "User Mode Linux" in Path("/proc/cpuinfo").read_text():
+        return True
+    try:
+        return Path("/proc/self/ns/net").readlink() != Path("/proc/1/ns/net").readlink() or "TESTKERNEL" in os.environ
+    except OSError:
+        return False
+
+
+def loadable(module: str) -> bool:
+    """Whether modprobe knows the module (it is not loaded)."""
+    modprobe = shutil.which("modprobe", path=search_path())
+    return modprobe is not None and subprocess.run([modprobe, "-n", "-q", module], check=False).returncode == 0
+
+
+def search_path() -> str:
+    return os.environ.get("PATH", os.defpath) + ":" + SBIN
+
+
+def server() -> str:
+    found = consul.find()
+    if found is None:
+        raise Missing("no consul on PATH and none fetched; fetch it: python3 tests/rig/consul.py")
+    return str(found)
+
+
+def library(name: str) -> str:
+    if importlib.util.find_spec(name) is None:
+        raise Missing(f"the Python package {name} is not installed; install it: make setup")
+    return name
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=search_path())
+    if found is None:
+        raise Missing(f"no program {name} on PATH or in {SBIN}; install it: make setup")
+    return found
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "kernel": kernel,
+    "consul": server,
+    "exabgp": functools.partial(library, "exabgp"),
+}
+"""The parts that are more than a program of that name."""
+
+
+@functools.cache
+def look(name: str) -> tuple[str, str]:
+    """(where the part was found, ""), or ("", why it was not)."""
+    try:
+        return PARTS.get(name, functools.partial(program, name))(), ""
+    except Missing as missing:
+        return "", str(missing)
+
+
+def require(name: str) -> str:
+    """Go on only if the part ``name`` is here; return where it was found.
+
+    ``kernel`` gives the kernel release, ``exabgp`` the package's name, ``consul``, ``bird`` and any other name the
+    absolute path of the program. May be called at module level, in a fixture or in a test.
+    """
+    found, reason = look(name)
+    if found:
+        return found
+    wanted = [part.strip() for part in os.environ.get("ANYCASTLB_REQUIRE", "").split(",")]
+    if name in wanted:
+        pytest.fail(f"{name} is missing, and ANYCASTLB_REQUIRE demands it: {reason}", pytrace=False)
+    pytest.skip(f"{name} is missing: {reason}", allow_module_level=True)
