@@ -22,7 +22,7 @@ from anycastlb.documents import shown
 from anycastlb.model import Catalog, Entry, Network, Problem, Service, Share, Shrink, Tree
 from anycastlb.services import CheckTypes, Limits, merged_check
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,127}")
+NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
 KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or drain/<node>"
 MOST_BYTES = 512 * 1024
 """Consul's own bound on a value."""
@@ -264,6 +264,8 @@ def _about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
 def _document(key: str, entry: Entry) -> dict[str, Any]:
     """The object in one value; ``null`` fields are left out (they mean the default). Raises ``_Bad``."""
     origin = entry.origin or key
+    if entry.error:
+        raise _Bad(Problem(origin, "", entry.error))
     if len(entry.value) > MOST_BYTES:
         raise _Bad(Problem(origin, "", f"expected at most {MOST_BYTES} bytes, not {len(entry.value)}"))
     try:

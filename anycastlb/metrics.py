@@ -3,16 +3,20 @@
 Nothing is stored for an object, so its series vanish with it. Only what cannot be read from one snapshot is counted:
 ``Meters``, which the reconciler calls once a cycle. Labels are names from the catalog and the BGP sessions, nothing
 that a client of the balancer could multiply. Base units: seconds, bytes. No decision may depend on anything here.
+
+One scrape is one object, made of one snapshot, and turned into text in a worker thread: ten thousand backends must
+not hold up the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,11 +25,42 @@ from prometheus_client.registry import Collector
 
 from anycastlb import __version__
 from anycastlb.events import Journal
-from anycastlb.model import TABLES, BackendVerdict, ServiceKey, Snapshot, Verdict
+from anycastlb.model import (
+    TABLES,
+    BackendVerdict,
+    DestinationKey,
+    DriverError,
+    ServiceKey,
+    ServiceVerdict,
+    Snapshot,
+    Verdict,
+)
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 VERBS = ("create", "update", "delete")
 Sample: TypeAlias = tuple[tuple[str, ...], float]
+
+
+class Counted(Protocol):
+    """What the kernel counted for one service or destination (``drivers.ipvs.Counters``)."""
+
+    @property
+    def connections(self) -> int: ...
+    @property
+    def packets_in(self) -> int: ...
+    @property
+    def packets_out(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def active(self) -> int: ...
+    @property
+    def inactive(self) -> int: ...
+
+
+Statistics: TypeAlias = Mapping[ServiceKey | DestinationKey, Counted]
 
 
 class Meters:
@@ -51,7 +86,7 @@ class Meters:
 
 
 class Metrics:
-    """One registry of its own over the snapshot, the meters and the journal; ``scrape`` is what ``/metrics`` serves."""
+    """What ``/metrics`` serves: the snapshot, the meters, the journal and, if given, the kernel's own counters."""
 
     def __init__(
         self,
@@ -59,42 +94,49 @@ class Metrics:
         meters: Meters,
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_SnapshotCollector(snapshot, meters, journal, clock))
-        ProcessCollector(registry=self._registry)
-
-    def scrape(self, accept: str = "") -> tuple[bytes, str]:
-        """The text for this Accept header, and its content type."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
-
-
-class _SnapshotCollector(Collector):
-    def __init__(
-        self, snapshot: Callable[[], Snapshot], meters: Meters, journal: Journal, clock: Callable[[], float]
+        statistics: Callable[[], Awaitable[Statistics]] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._meters = meters
         self._journal = journal
         self._clock = clock
+        self._statistics = statistics
+        self._process = ProcessCollector(registry=None)
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: a scrape before the first snapshot must not fail."""
-        return ()
+    async def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """The text for this Accept header, and its content type."""
+        kernel: Statistics | None = {}
+        if self._statistics:
+            try:
+                kernel = await self._statistics()
+            except DriverError:
+                kernel = None  # told by ipvs_statistics_up; everything else is still worth having
+        encode, content_type = choose_encoder(accept)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Scrape(self._snapshot(), self._meters, self._journal, self._clock(), kernel))
+        registry.register(self._process)
+        return await asyncio.to_thread(encode, registry), content_type
+
+
+class _Scrape(Collector):
+    def __init__(
+        self, snapshot: Snapshot, meters: Meters, journal: Journal, now: float, kernel: Statistics | None
+    ) -> None:
+        self._snapshot, self._meters, self._now, self._kernel = snapshot, meters, now, kernel
+        self._events = sorted(journal.counts.items())
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot()
+        snapshot = self._snapshot
         yield gauge("build_info", "Always 1; the version is a label.", [((__version__,), 1)], "version")
         yield from _node(snapshot)
-        yield from _catalog(snapshot, self._clock())
+        yield from _catalog(snapshot, self._now)
         yield from _vips(snapshot)
         yield from _services(snapshot)
         yield from _backends(snapshot)
         yield from _speaker(snapshot)
         yield from _cycles(self._meters)
-        counts = [(key, float(count)) for key, count in sorted(self._journal.counts.copy().items())]
-        yield counter("events", "Events emitted.", counts, "kind", "level")
+        yield from _ipvs(snapshot, self._kernel)
+        yield counter("events", "Events emitted.", [(key, n) for key, n in self._events], "kind", "level")
 
 
 def gauge(name: str, text: str, samples: Iterable[Sample], *labels: str) -> Metric:
@@ -160,11 +202,7 @@ def _vips(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _services(snapshot: Snapshot) -> Iterator[Metric]:
-    rows = [
-        ((service.service, str(vip)), service)
-        for vip, verdict in snapshot.decision.verdicts.items()
-        for service in verdict.services
-    ]
+    rows = list(_service_rows(snapshot.decision.verdicts.values()))
     by = ("service", "vip")
     yield gauge("service_open", "1 while this service can be served.", [(at, s.open) for at, s in rows], *by)
     yield gauge("service_backends", "Backends that could serve.", [(at, s.total) for at, s in rows], *by)
@@ -173,24 +211,50 @@ def _services(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _backends(snapshot: Snapshot) -> Iterator[Metric]:
-    by_service: dict[ServiceKey, list[BackendVerdict]] = {}
-    for key, backend in snapshot.decision.backends.items():
-        by_service.setdefault(key.service, []).append(backend)
-    rows = list(_placed(snapshot.decision.verdicts.values(), by_service))
+    rows = [(at, backend) for at, _, backend in _backend_rows(snapshot)]
     by = ("service", "backend", "vip")
     yield gauge("backend_up", "1 while this backend counts as up.", [(at, b.up) for at, b in rows], *by)
     yield gauge("backend_weight", "The weight this backend is to have.", [(at, b.weight) for at, b in rows], *by)
 
 
-def _placed(
-    verdicts: Iterable[Verdict], by_service: Mapping[ServiceKey, list[BackendVerdict]]
-) -> Iterator[tuple[tuple[str, ...], BackendVerdict]]:
-    """Backends under the VIP they serve: the key of a fwmark service does not name it."""
+def _service_rows(verdicts: Iterable[Verdict]) -> Iterator[tuple[tuple[str, ...], ServiceVerdict]]:
     for verdict in verdicts:
         for service in verdict.services:
-            for backend in by_service.get(service.key, ()):
-                if backend.service == service.service:
-                    yield (backend.service, backend.backend, str(verdict.vip)), backend
+            yield (service.service, str(verdict.vip)), service
+
+
+def _backend_rows(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], DestinationKey, BackendVerdict]]:
+    """Backends under the VIP they serve: the key of a fwmark service does not name it."""
+    by_service: dict[ServiceKey, list[tuple[DestinationKey, BackendVerdict]]] = {}
+    for key, backend in snapshot.decision.backends.items():
+        by_service.setdefault(key.service, []).append((key, backend))
+    for (name, vip), service in _service_rows(snapshot.decision.verdicts.values()):
+        for key, backend in by_service.get(service.key, ()):
+            if backend.service == name:
+                yield (name, backend.backend, vip), key, backend
+
+
+def _ipvs(snapshot: Snapshot, kernel: Statistics | None) -> Iterator[Metric]:
+    """The kernel's counters of services and backends; those of a fwmark service are one for all its VIPs."""
+    yield gauge("ipvs_statistics_up", "1 while the kernel tells its counters.", _one(kernel is not None))
+    if not kernel:
+        return
+    services = [(at, kernel[s.key]) for at, s in _service_rows(snapshot.decision.verdicts.values()) if s.key in kernel]
+    backends = [(at, kernel[key]) for at, key, _ in _backend_rows(snapshot) if key in kernel]
+    for prefix, rows, labels in (
+        ("ipvs_service", services, ("service", "vip")),
+        ("ipvs_backend", backends, ("service", "backend", "vip")),
+    ):
+        yield counter(f"{prefix}_connections", "Connections.", [(at, c.connections) for at, c in rows], *labels)
+        yield counter(f"{prefix}_packets_in", "Packets from clients.", [(at, c.packets_in) for at, c in rows], *labels)
+        yield counter(f"{prefix}_packets_out", "Packets to clients.", [(at, c.packets_out) for at, c in rows], *labels)
+        yield counter(f"{prefix}_bytes_in", "Bytes from clients.", [(at, c.bytes_in) for at, c in rows], *labels)
+        yield counter(f"{prefix}_bytes_out", "Bytes to clients.", [(at, c.bytes_out) for at, c in rows], *labels)
+    by = ("service", "backend", "vip")
+    yield gauge("ipvs_backend_active", "Open connections.", [(at, c.active) for at, c in backends], *by)
+    yield gauge(
+        "ipvs_backend_inactive", "Connections about to be forgotten.", [(at, c.inactive) for at, c in backends], *by
+    )
 
 
 def _speaker(snapshot: Snapshot) -> Iterator[Metric]:

@@ -22,7 +22,7 @@ from anycastlb.api.errors import Fault
 from anycastlb.events import Event, Journal
 from anycastlb.model import AnycastlbError, Snapshot
 
-Scrape = Callable[[str], tuple[bytes, str]]
+Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
 """The value of an Accept header -> the metrics as text, and their content type."""
 BODY_LIMIT = 64 * 1024
 SAFE = frozenset({"GET", "HEAD"})
@@ -34,8 +34,9 @@ _peers.setLevel(logging.CRITICAL)  # what it would tell is only the garbage peer
 class Api:
     """The application and its listening socket; ``run`` serves until it is cancelled.
 
-    ``confirm`` lets a held catalog through and says whether there was one; ``bound`` is how many seconds the
-    reconciler may take for a cycle before the node counts as stuck.
+    ``confirm`` lets a held catalog through and says whether there was one. ``alive_at`` tells when the reconciler
+    last gave a sign of life (the end of its last cycle, unless given); ``bound`` is how many seconds later the node
+    counts as stuck.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Api:
         *,
         scrape: Scrape,
         source: str = "",
+        alive_at: Callable[[], float] | None = None,
         bound: float = 30.0,
         retry: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
@@ -57,6 +59,7 @@ class Api:
         self._listen = listen
         self._scrape = scrape
         self._source = source
+        self._alive_at = alive_at or (lambda: snapshot().at)
         self._bound = bound
         self._retry = retry
         self._clock = clock
@@ -139,11 +142,11 @@ class Api:
         view, alive = views.readiness(self._snapshot()), self._liveness()
         if not alive["alive"]:
             view["ready"] = False
-            view["missing"].append(f"no cycle for {alive['last_cycle_seconds']:.1f} s")
+            view["missing"].append(f"the reconciler gave no sign of life for {alive['silent_seconds']:.1f} s")
         return _json(view, 200 if view["ready"] else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        text, content_type = await asyncio.to_thread(self._scrape, request.headers.get("Accept", ""))
+        text, content_type = await self._scrape(request.headers.get("Accept", ""))
         return web.Response(body=text, headers={"Content-Type": content_type, **HEADERS})
 
     async def status(self, request: web.Request) -> web.Response:
@@ -178,7 +181,8 @@ class Api:
         return _json({"confirmed": True})
 
     def _liveness(self) -> views.View:
-        return views.liveness(self._snapshot(), self._clock(), self._started, self._bound)
+        alive_at = max(self._alive_at(), self._started)
+        return views.liveness(self._snapshot(), self._clock(), alive_at, self._bound)
 
 
 async def bind(runner: web.AppRunner, listen: tuple[str, int]) -> tuple[str, int]:

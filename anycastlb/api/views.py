@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from anycastlb import __version__
+from anycastlb import plan as difference
 from anycastlb.api.index import Index, Seat
 from anycastlb.api.words import TABLE_NOUNS, fields_of
 from anycastlb.events import Record
@@ -31,14 +32,19 @@ def status(snapshot: Snapshot, now: float, source: str = "") -> View:
         "leaving": _leaving(index),
         "problems": [_problem(problem) for problem in snapshot.inputs.catalog.problems],
         "failures": [_change(index, f.change) for f in snapshot.failures],
-        "pending": len(snapshot.plan),
+        "pending": len(pending(snapshot)),
     }
 
 
 def plan(snapshot: Snapshot, now: float) -> View:
-    """The last cycle's changes in the order they are made, each with its reason and what the machine said to it."""
+    """What is still to be changed, in the order of the doing, with its reason and what the machine said to it."""
     index = Index(snapshot, now)
-    return {"node": snapshot.inputs.node, "changes": [_change(index, change) for change in snapshot.plan]}
+    return {"node": snapshot.inputs.node, "changes": [_change(index, change) for change in pending(snapshot)]}
+
+
+def pending(snapshot: Snapshot) -> tuple[Change, ...]:
+    """From what is there after the last cycle to what should be."""
+    return difference.diff(snapshot.actual, snapshot.decision.desired)
 
 
 def events(records: Iterable[Record], after: int = 0) -> View:
@@ -59,19 +65,29 @@ def events(records: Iterable[Record], after: int = 0) -> View:
     return {"events": [item for item in told if int(str(item["id"])) > after], "last": told[-1]["id"] if told else 0}
 
 
-def liveness(snapshot: Snapshot, now: float, started: float, bound: float) -> View:
-    """Does the reconciler still make progress? ``started``: since when it could; ``bound``: seconds it may take."""
-    waited = round(now - max(snapshot.at if snapshot.cycle else started, started), 3)
-    return {"alive": waited <= bound, "cycle": snapshot.cycle, "last_cycle_seconds": waited, "bound_seconds": bound}
+def liveness(snapshot: Snapshot, now: float, alive_at: float, bound: float) -> View:
+    """Does the reconciler still make progress? ``alive_at``: its last sign of life; ``bound``: seconds it may take.
+
+    Before the first catalog is read there is nothing to make progress with: that is not ready, but alive.
+    """
+    silent = round(max(0.0, now - alive_at), 3)
+    waiting = not snapshot.cycle and not snapshot.inputs.feed.loaded
+    return {
+        "alive": waiting or silent <= bound,
+        "waiting_for_catalog": waiting,
+        "cycle": snapshot.cycle,
+        "silent_seconds": silent,
+        "bound_seconds": bound,
+    }
 
 
 def readiness(snapshot: Snapshot) -> View:
     """Is the node in sync and able to serve? If not, ``missing`` says what it waits for, in words."""
-    feed, catalog = snapshot.inputs.feed, snapshot.inputs.catalog
+    feed = snapshot.inputs.feed
     missing = []
     if not snapshot.cycle:
         missing.append("the first cycle has not finished")
-    if not (feed.connected or feed.cached or catalog.services or catalog.index):
+    if not feed.loaded:
         missing.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
     if snapshot.failures:
         first = snapshot.failures[0]
@@ -108,6 +124,7 @@ def _catalog(index: Index, source: str) -> View:
     held = feed.held
     return {
         "source": source,
+        "loaded": feed.loaded,
         "connected": feed.connected,
         "since_seconds": index.age(feed.since),
         "error": feed.error,

@@ -154,7 +154,7 @@ def _state(index: Index, seat: Seat) -> str:
 def _weight(seat: Seat, nominal: int) -> str:
     if not seat.verdict:
         return "not decided yet"
-    return f"weight {seat.verdict.weight} of {nominal}: {seat.verdict.reason}"
+    return f"{seat.verdict.weight} of {nominal}: {seat.verdict.reason}"
 
 
 def _kernel(index: Index, seat: Seat) -> str:

@@ -25,6 +25,8 @@ def span(seconds: float | None) -> str:
     """A duration in one unit, as an operator says it: ``3 ms``, ``12 s``, ``5 min``, ``3 h``, ``2 d``."""
     if seconds is None or not math.isfinite(seconds):
         return "ever"
+    if 0 < seconds < 0.00095:
+        return f"{seconds * 1000:.1f} ms"
     if seconds < 0.9995:
         return f"{max(0, round(seconds * 1000))} ms"
     for unit, size, most in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):

@@ -162,7 +162,9 @@ class IpvsDriver:
             for data, start, end in kernel.dump(codec.GET_DESTINATION, codec.service_name(service)):
                 real = self._reader.destination(data, start, end)
                 if real is not None:
-                    counted[DestinationKey(service, real[0], real[1])] = reader.counters(data, start, end, of_destination=True)
+                    counted[DestinationKey(service, real[0], real[1])] = reader.counters(
+                        data, start, end, of_destination=True
+                    )
         return counted
 
     # ------------------------------------------------------------ writing

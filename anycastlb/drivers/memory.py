@@ -6,9 +6,10 @@ It keeps what it is told and can be told to fail. It passes the same contract te
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from anycastlb.model import Change, Failure, Rows, Table
+from anycastlb.model import Change, Destination, Failure, Rows, Table
 
 
 class MemoryDriver:
@@ -60,4 +61,7 @@ class MemoryDriver:
             return
         if change.moved:
             del rows[change.key]
-        rows[change.key] = change.new
+        row = change.new
+        if isinstance(row, Destination) and row.weight:
+            row = replace(row, last_weight=row.weight)  # a kernel cannot be told otherwise
+        rows[change.key] = row

@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +36,11 @@ FORMATS: dict[str, Literal["json", "toml", "yaml"]] = {
     ".yaml": "yaml",
     ".yml": "yaml",
 }
+YOUNG = 2_000_000_000
+"""Nanoseconds: a file changed this recently may change again without a new time stamp, so it is read every time."""
 UNREADABLE = b"\0"
 """Parses in no format: an entry with an error never passes for an empty document."""
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int] | None
 
 
 class FileSource:
@@ -113,11 +117,11 @@ class FileSource:
                 if found is None:
                     continue
                 seen[name] = found
-                key, entry = _key(name), found[1]
+                key, entry = _key(_shown(name)), found[1]
                 if key in entries:
                     first = entries[key].origin
                     error = f"expected one document for {key}, but {first} is there too and is used; remove one of them"
-                    key, entry = name, Entry(UNREADABLE, format=entry.format, origin=name, error=error)
+                    key, entry = entry.origin, replace(entry, value=UNREADABLE, error=error)
                 entries[key] = entry
         except OSError as exc:
             raise SourceError(f"{exc}; expected a directory tree that this user may read") from exc
@@ -131,20 +135,21 @@ class FileSource:
         kind = FORMATS.get(Path(name).suffix, "json")
         try:
             status = path.stat()
-            stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            settled = time.time_ns() - status.st_mtime_ns > YOUNG
+            stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if settled else None
             if not stat.S_ISREG(status.st_mode):
                 return None
             before = self._seen.get(name)
-            if before and before[0] == stamp and not before[1].error:
+            if before and stamp and before[0] == stamp:
                 return before
             if status.st_size > MOST_BYTES:
                 raise OSError(f"expected at most {MOST_BYTES} bytes, not {status.st_size}")
-            return stamp, Entry(path.read_bytes(), format=kind, origin=name)
+            return stamp, Entry(path.read_bytes(), format=kind, origin=_shown(name))
         except OSError as exc:
             if isinstance(exc, FileNotFoundError) and not path.is_symlink():
                 return None
             error = f"expected a file that can be read: {exc.strerror or exc}"
-            return (0, 0, 0, 0), Entry(UNREADABLE, format=kind, origin=name, error=error)
+            return None, Entry(UNREADABLE, format=kind, origin=_shown(name), error=error)
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -172,6 +177,11 @@ def _below(root: Path, folder: str, depth: int) -> Iterator[str]:
 
 def _litter(name: str) -> bool:
     return name.startswith((".", "#")) or name.endswith(("~", ".swp", ".swx", ".tmp", ".part", ".bak"))
+
+
+def _shown(name: str) -> str:
+    """A name that can be printed: bytes that are no UTF-8 become question marks, which no key may hold."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The catalog in memory: the fake source, which can be told to fail. It passes the same contract tests as the real ones."""
+"""The catalog in memory: the fake source, which can be told to fail. It passes the contract tests of the real ones."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, ip_network
 from statistics import median
 
 import anycastlb
 from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import Change, Destination, DestinationKey, ServiceKey, VirtualService
+from anycastlb.model import Change, Destination, DestinationKey, Failure, Rows, ServiceKey, Table, VirtualService
 from tests.kernel.netns import fresh, run
 
 RANGES = [ip_network("10.200.0.0/16")]
@@ -86,30 +86,30 @@ def measure(rounds: int, services: int, each: int) -> dict[str, tuple[list[float
 
 def ours(runner: asyncio.Runner, wanted: list[Change], times: dict[str, tuple[list[float], list[float]]]) -> None:
     """One round of the driver in this namespace, and of the peer's dump of what the driver wrote."""
-    driver = InThisThread(RANGES)
-    failures: list[object] = []
+    driver = opened()
+    failures: list[Failure] = []
     times["program"][0].append(timed(lambda: failures.extend(runner.run(driver.apply(wanted)))))
     if failures:
-        raise SystemExit(f"bench: the driver failed to write: {failures[0]}")
+        raise SystemExit(f"bench: the driver failed to write: {failures[0].change}: {failures[0].reason}")
     reals = sum(change.table == "destinations" for change in wanted)
     expect(reals, "the driver")
-    looker = InThisThread(RANGES)
+    looker = opened()
     for name in ("dump, first look", "dump, later look"):
         times[name][1].append(timed(lambda: discard("ipvsadm", "-Sn")))
-        rows: dict[str, object] = {}
-        times[name][0].append(timed(lambda into=rows: into.update(runner.run(looker.observe()))))  # type: ignore[misc]
-        if len(rows["destinations"]) != reals:  # type: ignore[arg-type]
-            raise SystemExit(f"bench: {name}: {len(rows['destinations'])} of {reals} seen")  # type: ignore[arg-type]
+        looks: list[Mapping[Table, Rows]] = []
+        times[name][0].append(timed(lambda into=looks: into.append(runner.run(looker.observe()))))  # type: ignore[misc]
+        seen = len(looks[0]["destinations"])
+        if seen != reals:
+            raise SystemExit(f"bench: {name}: {seen} of {reals} destinations seen")
     driver.close()
     looker.close()
 
 
-class InThisThread(IpvsDriver):
-    """Opened in the calling thread, whose namespace it then works in whatever thread does the work."""
-
-    def __init__(self, ranges: list[object]) -> None:
-        super().__init__(ranges)  # type: ignore[arg-type]
-        self.open()
+def opened() -> IpvsDriver:
+    """A driver that works in the calling thread's namespace, whatever thread does the work."""
+    driver = IpvsDriver(RANGES)
+    driver.open()
+    return driver
 
 
 def expect(destinations: int, who: str) -> None:

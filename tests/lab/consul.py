@@ -21,16 +21,23 @@ class ConsulServer:
 
     def __init__(self, program: str, namespace: Namespace, directory: Path) -> None:
         self.namespace = namespace
+        self.program = program
         settings = directory / "consul.json"
         settings.write_text(
             json.dumps(
                 {
-                    "server": True, "bootstrap_expect": 1, "data_dir": str(directory / "consul"),
-                    "bind_addr": CONSUL, "client_addr": "0.0.0.0", "node_name": "consul",
-                    "performance": {"raft_multiplier": 1}, "disable_update_check": True, "log_level": "WARN",
+                    "server": True,
+                    "bootstrap_expect": 1,
+                    "data_dir": str(directory / "consul"),
+                    "bind_addr": CONSUL,
+                    "client_addr": "0.0.0.0",
+                    "node_name": "consul",
+                    "performance": {"raft_multiplier": 1},
+                    "disable_update_check": True,
+                    "log_level": "WARN",
                     "ports": {"dns": -1, "serf_wan": -1, "grpc": -1},
                 }
-            )  # fmt: skip
+            )
         )
         argv = [program, "agent", f"-config-file={settings}"]
         self.process = Process("consul", namespace, argv, directory / "consul.log")

@@ -14,7 +14,7 @@ from tests.lab.backend import Backend
 from tests.lab.client import Client
 from tests.lab.consul import ConsulServer
 from tests.lab.namespaces import LabError
-from tests.lab.node import Node, Timing
+from tests.lab.node import USUAL, Node, Timing
 from tests.lab.process import Process, until
 from tests.lab.router import Router
 from tests.lab.topology import NODES, Topology, own
@@ -25,7 +25,7 @@ CHECK = {"type": "http", "path": "/health", "port": 80, "interval": "200ms", "ti
 class Lab:
     """``with Lab() as lab:`` gives a running lab without a service; whatever happens, nothing of it stays behind."""
 
-    def __init__(self, timing: Timing = Timing(), start_nodes: bool = True) -> None:
+    def __init__(self, timing: Timing = USUAL, start_nodes: bool = True) -> None:
         self._start_nodes = start_nodes
         self.directory = Path(tempfile.mkdtemp(prefix="anycastlb-lab."))
         self.topology = Topology()
@@ -130,7 +130,7 @@ def document(vip: Address | list[Address], forward: str = "tunnel", port: int = 
         "forward": forward,
         "check": CHECK,
         "backends": backends,
-        "drain": "1s",
+        "drain": "500ms",
     }
     return {**whole, **more}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -33,6 +34,7 @@ resync = "{timing.resync}"
 [catalog]
 source = "consul"
 max_shrink = "100%"
+confirm = "300ms"
 
 [consul]
 address = "{consul}"
@@ -52,8 +54,11 @@ class Timing:
     resync: str = "1s"
 
 
+USUAL = Timing()
+
+
 class Node:
-    def __init__(self, name: str, topology: Topology, directory: Path, timing: Timing = Timing()) -> None:
+    def __init__(self, name: str, topology: Topology, directory: Path, timing: Timing = USUAL) -> None:
         self.name = name
         self.namespace: Namespace = topology.nodes[name]
         self._topology = topology
@@ -62,9 +67,13 @@ class Node:
         self.settings = self._directory / "node.toml"
         self.settings.write_text(
             NODE_TOML.format(
-                name=name, ranges=json.dumps(VIP_RANGES), directory=self._directory, timing=timing,
-                consul=ConsulServer.address, port=API_PORT,
-            )  # fmt: skip
+                name=name,
+                ranges=json.dumps(VIP_RANGES),
+                directory=self._directory,
+                timing=timing,
+                consul=ConsulServer.address,
+                port=API_PORT,
+            )
         )
         conf = self._directory / "exabgp.conf"
         conf.write_text(exabgp_conf(name, [sys.executable, "-m", "anycastlb.bridge", "--config", str(self.settings)]))
@@ -132,6 +141,12 @@ class Node:
                 return int(child)
         raise LabError(f"{self.name}: ExaBGP runs no bridge\n{self.exabgp.tail()}")
 
+    def kill_bridge(self) -> int:
+        """SIGKILL for the bridge; its process id. ExaBGP starts another."""
+        pid = self.bridge()
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
     def reload(self) -> None:
         self.daemon.signal(signal.SIGHUP)
 
@@ -141,7 +156,12 @@ class Node:
         """``anycastlb ARGV --config node.toml`` on this node."""
         command = [sys.executable, "-m", "anycastlb", *argv, "--config", str(self.settings)]
         done = subprocess.run(
-            self.namespace.argv(*command), capture_output=True, text=True, timeout=30, cwd=ROOT, stdin=subprocess.DEVNULL
+            self.namespace.argv(*command),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
         )
         if check and done.returncode:
             raise LabError(f"anycastlb {' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -201,7 +221,10 @@ class Node:
         return {ip_address(item) for item in found if item.startswith(("192.0.2.", "2001:db8:2:"))}
 
     def flows(self, vip: Address) -> Counter[str]:
-        """Connections this node ever scheduled for the VIP, by backend address: IPVS's own counters."""
+        """Connections this node ever scheduled for the VIP, by backend address: IPVS's own counters.
+
+        The kernel brings them up to date every two seconds.
+        """
         counts: Counter[str] = Counter()
         inside = False
         shown = f"[{vip}]" if vip.version == 6 else str(vip)

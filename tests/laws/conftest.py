@@ -1,4 +1,4 @@
-"""One Hypothesis profile: no wall-clock deadline (shared machines are slow at random), the same examples every run in CI."""
+"""One Hypothesis profile: no wall-clock deadline (shared machines are slow), the same examples every run in CI."""
 
 import os
 

@@ -76,8 +76,9 @@ def inputs(draw: st.DrawFn) -> Inputs:
 histories = st.lists(st.tuples(SECONDS, inputs()), min_size=1, max_size=6)
 
 
-def replay(history, memory: Memory = Memory(), now: float = 100.0):
+def replay(history):
     """Every (now, inputs, decision) of a history."""
+    memory, now = Memory(), 100.0
     for pause, given_inputs in history:
         now += pause
         decision = decide(given_inputs, memory, now)

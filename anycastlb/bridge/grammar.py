@@ -1,0 +1,193 @@
+"""ExaBGP 5's process API as values: command lines from typed values, answers and events to typed values.
+
+Pure. ExaBGP finds its commands by *substring*, so a free word in a line can shut it down: every word written here is
+a literal, an ``ipaddress`` object or a number that was parsed as one. Nothing a peer or an operator wrote is passed on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Literal
+
+from anycastlb.model import Address, Route
+
+VERSION = "version"
+ENABLE_ACK = "enable-ack"
+SHOW_NEIGHBORS = "show neighbor json"
+SHOW_ROUTES = "show adj-rib out extensive"
+BATCH = 100
+"""Most prefixes in one command: larger ones make an urgent withdrawal wait longer."""
+
+NAMED = {
+    "no-export": "65535:65281",
+    "no-advertise": "65535:65282",
+    "no-export-subconfed": "65535:65283",
+    "no-peer": "65535:65284",
+    "blackhole": "65535:666",
+}
+"""Communities that ExaBGP lists by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A BGP neighbor as ExaBGP's configuration has it."""
+
+    peer: Address
+    local_as: int
+    peer_as: int
+    families: frozenset[int]
+    """IP versions of the unicast families it is configured for."""
+    up: bool = False
+    up_for: int = 0
+    """Whole seconds it has been up; 0 when it is not."""
+
+    def carries(self, vip: Address) -> bool:
+        """``next-hop self`` needs a session of the VIP's own family."""
+        return self.peer.version == vip.version and vip.version in self.families
+
+
+@dataclass(frozen=True, slots=True)
+class StateEvent:
+    peer: Address
+    state: Literal["up", "down", "connected"]
+    reason: str = ""
+
+
+def announce(neighbor: Neighbor, route: Route, vips: Sequence[Address]) -> str:
+    """One command that announces these host routes, all with the same attributes, to one neighbor."""
+    words = ["neighbor", str(neighbor.peer), "announce attributes next-hop self"]
+    if route.med is not None:
+        words += ["med", str(int(route.med))]
+    if route.local_preference is not None:
+        words += ["local-preference", str(int(route.local_preference))]
+    if route.as_path_prepend and neighbor.local_as != neighbor.peer_as:  # an iBGP peer would see a loop
+        path = [str(int(neighbor.local_as))] * (1 + route.as_path_prepend)  # the path becomes exactly this one
+        words += ["as-path [", *path, "]"]
+    if route.communities:
+        words += ["community [", *map(_numbers, route.communities), "]"]
+    if route.large_communities:
+        words += ["large-community [", *map(_numbers, route.large_communities), "]"]
+    return " ".join([*words, "nlri", *map(_prefix, vips)])
+
+
+def withdraw(peer: Address, vips: Sequence[Address]) -> str:
+    return " ".join(["neighbor", str(peer), "withdraw attributes next-hop self nlri", *map(_prefix, vips)])
+
+
+def canonical(route: Route) -> Route:
+    """What ExaBGP makes of it: communities are a sorted set."""
+    return Route(
+        communities=_sorted(route.communities),
+        large_communities=_sorted(route.large_communities),
+        med=route.med,
+        local_preference=route.local_preference,
+        as_path_prepend=route.as_path_prepend,
+    )
+
+
+def event(line: str) -> StateEvent | None:
+    """A session's change of state; None for any other event."""
+    try:
+        told = json.loads(line)
+        if told["type"] != "state":
+            return None
+        neighbor = told["neighbor"]
+        state = neighbor["state"]
+        if state not in ("up", "down", "connected"):
+            return None
+        reason = "".join(char for char in str(neighbor.get("reason", "")) if char.isprintable())
+        return StateEvent(ip_address(neighbor["address"]["peer"]), state, reason[:200])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def neighbors(line: str) -> list[Neighbor]:
+    """The answer to ``show neighbor json``. Raises ``ValueError``."""
+    try:
+        return [_neighbor(told) for told in json.loads(line)]
+    except (KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise ValueError(f"expected ExaBGP 5's list of neighbors, not {line[:120]!r} ({exc})") from exc
+
+
+def routes(lines: Iterable[str]) -> tuple[dict[Address, dict[Address, Route | None]], list[str]]:
+    """The answer to ``show adj-rib out extensive``: host routes by peer, and the lines that made no sense.
+
+    A host route is None when its attributes could not be read. Prefixes that are no host route are left out.
+    """
+    found: dict[Address, dict[Address, Route | None]] = {}
+    senseless = []
+    for line in lines:
+        match = re.match(r"neighbor (\S+) .*?local-as (\d+) .*? ipv[46] unicast (\S+) next-hop \S+ ?(.*)", line)
+        try:
+            if match is None:
+                raise ValueError
+            peer, prefix = ip_address(match[1]), ip_network(match[3])
+        except ValueError:
+            senseless.append(line)
+            continue
+        if prefix.prefixlen == prefix.max_prefixlen:
+            found.setdefault(peer, {})[prefix.network_address] = _listed(match[4].split(), match[2])
+    return found, senseless
+
+
+def _neighbor(told: dict[str, dict[str, object]]) -> Neighbor:
+    local, peer = told["local"], told["peer"]
+    families = local["families"]
+    if not isinstance(families, dict):
+        raise TypeError("families")
+    up = str(told["state"]) == "up"
+    return Neighbor(
+        peer=ip_address(str(peer["address"])),
+        local_as=int(str(local["as"])),
+        peer_as=int(str(peer["as"])),
+        families=frozenset(version for version in (4, 6) if f"ipv{version} unicast" in families),
+        up=up,
+        up_for=int(str(told["duration"])) if up else 0,
+    )
+
+
+def _listed(words: list[str], own: str) -> Route | None:
+    """Attributes in ExaBGP's listing: ``med 50 community [ 1:2 3:4 ]``; None if a word is not known."""
+    values: dict[str, tuple[str, ...]] = {}
+    rest = iter(words)
+    for name in rest:
+        first = next(rest, "")
+        if first in ("[", "("):
+            values[name] = tuple(iter(lambda: next(rest, "]").replace(")", "]"), "]"))
+        else:
+            values[name] = (first,)
+    path = values.pop("as-path", ())
+    if set(path) - {own}:
+        return None
+    try:
+        route = Route(
+            communities=tuple(NAMED.get(name, name) for name in values.pop("community", ())),
+            large_communities=values.pop("large-community", ()),
+            med=int(values.pop("med")[0]) if "med" in values else None,
+            local_preference=int(values.pop("local-preference")[0]) if "local-preference" in values else None,
+            as_path_prepend=max(0, len(path) - 1),
+        )
+        return None if values else canonical(route)
+    except ValueError:
+        return None
+
+
+def _sorted(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({_numbers(value) for value in values}, key=_parts))
+
+
+def _parts(value: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in value.split(":"))
+
+
+def _numbers(value: str) -> str:
+    """``65001:100``, rebuilt from its numbers. Raises ``ValueError``."""
+    return ":".join(map(str, _parts(value)))
+
+
+def _prefix(vip: Address) -> str:
+    return f"{vip}/{vip.max_prefixlen}"

@@ -1,0 +1,257 @@
+"""Carries lines between ExaBGP, the relay and the daemon: one thread, one selector, nothing that can block.
+
+stdin is always drained (ExaBGP hangs when its pipe is full), stdout and the socket are written only as far as they
+take it, and a line for stderr is dropped rather than waited for. Decides nothing but when to connect and to give up.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from anycastlb.bridge.relay import Relay
+from anycastlb.model import SettingsError
+from anycastlb.settings import Settings
+from anycastlb.wire import MAX_LINE, Report, WireError, decode_order, encode
+
+TICK = 0.1
+"""Seconds between two looks at the clock, and between two attempts to reach the daemon."""
+REPORT_EVERY = 1.0
+"""Seconds between two reports when nothing changes: they tell the daemon that the bridge lives."""
+CHUNK = 1 << 16
+
+
+class Lines:
+    """Bytes in, whole lines out."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Raises ``WireError`` if a line grows without end."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE:
+            self._rest = b""
+            raise WireError(f"a line of more than {MAX_LINE} bytes")
+        return lines
+
+
+class Loop:
+    """``reread`` gives the settings anew; ``kill``: may an ExaBGP that does not withdraw be killed?"""
+
+    def __init__(self, settings: Settings, reread: Callable[[], Settings], kill: bool = True) -> None:
+        self._path, self._reread = settings.bgp.socket, reread
+        self._relay = Relay(settings.node.vip_ranges, settings.bgp.hold, time.monotonic())
+        self._kill, self._parent = kill, os.getppid()
+        self._selector = selectors.DefaultSelector()
+        self._from_exabgp, self._to_exabgp = Lines(), b""
+        self._daemon: socket.socket | None = None
+        self._from_daemon, self._to_daemon = Lines(), b""
+        self._tried_at = self._reported_at = 0.0
+        self._reported: Report | None = None
+        self._revision = -1
+        self._given_up = ""
+
+    def run(self) -> int:
+        """Until ExaBGP closes stdin (0), or had to be killed (1)."""
+        for fd in (0, 1):
+            os.set_blocking(fd, False)
+        self._selector.register(0, selectors.EVENT_READ)
+        while True:
+            for key, mask in self._selector.select(TICK):
+                if key.fd == 0 and not self._read_exabgp():
+                    return 0
+                if key.fd == 1 and not self._write_exabgp():
+                    return 0
+                if key.fileobj is self._daemon:
+                    self._serve(mask)
+            now = time.monotonic()
+            self._connect(now)
+            self._relay.tick(now)
+            if reason := self._relay.stuck(now):
+                if self._give_up(reason):
+                    return 1
+            else:
+                self._given_up = ""
+            if not self._command(now):
+                return 0
+            self._tell(now)
+            for note in self._relay.notes:
+                say(note)
+            self._relay.notes.clear()
+
+    # ------------------------------------------------------------ ExaBGP
+
+    def _read_exabgp(self) -> bool:
+        data = _read(0)
+        if data is None:
+            return True
+        try:
+            lines = self._from_exabgp.feed(data)
+        except WireError as exc:
+            say(f"ExaBGP sent {exc}; ignored")
+            return True
+        now = time.monotonic()
+        for line in lines:
+            self._relay.heard(line.decode("ascii", "replace").strip(), now)
+        return bool(data)
+
+    def _command(self, now: float) -> bool:
+        command = self._relay.next(now)
+        if command is None:
+            return True
+        self._to_exabgp += command.line.encode("ascii") + b"\n"
+        return self._write_exabgp()
+
+    def _write_exabgp(self) -> bool:
+        """False when ExaBGP is gone."""
+        try:
+            self._to_exabgp = self._to_exabgp[os.write(1, self._to_exabgp) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        waiting = 1 in self._selector.get_map()
+        if self._to_exabgp and not waiting:
+            self._selector.register(1, selectors.EVENT_WRITE)
+        elif waiting and not self._to_exabgp:
+            self._selector.unregister(1)
+        return True
+
+    def _give_up(self, reason: str) -> bool:
+        """Kill ExaBGP, so that its sessions end and its routes leave. False if that may not or cannot be done."""
+        if reason == self._given_up:
+            return False
+        self._given_up = reason
+        if not self._kill:
+            say(f"{reason}; not killing it because of --no-kill")
+        elif os.getppid() != self._parent or not is_exabgp(self._parent):
+            say(f"{reason}; but the parent process {os.getppid()} is not ExaBGP: kill ExaBGP yourself")
+        else:
+            say(f"{reason}: killing it (process {self._parent}); its service manager should start it again")
+            os.kill(self._parent, signal.SIGKILL)
+            return True
+        return False
+
+    # ------------------------------------------------------------ the daemon
+
+    def _connect(self, now: float) -> None:
+        if self._daemon is not None or now - self._tried_at < TICK:
+            return
+        self._tried_at = now
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        link.setblocking(False)
+        try:
+            link.connect(self._path)
+        except OSError:
+            link.close()
+            return
+        self._daemon, self._from_daemon, self._to_daemon, self._reported = link, Lines(), b"", None
+        self._selector.register(link, selectors.EVENT_READ)
+        self._refresh()
+        self._relay.linked()
+
+    def _refresh(self) -> None:
+        """A daemon that was restarted may have other settings; unusable ones change nothing."""
+        try:
+            self._relay.ranges = self._reread().node.vip_ranges
+        except (OSError, SettingsError) as exc:
+            say(f"the settings of before stay in force: {exc}")
+
+    def _disconnect(self, reason: str) -> None:
+        if self._daemon is None:
+            return
+        say(reason)
+        self._selector.unregister(self._daemon)
+        self._daemon.close()
+        self._daemon = None
+        self._relay.unlinked(time.monotonic())
+
+    def _serve(self, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            self._flush()
+        if self._daemon is None or not mask & selectors.EVENT_READ:
+            return
+        try:
+            data = self._daemon.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            return self._disconnect(f"the connection to the daemon broke: {exc}")
+        if not data:
+            return self._disconnect("the daemon closed the connection")
+        try:
+            for line in self._from_daemon.feed(data):
+                self._relay.ordered(decode_order(line), time.monotonic())
+        except WireError as exc:
+            self._disconnect(f"the daemon said something that is no message, connection dropped: {exc}")
+
+    def _tell(self, now: float) -> None:
+        """Send the report if it is news or due, and the one before has left."""
+        if self._daemon is None or self._to_daemon:
+            return
+        due = now - self._reported_at >= REPORT_EVERY or self._reported is None
+        if not due and self._revision == self._relay.revision:
+            return
+        self._revision = self._relay.revision
+        report = self._relay.report()
+        if due or report != self._reported:
+            self._reported, self._reported_at = report, now
+            self._to_daemon = encode(report)
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._daemon is None:
+            return
+        try:
+            self._to_daemon = self._to_daemon[self._daemon.send(self._to_daemon) :]
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            return self._disconnect(f"the connection to the daemon broke: {exc}")
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._to_daemon else 0)
+        self._selector.modify(self._daemon, wanted)
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there; empty at the end of the stream, None if nothing is there yet."""
+    try:
+        return os.read(fd, CHUNK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def is_exabgp(pid: int) -> bool:
+    """Is this process ExaBGP, by its name or by the program it runs?"""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        argv = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
+    started = any(Path(word).name == "exabgp" or word.endswith("exabgp/__main__.py") for word in argv[:4])
+    return name == "exabgp" or started
+
+
+def say(note: str) -> None:
+    """One line on stderr (ExaBGP's own), unless nobody reads it: the watchdog must not wait for a reader."""
+    with selectors.DefaultSelector() as selector:
+        try:
+            selector.register(2, selectors.EVENT_WRITE)
+            writable = bool(selector.select(0))
+        except PermissionError:  # a regular file: never blocks
+            writable = True
+        except (OSError, ValueError):
+            return
+    if writable:
+        line = f"anycastlb-bridge: {note}".encode("ascii", "backslashreplace")[:1000]
+        try:
+            os.write(2, line.replace(b"\n", b" ") + b"\n")
+        except OSError:
+            return

@@ -1,0 +1,106 @@
+"""``anycastlb why``, ``plan`` and ``events``: the answers of the API as lines for a terminal.
+
+Pure: a view in, lines out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anycastlb.cli.paint import BAD, BOLD, DIM, GOOD, PLAIN, WARN, Line, count, sign, wrap
+
+MOST = 12
+"""How many backends of one service are shown: the chain must fit a screen. Those that do not serve come first."""
+LEVELS = {"info": PLAIN, "warning": WARN, "error": BAD}
+
+
+def chain(view: dict[str, Any], columns: int) -> list[Line]:
+    """The answer, then the chain from evidence to route, one link a line."""
+    title: Line = [
+        sign(view["ok"]),
+        (f" {view['object']}", BOLD),
+        ("  ", PLAIN),
+        (view["answer"], GOOD if view["ok"] else BAD),
+    ]
+    lines = [*wrap(title, columns, 4), []]
+    for link in view["chain"]:
+        lines += _link(link, columns, 0)
+    return lines
+
+
+def _link(link: dict[str, Any], columns: int, depth: int) -> list[Line]:
+    indent = "  " * depth
+    line: Line = [(indent, PLAIN), sign(link["ok"]), (f" {link['what']:<8}", DIM)]
+    line += [(part, BOLD) for part in [f" {link['object']}"] if link["object"]]
+    if link["text"]:
+        line.append((("  " if link["object"] else " ") + link["text"], BAD if link["ok"] is False else PLAIN))
+    lines = wrap(line, columns, len(indent) + 11)
+    links = link["links"]
+    if link["what"] == "service":
+        links = sorted(links, key=lambda item: item["ok"] is True)[:MOST]
+    for item in links:
+        lines += _link(item, columns, depth + 1)
+    if len(links) < len(link["links"]):
+        left = len(link["links"]) - len(links)
+        lines.append([(f"{indent}    and {count(left, 'more backend')}", DIM)])
+    return lines
+
+
+def changes(view: dict[str, Any], columns: int, assumption: str = "") -> list[Line]:
+    """The plan, numbered in the order in which it is carried out."""
+    found = view["changes"]
+    head = (
+        f"{count(len(found), 'change')}, in this order" if found else "nothing to change: the node is as it should be"
+    )
+    lines = wrap([(head, BOLD)], columns, 2)
+    if assumption:
+        lines = [*wrap([(assumption, WARN)], columns, 2), *lines]
+    digits = len(str(len(found)))
+    for number, change in enumerate(found, 1):
+        difference = _difference(change["before"], change["after"])
+        line: Line = [
+            (f"{number:>{digits}} ", DIM),
+            (f"{change['verb']:<6} ", {"create": GOOD, "delete": BAD}.get(change["verb"], WARN)),
+            (change["object"], BOLD),
+            (f"  {difference}" if difference else "", PLAIN),
+            (f"  ({change['why']})" if change["why"] else "", DIM),
+            (f"  REFUSED: {change['refused']}" if change["refused"] else "", BAD),
+        ]
+        lines += wrap(line, columns, digits + 8)
+    return lines
+
+
+def _difference(before: Any, after: Any) -> str:
+    """What an update changes, field by field; what a create sets; nothing for a delete."""
+    if after is None:
+        return ""
+    if not isinstance(after, dict):
+        return f"{before} → {after}" if before is not None else str(after)
+    if before is None:
+        return ", ".join(f"{name} {_shown(value)}" for name, value in after.items() if value or name == "weight")
+    return ", ".join(
+        f"{name} {_shown(before[name])} → {_shown(value)}" for name, value in after.items() if before[name] != value
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def events(view: dict[str, Any]) -> list[Line]:
+    """One event a line, oldest first; not wrapped, so that grep sees whole events."""
+    return [_event(item) for item in view["events"]]
+
+
+def _event(item: dict[str, Any]) -> Line:
+    style = LEVELS.get(item["level"], PLAIN)
+    moved = " → ".join(part for part in (item["before"], item["after"]) if part)
+    told = "".join(f"  {part}" for part in (moved, item["reason"]) if part)
+    return [
+        (f"{item['at']}  ", DIM),
+        (f"{item['level']:<7} {item['kind']:<9} ", style),
+        (item["subject"], BOLD),
+        (told, style),
+    ]

@@ -1,0 +1,142 @@
+"""``anycastlb validate``: every problem in node settings and service documents at once, each with its line.
+
+It reads files and judges them with the very parsers of the daemon; it asks no node and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+
+from anycastlb import catalog, settings
+from anycastlb.checks import PARAMS
+from anycastlb.cli.lines import line_of
+from anycastlb.model import Catalog, Entry, Network, Problem, SettingsError, SourceError, Tree
+from anycastlb.settings import Settings
+from anycastlb.sources.file import FORMATS, MOST_BYTES, FileSource
+
+ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+ANY_MARK = ((1, 2**32 - 1),)
+SECTIONS = re.compile(r"^\s*\[\s*(node|catalog|consul|bgp|api|ipvs|log)\s*\]", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was looked at, in the order given, and everything wrong with it."""
+
+    fine: tuple[str, ...]
+    """One line for each thing without a problem."""
+    problems: tuple[Problem, ...]
+
+
+def judge(names: Iterable[str], config: str | None = None) -> Report:
+    """Judge files and directories together: VIPs by the ranges of the settings among them, else of ``config``."""
+    paths = [Path(name) for name in names]
+    folders = [path for path in paths if path.is_dir()]
+    texts, problems = _texts([path for path in paths if not path.is_dir()])
+    fine: list[str] = []
+    found: list[Settings] = []
+    for path in [path for path, text in texts.items() if _is_settings(path, text)]:
+        try:
+            found.append(parsed(texts.pop(path), str(path)))
+            fine.append(f"{path}: fine, settings of node {found[-1].node.name}")
+        except SettingsError as exc:
+            problems += exc.problems
+    if not found and config:
+        found.append(load(config))
+    ranges = tuple(network for one in found for network in one.node.vip_ranges) or ANYWHERE
+    marks = tuple(mark for one in found for mark in one.node.fwmark_ranges) if found else ANY_MARK
+    for tree, shown in [*_trees(folders, problems), *_loose(texts, problems)]:
+        result = catalog.parse(tree, Catalog(), ranges, marks, PARAMS)
+        problems += [_placed(problem, tree, shown) for problem in result.problems]
+        bad = {problem.key for problem in problems}
+        fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
+    return Report(tuple(fine), tuple(dict.fromkeys(problems)))
+
+
+def load(path: str) -> Settings:
+    """The settings in a file. Raises ``SettingsError``."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, ValueError) as exc:
+        problem = Problem(path, "", f"expected node settings that can be read: {exc}; name the file with --config")
+        raise SettingsError((problem,)) from exc
+    return parsed(text, path)
+
+
+def parsed(text: str, name: str) -> Settings:
+    return settings.parse(text, name, socket.gethostname())
+
+
+def _texts(paths: list[Path]) -> tuple[dict[Path, str], list[Problem]]:
+    texts, problems = {}, []
+    for path in paths:
+        try:
+            if path.stat().st_size > MOST_BYTES:
+                raise OSError(f"it has more than {MOST_BYTES} bytes")
+            texts[path] = path.read_text()
+        except UnicodeDecodeError:
+            problems.append(Problem(str(path), "", "expected text in UTF-8"))
+        except OSError as exc:
+            problems.append(Problem(str(path), "", f"expected a file that can be read: {exc.strerror or exc}"))
+    return texts, problems
+
+
+def _is_settings(path: Path, text: str) -> bool:
+    """Node settings by name or by their tables; a TOML file with neither is a service document."""
+    return path.name == "node.toml" or (path.suffix == ".toml" and bool(SECTIONS.search(text)))
+
+
+def _trees(folders: list[Path], problems: list[Problem]) -> list[tuple[Tree, str]]:
+    """Each directory is a catalog of its own; one that holds only documents is taken as its ``services``."""
+    trees = []
+    for folder in folders:
+        if not any((folder / name).exists() for name in ("services", "drain", *(f"defaults{end}" for end in FORMATS))):
+            texts, unread = _texts(sorted(path for path in folder.iterdir() if path.suffix in FORMATS))
+            problems += unread
+            services = {path: text for path, text in texts.items() if not _is_settings(path, text)}
+            trees += _loose(services, problems)
+            if not services:
+                problems.append(
+                    Problem(str(folder), "", "expected a catalog: a directory with services/<service>.json")
+                )
+            continue
+        try:
+            trees.append((asyncio.run(FileSource(folder).read(None)), f"{folder}/"))
+        except SourceError as exc:
+            problems.append(Problem(str(folder), "", str(exc)))
+    return trees
+
+
+def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tree, str]]:
+    """Documents given one by one: those of one directory are one catalog, each a service by its file's name."""
+    trees: dict[Path, dict[str, Entry]] = {}
+    for path, text in texts.items():
+        if path.suffix not in FORMATS:
+            problems.append(
+                Problem(str(path), "", f"expected a file that ends in {', '.join(FORMATS)}, or a directory")
+            )
+            continue
+        key = "defaults" if path.stem == "defaults" else f"services/{path.stem}"
+        entries = trees.setdefault(path.parent, {})
+        if key in entries:
+            problems.append(
+                Problem(str(path), "", f"expected one document for {key}; {entries[key].origin} is another")
+            )
+            continue
+        entries[key] = Entry(text.encode(), format=FORMATS[path.suffix], origin=str(path))
+    return [(Tree(entries), "") for entries in trees.values()]
+
+
+def _placed(problem: Problem, tree: Tree, shown: str) -> Problem:
+    """The problem under the file's full name, with its line."""
+    entry = next((entry for key, entry in tree.entries.items() if problem.key in (entry.origin, key)), None)
+    line = problem.line
+    if entry and not line:
+        line = line_of(entry.value.decode(errors="replace"), entry.format, problem.path, problem.expected)
+    return replace(problem, key=shown + problem.key, line=line)

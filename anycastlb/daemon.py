@@ -1,0 +1,244 @@
+"""The composition root of the real daemon: make the real parts, and own the process.
+
+That is signals, logging, the preflight and the service manager. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from anycastlb import __version__, plan
+from anycastlb.api.server import Api
+from anycastlb.checks import PARAMS
+from anycastlb.decide import adopt, decide
+from anycastlb.drivers.addresses import AddressDriver
+from anycastlb.drivers.bgp import BgpDriver
+from anycastlb.drivers.ipvs import IpvsDriver
+from anycastlb.drivers.preflight import preflight
+from anycastlb.drivers.sysctls import TAKEOVER, SysctlDriver
+from anycastlb.events import Event, Journal, LogFormatter
+from anycastlb.metrics import Metrics
+from anycastlb.model import (
+    AnycastlbError,
+    Catalog,
+    CheckState,
+    DriverError,
+    Feed,
+    Inputs,
+    Result,
+    Snapshot,
+    State,
+)
+from anycastlb.node import Node, checks
+from anycastlb.settings import Settings
+from anycastlb.sources import Source
+from anycastlb.sources.consul import ConsulSource
+from anycastlb.sources.file import FileSource
+
+# ---------------------------------------------------------------- the real parts
+
+
+def make_source(settings: Settings) -> Source:
+    if settings.catalog.source == "file":
+        return FileSource(settings.catalog.path)
+    return ConsulSource(settings.consul)
+
+
+def make_drivers(settings: Settings) -> tuple[SysctlDriver, AddressDriver, IpvsDriver]:
+    node = settings.node
+    return SysctlDriver(TAKEOVER), AddressDriver(), IpvsDriver(node.vip_ranges, node.fwmark_ranges)
+
+
+async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+    """Run a real node until it is told to stop (SIGTERM, SIGINT). SIGHUP rereads, SIGUSR1 hands over.
+
+    Raises ``AnycastlbError`` when the node cannot start.
+    """
+    journal = Journal()
+    inspect(settings, journal)
+    sysctls, addresses, ipvs = make_drivers(settings)
+    notify = Notifier()
+    source = make_source(settings)
+    wake: list[Callable[[], None]] = []
+    bgp = BgpDriver(
+        settings.bgp.socket,
+        settings.bgp.hold,
+        settings.node.vip_ranges,
+        on_change=lambda: [call() for call in wake],
+        journal=journal,
+    )
+    node = Node(
+        settings,
+        source,
+        (sysctls, addresses, ipvs),
+        bgp,
+        journal,
+        sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
+        pulse=notify.alive,
+    )
+    wake.append(node.inbox.wake)
+    metrics = Metrics(lambda: node.snapshot, node.meters, journal)
+    api = Api(
+        lambda: node.snapshot,
+        journal,
+        node.follower.confirm,
+        settings.api.listen,
+        scrape=metrics.scrape,
+        source=settings.catalog.source,
+    )
+
+    def ready() -> None:
+        notify.ready()
+        journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))
+
+    loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+    assert running is not None
+
+    def stop() -> None:
+        if node.inbox.inputs.stopping:  # asked twice: now, and leave the rest to the bridge
+            running.cancel()
+            return
+        notify.stopping()
+        journal.emit(Event("daemon", settings.node.name, after="stopping", reason="withdraw, drain, remove"))
+        node.stop()
+
+    def hand_over() -> None:
+        journal.emit(Event("daemon", settings.node.name, after="handing over", reason="routes and kernel stay"))
+        running.cancel()
+
+    def hang_up() -> None:
+        if reread is not None:
+            compare(settings, reread, journal)
+        node.follower.reread()
+
+    for number, act in (
+        (signal.SIGTERM, stop),
+        (signal.SIGINT, stop),
+        (signal.SIGUSR1, hand_over),
+        (signal.SIGHUP, hang_up),
+    ):
+        loop.add_signal_handler(number, act)
+    try:
+        await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), ready=ready)
+    except asyncio.CancelledError:
+        return
+    journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))
+
+
+def inspect(settings: Settings, journal: Journal) -> None:
+    """Preflight: every finding is told; an error among them stops the start. Raises ``DriverError``."""
+    findings = preflight(settings)
+    for finding in findings:
+        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=finding.level))
+    if errors := [f"{finding.what} (mend: {finding.mend})" for finding in findings if finding.level == "error"]:
+        raise DriverError("; ".join(errors))
+
+
+def compare(settings: Settings, reread: Callable[[], Settings], journal: Journal) -> None:
+    """Settings are read once; on SIGHUP say whether the file still says the same."""
+    try:
+        same = reread() == settings
+    except AnycastlbError as exc:
+        journal.emit(Event("settings", "node.toml", reason=str(exc), level="error"))
+        return
+    if not same:
+        reason = "changed; it is read at start: hand over to a new process with SIGUSR1 to apply it"
+        journal.emit(Event("settings", "node.toml", reason=reason, level="warning"))
+
+
+class Notifier:
+    """systemd's notify protocol (sd_notify(3)); silent when nobody asked."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address or os.environ.get("NOTIFY_SOCKET", "")
+
+    def ready(self) -> None:
+        self._send(f"READY=1\nSTATUS=anycastlb {__version__} serving")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1\nSTATUS=routes withdrawn, draining")
+
+    def alive(self) -> None:
+        """Fed by the reconciler's progress, not by a timer: a stuck node must be restarted."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(text.encode(), address)
+        except OSError:
+            return  # the service manager's trouble must not become ours
+
+
+def set_up_logging(settings: Settings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(settings.log.format))
+    logging.basicConfig(handlers=[handler], level=settings.log.level.upper(), force=True)
+
+
+def main(settings: Settings, path: str | Path | None = None, load: Callable[[], Settings] | None = None) -> int:
+    """Run a node in this process; the exit code. Errors go to the log, one line each."""
+    set_up_logging(settings)
+    code = 0
+    try:
+        asyncio.run(serve(settings, load))
+    except* AnycastlbError as group:
+        for exc in group.exceptions:
+            logging.getLogger("anycastlb").error("%s", exc)
+        code = 1
+    return code
+
+
+# ---------------------------------------------------------------- a plan without a daemon
+
+
+async def look(settings: Settings) -> Snapshot:
+    """What a daemon started now would do first: reads the catalog once, observes, decides, and writes nothing.
+
+    Every backend counts as up, and no route as announced, since nobody has checked. Raises ``AnycastlbError``.
+    """
+    from anycastlb.catalog import parse
+
+    source = make_source(settings)
+    try:
+        tree = await source.read(None)
+    finally:
+        await source.close()
+    node = settings.node
+    catalog = parse(tree, Catalog(), node.vip_ranges, node.fwmark_ranges, PARAMS)
+    tables: dict[Any, Any] = {}
+    for driver in make_drivers(settings):
+        tables.update(await driver.observe())
+    actual = State(**tables)
+    now = time.monotonic()
+    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
+    inputs = Inputs(
+        node=node.name,
+        catalog=catalog,
+        feed=Feed(connected=True, loaded=True, since=now),
+        health=dict.fromkeys(checks(catalog), up),
+        sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
+    )
+    decision = decide(inputs, adopt(actual, now), now)
+    changes = plan.diff(actual, decision.desired)
+    return Snapshot(inputs, actual, decision, changes, at=now, at_wall=time.time())
+
+
+def dry_run(settings: Settings) -> Snapshot:
+    """``look`` for callers without an event loop."""
+    awaiting: Awaitable[Snapshot] = look(settings)
+    return asyncio.run(awaiting)  # type: ignore[arg-type]

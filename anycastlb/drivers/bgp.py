@@ -1,0 +1,340 @@
+"""The ``routes`` table: what ExaBGP announces, written and read through the bridge that ExaBGP runs.
+
+The daemon listens on a unix socket and the bridge connects to it. What is wanted is always sent whole, and the
+bridge's reports are whole too (``anycastlb.wire``), so nothing is lost with a connection.
+
+*Nothing is sent before the machine was looked at.* A fresh driver wants nothing (``None``, not "no routes"); the
+bridge's first report says what is announced already, that becomes what is wanted, and it is sent only after a cycle
+of the reconciler ended (``beat``) or changed it (``apply``). So a daemon that restarts adopts its routes.
+
+*What is wanted is what was found and the changes that succeeded*, nothing else: a change that failed is taken back,
+so that no route appears later which nobody wants any more. The reconciler, woken by ``on_change``, asks again.
+
+*Silence withdraws.* This driver proves life to the bridge only in ``beat``, which the reconciler calls; a daemon that
+hangs loses its routes after ``hold`` seconds. In the other direction, a bridge that is silent although its
+connection lives is killed (ExaBGP starts another one at once); nobody could withdraw a route through it.
+
+It decides nothing about routes but whether they may leave the node at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from anycastlb.drivers.unix import claim, release
+from anycastlb.events import Event, Level
+from anycastlb.model import Address, Change, DriverError, Failure, Network, Route, Rows, Session, Speaker, Table
+from anycastlb.wire import MAX_LINE, Beat, Report, Set, WireError, decode_report, encode, fault
+
+GRACE = 1.0
+"""Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
+PATIENCE = 1.5
+"""Seconds the first look waits for the bridge, which tries to connect ten times a second."""
+ANSWER = 2.0
+"""Seconds the bridge has to carry out a set, and ``ANSWER_EACH`` for every change in it."""
+ANSWER_EACH = 0.005
+WATCH = 0.5
+SILENT_WATCHES = 10
+"""Looks ``WATCH`` seconds apart at a bridge that says nothing, after which it is dead to us. Looks are counted, not
+seconds: after a freeze of the daemon itself every bridge would seem silent."""
+UNREAD = 1 << 16
+"""Bytes the bridge has not read, above which no more beats are queued for it."""
+
+
+class Link:
+    """One connection of a bridge."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
+        self.reader, self.writer, self.pid = reader, writer, pid
+        self.report = Report()
+        """The last one; not ``ready`` until the bridge knows what ExaBGP announces."""
+        self.line = b""
+        self.sent = 0
+        """Serial of the last set sent here."""
+        self.silent = 0
+        """Looks since it last said something."""
+
+    def send(self, message: Set | Beat) -> None:
+        if not self.writer.is_closing():
+            self.writer.write(encode(message))
+
+    @property
+    def clogged(self) -> bool:
+        return self.writer.transport.get_write_buffer_size() > UNREAD
+
+
+class BgpDriver:
+    """``on_change`` is called whenever there is news the reconciler has not caused: it must only set a flag.
+
+    ``group`` may connect besides the daemon's own user: the group ExaBGP runs with.
+    """
+
+    tables: tuple[Table, ...] = ("routes",)
+
+    def __init__(
+        self,
+        socket_path: str,
+        hold: float,
+        vip_ranges: Sequence[Network],
+        on_change: Callable[[], None] = lambda: None,
+        emit: Callable[[Event], None] = lambda event: None,
+        group: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._hold, self._ranges, self._group = Path(socket_path), hold, vip_ranges, group
+        self._on_change, self._emit, self._clock = on_change, emit, clock
+        self._link: Link | None = None
+        self._report = Report()
+        """The last ready one of any bridge."""
+        self._wanted: dict[Address, Route] | None = None
+        self._decided = False
+        """Has a cycle ended since ``wanted`` was taken from a report?"""
+        self._serial = 0
+        self._away_since: float | None = clock()
+        self._first_look: float | None = None
+        self._news = asyncio.Event()
+
+    # ------------------------------------------------------------ for the reconciler
+
+    async def observe(self) -> Mapping[Table, Rows]:
+        """Routes ExaBGP has acknowledged; while no bridge is there, the last known ones, until they must be gone."""
+        if self._first_look is None:
+            self._first_look = self._clock()
+            await self._until(lambda: self._wanted is not None, PATIENCE)
+        self._forget()
+        return {"routes": dict(self._report.announced)}
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
+        """Send what is wanted now and wait until ExaBGP has acknowledged it."""
+        if self._wanted is None:
+            return [Failure(change, self._absence()) for change in changes]
+        failures = []
+        accepted = []
+        for change in changes:
+            reason = fault(change.key, change.new, self._ranges) if change.new is not None else ""
+            if reason:
+                failures.append(Failure(change, reason))
+            else:
+                accepted.append(change)
+                _merge(self._wanted, change)
+        self._send()
+        serial = self._serial
+        if self._link is not None:
+            await self._until(lambda: self._covered(serial), ANSWER + ANSWER_EACH * len(accepted))
+        refused = [Failure(change, reason) for change in accepted if (reason := self._objection(change, serial))]
+        if self._wanted is not None and _take_back(self._wanted, refused):
+            self._send()
+        return failures + refused
+
+    def beat(self) -> None:
+        """A cycle has ended and its routes are as they should be: prove life to the bridge."""
+        if self._wanted is None or self._link is None:
+            return
+        if not self._decided or self._link.sent != self._serial:
+            self._send()
+        elif not self._link.clogged:
+            self._link.send(Beat(self._serial))
+
+    def speaker(self) -> Speaker:
+        report, link = self._report, self._link
+        if link is not None and link.report.ready:
+            return Speaker(True, report.version, report.sessions, report.rejected)
+        since = self._clock() if self._away_since is None else self._away_since
+        sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence()) for s in report.sessions)
+        return Speaker(False, report.version, sessions, report.rejected)
+
+    # ------------------------------------------------------------ what is wanted
+
+    def _send(self) -> None:
+        """The whole set, under a new serial; without a bridge it is sent when one connects."""
+        if self._wanted is None:
+            return
+        self._decided = True
+        self._serial += 1
+        if self._link is not None and not self._link.clogged:
+            self._link.send(Set(self._serial, self._hold, self._wanted))
+            self._link.sent = self._serial
+
+    def _covered(self, serial: int) -> bool:
+        return self._link is not None and self._link.report.ready and self._link.report.serial >= serial
+
+    def _objection(self, change: Change, serial: int) -> str:
+        """Why the change is not in effect; "" if it is."""
+        if self._link is None:
+            return self._absence()
+        report = self._link.report
+        if change.new is not None and change.key in report.rejected:
+            return report.rejected[change.key]
+        if not self._covered(serial):
+            return f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
+        if report.announced.get(change.key) == change.new:
+            return ""
+        return "ExaBGP's bridge acknowledged the route but does not list it: look at the log of ExaBGP"
+
+    def _absence(self) -> str:
+        if self._link is not None:
+            return "ExaBGP's bridge is connected but ExaBGP does not answer it: look at the log of ExaBGP"
+        return "ExaBGP's bridge is not connected: is exabgp running with exabgp/exabgp.conf?"
+
+    def _forget(self) -> None:
+        """Once the bridge has been away for so long that it must have withdrawn everything, nothing is known."""
+        if self._away_since is not None and self._clock() - self._away_since > self._hold + GRACE:
+            self._report = replace(self._report, announced={})
+            self._wanted, self._decided = None, False
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> None:
+        """Until it is so or the time is over, whichever is first."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not true():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
+    # ------------------------------------------------------------ the socket
+
+    async def run(self) -> None:
+        """Serve the bridge for ever. Raises ``DriverError`` if the socket cannot be had."""
+        listener = claim(self._path, self._group)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch())
+                while True:
+                    try:
+                        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                    except OSError as exc:
+                        self._tell("error", f"cannot accept the bridge's connection, trying again: {exc}")
+                        await asyncio.sleep(1)
+                        continue
+                    tasks.create_task(self._serve(connection))
+        finally:
+            release(listener, self._path)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE)
+        link = Link(reader, writer, pid)
+        try:
+            if self._link is not None and self._link.silent * WATCH < 2:
+                held = self._link.pid
+                self._tell("error", f"a second bridge (process {pid}) was refused, {held} is: is ExaBGP running twice?")
+                return
+            self._link = link
+            if self._decided:
+                self._send()
+            await self._listen(link)
+        except (WireError, ValueError) as exc:  # ValueError: a line without end
+            self._tell("error", f"the bridge (process {pid}) said something that is no message; dropped: {exc}")
+        except OSError as exc:
+            self._tell("warning", f"the connection to the bridge broke: {exc}")
+        finally:
+            writer.close()
+            if self._link is link:
+                self._lost(link)
+
+    async def _listen(self, link: Link) -> None:
+        while self._link is link and (line := await link.reader.readline()):
+            link.silent = 0
+            if line != link.line:
+                link.report, link.line = decode_report(line), line
+                self._heard(link)
+
+    def _heard(self, link: Link) -> None:
+        before, report = self._report, link.report
+        if not report.ready:
+            return
+        if self._away_since is not None:
+            self._forget()
+            self._tell("info", f"the bridge in ExaBGP {report.version} is connected (process {link.pid})")
+        news = self._away_since is not None or self._wanted is None
+        self._away_since, self._report = None, report
+        if self._wanted is None:
+            self._wanted = dict(report.announced)
+        news |= before.sessions != report.sessions or before.rejected != report.rejected
+        news |= before.announced != report.announced and report.announced != self._wanted
+        for session in report.sessions:
+            self._told(session, {s.peer: s for s in before.sessions}.get(session.peer))
+        self._news.set()
+        if news:
+            self._on_change()
+
+    def _lost(self, link: Link) -> None:
+        self._link = None
+        if link.report.ready:
+            self._away_since = self._clock()
+            self._tell("warning", "the bridge in ExaBGP is gone: ExaBGP starts it again if it lives itself")
+        self._news.set()
+        self._on_change()
+
+    async def _watch(self) -> None:
+        """Kill a bridge that is connected and silent; look again when its routes must be gone."""
+        while True:
+            await asyncio.sleep(WATCH)
+            link = self._link
+            if link is not None:
+                link.silent += 1
+                if link.silent >= SILENT_WATCHES:
+                    self._link_dead(link)
+            elif self._wanted is not None:
+                self._forget()
+                if self._wanted is None:
+                    self._on_change()
+
+    def _link_dead(self, link: Link) -> None:
+        self._tell("error", f"the bridge (process {link.pid}) says nothing although it is connected: killing it")
+        if is_bridge(link.pid):
+            try:
+                os.kill(link.pid, signal.SIGKILL)
+            except OSError as exc:
+                self._tell("error", f"cannot kill the bridge (process {link.pid}), kill it yourself: {exc}")
+        link.writer.transport.abort()
+
+    def _told(self, session: Session, before: Session | None) -> None:
+        was = before.state if before else ""
+        if was != session.state:
+            level: Level = "info" if session.state == "up" else "warning"
+            self._emit(Event("bgp", session.peer, session.reason, before=was, after=session.state, level=level))
+
+    def _tell(self, level: Level, reason: str) -> None:
+        self._emit(Event("bgp", "bridge", reason, level=level))
+
+
+def _merge(routes: dict[Address, Route], change: Change) -> None:
+    if change.new is None:
+        routes.pop(change.key, None)
+    else:
+        routes[change.key] = change.new
+
+
+def _take_back(routes: dict[Address, Route], failures: Sequence[Failure]) -> bool:
+    """Undo failed creates and updates; a failed delete stays wanted: the route has to leave. Was there any?"""
+    undone = [failure.change for failure in failures if failure.change.new is not None]
+    for change in undone:
+        _merge(routes, replace(change, new=change.old))
+    return bool(undone)
+
+
+def is_bridge(pid: int) -> bool:
+    """Is this process the bridge, by its command line?"""
+    if pid <= 1 or pid == os.getpid():
+        return False
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
+    return any(Path(word).name in ("anycastlb-bridge", "anycastlb.bridge") for word in words) or any(
+        word.endswith("anycastlb/bridge/__main__.py") for word in words
+    )
+
+
+__all__ = ["BgpDriver", "DriverError"]

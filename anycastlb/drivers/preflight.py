@@ -1,0 +1,162 @@
+"""What this machine lacks to be a node, and the command that mends each lack.
+
+It only looks: it loads no module, writes no sysctl, and runs without privilege (whose lack is its first finding).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from anycastlb.drivers.genl import GenericNetlink
+from anycastlb.drivers.ipvs import FAMILY, modprobe
+from anycastlb.drivers.sysctls import TAKEOVER, read
+from anycastlb.model import DriverError
+from anycastlb.settings import Settings
+
+CAP_NET_ADMIN = 12
+IFA_PROTO_SINCE = (5, 18)
+WHOLE_MACHINE = "4294967295"
+"""The length of the user map of the initial user namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is missing. An ``error`` keeps the node from serving; a ``warning`` will hurt some day."""
+
+    level: Literal["error", "warning"]
+    what: str
+    mend: str
+    """The command that mends it."""
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.what}; mend it: {self.mend}"
+
+
+def preflight(
+    settings: Settings, schedulers: Collection[str] = ("mh",), nat: bool = False, proc: Path = Path("/proc")
+) -> tuple[Finding, ...]:
+    """Everything that is missing, the worst first. ``nat``: some backend is forwarded to by ``nat``."""
+    sysctls = proc / "sys"
+    found = [
+        *_privilege(proc),
+        *_kernel(os.uname().release),
+        *_modules(schedulers),
+        *_takeover(sysctls, settings.ipvs.manage_sysctls),
+        *_forwarding(sysctls, nat),
+        *_reverse_path(sysctls),
+    ]
+    return tuple(sorted(found, key=lambda finding: finding.level != "error"))
+
+
+def _privilege(proc: Path) -> Iterator[Finding]:
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)", (proc / "self/status").read_text(), re.MULTILINE)
+    if effective and not int(effective[1], 16) >> CAP_NET_ADMIN & 1:
+        yield Finding(
+            "error",
+            "this process lacks CAP_NET_ADMIN, which IPVS and addresses need",
+            "run it as root, or put AmbientCapabilities=CAP_NET_ADMIN into its systemd unit",
+        )
+    if WHOLE_MACHINE not in (proc / "self/uid_map").read_text():
+        yield Finding(
+            "error",
+            "this process is in a user namespace of its own, from which the kernel allows no IPVS",
+            "run it outside, as the machine's root (not in a rootless container)",
+        )
+
+
+def _kernel(release: str) -> Iterator[Finding]:
+    version = re.match(r"(\d+)\.(\d+)", release)
+    if version and (int(version[1]), int(version[2])) < IFA_PROTO_SINCE:
+        yield Finding(
+            "error",
+            f"kernel {release} cannot mark addresses as ours (IFA_PROTO), which takes 5.18 or later",
+            "install a newer kernel: apt-get install linux-image-amd64",
+        )
+
+
+def _modules(schedulers: Collection[str]) -> Iterator[Finding]:
+    try:
+        GenericNetlink(FAMILY).close()
+    except DriverError as exc:
+        if not loadable("ip_vs"):
+            yield Finding(
+                "error",
+                f"this kernel has no IPVS, and no module ip_vs to load ({exc})",
+                f"install the kernel's modules: apt-get install linux-modules-{os.uname().release} "
+                "(Ubuntu) or linux-image-amd64 instead of a -cloud kernel (Debian)",
+            )
+            return
+        yield Finding(
+            "warning",
+            "the module ip_vs is not loaded; it will be, if this process may",
+            "modprobe ip_vs; echo ip_vs > /etc/modules-load.d/ipvs.conf",
+        )
+    for name in sorted(set(schedulers) - {"none"}):
+        if not loadable(f"ip_vs_{name}"):
+            yield Finding("error", f'the kernel has no IPVS scheduler "{name}"', f"modprobe ip_vs_{name}")
+
+
+def loadable(module: str) -> bool:
+    """Is the module loaded, built in, or there to be loaded? Loads nothing."""
+    if Path("/sys/module", module).exists():
+        return True
+    try:
+        done = subprocess.run([modprobe(), "-n", "-q", module], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _takeover(sysctls: Path, managed: bool, wanted: Mapping[str, str] = TAKEOVER) -> Iterator[Finding]:
+    for name, value in wanted.items():
+        dotted = name.replace("/", ".")
+        actual = read(name, sysctls)
+        if actual is None or actual == value:
+            continue  # absent until ip_vs is loaded, which has its own finding
+        if not managed:
+            yield Finding(
+                "warning", f"{dotted} is {actual}, and a cluster node needs {value}", f"sysctl -w {dotted}={value}"
+            )
+        elif not os.access(sysctls / name, os.W_OK):
+            yield Finding(
+                "warning",
+                f"{dotted} is {actual}, a cluster node needs {value}, and this process may not write it",
+                f"sysctl -w {dotted}={value}",
+            )
+
+
+def _forwarding(sysctls: Path, nat: bool) -> Iterator[Finding]:
+    if not nat:
+        return
+    for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+        if read(name, sysctls) == "0":
+            dotted = name.replace("/", ".")
+            yield Finding("error", f"{dotted} is 0, so replies of nat backends are dropped", f"sysctl -w {dotted}=1")
+
+
+def _reverse_path(sysctls: Path) -> Iterator[Finding]:
+    """The kernel takes the larger of ``all`` and the interface's own; 1 (strict) drops asymmetric traffic."""
+    conf = sysctls / "net/ipv4/conf"
+    everywhere = read("all/rp_filter", conf) or "0"
+    try:
+        interfaces = sorted(entry.name for entry in conf.iterdir())
+    except OSError:
+        return
+    strict = [
+        name
+        for name in interfaces
+        if name not in ("all", "default", "lo") and max(everywhere, read(f"{name}/rp_filter", conf) or "0") == "1"
+    ]
+    if strict:
+        names = " ".join(f"net/ipv4/conf/{name}/rp_filter=2" for name in strict)
+        yield Finding(
+            "warning",
+            f"rp_filter is strict on {', '.join(strict)}: traffic that comes and goes by different ways is dropped",
+            f"sysctl -w {names}",
+        )

@@ -1,0 +1,307 @@
+"""Follow a source: read, parse, hold, remember on disk, publish.
+
+It decides nothing itself: what a tree means is ``catalog.parse``'s word, whether a shrunken catalog is believed is
+``catalog.admit``'s. It never loses the catalog in force: not when the source is away, not when what it reads is
+garbage, not over a restart of the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from anycastlb import catalog as catalogs
+from anycastlb.events import Event, Journal, Level
+from anycastlb.model import Catalog, Feed, Problem, Shrink, SourceError, Tree
+from anycastlb.services import CheckTypes
+from anycastlb.settings import Settings
+from anycastlb.sources import Source
+from anycastlb.sources.saved import SavedTree
+
+T = TypeVar("T")
+BACKOFF, LONGEST = 0.1, 5.0
+"""Seconds before the first and the later attempts to reach a source that fails; doubled each time."""
+MOST_TOLD = 50
+"""Events about new problems of one read; the catalog itself holds all problems."""
+
+
+class Offload(Protocol):
+    """Runs a blocking function elsewhere: ``asyncio.to_thread``, or in place for tests in virtual time."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...
+
+
+class Follower:
+    """``publish`` is called on the loop with the catalog in force and the feed, whenever one of them has changed.
+
+    ``patience``: seconds the source gets at start before the saved catalog is used instead of it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        check_types: CheckTypes,
+        publish: Callable[[Catalog, Feed], None],
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        state_dir: str | Path | None = None,
+        patience: float = 2.0,
+        offload: Offload = asyncio.to_thread,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._source = source
+        self._settings = settings
+        self._check_types = check_types
+        self._publish_to = publish
+        self._journal = journal
+        self._clock = clock
+        self._name = settings.catalog.source
+        self._saved = SavedTree(state_dir or settings.node.state_dir, identity(settings))
+        self._patience = patience
+        self._offload = offload
+        self._jitter = jitter
+
+        self._catalog = Catalog()
+        """In force once ``feed.loaded``; before that the saved one, which a first read is measured against."""
+        self._feed = Feed(since=clock())
+        self._published: tuple[Catalog, Feed] | None = None
+        self._tree: Tree | None = None
+        """The last tree read, applied or held."""
+        self._candidate: Catalog | None = None
+        """The catalog that is held back."""
+        self._start_by: float | None = None
+        """When the saved catalog is put in force; None if there is none, or it is no longer needed."""
+        self._failures = 0
+        self._told: frozenset[Problem] = frozenset()
+        self._save_error = ""
+        self._on_disk: Catalog | None = None
+        self._reread = True
+        self._confirmed = False
+        self._alarm: asyncio.Timeout | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        await self._recall()
+        while True:
+            await self._step()
+
+    def confirm(self) -> bool:
+        """Let the held catalog through at once. False if none is held."""
+        if self._candidate is None:
+            return False
+        self._confirmed = True
+        self._wake()
+        return True
+
+    def reread(self) -> None:
+        """Read the source now, waiting for no change and no back-off."""
+        self._reread = True
+        self._wake()
+
+    # ------------------------------------------------------------ one turn
+
+    async def _step(self) -> None:
+        now = self._clock()
+        if self._confirmed and self._candidate is not None:
+            self._tell("confirmed", f"the held catalog {self._candidate.index} was confirmed")
+            await self._apply(self._candidate)
+        self._confirmed = False
+        if self._start_by is not None and now >= self._start_by:
+            self._use_saved()
+        if (held := self._feed.held) and held.until is not None and now >= held.until:
+            self._reread = True  # has it persisted? the answer must be fresh
+        after, self._reread = None if self._reread else self._tree, False
+        try:
+            tree = await self._interruptibly(self._source.read(after))
+        except SourceError as exc:
+            await self._fail(exc)
+            return
+        if tree is not None:
+            await self._consider(tree, sure=after is None)
+        elif after is None:
+            self._reread = True  # woken before the fresh read was done
+
+    async def _consider(self, tree: Tree, sure: bool) -> None:
+        if not self._feed.connected:
+            self._feed = replace(self._feed, connected=True, since=self._clock(), error="")
+            self._tell("connected", f"read {len(tree.entries)} keys, index {tree.index}", before="disconnected")
+        known = self._tree is not None and tree.entries == self._tree.entries
+        if known and self._feed.loaded and not self._feed.cached and self._candidate is None:
+            self._tree = tree
+            self._publish()
+            return
+        candidate = await self._parsed(tree, self._catalog)
+        if candidate is None:
+            self._tree = tree
+            self._publish()
+            return
+        if not sure and self._catalog.vips - candidate.vips:
+            self._reread = True  # a loss is believed only of a fresh read
+            return
+        self._tree = tree
+        limits = self._settings.catalog
+        held = catalogs.admit(
+            self._catalog, candidate, limits.max_shrink, limits.confirm, self._feed.held, self._clock()
+        )
+        if held is None:
+            await self._apply(candidate)
+        else:
+            self._hold(candidate, held)
+
+    async def _apply(self, catalog: Catalog) -> None:
+        same = replace(catalog, index=0) == replace(self._catalog, index=0)
+        news = not same or not self._feed.loaded or self._feed.held is not None
+        self._catalog, self._candidate, self._start_by = catalog, None, None
+        self._feed = replace(self._feed, loaded=True, cached=False, held=None)
+        self._publish()
+        if news:
+            self._tell("applied", _counts(catalog))
+        self._tell_problems(catalog)
+        await self._remember(catalog)
+
+    def _hold(self, candidate: Catalog, held: Shrink) -> None:
+        if self._start_by is not None:
+            self._use_saved()
+        news = self._feed.held is None or self._feed.held.lost != held.lost
+        self._candidate = candidate
+        self._feed = replace(self._feed, held=held)
+        self._publish()
+        self._tell_problems(candidate)
+        if news:
+            when = "until it is confirmed" if held.until is None else f"for {held.until - self._clock():.0f} s"
+            self._tell(
+                "held",
+                f"catalog {candidate.index} lost {len(held.lost)} of {held.of} VIPs, more than "
+                f"catalog.max_shrink allows: held {when}; let it through with: anycastlb confirm",
+                level="warning",
+            )
+
+    async def _fail(self, error: SourceError) -> None:
+        now, text = self._clock(), str(error)
+        if self._feed.connected or not self._failures or text != self._feed.error:
+            before = "connected" if self._feed.connected else ""
+            self._tell("disconnected", text, before=before, level="warning")
+        if self._feed.connected:
+            if now - self._feed.since > LONGEST:
+                self._failures = 0  # it was well for a while: this is a new fault
+            self._feed = replace(self._feed, connected=False, since=now)
+        self._feed = replace(self._feed, error=text)
+        self._publish()
+        delay = min(LONGEST, BACKOFF * 2 ** min(self._failures, 16)) * (0.5 + self._jitter() / 2)
+        self._failures += 1
+        self._reread = True
+        await self._interruptibly(asyncio.sleep(delay))
+
+    # ------------------------------------------------------------ waiting
+
+    async def _interruptibly(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work returns; None if it was broken off because something is due, or somebody called."""
+        now = self._clock()
+        held = self._feed.held
+        times = (self._start_by, held.until if held else None)
+        delay = min((time - now for time in times if time is not None and time > now), default=None)
+        try:
+            async with asyncio.timeout(delay) as alarm:
+                self._alarm = alarm
+                return await work
+        except TimeoutError:
+            if not alarm.expired():
+                raise
+            return None
+        finally:
+            self._alarm = None
+
+    def _wake(self) -> None:
+        if self._alarm is not None and not self._alarm.expired():
+            self._alarm.reschedule(asyncio.get_running_loop().time())
+
+    # ------------------------------------------------------------ parsing and remembering
+
+    async def _parsed(self, tree: Tree, previous: Catalog) -> Catalog | None:
+        node = self._settings.node
+        try:
+            return await self._offload(
+                catalogs.parse, tree, previous, node.vip_ranges, node.fwmark_ranges, self._check_types
+            )
+        except Exception as exc:  # a fault of ours in a parser must not stop a node that serves
+            self._tell("unparsed", f"catalog {tree.index} is ignored, please report: {exc!r:.500}", level="error")
+            return None
+
+    async def _recall(self) -> None:
+        """Load the saved catalog; it is used if the source does not answer within ``patience``."""
+        try:
+            tree = await self._offload(self._saved.load)
+        except SourceError as exc:
+            self._tell("unusable", str(exc), level="warning")
+            return
+        saved = await self._parsed(tree, Catalog()) if tree is not None else None
+        if saved is not None:
+            self._catalog = self._on_disk = saved
+            self._start_by = self._clock() + self._patience
+
+    def _use_saved(self) -> None:
+        self._start_by = None
+        self._feed = replace(self._feed, loaded=True, cached=True)
+        self._publish()
+        self._tell("applied", f"{_counts(self._catalog)}, as saved on disk", before="saved", level="warning")
+
+    async def _remember(self, catalog: Catalog) -> None:
+        if self._on_disk is not None and catalog.good == self._on_disk.good and not self._save_error:
+            return
+        try:
+            await self._offload(self._saved.save, Tree(catalog.good, catalog.index))
+            self._on_disk, self._save_error = catalog, ""
+        except SourceError as exc:
+            if str(exc) != self._save_error:
+                self._tell("unsaved", str(exc), level="warning")
+            self._save_error = str(exc)
+
+    # ------------------------------------------------------------ telling
+
+    def _publish(self) -> None:
+        now = (self._catalog if self._feed.loaded else Catalog(), self._feed)
+        if now != self._published:
+            self._published = now
+            self._publish_to(*now)
+
+    def _tell(self, after: str, reason: str, before: str = "", level: Level = "info", subject: str = "") -> None:
+        self._journal.emit(Event("catalog", subject or self._name, reason, before, after, level))
+
+    def _tell_problems(self, catalog: Catalog) -> None:
+        """Each new problem once, and each that is solved."""
+        problems = frozenset(catalog.problems)
+        new = [problem for problem in catalog.problems if problem not in self._told]
+        for problem in new[:MOST_TOLD]:
+            self._tell("problem", _reason(problem), level="warning", subject=problem.key)
+        if len(new) > MOST_TOLD:
+            self._tell("problem", f"and {len(new) - MOST_TOLD} more", level="warning")
+        for problem in sorted(self._told - problems, key=str)[:MOST_TOLD]:
+            self._tell("solved", _reason(problem), before="problem", subject=problem.key)
+        self._told = problems
+
+
+def identity(settings: Settings) -> str:
+    """Which catalog these settings follow; the address of the server is not part of it."""
+    if settings.catalog.source == "file":
+        return f"file {settings.catalog.path}"
+    consul = settings.consul
+    return " ".join(filter(None, ("consul", consul.prefix, consul.datacenter, consul.namespace)))
+
+
+def _counts(catalog: Catalog) -> str:
+    backends = sum(len(service.backends) for service in catalog.services)
+    return (
+        f"index {catalog.index}: {len(catalog.services)} services, {len(catalog.vips)} VIPs, {backends} backends, "
+        f"{len(catalog.drained)} drained nodes, {len(catalog.problems)} problems"
+    )
+
+
+def _reason(problem: Problem) -> str:
+    return f"{problem.path}: {problem.expected}" if problem.path else problem.expected

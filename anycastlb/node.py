@@ -1,0 +1,119 @@
+"""A node: every part wired to the others and run in one task group, the same for real parts and fakes.
+
+Nothing is decided here, and nothing of the process is touched: no signal, no log handler, no file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from anycastlb.checks import TYPES, CheckType
+from anycastlb.drivers import Driver
+from anycastlb.events import Journal
+from anycastlb.follower import Follower, Offload
+from anycastlb.metrics import Meters
+from anycastlb.model import Catalog, Check, Feed, Health, Inputs, Snapshot
+from anycastlb.prober import Prober
+from anycastlb.reconciler import Announcer, Inbox, Reconciler
+from anycastlb.settings import Settings
+from anycastlb.sources import Source
+
+BRIDGE_PATIENCE = 1.0
+"""Seconds a starting daemon waits for the bridge, so that it knows which routes are up before it decides."""
+
+
+class Node:
+    """One node's parts, wired. ``background`` coroutines run beside them until the node ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        drivers: Sequence[Driver],
+        announcer: Announcer,
+        journal: Journal,
+        *,
+        types: Mapping[str, CheckType] = TYPES,
+        sysctls: Mapping[str, str] | None = None,
+        pulse: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        offload: Offload = asyncio.to_thread,
+    ) -> None:
+        self.journal = journal
+        self.meters = Meters()
+        self.inbox = Inbox(Inputs(node=settings.node.name, sysctls=sysctls or {}))
+        self.prober = Prober(types, self._health, journal, clock)
+        self.follower = Follower(
+            source,
+            settings,
+            {name: kind.params for name, kind in types.items()},
+            self._catalog,
+            journal,
+            clock,
+            offload=offload,
+        )
+        self.reconciler = Reconciler(
+            self.inbox,
+            drivers,
+            announcer,
+            journal,
+            settings.node.resync,
+            on_cycle=self.meters.observe_cycle,
+            pulse=pulse,
+            clock=clock,
+        )
+        self._source, self._announcer = source, announcer
+        self._begin = asyncio.Event()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last cycle; before the first one, what is known of the inputs."""
+        return self.reconciler.snapshot if self.reconciler.snapshot.cycle else Snapshot(inputs=self.inbox.inputs)
+
+    async def run(self, *background: Coroutine[Any, Any, None], ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stop`` has left nothing behind."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beside = [tasks.create_task(work) for work in (self.follower.run(), self.prober.run(), *background)]
+                # Without a catalog nothing may be decided: what the kernel serves stays as it is.
+                await self._begin.wait()
+                if not self.inbox.inputs.stopping:
+                    await self._bridge()
+                    ready()
+                    await self.reconciler.run()
+                for task in beside:
+                    task.cancel()
+        finally:
+            await self._source.close()
+
+    def stop(self) -> None:
+        """Leave: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
+        self.inbox.put(stopping=True)
+        self._begin.set()
+
+    async def _bridge(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BRIDGE_PATIENCE):
+                while not self._announcer.speaker().connected:
+                    self.inbox.dirty.clear()
+                    await self.inbox.dirty.wait()
+
+    def _catalog(self, catalog: Catalog, feed: Feed) -> None:
+        changed = catalog is not self.inbox.inputs.catalog
+        if changed:
+            self.prober.want(checks(catalog))
+        self.inbox.put(wake=changed, catalog=catalog, feed=feed)
+        if feed.loaded:
+            self._begin.set()
+
+    def _health(self, health: Health, turned: bool) -> None:
+        self.inbox.put(wake=turned, health=health)
+
+
+def checks(catalog: Catalog) -> set[Check]:
+    """Every check a catalog asks for; equal checks of several services are one."""
+    return {backend.check for service in catalog.services for backend in service.backends}

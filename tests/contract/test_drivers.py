@@ -1,0 +1,259 @@
+"""What every driver owes the reconciler: one suite for the drivers in memory and the ones that write to a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from anycastlb import plan
+from anycastlb.drivers import Driver
+from anycastlb.drivers.addresses import AddressDriver
+from anycastlb.drivers.ipvs import IpvsDriver
+from anycastlb.drivers.memory import MemoryDriver
+from anycastlb.drivers.sysctls import TAKEOVER, SysctlDriver
+from anycastlb.model import (
+    Change,
+    Destination,
+    DestinationKey,
+    Failure,
+    Protocol,
+    ServiceKey,
+    State,
+    VipAddress,
+    VirtualService,
+)
+from tests.kernel.netns import fresh
+
+RANGES = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")]
+MARKS = [(100, 199)]
+MH = VirtualService("mh", frozenset({"mh-port", "mh-fallback"}))
+UP = Destination("dr", 10, 10)
+
+
+@dataclass
+class Machine:
+    """The drivers of one machine."""
+
+    ipvs: Driver
+    addresses: Driver
+    sysctls: Driver
+
+
+@pytest.fixture(params=["memory", "kernel"])
+def machine(request: pytest.FixtureRequest, require: Callable[[str], str]) -> Iterator[Machine]:
+    if request.param == "memory":
+        sysctls = MemoryDriver(("sysctls",))
+        sysctls.rows["sysctls"] = dict.fromkeys(TAKEOVER, "0")
+        yield Machine(MemoryDriver(("services", "destinations")), MemoryDriver(("addresses",)), sysctls)
+        return
+    require("kernel")
+    with fresh():
+        ipvs = IpvsDriver(RANGES, MARKS)
+        ipvs.open()
+        yield Machine(ipvs, AddressDriver(), SysctlDriver())
+        ipvs.close()
+
+
+def service(vip: str = "192.0.2.10", port: int = 80, protocol: Protocol = "tcp") -> ServiceKey:
+    return ServiceKey(protocol, ip_address(vip), port)
+
+
+def real(address: str, of: ServiceKey, port: int = 80) -> DestinationKey:
+    return DestinationKey(of, ip_address(address), port)
+
+
+def create(key: Any, row: Any) -> Change:
+    tables: Mapping[type, Any] = {ServiceKey: "services", DestinationKey: "destinations"}
+    return Change(tables.get(type(key), "addresses"), key, None, row)
+
+
+async def look(driver: Driver) -> State:
+    return State(**{str(table): rows for table, rows in (await driver.observe()).items()})
+
+
+async def settle(driver: Driver, desired: State) -> list[Failure]:
+    """One cycle of a reconciler with one driver."""
+    changes = plan.diff(await look(driver), desired)
+    return list(await driver.apply(changes))
+
+
+async def write(driver: Driver, *changes: Change) -> list[Failure]:
+    return list(await driver.apply(changes))
+
+
+WEB, DNS, MARK = service(), service("192.0.2.10", 53, "udp"), ServiceKey("fwmark", ip_address("0.0.0.0"), 123)
+WEB6, SCTP = service("2001:db8::10"), service("192.0.2.11", 9, "sctp")
+MARK6 = ServiceKey("fwmark", ip_address("::"), 123)
+EVERYTHING = State(
+    services={
+        WEB: MH,
+        DNS: replace(MH, one_packet=True),
+        MARK: VirtualService("wrr"),
+        WEB6: VirtualService("sh", frozenset({"sh-port"}), persistence=360, persistence_prefix=64),
+        SCTP: VirtualService("rr", persistence=60, persistence_prefix=24),
+        MARK6: VirtualService("lc", frozenset({"flag-1", "flag-3"}), persistence=5),
+    },
+    destinations={
+        real("10.0.0.2", WEB): UP,
+        real("10.0.0.1", WEB): Destination("tunnel", 0, 7),
+        real("10.0.0.3", WEB): Destination("gue", 3, 3, tunnel_port=6080),
+        real("10.0.0.9", WEB): Destination("gre", 3, 3, upper=100, lower=50),
+        real("10.0.0.1", DNS, 5353): Destination("nat", 1, 1),
+        real("10.0.0.1", MARK, 0): UP,
+        real("2001:db8:1::1", WEB6): UP,
+        real("10.0.0.5", WEB6): Destination("tunnel", 1, 1),
+        real("10.0.0.1", SCTP, 9): Destination("dr", 1, 1),
+        real("2001:db8:1::1", MARK6): Destination("dr", 1, 1),
+    },
+)
+
+
+async def test_an_untouched_machine_has_nothing_of_ours(machine: Machine) -> None:
+    assert await look(machine.ipvs) == State()
+    assert await look(machine.addresses) == State()
+
+
+async def test_nothing_to_write_is_no_failure(machine: Machine) -> None:
+    for driver in (machine.ipvs, machine.addresses, machine.sysctls):
+        assert not await driver.apply([])
+
+
+async def test_what_was_written_is_seen_and_then_nothing_is_left_to_do(machine: Machine) -> None:
+    assert await settle(machine.ipvs, EVERYTHING) == []
+    seen = await look(machine.ipvs)
+    assert seen == EVERYTHING
+    assert plan.diff(seen, EVERYTHING) == ()
+
+
+async def test_everything_can_be_taken_down_again(machine: Machine) -> None:
+    await settle(machine.ipvs, EVERYTHING)
+    assert await settle(machine.ipvs, State()) == []
+    assert await look(machine.ipvs) == State()
+
+
+async def test_destinations_are_seen_oldest_first(machine: Machine) -> None:
+    names = [real(f"10.0.0.{n}", WEB) for n in (3, 1, 9, 2)]
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations=dict.fromkeys(names, UP)))
+    assert list((await look(machine.ipvs)).destinations) == names
+
+
+async def test_a_moved_destination_is_the_newest(machine: Machine) -> None:
+    names = [real(f"10.0.0.{n}", WEB) for n in (1, 2, 3)]
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations=dict.fromkeys(names, UP)))
+    down = replace(UP, weight=0)
+    assert not await machine.ipvs.apply([Change("destinations", names[0], UP, down, moved=True)])
+    assert list((await look(machine.ipvs)).destinations.items()) == [(names[1], UP), (names[2], UP), (names[0], down)]
+
+
+async def test_any_order_is_reached(machine: Machine) -> None:
+    names = [real(f"10.0.0.{n}", WEB) for n in (1, 2, 3, 4)]
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations=dict.fromkeys(names, UP)))
+    desired = State(
+        services={WEB: MH}, destinations=dict.fromkeys([names[i] for i in (2, 0, 3)], replace(UP, weight=0))
+    )
+    assert await settle(machine.ipvs, desired) == []
+    seen = await look(machine.ipvs)
+    assert list(seen.destinations.items()) == list(desired.destinations.items())
+
+
+async def test_the_weight_before_zero_is_kept(machine: Machine) -> None:
+    name = real("10.0.0.1", WEB)
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations={name: UP}))
+    row = UP
+    for weight, last in [(0, 10), (4, 4), (0, 10), (0, 4), (10, 10), (0, 0), (0, 3), (3, 3)]:
+        new = replace(UP, weight=weight, last_weight=last)
+        assert not await machine.ipvs.apply([Change("destinations", name, row, new)])
+        assert (await look(machine.ipvs)).destinations == {name: new}
+        row = new
+
+
+async def test_a_service_is_changed_in_place(machine: Machine) -> None:
+    name = real("10.0.0.1", WEB)
+    desired = State(services={WEB: MH}, destinations={name: UP})
+    await settle(machine.ipvs, desired)
+    for row in (
+        VirtualService("wlc"),
+        VirtualService("sh", frozenset({"sh-fallback"})),
+        VirtualService("rr", persistence=300, persistence_prefix=24),
+        VirtualService("rr", persistence=300),
+        VirtualService("rr"),
+        replace(MH, one_packet=True),
+        MH,
+    ):
+        # One-packet is for UDP, but the kernel keeps the flag for any service.
+        assert await settle(machine.ipvs, replace(desired, services={WEB: row})) == []
+        assert await look(machine.ipvs) == replace(desired, services={WEB: row})
+
+
+async def test_a_destination_is_changed_in_place(machine: Machine) -> None:
+    name, other = real("10.0.0.1", WEB), real("10.0.0.2", WEB)
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations={name: UP, other: UP}))
+    for row in (Destination("tunnel", 1, 1), Destination("nat", 5, 5, upper=9, lower=3), UP):
+        desired = State(services={WEB: MH}, destinations={name: row, other: UP})
+        assert await settle(machine.ipvs, desired) == []
+        assert list((await look(machine.ipvs)).destinations.items()) == [(name, row), (other, UP)]
+
+
+async def test_deleting_a_service_takes_its_destinations(machine: Machine) -> None:
+    await settle(machine.ipvs, State(services={WEB: MH, DNS: MH}, destinations={real("10.0.0.1", WEB): UP}))
+    assert not await machine.ipvs.apply([Change("services", WEB, MH, None)])
+    assert await look(machine.ipvs) == State(services={DNS: MH})
+
+
+async def test_a_bad_change_fails_alone_and_says_which_object(machine: Machine) -> None:
+    first, second = real("10.0.0.1", WEB), real("10.0.0.2", WEB)
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations={first: UP}))
+    bad = [
+        create(WEB, MH),
+        create(first, UP),
+        create(real("10.0.0.1", DNS), UP),
+        Change("destinations", real("10.0.0.7", WEB), UP, replace(UP, weight=0)),
+        Change("destinations", real("10.0.0.8", WEB), UP, None),
+        Change("services", DNS, MH, replace(MH, scheduler="rr")),
+        Change("services", SCTP, MH, None),
+    ]
+    good = create(second, UP)
+    failures = await write(machine.ipvs, *bad[:4], good, *bad[4:])
+    assert [failure.change for failure in failures] == bad
+    for failure in failures:
+        assert str(getattr(failure.change.key, "service", failure.change.key)) in failure.reason
+    assert await look(machine.ipvs) == State(services={WEB: MH}, destinations={first: UP, second: UP})
+
+
+VIP4, VIP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
+
+
+async def test_addresses_come_and_go(machine: Machine) -> None:
+    desired = State(addresses={VIP4: VipAddress(), VIP6: VipAddress()})
+    assert await settle(machine.addresses, desired) == []
+    assert await look(machine.addresses) == desired
+    assert await settle(machine.addresses, State(addresses={VIP6: VipAddress()})) == []
+    assert await look(machine.addresses) == State(addresses={VIP6: VipAddress()})
+
+
+async def test_a_bad_address_change_fails_alone(machine: Machine) -> None:
+    await settle(machine.addresses, State(addresses={VIP4: VipAddress()}))
+    again = create(VIP4, VipAddress())
+    missing = Change("addresses", ip_address("192.0.2.99"), VipAddress(), None)
+    failures = await write(machine.addresses, again, missing, create(VIP6, VipAddress()))
+    assert [failure.change for failure in failures] == [again, missing]
+    assert all(str(failure.change.key) in failure.reason for failure in failures)
+    assert set((await look(machine.addresses)).addresses) == {VIP4, VIP6}
+
+
+async def test_sysctls_are_set(machine: Machine) -> None:
+    assert set((await look(machine.sysctls)).sysctls) == set(TAKEOVER)
+    await settle(machine.sysctls, State(sysctls=TAKEOVER))
+    assert (await look(machine.sysctls)).sysctls == TAKEOVER
+
+
+async def test_an_unknown_sysctl_fails_alone(machine: Machine) -> None:
+    unknown = Change("sysctls", "net/ipv4/vs/no_such_thing", "0", "1")
+    failures = await write(machine.sysctls, unknown, Change("sysctls", "net/ipv4/vs/sloppy_tcp", "0", "1"))
+    assert [failure.change for failure in failures] == [unknown]
+    assert "no_such_thing" in failures[0].reason
+    assert (await look(machine.sysctls)).sysctls["net/ipv4/vs/sloppy_tcp"] == "1"

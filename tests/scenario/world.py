@@ -1,0 +1,127 @@
+"""A whole node on fakes: the real daemon wiring around a catalog, a machine, a router and backends in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from anycastlb import settings
+from anycastlb.checks import CheckType, Down, none, tcp
+from anycastlb.drivers.memory import MemoryDriver
+from anycastlb.events import Journal
+from anycastlb.model import Address, Change, Check, Speaker
+from anycastlb.node import Node
+from anycastlb.sources.memory import MemorySource
+
+VIP = ip_address("192.0.2.10")
+WEB: dict[str, Any] = {
+    "vip": "192.0.2.10",
+    "port": 80,
+    "check": {"interval": "1s", "timeout": "500ms", "rise": 2, "fall": 3},
+    "backends": {"web1": {"address": "10.1.0.1"}, "web2": {"address": "10.1.0.2"}, "web3": {"address": "10.1.0.3"}},
+    "drain": "10s",
+}
+
+
+class MemoryAnnouncer(MemoryDriver):
+    """The routes of a router in memory, with its dead man's switch."""
+
+    def __init__(self) -> None:
+        super().__init__(("routes",))
+        self.connected = True
+        self.beats: list[float] = []
+
+    def speaker(self) -> Speaker:
+        return Speaker(connected=self.connected)
+
+    def beat(self) -> None:
+        self.beats.append(asyncio.get_running_loop().time())
+
+
+class World:
+    """What surrounds a node, and outlives it: stop the node, start another, and the kernel is as it was."""
+
+    def __init__(self, state_dir: str, **node: Any) -> None:
+        self.source = MemorySource()
+        self.kernel = MemoryDriver(("addresses", "services", "destinations"))
+        self.router = MemoryAnnouncer()
+        self.dead: set[str] = set()
+        self.probes: dict[str, int] = {}
+        values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", **node}.items())
+        text = f'[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}'
+        self.settings = settings.parse(text)
+
+    def put(self, key: str, document: Any) -> None:
+        self.source.put(key, document if isinstance(document, (str, bytes)) else json.dumps(document))
+
+    @asynccontextmanager
+    async def node(self) -> AsyncIterator[Node]:
+        """A running node; at the end of the block it dies as by kill -9."""
+        types = {"tcp": CheckType(tcp.Params, self._probe), "none": CheckType(none.Params, none.probe)}
+
+        async def in_place(function: Callable[..., Any], /, *args: Any) -> Any:
+            return function(*args)
+
+        clock = asyncio.get_running_loop().time
+        node = Node(
+            self.settings,
+            self.source,
+            (self.kernel,),
+            self.router,
+            Journal(),
+            types=types,
+            clock=clock,
+            offload=in_place,
+        )
+        running = asyncio.ensure_future(node.run())  # noqa: TID251
+        try:
+            yield node
+        finally:
+            if not running.done():
+                running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            self.source.closed = False
+            if running.done() and not running.cancelled() and (error := running.exception()):
+                raise error
+
+    async def _probe(self, check: Check) -> str:
+        name = str(check.address)
+        self.probes[name] = self.probes.get(name, 0) + 1
+        if name in self.dead:
+            raise Down("connection refused")
+        return "connected"
+
+    def saved(self) -> list[Path]:
+        """The files of ``state_dir``."""
+        return list(Path(self.settings.node.state_dir).iterdir())
+
+    @property
+    def announced(self) -> set[Address]:
+        return set(self.router.rows["routes"])
+
+    def weights(self) -> dict[str, int]:
+        return {str(key.address): row.weight for key, row in self.kernel.rows["destinations"].items()}
+
+    def forget(self) -> None:
+        """Forget the writes so far: what is written from now on is counted."""
+        self.kernel.writes.clear()
+        self.router.writes.clear()
+
+    @property
+    def writes(self) -> list[Change]:
+        return self.kernel.writes + self.router.writes
+
+
+async def until(condition: Callable[[], object], within: float) -> float:
+    """Virtual seconds until the condition holds. Fails the test if it does not."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    while not condition():
+        assert loop.time() - started <= within, f"not within {within} s"
+        await asyncio.sleep(0.01)
+    return loop.time() - started
