@@ -68,13 +68,13 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     sysctls, addresses, ipvs = make_drivers(settings)
     notify = Notifier()
     source = make_source(settings)
-    wake: list[Callable[[], None]] = []
     bgp = BgpDriver(
         settings.bgp.socket,
         settings.bgp.hold,
         settings.node.vip_ranges,
-        on_change=lambda: [call() for call in wake],
-        journal=journal,
+        on_change=lambda: node.inbox.wake(),
+        emit=journal.emit,
+        group=settings.bgp.group,
     )
     node = Node(
         settings,
@@ -85,7 +85,6 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
         pulse=notify.alive,
     )
-    wake.append(node.inbox.wake)
     metrics = Metrics(lambda: node.snapshot, node.meters, journal)
     api = Api(
         lambda: node.snapshot,

@@ -108,6 +108,9 @@ class VipAddress:
 
     interface: str = "lo"
 
+    def __str__(self) -> str:
+        return f"on {self.interface}"
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
@@ -121,6 +124,12 @@ class VirtualService:
     """Persistence time-out in whole seconds; 0 = not persistent."""
     persistence_prefix: int = 0
     """Clients within one prefix of this length count as one; the family's full length unless set."""
+
+    def __str__(self) -> str:
+        more = [*sorted(self.flags), *(["one-packet"] if self.one_packet else [])]
+        if self.persistence:
+            more.append(f"persistent {self.persistence} s")
+        return f"{self.scheduler} ({', '.join(more)})" if more else self.scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,10 @@ class Destination:
     tunnel_port: int = 0
     """UDP port for ``gue``; 0 otherwise."""
 
+    def __str__(self) -> str:
+        bounds = f", {self.lower} to {self.upper} connections" if self.upper else ""
+        return f"{self.forward}, weight {self.weight}{bounds}"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -153,6 +166,13 @@ class Route:
     local_preference: int | None = None
     as_path_prepend: int = 0
     """How many times the node's own AS is prepended."""
+
+    def __str__(self) -> str:
+        parts = [*self.communities, *self.large_communities]
+        parts += [f"med {self.med}"] if self.med is not None else []
+        parts += [f"local preference {self.local_preference}"] if self.local_preference is not None else []
+        parts += [f"prepended {self.as_path_prepend} times"] if self.as_path_prepend else []
+        return "announced" + (f" with {', '.join(parts)}" if parts else "")
 
 
 Table: TypeAlias = Literal["sysctls", "addresses", "services", "destinations", "routes"]

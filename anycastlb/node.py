@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from anycastlb.checks import TYPES, CheckType
@@ -21,9 +20,6 @@ from anycastlb.prober import Prober
 from anycastlb.reconciler import Announcer, Inbox, Reconciler
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
-
-BRIDGE_PATIENCE = 1.0
-"""Seconds a starting daemon waits for the bridge, so that it knows which routes are up before it decides."""
 
 
 class Node:
@@ -66,7 +62,7 @@ class Node:
             pulse=pulse,
             clock=clock,
         )
-        self._source, self._announcer = source, announcer
+        self._source = source
         self._begin = asyncio.Event()
 
     @property
@@ -82,7 +78,6 @@ class Node:
                 # Without a catalog nothing may be decided: what the kernel serves stays as it is.
                 await self._begin.wait()
                 if not self.inbox.inputs.stopping:
-                    await self._bridge()
                     ready()
                     await self.reconciler.run()
                 for task in beside:
@@ -94,13 +89,6 @@ class Node:
         """Leave: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
         self.inbox.put(stopping=True)
         self._begin.set()
-
-    async def _bridge(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(BRIDGE_PATIENCE):
-                while not self._announcer.speaker().connected:
-                    self.inbox.dirty.clear()
-                    await self.inbox.dirty.wait()
 
     def _catalog(self, catalog: Catalog, feed: Feed) -> None:
         changed = catalog is not self.inbox.inputs.catalog

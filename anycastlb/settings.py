@@ -109,6 +109,8 @@ class BgpSettings(Document):
     socket: str = "/run/anycastlb/bgp.sock"
     hold: Duration = 15.0
     """How long routes outlive a silent daemon."""
+    group: str | None = None
+    """The group ExaBGP runs with, which may then connect to the socket; None: only the daemon's own user and root."""
 
     @field_validator("hold")
     @classmethod

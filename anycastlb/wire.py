@@ -206,13 +206,18 @@ def _route(body: Any, where: str) -> Route:
     """A route, of the right types; whether its values fit is the business of ``fault``."""
     if not isinstance(body, dict):
         raise WireError(f"{where}: expected an object of attributes, not {type(body).__name__}")
-    numbers = {"med", "local_preference", "as_path_prepend"}
-    lists = {"communities", "large_communities"}
-    if unknown := set(body) - numbers - lists:
+    if unknown := set(body) - {"communities", "large_communities", "med", "local_preference", "as_path_prepend"}:
         raise WireError(f"{where}: unknown attribute {min(unknown)[:60]!r}")
+
+    def number(name: str) -> int | None:
+        return _integer(body[name], f"{where} {name}") if name in body else None
+
     return Route(
-        **{name: _integer(body[name], f"{where} {name}") for name in numbers & set(body)},
-        **{name: _texts(body[name], f"{where} {name}") for name in lists & set(body)},
+        communities=_texts(body.get("communities", []), f"{where} communities"),
+        large_communities=_texts(body.get("large_communities", []), f"{where} large_communities"),
+        med=number("med"),
+        local_preference=number("local_preference"),
+        as_path_prepend=number("as_path_prepend") or 0,
     )
 
 

@@ -91,7 +91,7 @@ def readiness(snapshot: Snapshot) -> View:
         missing.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
     if snapshot.failures:
         first = snapshot.failures[0]
-        missing.append(f"{len(snapshot.failures)} changes failed, the first: {first.change}: {first.reason}")
+        missing.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
     if not snapshot.speaker.connected:
         missing.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
     if snapshot.inputs.stopping:

@@ -49,9 +49,14 @@ def _address(name: str) -> Address | None:
 
 
 def _concerns(problem: Problem, service: str) -> bool:
-    """Is this problem in the document of that service? By catalog key, or by the file's name."""
-    parts = problem.key.split("/")
-    return service in (parts[-1].rsplit(".", 1)[0], *parts)
+    """Is this problem in a document of that service? By catalog key, or by the name of its file."""
+    folder, _, rest = problem.key.partition("/")
+    name = rest.split("/")[0]
+    return folder == "services" and bool(service) and service in (name, name.rpartition(".")[0])
+
+
+def _told(problem: Problem) -> str:
+    return f"{problem.path}: {problem.expected}" if problem.path else problem.expected
 
 
 def link(what: str, ok: bool | None, name: str, text: str, links: list[Link] | None = None) -> Link:
@@ -64,7 +69,7 @@ def _answer(kind: str, name: str, ok: bool, text: str, chain: list[Link]) -> dic
 
 
 def _explain_problems(name: str, problems: list[Problem]) -> dict[str, Any]:
-    chain = [link("problem", False, problem.key, str(problem)) for problem in problems]
+    chain = [link("problem", False, problem.key, _told(problem)) for problem in problems]
     return _answer("service", name, False, "not served: its document is wrong", chain)
 
 
@@ -90,7 +95,7 @@ def _explain_service(index: Index, service: Service) -> dict[str, Any]:
     served = [vip for vip in service.vips if (v := index.services.get((vip, service.name))) and v.open]
     announced = [vip for vip in served if vip in index.snapshot.actual.routes]
     chain += [
-        link("problem", False, problem.key, f"{problem} (the last good version is in force)")
+        link("problem", False, problem.key, f"{_told(problem)} (the last good version is in force)")
         for problem in index.snapshot.inputs.catalog.problems
         if _concerns(problem, service.name)
     ]

@@ -31,7 +31,7 @@ def span(seconds: float | None) -> str:
         return f"{max(0, round(seconds * 1000))} ms"
     for unit, size, most in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
         if seconds < most:
-            return f"{int(seconds / size)} {unit}"
+            return f"{max(1, int(seconds / size))} {unit}"
     return f"{int(seconds / 86400)} d"
 
 

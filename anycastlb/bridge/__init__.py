@@ -30,7 +30,9 @@ def read(path: str) -> Settings:
 def main() -> None:
     """Exit code 0 when ExaBGP is gone, 1 when the settings cannot be used or ExaBGP had to be killed."""
     parser = argparse.ArgumentParser(prog="anycastlb-bridge", description="Runs inside ExaBGP; see exabgp/exabgp.conf.")
-    parser.add_argument("--config", default="/etc/anycastlb/node.toml", help="the node's settings (default: %(default)s)")
+    parser.add_argument(
+        "--config", default="/etc/anycastlb/node.toml", help="the node's settings (default: %(default)s)"
+    )
     parser.add_argument(
         "--no-kill",
         action="store_true",

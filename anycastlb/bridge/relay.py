@@ -110,7 +110,9 @@ class Relay:
         """Raises ``WireError`` for a beat that belongs to no set of this connection."""
         if isinstance(message, Beat):
             if not self._proven or message.serial != self._serial:
-                raise WireError(f"beat {message.serial}: expected one of set {self._serial}, the last of this connection")
+                raise WireError(
+                    f"beat {message.serial}: expected one of set {self._serial}, the last of this connection"
+                )
         else:
             self._take(message)
         self._proven, self._deadline = True, now + self._hold
@@ -220,7 +222,7 @@ class Relay:
         else:
             reason = f"ExaBGP refused it for neighbor {command.peer}; the reason is in ExaBGP's log"
             self.notes.append(f"ExaBGP answered error to: {command.line[:300]}")
-            self._rejected |= {pair: (command.route, reason) for pair in pairs}
+            self._rejected |= dict.fromkeys(pairs, (command.route, reason))
             self._suspects -= pairs
         if now - self._synced_at > RESYNC_PAUSE:  # is the neighbor still there?
             self._phase = "neighbors"
@@ -274,10 +276,8 @@ class Relay:
         """The command to send now; it is outstanding from then on. None: nothing to say, or an answer is due."""
         if self._command:
             return None
-        if self._phase in ("ready", "unfit"):
-            command = next(self._work(), None)
-        else:
-            command = Command(*HANDSHAKE[self._phase])
+        talking = self._phase in ("ready", "unfit")
+        command = next(self._work(), None) if talking else Command(*HANDSHAKE[self._phase])
         self._command, self._heard_at = command, now
         if command is None and self._done != self._serial and not self._silent:
             self._done = self._serial

@@ -23,24 +23,25 @@ import asyncio
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from anycastlb.drivers.unix import claim, release
+from anycastlb.drivers.bgp_socket import Listener, is_bridge, peer
 from anycastlb.events import Event, Level
-from anycastlb.model import Address, Change, DriverError, Failure, Network, Route, Rows, Session, Speaker, Table
+from anycastlb.model import Address, Change, Failure, Network, Route, Rows, Session, Speaker, Table
 from anycastlb.wire import MAX_LINE, Beat, Report, Set, WireError, decode_report, encode, fault
 
 GRACE = 1.0
 """Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
 PATIENCE = 1.5
 """Seconds the first look waits for the bridge, which tries to connect ten times a second."""
-ANSWER = 2.0
+ANSWER = 2.5
 """Seconds the bridge has to carry out a set, and ``ANSWER_EACH`` for every change in it."""
 ANSWER_EACH = 0.005
+FIRST_WORD = 5.0
+"""Seconds a new connection has for its first report."""
 WATCH = 0.5
 SILENT_WATCHES = 10
 """Looks ``WATCH`` seconds apart at a bridge that says nothing, after which it is dead to us. Looks are counted, not
@@ -52,15 +53,23 @@ UNREAD = 1 << 16
 class Link:
     """One connection of a bridge."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
-        self.reader, self.writer, self.pid = reader, writer, pid
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer, self.pid = reader, writer, 0
         self.report = Report()
         """The last one; not ``ready`` until the bridge knows what ExaBGP announces."""
-        self.line = b""
+        self._line = b""
         self.sent = 0
         """Serial of the last set sent here."""
         self.silent = 0
         """Looks since it last said something."""
+
+    async def hear(self) -> bool:
+        """Wait for a report; False at the end of the stream. Raises ``WireError``, ``ValueError``, ``OSError``."""
+        line = await self.reader.readline()
+        if line and line != self._line:
+            self.report, self._line = decode_report(line), line
+        self.silent = 0
+        return bool(line)
 
     def send(self, message: Set | Beat) -> None:
         if not self.writer.is_closing():
@@ -101,6 +110,7 @@ class BgpDriver:
         self._away_since: float | None = clock()
         self._first_look: float | None = None
         self._news = asyncio.Event()
+        self._intruder = 0
 
     # ------------------------------------------------------------ for the reconciler
 
@@ -170,14 +180,14 @@ class BgpDriver:
         """Why the change is not in effect; "" if it is."""
         if self._link is None:
             return self._absence()
-        report = self._link.report
+        report, covered = self._link.report, self._covered(serial)
+        if covered and report.announced.get(change.key) == change.new:
+            return ""
         if change.new is not None and change.key in report.rejected:
             return report.rejected[change.key]
-        if not self._covered(serial):
-            return f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
-        if report.announced.get(change.key) == change.new:
-            return ""
-        return "ExaBGP's bridge acknowledged the route but does not list it: look at the log of ExaBGP"
+        if covered:
+            return "ExaBGP's bridge has done what it was told, but the route is not so: look at the log of ExaBGP"
+        return f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
 
     def _absence(self) -> str:
         if self._link is not None:
@@ -204,50 +214,58 @@ class BgpDriver:
 
     async def run(self) -> None:
         """Serve the bridge for ever. Raises ``DriverError`` if the socket cannot be had."""
-        listener = claim(self._path, self._group)
+        listener = Listener(self._path, self._group)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch())
                 while True:
                     try:
-                        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                        connection, _ = await asyncio.get_running_loop().sock_accept(listener.socket)
                     except OSError as exc:
                         self._tell("error", f"cannot accept the bridge's connection, trying again: {exc}")
                         await asyncio.sleep(1)
                         continue
                     tasks.create_task(self._serve(connection))
         finally:
-            release(listener, self._path)
+            listener.close()
 
     async def _serve(self, connection: socket.socket) -> None:
-        pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        """One connection. It is a bridge once it has said one valid thing."""
         connection.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE)
-        link = Link(reader, writer, pid)
+        link = Link(reader, writer)
         try:
-            if self._link is not None and self._link.silent * WATCH < 2:
-                held = self._link.pid
-                self._tell("error", f"a second bridge (process {pid}) was refused, {held} is: is ExaBGP running twice?")
-                return
-            self._link = link
-            if self._decided:
-                self._send()
-            await self._listen(link)
+            link.pid = peer(connection)
+            async with asyncio.timeout(FIRST_WORD):
+                heard = await link.hear()
+            if heard and self._welcome(link):
+                await self._listen(link)
         except (WireError, ValueError) as exc:  # ValueError: a line without end
-            self._tell("error", f"the bridge (process {pid}) said something that is no message; dropped: {exc}")
-        except OSError as exc:
-            self._tell("warning", f"the connection to the bridge broke: {exc}")
+            self._tell("error", f"process {link.pid} is no bridge, or a broken one; connection dropped: {exc}")
+        except OSError as exc:  # also a time-out
+            self._tell("warning", f"the connection of process {link.pid} broke: {exc}")
         finally:
             writer.close()
             if self._link is link:
                 self._lost(link)
 
+    def _welcome(self, link: Link) -> bool:
+        """Make this the bridge's connection, unless another one lives."""
+        if self._link is not None and self._link.silent * WATCH < 2:
+            if self._intruder != link.pid:  # it comes back ten times a second
+                self._intruder = link.pid
+                reason = f"a second bridge (process {link.pid}) was refused: is ExaBGP running twice?"
+                self._tell("error", f"{reason} The first one is process {self._link.pid}")
+            return False
+        self._link, self._intruder = link, 0
+        if self._decided:
+            self._send()
+        return True
+
     async def _listen(self, link: Link) -> None:
-        while self._link is link and (line := await link.reader.readline()):
-            link.silent = 0
-            if line != link.line:
-                link.report, link.line = decode_report(line), line
-                self._heard(link)
+        self._heard(link)
+        while await link.hear() and self._link is link:
+            self._heard(link)
 
     def _heard(self, link: Link) -> None:
         before, report = self._report, link.report
@@ -322,19 +340,3 @@ def _take_back(routes: dict[Address, Route], failures: Sequence[Failure]) -> boo
     for change in undone:
         _merge(routes, replace(change, new=change.old))
     return bool(undone)
-
-
-def is_bridge(pid: int) -> bool:
-    """Is this process the bridge, by its command line?"""
-    if pid <= 1 or pid == os.getpid():
-        return False
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return False
-    return any(Path(word).name in ("anycastlb-bridge", "anycastlb.bridge") for word in words) or any(
-        word.endswith("anycastlb/bridge/__main__.py") for word in words
-    )
-
-
-__all__ = ["BgpDriver", "DriverError"]

@@ -8,6 +8,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from anycastlb import plan
 from anycastlb.drivers import Driver
@@ -257,3 +259,44 @@ async def test_an_unknown_sysctl_fails_alone(machine: Machine) -> None:
     assert [failure.change for failure in failures] == [unknown]
     assert "no_such_thing" in failures[0].reason
     assert (await look(machine.sysctls)).sysctls["net/ipv4/vs/sloppy_tcp"] == "1"
+
+
+# ---------------------------------------------------------------- the one in memory is like the other
+
+few_services = st.dictionaries(
+    st.sampled_from([WEB, DNS, WEB6]), st.sampled_from([MH, VirtualService("rr"), VirtualService("none")]), max_size=3
+)
+weights = st.sampled_from([(0, 10), (0, 3), (3, 3), (10, 10), (0, 0)])
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    rows: dict[DestinationKey, Destination] = {}
+    services = draw(few_services)
+    for key in services:
+        for last in draw(st.lists(st.integers(1, 4), unique=True, max_size=4)):
+            weight, last_weight = draw(weights)
+            address = f"10.0.0.{last}" if key.address.version == 4 else f"2001:db8:1::{last}"
+            rows[real(address, key)] = Destination(draw(st.sampled_from(["dr", "nat"])), weight, last_weight)
+    return State(services=services, destinations=rows)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.lists(states(), min_size=1, max_size=4), cut=st.integers(0, 8))
+async def test_memory_and_kernel_go_the_same_way(require: Callable[[str], str], path: list[State], cut: int) -> None:
+    """Through any states, with every plan broken off somewhere and begun again, both end where they should."""
+    require("kernel")
+    memory = MemoryDriver(("services", "destinations"))
+    with fresh():
+        kernel = IpvsDriver(RANGES, MARKS)
+        kernel.open()
+        try:
+            for desired in path:
+                for most in (cut, None, None, None):
+                    changes = plan.diff(await look(kernel), desired)[:most]
+                    assert plan.diff(await look(memory), desired)[:most] == changes
+                    assert await write(memory, *changes) == await write(kernel, *changes) == []
+                    assert plan.diff(await look(memory), await look(kernel)) == ()
+                assert plan.diff(await look(kernel), desired) == ()
+        finally:
+            kernel.close()

@@ -362,8 +362,8 @@ class TestDirectory:
         new = root.with_name("new")
         shutil.copytree(root, new)
         (new / "services" / "dns.toml").write_text("port = 53")
-        root.rename(root.with_name("old"))
-        new.rename(root)
+        os.rename(root, root.with_name("old"))  # noqa: PTH104
+        os.rename(new, root)  # noqa: PTH104
         tree = await following(source, tree)
         assert tree.entries.keys() == {"services/web", "services/dns"}
         (root / "services" / "dns.toml").unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -21,3 +21,20 @@ def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
 def lab(running_lab: Lab) -> Lab:
     running_lab.reset()
     return running_lab
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows the end of every log of the nodes, and their kernel tables."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("running_lab")
+    if report.failed and isinstance(lab, Lab):
+        for node in lab.nodes.values():
+            report.sections += [
+                (f"{node.name} anycastlb", node.daemon.tail(30)),
+                (f"{node.name} exabgp", node.exabgp.tail(8)),
+                (f"{node.name} kernel", node.ordered()),
+            ]
+    return report

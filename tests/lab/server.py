@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from typing import cast
 
 WEB, ALTERNATE, ECHO, DNS, CONTROL = 80, 8080, 7, 53, 9000
 EVERYWHERE = ("0.0.0.0", "::")
@@ -86,8 +87,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # Python 3.11's is none by inheritance
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._server.counts["datagrams"] += 1

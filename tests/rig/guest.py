@@ -106,8 +106,8 @@ def attach(job: dict[str, Any]) -> None:
         fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", job["rows"], job["columns"], 0, 0))
 
 
-def start(job: dict[str, Any]) -> int:
-    """Start the command in a session of its own, with the variables and directory of the runner's caller; its pid."""
+def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start the command in a session of its own, with the variables and directory of the runner's caller."""
 
     def settle() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
@@ -117,22 +117,22 @@ def start(job: dict[str, Any]) -> int:
 
     return subprocess.Popen(
         job["command"], cwd=job["cwd"], env=job["environment"], start_new_session=True, preexec_fn=settle
-    ).pid
+    )
 
 
-def follow(child: int, orders: Path) -> int:
+def follow(child: subprocess.Popen[bytes], orders: Path) -> int:
     """Wait for the command; its exit code, 128+N for signal N. Reaps orphans and delivers ordered signals meanwhile."""
     while True:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == child:
+                if ended[0] == child.pid:
                     code = os.waitstatus_to_exitcode(ended[1])
                     return 128 - code if code < 0 else code
         signal.sigtimedwait([signal.SIGCHLD], GLANCE)
         with contextlib.suppress(OSError, ValueError):
             number = int(orders.read_text())
             orders.unlink()
-            os.killpg(child, number)
+            os.killpg(child.pid, number)
 
 
 def perform(place: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def perform(place: Path, job: dict[str, Any]) -> dict[str, Any]:
             attach(job)
             load(job["modules"])
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        child = start(job)
+        child = start(job)  # kept, for a discarded Popen reaps its process behind our back
     except FileNotFoundError as exc:
         return {"code": 127, "error": f"no such command or directory: {exc.filename}"}
     except PermissionError as exc:

@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import math
 import os
 import re
 import shutil
@@ -42,6 +43,8 @@ from tests.rig import debian, elf, usermode
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 GRACE = 5.0
 """Seconds that a command has to end after it was told to, before its kernel is."""
+ECHO = 0.5
+"""Seconds within which a second signal is taken for the same one: timeout(1) and terminals may send it twice."""
 TIMED_OUT, DIED = 124, 125
 PR_SET_PDEATHSIG = 1
 WATCHED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -166,28 +169,31 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
     return subprocess.Popen(command, stdin=source, env=environment, start_new_session=True, preexec_fn=settle)
 
 
+def watch(process: subprocess.Popen[bytes], until: float) -> signal.Signals | None:
+    """Wait for the process to end, ``until`` this monotonic time, or for a signal to this program, which is returned."""
+    while process.poll() is None and (left := until - time.monotonic()) > 0:
+        caught = signal.sigtimedwait(WATCHED, min(left, 3600.0))
+        if caught is not None and caught.si_signo != signal.SIGCHLD:
+            return signal.Signals(caught.si_signo)
+    return None
+
+
 def supervise(process: subprocess.Popen[bytes], order: Path, timeout: float | None) -> int:
     """Wait for the end; 0, or what cut it short: 124 for a time-out, 128+N for signal N.
 
     The command is told first (by SIGINT after a time-out, so that a test run says where it hung), and has some seconds
     to tidy up; a second signal cuts that short.
     """
-    end, deadline = 0, None if timeout is None else time.monotonic() + timeout
-    while process.poll() is None:
-        left = 3600.0 if deadline is None else max(0.0, deadline - time.monotonic())
-        caught = signal.sigtimedwait(WATCHED, left)
-        if caught is None and deadline is None:
-            continue
-        if caught is not None and caught.si_signo == signal.SIGCHLD:
-            continue
-        if end:
-            break
-        number = signal.SIGINT if caught is None else caught.si_signo
-        end, deadline = (TIMED_OUT if caught is None else 128 + number), time.monotonic() + GRACE
-        draft = order.with_suffix(".draft")
-        draft.write_text(str(int(number)))
-        draft.rename(order)
-    return end
+    caught = watch(process, math.inf if timeout is None else time.monotonic() + timeout)
+    if process.poll() is not None:
+        return 0
+    told = time.monotonic()
+    draft = order.with_suffix(".draft")
+    draft.write_text(str(int(caught or signal.SIGINT)))
+    draft.rename(order)
+    if watch(process, told + GRACE) and time.monotonic() < told + ECHO:
+        watch(process, told + GRACE)
+    return TIMED_OUT if caught is None else 128 + caught
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -200,12 +206,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def conclude(request: Request, place: Path, process: subprocess.Popen[bytes], end: int) -> int:
     """The exit code, and a line on stderr for every end that is not simply the command's own."""
     if end:
-        cause = (
-            f"time-out after {request.timeout:g} s"
-            if end == TIMED_OUT
-            else f"ended by {signal.Signals(end - 128).name}"
-        )
-        say(cause)
+        say(f"time-out after {request.timeout} s" if end == TIMED_OUT else f"ended by {signal.Signals(end - 128).name}")
         return end
     try:
         result = json.loads((place / "result.json").read_text())

@@ -1,0 +1,64 @@
+"""The examples an operator copies are accepted by ``anycastlb validate`` and leave no setting out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from anycastlb.settings import Settings, parse
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+KEY = re.compile(r"(?:# )?(\w+)\s*= ")
+
+
+def keys(text: str) -> set[str]:
+    """Every ``table.key`` set in the text, also those commented out."""
+    found, table = set(), ""
+    for line in text.splitlines():
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            table = header[1]
+        elif key := KEY.match(line):
+            found.add(f"{table}.{key[1]}")
+    return found
+
+
+def uncommented(text: str) -> str:
+    """The settings with every default that is shown in a comment set; of two examples of one key, the last."""
+    table: dict[str, str] = {}
+    lines = []
+    for line in text.splitlines():
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            lines += [*table.values(), header[0]]
+            table = {}
+        elif key := KEY.match(line):
+            table[key[1]] = line.removeprefix("# ")
+    return "\n".join([*lines, *table.values()])
+
+
+def test_validate_accepts_every_example() -> None:
+    files = [CONFIGS / "node.toml", *sorted((CONFIGS / "services").iterdir())]
+    assert {file.suffix for file in files} >= {".json", ".toml", ".yaml"}
+    done = subprocess.run(
+        [sys.executable, "-m", "anycastlb", "validate", *map(str, files)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_settings_show_every_key_and_no_other() -> None:
+    text = (CONFIGS / "node.toml").read_text()
+    known = {
+        f"{table}.{key}"
+        for table, field in Settings.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    }
+    assert keys(text) == known
+
+
+def test_the_defaults_shown_are_the_defaults() -> None:
+    text = (CONFIGS / "node.toml").read_text()
+    shown, usual = parse(uncommented(text), host="lb1"), parse(text, host="lb1")
+    optional = {"token_file", "ca_file", "cert_file", "key_file", "namespace", "datacenter"}
+    assert shown.model_copy(update={"consul": None}) == usual.model_copy(update={"consul": None})
+    assert shown.consul.model_dump(exclude=optional) == usual.consul.model_dump(exclude=optional)

@@ -1,0 +1,125 @@
+"""The address driver on a real kernel: what is ours carries our mark, what is not stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+
+import pytest
+
+from anycastlb.drivers.addresses import AddressDriver
+from anycastlb.model import Change, DriverError, VipAddress
+from tests.kernel.netns import run
+
+VIP4, VIP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
+ROW = VipAddress()
+pytestmark = pytest.mark.usefixtures("netns")
+
+
+def put(*vips: str) -> list[Change]:
+    return [Change("addresses", ip_address(vip), None, ROW) for vip in vips]
+
+
+def take(*vips: str) -> list[Change]:
+    return [Change("addresses", ip_address(vip), ROW, None) for vip in vips]
+
+
+async def test_a_vip_is_a_labelled_host_address_usable_at_once() -> None:
+    assert not await AddressDriver().apply(put("192.0.2.10", "2001:db8::10"))
+    shown = run("ip", "-o", "address", "show", "dev", "lo", "label", "lo:alb")
+    assert "192.0.2.10/32" in shown
+    shown = run("ip", "-o", "-6", "address", "show", "dev", "lo", "to", "2001:db8::10")
+    assert "2001:db8::10/128" in shown
+    assert "nodad" in shown and "tentative" not in shown
+    assert (await AddressDriver().observe())["addresses"] == {VIP4: ROW, VIP6: ROW}
+
+
+@pytest.mark.parametrize("vip", ["192.0.2.10", "2001:db8::10"])
+async def test_an_address_without_our_mark_is_left_alone(vip: str) -> None:
+    width = ip_address(vip).max_prefixlen
+    run("ip", "address", "add", f"{vip}/{width}", "dev", "lo")
+    driver = AddressDriver()
+    before = run("ip", "address", "show", "dev", "lo")
+    assert (await driver.observe())["addresses"] == {}
+    (failure,) = await driver.apply(put(vip))
+    assert "without our mark" in failure.reason
+    mend = failure.reason.split("remove it: ")[1]
+    (failure,) = await driver.apply(take(vip))
+    assert "nothing was deleted" in failure.reason
+    assert run("ip", "address", "show", "dev", "lo") == before
+    run(*mend.split())
+    assert not await driver.apply(put(vip))
+
+
+async def test_only_host_addresses_on_our_interface_are_ours() -> None:
+    run("ip", "link", "add", "other", "type", "dummy")
+    assert not await AddressDriver("other").apply([Change("addresses", VIP4, None, VipAddress("other"))])
+    assert (await AddressDriver().observe())["addresses"] == {}
+    assert (await AddressDriver("other").observe())["addresses"] == {VIP4: VipAddress("other")}
+
+
+async def test_an_interface_that_is_not_there_is_named() -> None:
+    with pytest.raises(DriverError, match="no interface nosuch"):
+        await AddressDriver("nosuch").observe()
+    with pytest.raises(DriverError, match="no interface nosuch"):
+        await AddressDriver("nosuch").apply(put("192.0.2.10"))
+
+
+async def test_ipv6_disabled_says_how_to_enable_it() -> None:
+    run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
+    (failure,) = await AddressDriver().apply(put("2001:db8::10", "192.0.2.10"))
+    assert failure.change.key == VIP6
+    assert "sysctl -w net/ipv6/conf/lo/disable_ipv6=0" in failure.reason
+    assert set((await AddressDriver().observe())["addresses"]) == {VIP4}
+
+
+async def test_a_thousand_addresses() -> None:
+    vips = [f"10.1.{n // 250}.{n % 250}" for n in range(1000)]
+    driver = AddressDriver()
+    assert not await driver.apply(put(*vips))
+    assert set((await driver.observe())["addresses"]) == {ip_address(vip) for vip in vips}
+    assert not await driver.apply(take(*vips))
+    assert (await driver.observe())["addresses"] == {}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_watching_wakes_when_a_vip_is_deleted_by_hand(family: int) -> None:
+    vip = VIP4 if family == 4 else VIP6
+    driver = AddressDriver()
+    await driver.apply(put(str(vip)))
+    woken = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(driver.watch(woken.set))
+        await asyncio.sleep(0.1)
+        assert not woken.is_set()
+        run("ip", "link", "add", "other", "type", "dummy")
+        run("ip", "address", "add", "10.7.7.7/32", "dev", "other")
+        await asyncio.sleep(0.1)
+        assert not woken.is_set()
+        run("ip", "address", "del", f"{vip}/{vip.max_prefixlen}", "dev", "lo")
+        async with asyncio.timeout(5):
+            await woken.wait()
+        watching.cancel()
+
+
+async def test_watching_survives_lost_notifications() -> None:
+    woken = 0
+
+    def wake() -> None:
+        nonlocal woken
+        woken += 1
+
+    driver = AddressDriver()
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(driver.watch(wake))
+        await asyncio.sleep(0.1)
+        lines = [f"address {verb} 10.5.{n // 200}.{n % 200}/32 dev lo" for verb in ("add", "del") for n in range(2000)]
+        run("ip", "-batch", "-", stdin="\n".join(lines))  # the loop is blocked meanwhile: the buffer overruns
+        await asyncio.sleep(0.2)
+        assert woken
+        assert not watching.done()
+        woken = 0
+        run("ip", "address", "add", "10.6.6.6/32", "dev", "lo")
+        await asyncio.sleep(0.2)
+        assert woken
+        watching.cancel()

@@ -1,0 +1,86 @@
+"""A real API on a loopback port, over a snapshot the test holds in its hand, and the commands as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from anycastlb.api.server import Api
+from anycastlb.events import Journal
+from anycastlb.metrics import Meters, Metrics
+from anycastlb.model import Snapshot
+from tests.unit import scene
+
+
+@dataclass
+class Served:
+    """What the API reads: the test may change any of it while the API runs."""
+
+    snapshot: Snapshot
+    journal: Journal = field(default_factory=Journal)
+    meters: Meters = field(default_factory=Meters)
+    held: bool = False
+    now: float = scene.NOW
+    alive_at: float = scene.NOW
+    statistics: Any = None
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def confirm(self) -> bool:
+        held, self.held = self.held, False
+        return held
+
+    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05) -> Api:
+        metrics = Metrics(
+            lambda: self.snapshot, self.meters, self.journal, clock=lambda: self.now, statistics=self.statistics
+        )
+        return Api(
+            lambda: self.snapshot,
+            self.journal,
+            self.confirm,
+            listen,
+            scrape=metrics.scrape,
+            source=scene.SOURCE,
+            alive_at=lambda: self.alive_at,
+            retry=retry,
+            clock=lambda: self.now,
+        )
+
+
+@asynccontextmanager
+async def serving(snapshot: Snapshot, **given: Any) -> AsyncIterator[Served]:
+    served = Served(snapshot, **given)
+    api = served.api()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(api.run())
+        while api.address is None:
+            await asyncio.sleep(0.005)
+        served.port = api.address[1]
+        try:
+            yield served
+        finally:
+            running.cancel()
+
+
+async def command(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Run ``anycastlb WORDS`` as a process of its own: exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "anycastlb",
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "80", **environment},
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()

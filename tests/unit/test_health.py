@@ -1,0 +1,46 @@
+"""One fold: results in, verdict out."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb.health import UNKNOWN, step, verdict
+from anycastlb.model import CheckState, Result
+
+
+def fold(text: str, rise: int = 2, fall: int = 3, state: CheckState = UNKNOWN) -> CheckState:
+    """``+`` is a good result, ``-`` a bad one; the n-th comes at second n."""
+    for at, sign in enumerate(text):
+        state = step(state, Result(sign == "+", "seen", 0.1, float(at)), rise, fall)
+    return state
+
+
+def test_the_first_result_is_believed() -> None:
+    assert fold("+").up is True and fold("-").up is False and UNKNOWN.up is None
+
+
+def test_thresholds_count_results_in_a_row() -> None:
+    assert fold("+--").up is True
+    assert fold("+---").up is False
+    assert fold("+--+--+--").up is True, "failures are not summed up over successes"
+    assert fold("-+").up is False
+    assert fold("-++").up is True
+    assert fold("-++").since == 2.0
+
+
+@given(st.text("+-", min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 5))
+def test_streak(text: str, rise: int, fall: int) -> None:
+    """The verdict turns exactly when its threshold of contradictions in a row is reached, and never otherwise."""
+    state = UNKNOWN
+    for at, sign in enumerate(text):
+        before, ok = state, sign == "+"
+        state = step(state, Result(ok, "seen", 0.1, float(at)), rise, fall)
+        assert state.streak < (rise if not state.up else fall)
+        if before.up is not None and state.up != before.up:
+            threshold = rise if ok else fall
+            assert text[max(0, at - threshold + 1) : at + 1] == sign * threshold
+
+
+def test_the_unknown_count_as_down_unless_adopted() -> None:
+    assert verdict(UNKNOWN, adopted=False) == (False, "not checked yet")
+    assert verdict(UNKNOWN, adopted=True) == (True, "served before the restart, not checked yet")
+    assert verdict(fold("-"), adopted=True) == (False, "down: seen"), "a result beats adoption"

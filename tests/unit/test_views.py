@@ -1,0 +1,293 @@
+"""What operators read: the views of a snapshot, and their plain text as golden files.
+
+``ANYCASTLB_GOLDEN=write pytest tests/unit/test_views.py`` writes the golden files anew; read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from anycastlb import decide, gate
+from anycastlb.api import views, why
+from anycastlb.api.words import span
+from anycastlb.cli import chain, paint, picture
+from anycastlb.events import Event, Journal, Record
+from anycastlb.model import Feed, Inputs, Memory, Service, Shrink, Snapshot, State, Verdict, VirtualService
+from tests.unit import scene
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str, text: str) -> None:
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("ANYCASTLB_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text(), f"{name} changed; see the docstring of this module"
+
+
+def drawn(snapshot: Snapshot, columns: int = 80, now: float = scene.NOW) -> str:
+    return paint.plain(picture.picture(views.status(snapshot, now, scene.SOURCE), columns))
+
+
+def explained(snapshot: Snapshot, name: str, columns: int = 80) -> str:
+    view = why.explain(snapshot, scene.NOW, name)
+    assert view is not None
+    return paint.plain(chain.chain(view, columns))
+
+
+# ---------------------------------------------------------------- golden files
+
+
+def test_status_of_a_node_in_trouble() -> None:
+    golden("status-trouble", drawn(scene.trouble()))
+
+
+def test_status_of_a_calm_node() -> None:
+    text = drawn(scene.calm())
+    golden("status-calm", text)
+    assert "!" not in text
+
+
+def test_status_on_a_narrow_terminal() -> None:
+    golden("status-narrow", drawn(scene.trouble(), 60))
+
+
+def test_status_of_a_drained_and_stopping_node_without_source_and_bridge() -> None:
+    calm = scene.calm()
+    catalog = replace(calm.inputs.catalog, drained=frozenset({"lb1", "lb2"}))
+    feed = Feed(False, scene.NOW - 95, "connection refused by 127.0.0.1:8500", loaded=True, cached=True)
+    inputs = replace(calm.inputs, catalog=catalog, feed=feed, stopping=True)
+    verdict = Verdict(scene.WEB4, False, "this node is stopping", scene.NOW - 2)
+    snapshot = replace(
+        calm,
+        inputs=inputs,
+        actual=replace(calm.actual, routes={}),
+        decision=replace(calm.decision, verdicts={scene.WEB4: verdict}),
+        speaker=replace(calm.speaker, connected=False, sessions=()),
+    )
+    golden("status-stopping", drawn(snapshot, now=scene.NOW + 75))
+
+
+def test_status_before_the_first_cycle() -> None:
+    golden(
+        "status-starting", drawn(Snapshot(inputs=Inputs(node="lb1", feed=Feed(error="no answer yet", since=scene.NOW))))
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8:ffff::10", "web", "web/web2", "dns/dns2", "api"],
+)
+def test_why(name: str) -> None:
+    golden("why-" + name.replace("/", "-").replace(":", "_"), explained(scene.trouble(), name))
+
+
+def test_plan() -> None:
+    view = views.plan(scene.trouble(), scene.NOW)
+    golden("plan", paint.plain(chain.changes(view, 80, "The node is not running.")))
+
+
+def test_plan_of_a_calm_node_is_empty() -> None:
+    view = views.plan(scene.calm(), scene.NOW)
+    assert view["changes"] == []
+    assert "nothing to change" in paint.plain(chain.changes(view, 80))
+
+
+def test_events() -> None:
+    told = [
+        Record(1, scene.WALL, Event("catalog", "catalog", "index 4711", after="applied")),
+        Record(
+            2, scene.WALL + 0.25, Event("gate", "192.0.2.11", "1/4 backends up, needs 2", "open", "closed", "warning")
+        ),
+        Record(3, scene.WALL + 1, Event("failure", "create services tcp 192.0.2.12:25", scene.REFUSED, level="error")),
+    ]
+    golden("events", paint.plain(chain.events(views.events(told))))
+
+
+@pytest.mark.parametrize(
+    "name", ["status-trouble", "status-calm", "status-stopping", "why-web", "why-192.0.2.11", "plan"]
+)
+def test_pictures_fit_eighty_columns(name: str) -> None:
+    assert max(map(len, (GOLDEN / f"{name}.txt").read_text().splitlines())) <= 80
+
+
+# ---------------------------------------------------------------- the views themselves
+
+
+def test_status_names_everything_an_operator_asks_for() -> None:
+    view = views.status(scene.trouble(), scene.NOW, scene.SOURCE)
+    web = next(vip for vip in view["vips"] if vip["vip"] == "192.0.2.10")
+    assert (web["open"], web["announced"], web["address"], web["since_seconds"]) == (True, True, True, 7200.0)
+    web3 = web["services"][0]["backends"][2]
+    assert (web3["up"], web3["weight"], web3["kernel_weight"], web3["nominal_weight"]) == (False, 0, 50, 50)
+    assert web3["check"]["last"] == {
+        "ok": False,
+        "detail": "connection refused",
+        "duration_seconds": 0.0004,
+        "age_seconds": 1.2,
+    }
+    assert view["catalog"]["held"]["believed_in_seconds"] == 270
+    assert view["pending"] == len(views.plan(scene.trouble(), scene.NOW)["changes"]) == 4
+
+
+def test_vips_stand_in_order_ipv4_first() -> None:
+    names = [vip["vip"] for vip in views.status(scene.trouble(), scene.NOW)["vips"]]
+    assert names == ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8:ffff::10"]
+
+
+@pytest.mark.parametrize("snapshot", [Snapshot(), scene.trouble(), scene.calm()])
+def test_views_are_strict_json(snapshot: Snapshot) -> None:
+    never = {vip: replace(v, since=gate.NEVER) for vip, v in snapshot.decision.verdicts.items()}
+    snapshot = replace(snapshot, decision=replace(snapshot.decision, verdicts=never))
+    for view in (views.status(snapshot, 5.0), views.plan(snapshot, 5.0), views.readiness(snapshot)):
+        assert json.loads(json.dumps(view, allow_nan=False)) == view
+    for name in ("192.0.2.10", "web", "web/web1"):
+        json.dumps(why.explain(snapshot, 5.0, name), allow_nan=False)
+    drawn(snapshot)
+
+
+def test_a_gate_that_never_moved_has_no_age() -> None:
+    snapshot = scene.trouble()
+    verdict = replace(snapshot.decision.verdicts[scene.DNS], since=gate.NEVER)
+    snapshot = replace(snapshot, decision=replace(snapshot.decision, verdicts={scene.DNS: verdict}))
+    assert "○ 192.0.2.11  closed: 1/4 backends up, needs 2\n" in drawn(snapshot)
+
+
+def test_views_join_what_the_decision_really_made() -> None:
+    """The decision's own keys, also those of a firewall mark that serves two VIPs."""
+    mark = Service("marked", (scene.DNS, scene.MAIL), "fwmark", 7, VirtualService("rr"), scene.RESOLVER.backends)
+    catalog = replace(scene.trouble().inputs.catalog, services=(mark, scene.WEB))
+    inputs = Inputs("lb1", catalog, Feed(True, loaded=True), scene.HEALTH)
+    decision = decide.decide(inputs, Memory(), scene.NOW)
+    snapshot = Snapshot(inputs, decision.desired, decision, at=scene.NOW, cycle=1)
+    view = views.status(snapshot, scene.NOW)
+    assert [vip["vip"] for vip in view["vips"]] == ["192.0.2.10", "192.0.2.11", "192.0.2.12", "2001:db8:ffff::10"]
+    for vip in view["vips"]:
+        for service in vip["services"]:
+            assert service["up"] == sum(backend["up"] for backend in service["backends"])
+            assert all(backend["kernel_weight"] == backend["weight"] for backend in service["backends"])
+    assert view["pending"] == 0
+    assert "1/4 backends up" in explained(snapshot, "marked")
+    empty = replace(snapshot, actual=State())
+    told = {change["object"]: change["why"] for change in views.plan(empty, scene.NOW)["changes"]}
+    assert told["destination tcp 192.0.2.10:80 -> 10.1.0.3:80"] == "down: connection refused"
+    assert told["route 192.0.2.10"] == told["address 192.0.2.10"] == "2/3 backends up"
+
+
+def test_near_names() -> None:
+    snapshot = scene.trouble()
+    assert why.near(snapshot, "web3")[0] == "web/web3"
+    assert why.near(snapshot, "wbe") == ["web"]
+    assert why.near(snapshot, "dns/web2")[0] == "web/web2"
+    assert "192.0.2.11" in why.near(snapshot, "192.0.2.1")
+    assert why.near(snapshot, "zzzzzzzzz") == []
+
+
+@pytest.mark.parametrize("name", ["", "192.0.2.99", "web/none", "nothing", "/", "web/web1/x", "😀"])
+def test_why_knows_what_it_does_not_know(name: str) -> None:
+    assert why.explain(scene.trouble(), scene.NOW, name) is None
+
+
+def test_why_takes_any_spelling_of_an_address() -> None:
+    view = why.explain(scene.trouble(), scene.NOW, "[2001:DB8:FFFF:0::10]")
+    assert view is not None
+    assert view["object"] == "2001:db8:ffff::10"
+
+
+def test_why_of_a_bad_backend_key_is_told_at_its_service() -> None:
+    snapshot = scene.trouble()
+    problem = replace(snapshot.inputs.catalog.problems[0], key="services/web/backends/web1")
+    catalog = replace(snapshot.inputs.catalog, problems=(problem,))
+    text = explained(replace(snapshot, inputs=replace(snapshot.inputs, catalog=catalog)), "web")
+    assert "✗ problem  services/web/backends/web1" in text
+    assert "last good version" in text
+
+
+def test_why_fits_a_screen_whatever_the_number_of_backends() -> None:
+    many = tuple(scene.backend(f"b{n}", f"10.9.{n // 250}.{n % 250 + 1}", 80) for n in range(500))
+    catalog = replace(scene.calm().inputs.catalog, services=(replace(scene.WEB, vips=(scene.WEB4,), backends=many),))
+    snapshot = replace(scene.calm(), inputs=replace(scene.calm().inputs, catalog=catalog))
+    text = explained(snapshot, "192.0.2.10", 120)
+    assert text.count("\n") < 50
+    assert "and 488 more backends" in text
+
+
+def test_control_characters_of_a_peer_do_not_reach_the_terminal() -> None:
+    snapshot = scene.trouble()
+    check = scene.WEB.backends[0].check
+    evil = scene.seen(False, "HTTP \x1b[31m\x07owned\r\n", 0.1, 1.0)
+    snapshot = replace(snapshot, inputs=replace(snapshot.inputs, health={**scene.HEALTH, check: evil}))
+    for text in (drawn(snapshot), explained(snapshot, "web/web1")):
+        assert "owned" in text
+        assert not {"\x1b", "\x07", "\r"} & set(text)
+
+
+def test_many_problems_are_counted_not_listed() -> None:
+    snapshot = scene.trouble()
+    problems = tuple(replace(snapshot.inputs.catalog.problems[0], key=f"services/s{n}") for n in range(300))
+    catalog = replace(snapshot.inputs.catalog, problems=problems)
+    text = drawn(replace(snapshot, inputs=replace(snapshot.inputs, catalog=catalog)))
+    assert "and 290 more problems" in text
+    assert text.count("PROBLEM") == 10
+
+
+def test_a_hold_that_only_a_person_ends_says_so() -> None:
+    snapshot = scene.trouble()
+    held = Shrink((scene.DNS,), 4, scene.NOW - 30, None)
+    text = drawn(replace(snapshot, inputs=replace(snapshot.inputs, feed=replace(snapshot.inputs.feed, held=held))))
+    assert "`anycastlb confirm`" in text
+    assert "believed in" not in text
+
+
+# ---------------------------------------------------------------- alive and ready
+
+
+def test_ready_says_what_is_missing() -> None:
+    assert views.readiness(scene.calm()) == {"ready": True, "missing": []}
+    missing = views.readiness(Snapshot(inputs=Inputs(feed=Feed(error="connection refused"))))["missing"]
+    assert [text.split(":")[0] for text in missing[:2]] == ["the first cycle has not finished", "no catalog is loaded"]
+    assert "bridge" in missing[2]
+    failed = views.readiness(scene.trouble())
+    assert not failed["ready"]
+    assert failed["missing"] == [f"changes refused: 1; the first: create services tcp 192.0.2.12:25: {scene.REFUSED}"]
+
+
+def test_alive_while_there_are_signs_of_life() -> None:
+    assert views.liveness(scene.calm(), 100.0, 71.0, 30.0)["alive"]
+    assert not views.liveness(scene.calm(), 100.0, 69.0, 30.0)["alive"]
+
+
+def test_waiting_for_the_first_catalog_is_alive() -> None:
+    waiting = views.liveness(Snapshot(), 1000.0, 0.0, 30.0)
+    assert (waiting["alive"], waiting["waiting_for_catalog"]) == (True, True)
+    loaded = Snapshot(inputs=Inputs(feed=Feed(loaded=True)))
+    assert not views.liveness(loaded, 1000.0, 0.0, 30.0)["alive"]
+
+
+def test_events_above_an_id() -> None:
+    journal = Journal()
+    for number in range(3):
+        journal.emit(Event("gate", f"192.0.2.{number}"))
+    view = views.events(journal.records(), 2)
+    assert [item["id"] for item in view["events"]] == [3]
+    assert view["last"] == 3
+    assert views.events([], 7) == {"events": [], "last": 0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 ms"), (0.0004, "0.4 ms"), (0.003, "3 ms"), (0.9996, "1 s"), (1, "1 s"), (119.9, "119 s"), (120, "2 min"),
+     (7200, "2 h"), (172_800, "2 d"), (float("inf"), "ever"), (None, "ever")],
+)  # fmt: skip
+def test_durations_in_words(seconds: float | None, words: str) -> None:
+    assert span(seconds) == words
+
+
+def test_addresses_are_no_services() -> None:
+    assert why.explain(scene.calm(), scene.NOW, str(ip_address("192.0.2.11"))) is None
