@@ -119,5 +119,5 @@ def _expected(item: Any) -> str:
     if kind == "missing":
         return "missing; expected a value here"
     message = str(item["msg"])
-    message = re.sub(r"^(Input|Value) should be ", "expected ", message)
+    message = re.sub(r"^\w+ should (be )?", "expected " if " should be " in message else "expected to ", message)
     return message if given is None else f"{message}, not {shown(given)}"

@@ -86,7 +86,7 @@ class CatalogSettings(Document):
 
 
 class ConsulSettings(Document):
-    address: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")] = "http://127.0.0.1:8500"
+    address: str = "http://127.0.0.1:8500"
     prefix: str = "anycastlb/"
     token_file: str | None = None
     ca_file: str | None = None
@@ -96,6 +96,13 @@ class ConsulSettings(Document):
     datacenter: str | None = None
     wait: Duration = 60.0
     """How long one blocking query may wait."""
+
+    @field_validator("address")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/]+/?", value):
+            raise ValueError(f'a URL such as "http://127.0.0.1:8500", not {shown(value)}')
+        return value.rstrip("/")
 
     @field_validator("prefix")
     @classmethod

@@ -191,11 +191,9 @@ class Relay:
         self._phase = "routes"
 
     def _session(self, neighbor: Neighbor, now: float) -> Session:
-        known = self._sessions.get(neighbor.peer)
+        """The listing can be older than the event that led to it, so it counts for new neighbors only."""
         state: Literal["up", "down"] = "up" if neighbor.up else "down"
-        if known and known.state == state:
-            return known
-        return Session(str(neighbor.peer), state, now - neighbor.up_for)
+        return self._sessions.get(neighbor.peer) or Session(str(neighbor.peer), state, now - neighbor.up_for)
 
     def _listed(self, answer: list[str], ok: bool, now: float) -> None:
         if not ok:

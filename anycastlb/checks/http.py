@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import aiohttp
 from pydantic import BeforeValidator, Field
+from yarl import URL
 
 from anycastlb.checks import Down, told
 from anycastlb.documents import Document, one_or_many, shown
@@ -58,7 +59,7 @@ async def probe(check: Check) -> str:
     headers = {"User-Agent": "anycastlb", "Connection": "close", **dict(params.headers)}
     if params.host:
         headers["Host"] = params.host
-    url = f"http://{endpoint(check.address, check.port)}{params.path}"
+    url = URL(f"http://{endpoint(check.address, check.port)}{params.path}", encoded=True)  # the path as it was written
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)

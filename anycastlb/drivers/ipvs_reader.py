@@ -24,7 +24,7 @@ from anycastlb.model import Address, Destination, Forward, ServiceKey, VirtualSe
 
 ODD_PREFIX = -1
 """The persistence prefix of a netmask that is none, such as 255.0.255.0."""
-REMEMBERED = 200_000
+REMEMBERED = 65_536
 """Messages remembered before all are forgotten; each is some 300 bytes."""
 
 _PROTOCOLS = {number: name for name, number in codec.PROTOCOLS.items()}

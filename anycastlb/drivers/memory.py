@@ -59,9 +59,15 @@ class MemoryDriver:
                 for key in [key for key in destinations if key.service == change.key]:
                     del destinations[key]
             return
-        if change.moved:
-            del rows[change.key]
         row = change.new
+        if change.moved or _unweighted(change):
+            del rows[change.key]
         if isinstance(row, Destination) and row.weight:
             row = replace(row, last_weight=row.weight)  # a kernel cannot be told otherwise
         rows[change.key] = row
+
+
+def _unweighted(change: Change) -> bool:
+    """A destination that never had a weight is asked for: only one fresh from the kernel is that."""
+    old, new = change.old, change.new
+    return isinstance(new, Destination) and bool(old and old.last_weight) and not new.weight and new.last_weight == 0

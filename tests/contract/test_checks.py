@@ -151,11 +151,11 @@ async def test_the_request_is_what_was_asked_for() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\npart of a body")
 
     async with serving(record) as port:
-        params = {"method": "HEAD", "path": "/up?a=b%20c", "host": "www.example.org", "headers": {"X-Probe": "1"}}
+        params = {"method": "OPTIONS", "path": "/up?a=b%20c", "host": "www.example.org", "headers": {"X-Probe": "1"}}
         ok, _ = await found(check("http", port, **params))
     assert ok
     head = seen[0].decode()
-    assert head.startswith("HEAD /up?a=b%20c HTTP/1.1\r\n")
+    assert head.startswith("OPTIONS /up?a=b%20c HTTP/1.1\r\n")
     assert "Host: www.example.org\r\n" in head and "X-Probe: 1\r\n" in head
 
 

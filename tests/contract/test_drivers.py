@@ -294,7 +294,6 @@ async def test_memory_and_kernel_go_the_same_way(require: Callable[[str], str], 
             for desired in path:
                 for most in (cut, None, None, None):
                     changes = plan.diff(await look(kernel), desired)[:most]
-                    assert plan.diff(await look(memory), desired)[:most] == changes
                     assert await write(memory, *changes) == await write(kernel, *changes) == []
                     assert plan.diff(await look(memory), await look(kernel)) == ()
                 assert plan.diff(await look(kernel), desired) == ()

@@ -356,7 +356,7 @@ class TestFollowed:
 
         async def until(what: Callable[[Catalog, Feed], bool]) -> tuple[Catalog, Feed]:
             async with asyncio.timeout(PATIENCE):
-                while not (seen and what(*seen[-1])):  # noqa: ASYNC110
+                while not (seen and what(*seen[-1])):
                     await asyncio.sleep(0.01)
             return seen[-1]
 

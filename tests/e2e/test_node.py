@@ -20,9 +20,9 @@ DETECTION = 0.2 * 3 + 0.2
 
 
 def serve(lab: Lab, number: int = 0, version: int = 4, **more: Any) -> None:
-    """Put the service ``web`` and wait until the router spreads it over both nodes."""
+    """Put the service ``web`` and wait until both nodes serve it with every backend."""
     lab.put("web", document(vip(number, version), **more))
-    lab.router.until(vip(number, version), BOTH)
+    lab.settle(vip(number, version))
 
 
 def weights(lab: Lab, service: str = f"tcp {VIP}:80") -> list[dict[str, int]]:
@@ -49,14 +49,14 @@ def test_flows_reach_every_backend_through_both_nodes(lab: Lab, forward: str, ve
 @pytest.mark.parametrize("forward", ["tunnel", "dr"])
 def test_datagrams_reach_every_backend(lab: Lab, forward: str) -> None:
     lab.put("dns", document(VIP, forward, port=DNS, protocol="udp"))
-    lab.router.until(VIP, BOTH)
+    lab.settle(VIP)
     assert set(lab.client.spread(60, VIP, DNS, udp=True)) == set(BACKENDS)
 
 
 def test_one_service_on_a_vip_of_each_family(lab: Lab) -> None:
     lab.put("web", document([vip(0), vip(0, 6)], "dr"))
+    lab.settle(vip(0), vip(0, 6))
     for address in (vip(0), vip(0, 6)):
-        lab.router.until(address, BOTH)
         assert set(lab.client.spread(40, address)) == set(BACKENDS)
 
 
@@ -115,6 +115,7 @@ def test_all_backends_die_and_the_route_goes_in_time(lab: Lab, harm: str) -> Non
     for backend in lab.backends.values():
         backend.restore()
     lab.router.until(VIP, BOTH, within=5)
+    lab.settle(VIP)
     assert set(lab.client.spread(40, VIP)) == set(BACKENDS)
 
 

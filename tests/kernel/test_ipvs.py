@@ -58,7 +58,8 @@ def one(row: VirtualService, destination: Destination = UP, key: ServiceKey = WE
 
 
 def schedulers() -> dict[str, tuple[State, str]]:
-    names = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"]  # Debian builds no ip_vs_twos
+    names = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"]
+    # Every one that Debian builds, which is every one but twos.
     return {name: (one(VirtualService(name)), f"-A {TCP} -s {name}\n-a {TCP} {WITH} -g -w 10") for name in names}
 
 

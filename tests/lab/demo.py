@@ -55,8 +55,7 @@ def first_service(lab: Lab, story: Story) -> None:
     story.claim("the router has one route with two next hops", lab.router.routes(VIP) == BOTH, f"{took:.2f} s")
     lab.put("web6", document(VIP6, "dr", drain="2s"))
     lab.put("chat", document(CHAT, "tunnel", port=ECHO, drain="2s"))
-    for address in (VIP6, CHAT):
-        lab.router.until(address, BOTH, within=10)
+    lab.settle(VIP, VIP6, CHAT)
 
 
 def traffic(lab: Lab, story: Story) -> None:
@@ -134,8 +133,7 @@ def all_die(lab: Lab, story: Story) -> None:
     at = time.monotonic()
     for backend in lab.backends.values():
         backend.start()
-    for address in (VIP, VIP6, CHAT):
-        lab.router.until(address, BOTH, within=10)
+    lab.settle(VIP, VIP6, CHAT)
     took = time.monotonic() - at
     answered = lab.client.spread(60, VIP)
     story.claim("the route is back and all three serve", set(answered) == set(BACKENDS), f"after {took:.2f} s")

@@ -97,6 +97,13 @@ class Lab:
     def put(self, service: str, document: Any) -> None:
         self.consul.put(f"anycastlb/services/{service}", document)
 
+    def settle(self, *addresses: Address) -> None:
+        """Wait until the router spreads these VIPs over both nodes, and no destination on either has weight 0."""
+        for address in addresses:
+            self.router.until(address, set(self.nodes))
+        for node in self.nodes.values():
+            node.until(lambda node=node: _in_full(node.ipvs()), 5, "every backend of every service has a weight")
+
     def remove(self, service: str) -> None:
         self.consul.delete(f"anycastlb/services/{service}")
 
@@ -107,13 +114,18 @@ class Lab:
         if not self.consul.process.running:
             self.consul.start()
             self.consul.ready()
-        self.consul.delete("anycastlb/", below=True)
+        for part in ("services/", "drain/", "defaults"):
+            self.consul.delete(f"anycastlb/{part}", below=True)
         for node in self.nodes.values():
             node.plug()
             node.start()
         self.ready()
         for node in self.nodes.values():
             node.until(lambda node=node: not node.ipvs() and not node.vips(), 10, "nothing of the last test is left")
+
+
+def _in_full(table: dict[str, dict[str, int]]) -> bool:
+    return all(rows and all(rows.values()) for rows in table.values())
 
 
 def document(vip: Address | list[Address], forward: str = "tunnel", port: int = 80, **more: Any) -> dict[str, Any]:

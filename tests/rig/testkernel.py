@@ -170,7 +170,7 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
 
 
 def watch(process: subprocess.Popen[bytes], until: float) -> signal.Signals | None:
-    """Wait for the process to end, ``until`` this monotonic time, or for a signal to this program, which is returned."""
+    """Wait for the process to end, until a monotonic time, or for a signal to this program, which is returned."""
     while process.poll() is None and (left := until - time.monotonic()) > 0:
         caught = signal.sigtimedwait(WATCHED, min(left, 3600.0))
         if caught is not None and caught.si_signo != signal.SIGCHLD:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,13 +61,22 @@ async def serving(snapshot: Snapshot, **given: Any) -> AsyncIterator[Served]:
     api = served.api()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(api.run())
-        while api.address is None:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: api.address is not None)
+        assert api.address is not None
         served.port = api.address[1]
         try:
             yield served
         finally:
             running.cancel()
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until that holds; fail after ten seconds."""
+    for _ in range(1000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true")
 
 
 async def command(*words: str, **environment: str) -> tuple[int, str, str]:

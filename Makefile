@@ -1,0 +1,38 @@
+# Every target sets up what it needs. On a fresh Debian 12 or 13:  make test  or  make demo
+
+PYTHON := .venv/bin/python
+KERNEL := $(PYTHON) tests/rig/testkernel.py run
+
+.PHONY: help setup python demo test check bench clean distclean
+
+help: ## say what can be made (the default)
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## install what is missing: packages, .venv, the test kernel, Consul
+	@tests/rig/setup.sh
+
+python: # only .venv
+	@tests/rig/setup.sh python
+
+demo: setup ## a two-node anycast lab that tells its story; HOLD=1 leaves it up to play with
+	@HOLD=$(HOLD) $(KERNEL) $(if $(HOLD),--shell) -- $(PYTHON) -m tests.lab.demo
+
+test: setup ## every test, the real ones on a kernel with IPVS; ARGS='-k name' goes to pytest
+	@$(PYTHON) tests/rig/suite.py $(ARGS)
+
+check: python ## format, lint, types, import contracts, unit tests and laws
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy anycastlb tests/rig
+	.venv/bin/lint-imports
+	$(PYTHON) -m pytest -q tests/unit tests/laws
+
+bench: setup ## programming and reading 11,000 IPVS objects, beside ipvsadm
+	@$(KERNEL) -- $(PYTHON) -m tests.bench
+
+clean: ## remove what tools and tests leave behind; keeps .venv and downloads
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache/reports build dist
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv and downloads too
+	rm -rf .venv .cache *.egg-info

@@ -1,0 +1,504 @@
+"""ExaBGP, the bridge and BIRD, all real: what leaves the node, and above all that it leaves in time.
+
+The daemon is a ``BgpDriver`` and a reconciler of six lines (``keep``), in this process where it need not die, and as
+a program of its own (``python -m tests.e2e.test_bridge SOCKET HOLD VIP...``) where it must.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from anycastlb.drivers.bgp import BgpDriver
+from anycastlb.events import Event
+from anycastlb.model import Address, Change, Failure, Route
+from tests.lab.namespaces import Namespace, address, connect, delete
+from tests.lab.process import Process, until
+
+ROOT = Path(__file__).parents[2]
+HOLD = 2.0
+WIDE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
+OUTSIDE = ip_address("203.0.113.1")
+PLAIN = {ONE: Route(), SIX: Route()}
+
+BIRD = """
+router id 10.99.1.1;
+log stderr all;
+protocol device {{ }}
+protocol direct {{ ipv4; ipv6; }}
+template bgp lb {{
+    local as 65000; hold time 9; connect delay time 1; connect retry time 1; error wait time 1, 2;
+    graceful restart off; long lived graceful restart off;
+}}
+protocol bgp lb4 from lb {{
+    local 10.99.1.1; neighbor 10.99.1.2 as 65001; ipv4 {{ import all; export none; }};
+}}
+protocol bgp lb6 from lb {{
+    local fd00:99:1::1; neighbor fd00:99:1::2 as 65001; ipv6 {{ import all; export none; }};
+}}
+"""
+NODE = """
+[node]
+name = "lb"
+vip_ranges = ["192.0.2.0/24", "2001:db8::/64"]
+[bgp]
+socket = "{socket}"
+hold = "{hold}s"
+"""
+PLACES = {
+    "198.51.100.1 ": "10.99.1.1 ",
+    "198.51.100.2": "10.99.1.2",
+    "2001:db8:ffff::1": "fd00:99:1::1",
+    "2001:db8:ffff::2": "fd00:99:1::2",
+}
+ENV = {
+    "exabgp_api_cli": "false",
+    "exabgp_daemon_drop": "false",
+    "exabgp_log_destination": "stdout",
+    "PYTHONPATH": str(ROOT),
+}
+
+
+class Router:
+    """BIRD, asked through its own socket."""
+
+    def __init__(self, program: str, namespace: Namespace, directory: Path) -> None:
+        self._socket = directory / "bird.ctl"
+        config = directory / "bird.conf"
+        config.write_text(BIRD.format())
+        argv = [program, "-f", "-c", str(config), "-s", str(self._socket), "-P", str(directory / "bird.pid")]
+        self.process = Process("bird", namespace, argv, directory / "bird.log")
+
+    def start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self.process.start()
+        self.process.until(self._socket.exists, 5, "BIRD has its control socket")
+
+    def ask(self, question: str) -> str:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(5)
+            link.connect(str(self._socket))
+            link.sendall(question.encode() + b"\n")
+            text = b""
+            while not re.search(rb"(?m)^(?!0001)[089]\d{3} ", text):
+                text += link.recv(65536)
+            return text.decode()
+
+    def routes(self) -> set[Address]:
+        found = self.ask("show route where source = RTS_BGP")
+        return {ip_address(prefix) for prefix in re.findall(r"([0-9a-f.:]+)/(?:32|128)\b", found)}
+
+    def attributes(self, vip: Address) -> dict[str, str]:
+        found = self.ask(f"show route for {vip} all")
+        return dict(re.findall(r"BGP\.(\w+): (.*)", found))
+
+    def sessions(self) -> int:
+        return self.ask("show protocols").count("Established")
+
+    def counts(self) -> tuple[int, int]:
+        """(import updates, import withdraws) ever received over both sessions."""
+        text = self.ask("show protocols all lb4") + self.ask("show protocols all lb6")
+        updates, withdraws = (
+            sum(map(int, re.findall(rf"Import {word}:\s+(\d+)", text))) for word in ("updates", "withdraws")
+        )
+        return updates, withdraws
+
+
+class Bench:
+    """A router and a load balancer without a daemon."""
+
+    def __init__(self, bird: str, directory: Path) -> None:
+        number = os.getpid()
+        self.tor, self.lb = Namespace(f"t{number}"), Namespace(f"l{number}")
+        self.directory, self.socket = directory, directory / "bgp.sock"
+        self.node = directory / "node.toml"
+        self.node.write_text(NODE.format(socket=self.socket, hold=HOLD))
+        self.router = Router(bird, self.tor, directory)
+        config = directory / "exabgp.conf"
+        config.write_text(self._config())
+        argv = [str(Path(sys.executable).parent / "exabgp"), "server", str(config)]
+        self.exabgp = Process("exabgp", self.lb, argv, directory / "exabgp.log", ENV)
+
+    def _config(self) -> str:
+        """The template that operators copy, with this bench's values."""
+        text = (ROOT / "exabgp" / "exabgp.conf").read_text()
+        for documented, ours in PLACES.items():
+            text = text.replace(documented, ours)
+        run = f"run {sys.executable} -m anycastlb.bridge --config {self.node};"
+        return re.sub(r"(?m)^    run .*;$", f"    {run}", text)
+
+    def create(self) -> None:
+        for namespace in (self.tor, self.lb):
+            namespace.create()
+        connect(self.tor, "lb", self.lb, "tor")
+        address(self.tor, "lb", "10.99.1.1/24", "fd00:99:1::1/64")
+        address(self.lb, "tor", "10.99.1.2/24", "fd00:99:1::2/64")
+        self.router.start()
+
+    def delete(self) -> None:
+        self.exabgp.end()
+        self.router.process.end()
+        delete((self.tor, self.lb))
+
+    def sound(self) -> None:
+        """Router, ExaBGP, bridge and both sessions are up."""
+        if not self.router.process.running:
+            self.router.start()
+        if not self.exabgp.running:
+            self.exabgp.start()
+        until(lambda: self.router.sessions() == 2, 20, "both BGP sessions are up")
+        until(self.bridges, 5, "the bridge runs")
+
+    def bridges(self) -> list[int]:
+        """ExaBGP's children (``ip netns exec`` has become ExaBGP itself)."""
+        children = Path(f"/proc/{self.exabgp.pid}/task/{self.exabgp.pid}/children")
+        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
+
+@pytest.fixture(scope="module")
+def machines(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root; run the tests in the test kernel: make test")
+    require("exabgp")
+    bench = Bench(require("bird"), tmp_path_factory.mktemp("bgp"))
+    try:
+        bench.create()
+        yield bench
+    finally:
+        bench.delete()
+
+
+@pytest.fixture
+def bench(machines: Bench) -> Iterator[Bench]:
+    machines.sound()
+    yield machines
+    until(lambda: not machines.exabgp.running or not machines.router.routes(), HOLD + 3, "no route is left behind")
+
+
+# ---------------------------------------------------------------- the daemon
+
+
+async def keep(driver: BgpDriver, desired: Mapping[Address, Route], wake: asyncio.Event) -> None:
+    """The whole reconciler, as far as routes go."""
+    while True:
+        wake.clear()
+        failures = await apply(driver, desired)
+        driver.beat()
+        try:
+            async with asyncio.timeout(0.2 if failures else 0.5):
+                await wake.wait()
+        except TimeoutError:
+            continue
+
+
+async def apply(driver: BgpDriver, desired: Mapping[Address, Route]) -> Sequence[Failure]:
+    actual = (await driver.observe())["routes"]
+    changes = [
+        Change("routes", vip, actual.get(vip), desired.get(vip))
+        for vip in [*actual, *(vip for vip in desired if vip not in actual)]
+        if actual.get(vip) != desired.get(vip)
+    ]
+    return await driver.apply(changes) if changes else ()
+
+
+class Daemon:
+    """``keep`` beside the test; ``desired`` may be changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.desired: dict[Address, Route] = {}
+        self.events: list[Event] = []
+        self.wake = asyncio.Event()
+        self.driver = BgpDriver(str(path), HOLD, WIDE, self.wake.set, self.events.append)
+
+    async def want(self, desired: Mapping[Address, Route]) -> Sequence[Failure]:
+        self.desired.clear()
+        self.desired.update(desired)
+        return await apply(self.driver, self.desired)
+
+
+@asynccontextmanager
+async def running(path: Path) -> AsyncIterator[Daemon]:
+    daemon = Daemon(path)
+    async with asyncio.TaskGroup() as tasks:
+        work = [
+            tasks.create_task(daemon.driver.run()),
+            tasks.create_task(keep(daemon.driver, daemon.desired, daemon.wake)),
+        ]
+        try:
+            await seen(lambda: daemon.driver.speaker().connected, 5, "the bridge has connected")
+            yield daemon
+            await daemon.want({})
+        finally:
+            for task in work:
+                task.cancel()
+
+
+async def seen(ask: Callable[[], bool], within: float, what: str) -> float:
+    """Wait until it is so; the time it was seen."""
+    end = time.monotonic() + within
+    while not ask():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within:g} s: {what}")
+        await asyncio.sleep(0.003)
+    return time.monotonic()
+
+
+@asynccontextmanager
+async def program(bench: Bench, *vips: Address) -> AsyncIterator[Process]:
+    """The daemon as a process of its own, announcing."""
+    daemon = Process("daemon", bench.lb, daemon_argv(bench, *vips), bench.directory / "daemon.log", ENV)
+    daemon.start()
+    try:
+        await seen(lambda: bench.router.routes() == set(vips), 10, "the router has the routes")
+        yield daemon
+    finally:
+        daemon.kill()
+
+
+def daemon_argv(bench: Bench, *vips: Address) -> list[str]:
+    return [sys.executable, "-m", "tests.e2e.test_bridge", str(bench.socket), str(HOLD), *map(str, vips)]
+
+
+async def serve(path: str, hold: float, vips: Sequence[str]) -> None:
+    wake = asyncio.Event()
+    driver = BgpDriver(path, hold, WIDE, wake.set)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(driver.run())
+        tasks.create_task(keep(driver, {ip_address(vip): Route() for vip in vips}, wake))
+
+
+# ---------------------------------------------------------------- what leaves
+
+
+async def test_routes_reach_the_router_with_their_attributes_and_leave_it(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    rich = Route(("65001:100", "65535:0"), ("65001:1:2",), med=50, local_preference=200, as_path_prepend=2)
+    async with running(bench.socket) as daemon:
+        assert await daemon.want({ONE: rich, TWO: Route(), SIX: Route(med=0)}) == []
+        await seen(lambda: bench.router.routes() == {ONE, TWO, SIX}, 2, "all three are there")
+        found = bench.router.attributes(ONE)
+        assert found["as_path"] == "65001 65001 65001"
+        assert (found["med"], found["next_hop"]) == ("50", "10.99.1.2")
+        assert found["community"] == "(65001,100) (65535,0)"
+        assert found["large_community"] == "(65001, 1, 2)"
+        assert bench.router.attributes(TWO)["as_path"] == "65001"
+        assert bench.router.attributes(SIX)["next_hop"].startswith("fd00:99:1::2")
+        assert (await daemon.driver.observe())["routes"][ONE] == rich
+        assert {s.peer: s.state for s in daemon.driver.speaker().sessions} == {"10.99.1.1": "up", "fd00:99:1::1": "up"}
+        assert daemon.driver.speaker().version.startswith("5.")
+
+        started = time.monotonic()
+        assert await daemon.want({TWO: Route(), SIX: Route(med=0)}) == []
+        acknowledged = time.monotonic()
+        gone = await seen(lambda: ONE not in bench.router.routes(), 2, "it has left the router")
+        record_property("withdrawal acknowledged after", f"{(acknowledged - started) * 1000:.1f} ms")
+        record_property("withdrawal at the router after", f"{(gone - started) * 1000:.1f} ms")
+        assert bench.router.routes() == {TWO, SIX}
+
+
+async def test_changed_attributes_replace_the_route_without_a_withdrawal(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        before = bench.router.counts()
+        assert await daemon.want({**PLAIN, ONE: Route(("65535:0",))}) == []
+        await seen(lambda: bench.router.attributes(ONE).get("community") == "(65535,0)", 2, "it carries the community")
+        assert bench.router.counts() == (before[0] + 1, before[1])
+
+
+async def test_a_route_outside_the_ranges_never_leaves(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        failures = await daemon.want({ONE: Route(), OUTSIDE: Route()})
+        assert [failure.change.key for failure in failures] == [OUTSIDE]
+        assert "outside vip_ranges" in failures[0].reason
+        await seen(lambda: bench.router.routes() == {ONE}, 2, "the good one is there")
+        for _ in range(5):
+            assert OUTSIDE not in bench.router.routes()
+            await asyncio.sleep(0.2)
+
+
+# ---------------------------------------------------------------- what dies
+
+
+async def test_the_bridge_is_killed_and_no_route_moves(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        before, (old,) = bench.router.counts(), bench.bridges()
+        started = time.monotonic()
+        os.kill(old, signal.SIGKILL)
+        await seen(lambda: not daemon.driver.speaker().connected, 2, "its death is seen")
+        back = await seen(lambda: daemon.driver.speaker().connected, 5, "another one is connected")
+        record_property("bridge back after", f"{(back - started) * 1000:.0f} ms")
+        assert bench.bridges() != [old]
+        await asyncio.sleep(0.5)
+        assert bench.router.counts() == before
+        assert await daemon.want({TWO: Route()}) == []
+        await seen(lambda: bench.router.routes() == {TWO}, 2, "the new bridge obeys")
+
+
+async def test_exabgp_is_killed_and_its_routes_return(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        bench.exabgp.kill()
+        await seen(lambda: not bench.router.routes(), 2, "its routes are gone")
+        await seen(lambda: not daemon.driver.speaker().connected, 2, "its bridge is gone")
+        failures = await daemon.want({**PLAIN, TWO: Route()})
+        assert failures and "not connected" in failures[0].reason
+        bench.exabgp.start()
+        await seen(lambda: bench.router.routes() == {ONE, TWO, SIX}, 10, "all are there again")
+
+
+async def test_the_router_restarts_and_gets_its_routes_again(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        bench.router.process.kill()
+        await seen(
+            lambda: {s.state for s in daemon.driver.speaker().sessions} == {"down"}, 3, "the sessions are told down"
+        )
+        bench.router.start()
+        await seen(lambda: bench.router.routes() == set(PLAIN), 20, "both are there again")
+        await seen(lambda: {s.state for s in daemon.driver.speaker().sessions} == {"up"}, 3, "the sessions are told up")
+
+
+async def test_the_daemon_is_killed_and_its_routes_leave_after_hold(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    async with program(bench, ONE, SIX) as daemon:
+        killed = time.monotonic()
+        daemon.kill()
+        gone = await seen(lambda: not bench.router.routes(), HOLD + 3, "its routes are withdrawn")
+        record_property("withdrawn after kill -9", f"{gone - killed:.2f} s with hold {HOLD:g} s")
+        assert HOLD - 0.5 < gone - killed < HOLD + 1
+
+
+async def test_the_daemon_restarts_within_hold_and_the_router_notices_nothing(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    async with program(bench, ONE, SIX) as daemon:
+        before = bench.router.counts()
+        for _ in range(3):
+            daemon.kill()
+            await asyncio.sleep(0.3)
+            daemon.start()
+            await asyncio.sleep(HOLD + 1.5)  # long enough that the old one's hold is over
+            assert bench.router.routes() == {ONE, SIX}
+        record_property("updates at the router over 3 restarts", bench.router.counts()[0] - before[0])
+        assert bench.router.counts() == before
+
+
+async def test_a_frozen_daemon_loses_its_routes_and_gets_them_back(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    async with program(bench, ONE, SIX) as daemon:
+        frozen = time.monotonic()
+        daemon.signal(signal.SIGSTOP)
+        gone = await seen(lambda: not bench.router.routes(), HOLD + 3, "its routes are withdrawn")
+        record_property("withdrawn after SIGSTOP", f"{gone - frozen:.2f} s with hold {HOLD:g} s")
+        assert gone - frozen < HOLD + 1
+        daemon.signal(signal.SIGCONT)
+        await seen(lambda: bench.router.routes() == {ONE, SIX}, 5, "they are back")
+
+
+async def test_a_frozen_exabgp_that_must_withdraw_is_killed(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        bench.exabgp.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        failures = await daemon.want({})
+        gone = await seen(lambda: not bench.router.routes(), 3, "the routes are gone, and the sessions with them")
+        record_property("frozen ExaBGP killed after", f"{gone - started:.2f} s")
+        assert len(failures) == 2
+        assert bench.exabgp.wait(2) == -signal.SIGKILL
+
+
+async def test_a_frozen_bridge_is_replaced(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        (old,) = bench.bridges()
+        os.kill(old, signal.SIGSTOP)
+        await seen(lambda: bench.bridges() not in ([], [old]), 10, "ExaBGP has started another one")
+        await seen(lambda: daemon.driver.speaker().connected, 5, "it is connected")
+        assert bench.router.routes() == set(PLAIN)
+        assert any("killing it" in event.reason for event in daemon.events)
+
+
+# ---------------------------------------------------------------- garbage
+
+
+async def test_garbage_from_another_client_harms_nothing(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        before = bench.router.counts()
+        for garbage in (b"\xff\x00\n", b"[" * 100_000 + b"\n", b'{"report": 7}\n', b'{"set": {}}\n', b"half a line"):
+            with socket.socket(socket.AF_UNIX) as link:
+                link.connect(str(bench.socket))
+                link.sendall(garbage)
+        await asyncio.sleep(0.3)
+        assert sum("no bridge" in event.reason for event in daemon.events) == 5
+        assert daemon.driver.speaker().connected
+        assert bench.router.counts() == before
+
+
+async def test_garbage_from_a_daemon_is_no_sign_of_life(bench: Bench) -> None:
+    async with program(bench, ONE, SIX) as daemon:
+        daemon.kill()
+        killed = time.monotonic()
+        bench.socket.unlink()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(bench.socket))
+            listener.listen()
+            listener.setblocking(False)
+            while bench.router.routes():
+                assert time.monotonic() - killed < HOLD + 1, "withdrawn, whatever nonsense is said"
+                try:
+                    link, _ = listener.accept()
+                except BlockingIOError:
+                    await asyncio.sleep(0.05)
+                    continue
+                with link:
+                    link.sendall(b'{"beat": 1}\n{"set": {"serial": 1, "hold": "long", "routes": {}}}\n\xfe\xff\n')
+        assert len(bench.bridges()) == 1
+    async with running(bench.socket) as proper:
+        assert await proper.want(PLAIN) == []
+
+
+# ---------------------------------------------------------------- the template
+
+
+def test_the_template_is_valid(require: Callable[[str], str], tmp_path: Path) -> None:
+    require("exabgp")
+    placeholder = tmp_path / "anycastlb-bridge"  # the program that the template's run line names must be found
+    placeholder.write_text("#!/bin/sh\n")
+    placeholder.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    exabgp = Path(sys.executable).parent / "exabgp"
+    argv = [str(exabgp), "validate", "-nrv", str(ROOT / "exabgp" / "exabgp.conf")]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("✓ neighbor") + done.stderr.count("✓ neighbor") == 2
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,305 @@
+"""The commands as processes of their own, against a real API on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from anycastlb import __version__, daemon
+from anycastlb.cli import CONFIG, client, main
+from anycastlb.events import Event
+from anycastlb.model import DriverError, Snapshot
+from anycastlb.settings import Settings
+from tests.unit import scene
+from tests.unit.serving import Served, command, serving
+
+GOLDEN = Path(__file__).parent / "golden"
+NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\n[api]\nlisten = "127.0.0.1:1"\n'
+NOT_RUNNING = "is `anycastlb run` running? (systemctl status anycastlb)"
+
+
+async def test_status_in_a_pipe_is_the_plain_picture() -> None:
+    async with serving(scene.trouble()) as served:
+        code, out, err = await command("status", "--api", served.url)
+    assert (code, err) == (0, "")
+    assert out == (GOLDEN / "status-trouble.txt").read_text()
+
+
+async def test_status_json_is_the_answer_of_the_api() -> None:
+    async with serving(scene.trouble()) as served:
+        code, out, _ = await command("status", "--json", "--api", f"127.0.0.1:{served.port}")
+    assert code == 0
+    assert json.loads(out)["node"]["name"] == "lb1"
+
+
+async def in_a_terminal(served: Served, **environment: str) -> str:
+    """What ``status`` writes when its standard output is a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "anycastlb", "status", "--api", served.url,
+            stdout=theirs, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
+        )  # fmt: skip
+        os.close(theirs)
+
+        def read() -> bytes:
+            text = b""
+            with contextlib.suppress(OSError):  # EIO: the other end is closed
+                while piece := os.read(ours, 65536):
+                    text += piece
+            return text
+
+        text = await asyncio.to_thread(read)
+        assert await process.wait() == 0
+    finally:
+        os.close(ours)
+    return text.decode().replace("\r\n", "\n")
+
+
+async def test_a_terminal_gets_colours_and_the_same_words() -> None:
+    async with serving(scene.trouble()) as served:
+        text = await in_a_terminal(served)
+    assert "\x1b[32m" in text
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert [line.rstrip() for line in bare.splitlines()] == (GOLDEN / "status-trouble.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+async def test_a_terminal_that_wants_no_colours_gets_none(environment: dict[str, str]) -> None:
+    async with serving(scene.trouble()) as served:
+        text = await in_a_terminal(served, **environment)
+    assert text == (GOLDEN / "status-trouble.txt").read_text()
+
+
+async def test_a_terminal_without_the_signs_still_gets_an_answer() -> None:
+    async with serving(scene.trouble()) as served:
+        code, out, _ = await command("status", "--api", served.url, PYTHONIOENCODING="ascii")
+    assert code == 0
+    assert "192.0.2.10  announced" in out
+
+
+async def test_why() -> None:
+    async with serving(scene.trouble()) as served:
+        code, out, _ = await command("why", "web/web2", "--api", served.url)
+        assert (code, out) == (0, (GOLDEN / "why-web-web2.txt").read_text())
+        code, out, _ = await command("why", "2001:db8:ffff::10", "--api", served.url)
+        assert code == 0
+        assert "✓ route    2001:db8:ffff::10/128  announced" in out
+        code, out, _ = await command("why", "web", "--json", "--api", served.url)
+        assert json.loads(out)["kind"] == "service"
+
+
+@pytest.mark.parametrize("name", ["web3", "web3 ?&#%/..", "../v1/confirm"])
+async def test_why_of_an_unknown_name_is_one_line_and_exit_code_1(name: str) -> None:
+    async with serving(scene.trouble(), held=True) as served:
+        code, out, err = await command("why", name, "--api", served.url)
+        assert served.held
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: there is no ")
+
+
+async def test_plan() -> None:
+    async with serving(scene.trouble()) as served:
+        code, out, _ = await command("plan", "--api", served.url)
+    assert code == 0
+    assert out == (GOLDEN / "plan.txt").read_text().removeprefix("The node is not running.\n")
+
+
+async def test_confirm() -> None:
+    async with serving(scene.trouble(), held=True) as served:
+        code, out, _ = await command("confirm", "--api", served.url)
+        assert (code, served.held) == (0, False)
+        assert "confirmed" in out
+        code, out, err = await command("confirm", "--api", served.url)
+    assert (code, out) == (1, "")
+    assert err == "Error: no catalog is held (expected a held catalog): nothing is to be done: " + (
+        "the catalog in force is the latest\n"
+    )
+
+
+async def test_events() -> None:
+    async with serving(scene.calm()) as served:
+        served.journal.emit(Event("gate", "192.0.2.11", "1/4 backends up, needs 2", "open", "closed", "warning"))
+        code, out, _ = await command("events", "--api", served.url)
+        assert code == 0
+        assert re.search(
+            r"^20\S+Z  warning gate      192\.0\.2\.11  open → closed  1/4 backends up, needs 2$", out, re.M
+        )
+        code, out, _ = await command("events", "--json", "--after", "1", "--api", served.url)
+        assert [json.loads(line)["kind"] for line in out.splitlines()] == ["gate"]
+
+
+async def test_events_follow_until_interrupted_even_over_a_restart() -> None:
+    async with serving(scene.calm()) as served:
+        for number in range(5):
+            served.journal.emit(Event("gate", f"192.0.2.{number}"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-u", "-m", "anycastlb", "events", "--follow", "--after", "6", "--json", "--api", served.url,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        served.journal.emit(Event("gate", "while following"))
+        assert json.loads(await process.stdout.readline())["subject"] == "while following"
+        served.journal._rings[False].clear()  # a daemon that starts anew counts from 1
+        served.journal._last = 0
+        served.journal.emit(Event("gate", "after the restart"))
+        assert json.loads(await process.stdout.readline())["subject"] == "after the restart"
+        process.send_signal(2)
+        assert (await process.stderr.read(), await process.wait()) == (b"", 0)
+
+
+@pytest.mark.parametrize("words", [("status",), ("why", "web"), ("plan",), ("confirm",), ("events",)])
+async def test_a_node_that_is_not_running(words: tuple[str, ...]) -> None:
+    async with serving(scene.calm()) as served:
+        place = f"127.0.0.1:{served.port}"
+    code, out, err = await command(*words, "--api", place)
+    assert (code, out) == (1, "")
+    assert err == f"Error: cannot reach anycastlb at {place}: {NOT_RUNNING}\n"
+
+
+async def test_the_api_is_found_through_the_settings(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    async with serving(scene.calm()) as served:
+        config.write_text(f'[node]\nvip_ranges = "broken"\n[api]\nlisten = ":{served.port}"\n')
+        code, out, _ = await command("status", "--config", str(config), http_proxy="http://127.0.0.1:1")
+    assert code == 0
+    assert "lb1" in out
+
+
+@pytest.mark.parametrize(
+    ("listen", "dialled"),
+    [
+        ("127.0.0.1:4672", "127.0.0.1:4672"),
+        (":80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("[::]:80", "[::1]:80"),
+        ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ("localhost:80", "localhost:80"),
+    ],
+)
+def test_where_to_dial_for_a_listening_address(tmp_path: Path, listen: str, dialled: str) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(f'[api]\nlisten = "{listen}"\n')
+    assert client.connect(str(config), None).url == f"http://{dialled}"
+
+
+@pytest.mark.parametrize("text", ["not toml", "[api]\nlisten = 5", "api = 3", '\x00"'])
+async def test_settings_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(text)
+    code, _, err = await command("status", "--config", str(config))
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"anycastlb validate {config}" in err
+
+
+async def test_settings_that_are_not_there() -> None:
+    code, _, err = await command("status", "--config", "/nonexistent/node.toml")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "/nonexistent/node.toml does not exist" in err
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+                                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n404",
+                                    b"HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\n[]"])  # fmt: skip
+async def test_something_else_answers(answer: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        code, out, err = await command("status", "--api", f"127.0.0.1:{port}")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "--api" in err or NOT_RUNNING in err
+
+
+def test_plan_without_a_node_is_a_dry_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(NODE)
+    seen: list[str] = []
+
+    def dry_run(settings: Settings) -> Snapshot:
+        seen.append(settings.node.name)
+        return scene.trouble()
+
+    monkeypatch.setattr(daemon, "dry_run", dry_run)
+    result = CliRunner().invoke(main, ["plan", "--config", str(config)])
+    assert (result.exit_code, seen) == (0, ["lb1"])
+    assert result.output.startswith("The node is not running.")
+    assert "every backend up" in result.output.replace("\n", " ")
+    assert "create service tcp 192.0.2.12:25" in result.output
+    as_json = CliRunner().invoke(main, ["plan", "--json", "--config", str(config)])
+    assert "not running" in json.loads(as_json.output)["assumption"]
+
+
+def test_a_dry_run_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(NODE)
+
+    def dry_run(settings: Settings) -> Snapshot:
+        raise DriverError("IPVS is not there;\nmodprobe ip_vs")
+
+    monkeypatch.setattr(daemon, "dry_run", dry_run)
+    result = CliRunner().invoke(main, ["plan", "--config", str(config)])
+    assert (result.exit_code, result.output) == (1, "Error: IPVS is not there; modprobe ip_vs\n")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_run_ends_with_the_code_of_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(NODE)
+    started: list[str] = []
+
+    def run(settings: Settings, *rest: object) -> int:
+        started.append(settings.node.name)
+        return code
+
+    monkeypatch.setattr(daemon, "main", run)
+    assert CliRunner().invoke(main, ["run", "--config", str(config)]).exit_code == code
+    assert started == ["lb1"]
+
+
+async def test_run_with_bad_settings_names_every_problem(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('[node]\nvip_ranges = ["nonsense"]\n[bgp]\nhold = "1 day"\n')
+    code, _, err = await command("run", "--config", str(config))
+    assert code == 1
+    assert f"{config}:2: node.vip_ranges" in err
+    assert f"{config}:4: bgp.hold" in err
+    code, _, err = await command("run", "--config", str(tmp_path / "none.toml"))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--config" in err
+
+
+async def test_help_and_version() -> None:
+    code, out, _ = await command("--help")
+    assert code == 0
+    for name in ("run", "validate", "status", "why", "plan", "confirm", "events"):
+        assert f"\n  {name} " in out
+    assert (await command("--version"))[1] == f"anycastlb, version {__version__}\n"
+    assert (await command("status", "--nonsense"))[0] != 0
+
+
+async def test_commands_load_only_what_they_need() -> None:
+    heavy = {"pydantic", "aiohttp", "rich", "yaml", "pyroute2", "prometheus_client", "consul", "asyncio"}
+    program = (
+        f"import sys, anycastlb.cli, anycastlb.cli.client, anycastlb.cli.picture; print({heavy!r} & set(sys.modules))"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert out.decode().strip() == "set()"
+
+
+def test_the_settings_are_where_the_contract_says() -> None:
+    assert CONFIG == client.CONFIG == "/etc/anycastlb/node.toml"

@@ -1,0 +1,156 @@
+"""``anycastlb validate``: every problem at once, each with its file, line, place and expectation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from anycastlb.cli.judge import judge
+from anycastlb.cli.lines import line_of
+from anycastlb.model import SettingsError
+from tests.unit.serving import command
+
+NODE = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
+GOOD = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}
+
+
+def write(path: Path, document: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document, indent=1))
+    return path
+
+
+def told(*paths: Path, config: Path | None = None) -> list[str]:
+    return [str(problem) for problem in judge(map(str, paths), str(config) if config else None).problems]
+
+
+async def test_what_is_fine_ends_with_0(tmp_path: Path) -> None:
+    node, web = write(tmp_path / "node.toml", NODE), write(tmp_path / "web.json", GOOD)
+    code, out, err = await command("validate", str(node), str(web))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith(f"{node}: fine, settings of node ")
+    assert out.splitlines()[1] == f"{web}: fine, services/web"
+
+
+async def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
+    node = write(tmp_path / "node.toml", NODE + '[bgp]\nhold = "1 day"\nsocked = "x"\n')
+    web = write(tmp_path / "web.json", {**GOOD, "port": "http", "backends": {"w": {"address": "nope", "weight": "x"}}})
+    fine = write(tmp_path / "fine.json", {**GOOD, "port": 81})
+    code, out, err = await command("validate", str(node), str(web), str(fine), str(tmp_path / "none.json"))
+    assert code == 1
+    assert out == f"{fine}: fine, services/fine\n"
+    lines = err.splitlines()
+    for expected in (f"{node}:4: bgp.hold: ", f"{node}:5: bgp.socked: ", f"{web}:3: port: ", f"{tmp_path}/none.json: "):
+        assert sum(line.startswith(expected) for line in lines) == 1, (expected, lines)
+    assert any(line.startswith(f"{web}:6: backends.w.address: ") for line in lines)
+    assert any(line.startswith(f"{web}:7: backends.w.weight: ") for line in lines)
+
+
+def test_vips_keep_to_the_ranges_given(tmp_path: Path) -> None:
+    node = write(tmp_path / "etc" / "node.toml", NODE)
+    web = write(tmp_path / "web.json", {**GOOD, "vip": "198.51.100.1"})
+    assert told(web) == []
+    for problems in (told(node, web), told(web, node), told(web, config=node)):
+        assert len(problems) == 1
+        assert problems[0].startswith(f"{web}:2: vip: ")
+        assert "192.0.2.0/24" in problems[0]
+
+
+def test_a_directory_is_a_catalog(tmp_path: Path) -> None:
+    write(tmp_path / "services" / "web.json", GOOD)
+    write(tmp_path / "services" / "web" / "backends" / "web2", "address=10.1.0.2 weight=7")
+    write(tmp_path / "services" / "bad.yaml", "vip: 192.0.2.11\nport: 80\ncolour: red\n")
+    report = judge([str(tmp_path)])
+    assert [str(problem) for problem in report.problems] == [
+        f"{tmp_path}/services/bad.yaml:3: colour: unknown field; expected one of the documented fields (is it misspelt?)"
+    ]
+    assert f"{tmp_path}/services/web.json: fine, services/web" in report.fine
+
+
+def test_a_directory_of_documents_is_taken_as_services(tmp_path: Path) -> None:
+    write(tmp_path / "web.json", GOOD)
+    write(tmp_path / "bad.toml", 'vip = "192.0.2.11"\nport = 80\n[backends."10.1.0.1"]\nweight = "x"\n')
+    problems = told(tmp_path)
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{tmp_path}/bad.toml:4: backends.10.1.0.1.weight: ")
+
+
+def test_an_empty_directory_is_no_catalog(tmp_path: Path) -> None:
+    assert "expected a catalog" in told(tmp_path)[0]
+
+
+def test_two_documents_that_claim_the_same(tmp_path: Path) -> None:
+    problems = told(write(tmp_path / "a.json", GOOD), write(tmp_path / "b.json", GOOD))
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{tmp_path}/b.json:2: vip: ")
+    twice = told(write(tmp_path / "x" / "a.json", GOOD), write(tmp_path / "x" / "a.yaml", GOOD))
+    assert "expected one document for services/a" in twice[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("web.json", ""),
+        ("web.json", "[]"),
+        ("web.json", '{"vip": "192.0.2.10",\n "port": }'),
+        ("web.json", "[" * 5000),
+        ("web.yaml", "a: b: c"),
+        ("web.toml", "vip = "),
+        ("web.txt", "vip"),
+        ("node.toml", "vip = "),
+        ("node.toml", ""),
+        ("node.toml", "node = 3"),
+        (".json", "{}"),
+        ("we b.json", "{}"),
+    ],
+)
+def test_noise_is_named_and_harmless(tmp_path: Path, name: str, text: str) -> None:
+    problems = told(write(tmp_path / name, text))
+    assert problems
+    assert all(problem.startswith(f"{tmp_path}/{name}") for problem in problems)
+
+
+def test_what_is_no_text_or_too_large(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.json").write_bytes(b" " * 1_000_000)
+    problems = told(tmp_path / "a.json", tmp_path / "b.json")
+    assert "UTF-8" in problems[0]
+    assert "bytes" in problems[1]
+
+
+def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="none.toml"):
+        judge([str(write(tmp_path / "web.json", GOOD))], str(tmp_path / "none.toml"))
+
+
+JSON = '{\n\t"vip": "x",\n\t"backends": {\n\t\t"10.1.0.1": {\n\t\t\t"weight": 1\n\t\t}\n\t}\n}'
+TOML = 'vip = "x"\n[check]\ntype = "tcp"\n[backends."10.1.0.1"]\nweight = 1\n'
+YAML = "vip: x\nlist:\n- a\n- b\nbackends:\n  10.1.0.1:\n    weight: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "path", "line"),
+    [
+        (JSON, "json", "vip", 2),
+        (JSON, "json", "backends.10.1.0.1.weight", 5),
+        (JSON, "json", "backends.10.1.0.1.address", 4),
+        (JSON, "json", "nowhere", 0),
+        (JSON, "json", "vi", 0),
+        (TOML, "toml", "vip", 1),
+        (TOML, "toml", "check.type", 3),
+        (TOML, "toml", "backends.10.1.0.1.weight", 5),
+        (TOML, "toml", "backends.10.1.0.1.address", 4),
+        (YAML, "yaml", "list.1", 4),
+        (YAML, "yaml", "backends.10.1.0.1.weight", 7),
+        ("{{{", "json", "vip", 0),
+        ("[" * 5000, "json", "vip", 0),
+    ],
+)
+def test_the_line_of_a_path(text: str, form: str, path: str, line: int) -> None:
+    assert line_of(text, form, path) == line
+
+
+def test_a_line_that_the_message_states() -> None:
+    assert line_of("", "json", "", "expected a JSON object: Expecting value: line 3 column 5 (char 20)") == 3

@@ -1,0 +1,91 @@
+"""Orders of destinations, and what a failure blocks. The rest of the planner is under laws."""
+
+from ipaddress import ip_address
+
+from anycastlb.model import (
+    Change,
+    Destination,
+    DestinationKey,
+    Failure,
+    Route,
+    ServiceKey,
+    ServiceVerdict,
+    State,
+    Verdict,
+    VipAddress,
+    VirtualService,
+)
+from anycastlb.plan import blocked, diff
+
+VIP = ip_address("192.0.2.1")
+WEB = ServiceKey("tcp", VIP, 80)
+
+
+def destination(number: int) -> DestinationKey:
+    return DestinationKey(WEB, ip_address(f"10.0.0.{number}"), 80)
+
+
+def rows(*numbers: int) -> State:
+    return State(destinations={destination(n): Destination("tunnel", 100, 100) for n in numbers})
+
+
+def written(before: State, after: State) -> list[tuple[str, int]]:
+    return [
+        ("move" if change.moved else change.verb, int(str(change.key.address).rsplit(".", 1)[1]))
+        for change in diff(before, after)
+    ]
+
+
+def test_an_append_is_one_write() -> None:
+    assert written(rows(1, 2, 3), rows(1, 2, 3, 4)) == [("create", 4)]
+
+
+def test_a_removal_is_one_write() -> None:
+    assert written(rows(1, 2, 3), rows(1, 3)) == [("delete", 2)]
+
+
+def test_only_what_stands_wrong_is_moved() -> None:
+    assert written(rows(2, 1, 3), rows(1, 2, 3)) == [("move", 2), ("move", 3)]
+    assert written(rows(1, 3), rows(1, 2, 3)) == [("create", 2), ("move", 3)]
+
+
+def test_an_unknown_table_weight_is_asserted_again() -> None:
+    key = destination(1)
+    drained = State(destinations={key: Destination("tunnel", 0, None)})
+    wanted = State(destinations={key: Destination("tunnel", 0, 100)})
+    (change,) = diff(drained, wanted)
+    assert change.verb == "update" and not diff(wanted, wanted)
+
+
+VERDICTS = {VIP: Verdict(VIP, True, "1/1 backends up", 0.0, (ServiceVerdict("web", WEB, True, 1, 1, 1, "fine"),))}
+SERVICE = Change("services", WEB, None, VirtualService("mh"))
+ADDRESS = Change("addresses", VIP, None, VipAddress())
+ANNOUNCE = Change("routes", VIP, None, Route())
+WITHDRAW = Change("routes", VIP, Route(), None)
+
+
+def test_no_route_to_what_could_not_be_built() -> None:
+    for failed in (SERVICE, ADDRESS):
+        reason = blocked(ANNOUNCE, [Failure(failed, "no such module")], VERDICTS)
+        assert reason == "not announced: no such module"
+    other = Change("services", ServiceKey("tcp", ip_address("192.0.2.2"), 80), None, VirtualService("mh"))
+    assert blocked(ANNOUNCE, [Failure(other, "no")], VERDICTS) is None, "a failure is contained"
+
+
+def test_nothing_is_torn_down_under_a_route() -> None:
+    failure = Failure(WITHDRAW, "no answer")
+    for change in (
+        Change("addresses", VIP, VipAddress(), None),
+        Change("services", WEB, VirtualService("mh"), None),
+        Change("destinations", destination(1), Destination("tunnel", 1, 1), None),
+    ):
+        assert blocked(change, [failure], VERDICTS)
+    lower = Change("destinations", destination(1), Destination("tunnel", 1, 1), Destination("tunnel", 0, 1))
+    assert blocked(lower, [failure], VERDICTS) is None, "a dead backend loses its weight all the same"
+
+
+def test_a_service_that_was_not_made_gets_no_destinations() -> None:
+    create = Change("destinations", destination(1), None, Destination("tunnel", 1, 1))
+    assert blocked(create, [Failure(SERVICE, "no")], VERDICTS)
+    update = Change("services", WEB, VirtualService("rr"), VirtualService("mh"))
+    assert blocked(create, [Failure(update, "no")], VERDICTS) is None, "it still serves as it was"

@@ -1,0 +1,77 @@
+"""node.toml: everything has a default but vip_ranges, and every problem is told at once, with its line."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from anycastlb import settings
+from anycastlb.model import SettingsError, Share
+
+LEAST = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        settings.parse(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_everything_has_a_default_but_vip_ranges() -> None:
+    found = settings.parse(LEAST, host="lb7")
+    assert found.node.name == "lb7" and found.node.vip_ranges == (ip_network("192.0.2.0/24"),)
+    assert found.catalog.max_shrink == Share(percent=50.0) and found.catalog.confirm == 300.0
+    assert found.consul.address == "http://127.0.0.1:8500" and found.consul.prefix == "anycastlb/"
+    assert found.bgp.hold == 15.0 and found.api.listen == ("127.0.0.1", 4672)
+    assert problems("") == ["node.toml: node.vip_ranges: missing; expected a value here"]
+
+
+def test_all_problems_at_once_with_their_lines() -> None:
+    text = """[node]
+name = "lb 1"
+vip_ranges = ["192.0.2.1/24"]
+
+[bgp]
+hold = 15
+socked = "/run/x"
+
+[api]
+listen = "nowhere"
+
+[catalogue]
+"""
+    found = problems(text)
+    assert [line.split(": ")[0] for line in found] == [
+        "node.toml:2", "node.toml:3", "node.toml:6", "node.toml:7", "node.toml:10", "node.toml:12",
+    ]  # fmt: skip
+    assert 'bgp.hold: expected a duration such as "500ms", "2s" or "5m", not 15' in found[2]
+
+
+@pytest.mark.parametrize("text", ["[node", "a = 1 = 2", "\x00", '[node]\nname = "a"\nname = "b"'])
+def test_what_is_no_toml_is_one_problem(text: str) -> None:
+    (problem,) = problems(text)
+    assert "expected TOML" in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "table"),
+    [
+        ("vip_ranges = []", "node"), ("resync = \"1h\"", "node"), ("fwmark_ranges = [\"9-1\"]", "node"),
+        ("max_shrink = \"101%\"", "catalog"), ("confirm = \"soon\"", "catalog"), ("source = \"etcd\"", "catalog"),
+        ("address = \"localhost\"", "consul"), ("prefix = \"/\"", "consul"), ("hold = \"0s\"", "bgp"),
+    ],
+)  # fmt: skip
+def test_values_out_of_bounds(line: str, table: str) -> None:
+    text = f"[{table}]\n{line}\n" if table == "node" else f"{LEAST}[{table}]\n{line}\n"
+    found = problems(text)
+    assert any(f"{table}." in problem and "expected" in problem for problem in found), found
+
+
+def test_values_in_their_other_forms() -> None:
+    text = (
+        '[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/64"]\nfwmark_ranges = [7, "100-199"]\n'
+        '[catalog]\nmax_shrink = 3\nconfirm = "never"\n[consul]\nprefix = "lb"\n[api]\nlisten = "[::1]:4672"\n'
+    )
+    found = settings.parse(text)
+    assert found.node.fwmark_ranges == ((7, 7), (100, 199))
+    assert found.catalog.confirm is None and found.catalog.max_shrink == Share(count=3)
+    assert found.consul.prefix == "lb/" and found.api.listen == ("::1", 4672)
