@@ -42,6 +42,9 @@ from anycastlb.model import (
 ADOPTED_DRAIN = 30.0
 """Seconds a row found at start, which no catalog names any more, is still served."""
 
+TICK = 0.001
+"""Seconds: the least a decision waits for itself. Clock arithmetic is not exact, and a step must not be missed."""
+
 RowId = tuple[Table, Any]
 
 
@@ -76,7 +79,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
         memory=Memory(gates, rows, leaving, memory.adopted, board.up_since, tuple(desired.destinations)),
         verdicts=verdicts,
         backends=board.backends,
-        wake_at=min((at for at in board.wakes if at > now), default=None),
+        wake_at=max(min(board.wakes), now + TICK) if board.wakes else None,
     )
 
 
@@ -102,7 +105,7 @@ class _Board:
         """One service on one VIP: weights of its backends, rows for the kernel, and whether it can be served."""
         key, members = service.key(vip), service.members(vip)
         self.rows["addresses", vip] = (VipAddress(), max(service.drain, self._drain(vip)))
-        self.rows["services", key] = (service.virtual, service.drain)
+        self.rows["services", key] = (service.row(vip), service.drain)
         named = [DestinationKey(key, backend.address, backend.port) for backend in members]
         nominal = weights.quantise([backend.weight for backend in members], service.virtual.scheduler)
         standing = weights.standing(nominal)

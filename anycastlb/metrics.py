@@ -105,7 +105,7 @@ class Metrics:
 
     async def scrape(self, accept: str = "") -> tuple[bytes, str]:
         """The text for this Accept header, and its content type."""
-        kernel: Statistics | None = {}
+        kernel: Statistics | None = None
         if self._statistics:
             try:
                 kernel = await self._statistics()
@@ -113,16 +113,26 @@ class Metrics:
                 kernel = None  # told by ipvs_statistics_up; everything else is still worth having
         encode, content_type = choose_encoder(accept)
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Scrape(self._snapshot(), self._meters, self._journal, self._clock(), kernel))
+        told = _Scrape(
+            self._snapshot(), self._meters, self._journal, self._clock(), self._statistics is not None, kernel
+        )
+        registry.register(told)
         registry.register(self._process)
         return await asyncio.to_thread(encode, registry), content_type
 
 
 class _Scrape(Collector):
     def __init__(
-        self, snapshot: Snapshot, meters: Meters, journal: Journal, now: float, kernel: Statistics | None
+        self,
+        snapshot: Snapshot,
+        meters: Meters,
+        journal: Journal,
+        now: float,
+        asked: bool,
+        kernel: Statistics | None,
     ) -> None:
-        self._snapshot, self._meters, self._now, self._kernel = snapshot, meters, now, kernel
+        self._snapshot, self._meters, self._now = snapshot, meters, now
+        self._asked, self._kernel = asked, kernel
         self._events = sorted(journal.counts.items())
 
     def collect(self) -> Iterator[Metric]:
@@ -135,7 +145,8 @@ class _Scrape(Collector):
         yield from _backends(snapshot)
         yield from _speaker(snapshot)
         yield from _cycles(self._meters)
-        yield from _ipvs(snapshot, self._kernel)
+        if self._asked:
+            yield from _ipvs(snapshot, self._kernel)
         yield counter("events", "Events emitted.", [(key, n) for key, n in self._events], "kind", "level")
 
 

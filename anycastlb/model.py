@@ -14,7 +14,7 @@ The error tree::
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -362,6 +362,11 @@ class Service:
         if self.protocol == "fwmark":
             return ServiceKey("fwmark", type(vip)(0), self.port)
         return ServiceKey(self.protocol, vip, self.port)
+
+    def row(self, vip: Address) -> VirtualService:
+        """The IPVS service on this VIP, in canonical form: a prefix of the family's full length is 0."""
+        full = self.virtual.persistence_prefix == vip.max_prefixlen
+        return replace(self.virtual, persistence_prefix=0) if full else self.virtual
 
     def members(self, vip: Address) -> tuple[Backend, ...]:
         """The backends that serve this VIP: those of its own family; if there is none, all of them."""

@@ -55,11 +55,14 @@ class Inbox:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self.dirty = asyncio.Event()
+        self.version = 0
+        """Grows with every put that may change a decision."""
 
     def put(self, wake: bool = True, **fields: Any) -> None:
         """Replace fields of the inputs; ``wake=False`` for what changes no decision."""
         self.inputs = replace(self.inputs, **fields)
         if wake:
+            self.version += 1
             self.dirty.set()
 
     def wake(self) -> None:
@@ -87,6 +90,9 @@ class Reconciler:
         self._resync, self._on_cycle, self._pulse = resync, on_cycle, pulse
         self._clock, self._wall = clock, wall
         self._memory: Memory | None = None
+        self._decision: Decision | None = None
+        self._decided = -1
+        """The inbox's version the last decision was made from."""
         self._blind = ""
         self.snapshot = Snapshot(inputs=inbox.inputs)
         self.alive_at = clock()
@@ -111,10 +117,7 @@ class Reconciler:
             return
         self._blind = ""
         inputs = self._inbox.inputs
-        if self._memory is None:
-            self._memory = adopt(actual, started)
-        decision = decide(inputs, self._memory, started)
-        self._memory = decision.memory
+        decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
         failures = await self._apply(changes, decision)
         self._tell(decision, changes, failures)
@@ -136,6 +139,16 @@ class Reconciler:
             self._inbox.put(failures=refused)
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
+
+    def _decide(self, actual: State, now: float) -> Decision:
+        """The last decision, while nothing it was made from has changed and its time is not over."""
+        if self._memory is None:
+            self._memory = adopt(actual, now)
+        last, version = self._decision, self._inbox.version
+        if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
+            last = self._decision = decide(self._inbox.inputs, self._memory, now)
+            self._memory, self._decided = last.memory, version
+        return last
 
     async def observe(self) -> State:
         """Everything of ours that is there now. Raises ``DriverError``."""

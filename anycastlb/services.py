@@ -42,6 +42,13 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh"
 """Every scheduler the kernel has had by 7.2; a new one is added here."""
 FLAGS = {"mh-port": "mh", "mh-fallback": "mh", "sh-port": "sh", "sh-fallback": "sh"}
 """Flags that belong to one scheduler; ``flag-1`` to ``flag-3`` go with any."""
+CANONICAL = {
+    ("mh", "flag-1"): "mh-fallback",
+    ("mh", "flag-2"): "mh-port",
+    ("sh", "flag-1"): "sh-fallback",
+    ("sh", "flag-2"): "sh-port",
+}
+"""The kernel has three bits; where a scheduler names one, that is its name."""
 ENCAPSULATED = ("tunnel", "gue", "gre")
 CheckTypes = Mapping[str, type[Document]]
 """Check type -> the model of its parameters."""
@@ -207,7 +214,7 @@ def _virtual(protocol: Protocol, parsed: ServiceDocument, backends: Sequence[Bac
     keep = parsed.persistence
     return VirtualService(
         scheduler=parsed.scheduler,
-        flags=frozenset(flags),
+        flags=frozenset(CANONICAL.get((parsed.scheduler, flag), flag) for flag in flags),
         one_packet=one_packet,
         persistence=round(keep.timeout) if keep else 0,
         persistence_prefix=keep.netmask or 0 if keep else 0,

@@ -37,7 +37,9 @@ def near(snapshot: Snapshot, name: str, most: int = 5) -> list[str]:
     members = [f"{service.name}/{backend.name}" for service in services for backend in service.backends]
     names = [str(vip) for vip in Index(snapshot, 0.0).vips()] + [service.name for service in services]
     exact = [member for member in members if member.partition("/")[2] == name.rpartition("/")[2]]
-    alike = get_close_matches(name, names + (members if len(members) <= 5000 else []), n=most, cutoff=0.5)
+    alike = get_close_matches(name, names, n=most, cutoff=0.5)
+    if "/" in name and len(members) <= 5000:
+        alike += get_close_matches(name, members, n=most, cutoff=0.5)
     return list(dict.fromkeys(exact + alike))[:most]
 
 
@@ -249,9 +251,10 @@ def _sessions(index: Index) -> Link:
         )
         for s in speaker.sessions
     ]
-    connected = "bridge connected" if speaker.connected else "bridge not connected: is ExaBGP running?"
+    if not speaker.connected:
+        return link("bgp", False, "ExaBGP", "bridge not connected: is ExaBGP running?", sessions)
     up = any(session["ok"] for session in sessions)
-    return link("bgp", speaker.connected and up, "ExaBGP", f"{connected}, {_sessions_up(index)}", sessions)
+    return link("bgp", up, "ExaBGP", f"bridge connected, {_sessions_up(index)} up", sessions)
 
 
 def _sessions_up(index: Index) -> str:

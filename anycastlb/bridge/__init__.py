@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def read(path: str) -> Settings:
         raise OSError(f"{path}: expected UTF-8 text: {exc}") from exc
 
 
+def check(path: str) -> str | None:
+    """What keeps this user from reaching the daemon; None if nothing does. A daemon that is not there is no fault."""
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(1)
+        try:
+            knock.connect(path)
+        except PermissionError as exc:
+            return f"anycastlb-bridge: {path}: {exc}; the socket must belong to a group of this user"
+        except OSError as exc:
+            print(f"the settings can be used; no daemon listens on {path} now ({exc})")
+        else:
+            print(f"the settings can be used; a daemon listens on {path}")
+    return None
+
+
 def main() -> None:
     """Exit code 0 when ExaBGP is gone, 1 when the settings cannot be used or ExaBGP had to be killed."""
     parser = argparse.ArgumentParser(prog="anycastlb-bridge", description="Runs inside ExaBGP; see exabgp/exabgp.conf.")
@@ -38,10 +54,15 @@ def main() -> None:
         action="store_true",
         help="do not kill an ExaBGP that does not withdraw a route; its routes then stay until its sessions end",
     )
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether this user can run it with these settings"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         settings = read(options.config)
     except (OSError, SettingsError) as exc:
         sys.exit(f"anycastlb-bridge: {exc}")
+    if options.check:
+        sys.exit(check(settings.bgp.socket))
     sys.exit(Loop(settings, lambda: read(options.config), kill=not options.no_kill).run())

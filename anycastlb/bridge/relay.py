@@ -34,6 +34,7 @@ RESYNC_PAUSE = 1.0
 """Least seconds between two resyncs because of refused announcements."""
 REFUSALS = 3
 """Refused withdrawals in a row after which ExaBGP is given up."""
+TOLD = 1000
 ANSWER_LINES = 200_000
 """More lines than this are no answer; the rest is dropped."""
 
@@ -72,6 +73,8 @@ class Relay:
         self._sessions: dict[Address, Session] = {}
         self._rib: dict[Address, dict[Address, Route | None]] = {}
         self._wanted: Mapping[Address, Route] | None = None
+        self._told: set[str] = set()
+        """Refusals an operator has read already; the daemon asks again and again."""
         self._refused: dict[Address, str] = {}
         """Wanted routes that may not leave the node."""
         self._rejected: dict[tuple[Address, Address], tuple[Route, str]] = {}
@@ -125,7 +128,8 @@ class Relay:
         self._hold, self._serial = message.hold, message.serial
         faults = {vip: fault(vip, route, self.ranges) for vip, route in message.routes.items()}
         refused = {vip: reason for vip, reason in faults.items() if reason}
-        self.notes += [f"refused: {reason}" for vip, reason in refused.items() if self._refused.get(vip) != reason]
+        self.notes += [f"refused: {reason}" for reason in refused.values() if reason not in self._told]
+        self._told = {*islice(self._told, TOLD), *refused.values()}
         self._refused = refused
         self._wanted = {vip: route for vip, route in message.routes.items() if vip not in refused}
         self._changed()

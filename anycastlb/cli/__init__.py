@@ -7,7 +7,7 @@ that says what to do; the exit code is 0 only on success.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,11 @@ class Commands(click.Group):
             _tell(map(str, exc.problems))
             ctx.exit(1)
         except AnycastlbError as exc:
-            raise click.ClickException(" ".join(str(exc).split())) from exc
+            raise click.ClickException(_line(str(exc))) from exc
+        except click.ClickException as exc:
+            if isinstance(exc, click.UsageError):
+                raise
+            raise click.ClickException(_line(exc.message)) from exc
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,7 +127,7 @@ def plan(config: str | None, api: str | None, as_json: bool) -> None:
         if api or not Path(config or CONFIG).exists():
             raise
         view = _dry_run(config or CONFIG)
-        assumption = "The node is not running. This is what it would do if it were, with every backend up."
+        assumption = "The node is not running. What it would do if it were, with every backend up:"
         view["assumption"] = assumption
     if as_json:
         return _echo_json(view)
@@ -172,8 +176,13 @@ def _echo_json(view: Any) -> None:
     click.echo(json.dumps(view, indent=2))
 
 
-def _tell(lines: Any) -> None:
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(_line(line), err=True)
+
+
+def _line(text: str) -> str:
+    """An error is one line, whatever a peer or a library put into it."""
     from anycastlb.cli.paint import clean
 
-    for line in lines:
-        click.echo(clean(line), err=True)
+    return clean(" ".join(text.split()))

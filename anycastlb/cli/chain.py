@@ -77,7 +77,9 @@ def _difference(before: Any, after: Any) -> str:
     if not isinstance(after, dict):
         return f"{before} → {after}" if before is not None else str(after)
     if before is None:
-        return ", ".join(f"{name} {_shown(value)}" for name, value in after.items() if value or name == "weight")
+        plain = {"last_weight"} if after.get("last_weight") == after.get("weight") else set()
+        told = {name: value for name, value in after.items() if name not in plain and (value or name == "weight")}
+        return ", ".join(f"{name} {_shown(value)}" for name, value in told.items())
     return ", ".join(
         f"{name} {_shown(before[name])} → {_shown(value)}" for name, value in after.items() if before[name] != value
     )
@@ -100,7 +102,7 @@ def _event(item: dict[str, Any]) -> Line:
     told = "".join(f"  {part}" for part in (moved, item["reason"]) if part)
     return [
         (f"{item['at']}  ", DIM),
-        (f"{item['level']:<7} {item['kind']:<9} ", style),
+        (f"{item['level']:<7} {item['kind']:<19} ", style),
         (item["subject"], BOLD),
         (told, style),
     ]

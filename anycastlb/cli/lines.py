@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import yaml
 
-MOST = 512 * 1024
+MOST = 128 * 1024
+"""Characters above which no line is looked for: that takes longer than anyone waits."""
 _STATED = re.compile(r"\bline (\d+)")
 
 

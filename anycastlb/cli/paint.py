@@ -52,7 +52,11 @@ def wrap(parts: Sequence[Part], columns: int, indent: int = 0) -> list[Line]:
             if len(piece) > room and length(lines[-1]) > indent:
                 lines.append([(" " * indent, PLAIN)])
                 piece, room = word, columns - indent
-            lines[-1].append((piece, style))
+            if lines[-1] and lines[-1][-1][1] == style:
+                piece_before, _ = lines[-1].pop()
+                lines[-1].append((piece_before + piece, style))
+            else:
+                lines[-1].append((piece, style))
             room -= len(piece)
     return lines
 

@@ -109,6 +109,8 @@ class BgpDriver:
         self._serial = 0
         self._away_since: float | None = clock()
         self._first_look: float | None = None
+        self._refusals: dict[Address, str] = {}
+        """Why changes since the last look failed; the bridge forgets them when they are taken back."""
         self._news = asyncio.Event()
         self._intruder = 0
 
@@ -120,13 +122,14 @@ class BgpDriver:
             self._first_look = self._clock()
             await self._until(lambda: self._wanted is not None, PATIENCE)
         self._forget()
+        self._refusals = {}
         return {"routes": dict(self._report.announced)}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Send what is wanted now and wait until ExaBGP has acknowledged it."""
         if self._wanted is None:
             return [Failure(change, self._absence()) for change in changes]
-        failures = []
+        failures: list[Failure] = []
         accepted = []
         for change in changes:
             reason = fault(change.key, change.new, self._ranges) if change.new is not None else ""
@@ -140,6 +143,7 @@ class BgpDriver:
         if self._link is not None:
             await self._until(lambda: self._covered(serial), ANSWER + ANSWER_EACH * len(accepted))
         refused = [Failure(change, reason) for change in accepted if (reason := self._objection(change, serial))]
+        self._refusals |= {failure.change.key: failure.reason for failure in failures + refused}
         if self._wanted is not None and _take_back(self._wanted, refused):
             self._send()
         return failures + refused
@@ -156,10 +160,10 @@ class BgpDriver:
     def speaker(self) -> Speaker:
         report, link = self._report, self._link
         if link is not None and link.report.ready:
-            return Speaker(True, report.version, report.sessions, report.rejected)
+            return Speaker(True, report.version, report.sessions, {**report.rejected, **self._refusals})
         since = self._clock() if self._away_since is None else self._away_since
         sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence()) for s in report.sessions)
-        return Speaker(False, report.version, sessions, report.rejected)
+        return Speaker(False, report.version, sessions, {**report.rejected, **self._refusals})
 
     # ------------------------------------------------------------ what is wanted
 
@@ -278,7 +282,7 @@ class BgpDriver:
         self._away_since, self._report = None, report
         if self._wanted is None:
             self._wanted = dict(report.announced)
-        news |= before.sessions != report.sessions or before.rejected != report.rejected
+        news |= before.sessions != report.sessions
         news |= before.announced != report.announced and report.announced != self._wanted
         for session in report.sessions:
             self._told(session, {s.peer: s for s in before.sessions}.get(session.peer))

@@ -70,4 +70,6 @@ class MemoryDriver:
 def _unweighted(change: Change) -> bool:
     """A destination that never had a weight is asked for: only one fresh from the kernel is that."""
     old, new = change.old, change.new
-    return isinstance(new, Destination) and bool(old and old.last_weight) and not new.weight and new.last_weight == 0
+    if not isinstance(old, Destination) or not isinstance(new, Destination):
+        return False
+    return new.weight == new.last_weight == 0 != old.last_weight

@@ -66,7 +66,7 @@ PLACES = {
 }
 ENV = {
     "exabgp_api_cli": "false",
-    "exabgp_daemon_drop": "false",
+    "exabgp_daemon_user": "root",
     "exabgp_log_destination": "stdout",
     "PYTHONPATH": str(ROOT),
 }

@@ -416,26 +416,27 @@ class TestAcl:
             assert values(await following(source, tree)) == {"services/web": "[]"}
 
 
+@pytest.fixture(scope="module")
+def pems(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``ca``, ``other-ca``, ``server`` and ``client`` (by ca), ``stranger`` (by other-ca), each .pem and .key."""
+    openssl, folder = require("openssl"), tmp_path_factory.mktemp("pems")
+
+    def run(*argv: str) -> None:
+        subprocess.run([openssl, *argv], cwd=folder, check=True, capture_output=True)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for name in ("ca", "other-ca"):
+        run("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key",
+            "-out", f"{name}.pem")  # fmt: skip
+    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for name, issuer in (("server", "ca"), ("client", "ca"), ("stranger", "other-ca")):
+        run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        run("x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key",
+            "-CAcreateserial", "-days", "2", "-extfile", "extensions", "-out", f"{name}.pem")  # fmt: skip
+    return folder
+
+
 class TestTls:
-    @pytest.fixture(scope="class")
-    def pems(self, require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """``ca``, ``other-ca``, ``server`` and ``client`` (by ca), ``stranger`` (by other-ca), each .pem and .key."""
-        openssl, folder = require("openssl"), tmp_path_factory.mktemp("pems")
-
-        def run(*argv: str) -> None:
-            subprocess.run([openssl, *argv], cwd=folder, check=True, capture_output=True)
-
-        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-        for name in ("ca", "other-ca"):
-            run("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key",
-                "-out", f"{name}.pem")  # fmt: skip
-        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-        for name, issuer in (("server", "ca"), ("client", "ca"), ("stranger", "other-ca")):
-            run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-            run("x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key",
-                "-CAcreateserial", "-days", "2", "-extfile", "extensions", "-out", f"{name}.pem")  # fmt: skip
-        return folder
-
     @pytest.fixture
     def agent(self, require: Callable[[str], str], tmp_path: Path, pems: Path) -> Iterator[Agent]:
         agent = Agent(

@@ -140,6 +140,51 @@ def test_a_change_in_the_kv_is_acted_on(lab: Lab) -> None:
     assert time.monotonic() - at < 1.0
 
 
+@pytest.mark.parametrize("edit", [{"interval": "300ms"}, {"path": "/health?again"}, {"type": "tcp"}], ids=str)
+def test_editing_the_check_of_a_healthy_service_costs_nothing(lab: Lab, edit: dict[str, Any]) -> None:
+    serve(lab)
+    updates = lab.router.all_updates()
+    check = {**CHECK, **edit} if "type" not in edit else {"type": "tcp", "interval": "200ms"}
+    with lab.client.load(VIP) as load:
+        until(lambda: load.sent > 20, 5, "20 requests")
+        lab.put("web", document(VIP, check=check))
+        sent = load.sent
+        until(lambda: load.sent > sent + 60, 15, "60 more requests")
+    assert not load.failed, str(load)
+    assert lab.router.all_updates() == updates
+
+
+def test_a_service_put_again_is_checked_again(lab: Lab) -> None:
+    """What was healthy once, or served before a restart, says nothing about a service that comes back later."""
+    serve(lab)
+    lab.lb1.daemon.kill()
+    lab.lb1.daemon.start()
+    lab.lb1.ready()
+    lab.remove("web")
+    for node in lab.nodes.values():
+        node.until(lambda node=node: not node.ipvs() and not node.vips(), 5, "the service is gone")
+    for backend in lab.backends.values():
+        backend.fail()
+    before = lab.router.all_updates()
+    lab.put("web", document(VIP))
+    for node in lab.nodes.values():
+        node.until(lambda node=node: len(node.ipvs().get(f"tcp {VIP}:80", {})) == 3, 5, "the service is programmed")
+    time.sleep(1)
+    assert lab.router.all_updates() == before, "announced although every backend fails its check"
+
+
+def test_everything_is_deleted_at_once(lab: Lab) -> None:
+    """``consul kv delete -recurse anycastlb/``: held first, and believed when it persists."""
+    lab.put("web", document(VIP, backends={}))
+    for name in BACKENDS:
+        lab.consul.put(f"anycastlb/services/web/backends/{name}", {"address": own(name), "check": CHECK})
+    lab.settle(VIP)
+    lab.consul.delete("anycastlb/services/web/backends/b3")
+    lab.lb1.until(lambda: all(len(rows) == 2 for rows in weights(lab)), 5, "b3 has left both nodes")
+    lab.consul.delete("anycastlb/", below=True)
+    lab.router.until(VIP, set(), within=5)
+
+
 def test_backend_keys_of_their_own_are_merged(lab: Lab) -> None:
     lab.put("web", document(VIP, backends={}))
     for name in BACKENDS:

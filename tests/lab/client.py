@@ -43,7 +43,7 @@ class Client:
     def open(self, number: int, vip: Address, port: int = ECHO) -> Connections:
         return Connections(self.namespace, number, vip, port)
 
-    def load(self, vip: Address, port: int = WEB, pause: float = 0.005) -> Load:
+    def load(self, vip: Address, port: int = WEB, pause: float = 0.01) -> Load:
         return Load(self, vip, port, pause)
 
 

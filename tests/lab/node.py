@@ -50,7 +50,7 @@ listen = "127.0.0.1:{port}"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    hold: str = "3s"
+    hold: str = "8s"
     resync: str = "1s"
 
 

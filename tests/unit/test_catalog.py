@@ -108,6 +108,15 @@ def test_the_plain_form_of_a_backend(name: str, value: bytes, expected: tuple) -
     assert (str(backend.address), backend.port, backend.weight) == expected
 
 
+def test_what_the_kernel_would_call_the_same_is_the_same() -> None:
+    named = only_service(parse(tree(services__web={**WEB, "scheduler": "sh", "scheduler_flags": ["sh-port"]})))
+    numbered = only_service(parse(tree(services__web={**WEB, "scheduler": "sh", "scheduler_flags": "flag-2"})))
+    assert named == numbered
+    both = {**WEB, "vip": ["192.0.2.10", "2001:db8::10"], "persistence": {"netmask": "255.255.255.255"}}
+    service = only_service(parse(tree(services__web=both)))
+    assert [service.row(vip).persistence_prefix for vip in service.vips] == [0, 32]
+
+
 def test_service_names_do_not_leak_into_each_other() -> None:
     found = parse(
         tree(

@@ -54,7 +54,7 @@ def test_vips_keep_to_the_ranges_given(tmp_path: Path) -> None:
     assert told(web) == []
     for problems in (told(node, web), told(web, node), told(web, config=node)):
         assert len(problems) == 1
-        assert problems[0].startswith(f"{web}:2: vip: ")
+        assert problems[0].startswith(f"{web}:2: vip.0: ")
         assert "192.0.2.0/24" in problems[0]
 
 
@@ -63,18 +63,20 @@ def test_a_directory_is_a_catalog(tmp_path: Path) -> None:
     write(tmp_path / "services" / "web" / "backends" / "web2", "address=10.1.0.2 weight=7")
     write(tmp_path / "services" / "bad.yaml", "vip: 192.0.2.11\nport: 80\ncolour: red\n")
     report = judge([str(tmp_path)])
-    assert [str(problem) for problem in report.problems] == [
-        f"{tmp_path}/services/bad.yaml:3: colour: unknown field; expected one of the documented fields (is it misspelt?)"
-    ]
+    assert len(report.problems) == 1
+    assert str(report.problems[0]).startswith(f"{tmp_path}/services/bad.yaml:3: colour: unknown field; expected ")
     assert f"{tmp_path}/services/web.json: fine, services/web" in report.fine
 
 
 def test_a_directory_of_documents_is_taken_as_services(tmp_path: Path) -> None:
     write(tmp_path / "web.json", GOOD)
-    write(tmp_path / "bad.toml", 'vip = "192.0.2.11"\nport = 80\n[backends."10.1.0.1"]\nweight = "x"\n')
+    write(
+        tmp_path / "bad.toml",
+        'vip = "192.0.2.11"\nport = 80\n[backends."10.1.0.1"]\naddress = "10.1.0.1"\nweight = "x"\n',
+    )
     problems = told(tmp_path)
     assert len(problems) == 1
-    assert problems[0].startswith(f"{tmp_path}/bad.toml:4: backends.10.1.0.1.weight: ")
+    assert problems[0].startswith(f"{tmp_path}/bad.toml:5: backends.10.1.0.1.weight: ")
 
 
 def test_an_empty_directory_is_no_catalog(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_what_is_no_text_or_too_large(tmp_path: Path) -> None:
 
 
 def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="none.toml"):
+    with pytest.raises(SettingsError, match=r"none\.toml"):
         judge([str(write(tmp_path / "web.json", GOOD))], str(tmp_path / "none.toml"))
 
 

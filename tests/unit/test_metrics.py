@@ -157,6 +157,7 @@ async def test_before_the_first_cycle_a_scrape_works() -> None:
     assert value(samples, "reconcile_cycles_total") == 0
     assert value(samples, "bgp_bridge_connected") == 0
     assert ("process_open_fds", frozenset()) in samples
+    assert not any(name.startswith("anycastlb_ipvs") for name, _ in samples), "nobody asked the kernel"
 
 
 async def test_what_the_kernel_counted() -> None:

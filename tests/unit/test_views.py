@@ -184,6 +184,8 @@ def test_near_names() -> None:
     snapshot = scene.trouble()
     assert why.near(snapshot, "web3")[0] == "web/web3"
     assert why.near(snapshot, "wbe") == ["web"]
+    assert why.near(snapshot, "webb")[0] == "web"
+    assert "web/web3" in why.near(snapshot, "wbe/web33")
     assert why.near(snapshot, "dns/web2")[0] == "web/web2"
     assert "192.0.2.11" in why.near(snapshot, "192.0.2.1")
     assert why.near(snapshot, "zzzzzzzzz") == []

@@ -1,0 +1,421 @@
+"""The Consul source against a server that misbehaves in every way a real one will not on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import json
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from anycastlb.model import SourceError, Tree
+from anycastlb.settings import ConsulSettings
+from anycastlb.sources import consul_http
+from anycastlb.sources.consul import PARTS, ConsulSource
+
+PATIENCE = 10.0
+KV = "/v1/kv/anycastlb/"
+
+
+class Request:
+    def __init__(self, head: str) -> None:
+        first, *rest = head.split("\r\n")
+        self.method, target, _ = first.split()
+        self.path = urlsplit(target).path
+        self.query = {
+            name: value[0] for name, value in parse_qs(urlsplit(target).query, keep_blank_values=True).items()
+        }
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest if line)}
+
+    @property
+    def waits(self) -> bool:
+        return "index" in self.query
+
+
+def answer(body: str | bytes, index: int | str | None = 1, status: int = 200, **headers: str) -> bytes:
+    raw = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(raw)}", "Content-Type: application/json"]
+    lines += [f"X-Consul-Index: {index}"] if index is not None else []
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
+
+
+def keys(index: int | str = 1, **values: str | None) -> bytes:
+    """A recursive read: ``services__web="{}"`` is the key ``services/web``."""
+    items = [
+        {
+            "Key": "anycastlb/" + name.replace("__", "/"),
+            "Value": None if value is None else base64.b64encode(value.encode()).decode(),
+            "CreateIndex": 1,
+            "ModifyIndex": 1,
+            "LockIndex": 0,
+            "Flags": 0,
+        }
+        for name, value in values.items()
+    ]
+    return answer(json.dumps(items), index) if items else answer("", index, 404)
+
+
+class Server:
+    """Answers each request with what ``script`` makes of it: bytes, closing after ``HANG UP``; None never answers."""
+
+    def __init__(self) -> None:
+        self.script: Callable[[Request], bytes | None] = lambda request: None if request.waits else keys()
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.address = ""
+        self._over = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                request = Request((await reader.readuntil(b"\r\n\r\n")).decode())
+                self.requests.append(request)
+                said = self.script(request)
+                if said is None:
+                    await self._over.wait()
+                    break
+                writer.write(said)
+                await writer.drain()
+                if said.endswith(b"HANG UP"):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    def close(self) -> None:
+        self._over.set()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    yield server
+    server.close()
+    listener.close()
+
+
+@asynccontextmanager
+async def opened(server: Server, **settings: Any) -> AsyncIterator[ConsulSource]:
+    source = ConsulSource(ConsulSettings(address=server.address, **settings))
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+async def following(source: ConsulSource, after: Tree | None) -> Tree:
+    async with asyncio.timeout(PATIENCE):
+        return await source.read(after)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def values(tree: Tree) -> dict[str, bytes]:
+    return {key: entry.value for key, entry in tree.entries.items()}
+
+
+ITEM = {"Key": "anycastlb/services/web", "Value": "e30=", "CreateIndex": 1}
+BAD = {
+    "no leader": answer("No cluster leader", None, 500),
+    "bad gateway": answer("<html>", None, 502),
+    "too many requests": answer("", None, 429),
+    "not JSON": answer("{nonsense"),
+    "empty body": answer(""),
+    "not UTF-8": answer(b"\xff\xfe[]"),
+    "an object": answer('{"a": 1}'),
+    "a string": answer('"anycastlb/services/web"'),
+    "a number": answer("7"),
+    "numbers": answer("[1, 2]"),
+    "no key": answer(json.dumps([{"Value": "e30=", "CreateIndex": 1}])),
+    "no value": answer(json.dumps([{"Key": "anycastlb/services/web", "CreateIndex": 1}])),
+    "no age": answer(json.dumps([{"Key": "anycastlb/services/web", "Value": "e30="}])),
+    "age in words": answer(json.dumps([ITEM | {"CreateIndex": "old"}])),
+    "key a number": answer(json.dumps([ITEM | {"Key": 5}])),
+    "value a number": answer(json.dumps([ITEM | {"Value": 5}])),
+    "value no base64": answer(json.dumps([ITEM | {"Value": "e30"}])),
+    "value not ASCII": answer(json.dumps([ITEM | {"Value": "ü==="}])),
+    "another's key": answer(json.dumps([ITEM | {"Key": "anycastlb2/services/web"}])),
+    "deep": answer("[" * 100_000),
+    "no index": answer(json.dumps([ITEM]), None),
+    "index in words": answer(json.dumps([ITEM]), "soon"),
+    "nothing, and no index": answer("", None, 404),
+    "elsewhere": answer("", 1, 302, Location="http://192.0.2.1/"),
+    "no content": answer("", 1, 204),
+    "cut short": b"HTTP/1.1 200 OK\r\nX-Consul-Index: 1\r\nContent-Length: 1000\r\n\r\n[{HANG UP",
+    "cut in a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n[HANG UP",
+    "not HTTP": b"SSH-2.0-OpenSSH\r\nHANG UP",
+    "nothing at all": b"HANG UP",
+    "hidden keys": answer("", 1, 404, X_Consul_Results_Filtered_By_ACLs="true"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+async def test_a_bad_answer_is_an_error_and_a_good_one_after_it_is_read(server: Server, bad: bytes) -> None:
+    async with opened(server) as source:
+        server.script = lambda request: bad
+        with pytest.raises(SourceError) as raised:
+            await following(source, None)
+        assert "Consul" in str(raised.value) and len(str(raised.value)) < 700
+        with pytest.raises(SourceError):
+            await following(source, Tree(index=1))
+        server.script = lambda request: keys(7, services__web="{}")
+        tree = await following(source, None)
+        assert (values(tree), tree.index) == ({"services/web": b"{}"}, 7)
+
+
+async def test_a_forbidden_read_says_which_policy_is_needed(server: Server) -> None:
+    server.script = lambda request: answer("Permission denied", None, 403)
+    async with opened(server, prefix="team/lb") as source:
+        with pytest.raises(SourceError, match=r'403 Permission denied; .* reads key_prefix "team/lb/"'):
+            await following(source, None)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_endless_answer_is_broken_off(server: Server, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
+    monkeypatch.setattr(consul_http, "MOST_BYTES", 100_000)
+    head = b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: 1000000000\r\n\r\n"
+    piece = b" " * 4096
+    server.script = lambda request: (
+        b"HTTP/1.1 200 OK\r\nX-Consul-Index: 1\r\n" + head + 100 * (b"1000\r\n" + piece + b"\r\n" if chunked else piece)
+    )
+    async with opened(server) as source:
+        with pytest.raises(SourceError, match="larger than 100000 bytes"):
+            await following(source, None)
+
+
+async def test_a_silent_server_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consul_http, "ANSWER", 0.1)
+    server.script = lambda request: None
+    async with opened(server, wait="100ms") as source:
+        with pytest.raises(SourceError, match="no answer within"):
+            await following(source, None)
+        with pytest.raises(SourceError, match="no answer within"):
+            await following(source, Tree(index=1))
+
+
+async def test_a_server_that_drips_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consul_http, "ANSWER", 0.1)
+    server.script = lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n["
+    async with opened(server) as source:
+        with pytest.raises(SourceError, match="no answer within"):
+            await following(source, None)
+
+
+async def test_nobody_listens() -> None:
+    source = ConsulSource(ConsulSettings(address="http://127.0.0.1:1"))
+    with pytest.raises(SourceError, match=r"Consul at http://127\.0\.0\.1:1: .*expected an agent that answers there"):
+        await following(source, None)
+    await source.close()
+
+
+async def test_null_is_an_empty_value(server: Server) -> None:
+    server.script = lambda request: keys(services__web=None)
+    async with opened(server) as source:
+        assert values(await following(source, None)) == {"services/web": b""}
+
+
+async def test_only_the_catalog_s_keys_are_read(server: Server) -> None:
+    names = ("services__web", "nodes__lb1", "services__", "drain__", "defaults2", "other", "drain__lb2", "defaults")
+    server.script = lambda request: keys(**dict.fromkeys(names, "x"))
+    async with opened(server) as source:
+        assert set((await following(source, None)).entries) == {"services/web", "drain/lb2", "defaults"}
+
+
+async def test_every_prefix_ends_with_a_slash(server: Server) -> None:
+    server.script = lambda request: keys(2, services__web="new")
+    async with opened(server) as source:
+        await following(source, Tree(index=1))
+    paths = {(request.path, "recurse" in request.query or "keys" in request.query) for request in server.requests}
+    assert paths == {(KV, True), (KV + "services/", True), (KV + "drain/", True), (KV + "defaults", False)}
+
+
+@pytest.mark.parametrize("index", [0, -5])
+async def test_an_index_below_one_would_not_block(server: Server, index: int) -> None:
+    server.script = lambda request: keys(index, services__web="x")
+    async with opened(server) as source:
+        assert (await following(source, None)).index == 1
+
+
+class TestLoss:
+    """A change of leader can make an answer lack keys: a loss is asked for again, consistently."""
+
+    FULL = staticmethod(lambda: keys(5, services__a="x", services__b="x"))
+
+    async def test_a_stale_answer_is_no_loss(self, server: Server) -> None:
+        stale = 0
+
+        def script(request: Request) -> bytes | None:
+            nonlocal stale
+            if "consistent" in request.query:
+                return self.FULL()
+            if stale >= 3:
+                return None
+            if request.waits:
+                return keys(9, services__a="x") if request.path.endswith("services/") else None
+            stale += 1
+            return (keys(9, services__a="x"), keys(9), answer("[]", 9))[stale - 1]
+
+        server.script = script
+        async with opened(server) as source:
+            tree = await following(source, None)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.6):
+                    await source.read(tree)
+        assert stale == 3
+
+    async def test_a_loss_that_is_consistent_is_told(self, server: Server) -> None:
+        server.script = lambda request: self.FULL()
+        async with opened(server) as source:
+            tree = await following(source, None)
+            server.requests.clear()
+            server.script = lambda request: keys(9, services__a="x")
+            assert set((await following(source, tree)).entries) == {"services/a"}
+        assert "consistent" in server.requests[-1].query
+
+    async def test_a_first_read_is_consistent(self, server: Server) -> None:
+        async with opened(server) as source:
+            await following(source, None)
+        assert ["consistent" in request.query for request in server.requests] == [True]
+
+
+class TestIndex:
+    async def test_one_that_goes_backwards_is_followed(self, server: Server) -> None:
+        """Whatever a query answered, the next waits with the index of the latest whole read."""
+        waited: list[str] = []
+
+        def script(request: Request) -> bytes | None:
+            if not request.waits:
+                return keys(12 if waited else 5000, services__web="same")
+            if request.path.endswith("services/"):
+                waited.append(request.query["index"])
+                return keys(3, services__web="same") if len(waited) == 1 else None
+            return None
+
+        server.script = script
+        async with opened(server) as source:
+            tree = await following(source, None)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.4):
+                    await source.read(tree)
+        assert waited == ["5000", "12"]
+
+    async def test_nothing_where_there_was_nothing_is_no_news(self, server: Server) -> None:
+        """Consul's index of what does not exist is that of the whole store: it grows with everybody's writes."""
+        growing = 10
+
+        def script(request: Request) -> bytes | None:
+            nonlocal growing
+            if not request.waits:
+                return keys(10, services__web="x")
+            if request.path.endswith("services/"):
+                return None
+            growing += 1
+            return keys(growing)
+
+        server.script = script
+        async with opened(server) as source:
+            tree = await following(source, None)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await source.read(tree)
+            assert source.reads == 1
+        waited = [int(request.query["index"]) for request in server.requests if request.path.endswith("drain/")]
+        assert len(waited) > 2 and waited == sorted(waited) and waited[0] == 10
+        assert len(server.requests) < 40  # it keeps its distance
+
+    async def test_an_unchanged_index_leads_to_a_plain_read(self, server: Server) -> None:
+        """Time was up: the tree is read again, which heals what a missed wake-up would have left."""
+        value = "old"
+
+        def script(request: Request) -> bytes | None:
+            return keys(10, services__web=value if not request.waits else "x")
+
+        server.script = script
+        async with opened(server) as source:
+            tree = await following(source, None)
+            value = "new"
+            assert values(await following(source, tree)) == {"services/web": b"new"}
+
+    async def test_a_failing_query_fails_the_read(self, server: Server) -> None:
+        for part in PARTS:
+            server.script = lambda request, part=part: (  # type: ignore[misc]
+                (answer("No cluster leader", None, 500) if request.path.endswith(part) else None)
+                if request.waits
+                else keys(10, services__web="x")
+            )
+            async with opened(server) as source:
+                tree = await following(source, None)
+                with pytest.raises(SourceError, match="No cluster leader"):
+                    await following(source, tree)
+
+
+class TestCredentials:
+    async def test_token_namespace_and_datacenter(self, server: Server, tmp_path: Path) -> None:
+        token = tmp_path / "token"
+        token.write_text("first\n")
+        async with opened(server, token_file=str(token), namespace="team", datacenter="dc7") as source:
+            await following(source, None)
+            token.write_text("second\n")
+            await following(source, None)
+            token.unlink()
+            with pytest.raises(SourceError, match=r"consul\.token_file"):
+                await following(source, None)
+        assert [request.headers["x-consul-token"] for request in server.requests] == ["first", "second"]
+        assert {request.headers["x-consul-namespace"] for request in server.requests} == {"team"}
+        assert {request.query["dc"] for request in server.requests} == {"dc7"}
+
+    async def test_the_environment_changes_nothing(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """node.toml says where Consul is; the library would rather believe these."""
+        monkeypatch.setenv("CONSUL_HTTP_ADDR", "nonsense:::")
+        monkeypatch.setenv("CONSUL_HTTP_TOKEN", "secret")
+        monkeypatch.setenv("CONSUL_HTTP_SSL", "true")
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        async with opened(server) as source:
+            await following(source, None)
+        assert "x-consul-token" not in server.requests[0].headers
+
+
+async def test_one_connection_serves_a_thousand_reads(server: Server) -> None:
+    async with opened(server) as source:
+        for _ in range(1000):
+            await source.read(None)
+        assert server.connections == 1
+
+
+async def test_cancelled_waits_leave_no_connection(server: Server) -> None:
+    async with opened(server) as source:
+        tree = await following(source, None)
+        before = descriptors()
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await source.read(tree)
+        await asyncio.sleep(0.05)
+        server.close()
+        await asyncio.sleep(0.05)
+        assert descriptors() <= before
+
+
+def test_made_outside_a_loop_and_dropped_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = ConsulSource(ConsulSettings(address="http://127.0.0.1:1"))
+        with pytest.raises(SourceError):
+            asyncio.run(source.read(None))
+        asyncio.run(source.close())
+        del source
+        gc.collect()

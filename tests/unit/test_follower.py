@@ -1,0 +1,542 @@
+"""The follower: it holds on to the catalog in force, whatever its source does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anycastlb import follower as module
+from anycastlb.checks import PARAMS
+from anycastlb.events import Event, Journal
+from anycastlb.follower import Follower, identity
+from anycastlb.model import Catalog, Entry, Feed, SourceError, Tree
+from anycastlb.settings import Settings, parse
+from anycastlb.sources.memory import MemorySource
+from anycastlb.sources.saved import SavedTree
+
+PATIENCE = 10.0
+
+
+def settings(catalog: str = "", source: str = "consul") -> Settings:
+    return parse(f'[node]\nvip_ranges = ["192.0.2.0/24"]\n[catalog]\nsource = "{source}"\n{catalog}')
+
+
+def service(number: int, port: int = 80) -> str:
+    return json.dumps({"vip": f"192.0.2.{number}", "port": port})
+
+
+def fill(source: MemorySource, count: int) -> None:
+    for number in range(1, count + 1):
+        source.put(f"services/s{number}", service(number))
+
+
+async def inline(function: Callable[..., Any], /, *args: Any) -> Any:
+    return function(*args)
+
+
+class Node:
+    """A follower at work, and what it published."""
+
+    def __init__(self, source: Any, state_dir: Path, catalog: str = "", **options: Any) -> None:
+        self.source = source
+        self.state_dir = state_dir
+        self.settings = settings(catalog)
+        self.seen: list[tuple[Catalog, Feed]] = []
+        self.journal = Journal()
+        self.follower = Follower(
+            source, self.settings, PARAMS, lambda *now: self.seen.append(now), self.journal,
+            **{"state_dir": state_dir, "offload": inline, "patience": 0.2, **options},
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Node:
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self._task = self._group.create_task(self.follower.run())
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._task.cancel()
+        await self._group.__aexit__(*error)
+
+    async def until(self, what: Callable[[Catalog, Feed], bool]) -> tuple[Catalog, Feed]:
+        async with asyncio.timeout(PATIENCE):
+            while not (self.seen and what(*self.seen[-1])):
+                await asyncio.sleep(0.005)
+        return self.seen[-1]
+
+    async def told(self, after: str, count: int = 1) -> list[Event]:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.events(after)) < count:
+                await asyncio.sleep(0.005)
+        return self.events(after)
+
+    async def settle(self) -> None:
+        """Until the follower waits for its source again."""
+        reads = self.source.reads
+        self.follower.reread()
+        async with asyncio.timeout(PATIENCE):
+            while self.source.reads < reads + 2:
+                await asyncio.sleep(0.005)
+
+    def events(self, after: str = "") -> list[Event]:
+        return [record.event for record in self.journal.records() if after in ("", record.event.after)]
+
+
+def vips(catalog: Catalog) -> set[str]:
+    return {str(vip) for vip in catalog.vips}
+
+
+async def test_it_publishes_what_it_reads(tmp_path: Path) -> None:
+    source = MemorySource()
+    fill(source, 2)
+    async with Node(source, tmp_path) as node:
+        catalog, feed = await node.until(lambda catalog, feed: feed.loaded)
+        assert vips(catalog) == {"192.0.2.1", "192.0.2.2"}
+        assert (feed.connected, feed.cached, feed.held, feed.error) == (True, False, None, "")
+        source.put("services/s1", service(1, port=81))
+        await node.until(lambda catalog, feed: catalog.services[0].port == 81)
+        source.put("drain/lb1", "")
+        await node.until(lambda catalog, feed: catalog.drained == {"lb1"})
+    assert [event.after for event in node.events()] == ["connected", "applied", "applied", "applied"]
+    assert "2 services, 2 VIPs" in node.events("applied")[0].reason
+
+
+async def test_an_empty_source_is_a_loaded_empty_catalog(tmp_path: Path) -> None:
+    async with Node(MemorySource(), tmp_path) as node:
+        catalog, feed = await node.until(lambda catalog, feed: feed.connected)
+        assert feed.loaded and not catalog.services
+
+
+async def test_an_unchanged_tree_is_no_news(tmp_path: Path) -> None:
+    source = MemorySource()
+    fill(source, 1)
+    async with Node(source, tmp_path) as node:
+        await node.until(lambda catalog, feed: feed.loaded)
+        saved = (tmp_path / "catalog.json").stat().st_mtime_ns
+        seen, events = len(node.seen), len(node.events())
+        for _ in range(20):
+            await node.settle()
+        assert (len(node.seen), len(node.events())) == (seen, events)
+        assert (tmp_path / "catalog.json").stat().st_mtime_ns == saved
+
+
+class TestAway:
+    """The source does not answer."""
+
+    async def test_before_it_ever_did(self, tmp_path: Path) -> None:
+        source = MemorySource()
+        source.fail("no route to Consul")
+        async with Node(source, tmp_path) as node:
+            catalog, feed = await node.until(lambda catalog, feed: bool(feed.error))
+            assert (feed.loaded, feed.connected, feed.error) == (False, False, "no route to Consul")
+            assert catalog == Catalog()
+            fill(source, 1)
+            source.heal()
+            catalog, feed = await node.until(lambda catalog, feed: feed.loaded)
+            assert vips(catalog) == {"192.0.2.1"} and feed.error == ""
+
+    async def test_the_catalog_stays_in_force(self, tmp_path: Path) -> None:
+        source = MemorySource()
+        fill(source, 2)
+        async with Node(source, tmp_path) as node:
+            await node.until(lambda catalog, feed: feed.loaded)
+            source.fail("gone")
+            catalog, feed = await node.until(lambda catalog, feed: not feed.connected)
+            assert len(catalog.vips) == 2 and feed.loaded and feed.error == "gone"
+            source.put("services/s3", service(3))
+            source.heal()
+            catalog, feed = await node.until(lambda catalog, feed: feed.connected)
+            await node.until(lambda catalog, feed: len(catalog.vips) == 3)
+            assert [event.after for event in node.events()][-3:] == ["disconnected", "connected", "applied"]
+
+    async def test_it_tries_ever_less_often_and_tells_once(self, tmp_path: Path, monkeypatch: Any) -> None:
+        slept: list[float] = []
+        real = asyncio.sleep
+
+        async def sleep(delay: float, result: Any = None) -> Any:
+            if delay >= module.BACKOFF / 2:
+                slept.append(delay)
+                delay = 0
+            return await real(delay, result)
+
+        monkeypatch.setattr(module.asyncio, "sleep", sleep)
+        source = MemorySource()
+        source.fail()
+        async with Node(source, tmp_path, jitter=lambda: 1.0) as node:
+            async with asyncio.timeout(PATIENCE):
+                while len(slept) < 10:
+                    await real(0.005)
+            assert len(node.events("disconnected")) == 1
+        assert slept[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+    async def test_jitter_halves_at_most(self, tmp_path: Path, monkeypatch: Any) -> None:
+        slept: list[float] = []
+        real = asyncio.sleep
+
+        async def sleep(delay: float, result: Any = None) -> Any:
+            if delay >= module.BACKOFF / 2:
+                slept.append(delay)
+                delay = 0
+            return await real(delay, result)
+
+        monkeypatch.setattr(module.asyncio, "sleep", sleep)
+        source = MemorySource()
+        source.fail()
+        async with Node(source, tmp_path, jitter=lambda: 0.0):
+            async with asyncio.timeout(PATIENCE):
+                while len(slept) < 3:
+                    await real(0.005)
+        assert slept[:3] == [0.05, 0.1, 0.2]
+
+    async def test_reread_waits_for_no_back_off(self, tmp_path: Path) -> None:
+        source = MemorySource()
+        source.fail()
+        async with Node(source, tmp_path, jitter=lambda: 1.0) as node:
+            for attempt in range(1, 30):  # by back-off alone this takes two minutes
+                node.follower.reread()
+                async with asyncio.timeout(PATIENCE):
+                    while source.reads < attempt:
+                        await asyncio.sleep(0.005)
+            source.heal()
+            node.follower.reread()
+            await node.until(lambda catalog, feed: feed.connected)
+
+
+class TestSaved:
+    """The last good catalog on disk."""
+
+    async def restarted(self, tmp_path: Path, count: int = 3, **more: str) -> None:
+        source = MemorySource()
+        fill(source, count)
+        for key, value in more.items():
+            source.put(key.replace("__", "/"), value)
+        async with Node(source, tmp_path) as node:
+            await node.until(lambda catalog, feed: feed.loaded)
+            await node.settle()
+
+    async def test_a_node_starts_from_it(self, tmp_path: Path) -> None:
+        await self.restarted(tmp_path, defaults='{"forward": "dr"}', drain__lb9="")
+        source = MemorySource()
+        source.fail()
+        async with Node(source, tmp_path) as node:
+            catalog, feed = await node.until(lambda catalog, feed: feed.loaded)
+            assert len(catalog.vips) == 3 and catalog.drained == {"lb9"}
+            assert (feed.cached, feed.connected) == (True, False)
+            assert node.events("applied")[0].level == "warning"
+            fill(source, 4)
+            source.heal()
+            catalog, feed = await node.until(lambda catalog, feed: len(catalog.vips) == 4)
+            assert not feed.cached and feed.connected
+
+    async def test_a_source_that_answers_is_used_instead(self, tmp_path: Path) -> None:
+        await self.restarted(tmp_path)
+        source = MemorySource()
+        fill(source, 4)
+        async with Node(source, tmp_path, patience=60) as node:
+            await node.until(lambda catalog, feed: len(catalog.vips) == 4)
+        assert [(len(catalog.vips), feed.cached) for catalog, feed in node.seen if feed.loaded] == [(4, False)]
+
+    async def test_a_source_that_hangs_is_waited_for_only_so_long(self, tmp_path: Path) -> None:
+        await self.restarted(tmp_path)
+
+        class Hanging(MemorySource):
+            async def read(self, after: Tree | None) -> Tree:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+        async with Node(Hanging(), tmp_path) as node:
+            catalog, feed = await node.until(lambda catalog, feed: feed.loaded)
+            assert len(catalog.vips) == 3 and feed.cached
+
+    async def test_a_source_that_lost_everything_does_not_empty_it(self, tmp_path: Path) -> None:
+        await self.restarted(tmp_path)
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            catalog, feed = await node.until(lambda catalog, feed: feed.held is not None)
+            assert len(catalog.vips) == 3 and feed.cached and feed.loaded and feed.connected
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:  # and not on disk either
+            catalog, feed = await node.until(lambda catalog, feed: feed.held is not None)
+            assert len(catalog.vips) == 3
+
+    async def test_the_last_good_documents_are_saved_in_place_of_bad_ones(self, tmp_path: Path) -> None:
+        source = MemorySource()
+        fill(source, 2)
+        async with Node(source, tmp_path) as node:
+            await node.until(lambda catalog, feed: feed.loaded)
+            source.put("services/s1", "{nonsense")
+            await node.until(lambda catalog, feed: bool(catalog.problems))
+            source.put("services/s2", service(2, port=82))
+            await node.until(lambda catalog, feed: catalog.services[-1].port == 82)
+            await node.settle()
+        async with Node(source, tmp_path) as node:  # the bad document is still there
+            catalog, _ = await node.until(lambda catalog, feed: feed.loaded)
+            assert vips(catalog) == {"192.0.2.1", "192.0.2.2"} and catalog.problems[0].key == "services/s1"
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "noise", "empty", "version", "shape", "unreadable", "deep"])
+    async def test_a_damaged_file_is_ignored_and_replaced(self, tmp_path: Path, damage: str) -> None:
+        await self.restarted(tmp_path)
+        path = tmp_path / "catalog.json"
+        text = path.read_text()
+        if damage == "unreadable":
+            path.unlink()
+            path.mkdir()
+        else:
+            path.write_text(
+                {
+                    "cut": text[:-100],
+                    "flipped": text.replace('"created": 1', '"created": 7', 1),
+                    "noise": "\0" * 1000,
+                    "empty": "",
+                    "version": text.replace('"version": 1', '"version": 2'),
+                    "shape": "[1, 2]",
+                    "deep": "[" * 100_000,
+                }[damage]
+            )
+        source = MemorySource()
+        source.fail()
+        async with Node(source, tmp_path) as node:
+            (event,) = await node.told("unusable")
+            assert event.level == "warning" and str(path) in event.reason
+            await node.until(lambda catalog, feed: bool(feed.error))
+            assert not node.seen[-1][1].loaded
+            if damage == "unreadable":
+                path.rmdir()
+            fill(source, 1)
+            source.heal()
+            await node.until(lambda catalog, feed: feed.loaded)
+            await node.settle()
+        tree = SavedTree(tmp_path, identity(node.settings)).load()
+        assert tree is not None and tree.entries.keys() == {"services/s1"}
+
+    async def test_another_source_s_catalog_is_not_ours(self, tmp_path: Path) -> None:
+        await self.restarted(tmp_path)
+        saved = SavedTree(tmp_path, identity(settings(source="file")))
+        with pytest.raises(SourceError, match="it was read from 'consul anycastlb/'"):
+            saved.load()
+
+    async def test_a_disk_that_cannot_be_written_is_told_once(self, tmp_path: Path) -> None:
+        blocked = tmp_path / "state"
+        blocked.write_text("a file where a directory should be")
+        source = MemorySource()
+        async with Node(source, blocked) as node:
+            await node.told("unusable")
+            for number in range(1, 5):
+                source.put(f"services/s{number}", service(number))
+                await node.until(lambda catalog, feed, number=number: len(catalog.vips) == number)  # type: ignore[misc]
+            await node.settle()
+            assert len(node.events("unsaved")) == 1
+            blocked.unlink()
+            source.put("services/s5", service(5))
+            await node.until(lambda catalog, feed: len(catalog.vips) == 5)
+            await node.settle()
+        assert sorted(path.name for path in blocked.iterdir()) == ["catalog.json"]
+
+    def test_every_field_comes_back(self, tmp_path: Path) -> None:
+        entries = {
+            "services/a": Entry(b"\x00\xff", 7, "toml", "services/a.toml", "odd"),
+            "services/b": Entry(b"", 0, "yaml"),
+        }
+        saved = SavedTree(tmp_path / "made" / "for it", "x")
+        assert saved.load() is None
+        saved.save(Tree(entries, 9))
+        assert saved.load() == Tree(entries, 9)
+
+    def test_a_failed_save_leaves_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        saved = SavedTree(tmp_path, "x")
+        saved.save(Tree({"a": Entry(b"1")}, 1))
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("anycastlb.sources.saved.os.fsync", full)
+        with pytest.raises(SourceError, match="No space left on device"):
+            saved.save(Tree({"a": Entry(b"2")}, 2))
+        assert saved.load() == Tree({"a": Entry(b"1")}, 1)
+        assert [path.name for path in tmp_path.iterdir()] == ["catalog.json"]
+
+
+class TestHeld:
+    """A catalog that lost too many VIPs at once."""
+
+    async def lose(self, node: Node, keep: int = 1) -> tuple[Catalog, Feed]:
+        fill(node.source, 5)
+        await node.until(lambda catalog, feed: len(catalog.vips) == 5)
+        for number in range(5, keep, -1):
+            del node.source._entries[f"services/s{number}"]  # all at once
+        node.source.put("defaults", "{}")
+        return await node.until(lambda catalog, feed: feed.held is not None or len(catalog.vips) < 5)
+
+    async def test_it_is_kept_out_and_told(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            catalog, feed = await self.lose(node)
+            assert len(catalog.vips) == 5 and feed.held is not None
+            assert (len(feed.held.lost), feed.held.of, feed.held.until) == (4, 5, None)
+            for _ in range(3):
+                await node.settle()
+            (event,) = node.events("held")
+            assert event.level == "warning" and "lost 4 of 5 VIPs" in event.reason
+            assert "anycastlb confirm" in event.reason
+
+    async def test_a_small_loss_is_applied(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path) as node:
+            catalog, feed = await self.lose(node, keep=3)
+            assert len(catalog.vips) == 3 and feed.held is None
+
+    async def test_a_confirmed_one_goes_through_at_once(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            assert not node.follower.confirm()
+            await self.lose(node)
+            assert node.follower.confirm()
+            catalog, _ = await node.until(lambda catalog, feed: feed.held is None)
+            assert vips(catalog) == {"192.0.2.1"}
+            assert not node.follower.confirm()
+            await node.settle()
+            tree = SavedTree(tmp_path, identity(node.settings)).load()
+            assert tree is not None and tree.entries.keys() == {"services/s1", "defaults"}
+            assert len(node.events("confirmed")) == 1
+
+    async def test_confirmed_while_the_source_is_away(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            await self.lose(node)
+            node.source.fail()
+            await node.until(lambda catalog, feed: not feed.connected)
+            assert node.follower.confirm()
+            catalog, _ = await node.until(lambda catalog, feed: feed.held is None)
+            assert len(catalog.vips) == 1
+
+    async def test_one_that_persists_is_believed_after_a_fresh_read(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "300ms"') as node:
+            _, feed = await self.lose(node)
+            assert feed.held is not None and feed.held.until is not None
+            reads = node.source.reads
+            await node.until(lambda catalog, feed: feed.held is None)
+            assert len(node.seen[-1][0].vips) == 1 and node.source.reads > reads
+
+    async def test_one_that_was_undone_is_forgotten(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            await self.lose(node)
+            fill(node.source, 5)
+            catalog, _ = await node.until(lambda catalog, feed: feed.held is None)
+            assert len(catalog.vips) == 5
+            assert not node.follower.confirm()
+
+    async def test_a_source_that_dies_meanwhile_does_not_make_it_true(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "200ms"') as node:
+            await self.lose(node)
+            node.source.fail()
+            await node.until(lambda catalog, feed: not feed.connected)
+            await asyncio.sleep(0.4)
+            catalog, feed = node.seen[-1]
+            assert len(catalog.vips) == 5 and feed.held is not None
+            node.source.heal()
+            await node.until(lambda catalog, feed: feed.held is None)
+
+    async def test_a_loss_is_believed_only_of_a_fresh_read(self, tmp_path: Path) -> None:
+        class Stale(MemorySource):
+            """Its waiting reads once answered with less than there is."""
+
+            lie = False
+            asked: list[bool] = []  # noqa: RUF012
+
+            async def read(self, after: Tree | None) -> Tree:
+                self.asked.append(after is None)
+                tree = await super().read(after)
+                if self.lie and after is not None:
+                    self.lie = False
+                    return Tree({"services/s1": tree.entries["services/s1"]}, tree.index)
+                return tree
+
+        source = Stale()
+        async with Node(source, tmp_path, 'max_shrink = "100%"') as node:
+            fill(source, 2)
+            await node.until(lambda catalog, feed: len(catalog.vips) == 2)
+            await node.settle()
+            source.lie = True
+            source.put("services/s2", service(2, port=82))
+            await node.until(lambda catalog, feed: catalog.services[-1].port == 82)
+            assert 1 not in [len(catalog.vips) for catalog, _ in node.seen]
+            source.delete("services/s2")
+            await node.until(lambda catalog, feed: vips(catalog) == {"192.0.2.1"})
+
+
+class TestProblems:
+    async def test_each_is_told_once_and_when_it_is_solved(self, tmp_path: Path) -> None:
+        source = MemorySource()
+        fill(source, 2)
+        async with Node(source, tmp_path) as node:
+            source.put("services/bad", '{"vip": "203.0.113.1", "port": 80}')
+            (event,) = await node.told("problem")
+            assert (event.subject, event.level) == ("services/bad", "warning")
+            for port in range(81, 90):
+                source.put("services/s1", service(1, port))
+                await node.until(lambda catalog, feed, port=port: catalog.services[0].port == port)  # type: ignore[misc]
+            assert len(node.events("problem")) == 1
+            source.delete("services/bad")
+            (event,) = await node.told("solved")
+            assert event.subject == "services/bad"
+
+    async def test_ten_thousand_are_summed_up(self, tmp_path: Path) -> None:
+        source = MemorySource()
+        source._entries = {f"services/s{number}": Entry(b"x", number) for number in range(1000)}
+        async with Node(source, tmp_path) as node:
+            catalog, _ = await node.until(lambda catalog, feed: feed.loaded)
+            assert len(catalog.problems) == 1000
+            events = await node.told("problem", module.MOST_TOLD + 1)
+            assert events[-1].reason == f"and {1000 - module.MOST_TOLD} more"
+
+    async def test_a_fault_in_a_parser_stops_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = MemorySource()
+        fill(source, 1)
+        async with Node(source, tmp_path) as node:
+            await node.until(lambda catalog, feed: feed.loaded)
+            real = module.catalogs.parse
+
+            def broken(*args: Any) -> Catalog:
+                raise ZeroDivisionError("a bug")
+
+            monkeypatch.setattr(module.catalogs, "parse", broken)
+            source.put("services/s1", service(1, 81))
+            (event,) = await node.told("unparsed")
+            assert event.level == "error" and "a bug" in event.reason
+            assert node.seen[-1][0].services[0].port == 80
+            monkeypatch.setattr(module.catalogs, "parse", real)
+            source.put("services/s1", service(1, 82))
+            await node.until(lambda catalog, feed: catalog.services[0].port == 82)
+
+
+async def test_work_is_done_off_the_loop(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    async def offload(function: Callable[..., Any], /, *args: Any) -> Any:
+        done.append(function.__name__)
+        return await asyncio.to_thread(function, *args)
+
+    source = MemorySource()
+    fill(source, 1)
+    async with Node(source, tmp_path, offload=offload) as node:
+        await node.until(lambda catalog, feed: feed.loaded)
+        await node.settle()
+    assert done == ["load", "parse", "save"]
+
+
+async def test_calls_at_any_moment_lose_nothing(tmp_path: Path) -> None:
+    """Waking the follower breaks a read off; whatever it was about to tell must still come."""
+    source = MemorySource()
+    fill(source, 3)
+    async with Node(source, tmp_path, offload=asyncio.to_thread) as node:
+        for port in range(1, 200):
+            source.put("services/s1", service(1, port))
+            node.follower.reread()
+            node.follower.confirm()
+            await asyncio.sleep(0)
+        await node.until(lambda catalog, feed: bool(catalog.services) and catalog.services[0].port == 199)
+
+
+def test_an_identity_is_of_the_catalog_and_not_of_the_server() -> None:
+    one = parse('[node]\nvip_ranges = ["192.0.2.0/24"]\n[consul]\naddress = "http://10.0.0.1:8500"\ndatacenter = "dc1"')
+    assert identity(one) == "consul anycastlb/ dc1"
+    assert identity(settings(source="file")) == "file /etc/anycastlb/catalog"
