@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def make_source(settings: Settings) -> Source:
     return ConsulSource(settings.consul)
 
 
+def described(settings: Settings) -> str:
+    """The catalog source in words an operator can act on."""
+    if settings.catalog.source == "file":
+        return f"file {settings.catalog.path}"
+    return f"consul {settings.consul.address} {settings.consul.prefix}"
+
+
 def make_drivers(settings: Settings) -> tuple[SysctlDriver, AddressDriver, IpvsDriver]:
     node = settings.node
     return SysctlDriver(TAKEOVER), AddressDriver(), IpvsDriver(node.vip_ranges, node.fwmark_ranges)
@@ -64,8 +72,10 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     Raises ``AnycastlbError`` when the node cannot start.
     """
     journal = Journal()
-    inspect(settings, journal)
     sysctls, addresses, ipvs = make_drivers(settings)
+    with suppress(DriverError):
+        ipvs.open()  # loads ip_vs where it may; what it may not, the preflight tells with its mend
+    inspect(settings, journal)
     notify = Notifier()
     source = make_source(settings)
     bgp = BgpDriver(
@@ -85,18 +95,18 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
         pulse=notify.alive,
     )
-    metrics = Metrics(lambda: node.snapshot, node.meters, journal)
+    metrics = Metrics(lambda: node.snapshot, node.meters, journal, statistics=ipvs.statistics)
     api = Api(
         lambda: node.snapshot,
         journal,
         node.follower.confirm,
         settings.api.listen,
         scrape=metrics.scrape,
-        source=settings.catalog.source,
+        source=described(settings),
+        alive_at=lambda: node.reconciler.alive_at,
     )
 
     def ready() -> None:
-        notify.ready()
         journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))
 
     loop = asyncio.get_running_loop()
@@ -127,6 +137,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         (signal.SIGHUP, hang_up),
     ):
         loop.add_signal_handler(number, act)
+    notify.ready()  # up and working; whether it can serve is what /readyz says
     try:
         await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), ready=ready)
     except asyncio.CancelledError:
@@ -162,7 +173,7 @@ class Notifier:
         self._address = address or os.environ.get("NOTIFY_SOCKET", "")
 
     def ready(self) -> None:
-        self._send(f"READY=1\nSTATUS=anycastlb {__version__} serving")
+        self._send(f"READY=1\nSTATUS=anycastlb {__version__}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1\nSTATUS=routes withdrawn, draining")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from anycastlb.checks import TYPES, CheckType
@@ -17,7 +18,7 @@ from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
 from anycastlb.model import Catalog, Check, Feed, Health, Inputs, Snapshot
 from anycastlb.prober import Prober
-from anycastlb.reconciler import Announcer, Inbox, Reconciler
+from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
 
@@ -62,7 +63,7 @@ class Node:
             pulse=pulse,
             clock=clock,
         )
-        self._source = source
+        self._source, self._pulse = source, pulse
         self._begin = asyncio.Event()
 
     @property
@@ -75,8 +76,7 @@ class Node:
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [tasks.create_task(work) for work in (self.follower.run(), self.prober.run(), *background)]
-                # Without a catalog nothing may be decided: what the kernel serves stays as it is.
-                await self._begin.wait()
+                await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
                     await self.reconciler.run()
@@ -84,6 +84,14 @@ class Node:
                     task.cancel()
         finally:
             await self._source.close()
+
+    async def _first_catalog(self) -> None:
+        """Without a catalog nothing may be decided: what the kernel serves stays as it is, and routes run out."""
+        while not self._begin.is_set():
+            self._pulse()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PULSE):
+                    await self._begin.wait()
 
     def stop(self) -> None:
         """Leave: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""

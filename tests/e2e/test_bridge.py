@@ -246,6 +246,11 @@ async def running(path: Path) -> AsyncIterator[Daemon]:
                 task.cancel()
 
 
+def told(what: str, value: object) -> None:
+    """A figure for whoever reads the test's output (``pytest -rP``)."""
+    print(f"{what}: {value}")
+
+
 async def seen(ask: Callable[[], bool], within: float, what: str) -> float:
     """Wait until it is so; the time it was seen."""
     end = time.monotonic() + within
@@ -283,9 +288,7 @@ async def serve(path: str, hold: float, vips: Sequence[str]) -> None:
 # ---------------------------------------------------------------- what leaves
 
 
-async def test_routes_reach_the_router_with_their_attributes_and_leave_it(
-    bench: Bench, record_property: Callable[[str, object], None]
-) -> None:
+async def test_routes_reach_the_router_with_their_attributes_and_leave_it(bench: Bench) -> None:
     rich = Route(("65001:100", "65535:0"), ("65001:1:2",), med=50, local_preference=200, as_path_prepend=2)
     async with running(bench.socket) as daemon:
         assert await daemon.want({ONE: rich, TWO: Route(), SIX: Route(med=0)}) == []
@@ -305,8 +308,8 @@ async def test_routes_reach_the_router_with_their_attributes_and_leave_it(
         assert await daemon.want({TWO: Route(), SIX: Route(med=0)}) == []
         acknowledged = time.monotonic()
         gone = await seen(lambda: ONE not in bench.router.routes(), 2, "it has left the router")
-        record_property("withdrawal acknowledged after", f"{(acknowledged - started) * 1000:.1f} ms")
-        record_property("withdrawal at the router after", f"{(gone - started) * 1000:.1f} ms")
+        told("withdrawal acknowledged after", f"{(acknowledged - started) * 1000:.1f} ms")
+        told("withdrawal at the router after", f"{(gone - started) * 1000:.1f} ms")
         assert bench.router.routes() == {TWO, SIX}
 
 
@@ -334,9 +337,7 @@ async def test_a_route_outside_the_ranges_never_leaves(bench: Bench) -> None:
 # ---------------------------------------------------------------- what dies
 
 
-async def test_the_bridge_is_killed_and_no_route_moves(
-    bench: Bench, record_property: Callable[[str, object], None]
-) -> None:
+async def test_the_bridge_is_killed_and_no_route_moves(bench: Bench) -> None:
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
         await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
@@ -345,7 +346,7 @@ async def test_the_bridge_is_killed_and_no_route_moves(
         os.kill(old, signal.SIGKILL)
         await seen(lambda: not daemon.driver.speaker().connected, 2, "its death is seen")
         back = await seen(lambda: daemon.driver.speaker().connected, 5, "another one is connected")
-        record_property("bridge back after", f"{(back - started) * 1000:.0f} ms")
+        told("bridge back after", f"{(back - started) * 1000:.0f} ms")
         assert bench.bridges() != [old]
         await asyncio.sleep(0.5)
         assert bench.router.counts() == before
@@ -379,20 +380,16 @@ async def test_the_router_restarts_and_gets_its_routes_again(bench: Bench) -> No
         await seen(lambda: {s.state for s in daemon.driver.speaker().sessions} == {"up"}, 3, "the sessions are told up")
 
 
-async def test_the_daemon_is_killed_and_its_routes_leave_after_hold(
-    bench: Bench, record_property: Callable[[str, object], None]
-) -> None:
+async def test_the_daemon_is_killed_and_its_routes_leave_after_hold(bench: Bench) -> None:
     async with program(bench, ONE, SIX) as daemon:
         killed = time.monotonic()
         daemon.kill()
         gone = await seen(lambda: not bench.router.routes(), HOLD + 3, "its routes are withdrawn")
-        record_property("withdrawn after kill -9", f"{gone - killed:.2f} s with hold {HOLD:g} s")
+        told("withdrawn after kill -9", f"{gone - killed:.2f} s with hold {HOLD:g} s")
         assert HOLD - 0.5 < gone - killed < HOLD + 1
 
 
-async def test_the_daemon_restarts_within_hold_and_the_router_notices_nothing(
-    bench: Bench, record_property: Callable[[str, object], None]
-) -> None:
+async def test_the_daemon_restarts_within_hold_and_the_router_notices_nothing(bench: Bench) -> None:
     async with program(bench, ONE, SIX) as daemon:
         before = bench.router.counts()
         for _ in range(3):
@@ -401,26 +398,22 @@ async def test_the_daemon_restarts_within_hold_and_the_router_notices_nothing(
             daemon.start()
             await asyncio.sleep(HOLD + 1.5)  # long enough that the old one's hold is over
             assert bench.router.routes() == {ONE, SIX}
-        record_property("updates at the router over 3 restarts", bench.router.counts()[0] - before[0])
+        told("updates at the router over 3 restarts", bench.router.counts()[0] - before[0])
         assert bench.router.counts() == before
 
 
-async def test_a_frozen_daemon_loses_its_routes_and_gets_them_back(
-    bench: Bench, record_property: Callable[[str, object], None]
-) -> None:
+async def test_a_frozen_daemon_loses_its_routes_and_gets_them_back(bench: Bench) -> None:
     async with program(bench, ONE, SIX) as daemon:
         frozen = time.monotonic()
         daemon.signal(signal.SIGSTOP)
         gone = await seen(lambda: not bench.router.routes(), HOLD + 3, "its routes are withdrawn")
-        record_property("withdrawn after SIGSTOP", f"{gone - frozen:.2f} s with hold {HOLD:g} s")
+        told("withdrawn after SIGSTOP", f"{gone - frozen:.2f} s with hold {HOLD:g} s")
         assert gone - frozen < HOLD + 1
         daemon.signal(signal.SIGCONT)
         await seen(lambda: bench.router.routes() == {ONE, SIX}, 5, "they are back")
 
 
-async def test_a_frozen_exabgp_that_must_withdraw_is_killed(
-    bench: Bench, record_property: Callable[[str, object], None]
-) -> None:
+async def test_a_frozen_exabgp_that_must_withdraw_is_killed(bench: Bench) -> None:
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
         await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
@@ -428,7 +421,7 @@ async def test_a_frozen_exabgp_that_must_withdraw_is_killed(
         started = time.monotonic()
         failures = await daemon.want({})
         gone = await seen(lambda: not bench.router.routes(), 3, "the routes are gone, and the sessions with them")
-        record_property("frozen ExaBGP killed after", f"{gone - started:.2f} s")
+        told("frozen ExaBGP killed after", f"{gone - started:.2f} s")
         assert len(failures) == 2
         assert bench.exabgp.wait(2) == -signal.SIGKILL
 
