@@ -244,7 +244,7 @@ class Entry:
     origin: str = ""
     """What to call the document in a problem, if not by its key (a file's path)."""
     error: str = ""
-    """Why the document cannot be used although its key is there (an unreadable file); ``value`` then parses as nothing."""
+    """Why the document cannot be used although its key is there (an unreadable file)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def test_a_flapping_backend_below_its_threshold_is_not_heard(world: World) -> No
             world.forget()
             for _ in range(20):
                 world.dead.add("10.1.0.1")
-                await asyncio.sleep(1.9)
+                await asyncio.sleep(1.7)
                 world.dead.clear()
                 await asyncio.sleep(2)
             assert not world.writes
