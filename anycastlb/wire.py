@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ from anycastlb.model import EMPTY, Address, AnycastlbError, Network, Route, Sess
 
 MAX_LINE = 16 * 1024 * 1024
 """Longest line either side reads, in bytes: about 100,000 routes."""
+KNOWN = 1 << 15
+"""Addresses whose text is remembered: the same ones pass again and again, and IPv6 is slow to read and write."""
 MAX_HOLD = 600.0
 MAX_COMMUNITIES = 64
 MAX_PREPEND = 32
@@ -149,7 +152,12 @@ def within(vip: Address, ranges: Sequence[Network]) -> bool:
 
 
 def _told(routes: Mapping[Address, Route]) -> dict[str, dict[str, Any]]:
-    return {str(vip): _attributes(route) for vip, route in routes.items()}
+    return {_written(vip): _attributes(route) for vip, route in routes.items()}
+
+
+@lru_cache(maxsize=KNOWN)
+def _written(vip: Address) -> str:
+    return str(vip)
 
 
 def _attributes(route: Route) -> dict[str, Any]:
@@ -194,12 +202,16 @@ def _by_vip(body: Any, where: str, read: Callable[[Any, str], T]) -> dict[Addres
 
 def _vip(text: str, where: str) -> Address:
     try:
-        vip = ip_address(text)
+        return _address(text)
     except ValueError:
-        raise WireError(f"{where}: expected an IPv4 or IPv6 host address, not {text[:60]!r}") from None
-    if getattr(vip, "scope_id", None):
-        raise WireError(f"{where}: expected an address without a zone, not {text[:60]!r}")
-    return vip
+        raise WireError(f"{where}: expected an IPv4 or IPv6 host address without zone, not {text[:60]!r}") from None
+
+
+@lru_cache(maxsize=KNOWN)
+def _address(text: str) -> Address:
+    if "%" in text:
+        raise ValueError
+    return ip_address(text)
 
 
 def _route(body: Any, where: str) -> Route:

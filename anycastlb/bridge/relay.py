@@ -350,6 +350,8 @@ class Relay:
             return False
         routes = self._rib[neighbor.peer]
         had = routes.get(vip)
+        if had == route:
+            return False
         if had is None or grammar.canonical(had) != grammar.canonical(route):
             return True
         routes[vip] = route  # the same in other words

@@ -49,9 +49,8 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
     """One lasting session to one agent, opened at the first request and again when a certificate file changes."""
 
     def __init__(self, settings: ConsulSettings) -> None:
-        url = URL(settings.address)
-        super().__init__(url.host, url.port, url.scheme)
-        self.base_uri = settings.address.rstrip("/")  # the library would leave out the brackets of an IPv6 address
+        super().__init__(scheme=settings.address.split(":")[0])
+        self.base_uri = settings.address.rstrip("/")  # whole: the library would put an IPv6 address in no brackets
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._stamp: Stamp = ()
@@ -84,7 +83,7 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
     ) -> Any:
         """What the library's callback makes of the answer. Raises ``SourceError``."""
         session = await self._opened()
-        url = URL(self.uri(path, params), encoded=True)
+        url = self._url(path, params)
         headers = {**(headers or {}), **self._credentials()}
         blocking = any(name == "index" for name, _ in params or ())
         longest = self._settings.wait * 17 / 16 + ANSWER if blocking else 3 * ANSWER
@@ -103,6 +102,15 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
             raise self._fault(_shortened(f"{type(exc).__name__}: {exc}")) from exc
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
             raise self._fault(_shortened(f"the answer to {method} {path} is not Consul's: {exc!r}")) from exc
+
+    def _url(self, path: str, params: Params | None) -> URL:
+        try:
+            url = URL(self.uri(path, params), encoded=True)
+            if not url.host or url.port is None:
+                raise ValueError("host or port is missing")
+        except ValueError as exc:
+            raise self._fault(f'{exc}; expected an address such as "http://127.0.0.1:8500"') from exc
+        return url
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()

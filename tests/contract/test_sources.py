@@ -316,13 +316,15 @@ class TestDirectory:
         assert "services/web.json" in entries["services/web.yaml"].error
         assert entries["services/web.yaml"].value == b"\0"
 
-    @pytest.mark.parametrize("kind", ["too large", "dangling link", "forbidden"])
+    @pytest.mark.parametrize("kind", ["too large", "dangling link", "failing", "forbidden"])
     async def test_one_bad_file_stops_no_other(self, root: Path, source: FileSource, kind: str) -> None:
         bad = root / "services" / "bad.json"
         if kind == "too large":
             bad.write_bytes(b" " * (512 * 1024 + 1))
         elif kind == "dangling link":
             bad.symlink_to("nowhere.json")
+        elif kind == "failing":
+            bad.symlink_to("/proc/self/mem")  # a file whose reading fails even for root
         else:
             bad.write_text("{}")
             bad.chmod(0)

@@ -46,7 +46,8 @@ def first_service(lab: Lab, story: Story) -> None:
     story.chapter("A service is written to Consul, and two nodes announce it")
     web = document(VIP, "tunnel", drain="2s")
     web["backends"] = {name: {"address": own(name)} for name in BACKENDS}
-    story.command("you", f"consul kv put anycastlb/services/web '{json.dumps(web)}'")
+    story.command("you", "consul kv put anycastlb/services/web @web.json")
+    story.output("\n".join(f'"{name}": {json.dumps(value)}' for name, value in web.items()))
     at = time.monotonic()
     lab.put("web", web)
     took = lab.router.until(VIP, BOTH, within=10) - at

@@ -18,7 +18,7 @@ from rich.text import Text
 class Story:
     def __init__(self) -> None:
         plain = not os.isatty(1) or "NO_COLOR" in os.environ
-        self.console = Console(force_terminal=False if plain else None, highlight=False, soft_wrap=plain)
+        self.console = Console(force_terminal=False if plain else None, highlight=False)
         self.held = 0
         self.broken: list[str] = []
         self._began = time.monotonic()
@@ -35,15 +35,17 @@ class Story:
         self.console.print(Rule(Text(f"{self._chapter}. {title}", "bold cyan"), align="left", style="cyan"))
 
     def say(self, text: str) -> None:
-        self.console.print(Padding(Text(text), (0, 2)))
+        self.console.print(Padding(Text(text), (0, 0, 0, 2), expand=False))
 
     def command(self, where: str, text: str) -> None:
         """Something an operator would type, or does to a machine."""
-        self.console.print(Padding(Text.assemble((f"{where} $ ", "dim"), (text, "bold yellow")), (0, 2)))
+        self.console.print(
+            Padding(Text.assemble((f"{where} $ ", "dim"), (text, "bold yellow")), (0, 0, 0, 2), expand=False)
+        )
 
     def output(self, text: str) -> None:
         """What a machine answered, as it is."""
-        self.console.print(Padding(Text.from_ansi(text), (0, 6)))
+        self.console.print(Padding(Text.from_ansi(text), (0, 0, 0, 6), expand=False))
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2), pad_edge=False)
@@ -51,12 +53,12 @@ class Story:
             table.add_column(column, justify="right" if number else "left", header_style="dim")
         for row in rows:
             table.add_row(*row)
-        self.console.print(Padding(table, (0, 6)))
+        self.console.print(Padding(table, (0, 0, 0, 6), expand=False))
 
     def claim(self, text: str, holds: bool, measured: str) -> None:
         """A promise, whether it held here and now, and the figure that says so."""
         mark = ("✓ ", "bold green") if holds else ("✗ ", "bold red")
-        self.console.print(Padding(Text.assemble(mark, text, " — ", (measured, "bold")), (0, 2)))
+        self.console.print(Padding(Text.assemble(mark, text, " — ", (measured, "bold")), (0, 0, 0, 2), expand=False))
         if holds:
             self.held += 1
         else:

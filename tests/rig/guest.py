@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import tty
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,25 @@ def attach(job: dict[str, Any]) -> None:
         fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", job["rows"], job["columns"], 0, 0))
 
 
+def lend() -> None:
+    """Put a terminal of our own between the host's and the command, which could not be in charge of the host's."""
+    master, slave = os.openpty()
+    keyboard, screen = os.dup(0), os.dup(1)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, fcntl.ioctl(keyboard, termios.TIOCGWINSZ, bytes(8)))
+    for stream in (0, 1, 2):
+        os.dup2(slave, stream)
+    os.close(slave)
+
+    def relay(source: int, sink: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(source, 4096):
+                while data:
+                    data = data[os.write(sink, data) :]
+
+    for ends in ((keyboard, master), (master, screen)):
+        threading.Thread(target=relay, args=ends, daemon=True).start()
+
+
 def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own, with the variables and directory of the runner's caller."""
 
@@ -142,6 +162,8 @@ def perform(place: Path, job: dict[str, Any]) -> dict[str, Any]:
         if job["kernel"] == "packaged":
             attach(job)
             load(job["modules"])
+        elif job["shell"]:
+            lend()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         child = start(job)  # kept, for a discarded Popen reaps its process behind our back
     except FileNotFoundError as exc:
@@ -153,13 +175,18 @@ def perform(place: Path, job: dict[str, Any]) -> dict[str, Any]:
     return {"code": follow(child, place / "order"), "error": ""}
 
 
+def drain() -> None:
+    """Wait until what was written has left the terminals."""
+    for stream in (1, 2):
+        with contextlib.suppress(termios.error):
+            termios.tcdrain(stream)
+
+
 def main() -> None:
     place = Path(sys.argv[1])
     job = json.loads((place / "job.json").read_text())
     result = perform(place, job)
-    for stream in (1, 2):
-        with contextlib.suppress(termios.error):
-            termios.tcdrain(stream)
+    drain()
     (place / "result.json").write_text(json.dumps(result))
     if job["kernel"] == "packaged":
         os.sync()

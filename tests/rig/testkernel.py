@@ -30,6 +30,7 @@ import sys
 import tempfile
 import termios
 import time
+import tty
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
     else:
         command, environment = [*NAMESPACES, *init], paths()
         for module in request.modules:
-            if not succeeds(["modprobe", module]):
+            if not Path("/sys/module", module).exists() and not succeeds(["modprobe", module]):
                 raise Unusable(f"cannot load the kernel module {module} on the host")
 
     def settle() -> None:
@@ -165,7 +166,7 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
 
-    source = None if request.shell else subprocess.DEVNULL
+    source = None if request.shell else subprocess.DEVNULL  # a new session, so that Ctrl-C comes to us alone
     return subprocess.Popen(command, stdin=source, env=environment, start_new_session=True, preexec_fn=settle)
 
 
@@ -245,12 +246,13 @@ def processor(request: Request) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def terminal(shell: bool) -> Iterator[None]:
-    """Give the user's terminal back as it was; the packaged kernel lets every key through while it runs."""
-    if not shell or not sys.stdin.isatty():
+    """Let every key through to the terminal inside while a shell runs; then give the user's back as it was."""
+    if not shell:
         yield
         return
     before = termios.tcgetattr(0)
     try:
+        tty.setraw(0)
         yield
     finally:
         # From a background process group this would stop us.
@@ -285,6 +287,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if not options.shell:
             runs.error("no command; give one after --, or --shell")
         options.command = [os.environ.get("SHELL", "/bin/sh")]
+    if options.action == "run" and options.shell and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        runs.error("--shell needs a terminal on standard input and output")
     return options
 
 

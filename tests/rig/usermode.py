@@ -85,8 +85,7 @@ def executable(place: Path) -> bool:
 def command(kernel: Path, place: Path, memory: int, shell: bool, verbose: bool, init: list[str]) -> list[str]:
     """The kernel's command line. ``place`` is the job directory, ``init`` the first process inside."""
     starter = place / "init"
-    starter.write_text(f"#!/bin/sh\nexec {shlex.join(init)} 2>{shlex.quote(str(place / 'init.err'))}\n")
-    starter.chmod(0o755)
+    starter.write_text(f"exec {shlex.join(init)} 2>{shlex.quote(str(place / 'init.err'))}\n")
     consoles = ["con0=fd:0,fd:1", "con1=null"] if shell else ["con0=null,fd:1", "con1=null,fd:2"]
     # The kernel's own messages would end up on con0, between the command's output.
     talk = ["loglevel=7"] if verbose else ["quiet", "loglevel=0"]
@@ -96,7 +95,7 @@ def command(kernel: Path, place: Path, memory: int, shell: bool, verbose: bool, 
         "rootfstype=hostfs",
         "rootflags=/",
         "rw",
-        f"init={starter}",
+        "init=/bin/sh",
         "con=null",
         *consoles,
         *talk,
@@ -104,4 +103,6 @@ def command(kernel: Path, place: Path, memory: int, shell: bool, verbose: bool, 
         "seccomp=auto",
         f"uml_dir={place}/",
         "umid=kernel",
+        "--",
+        str(starter),
     ]

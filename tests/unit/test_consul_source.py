@@ -222,6 +222,25 @@ async def test_nobody_listens() -> None:
     await source.close()
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1", "http://:8500", "http://a..b:1"])
+async def test_an_address_that_is_none(address: str) -> None:
+    source = ConsulSource(ConsulSettings(address=address))
+    with pytest.raises(SourceError, match=r"Consul at http://"):
+        await following(source, None)
+    await source.close()
+
+
+async def test_a_redirection_is_not_followed(server: Server, tmp_path: Path) -> None:
+    """It would carry the token to whoever is named there."""
+    token = tmp_path / "token"
+    token.write_text("secret")
+    server.script = lambda request: answer("", 1, 302, Location=f"{server.address}/elsewhere")
+    async with opened(server, token_file=str(token)) as source:
+        with pytest.raises(SourceError, match=r"HTTP 302; expected 200: is this a Consul agent\?"):
+            await following(source, None)
+    assert [request.path for request in server.requests] == [KV]
+
+
 async def test_null_is_an_empty_value(server: Server) -> None:
     server.script = lambda request: keys(services__web=None)
     async with opened(server) as source:

@@ -523,6 +523,40 @@ async def test_work_is_done_off_the_loop(tmp_path: Path) -> None:
     assert done == ["load", "parse", "save"]
 
 
+async def test_a_fresh_read_that_was_broken_off_is_still_owed(tmp_path: Path) -> None:
+    """After a failure the old tree (and its index) must not be waited on before the source has answered afresh."""
+
+    class Slow(MemorySource):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slow = False
+            self.fresh: list[bool] = []
+
+        async def read(self, after: Tree | None) -> Tree:
+            self.fresh.append(after is None)
+            if self.slow:
+                self.reads += 1
+                await asyncio.Event().wait()
+            return await super().read(after)
+
+    source = Slow()
+    async with Node(source, tmp_path, 'confirm = "never"') as node:
+        fill(source, 5)
+        await node.until(lambda catalog, feed: len(catalog.vips) == 5)
+        source._entries.clear()
+        source.put("defaults", "{}")
+        await node.until(lambda catalog, feed: feed.held is not None)
+        source.slow = True
+        node.follower.reread()
+        for _ in range(3):
+            before = source.reads
+            async with asyncio.timeout(PATIENCE):
+                while source.reads == before:
+                    await asyncio.sleep(0.005)
+            node.follower._wake()
+            assert source.fresh[-1]
+
+
 async def test_calls_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     """Waking the follower breaks a read off; whatever it was about to tell must still come."""
     source = MemorySource()

@@ -80,7 +80,7 @@ def test_decoding_gives_a_message_or_its_own_error(line: bytes) -> None:
         (b'{"set": {"serial": 1, "hold": NaN, "routes": {}}}', "hold: expected"),
         (b'{"set": {"serial": 1, "hold": 0, "routes": {}}}', "hold: expected seconds"),
         (b'{"set": {"serial": 1, "hold": 2, "routes": {"192.0.2.0/31": {}}}}', "host address"),
-        (b'{"set": {"serial": 1, "hold": 2, "routes": {"fe80::1%x": {}}}}', "without a zone"),
+        (b'{"set": {"serial": 1, "hold": 2, "routes": {"fe80::1%x": {}}}}', "without zone"),
         (b'{"set": {"serial": 1, "hold": 2, "routes": {"192.0.2.1": {"next_hop": "self"}}}}', "unknown attribute"),
         (b'{"set": {"serial": 1, "hold": 2, "routes": {"192.0.2.1": {"med": "1"}}}}', "whole number"),
         (b'{"set": {"serial": 1, "hold": 2, "routes": {"192.0.2.1": {"communities": "1:1"}}}}', "list of strings"),

@@ -1,0 +1,401 @@
+"""The ``routes`` table: one suite for the fake and for the real driver (with a bridge that is a dict), and the
+promises that only the real one makes: adoption, silence, and what happens while no bridge is there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from anycastlb.drivers import Driver, bgp
+from anycastlb.drivers.bgp import BgpDriver
+from anycastlb.drivers.memory import MemoryDriver
+from anycastlb.events import Event
+from anycastlb.model import Address, Change, DriverError, Route, Session
+from anycastlb.wire import Beat, Report, Set, decode_order, encode
+
+RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
+ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
+BAD = ip_address("192.0.2.66")
+HOLD = 5.0
+PLAIN = Route()
+UP = Session("10.99.1.1", "up", 1.0)
+
+
+def create(vip: Address, route: Route = PLAIN) -> Change:
+    return Change("routes", vip, None, route)
+
+
+class FakeBridge:
+    """Does what it is told at once, but for ``BAD``, which it rejects."""
+
+    def __init__(self, path: Path, announced: Mapping[Address, Route] | None = None) -> None:
+        self.path = path
+        self.orders: list[Set | Beat] = []
+        self.report = Report(ready=True, version="5.0.15", announced=announced or {}, sessions=(UP,))
+        self.deaf = False
+        """Reads and does nothing."""
+
+    async def run(self) -> None:
+        reader, self.writer = await asyncio.open_unix_connection(str(self.path))
+        try:
+            self.say(self.report)
+            while line := await reader.readline():
+                order = decode_order(line)
+                self.orders.append(order)
+                if isinstance(order, Set) and not self.deaf:
+                    self.obey(order)
+        finally:
+            self.writer.close()
+
+    def obey(self, order: Set) -> None:
+        announced = {vip: route for vip, route in order.routes.items() if vip != BAD}
+        rejected = {BAD: "ExaBGP refused it"} if BAD in order.routes else {}
+        self.say(Report(order.serial, True, "5.0.15", announced, rejected, (UP,)))
+
+    def say(self, report: Report) -> None:
+        self.report = report
+        self.writer.write(encode(report))
+
+    @property
+    def sets(self) -> list[Mapping[Address, Route]]:
+        return [order.routes for order in self.orders if isinstance(order, Set)]
+
+
+class Stage:
+    """A driver that serves, its bridges, and its clock."""
+
+    def __init__(self, path: Path, tasks: asyncio.TaskGroup) -> None:
+        self.path, self._tasks, self._work = path, tasks, list[asyncio.Task[None]]()
+        self.now = 0.0
+        self.changes = 0
+        self.events: list[Event] = []
+        self.driver = BgpDriver(str(path), HOLD, RANGES, self._changed, self.events.append, clock=lambda: self.now)
+        self._work.append(tasks.create_task(self.driver.run()))
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def bridge(self, announced: Mapping[Address, Route] | None = None) -> FakeBridge:
+        bridge = FakeBridge(self.path, announced)
+        await until(self.path.exists)
+        self._work.append(self._tasks.create_task(bridge.run()))
+        await until(lambda: self.driver.speaker().connected)
+        return bridge
+
+    async def leave(self, bridge: FakeBridge) -> None:
+        bridge.writer.close()
+        await until(lambda: not self.driver.speaker().connected)
+
+    def stop(self) -> None:
+        for task in self._work:
+            task.cancel()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def staged(path: Path) -> AsyncIterator[Stage]:
+    async with asyncio.TaskGroup() as tasks:
+        stage = Stage(path, tasks)
+        try:
+            yield stage
+        finally:
+            stage.stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bgp, "PATIENCE", 0.1)
+    monkeypatch.setattr(bgp, "ANSWER", 0.2)
+    return tmp_path / "run" / "bgp.sock"
+
+
+# ---------------------------------------------------------------- both drivers
+
+
+@asynccontextmanager
+async def memory(path: Path) -> AsyncIterator[Driver]:
+    yield MemoryDriver(("routes",), lambda change: "ExaBGP refused it" if change.key == BAD else None)
+
+
+@asynccontextmanager
+async def real(path: Path) -> AsyncIterator[Driver]:
+    async with staged(path) as stage:
+        await stage.bridge()
+        yield stage.driver
+
+
+@pytest.fixture(params=[memory, real], ids=["memory", "bgp"])
+def driven(request: pytest.FixtureRequest, path: Path) -> AbstractAsyncContextManager[Driver]:
+    context: AbstractAsyncContextManager[Driver] = request.param(path)
+    return context
+
+
+async def test_what_was_written_is_observed(driven: AbstractAsyncContextManager[Driver]) -> None:
+    async with driven as driver:
+        assert driver.tables == ("routes",)
+        assert await driver.observe() == {"routes": {}}
+        route = Route(("65001:1",), ("1:2:3",), med=0, local_preference=7, as_path_prepend=2)
+        assert await driver.apply([create(ONE), create(SIX, route)]) == []
+        assert await driver.observe() == {"routes": {ONE: Route(), SIX: route}}
+        assert await driver.apply([Change("routes", ONE, Route(), route), Change("routes", SIX, route, None)]) == []
+        assert await driver.observe() == {"routes": {ONE: route}}
+
+
+async def test_a_refused_route_fails_alone_and_leaves_nothing(driven: AbstractAsyncContextManager[Driver]) -> None:
+    async with driven as driver:
+        await driver.observe()
+        failures = await driver.apply([create(ONE), create(BAD), create(TWO)])
+        assert [(failure.change.key, failure.reason) for failure in failures] == [(BAD, "ExaBGP refused it")]
+        assert (await driver.observe())["routes"] == {ONE: Route(), TWO: Route()}
+
+
+async def test_nothing_to_do_is_done(driven: AbstractAsyncContextManager[Driver]) -> None:
+    async with driven as driver:
+        await driver.observe()
+        assert await driver.apply([]) == []
+        assert await driver.observe() == {"routes": {}}
+
+
+# ---------------------------------------------------------------- what may leave
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (create(ip_address("203.0.113.1")), "outside vip_ranges"),
+        (create(ip_address("2001:db8:1::1")), "outside vip_ranges"),
+        (create(TWO, Route(("shutdown now",))), "communities"),
+        (create(TWO, Route(med=2**32)), "med"),
+    ],
+)
+async def test_what_may_not_leave_is_never_sent(path: Path, change: Change, reason: str) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        failures = await stage.driver.apply([change, create(ONE)])
+        assert [failure.change for failure in failures] == [change]
+        assert reason in failures[0].reason
+        assert bridge.sets == [{ONE: Route()}]
+        assert reason in stage.driver.speaker().rejected[change.key]
+
+
+# ---------------------------------------------------------------- a daemon that starts
+
+
+async def test_a_fresh_daemon_says_nothing_before_it_has_looked_and_decided(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge({ONE: Route(med=1), TWO: Route()})
+        assert (await stage.driver.observe())["routes"] == {ONE: Route(med=1), TWO: Route()}
+        await asyncio.sleep(0.05)
+        assert bridge.orders == []
+        stage.driver.beat()  # a cycle has ended that found all well
+        await until(lambda: bool(bridge.orders))
+        assert bridge.sets == [{ONE: Route(med=1), TWO: Route()}]
+
+
+async def test_a_fresh_daemon_changes_only_what_it_decided_to(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge({ONE: Route(), TWO: Route()})
+        assert await stage.driver.apply([Change("routes", TWO, Route(), None)]) == []
+        assert bridge.sets == [{ONE: Route()}]
+
+
+async def test_the_first_look_waits_for_the_bridge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bgp, "PATIENCE", 5.0)
+    async with staged(path) as stage, asyncio.TaskGroup() as tasks:
+        look = tasks.create_task(stage.driver.observe())
+        await asyncio.sleep(0.05)
+        assert not look.done()
+        await stage.bridge({ONE: Route()})
+        assert (await look)["routes"] == {ONE: Route()}
+
+
+async def test_without_a_bridge_everything_fails_with_the_reason(path: Path) -> None:
+    async with staged(path) as stage:
+        assert await stage.driver.observe() == {"routes": {}}
+        (failure,) = await stage.driver.apply([create(ONE)])
+        assert "not connected: is exabgp running" in failure.reason
+        stage.driver.beat()
+        bridge = await stage.bridge({ONE: Route(), TWO: Route()})
+        await asyncio.sleep(0.05)
+        assert bridge.orders == [], "nothing was decided about what this bridge announces"
+        assert stage.changes == 1, "the reconciler was woken to look at it"
+
+
+# ---------------------------------------------------------------- a bridge that leaves and returns
+
+
+async def test_what_failed_while_the_bridge_was_away_is_not_announced_later(path: Path) -> None:
+    async with staged(path) as stage:
+        first = await stage.bridge()
+        await stage.driver.apply([create(ONE), create(TWO)])
+        await stage.leave(first)
+        failures = await stage.driver.apply([create(SIX), Change("routes", TWO, Route(), None)])
+        assert len(failures) == 2 and all("not connected" in failure.reason for failure in failures)
+        second = await stage.bridge({ONE: Route(), TWO: Route()})
+        await until(lambda: bool(second.sets))
+        assert second.sets == [{ONE: Route()}], "the withdrawal holds, the announcement does not"
+
+
+async def test_the_last_known_routes_count_until_they_must_be_gone(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        await stage.driver.apply([create(ONE)])
+        await stage.leave(bridge)
+        assert [session.state for session in stage.driver.speaker().sessions] == ["unknown"]
+        stage.now = HOLD + 0.9
+        assert (await stage.driver.observe())["routes"] == {ONE: Route()}
+        stage.now = HOLD + 1.1
+        assert (await stage.driver.observe())["routes"] == {}
+        back = await stage.bridge({TWO: Route()})
+        assert (await stage.driver.observe())["routes"] == {TWO: Route()}, "looked at anew, as at the start"
+        await asyncio.sleep(0.05)
+        assert back.orders == []
+
+
+async def test_lost_routes_and_sessions_wake_the_reconciler_and_own_changes_do_not(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        before = stage.changes
+        await stage.driver.apply([create(ONE)])
+        assert stage.changes == before
+        bridge.say(Report(1, True, "5.0.15", {}, {}, (UP,)))
+        await until(lambda: stage.changes == before + 1)
+        bridge.say(Report(1, True, "5.0.15", {}, {}, (Session("10.99.1.1", "down", 2.0, "hold timer expired"),)))
+        await until(lambda: stage.changes == before + 2)
+        assert [session.state for session in stage.driver.speaker().sessions] == ["down"]
+        assert any(event.subject == "10.99.1.1" and event.reason == "hold timer expired" for event in stage.events)
+        await stage.leave(bridge)
+        assert stage.changes == before + 3
+
+
+async def test_a_bridge_that_does_not_answer_is_a_failure_and_taken_back(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        await stage.driver.apply([create(ONE)])
+        bridge.deaf = True
+        (failure,) = await stage.driver.apply([create(TWO)])
+        assert "did not answer" in failure.reason
+        await until(lambda: len(bridge.sets) == 3)
+        assert bridge.sets[-1] == {ONE: Route()}
+
+
+# ---------------------------------------------------------------- proof of life
+
+
+async def test_a_beat_is_sent_for_every_beat_and_never_otherwise(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        await stage.driver.apply([create(ONE)])
+        await asyncio.sleep(0.05)
+        assert len(bridge.orders) == 1
+        for _ in range(3):
+            stage.driver.beat()
+        await until(lambda: len(bridge.orders) == 4)
+        assert bridge.orders[1:] == [Beat(1)] * 3
+
+
+async def test_a_silent_bridge_is_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bgp, "WATCH", 0.02)
+    async with staged(path) as stage:
+        await stage.bridge()
+        await until(lambda: not stage.driver.speaker().connected)
+        assert any("says nothing" in event.reason for event in stage.events)
+
+
+# ---------------------------------------------------------------- the socket
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xfe\n",
+        b"hello\n",
+        b'{"set": {"serial": 1, "hold": 1, "routes": {}}}\n',
+        json.dumps({"report": {"serial": 1}}).encode() + b"\n",
+        b"[" * 200_000 + b"\n",
+    ],
+)
+async def test_garbage_is_dropped_and_harms_nobody(path: Path, garbage: bytes) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(garbage)
+        assert await reader.read() == b""
+        writer.close()
+        assert any("is no bridge" in event.reason for event in stage.events)
+        assert await stage.driver.apply([create(ONE)]) == []
+        assert bridge.sets == [{ONE: Route()}]
+
+
+async def test_garbage_from_the_bridge_itself_ends_its_connection_only(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        await stage.driver.apply([create(ONE)])
+        bridge.writer.write(b"nonsense\n")
+        await until(lambda: not stage.driver.speaker().connected)
+        again = await stage.bridge({ONE: Route()})
+        await until(lambda: again.sets == [{ONE: Route()}])
+
+
+async def test_a_second_bridge_is_refused(path: Path) -> None:
+    async with staged(path) as stage:
+        await stage.bridge()
+        second = FakeBridge(path)
+        await second.run()  # ends, because the connection is closed
+        assert second.orders == []
+        assert any("running twice" in event.reason for event in stage.events)
+        assert stage.driver.speaker().connected
+
+
+async def test_the_socket_is_for_owner_and_group_and_is_removed(path: Path) -> None:
+    async with staged(path):
+        await until(path.exists)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert not path.exists()
+
+
+async def test_a_second_daemon_is_an_error_and_harms_the_first_not(path: Path) -> None:
+    async with staged(path) as stage:
+        await until(path.exists)
+        with pytest.raises(DriverError, match="another daemon listens"):
+            await BgpDriver(str(path), HOLD, RANGES).run()
+        await stage.bridge()
+
+
+async def test_the_socket_of_a_dead_daemon_is_replaced(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with staged(path) as stage:
+        await stage.bridge()
+
+
+async def test_a_file_in_the_way_is_an_error_and_stays(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("precious")
+    with pytest.raises(DriverError, match="no socket"):
+        await BgpDriver(str(path), HOLD, RANGES).run()
+    assert path.read_text() == "precious"
+
+
+async def test_an_unknown_group_is_an_error(path: Path) -> None:
+    with pytest.raises(DriverError, match="no-such-group"):
+        await BgpDriver(str(path), HOLD, RANGES, group="no-such-group").run()
+
+
+async def test_a_directory_out_of_reach_is_an_error() -> None:
+    with pytest.raises(DriverError, match="cannot listen"):
+        await BgpDriver("/proc/bgp.sock", HOLD, RANGES).run()

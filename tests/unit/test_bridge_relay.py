@@ -1,0 +1,465 @@
+"""The bridge's decisions, against an ExaBGP that keeps its routes in a dict and misbehaves on order."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
+from anycastlb.model import Address, Route
+from anycastlb.wire import Beat, Report, Set, WireError
+from tests.unit.test_wire import routes
+
+RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
+HOLD = 10.0
+P1, P2, P6 = "10.99.1.1", "10.99.2.1", "fd00:99:1::1"
+ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
+OUTSIDE = ip_address("203.0.113.1")
+
+
+class FakeExaBGP:
+    """Answers like ExaBGP 5. ``refuse`` gives the lines it answers ``error`` to; ``silent`` those it never answers."""
+
+    def __init__(self, *peers: str) -> None:
+        self.peers = list(peers)
+        self.rib: dict[str, dict[str, str]] = {peer: {} for peer in peers}
+        self.version = "exabgp 5.0.15"
+        self.refuse: Callable[[str], bool] = lambda line: False
+        self.silent: Callable[[str], bool] = lambda line: False
+        self.noise: list[str] = []
+        """Said between the lines of every answer."""
+        self.said: list[str] = []
+
+    def answer(self, line: str) -> list[str]:
+        self.said.append(line)
+        if self.silent(line):
+            return []
+        if self.refuse(line):
+            return [*self.noise, "error"]
+        words = line.split()
+        if line == "version":
+            return [self.version, *self.noise, "done"]
+        if line == "enable-ack":
+            return [*self.noise, "done"]
+        if line == "show neighbor json":
+            return [*self.noise, json.dumps([neighbor(peer) for peer in self.peers]), *self.noise, "done"]
+        if line == "show adj-rib out extensive":
+            return [*self.listing(), *self.noise, "done"]
+        if words[1] not in self.rib:
+            return ["error"]
+        prefixes = words[words.index("nlri") + 1 :]
+        assert len(prefixes) <= 100
+        for prefix in prefixes:
+            if words[2] == "announce":
+                self.rib[words[1]][prefix] = listed(words[6 : words.index("nlri")])
+            else:
+                self.rib[words[1]].pop(prefix, None)
+        return [*self.noise, "done"]
+
+    def listing(self) -> list[str]:
+        return [
+            f"neighbor {peer} local-ip x local-as 65001 peer-as 65000 router-id x family-allowed in-open "
+            f"ipv{ip_address(peer).version} unicast {prefix} next-hop x {attributes}".rstrip()
+            for peer, prefixes in self.rib.items()
+            for prefix, attributes in prefixes.items()
+        ]
+
+    def announced(self, peer: str) -> set[Address]:
+        return {ip_address(prefix.split("/")[0]) for prefix in self.rib[peer]}
+
+
+def listed(words: list[str]) -> str:
+    """Attributes as ExaBGP lists them: the path in round brackets."""
+    return re.sub(r"as-path \[ ([0-9 ]+) \]", r"as-path ( \1 )", " ".join(words))
+
+
+def neighbor(peer: str) -> dict[str, object]:
+    family = f"ipv{ip_address(peer).version} unicast"
+    local, remote = {"families": {family: True}, "as": 65001}, {"address": peer, "as": 65000}
+    return {"state": "up", "duration": 5, "local": local, "peer": remote}
+
+
+def state(peer: str, word: str, reason: str = "") -> str:
+    told = {"address": {"peer": peer}, "state": word, "reason": reason}
+    return "{ " + json.dumps({"exabgp": "5.0.0", "type": "state", "neighbor": told})[1:]
+
+
+class Talk:
+    """A relay, an ExaBGP, and the time."""
+
+    def __init__(self, *peers: str) -> None:
+        self.exabgp = FakeExaBGP(*peers)
+        self.now = 100.0
+        self.relay = Relay(RANGES, HOLD, self.now)
+
+    def pump(self, most: int = 1000) -> Report:
+        """Let them talk until there is nothing more to say."""
+        self.relay.tick(self.now)
+        for _ in range(most):
+            if (command := self.relay.next(self.now)) is None:
+                return self.relay.report()
+            assert self.relay.next(self.now) is None, "one command at a time"
+            for line in self.exabgp.answer(command.line):
+                self.relay.heard(line, self.now)
+        raise AssertionError(f"they never come to an end: {self.exabgp.said[-5:]}")
+
+    def order(self, wanted: Mapping[Address, Route], serial: int = 1) -> Report:
+        self.relay.ordered(Set(serial, HOLD, wanted), self.now)
+        return self.pump()
+
+    def later(self, seconds: float) -> Report:
+        self.now += seconds
+        return self.pump()
+
+
+@pytest.fixture
+def talk() -> Talk:
+    talk = Talk(P1, P6)
+    talk.pump()
+    talk.relay.linked()
+    return talk
+
+
+def test_the_talk_begins_with_a_handshake_and_a_look(talk: Talk) -> None:
+    assert talk.exabgp.said == ["version", "enable-ack", "show neighbor json", "show adj-rib out extensive"]
+    report = talk.relay.report()
+    assert report.ready and report.version == "5.0.15" and report.serial == 0
+    assert [(session.peer, session.state) for session in report.sessions] == [(P1, "up"), (P6, "up")]
+
+
+def test_routes_go_to_the_sessions_of_their_family(talk: Talk) -> None:
+    report = talk.order({ONE: Route(med=5), SIX: Route()}, serial=3)
+    assert talk.exabgp.announced(P1) == {ONE} and talk.exabgp.announced(P6) == {SIX}
+    assert report.announced == {ONE: Route(med=5), SIX: Route()} and report.serial == 3
+
+
+def test_nothing_is_done_before_the_daemon_has_spoken() -> None:
+    talk = Talk(P1)
+    talk.exabgp.rib[P1] = {"192.0.2.1/32": ""}
+    report = talk.pump()
+    assert report.announced == {ONE: Route()}
+    assert talk.later(HOLD - 0.1).announced == {ONE: Route()}
+    assert talk.later(0.2).announced == {} and talk.exabgp.rib[P1] == {}
+
+
+def test_a_respawned_bridge_changes_nothing_when_all_is_as_wanted() -> None:
+    talk = Talk(P1)
+    route = Route(("65001:2", "65001:1"), as_path_prepend=1)
+    talk.exabgp.rib[P1] = {"192.0.2.1/32": "as-path ( 65001 65001 ) community [ 65001:1 65001:2 ]"}
+    assert talk.order({ONE: route}).announced == {ONE: route}
+    assert not any("announce" in line or "withdraw" in line for line in talk.exabgp.said)
+
+
+def test_a_respawned_bridge_resynchronises() -> None:
+    talk = Talk(P1)
+    talk.exabgp.rib[P1] = {"192.0.2.1/32": "", "192.0.2.9/32": "", "192.0.2.2/32": "med 7"}
+    talk.order({ONE: Route(), TWO: Route(med=8)})
+    assert talk.exabgp.rib[P1] == {"192.0.2.1/32": "", "192.0.2.2/32": "med 8"}
+
+
+def test_what_is_not_ours_stays() -> None:
+    talk = Talk(P1)
+    talk.exabgp.rib[P1] = {"198.51.100.7/32": "", "192.0.2.0/24": ""}
+    talk.order({})
+    assert talk.later(HOLD + 1).announced == {}
+    assert set(talk.exabgp.rib[P1]) == {"198.51.100.7/32", "192.0.2.0/24"}
+
+
+def test_withdrawals_come_first_and_batches_are_small(talk: Talk) -> None:
+    many = {ip_address(f"192.0.2.{n}"): Route() for n in range(250)}
+    talk.order(many)
+    talk.exabgp.said.clear()
+    others = {ip_address(f"192.0.2.{n}"): Route(med=1) for n in range(200, 256)}
+    talk.order(others, serial=2)
+    verbs = [line.split()[2] for line in talk.exabgp.said]
+    assert verbs == ["withdraw", "withdraw", "announce"]
+    assert talk.exabgp.announced(P1) == set(others)
+
+
+def test_a_route_outside_the_ranges_is_refused_and_told(talk: Talk) -> None:
+    report = talk.order({ONE: Route(), OUTSIDE: Route(), TWO: Route(communities=("shutdown now",))})
+    assert set(report.announced) == {ONE}
+    assert "outside vip_ranges" in report.rejected[OUTSIDE] and "communities" in report.rejected[TWO]
+    assert not any(str(OUTSIDE) in line or "shutdown" in line for line in talk.exabgp.said)
+
+
+def test_a_route_of_a_family_without_a_session_is_told() -> None:
+    talk = Talk(P1)
+    assert "no neighbor with an IPv6 session" in talk.order({SIX: Route()}).rejected[SIX]
+
+
+def test_events_between_the_lines_of_an_answer_harm_nothing(talk: Talk) -> None:
+    talk.exabgp.noise = [state(P1, "connected"), '{ "type": "notification" }', "{ nonsense", ""]
+    assert set(talk.order({ONE: Route(), SIX: Route()}).announced) == {ONE, SIX}
+    assert talk.exabgp.announced(P1) == {ONE}
+
+
+def test_answers_meant_for_the_bridge_before_this_one_are_not_taken() -> None:
+    talk = Talk(P1)
+    first = talk.relay.next(talk.now)
+    assert first and first.line == "version"
+    for line in ["done", "error", "10.99.1.1 something", "done", "exabgp 5.0.15", "done"]:
+        talk.relay.heard(line, talk.now)
+    second = talk.relay.next(talk.now)
+    assert second and second.line == "enable-ack"
+    talk.relay.heard("done", talk.now)  # a stray one, taken for the answer
+    third = talk.relay.next(talk.now)
+    assert third and third.line == "show neighbor json"
+    for line in ["done", "error", json.dumps([neighbor(P1)]), "done"]:
+        talk.relay.heard(line, talk.now)
+    fourth = talk.relay.next(talk.now)
+    assert fourth and fourth.line == "show adj-rib out extensive"
+
+
+def test_one_refused_route_does_not_keep_its_batch_back(talk: Talk) -> None:
+    talk.exabgp.refuse = lambda line: "announce" in line and "192.0.2.2/32" in line
+    wanted = {ip_address(f"192.0.2.{n}"): Route() for n in range(6)}
+    report = talk.order(wanted, serial=4)
+    assert report.serial == 4
+    assert set(report.rejected) == {TWO} and P1 in report.rejected[TWO]
+    assert talk.exabgp.announced(P1) == set(wanted) - {TWO}
+
+    tries = sum("192.0.2.2/32" in line for line in talk.exabgp.said)
+    talk.relay.ordered(Beat(4), talk.now)
+    talk.later(HOLD / 2)
+    assert sum("192.0.2.2/32" in line for line in talk.exabgp.said) == tries, "not tried again blindly"
+    talk.exabgp.refuse = lambda line: False
+    for _ in range(int(RETRY / 5) + 1):
+        talk.relay.ordered(Beat(4), talk.now)
+        report = talk.later(5)
+    assert report.rejected == {} and TWO in report.announced
+
+
+def test_a_session_that_comes_up_gets_its_routes(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.exabgp.peers.append(P2)
+    talk.exabgp.rib[P2] = {}
+    talk.relay.heard(state(P2, "connected"), talk.now)
+    talk.relay.heard(state(P2, "up"), talk.now)
+    report = talk.pump()
+    assert talk.exabgp.announced(P2) == {ONE}
+    assert {session.peer: session.state for session in report.sessions}[P2] == "up"
+
+
+def test_a_session_that_comes_up_during_a_resync_starts_another_one(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.relay.heard(state(P1, "up"), talk.now)
+    command = talk.relay.next(talk.now)
+    assert command and command.kind == "neighbors"
+    answer = talk.exabgp.answer(command.line)
+    talk.exabgp.peers.append(P2)
+    talk.exabgp.rib[P2] = {}
+    talk.relay.heard(state(P2, "up"), talk.now)
+    for line in answer:
+        talk.relay.heard(line, talk.now)
+    talk.pump()
+    assert talk.exabgp.announced(P2) == {ONE}
+
+
+def test_a_neighbor_that_was_removed_is_forgotten(talk: Talk) -> None:
+    talk.order({ONE: Route(), SIX: Route()})
+    talk.exabgp.peers.remove(P6)
+    del talk.exabgp.rib[P6]
+    talk.now += 5
+    report = talk.order({ONE: Route()}, serial=2)
+    assert report.serial == 2 and report.announced == {ONE: Route()}
+    assert [session.peer for session in report.sessions] == [P1]
+    assert talk.relay.stuck(talk.now) == ""
+
+
+def test_a_refusing_peer_is_no_news_every_second(talk: Talk) -> None:
+    talk.relay.heard(state(P1, "down", "hold timer expired"), talk.now)
+    talk.pump()
+    first, revision = talk.relay.report().sessions, talk.relay.revision
+    for _ in range(5):
+        talk.now += 1
+        talk.relay.heard(state(P1, "connected"), talk.now)
+        talk.relay.heard(state(P1, "down", "closing connection"), talk.now)
+    assert talk.relay.report().sessions == first and talk.relay.revision == revision
+    assert {s.peer: s.reason for s in first}[P1] == "hold timer expired"
+
+
+# ---------------------------------------------------------------- silence of the daemon
+
+
+def test_a_silent_daemon_loses_every_route(talk: Talk) -> None:
+    talk.order({ONE: Route(), SIX: Route()})
+    assert len(talk.later(HOLD - 0.1).announced) == 2
+    assert talk.later(0.2).announced == {}
+    assert talk.exabgp.rib == {P1: {}, P6: {}}
+
+
+def test_beats_keep_the_routes_and_bring_them_back(talk: Talk) -> None:
+    talk.order({ONE: Route()}, serial=7)
+    for _ in range(5):
+        talk.relay.ordered(Beat(7), talk.now)
+        assert ONE in talk.later(HOLD - 0.1).announced
+    assert talk.later(1).announced == {}
+    talk.relay.ordered(Beat(7), talk.now)
+    assert talk.pump().announced == {ONE: Route()}
+
+
+def test_a_connection_is_no_sign_of_life(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    for _ in range(int(HOLD) + 1):
+        talk.relay.unlinked(talk.now)
+        talk.relay.linked()
+        talk.later(1.1)
+    assert talk.exabgp.rib[P1] == {}
+
+
+def test_hold_counts_from_the_end_of_the_connection_if_the_daemon_beat_until_then(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.now += 0.9
+    talk.relay.unlinked(talk.now)
+    assert ONE in talk.later(HOLD - 0.05).announced
+    assert talk.later(0.1).announced == {}
+
+
+def test_the_end_of_a_connection_long_silent_gives_no_more_than_a_second(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.now += HOLD - 1
+    talk.relay.unlinked(talk.now)
+    assert ONE in talk.later(1.9).announced
+    assert talk.later(0.2).announced == {}
+
+
+def test_a_daemon_that_restarts_within_hold_changes_nothing(talk: Talk) -> None:
+    talk.order({ONE: Route(("65001:2", "65001:1"))}, serial=9)
+    talk.relay.unlinked(talk.now)
+    talk.exabgp.said.clear()
+    talk.later(HOLD / 2)
+    talk.relay.linked()
+    assert talk.relay.report().serial == 0, "serials belong to a connection"
+    assert talk.order({ONE: Route(("65001:2", "65001:1"))}, serial=1).serial == 1
+    assert talk.exabgp.said == []
+
+
+@pytest.mark.parametrize("beat", [1, 3])
+def test_a_beat_of_another_set_is_an_error(talk: Talk, beat: int) -> None:
+    talk.order({ONE: Route()}, serial=2)
+    with pytest.raises(WireError, match="beat"):
+        talk.relay.ordered(Beat(beat), talk.now)
+
+
+def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> None:
+    talk.order({ONE: Route()}, serial=2)
+    talk.relay.unlinked(talk.now)
+    talk.relay.linked()
+    with pytest.raises(WireError):
+        talk.relay.ordered(Beat(2), talk.now)
+    assert talk.later(HOLD + 1).announced == {}
+
+
+# ---------------------------------------------------------------- silence of ExaBGP
+
+
+def test_an_exabgp_that_does_not_withdraw_must_be_killed(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.exabgp.silent = lambda line: "withdraw" in line
+    talk.relay.ordered(Set(2, HOLD, {}), talk.now)
+    talk.pump()
+    talk.later(ACK_TIMEOUT - 0.1)
+    assert talk.relay.stuck(talk.now) == ""
+    talk.later(0.2)
+    assert "routes have to leave" in talk.relay.stuck(talk.now)
+
+
+def test_an_exabgp_that_does_not_announce_is_told_and_lives(talk: Talk) -> None:
+    talk.exabgp.silent = lambda line: "announce" in line
+    talk.order({ONE: Route()})
+    report = talk.later(ACK_TIMEOUT + 1)
+    assert talk.relay.stuck(talk.now) == ""
+    assert "has not answered" in report.rejected[ONE] and report.serial == 0
+    talk.relay.heard("done", talk.now)
+    report = talk.pump()
+    assert report.rejected == {} and report.serial == 1 and ONE in report.announced
+
+
+def test_an_exabgp_stuck_in_an_announcement_is_killed_once_a_route_must_leave(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.exabgp.silent = lambda line: "announce" in line
+    talk.order({ONE: Route(), TWO: Route()}, serial=2)
+    talk.later(ACK_TIMEOUT + 1)
+    assert talk.relay.stuck(talk.now) == ""
+    talk.relay.ordered(Set(3, HOLD, {TWO: Route()}), talk.now)
+    assert talk.relay.stuck(talk.now)
+
+
+def test_an_exabgp_that_never_answered_is_killed_only_when_the_daemon_is_gone_too() -> None:
+    talk = Talk(P1)
+    talk.exabgp.silent = lambda line: True
+    talk.pump()
+    talk.later(HOLD - 1)
+    assert talk.relay.stuck(talk.now) == ""
+    talk.later(2)
+    assert talk.relay.stuck(talk.now)
+
+
+def test_an_exabgp_that_refuses_every_withdrawal_must_be_killed(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.exabgp.refuse = lambda line: "withdraw" in line
+    talk.relay.ordered(Set(2, HOLD, {}), talk.now)
+    for _ in range(REFUSALS * 3):
+        command = talk.relay.next(talk.now)
+        assert command
+        for line in talk.exabgp.answer(command.line):
+            talk.relay.heard(line, talk.now)
+    assert "refused to withdraw" in talk.relay.stuck(talk.now)
+
+
+@pytest.mark.parametrize("version", ["exabgp 4.2.25", "exabgp 6.0.0"])
+def test_another_exabgp_is_not_spoken_to(version: str) -> None:
+    talk = Talk(P1)
+    talk.exabgp.version = version
+    report = talk.order({ONE: Route()})
+    assert "not supported" in report.rejected[ONE] and report.serial == 1 and report.announced == {}
+    assert talk.exabgp.said == ["version"]
+
+
+# ---------------------------------------------------------------- laws
+
+few = st.sampled_from([ONE, TWO, SIX, ip_address("192.0.2.3"), OUTSIDE])
+sets = st.dictionaries(few, routes, max_size=5)
+
+
+@given(st.lists(sets, min_size=1, max_size=4))
+def test_whatever_was_before_the_last_set_is_what_exabgp_has(history: list[dict[Address, Route]]) -> None:
+    talk = Talk(P1, P2, P6)
+    for serial, wanted in enumerate(history, 1):
+        report = talk.order(wanted, serial)
+        assert report.serial == serial
+        four = {vip for vip in wanted if vip.version == 4 and vip != OUTSIDE}
+        assert talk.exabgp.announced(P1) == talk.exabgp.announced(P2) == four
+        assert talk.exabgp.announced(P6) == {vip for vip in wanted if vip.version == 6}
+        assert report.announced == {vip: route for vip, route in wanted.items() if vip != OUTSIDE}
+    assert not any(str(OUTSIDE) in line for line in talk.exabgp.said)
+
+
+@given(sets, sets)
+def test_a_new_bridge_finds_what_the_old_one_left(left: dict[Address, Route], wanted: dict[Address, Route]) -> None:
+    old = Talk(P1, P6)
+    old.order(left)
+    new = Talk(P1, P6)
+    new.exabgp.rib = old.exabgp.rib
+    assert set(new.pump().announced) == set(left) - {OUTSIDE}
+    assert set(new.order(wanted).announced) == set(wanted) - {OUTSIDE}
+    if left == wanted:
+        assert not any("announce" in line or "withdraw" in line for line in new.exabgp.said)
+
+
+@given(st.lists(st.text(max_size=30), max_size=10))
+def test_no_line_of_exabgp_breaks_the_bridge(lines: list[str]) -> None:
+    talk = Talk(P1)
+    for line in lines:
+        talk.relay.heard(line, talk.now)
+        talk.relay.next(talk.now)
+        talk.relay.heard(line, talk.now)
+        talk.relay.tick(talk.now)
+        talk.relay.report()
