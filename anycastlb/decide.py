@@ -20,6 +20,7 @@ from anycastlb.model import (
     Backend,
     BackendVerdict,
     Change,
+    Check,
     Decision,
     Destination,
     DestinationKey,
@@ -109,7 +110,7 @@ class _Board:
         named = [DestinationKey(key, backend.address, backend.port) for backend in members]
         nominal = weights.quantise([backend.weight for backend in members], service.virtual.scheduler)
         standing = weights.standing(nominal)
-        alive = [self._alive(backend, destination) for backend, destination in zip(members, named, strict=True)]
+        alive = [self._alive(service.check(vip, b), destination) for b, destination in zip(members, named, strict=True)]
         in_rotation = [backend.weight > 0 and not backend.drain for backend in members]
         up = sum(ok and used for (ok, _), used in zip(alive, in_rotation, strict=True))
         verdict = self._service(service, key, up, sum(in_rotation))
@@ -136,10 +137,10 @@ class _Board:
         known: tuple[Any, float] = self.rows.get(("addresses", vip), (None, 0.0))
         return known[1]
 
-    def _alive(self, backend: Backend, key: DestinationKey) -> tuple[bool, str]:
+    def _alive(self, check: Check, key: DestinationKey) -> tuple[bool, str]:
         if reason := self.refused.get(key):
             return False, f"down: {reason}"
-        state = self.inputs.health.get(backend.check, health.UNKNOWN)
+        state = self.inputs.health.get(check, health.UNKNOWN)
         up, reason = health.verdict(state, key in self.memory.adopted)
         if up:
             # Up when the daemon started: no slow start for those.

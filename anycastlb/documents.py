@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from anycastlb.model import Address, Problem, Share
 
@@ -38,7 +38,7 @@ def duration(value: Any) -> float:
 
 
 def share(value: Any) -> Share:
-    """A count (``2``, ``"2"``) or a percentage (``"50%"``). Raises ValueError."""
+    """A count (``2``, ``"2"``), a percentage (``"50%"``) or a weight (``"weight 150"``). Raises ValueError."""
     if isinstance(value, Share):
         return value
     text = str(value).strip()
@@ -47,6 +47,8 @@ def share(value: Any) -> Share:
             return Share(count=int(text))
         if (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)) and float(match[1]) <= 100:
             return Share(percent=float(match[1]))
+        if match := re.fullmatch(r"weight\s+(\d{1,9})", text):
+            return Share(weight=int(match[1]))
     raise ValueError(f'a number or a percentage up to "100%", not {value!r}')
 
 
@@ -92,6 +94,16 @@ Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | str)]
 Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 ShareText = Annotated[Share, BeforeValidator(share, json_schema_input_type=int | str)]
+
+
+def counted(value: Share) -> Share:
+    """A share of things, not of their weight. Raises ValueError."""
+    if value.weight is not None:
+        raise ValueError('a number or a percentage up to "100%", not a weight')
+    return value
+
+
+CountedShare = Annotated[ShareText, AfterValidator(counted)]
 Ip = Annotated[Any, BeforeValidator(address, json_schema_input_type=str)]
 
 

@@ -10,21 +10,50 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from anycastlb.model import CheckState, Result
+from anycastlb.model import Check, CheckState, Result
 
 UNKNOWN = CheckState()
 
 
+EVIDENCE = 10
+"""Results kept of each kind: the latest, and the latest failures."""
+WINDOW = 100
+"""Results the record counts."""
+
+
 def step(state: CheckState, result: Result, rise: int, fall: int) -> CheckState:
     """The state after one more result."""
+    state = _recorded(state, result)
     if state.up is None:
-        return CheckState(up=result.ok, since=result.at, last=result)
+        return replace(state, up=result.ok, since=result.at)
     if result.ok == state.up:
-        return replace(state, streak=0, last=result)
+        return replace(state, streak=0, agreed=state.agreed + 1)
     streak = state.streak + 1
     if streak >= (rise if result.ok else fall):
-        return CheckState(up=result.ok, since=result.at, last=result)
-    return replace(state, streak=streak, last=result)
+        return replace(state, up=result.ok, since=result.at, streak=0, agreed=0)
+    return replace(state, streak=streak, agreed=0)
+
+
+def _recorded(state: CheckState, result: Result) -> CheckState:
+    good, count = state.record
+    if count >= WINDOW:  # the oldest result leaves; on average it was as good as the window
+        good, count = good - good / count, count - 1
+    return replace(
+        state,
+        last=result,
+        recent=(*state.recent[-EVIDENCE + 1 :], result),
+        failures=state.failures if result.ok else (*state.failures[-EVIDENCE + 1 :], result),
+        record=(good + result.ok, count + 1),
+    )
+
+
+def pause(check: Check, state: CheckState) -> float:
+    """Seconds until the next probe is due after the last: faster while a verdict turns, slower while it stays down."""
+    if state.streak:
+        return check.fast_interval or check.interval
+    if state.up is False and check.down_interval is not None:
+        return max(check.interval, min(check.down_interval, check.interval * 2.0 ** min(state.agreed, 32)))
+    return check.interval
 
 
 def verdict(state: CheckState, adopted: bool) -> tuple[bool, str]:

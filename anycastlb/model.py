@@ -285,6 +285,29 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class Via:
+    """One backend as IPVS reaches it: a probe through here takes the way of the backend's real traffic."""
+
+    address: Address
+    forward: Forward
+    tunnel_port: int
+    family: Literal[4, 6]
+    """The family of the VIP: of the packets, not of the backend."""
+    port: int = 0
+    """The destination port in the kernel: the backend's for ``nat``, else 0 (the port of the packet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How a probe that goes through IPVS opens its socket."""
+
+    mark: int
+    """SO_MARK: the firewall mark whose IPVS service has this one backend."""
+    source: Address
+    """The node's own address to bind to: unbound, the source would be the VIP."""
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """A health check against one target. Its identity is its value: equal checks are one running probe."""
 
@@ -298,9 +321,16 @@ class Check:
     timeout: float
     rise: int
     fall: int
+    fast_interval: float | None = None
+    """The interval while a verdict is turning; None = ``interval``."""
+    down_interval: float | None = None
+    """While down the interval doubles with every failure, up to this; None = ``interval``."""
+    via: Via | None = None
+    """The probe goes to the VIP (``address``) through IPVS to this one backend; None = straight to the backend."""
 
     def __str__(self) -> str:
-        return f"{self.type} {endpoint(self.address, self.port)}"
+        target = f"{self.type} {endpoint(self.address, self.port)}"
+        return f"{target} via {self.via.forward} {self.via.address}" if self.via else target
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,27 +346,98 @@ class Backend:
     tunnel_port: int = 0
     upper: int = 0
     lower: int = 0
+    through: bool = False
+    """The check goes to the VIP through IPVS (``"via": "forward"``)."""
+    fallback: bool = False
+    """Used only while no other backend of the service can be ("sorry server")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """The parameters of an ``all`` or ``any`` check: the checks it is made of."""
+
+    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A number of things, or a percentage of all of them."""
+    """A number of things, a percentage of all of them, or a sum of their weights."""
 
     count: int = 0
     percent: float | None = None
+    weight: int | None = None
 
     def of(self, total: int) -> int:
-        """How many of ``total`` that is, rounded up, at least 1."""
+        """How many of ``total`` that is, rounded up, at least 1. Not for a weight."""
         if self.percent is None:
             return self.count
         return max(1, -int(-total * self.percent // 100))
+
+    def __str__(self) -> str:
+        if self.weight is not None:
+            return f"weight {self.weight}"
+        return str(self.count) if self.percent is None else f"{self.percent:g}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Damping:
+    """RFC 2439: each withdrawal adds ``penalty``, which halves every ``half_life`` seconds; above ``suppress`` the
+    route stays down until it has fallen below ``reuse``, and never longer than ``longest`` seconds."""
+
+    penalty: float = 1000.0
+    half_life: float = 60.0
+    suppress: float = 2000.0
+    reuse: float = 750.0
+    longest: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulInstances:
+    """Backends are the instances of a Consul service."""
+
+    service: str
+    tag: str = ""
+    passing: bool = True
+    """Only instances whose own checks pass."""
+    datacenter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsInstances:
+    """Backends are what a DNS name resolves to."""
+
+    name: str
+    type: Literal["A", "AAAA", "SRV"] = "A"
+    resolver: Address | None = None
+    """None = the host's own resolvers."""
+
+
+Discover: TypeAlias = ConsulInstances | DnsInstances
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One discovered backend."""
+
+    name: str
+    address: Address
+    port: int | None = None
+    """None = the service's."""
+    weight: int | None = None
+    created: int = 0
+    """Cluster-wide order of age, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
     min_backends: Share = Share(1)
+    reopen: Share | None = None
+    """What it takes to open a gate that is closed; None = ``min_backends``."""
     when: Literal["any", "all"] = "any"
     fail: Literal["withdraw", "keep"] = "withdraw"
+    fallback: Literal["withdraw", "keep"] = "keep"
+    """What becomes of the route while only fallback backends serve."""
+    damping: Damping | None = None
     hold_up: float = 0.0
     hold_down: float = 0.0
     route: Route = Route()
@@ -357,6 +458,13 @@ class Service:
     drain: float = 30.0
     """How long a removed backend or service is still served."""
     slow_start: float = 0.0
+    """Seconds of linear ramp after a backend came up."""
+    slow_start_by_history: bool = False
+    """Instead: the weight follows the share of good results among the last hundred."""
+    max_failed: Share | None = None
+    """Never take out more than this on health alone; the surplus stays in. None = no such floor."""
+    backends_from: Discover | None = None
+    """Where further backends come from; those known are among ``backends``."""
 
     def key(self, vip: Address) -> ServiceKey:
         if self.protocol == "fwmark":
@@ -368,10 +476,25 @@ class Service:
         full = self.virtual.persistence_prefix == vip.max_prefixlen
         return replace(self.virtual, persistence_prefix=0) if full else self.virtual
 
+    def check(self, vip: Address, backend: Backend) -> Check:
+        """The backend's check as it runs for this VIP: its own, or through IPVS to the VIP."""
+        if not backend.through:
+            return backend.check
+        port = backend.port if backend.forward == "nat" else 0
+        via = Via(backend.address, backend.forward, backend.tunnel_port, vip.version, port)
+        return _aimed(backend.check, vip, self.port if self.protocol != "fwmark" else 0, via)
+
     def members(self, vip: Address) -> tuple[Backend, ...]:
         """The backends that serve this VIP: those of its own family; if there is none, all of them."""
         same = tuple(b for b in self.backends if b.address.version == vip.version)
         return same or self.backends
+
+
+def _aimed(check: Check, vip: Address, port: int, via: Via) -> Check:
+    params = check.params
+    if isinstance(params, Combination):
+        params = Combination(tuple(_aimed(part, vip, port, via) for part in params.checks))
+    return replace(check, address=vip, port=port or check.port, params=params, via=via)
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +527,10 @@ class Result:
     """``HTTP 503``, ``connection refused``: in the words an operator would use."""
     duration: float
     at: float
+    weight: int | None = None
+    """The weight the target asked for, in percent of its nominal weight; None = it said nothing."""
+    drain: bool = False
+    """The target asked for no new flows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +542,14 @@ class CheckState:
     """Consecutive results that contradict ``up``."""
     since: float = 0.0
     last: Result | None = None
+    agreed: int = 0
+    """Consecutive results that agreed with ``up`` since it was reached."""
+    recent: tuple[Result, ...] = ()
+    """Evidence: the last results, oldest first."""
+    failures: tuple[Result, ...] = ()
+    """Evidence: the last failures, which outlive the successes after them; oldest first."""
+    record: tuple[float, int] = (0.0, 0)
+    """Of at most the last hundred results: how many were good (a moving average once full), and how many there were."""
 
 
 Health: TypeAlias = Mapping[Check, CheckState]

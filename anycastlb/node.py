@@ -112,4 +112,9 @@ class Node:
 
 def checks(catalog: Catalog) -> set[Check]:
     """Every check a catalog asks for; equal checks of several services are one."""
-    return {backend.check for service in catalog.services for backend in service.backends}
+    return {
+        service.check(vip, backend)
+        for service in catalog.services
+        for vip in service.vips
+        for backend in service.members(vip)
+    }

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from anycastlb import health
 from anycastlb.checks import CheckType, Down
 from anycastlb.events import Event, Journal
-from anycastlb.model import Check, CheckState, Health, Result
+from anycastlb.model import Check, CheckState, Health, Lane, Result
 
 MOST_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
@@ -83,35 +83,36 @@ class Prober:
 
     async def _repeat(self, check: Check) -> None:
         """Probe at absolute times, ``interval`` apart; the first at a random point of the first interval."""
-        probe = self._types[check.type].probe
         due = self._clock()
         if check.type != "none":
             due += self._chance() * min(check.interval, 60.0)
         while True:
             await asyncio.sleep(due - self._clock())
             async with self._slots:
-                result = await self._result(probe, check)
-            self._fold(check, result)
+                result = await self._result(check, None)
+            state = self._fold(check, result)
             # Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
             # interval * fall + timeout stays a promise; a probe that took longer than its interval skips beats.
-            step = check.interval * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
+            step = health.pause(check, state) * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
             due = max(due + step, self._clock())
 
-    async def _result(self, probe: Callable[[Check], object], check: Check) -> Result:
-        started = self._clock()
+    async def _result(self, check: Check, lane: Lane | None) -> Result:
+        started, found = self._clock(), None
         try:
             async with asyncio.timeout(check.timeout):
-                detail, ok = await probe(check), True  # type: ignore[misc]
+                found = await self._types[check.type].probe(check, lane)
         except Down as exc:
-            detail, ok = str(exc), False
+            detail = str(exc)
         except TimeoutError:
-            detail, ok = f"no answer within {check.timeout:g} s", False
+            detail = f"no answer within {check.timeout:g} s"
         except Exception as exc:  # a fault of the probe must not end the check
-            detail, ok = f"the probe failed: {type(exc).__name__}: {exc}", False
+            detail = f"the probe failed: {type(exc).__name__}: {exc}"
         ended = self._clock()
-        return Result(ok, str(detail), ended - started, ended)
+        if found is None:
+            return Result(False, detail, ended - started, ended)
+        return Result(True, found.detail, ended - started, ended, found.weight, found.drain)
 
-    def _fold(self, check: Check, result: Result) -> None:
+    def _fold(self, check: Check, result: Result) -> CheckState:
         before = self._states.get(check, health.UNKNOWN)
         after = self._states[check] = health.step(before, result, check.rise, check.fall)
         self._fresh = True
@@ -127,4 +128,9 @@ class Prober:
                     level="info" if after.up else "warning",
                 )
             )
+        asked = result.weight, result.drain
+        if after.up != before.up or asked != (
+            (before.last.weight, before.last.drain) if before.last else (None, False)
+        ):
             self._turned.set()
+        return after

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from anycastlb.documents import (
     Count,
+    CountedShare,
     Document,
     Duration,
     Ip,
@@ -28,6 +30,11 @@ from anycastlb.model import (
     Announce,
     Backend,
     Check,
+    Combination,
+    ConsulInstances,
+    Damping,
+    Discover,
+    DnsInstances,
     Forward,
     Network,
     Problem,
@@ -50,6 +57,12 @@ CANONICAL = {
 }
 """The kernel has three bits; where a scheduler names one, that is its name."""
 ENCAPSULATED = ("tunnel", "gue", "gre")
+COMBINED = ("all", "any")
+"""Check types made of other checks."""
+UNAIMED = ("none", "icmp", "command")
+"""Check types that need no port."""
+TIMETABLE = {"interval", "timeout", "rise", "fall", "fast_interval", "down_interval", "via"}
+MOST_DEPTH = 3
 CheckTypes = Mapping[str, type[Document]]
 """Check type -> the model of its parameters."""
 
@@ -95,14 +108,60 @@ class CheckDocument(Document):
     timeout: Annotated[Duration, Field(ge=0.001, le=3600)] = 1.0
     rise: Annotated[Whole, Field(ge=1, le=1000)] = 2
     fall: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    fast_interval: Annotated[Duration, Field(ge=0.01, le=86400)] | None = None
+    down_interval: Annotated[Duration, Field(ge=0.01, le=86400)] | None = None
+    via: Literal["direct", "forward"] = "direct"
     address: Ip | None = None
     port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
 
 
+class DampingDocument(Document):
+    penalty: Annotated[float, Field(gt=0)] = 1000.0
+    half_life: Annotated[Duration, Field(ge=1, le=86400)] = 60.0
+    suppress: Annotated[float, Field(gt=0)] = 2000.0
+    reuse: Annotated[float, Field(gt=0)] = 750.0
+    longest: Annotated[Duration, Field(ge=1, le=86400)] = 600.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DampingDocument:
+        if self.reuse >= self.suppress:
+            raise ValueError("reuse below suppress")
+        return self
+
+
+class ConsulDocument(Document):
+    service: Annotated[str, Field(min_length=1)]
+    tag: str = ""
+    passing: bool = True
+    datacenter: str = ""
+
+
+class DnsDocument(Document):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})$")]
+    type: Literal["A", "AAAA", "SRV"] = "A"
+    resolver: Ip | None = None
+
+
+class DiscoverDocument(Document):
+    """Exactly one of the fields."""
+
+    consul: ConsulDocument | None = None
+    dns: DnsDocument | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> DiscoverDocument:
+        if (self.consul is None) == (self.dns is None):
+            raise ValueError("exactly one of consul and dns")
+        return self
+
+
 class AnnounceDocument(Document):
     min_backends: ShareText = Share(1)
+    reopen: ShareText | None = None
     when: Literal["any", "all"] = "any"
     fail: Literal["withdraw", "keep"] = "withdraw"
+    fallback: Literal["withdraw", "keep"] = "keep"
+    damping: DampingDocument | None = None
     hold_up: Drain = 0.0
     hold_down: Drain = 0.0
     communities: tuple[Community, ...] = ()
@@ -122,6 +181,7 @@ class BackendDocument(Document):
     check: dict[str, Any] | None = None
     max_connections: Count = 0
     min_connections: Count = 0
+    fallback: bool = False
 
 
 class ServiceDocument(Document):
@@ -137,8 +197,10 @@ class ServiceDocument(Document):
     one_packet: bool | None = None
     check: dict[str, Any] = Field(default_factory=dict)
     backends: dict[str, BackendDocument] = Field(default_factory=dict)
+    backends_from: DiscoverDocument | None = None
     announce: AnnounceDocument = AnnounceDocument()
-    slow_start: Drain = 0.0
+    max_failed: CountedShare | None = None
+    slow_start: Literal["history"] | Drain = 0.0
     drain: Drain = 30.0
 
 
@@ -185,8 +247,11 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
         backends=tuple(backends),
         announce=Announce(
             min_backends=announce.min_backends,
+            reopen=announce.reopen,
             when=announce.when,
             fail=announce.fail,
+            fallback=announce.fallback,
+            damping=Damping(**announce.damping.model_dump()) if announce.damping else None,
             hold_up=announce.hold_up,
             hold_down=announce.hold_down,
             route=Route(
@@ -198,8 +263,19 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
             ),
         ),
         drain=parsed.drain,
-        slow_start=parsed.slow_start,
+        slow_start=0.0 if parsed.slow_start == "history" else parsed.slow_start,
+        slow_start_by_history=parsed.slow_start == "history",
+        max_failed=parsed.max_failed,
+        backends_from=_discover(parsed.backends_from),
     )
+
+
+def _discover(document: DiscoverDocument | None) -> Discover | None:
+    if document is None:
+        return None
+    if document.consul is not None:
+        return ConsulInstances(**document.consul.model_dump())
+    return DnsInstances(**document.dns.model_dump()) if document.dns else None
 
 
 def _virtual(protocol: Protocol, parsed: ServiceDocument, backends: Sequence[Backend]) -> VirtualService:
@@ -232,38 +308,47 @@ def _backend(
     path = f"backends.{name}"
     port = backend.port if backend.port is not None else (service.port or 0)
     forward = backend.forward or service.forward
-    check = _check(key, path, backend, service, protocol, port, check_types)
     if backend.min_connections > backend.max_connections:
         raise _Bad([Problem(key, f"{path}.min_connections", "expected at most max_connections")])
+    document = merged_check(service.check, backend.check)
+    document.setdefault("type", "tcp" if protocol in ("tcp", "fwmark") and port else "none")
+    where = f"{path}.check" if backend.check is not None else "check"
+    through = document.get("via") == "forward"
     return Backend(
         name=name,
         address=backend.address,
         port=0 if protocol == "fwmark" and backend.port is None else port,
-        check=check,
+        check=_check(_Where(key, where, check_types), document, backend.address, port, through),
         weight=backend.weight,
         drain=backend.drain,
         forward=forward,
         tunnel_port=(backend.tunnel_port or service.tunnel_port) if forward == "gue" else 0,
         upper=backend.max_connections,
         lower=backend.min_connections,
+        through=through,
+        fallback=backend.fallback,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where a check stands, for its problems, and what types there are."""
+
+    key: str
+    path: str
+    types: CheckTypes
+
+    def bad(self, path: str, expected: str) -> _Bad:
+        return _Bad([Problem(self.key, f"{self.path}.{path}", expected)])
+
+
 def _check(
-    key: str,
-    path: str,
-    backend: BackendDocument,
-    service: ServiceDocument,
-    protocol: Protocol,
-    port: int,
-    check_types: CheckTypes,
+    where: _Where, document: Mapping[str, Any], address: Address, port: int, through: bool, depth: int = 0
 ) -> Check:
-    document = merged_check(service.check, backend.check)
-    where = f"{path}.check" if backend.check is not None else "check"
-    document.setdefault("type", "tcp" if protocol in ("tcp", "fwmark") and port else "none")
-    kind = document["type"]
-    if kind not in check_types:
-        raise _Bad([Problem(key, f"{where}.type", f"expected one of {', '.join(check_types)}, not {shown(kind)}")])
+    """One check document, with those inside of it. Raises ``_Bad``."""
+    kind = document.get("type", "tcp")
+    if not isinstance(kind, str) or kind not in where.types:
+        raise where.bad("type", f"expected one of {', '.join(where.types)}, not {shown(kind)}")
     common = {name: document[name] for name in CheckDocument.model_fields if name in document}
     own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
     found: list[Problem] = []
@@ -271,26 +356,60 @@ def _check(
     try:
         timing = CheckDocument.model_validate(common)
     except ValidationError as exc:
-        found += problems(exc, key)
+        found += problems(exc, where.key)
     try:
-        params = check_types[kind].model_validate(own)
+        params = where.types[kind].model_validate(own)
     except ValidationError as exc:
-        found += problems(exc, key)
+        found += problems(exc, where.key)
     if timing is None or params is None:
-        raise _Bad([Problem(key, f"{where}.{problem.path}", problem.expected) for problem in found])
-    target = timing.port or port
-    if not target and kind != "none":
-        raise _Bad([Problem(key, f"{where}.port", "missing; expected the port to check, as the backend has none")])
+        raise _Bad([Problem(where.key, f"{where.path}.{problem.path}", problem.expected) for problem in found])
+    target, aim = timing.address or address, timing.port or port
+    if kind in COMBINED:
+        params = _combination(where, own, common, target, aim, through, depth)
+    elif not aim and kind not in UNAIMED:
+        raise where.bad("port", "missing; expected the port to check, as the backend has none")
     return Check(
         type=kind,
-        address=timing.address or backend.address,
-        port=target,
+        address=target,
+        port=aim,
         params=params,
         interval=timing.interval,
         timeout=timing.timeout,
         rise=timing.rise,
         fall=timing.fall,
+        fast_interval=timing.fast_interval,
+        down_interval=timing.down_interval,
     )
+
+
+def _combination(
+    where: _Where,
+    own: Mapping[str, Any],
+    common: Mapping[str, Any],
+    address: Address,
+    port: int,
+    through: bool,
+    depth: int,
+) -> Combination:
+    """The checks inside an ``all`` or ``any``; they run by the time-table of the whole."""
+    parts = own.get("checks")
+    if depth > MOST_DEPTH or not isinstance(parts, list) or not 1 <= len(parts) <= 16:
+        raise where.bad("checks", f"expected a list of 1 to 16 checks, at most {MOST_DEPTH + 1} deep")
+    inherited = {name: value for name, value in common.items() if name != "type"}
+    checks, found = [], []
+    for place, part in enumerate(parts):
+        inside = replace(where, path=f"{where.path}.checks.{place}")
+        try:
+            if not isinstance(part, dict):
+                raise inside.bad("type", f"expected an object, not {shown(part)}")
+            if scheduled := sorted(set(part) & TIMETABLE):
+                raise inside.bad(scheduled[0], "expected the time-table outside, in the whole check")
+            checks.append(_check(inside, {**inherited, **part}, address, port, through, depth + 1))
+        except _Bad as exc:
+            found += exc.problems
+    if found:
+        raise _Bad(found)
+    return Combination(tuple(checks))
 
 
 def merged_check(under: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -317,6 +436,11 @@ def _contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[s
         yield "port", "expected a port from 1 to 65535; 0 (every port) needs persistence"
     if parsed.one_packet and parsed.protocol != "udp":
         yield "one_packet", "expected protocol udp: one-packet scheduling is for datagrams"
+    reopen, least = parsed.announce.reopen, parsed.announce.min_backends
+    if reopen and _unit(reopen) != _unit(least):
+        yield "announce.reopen", f"expected the same kind of threshold as min_backends ({least}), not {reopen}"
+    elif reopen and _amount(reopen) < _amount(least):
+        yield "announce.reopen", f"expected at least min_backends ({least}), not {reopen}"
     for flag in parsed.scheduler_flags or ():
         if not re.fullmatch(r"flag-[123]", flag) and FLAGS.get(flag) != parsed.scheduler:
             names = [name for name, scheduler in FLAGS.items() if scheduler == parsed.scheduler]
@@ -325,6 +449,14 @@ def _contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[s
     netmask = parsed.persistence.netmask if parsed.persistence else None
     if netmask and netmask > 32 and any(vip.version == 4 for vip in parsed.vip):
         yield "persistence.netmask", f"expected a prefix length up to 32 for an IPv4 VIP, not {netmask}"
+
+
+def _unit(share: Share) -> str:
+    return "weight" if share.weight is not None else "count" if share.percent is None else "percent"
+
+
+def _amount(share: Share) -> float:
+    return share.weight if share.weight is not None else share.count if share.percent is None else share.percent
 
 
 def _clashes(backends: Sequence[Backend], vips: Sequence[Address]) -> Iterator[tuple[str, str]]:

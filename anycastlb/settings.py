@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from anycastlb.documents import Document, Duration, ShareText, problems, shown
+from anycastlb.documents import CountedShare, Document, Duration, problems, shown
 from anycastlb.model import Network, Problem, SettingsError, Share
 
 
@@ -79,7 +79,7 @@ class NodeSettings(Document):
 class CatalogSettings(Document):
     source: Literal["consul", "file"] = "consul"
     path: str = "/etc/anycastlb/catalog"
-    max_shrink: ShareText = Share(percent=50.0)
+    max_shrink: CountedShare = Share(percent=50.0)
     """A catalog that loses more VIPs than this at once is held back."""
     confirm: Annotated[Duration | None, BeforeValidator(_patience)] = 300.0
     """A held catalog that persists this long is believed; None (``"never"``): only ``anycastlb confirm`` lets it in."""

@@ -12,9 +12,10 @@ import aiohttp
 from pydantic import BeforeValidator, Field
 from yarl import URL
 
-from anycastlb.checks import Down, told
+from anycastlb.checks import Down, Found
+from anycastlb.dial import opened, told
 from anycastlb.documents import Document, one_or_many, shown
-from anycastlb.model import Check, endpoint
+from anycastlb.model import Check, Lane, endpoint
 
 
 def _codes(value: Any) -> tuple[tuple[int, int], ...]:
@@ -53,14 +54,14 @@ class Params(Document):
     """Status codes that mean up: a number, a range ``"200-299"``, or a list of them."""
 
 
-async def probe(check: Check) -> str:
+async def probe(check: Check, lane: Lane | None) -> Found:
     params = check.params
     assert isinstance(params, Params)
     headers = {"User-Agent": "anycastlb", "Connection": "close", **dict(params.headers)}
     if params.host:
         headers["Host"] = params.host
     url = URL(f"http://{endpoint(check.address, check.port)}{params.path}", encoded=True)  # the path as it was written
-    connector = aiohttp.TCPConnector(force_close=True)
+    connector = aiohttp.TCPConnector(force_close=True, socket_factory=lambda info: opened(info[0], info[1], lane))
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
     ) as session:
@@ -74,6 +75,6 @@ async def probe(check: Check) -> str:
         except OSError as exc:
             raise Down(told(exc)) from exc
     if any(low <= status <= high for low, high in params.expect):
-        return f"HTTP {status}"
+        return Found(f"HTTP {status}")
     wanted = ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in params.expect)
     raise Down(f"HTTP {status}, expected {wanted}")

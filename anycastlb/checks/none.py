@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from anycastlb.checks import Found
 from anycastlb.documents import Document
-from anycastlb.model import Check
+from anycastlb.model import Check, Lane
 
 
 class Params(Document):
     """No parameters."""
 
 
-async def probe(check: Check) -> str:
-    return "not checked (type none)"
+async def probe(check: Check, lane: Lane | None) -> Found:
+    return Found("not checked (type none)")

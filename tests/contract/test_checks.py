@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.checks import TYPES, Down
+from anycastlb.checks import TYPES, CheckType, Down, Found
 from anycastlb.events import Journal
-from anycastlb.model import Check, Health
+from anycastlb.model import Check, Health, Lane
 from anycastlb.prober import Prober
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -74,7 +74,7 @@ def check(kind: str, port: int, address: str = "127.0.0.1", **params: object) ->
 async def found(given: Check) -> tuple[bool, str]:
     """What the prober would fold: outcome and detail."""
     prober = Prober(TYPES, lambda health, turned: None, Journal())
-    result = await prober._result(TYPES[given.type].probe, given)
+    result = await prober._result(given, None)
     assert result.duration < 2, "the deadline holds"
     return result.ok, result.detail
 
@@ -164,11 +164,12 @@ async def test_none_is_always_up() -> None:
 
 
 async def test_a_probe_that_breaks_is_a_failed_check_not_a_crash() -> None:
-    async def broken(given: Check) -> str:
+    async def broken(given: Check, lane: Lane | None) -> Found:
         raise ZeroDivisionError("oops")
 
-    prober = Prober(TYPES, lambda health, turned: None, Journal())
-    result = await prober._result(broken, check("tcp", 1))
+    types = {"tcp": CheckType(TYPES["tcp"].params, broken)}
+    prober = Prober(types, lambda health, turned: None, Journal())
+    result = await prober._result(check("tcp", 1), None)
     assert not result.ok and "ZeroDivisionError" in result.detail
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from anycastlb import settings
-from anycastlb.checks import CheckType, Down, none, tcp
+from anycastlb.checks import CheckType, Down, Found, none, tcp
 from anycastlb.drivers.memory import MemoryDriver
 from anycastlb.events import Journal
-from anycastlb.model import Address, Change, Check, Speaker
+from anycastlb.model import Address, Change, Check, Lane, Speaker
 from anycastlb.node import Node
 from anycastlb.sources.memory import MemorySource
 
@@ -89,12 +89,12 @@ class World:
             if running.done() and not running.cancelled() and (error := running.exception()):
                 raise error
 
-    async def _probe(self, check: Check) -> str:
+    async def _probe(self, check: Check, lane: Lane | None) -> Found:
         name = str(check.address)
         self.probes[name] = self.probes.get(name, 0) + 1
         if name in self.dead:
             raise Down("connection refused")
-        return "connected"
+        return Found("connected")
 
     def saved(self) -> list[Path]:
         """The files of ``state_dir``."""
