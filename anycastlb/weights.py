@@ -30,9 +30,11 @@ def standing(weights: Sequence[int]) -> int:
 def ramp(weight: int, age: float, slow_start: float) -> tuple[int, float | None]:
     """Slow start: the weight at ``age`` seconds after coming up, and the age of its next step (None = at the top).
 
-    Linear in tenths, never 0, monotone.
+    Linear in tenths: the first at once, the last after nine tenths of the time. Never 0, monotone.
     """
     if age >= slow_start or weight <= 1:
         return weight, None
-    tenths = min(9, int(10 * age / slow_start) + 1)
+    tenths = int(10 * age / slow_start) + 1
+    if tenths >= 10:
+        return weight, None
     return max(1, weight * tenths // 10), slow_start * tenths / 10

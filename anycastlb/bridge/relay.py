@@ -112,7 +112,7 @@ class Relay:
     def ordered(self, message: Set | Beat, now: float) -> None:
         """Raises ``WireError`` for a beat that belongs to no set of this connection."""
         if isinstance(message, Beat):
-            if not self._proven or message.serial != self._serial:
+            if message.serial != self._serial:  # which is 0 before the first set of a connection
                 raise WireError(
                     f"beat {message.serial}: expected one of set {self._serial}, the last of this connection"
                 )

@@ -429,6 +429,7 @@ async def test_a_frozen_exabgp_that_must_withdraw_is_killed(bench: Bench) -> Non
 async def test_a_frozen_bridge_is_replaced(bench: Bench) -> None:
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
         (old,) = bench.bridges()
         os.kill(old, signal.SIGSTOP)
         await seen(lambda: bench.bridges() not in ([], [old]), 10, "ExaBGP has started another one")
@@ -443,6 +444,7 @@ async def test_a_frozen_bridge_is_replaced(bench: Bench) -> None:
 async def test_garbage_from_another_client_harms_nothing(bench: Bench) -> None:
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
         before = bench.router.counts()
         for garbage in (b"\xff\x00\n", b"[" * 100_000 + b"\n", b'{"report": 7}\n', b'{"set": {}}\n', b"half a line"):
             with socket.socket(socket.AF_UNIX) as link:

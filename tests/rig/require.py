@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import consul
+from tests.rig import consul, testkernel, usermode
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps daemons; a plain user's PATH leaves these out."""
@@ -65,6 +65,14 @@ def server() -> str:
     return str(found)
 
 
+def runner() -> str:
+    """``testkernel.py run`` would find a kernel without fetching anything."""
+    choice = testkernel.choose()
+    if choice.kernel == "packaged" and not usermode.present():
+        raise Missing("the packaged kernel is not fetched; fetch it: python3 tests/rig/testkernel.py fetch")
+    return choice.kernel
+
+
 def library(name: str) -> str:
     if importlib.util.find_spec(name) is None:
         raise Missing(f"the Python package {name} is not installed; install it: make setup")
@@ -80,6 +88,7 @@ def program(name: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "kernel": kernel,
+    "testkernel": runner,
     "consul": server,
     "exabgp": functools.partial(library, "exabgp"),
 }
@@ -98,8 +107,9 @@ def look(name: str) -> tuple[str, str]:
 def require(name: str) -> str:
     """Go on only if the part ``name`` is here; return where it was found.
 
-    ``kernel`` gives the kernel release, ``exabgp`` the package's name, ``consul``, ``bird`` and any other name the
-    absolute path of the program. May be called at module level, in a fixture or in a test.
+    ``kernel`` gives the release of the kernel this process runs on, ``testkernel`` which kernel the runner would use,
+    ``exabgp`` the package's name; ``consul``, ``bird`` and any other name give the absolute path of the program. May be
+    called at module level, in a fixture or in a test.
     """
     found, reason = look(name)
     if found:

@@ -52,14 +52,15 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod 755 $policy
     fi
-    # One broken third-party source must not stop us; a real failure shows in the installation.
-    apt-get -qq update || true
-    apt-get -qq -y --no-install-recommends install "$@"
-    case " $* " in
-    *" bird2 "*)
-        { systemctl disable bird.service || update-rc.d bird disable; } >/dev/null 2>&1 || true
-        ;;
-    esac
+    # One broken third-party source must not stop us; a real failure shows in the installation. A machine that has
+    # just booted is often busy updating itself, so wait for its locks.
+    apt-get -qq update || { sleep 5 && apt-get -qq update; } || true
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
+    local service
+    for service in bird ipvsadm; do
+        case " $* " in *" $service"*) ;; *) continue ;; esac
+        { systemctl disable $service.service; update-rc.d $service disable; } >/dev/null 2>&1 || true
+    done
 }
 
 ensure_packages() {

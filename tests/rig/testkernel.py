@@ -46,6 +46,8 @@ GRACE = 5.0
 """Seconds that a command has to end after it was told to, before its kernel is."""
 ECHO = 0.5
 """Seconds within which a second signal is taken for the same one: timeout(1) and terminals may send it twice."""
+LAST_LINES = 20
+"""How much of a dead kernel's messages is shown if there is no panic among them."""
 TIMED_OUT, DIED = 124, 125
 PR_SET_PDEATHSIG = 1
 WATCHED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -149,9 +151,10 @@ def run(request: Request) -> int:
 
 def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> subprocess.Popen[bytes]:
     """Start the kernel, or the namespaces, with ``init`` as the first process."""
+    log = (place / "kernel.log").open("w")
     if request.kernel == "packaged":
         kernel = usermode.fetch()
-        command = usermode.command(kernel, place, request.memory, request.shell, request.verbose, init)
+        command = usermode.command(kernel, place, request.memory, request.shell, log.fileno(), init)
         environment = usermode.environment(place, request.memory)
     else:
         command, environment = [*NAMESPACES, *init], paths()
@@ -166,8 +169,15 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
 
-    source = None if request.shell else subprocess.DEVNULL  # a new session, so that Ctrl-C comes to us alone
-    return subprocess.Popen(command, stdin=source, env=environment, start_new_session=True, preexec_fn=settle)
+    with log:
+        return subprocess.Popen(
+            command,
+            stdin=None if request.shell else subprocess.DEVNULL,
+            env=environment,
+            pass_fds=[log.fileno()],
+            start_new_session=True,  # so that Ctrl-C comes to us alone
+            preexec_fn=settle,
+        )
 
 
 def watch(process: subprocess.Popen[bytes], until: float) -> signal.Signals | None:
@@ -206,19 +216,33 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def conclude(request: Request, place: Path, process: subprocess.Popen[bytes], end: int) -> int:
     """The exit code, and a line on stderr for every end that is not simply the command's own."""
+    if request.verbose:
+        sys.stderr.write(messages(place))
     if end:
         say(f"time-out after {request.timeout} s" if end == TIMED_OUT else f"ended by {signal.Signals(end - 128).name}")
         return end
     try:
         result = json.loads((place / "result.json").read_text())
     except (OSError, ValueError):
-        say(f"the {request.kernel} kernel died (status {process.returncode}); its messages: --verbose")
-        with contextlib.suppress(OSError):
-            sys.stderr.write((place / "init.err").read_text())
+        say(f"the {request.kernel} kernel died (status {process.returncode}); its last words:")
+        sys.stderr.write(last_words(messages(place)))
         return DIED
     if result["error"]:
         say(result["error"])
     return int(result["code"])
+
+
+def messages(place: Path) -> str:
+    """What the kernel and the first process inside had to say of their own."""
+    logs = [place / "kernel.log", place / "init.err"]
+    return "".join(log.read_text(errors="replace") for log in logs if log.exists())
+
+
+def last_words(text: str) -> str:
+    """From the panic on, if there was one."""
+    lines = text.replace("\r", "").splitlines(keepends=True)
+    panic = next((number for number, line in enumerate(lines) if "Kernel panic" in line), len(lines) - LAST_LINES)
+    return "".join(lines[max(0, panic) :]) or "(none)\n"
 
 
 def say(words: str) -> None:
@@ -280,7 +304,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     runs.add_argument("--cpu", type=int, metavar="N", help="pin to this CPU (packaged kernel: one that no other uses)")
     runs.add_argument("--modules", default="ip_vs", metavar="A,B", help="kernel modules to load before (ip_vs)")
     runs.add_argument("--shell", action="store_true", help="keep the terminal attached; without CMD: a shell")
-    runs.add_argument("--verbose", action="store_true", help="show the packaged kernel's own messages")
+    runs.add_argument("--verbose", action="store_true", help="show the kernel's own messages afterwards")
     runs.add_argument("command", nargs="*", metavar="CMD")
     options = parser.parse_args(arguments)
     if options.action == "run" and not options.command:

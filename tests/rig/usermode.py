@@ -82,27 +82,32 @@ def executable(place: Path) -> bool:
     return True
 
 
-def command(kernel: Path, place: Path, memory: int, shell: bool, verbose: bool, init: list[str]) -> list[str]:
-    """The kernel's command line. ``place`` is the job directory, ``init`` the first process inside."""
+def command(kernel: Path, place: Path, memory: int, shell: bool, log: int, init: list[str]) -> list[str]:
+    """The kernel's command line.
+
+    ``place`` is the job directory, ``log`` the descriptor of a file for the kernel's own messages, which would
+    otherwise stand between the command's output, and ``init`` the first process inside.
+    """
     starter = place / "init"
     starter.write_text(f"exec {shlex.join(init)} 2>{shlex.quote(str(place / 'init.err'))}\n")
     consoles = ["con0=fd:0,fd:1", "con1=null"] if shell else ["con0=null,fd:1", "con1=null,fd:2"]
-    # The kernel's own messages would end up on con0, between the command's output.
-    talk = ["loglevel=7"] if verbose else ["quiet", "loglevel=0"]
     return [
         str(kernel),
         f"mem={memory >> 20}M",
         "rootfstype=hostfs",
         "rootflags=/",
         "rw",
-        "init=/bin/sh",
         "con=null",
         *consoles,
-        *talk,
+        f"con2=fd:{log}",
+        "console=tty2",
+        "quiet",
+        "loglevel=6",
         "panic=-1",
         "seccomp=auto",
         f"uml_dir={place}/",
         "umid=kernel",
+        "init=/bin/sh",  # and not the starter itself, for /tmp may be mounted noexec
         "--",
         str(starter),
     ]

@@ -41,7 +41,7 @@ def test_ramp_is_monotone_and_bounded(weight: int, slow_start: float, age: float
     assert 1 <= now <= later <= weight
     if step is not None:
         assert step > age or step == pytest.approx(age)
-        assert ramp(weight, (age + step) / 2, slow_start)[0] == now, "nothing changes before the next step"
+        assert ramp(weight, age + 0.9 * (step - age), slow_start)[0] == now, "nothing changes before the next step"
 
 
 def test_no_slow_start_no_ramp() -> None:
