@@ -352,8 +352,7 @@ def _check(
     common = {name: document[name] for name in CheckDocument.model_fields if name in document}
     own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
     found: list[Problem] = []
-    timing: CheckDocument | None = None
-    params: Document | Combination | None = None
+    timing = params = None
     try:
         timing = CheckDocument.model_validate(common)
     except ValidationError as exc:

@@ -32,9 +32,10 @@ def test_ipvs_takes_services_and_loads_schedulers_as_asked() -> None:
 
 def test_links_and_tunnels_load_their_modules() -> None:
     listed = sh(
-        "unshare -n sh -euc 'ip link add a type veth peer name b; ip link set tunl0 up || ip tunnel add x mode ipip; ip -br link'"
+        "unshare -n sh -euc 'ip link add a type veth peer name b; ip tunnel add x mode ipip local 192.0.2.1; ip -br link'"
     )
     assert "a@b" in listed
+    assert "x@NONE" in listed
 
 
 def test_named_network_namespaces() -> None:
@@ -56,7 +57,8 @@ def test_on_a_kernel_with_ipvs_root_gets_the_hosts_kernel() -> None:
 
 
 def test_the_hosts_kernel_is_used_without_touching_its_network() -> None:
-    script = "ipvsadm -A -t 192.0.2.77:80; ip link add rigged type dummy; touch /run/rigged; hostname changed; ipvsadm -Ln; exit 7"
+    changes = "ipvsadm -A -t 192.0.2.77:80; ip link add rigged type dummy; touch /run/rigged; hostname changed"
+    script = f"set -e; {changes}; ipvsadm -Ln; exit 7"
     done = subprocess.run([*NESTED, "--", "sh", "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == 7, done.stderr
     assert "192.0.2.77:80" in done.stdout

@@ -14,6 +14,10 @@ INTERPRETER = 3
 """PT_INTERP, the type of the program header that holds the loader's path (System V ABI, ch. 5)."""
 
 
+SMALLEST_HEADER = 56
+"""Bytes of an Elf64_Phdr."""
+
+
 class NotPatchable(Exception):
     """The file is not a dynamically linked 64-bit little-endian ELF program."""
 
@@ -26,7 +30,9 @@ def headers(image: bytes | bytearray, path: Path) -> Iterator[int]:
     size, count = struct.unpack_from("<HH", image, 54)
     if table + size * count > len(image):
         raise NotPatchable(f"{path} is cut short: its program headers lie outside the file")
-    for header in range(table, table + size * count, size):
+    if count and size < SMALLEST_HEADER:
+        raise NotPatchable(f"{path} is damaged: its program headers are {size} bytes, expected {SMALLEST_HEADER}")
+    for header in range(table, table + size * count, size or SMALLEST_HEADER):
         if struct.unpack_from("<I", image, header)[0] == INTERPRETER:
             yield header
 

@@ -189,9 +189,9 @@ def test_a_dead_kernel_is_125_and_its_last_words_are_shown(kernel: str) -> None:
 
 
 def test_two_run_at_once_each_on_its_own_processor(kernel: str) -> None:
-    with running("--", "sh", "-c", "echo ready; exec sleep 100") as one:
-        with running("--", "sh", "-c", "echo ready; exec sleep 100") as other:
-            masks = [os.sched_getaffinity(children(process.pid)[0]) for process in (one, other)]
+    wait = ("--", "sh", "-c", "echo ready; exec sleep 100")
+    with running(*wait) as one, running(*wait) as other:
+        masks = [os.sched_getaffinity(children(process.pid)[0]) for process in (one, other)]
     if kernel == "packaged":
         assert [len(mask) for mask in masks] == [1, 1]
         assert masks[0] != masks[1] or len(os.sched_getaffinity(0)) < 4, "others may hold the few there are"

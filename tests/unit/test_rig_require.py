@@ -19,7 +19,7 @@ def test_the_fixture_is_the_function(require: Callable[[str], str]) -> None:
 
 def test_a_missing_part_skips_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANYCASTLB_REQUIRE", "kernel,nosuch")
-    with pytest.raises(pytest.skip.Exception, match="nosuch-program is missing.*make setup"):
+    with pytest.raises(pytest.skip.Exception, match=r"nosuch-program is missing.*make setup"):
         rig.require("nosuch-program")
 
 
