@@ -352,7 +352,8 @@ def _check(
     common = {name: document[name] for name in CheckDocument.model_fields if name in document}
     own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
     found: list[Problem] = []
-    timing = params = None
+    timing: CheckDocument | None = None
+    params: Document | Combination | None = None
     try:
         timing = CheckDocument.model_validate(common)
     except ValidationError as exc:
@@ -396,7 +397,8 @@ def _combination(
     if depth > MOST_DEPTH or not isinstance(parts, list) or not 1 <= len(parts) <= 16:
         raise where.bad("checks", f"expected a list of 1 to 16 checks, at most {MOST_DEPTH + 1} deep")
     inherited = {name: value for name, value in common.items() if name != "type"}
-    checks, found = [], []
+    checks: list[Check] = []
+    found: list[Problem] = []
     for place, part in enumerate(parts):
         inside = replace(where, path=f"{where.path}.checks.{place}")
         try:
