@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from anycastlb.model import (
@@ -21,6 +22,7 @@ from anycastlb.model import (
     Service,
     ServiceKey,
     ServiceVerdict,
+    Session,
     Snapshot,
     Table,
     Verdict,
@@ -86,6 +88,10 @@ class Index:
                 verdict=self.snapshot.decision.backends.get(key),
                 row=self.snapshot.actual.destinations.get(key),
             )
+
+    def carriers(self, vip: Address) -> list[Session]:
+        """The BGP sessions that can carry this VIP's route: those of its family."""
+        return [s for s in self.snapshot.speaker.sessions if ip_address(s.peer).version == vip.version]
 
     def refusal(self, table: Table, key: Any) -> str:
         """Why the machine refused to write this row in the last cycle; empty if it did not."""

@@ -169,6 +169,7 @@ def _vip(index: Index, vip: Address) -> View:
         "leaving": leaving,
         "address": vip in index.snapshot.actual.addresses,
         "announced": vip in index.snapshot.actual.routes,
+        "sessions_up": [session.peer for session in index.carriers(vip) if session.state == "up"],
         "rejected": index.snapshot.speaker.rejected.get(vip, ""),
         "services": [_service(index, service, vip) for service in services],
     }

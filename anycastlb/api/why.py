@@ -80,10 +80,11 @@ def _explain_vip(index: Index, vip: Address) -> dict[str, Any]:
     verdict, tail = index.verdict(vip), _to_route(index, vip)
     announced = vip in index.snapshot.actual.routes
     if announced:
-        text = f"announced to {_sessions_up(index)}"
+        text = f"announced to {_sessions_up(index, vip)}"
     else:
         text = f"not announced: {verdict.reason if verdict and not verdict.open else tail[-2]['text']}"
-    return _answer("vip", str(vip), announced, text, services + tail)
+    heard = announced and any(session.state == "up" for session in index.carriers(vip))
+    return _answer("vip", str(vip), heard, text, services + tail)
 
 
 def _explain_service(index: Index, service: Service) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def _to_route(index: Index, vip: Address) -> list[Link]:
             link("kernel", virtual_row is not None, str(key), virtual(virtual_row) if virtual_row else missing)
         )
     links.append(_route(index, vip))
-    return [*links, _sessions(index)]
+    return [*links, _sessions(index, vip)]
 
 
 def _gate(index: Index, vip: Address) -> str:
@@ -240,7 +241,7 @@ def _route(index: Index, vip: Address) -> Link:
     return link("route", False, name, f"wanted, but {waiting}")
 
 
-def _sessions(index: Index) -> Link:
+def _sessions(index: Index, vip: Address) -> Link:
     speaker = index.snapshot.speaker
     sessions = [
         link(
@@ -249,14 +250,14 @@ def _sessions(index: Index) -> Link:
             s.peer,
             f"{s.state} for {span(index.age(s.since))}" + (f": {s.reason}" if s.reason else ""),
         )
-        for s in speaker.sessions
+        for s in index.carriers(vip)
     ]
     if not speaker.connected:
         return link("bgp", False, "ExaBGP", "bridge not connected: is ExaBGP running?", sessions)
     up = any(session["ok"] for session in sessions)
-    return link("bgp", up, "ExaBGP", f"bridge connected, {_sessions_up(index)} up", sessions)
+    return link("bgp", up, "ExaBGP", f"bridge connected, {_sessions_up(index, vip)} up", sessions)
 
 
-def _sessions_up(index: Index) -> str:
-    sessions = index.snapshot.speaker.sessions
+def _sessions_up(index: Index, vip: Address) -> str:
+    sessions = index.carriers(vip)
     return f"{sum(s.state == 'up' for s in sessions)} of {len(sessions)} BGP sessions"

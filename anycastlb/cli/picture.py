@@ -112,7 +112,7 @@ def _standing(view: dict[str, Any], vip: dict[str, Any]) -> tuple[str, str, str]
     """The VIP's sign, its style, and its state in words."""
     speaker, lasting = view["speaker"], vip["since_seconds"]
     age = f" for {span(lasting)}" if lasting is not None else ""
-    up = [session["peer"] for session in speaker["sessions"] if session["state"] == "up"]
+    up = vip["sessions_up"]
     if vip["leaving"]:
         return "◌", WARN, vip["reason"] + (", still announced" if vip["announced"] else "")
     if not vip["open"]:

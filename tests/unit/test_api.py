@@ -90,7 +90,7 @@ async def test_why(name: str) -> None:
     async with serving(scene.trouble()) as served:
         status, view, _ = await ask(served, f"/v1/why/{name}")
     assert status == 200
-    assert view["ok"] is True
+    assert view["ok"] is ("2001" not in name), "the IPv6 session is down"
     assert view["chain"]
 
 
