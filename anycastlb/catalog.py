@@ -1,39 +1,41 @@
 """A raw key tree to a ``Catalog``: parse, merge, quarantine, and refuse a suspicious shrink.
 
 A bad document never stops another. A service whose documents are bad keeps the last good ones (``Catalog.good``); a
-bad backend key keeps its own last good value, or is left out. Pure: no clock, no file, no Consul.
+bad backend key keeps its own last good value, or is left out. Discovered instances become backend documents under
+those that operators wrote, so that all that holds for a backend holds for them. Pure: no clock, no file, no Consul.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
-from anycastlb import services
+from anycastlb import raw, services
 from anycastlb.documents import shown
-from anycastlb.model import Catalog, Entry, Network, Problem, Service, Share, Shrink, Tree
-from anycastlb.services import CheckTypes, Limits, merged_check
+from anycastlb.model import (
+    EMPTY,
+    Catalog,
+    Discover,
+    Entry,
+    Instance,
+    Network,
+    Problem,
+    Service,
+    Share,
+    Shrink,
+    Tree,
+)
+from anycastlb.raw import Bad
+from anycastlb.services import CheckTypes, Limits
 
 NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
 KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or drain/<node>"
-MOST_BYTES = 512 * 1024
-"""Consul's own bound on a value."""
-
-
-class _Bad(Exception):
-    """A document that cannot be used, with its problems."""
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__()
-        self.problems = problems
+Instances = Mapping[Discover, tuple[Instance, ...]]
+"""What each discovery found, in canonical order; one that has not answered yet is missing."""
 
 
 def parse(
@@ -42,11 +44,15 @@ def parse(
     vip_ranges: tuple[Network, ...],
     fwmark_ranges: tuple[tuple[int, int], ...],
     check_types: CheckTypes,
+    instances: Instances = EMPTY,
 ) -> Catalog:
-    """The catalog in a tree, falling back on ``previous`` document by document. Never raises for what is in it."""
+    """The catalog in a tree, falling back on ``previous`` document by document. Never raises for what is in it.
+
+    A service that newly asks for a discovery stays as it was until ``instances`` has its first answer.
+    """
     limits = Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges)
     keys = _sorted_keys(tree)
-    reading = _Reading(previous, limits, check_types, problems=list(keys.problems))
+    reading = _Reading(previous, limits, check_types, instances, problems=list(keys.problems))
     reading.read_defaults(tree.entries.get("defaults"))
     for name, own in keys.services.items():
         reading.read_service(name, own)
@@ -57,7 +63,20 @@ def parse(
         problems=tuple(dict.fromkeys(reading.problems)),
         index=tree.index,
         good=reading.good() | {f"drain/{node}": tree.entries[f"drain/{node}"] for node in keys.drained},
+        discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
+        instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},
     )
+
+
+def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> Catalog:
+    """The catalog with what ails its discoveries among its problems, told of every service that asks for them."""
+    found = list(catalog.problems)
+    for wanted, names in catalog.discovers.items():
+        for name in names:
+            key = f"services/{name}"
+            origin = (catalog.good[key].origin if key in catalog.good else "") or key
+            found += [Problem(origin, "backends_from", told) for told in troubles.get(wanted, ())]
+    return catalog if len(found) == len(catalog.problems) else replace(catalog, problems=tuple(dict.fromkeys(found)))
 
 
 def admit(
@@ -73,15 +92,19 @@ def admit(
     ``confirm``: seconds after which a shrink that persists is believed (None = never); ``held``: the shrink in force.
     """
     lost = current.vips - candidate.vips
-    allowed = max_shrink.count if max_shrink.percent is None else len(current.vips) * max_shrink.percent / 100
-    emptied = bool(current.vips) and not candidate.vips
-    if not emptied and len(lost) <= allowed:
+    if not shrunk(len(lost), len(current.vips), max_shrink, emptied=not candidate.vips):
         return None
     since = held.since if held else now
     until = None if confirm is None else since + confirm
     if until is not None and now >= until:
         return None
     return Shrink(tuple(sorted(lost, key=lambda vip: (vip.version, vip))), len(current.vips), since, until)
+
+
+def shrunk(lost: int, of: int, most: Share, emptied: bool) -> bool:
+    """Is so much lost at once that it needs a second look?"""
+    allowed = most.count if most.percent is None else of * most.percent / 100
+    return lost > allowed or (emptied and of > 0)
 
 
 # ---------------------------------------------------------------- which key is what
@@ -119,7 +142,9 @@ class _Reading:
     previous: Catalog
     limits: Limits
     check_types: CheckTypes
+    instances: Instances
     problems: list[Problem]
+    discovers: dict[Discover, set[str]] = field(default_factory=lambda: defaultdict(set))
     defaults: Mapping[str, Any] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
     used: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
@@ -139,10 +164,10 @@ class _Reading:
             if candidate is None:
                 continue
             try:
-                self.defaults = _document("defaults", candidate)
+                self.defaults = raw.document("defaults", candidate)
                 self.used[""] = {"defaults": candidate}
                 break
-            except _Bad as exc:
+            except Bad as exc:
                 self.problems += exc.problems
         self.same_defaults = self.used.get("", {}).get("defaults") == last_good
 
@@ -151,43 +176,81 @@ class _Reading:
 
     def read_service(self, name: str, own: dict[str, Entry]) -> None:
         before = self._good_before.get(name, {})
-        if own == before and self.same_defaults and name in self._before:
-            self._keep(name, self._before[name], own)  # nothing about it changed
+        known = self._before.get(name)
+        if own == before and self.same_defaults and known is not None and not self._moved(known):
+            self._keep(name, known, own)  # nothing about it changed
             return
         try:
             service, used = self._built(name, own, before)
-        except _Bad as exc:
+        except Bad as exc:
             self.problems += exc.problems
-            if name in self._before:
-                self._keep(name, self._before[name], before)
+            self._keep_last_good(name)
+            return
+        wanted = service.backends_from
+        if wanted is not None and wanted not in self.instances and known is not None and known.backends_from != wanted:
+            self.discovers[wanted].add(name)
+            self._keep_last_good(name)  # it would lose its backends for as long as nobody knows the new ones
             return
         self._keep(name, service, used)
 
+    def _moved(self, service: Service) -> bool:
+        """Have the instances behind it changed?"""
+        wanted = service.backends_from
+        return wanted is not None and self.instances.get(wanted) != self.previous.instances.get(wanted)
+
     def _keep(self, name: str, service: Service, used: Mapping[str, Entry]) -> None:
         self.services[name], self.used[name] = service, used
+        if service.backends_from is not None:
+            self.discovers[service.backends_from].add(name)
+
+    def _keep_last_good(self, name: str) -> None:
+        """The service as its last good documents say, with the instances of now."""
+        service, used = self._before.get(name), self._good_before.get(name, {})
+        if service is None:
+            return
+        if self._moved(service):
+            told = len(self.problems)
+            with suppress(Bad):
+                service, used = self._built(name, used, used)
+            del self.problems[told:]  # of documents that nobody sees any more
+        self._keep(name, service, used)
 
     def _built(
         self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]
     ) -> tuple[Service, dict[str, Entry]]:
-        """The service and the entries it was made of. Raises ``_Bad``."""
+        """The service and the entries it was made of. Raises ``Bad``."""
         key = f"services/{name}"
         if key not in own:
-            raise _Bad(Problem(key, "", "missing; expected a service document above its backends"))
-        document = _document(key, own[key])
+            raise Bad(Problem(key, "", "missing; expected a service document above its backends"))
+        document = raw.document(key, own[key])
         origin = own[key].origin or key
-        merged = _merged(self.defaults, document)
+        merged = raw.merge(self.defaults, document)
         backends = merged.get("backends", {})
         if not isinstance(backends, dict):
-            raise _Bad(Problem(origin, "backends", f"expected an object of backends by name, not {shown(backends)}"))
+            raise Bad(Problem(origin, "backends", f"expected an object of backends by name, not {shown(backends)}"))
         used = {key: own[key]}
-        merged["backends"] = dict(backends)
+        pool = _Pool(dict(backends), self._discovered(merged))
         by_age = sorted((k for k in own if k != key), key=lambda k: (own[k].created, k))
         for backend_key in by_age:
-            self._add_backend(name, backend_key, own[backend_key], before.get(backend_key), merged, used)
-        found = services.parse(origin, name, merged, self.limits, self.check_types)
-        if isinstance(found, Service):
-            return found, used
-        raise _Bad(*found)
+            self._add_backend(name, backend_key, own[backend_key], before.get(backend_key), merged, pool, used)
+        while True:
+            whole = {**merged, "backends": pool.documents()}
+            found = services.parse(origin, name, whole, self.limits, self.check_types)
+            if isinstance(found, Service):
+                return found, used
+            if not (left_out := pool.leave_out(found)):
+                raise Bad(*found)
+            self.problems += left_out
+
+    def _discovered(self, merged: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+        """The documents of the instances that the service asks for, by name; None if it asks for none."""
+        wanted = services.discover(merged.get("backends_from"))
+        if wanted is None:
+            return None
+        found: dict[str, dict[str, Any]] = {}
+        for instance in self.instances.get(wanted, ()):
+            found.setdefault(instance.name, _instance_document(instance))
+        return found
 
     def _add_backend(
         self,
@@ -196,27 +259,28 @@ class _Reading:
         entry: Entry,
         before: Entry | None,
         merged: dict[str, Any],
+        pool: _Pool,
         used: dict[str, Entry],
     ) -> None:
-        """Merge one backend key over the document, or its last good value, or leave it out with its problem."""
+        """Add one backend key to the written backends, or its last good value, or leave it out with its problem."""
         name = key.rsplit("/", 1)[1]
-        inline = merged["backends"].get(name) or {}
+        inline = pool.written.get(name) or {}
         for candidate in (entry, before):
             if candidate is None:
                 continue
             try:
-                document = _backend_document(key, name, candidate)
-                backend = _merged(inline if isinstance(inline, dict) else {}, document)
-                trial = {**merged, "backends": {name: backend}}
+                document = raw.backend_document(key, name, candidate)
+                backend = raw.merge(inline if isinstance(inline, dict) else {}, document)
+                trial = {**merged, "backends": pool.trial(name, backend)}
                 found = services.parse(candidate.origin or key, service, trial, self.limits, self.check_types)
                 bad = [] if isinstance(found, Service) else _about_backend(found, name)
                 if bad:
-                    raise _Bad(*bad)
-            except _Bad as exc:
+                    raise Bad(*bad)
+            except Bad as exc:
                 if candidate is entry:
                     self.problems += exc.problems
                 continue
-            merged["backends"][name] = backend
+            pool.written[name] = backend
             used[key] = candidate
             return
 
@@ -247,7 +311,7 @@ class _Reading:
         del self.services[name], self.used[name]
         if before is None or any(key in owners for key in map(before.key, before.vips)):
             return
-        self._keep(name, before, self._good_before[name])
+        self._keep_last_good(name)
         owners.update(dict.fromkeys(map(before.key, before.vips), name))
 
 
@@ -258,84 +322,69 @@ def _about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
     return [Problem(p.key, p.path[len(prefix) :].lstrip("."), p.expected) for p in mine]
 
 
-# ---------------------------------------------------------------- documents
+# ---------------------------------------------------------------- the backends of one service
 
 
-def _document(key: str, entry: Entry) -> dict[str, Any]:
-    """The object in one value; ``null`` fields are left out (they mean the default). Raises ``_Bad``."""
-    origin = entry.origin or key
-    if entry.error:
-        raise _Bad(Problem(origin, "", entry.error))
-    if len(entry.value) > MOST_BYTES:
-        raise _Bad(Problem(origin, "", f"expected at most {MOST_BYTES} bytes, not {len(entry.value)}"))
-    try:
-        document = _DECODERS[entry.format](entry.value.decode())
-    except (ValueError, RecursionError, yaml.YAMLError) as exc:
-        told = " ".join(str(exc).split())[:200] or type(exc).__name__
-        raise _Bad(Problem(origin, "", f"expected a {entry.format.upper()} object: {told}")) from exc
-    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
-        raise _Bad(Problem(origin, "", f"expected a {entry.format.upper()} object, not {shown(document)}"))
-    return {name: _without_null(value) for name, value in document.items() if value is not None}
+@dataclass
+class _Pool:
+    """What operators wrote (inline, then keys by age), over the discovered instances of the same names.
+
+    A written backend without an address says more about an instance; while that instance is away, it says nothing.
+    """
+
+    written: dict[str, Any]
+    discovered: dict[str, dict[str, Any]] | None
+    """By name, in canonical order; None if the service discovers nothing."""
+
+    def documents(self) -> dict[str, Any]:
+        """All backend documents in canonical order: the written ones, then the instances, oldest first."""
+        instances = self.discovered or {}
+        written = {name: self._over(name, document) for name, document in self.written.items() if self._stands(name)}
+        found = {name: self._over(name, self.written.get(name, {})) for name in instances if name not in written}
+        return written | found
+
+    def trial(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
+        """One written backend as it would be; nothing while it has no address."""
+        whole = self._over(name, document)
+        return {} if self.discovered is not None and "address" not in whole else {name: whole}
+
+    def leave_out(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Drop the instances that alone are to blame, and say why; none of them if the fault is elsewhere."""
+        names, instances = self.documents(), self.discovered or {}
+        blamed = [(problem, _blamed(problem.path, names)) for problem in problems]
+        bad = {
+            name
+            for problem, name in blamed
+            if name in instances and (name not in self.written or not (self._stands(name) or _inside(problem, name)))
+        }
+        for name in bad:
+            del instances[name]
+        return [problem for problem, name in blamed if name in bad]
+
+    def _stands(self, name: str) -> bool:
+        document = self.written[name]
+        return self.discovered is None or not isinstance(document, dict) or "address" in document
+
+    def _over(self, name: str, document: Any) -> Any:
+        below = (self.discovered or {}).get(name)
+        return raw.merge(below, document) if below is not None and isinstance(document, dict) else document
 
 
-def _backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
-    """A backend key: an object, or the plain form ``weight=10 port=8080``; its name may be its address."""
-    text = entry.value[:MOST_BYTES].decode(errors="replace").strip()
-    plain = entry.format == "json" and (not text or re.fullmatch(r"[a-z_]+=\S+(\s+[a-z_]+=\S+)*", text))
-    document: dict[str, Any] = {}
-    if plain:
-        document |= dict(pair.split("=", 1) for pair in text.split())
-    else:
-        document = _document(key, entry)
-    if plain and "drain" in document:
-        document["drain"] = {"true": True, "1": True, "false": False, "0": False}.get(document["drain"], "?")
-    if found := re.fullmatch(r"\[?([^\]]*?)\]?(?::(\d{1,5}))?", name):
-        host, port = (name, None) if _is_address(name) else (found[1], found[2])
-        if _is_address(host) and "address" not in document:
-            document = {"address": host, **({"port": port} if port else {}), **document}
-    return document
+def _instance_document(instance: Instance) -> dict[str, Any]:
+    document: dict[str, Any] = {"address": str(instance.address)}
+    document |= {"port": instance.port} if instance.port is not None else {}
+    document |= {"weight": instance.weight} if instance.weight is not None else {}
+    return document | ({"fallback": True} if instance.fallback else {})
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _blamed(path: str, names: Container[str]) -> str:
+    """The backend that a dotted path is about, if any: names may have dots of their own."""
+    name = path.removeprefix("backends.") if path.startswith("backends.") else ""
+    while name and name not in names:
+        name = name.rpartition(".")[0]
+    return name
 
 
-def _json(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the field {shown(twice)} stands twice")
-        return dict(pairs)
-
-    def constant(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
-    return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
-
-
-_DECODERS: Mapping[str, Callable[[str], Any]] = {"json": _json, "toml": tomllib.loads, "yaml": yaml.safe_load}
-
-
-def _without_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_null(item) for name, item in value.items() if item is not None}
-    return value
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` merged over ``under``, object by object; a check of another type replaces the one below."""
-    merged = dict(under)
-    for name, value in over.items():
-        below = merged.get(name)
-        if name == "check" and isinstance(below, dict) and isinstance(value, dict):
-            merged[name] = merged_check(below, value)
-        elif isinstance(below, dict) and isinstance(value, dict):
-            merged[name] = _merged(below, value)
-        else:
-            merged[name] = value
-    return merged
+def _inside(problem: Problem, name: str) -> bool:
+    """Is it about a field of the backend, not about its being there?"""
+    return problem.path != f"backends.{name}"

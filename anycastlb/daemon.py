@@ -12,20 +12,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from anycastlb import __version__, plan
 from anycastlb.api.server import Api
-from anycastlb.checks import PARAMS
+from anycastlb.checks import parameters, types
 from anycastlb.decide import adopt, decide
 from anycastlb.drivers.addresses import AddressDriver
 from anycastlb.drivers.bgp import BgpDriver
 from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.drivers.preflight import preflight
-from anycastlb.drivers.sysctls import TAKEOVER, SysctlDriver
+from anycastlb.drivers.preflight import Finding, preflight, probing
+from anycastlb.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
 from anycastlb.events import Event, Journal, LogFormatter
 from anycastlb.metrics import Metrics
 from anycastlb.model import (
@@ -63,7 +63,8 @@ def described(settings: Settings) -> str:
 
 def make_drivers(settings: Settings) -> tuple[SysctlDriver, AddressDriver, IpvsDriver]:
     node = settings.node
-    return SysctlDriver(TAKEOVER), AddressDriver(), IpvsDriver(node.vip_ranges, node.fwmark_ranges)
+    marks = (*node.fwmark_ranges, settings.checks.marks)
+    return SysctlDriver({**TAKEOVER, **PROBING}), AddressDriver(), IpvsDriver(node.vip_ranges, marks)
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -92,8 +93,12 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         (sysctls, addresses, ipvs),
         bgp,
         journal,
+        types=types(settings.checks),
         sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
         pulse=notify.alive,
+        unused=ipvs.unused,
+        lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
+        first_lane=lambda: tell(probing(settings), journal),
     )
     metrics = Metrics(lambda: node.snapshot, node.meters, journal, statistics=ipvs.statistics)
     api = Api(
@@ -148,10 +153,14 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 def inspect(settings: Settings, journal: Journal) -> None:
     """Preflight: every finding is told; an error among them stops the start. Raises ``DriverError``."""
     findings = preflight(settings)
-    for finding in findings:
-        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=finding.level))
+    tell(findings, journal)
     if errors := [f"{finding.what} (mend: {finding.mend})" for finding in findings if finding.level == "error"]:
         raise DriverError("; ".join(errors))
+
+
+def tell(findings: Iterable[Finding], journal: Journal) -> None:
+    for finding in findings:
+        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=finding.level))
 
 
 def compare(settings: Settings, reread: Callable[[], Settings], journal: Journal) -> None:
@@ -229,7 +238,7 @@ async def look(settings: Settings) -> Snapshot:
     finally:
         await source.close()
     node = settings.node
-    catalog = parse(tree, Catalog(), node.vip_ranges, node.fwmark_ranges, PARAMS)
+    catalog = parse(tree, Catalog(), node.vip_ranges, node.fwmark_ranges, parameters(types(settings.checks)))
     tables: dict[Any, Any] = {}
     for driver in make_drivers(settings):
         tables.update(await driver.observe())
@@ -242,8 +251,10 @@ async def look(settings: Settings) -> Snapshot:
         feed=Feed(connected=True, loaded=True, since=now),
         health=dict.fromkeys(checks(catalog), up),
         sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
+        lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
+        marks=settings.checks.marks,
     )
-    decision = decide(inputs, adopt(actual, now), now)
+    decision = decide(inputs, adopt(actual, now, inputs.marks), now)
     changes = plan.diff(actual, decision.desired)
     return Snapshot(inputs, actual, decision, changes, at=now, at_wall=time.time())
 

@@ -1,8 +1,9 @@
 """The brain: from everything that is known to everything that should be.
 
-``decide(inputs, memory, now)`` is a pure function composed of ``health``, ``weights`` and ``gate``. It never looks at
-the machine: what it wants does not depend on what is there, except through ``adopt``, once, when the daemon starts,
-and through ``inputs.failures``, what the machine refused in the last cycle.
+``decide(inputs, memory, now)`` is a pure function composed of ``pool`` (which backends, with which weights) and
+``gate`` (may the VIP be announced). It never looks at the machine: what it wants does not depend on what is there,
+except through ``adopt``, once, when the daemon starts, and through what the last cycle found: ``inputs.failures``
+(what the machine refused) and ``inputs.idle`` (leaving backends without connections).
 
 Waiting is a desired state: a row nobody asks for any more stays in the desired state until its drain time is over.
 """
@@ -13,14 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import gate, health, weights
+from anycastlb import gate, marks
 from anycastlb.model import (
+    MARKS,
     Address,
     Announce,
-    Backend,
     BackendVerdict,
     Change,
-    Check,
     Decision,
     Destination,
     DestinationKey,
@@ -39,6 +39,7 @@ from anycastlb.model import (
     VipAddress,
     VirtualService,
 )
+from anycastlb.pool import Seen, assess
 
 ADOPTED_DRAIN = 30.0
 """Seconds a row found at start, which no catalog names any more, is still served."""
@@ -49,8 +50,12 @@ TICK = 0.001
 RowId = tuple[Table, Any]
 
 
-def adopt(actual: State, now: float) -> Memory:
-    """The memory of a daemon that finds its own work in the kernel: nothing of it may flap because of the restart."""
+def adopt(actual: State, now: float, probes: marks.Range = MARKS) -> Memory:
+    """The memory of a daemon that finds its own work in the kernel: nothing of it may flap because of the restart.
+
+    ``probes``: the firewall marks of probes through IPVS.
+    """
+    given, actual = marks.split(actual, probes)
     serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
     return Memory(
         gates={vip: Gate(True, now, now) for vip in actual.addresses if vip in serving or vip in actual.routes},
@@ -59,8 +64,10 @@ def adopt(actual: State, now: float) -> Memory:
             for table in ("addresses", "services", "destinations")
             for key, row in actual.rows(table).items()
         },
-        adopted=frozenset(key for key, row in actual.destinations.items() if row.weight),
+        up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
+        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight),
         order=tuple(actual.destinations),
+        marks=given,
     )
 
 
@@ -72,16 +79,17 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             board.assess(service, vip)
     verdicts, gates, routes = board.gates()
     rows = {} if inputs.stopping else board.rows
-    leaving = _leaving(rows, memory, now)
+    leaving = _leaving(rows, memory, inputs.idle, now)
     board.wakes += [item.until for item in leaving.values()]
     desired = _state(rows, leaving, memory)
-    return Decision(
+    decision = Decision(
         desired=replace(desired, sysctls=inputs.sysctls, routes=routes),
-        memory=Memory(gates, rows, leaving, memory.adopted, board.up_since, tuple(desired.destinations)),
+        memory=Memory(gates, rows, leaving, board.up_since, board.serving(), tuple(desired.destinations)),
         verdicts=verdicts,
         backends=board.backends,
         wake_at=max(min(board.wakes), now + TICK) if board.wakes else None,
     )
+    return marks.lay(decision, inputs, memory.marks, now + TICK)
 
 
 @dataclass
@@ -99,104 +107,71 @@ class _Board:
     refused: Mapping[Address | ServiceKey | DestinationKey, str] = field(init=False)
     """What the machine refused to create, and so cannot serve, with its reason."""
 
+    before: Mapping[DestinationKey, int] = field(init=False)
+    """The weights of the last decision."""
+
     def __post_init__(self) -> None:
+        rows = self.memory.rows.items()
+        self.before = {key: row.weight for (table, key), (row, _) in rows if table == "destinations"}
         self.refused = {failure.change.key: failure.reason for failure in refusals(self.inputs.failures)}
 
     def assess(self, service: Service, vip: Address) -> None:
-        """One service on one VIP: weights of its backends, rows for the kernel, and whether it can be served."""
-        key, members = service.key(vip), service.members(vip)
+        """One service on one VIP: rows for the kernel, and whether it can be served."""
+        key, memory = service.key(vip), self.memory
+        seen = Seen(self.inputs.health, memory.up_since, self.before, self.refused, key in memory.serving, self.now)
+        pool = assess(service, vip, seen)
         self.rows["addresses", vip] = (VipAddress(), max(service.drain, self._drain(vip)))
         self.rows["services", key] = (service.row(vip), service.drain)
-        named = [DestinationKey(key, backend.address, backend.port) for backend in members]
-        nominal = weights.quantise([backend.weight for backend in members], service.virtual.scheduler)
-        standing = weights.standing(nominal)
-        alive = [self._alive(service.check(vip, b), destination) for b, destination in zip(members, named, strict=True)]
-        in_rotation = [backend.weight > 0 and not backend.drain for backend in members]
-        up = sum(ok and used for (ok, _), used in zip(alive, in_rotation, strict=True))
-        verdict = self._service(service, key, up, sum(in_rotation))
-        fail_open = verdict.open and not up
-        for backend, destination, table_weight, (ok, reason) in zip(members, named, nominal, alive, strict=True):
-            weight, reason = self._weight(service, backend, destination, table_weight, ok or fail_open, reason)
-            self.backends[destination] = BackendVerdict(service.name, backend.name, ok, weight, reason)
-        # A destination the kernel keeps refusing goes last, or every look would move its successors.
-        order = sorted(range(len(members)), key=lambda place: named[place] in self.refused)
-        for place in order:
-            backend, weight = members[place], self.backends[named[place]].weight
-            row = Destination(
-                forward=backend.forward,
-                weight=weight,
-                last_weight=weight or nominal[place] or standing,
-                upper=backend.upper,
-                lower=backend.lower,
-                tunnel_port=backend.tunnel_port,
-            )
-            self.rows["destinations", named[place]] = (row, service.drain)
-        self.services.setdefault(vip, []).append((service.announce, verdict))
+        self.rows.update({("destinations", name): (row, service.drain) for name, row in pool.rows.items()})
+        self.backends.update(pool.backends)
+        self.up_since.update(pool.up_since)
+        self.wakes += pool.wakes
+        self.services.setdefault(vip, []).append((service.announce, pool.verdict))
 
     def _drain(self, vip: Address) -> float:
         known: tuple[Any, float] = self.rows.get(("addresses", vip), (None, 0.0))
         return known[1]
 
-    def _alive(self, check: Check, key: DestinationKey) -> tuple[bool, str]:
-        if reason := self.refused.get(key):
-            return False, f"down: {reason}"
-        state = self.inputs.health.get(check, health.UNKNOWN)
-        up, reason = health.verdict(state, key in self.memory.adopted)
-        if up:
-            # Up when the daemon started: no slow start for those.
-            since = gate.NEVER if key in self.memory.adopted else self.now
-            self.up_since[key] = self.memory.up_since.get(key, since)
-        return up, reason
-
-    def _service(self, service: Service, key: ServiceKey, up: int, total: int) -> ServiceVerdict:
-        needed = service.announce.min_backends.of(total)
-        counted = f"{up}/{total} backends up"
-        if refusal := self.refused.get(key):
-            return ServiceVerdict(service.name, key, False, up, total, needed, refusal)
-        if up >= needed:
-            return ServiceVerdict(service.name, key, True, up, total, needed, counted)
-        if total and not up and service.announce.fail == "keep":
-            return ServiceVerdict(service.name, key, True, up, total, needed, f"{counted}; kept open (fail = keep)")
-        return ServiceVerdict(service.name, key, False, up, total, needed, f"{counted}, needs {needed}")
-
-    def _weight(
-        self, service: Service, backend: Backend, key: DestinationKey, nominal: int, up: bool, reason: str
-    ) -> tuple[int, str]:
-        if backend.drain:
-            return 0, "drained" if up else f"drained; {reason}"
-        if not nominal:
-            return 0, "weight 0 in the catalog"
-        if not up:
-            return 0, reason
-        age = self.now - self.up_since.get(key, gate.NEVER)
-        weight, step = weights.ramp(nominal, age, service.slow_start)
-        if step is None:
-            return weight, reason
-        self.wakes.append(self.now - age + step)
-        return weight, f"{reason}; slow start: {weight} of {nominal}"
+    def serving(self) -> frozenset[ServiceKey]:
+        """The services that can be served."""
+        return frozenset(verdict.key for services in self.services.values() for _, verdict in services if verdict.open)
 
     def gates(self) -> tuple[dict[Address, Verdict], dict[Address, Gate], dict[Address, Route]]:
         """Every VIP's verdict, what its gate remembers, and the routes that follow."""
         verdicts, gates, routes = {}, {}, {}
         for vip, services in self.services.items():
-            ready, reason = self._ready(vip, services)
             announces = [announce for announce, _ in services]
-            hold_up = max(announce.hold_up for announce in announces)
-            hold_down = max(announce.hold_down for announce in announces)
-            memory, reason, wake = gate.step(self.memory.gates.get(vip), ready, reason, hold_up, hold_down, self.now)
+            refusal = self._administrative()
+            ready, reason = (False, refusal) if refusal else self._ready(vip, services)
+            memory, reason, wake = gate.step(
+                self.memory.gates.get(vip),
+                ready,
+                reason,
+                self.now,
+                hold_up=max(announce.hold_up for announce in announces),
+                hold_down=max(announce.hold_down for announce in announces),
+                unsettled=max(verdict.unsettled for _, verdict in services),
+                damping=next((announce.damping for announce in announces if announce.damping), None),
+                blame=not refusal,
+            )
             gates[vip] = memory
-            verdicts[vip] = Verdict(vip, memory.open, reason, memory.since, tuple(v for _, v in services))
+            judged = tuple(verdict for _, verdict in services)
+            verdicts[vip] = Verdict(vip, memory.open, reason, memory.since, judged, memory.penalty)
             if memory.open:
                 routes[vip] = _route(announces)
             if wake is not None:
                 self.wakes.append(wake)
         return verdicts, gates, routes
 
-    def _ready(self, vip: Address, services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, str]:
+    def _administrative(self) -> str:
+        """Why this node must not announce anything, if so."""
         if self.inputs.stopping:
-            return False, "this node is stopping"
+            return "this node is stopping"
         if self.inputs.node in self.inputs.catalog.drained:
-            return False, f"this node is drained (drain/{self.inputs.node})"
+            return f"this node is drained (drain/{self.inputs.node})"
+        return ""
+
+    def _ready(self, vip: Address, services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, str]:
         if refusal := self.refused.get(vip):
             return False, refusal
         return gate.combine(services)
@@ -214,13 +189,19 @@ def _route(announces: Iterable[Announce]) -> Route:
     )
 
 
-def _leaving(rows: Mapping[RowId, Any], memory: Memory, now: float) -> dict[RowId, Leaving]:
-    """Rows nobody asks for any more whose drain time is not over; one that is asked for again is taken back."""
+def _leaving(
+    rows: Mapping[RowId, Any], memory: Memory, idle: frozenset[DestinationKey], now: float
+) -> dict[RowId, Leaving]:
+    """Rows nobody asks for any more, until their drain time is over or, for a backend, its last connection is.
+
+    One that is asked for again is taken back.
+    """
     leaving = {row_id: item for row_id, item in memory.leaving.items() if row_id not in rows}
     for row_id, (row, drain) in memory.rows.items():
         if row_id not in rows:
             leaving[row_id] = Leaving(row, now + drain)
-    return {row_id: item for row_id, item in leaving.items() if item.until > now}
+    done = {("destinations", key) for key in idle if ("services", key.service) in rows}
+    return {row_id: item for row_id, item in leaving.items() if item.until > now and row_id not in done}
 
 
 def _state(rows: Mapping[RowId, tuple[Any, float]], leaving: Mapping[RowId, Leaving], memory: Memory) -> State:

@@ -1,17 +1,45 @@
 """Sockets for probes: by plain routing, or through IPVS by a firewall mark, bound to the node's own address.
 
 The one place that knows how a probe's packets get their mark. It sets no time-outs and reads no answers.
+
+IPVS knows a connection by its addresses and ports, not by its mark: a probe from a port from which another backend of
+the same VIP was probed a short while ago would be sent to that other one. So their ports come in turn, not at random.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import random
 import socket
 import struct
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from itertools import chain, cycle, islice
 
-from anycastlb.model import Address, Lane
+from anycastlb.model import Address, Lane, Network, Via
 
+RECVERR = {
+    socket.AF_INET: (socket.IPPROTO_IP, 11),  # IP_RECVERR and IPV6_RECVERR, which Python does not name
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
+}
+"""Every ICMP error becomes an error of the datagram socket, "host unreachable" too."""
+IP_BIND_ADDRESS_NO_PORT = 24
+"""Linux; the module socket of Python 3.11 does not name it. It is good for IPv6 sockets too."""
+TRIES = 1000
+"""Ports tried before there is none."""
+WORLD = {4: ip_address("203.0.113.1"), 6: ip_address("2001:db8:ffff::1")}
+"""An address that is reached by the default route."""
+
+
+def _ports(low: int = 32768, high: int = 60999) -> Iterator[int]:
+    """Every port for ever in turn, from one at random: a daemon started again must not begin where the last began."""
+    start = random.randint(low, high)
+    return cycle(chain(range(start, high + 1), range(low, start)))
+
+
+_PORTS = _ports()
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: no TIME_WAIT left behind by thousands of probes."""
 
@@ -22,13 +50,46 @@ def opened(family: int, kind: int, lane: Lane | None) -> socket.socket:
     try:
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        elif kind == socket.SOCK_DGRAM:
+            sock.setsockopt(*RECVERR[socket.AddressFamily(family)], 1)
         if lane is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, lane.mark)
-            sock.bind((str(lane.source), 0))
+            _bind(sock, kind, lane.source)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, kind: int, source: Address) -> None:
+    if kind == socket.SOCK_STREAM:
+        # The port is chosen when the socket is connected, and then in turn by destination.
+        sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((str(source), 0))
+        return
+    for port in islice(_PORTS, TRIES):
+        try:
+            sock.bind((str(source), port))
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def source(via: Via, foreign: Iterable[Network] = ()) -> Address:
+    """The node's own address to probe from: the one it would use towards the backend (or, if the VIP is of the other
+    family, towards the world). Sends nothing. Raises OSError, also if that address lies in a network of ``foreign``:
+    from a VIP no answer would ever come back to this node.
+    """
+    far = via.address if via.address.version == via.family else WORLD[via.family]
+    with socket.socket(family(far), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect((str(far), 9))
+        found = ip_address(sock.getsockname()[0].partition("%")[0])
+    if any(found in network for network in foreign):
+        raise OSError(f"this node's only IPv{via.family} address towards {via.address} is the VIP {found}")
+    return found
 
 
 def family(address: Address) -> socket.AddressFamily:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from anycastlb.model import Address, Problem, Share
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(value: Any) -> float:
-    """``"500ms"``, ``"2s"``, ``"1m30s"``, ``"5m"`` -> seconds. Raises ValueError."""
+    """``"500ms"``, ``"2s"``, ``"1m30s"``, ``"5m"``, ``"14d"`` -> seconds. Raises ValueError."""
     if isinstance(value, (int, float)) and value == 0 and not isinstance(value, bool):
         return 0.0
     if not isinstance(value, str) or not (text := value.strip()):
@@ -110,7 +110,9 @@ Ip = Annotated[Any, BeforeValidator(address, json_schema_input_type=str)]
 class Document(BaseModel):
     """Base of every document: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    direct_only: ClassVar[bool] = False
+    """Of a check type's parameters: such a check cannot go through IPVS (``"via": "forward"``)."""
 
 
 def problems(error: ValidationError, key: str, line: Callable[[str], int] = lambda path: 0) -> tuple[Problem, ...]:

@@ -3,7 +3,8 @@
 Theory of operation. A check is *unknown* until its first result, which is believed at once. From then on a result
 that agrees with the state clears the streak, and one that contradicts it lengthens it; ``rise`` contradictions in a
 row turn down into up, ``fall`` turn up into down. A backend whose check is still unknown counts as down, unless the
-kernel was already serving it when the daemon started: then it is adopted, and counts as up until proven otherwise.
+kernel was already serving it when the daemon started, or it was up when its check was edited: then it counts as up
+until proven otherwise.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def _recorded(state: CheckState, result: Result) -> CheckState:
     return replace(
         state,
         last=result,
+        asks=(result.weight, result.drain) if result.ok else state.asks,
         recent=(*state.recent[-EVIDENCE + 1 :], result),
         failures=state.failures if result.ok else (*state.failures[-EVIDENCE + 1 :], result),
         record=(good + result.ok, count + 1),
@@ -56,9 +58,9 @@ def pause(check: Check, state: CheckState) -> float:
     return check.interval
 
 
-def verdict(state: CheckState, adopted: bool) -> tuple[bool, str]:
-    """Does a backend with this state count as up, and why."""
+def verdict(state: CheckState, before: bool) -> tuple[bool, str]:
+    """Does a backend with this state count as up, and why; ``before``: did it so far?"""
     if state.up is None:
-        return adopted, "served before the restart, not checked yet" if adopted else "not checked yet"
+        return before, "not checked yet; up so far" if before else "not checked yet"
     detail = state.last.detail if state.last else ""
     return state.up, detail if state.up else f"down: {detail}"

@@ -25,6 +25,8 @@ Forward: TypeAlias = Literal["tunnel", "dr", "nat", "gue", "gre"]
 Protocol: TypeAlias = Literal["tcp", "udp", "sctp", "fwmark"]
 
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
+MARKS = (1_095_499_776, 1_095_565_311)
+"""The firewall marks of probes through IPVS (low, high) unless configured: 0x414C0000 to 0x414CFFFF."""
 
 
 class AnycastlbError(Exception):
@@ -348,6 +350,8 @@ class Backend:
     lower: int = 0
     through: bool = False
     """The check goes to the VIP through IPVS (``"via": "forward"``)."""
+    override: int | None = None
+    """An operator's weight instead of ``weight``, for now; the place in the ``mh`` table stays as configured."""
     fallback: bool = False
     """Used only while no other backend of the service can be ("sorry server")."""
 
@@ -401,6 +405,10 @@ class ConsulInstances:
     """Only instances whose own checks pass."""
     datacenter: str = ""
 
+    def __str__(self) -> str:
+        tag = f", tag {self.tag}" if self.tag else ""
+        return f"consul service {self.service}{tag}" + (f", datacenter {self.datacenter}" if self.datacenter else "")
+
 
 @dataclass(frozen=True, slots=True)
 class DnsInstances:
@@ -410,6 +418,9 @@ class DnsInstances:
     type: Literal["A", "AAAA", "SRV"] = "A"
     resolver: Address | None = None
     """None = the host's own resolvers."""
+
+    def __str__(self) -> str:
+        return f"dns {self.name} {self.type}" + (f" at {self.resolver}" if self.resolver else "")
 
 
 Discover: TypeAlias = ConsulInstances | DnsInstances
@@ -426,6 +437,8 @@ class Instance:
     weight: int | None = None
     created: int = 0
     """Cluster-wide order of age, where there is one."""
+    fallback: bool = False
+    """Of a lesser SRV priority: used only while no other can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,11 +491,17 @@ class Service:
 
     def check(self, vip: Address, backend: Backend) -> Check:
         """The backend's check as it runs for this VIP: its own, or through IPVS to the VIP."""
-        if not backend.through:
+        via = self.via(vip, backend)
+        if via is None:
             return backend.check
-        port = backend.port if backend.forward == "nat" else 0
-        via = Via(backend.address, backend.forward, backend.tunnel_port, vip.version, port)
         return _aimed(backend.check, vip, self.port if self.protocol != "fwmark" else 0, via)
+
+    def via(self, vip: Address, backend: Backend) -> Via | None:
+        """The way the backend's check takes through IPVS; None if it goes straight to the backend."""
+        if not backend.through:
+            return None
+        port = backend.port if backend.forward == "nat" else 0
+        return Via(backend.address, backend.forward, backend.tunnel_port, vip.version, port)
 
     def members(self, vip: Address) -> tuple[Backend, ...]:
         """The backends that serve this VIP: those of its own family; if there is none, all of them."""
@@ -509,6 +528,10 @@ class Catalog:
     """Consul's index of the read (0 for other sources): which catalog this is."""
     good: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
     """The raw entries this catalog was made of, the last good ones in place of the bad: what is worth keeping."""
+    discovers: Mapping[Discover, tuple[str, ...]] = field(default_factory=lambda: EMPTY)
+    """Every discovery that is asked for, and by which services, also by those that wait for its first answer."""
+    instances: Mapping[Discover, tuple[Instance, ...]] = field(default_factory=lambda: EMPTY)
+    """Of those, what is known: the instances this catalog was made of."""
 
     @property
     def vips(self) -> frozenset[Address]:
@@ -542,6 +565,8 @@ class CheckState:
     """Consecutive results that contradict ``up``."""
     since: float = 0.0
     last: Result | None = None
+    asks: tuple[int | None, bool] = (None, False)
+    """What the last good result asked for: a weight in percent of the nominal one, and to be drained."""
     agreed: int = 0
     """Consecutive results that agreed with ``up`` since it was reached."""
     recent: tuple[Result, ...] = ()
@@ -568,9 +593,29 @@ class Inputs:
     health: Health = field(default_factory=lambda: EMPTY)
     failures: tuple[Failure, ...] = ()
     """What the last cycle could not write."""
+    idle: frozenset[DestinationKey] = frozenset()
+    """Leaving destinations without a connection."""
     sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """The sysctls this node must have; empty when the operator manages them."""
+    lane_sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """Those it must have too while a probe goes through IPVS."""
+    marks: tuple[int, int] = MARKS
+    """The firewall marks (low, high) for probes through IPVS."""
     stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a backend's weight is made of. The effective weight is a function of these four and nothing else."""
+
+    nominal: int
+    """As configured, in the kernel's coarseness."""
+    admin: int | None = None
+    """What an operator set instead, for now; None = nothing, 0 = no new flows."""
+    health: float = 1.0
+    """0 = down, 1 = up, between: the share the backend itself asked for, or its record earned."""
+    ramp: float = 1.0
+    """How far its slow start is, more than 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -582,6 +627,7 @@ class BackendVerdict:
     up: bool
     weight: int
     reason: str
+    weights: Weights = Weights(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -594,7 +640,10 @@ class ServiceVerdict:
     up: int
     total: int
     needed: int
+    """In backends; a sum of weights if the threshold is a weight."""
     reason: str
+    unsettled: float = 0.0
+    """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -606,6 +655,8 @@ class Verdict:
     reason: str
     since: float
     services: tuple[ServiceVerdict, ...] = ()
+    penalty: float = 0.0
+    """RFC 2439 figure of merit at the time of the decision; 0 without damping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -617,6 +668,10 @@ class Gate:
     """When ``open`` last changed."""
     ready_since: float | None = None
     """Since when the VIP could be served without a break; None while it cannot."""
+    penalty: float = 0.0
+    """Of damping, as it was at ``penalty_at``."""
+    penalty_at: float = 0.0
+    suppressed_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,12 +690,14 @@ class Memory:
     rows: Mapping[tuple[Table, Any], tuple[Any, float]] = field(default_factory=lambda: EMPTY)
     """Every row that was asked for: its value, and how long to keep it once nobody asks."""
     leaving: Mapping[tuple[Table, Any], Leaving] = field(default_factory=lambda: EMPTY)
-    adopted: frozenset[DestinationKey] = frozenset()
-    """Destinations the kernel served with a weight when the daemon started: up until proven down."""
     up_since: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
-    """When a backend came up while we watched; the start of its slow start."""
+    """When each backend that counts as up came up, the start of its slow start: long ago if it was up at the start."""
+    serving: frozenset[ServiceKey] = frozenset()
+    """Services that could be served: it takes less to stay so than to become so."""
     order: tuple[DestinationKey, ...] = ()
     """The destinations of the desired state, in its order."""
+    marks: Mapping[Via, int] = field(default_factory=lambda: EMPTY)
+    """The firewall marks given to probes through IPVS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -649,6 +706,8 @@ class Decision:
     memory: Memory = Memory()
     verdicts: Mapping[Address, Verdict] = field(default_factory=lambda: EMPTY)
     backends: Mapping[DestinationKey, BackendVerdict] = field(default_factory=lambda: EMPTY)
+    lanes: Mapping[Via, int | None] = field(default_factory=lambda: EMPTY)
+    """The mark of every backend that is probed through IPVS; None = there was none left."""
     wake_at: float | None = None
     """When this decision would change by the mere passing of time; None = never."""
 

@@ -9,22 +9,28 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from anycastlb import dial, marks
 from anycastlb.checks import TYPES, CheckType
 from anycastlb.drivers import Driver
 from anycastlb.events import Journal
 from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
-from anycastlb.model import Catalog, Check, Feed, Health, Inputs, Snapshot
+from anycastlb.model import Address, Catalog, Check, Decision, Feed, Health, Inputs, Snapshot, Via
 from anycastlb.prober import Prober
-from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler
+from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
 
 
 class Node:
-    """One node's parts, wired. ``background`` coroutines run beside them until the node ends."""
+    """One node's parts, wired.
+
+    ``lane_sysctls`` are those it must have too while a check goes through IPVS; ``own`` finds the address to probe
+    from then; ``first_lane`` is called once, when the first such check can run.
+    """
 
     def __init__(
         self,
@@ -37,13 +43,25 @@ class Node:
         types: Mapping[str, CheckType] = TYPES,
         sysctls: Mapping[str, str] | None = None,
         pulse: Callable[[], None] = lambda: None,
+        unused: Unused = none_of,
+        lane_sysctls: Mapping[str, str] | None = None,
+        own: Callable[[Via], Address] | None = None,
+        first_lane: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         offload: Offload = asyncio.to_thread,
     ) -> None:
         self.journal = journal
         self.meters = Meters()
-        self.inbox = Inbox(Inputs(node=settings.node.name, sysctls=sysctls or {}))
-        self.prober = Prober(types, self._health, journal, clock)
+        self.inbox = Inbox(
+            Inputs(
+                node=settings.node.name,
+                sysctls=sysctls or {},
+                lane_sysctls=lane_sysctls or {},
+                marks=settings.checks.marks,
+            )
+        )
+        own = own or partial(dial.source, foreign=settings.node.vip_ranges)
+        self.prober = Prober(types, self._health, journal, clock, source=own)
         self.follower = Follower(
             source,
             settings,
@@ -59,11 +77,15 @@ class Node:
             announcer,
             journal,
             settings.node.resync,
-            on_cycle=self.meters.observe_cycle,
+            on_cycle=self._cycled,
             pulse=pulse,
+            unused=unused,
             clock=clock,
         )
         self._source, self._pulse = source, pulse
+        self._first_lane: Callable[[], None] | None = first_lane
+        self._laid: Decision | None = None
+        """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
 
     @property
@@ -105,6 +127,17 @@ class Node:
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
+
+    def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
+        self.meters.observe_cycle(snapshot, seconds)
+        if snapshot.decision is self._laid and not snapshot.plan:
+            return
+        self._laid = snapshot.decision
+        usable = marks.usable(snapshot)
+        self.prober.mark(usable)
+        if self._first_lane and any(isinstance(mark, int) for mark in usable.values()):
+            tell, self._first_lane = self._first_lane, None
+            tell()
 
     def _health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned, health=health)

@@ -1,7 +1,8 @@
 """Run the right checks at the right times, and publish their folded results.
 
 The wanted checks are a set of values: a check that stays in the set keeps running undisturbed, whatever else is
-reloaded. Each check has its own timer; a slow target delays only itself. Nothing is decided here.
+reloaded. Each check has its own timer; a slow target delays only itself. A check through IPVS waits for its lane: the
+firewall mark whose rows the kernel has. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-from anycastlb import health
+from anycastlb import dial, health, weights
 from anycastlb.checks import CheckType, Down
 from anycastlb.events import Event, Journal
-from anycastlb.model import Check, CheckState, Health, Lane, Result
+from anycastlb.model import Address, Check, CheckState, Health, Lane, Result, Via
 
 MOST_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
 
 
 class Prober:
-    """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second."""
+    """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second.
+
+    ``source(via)`` finds the node's own address for a probe through IPVS; it may raise OSError.
+    """
 
     def __init__(
         self,
@@ -31,12 +36,15 @@ class Prober:
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        source: Callable[[Via], Address] = dial.source,
     ) -> None:
         self._types, self._publish, self._journal = types, publish, journal
-        self._clock, self._chance = clock, chance
+        self._clock, self._chance, self._source = clock, chance, source
         self._states: dict[Check, CheckState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._wanted: frozenset[Check] = frozenset()
+        self._marks: Mapping[Via, int | str] = {}
+        self._marked = asyncio.Event()
         self._resettle = asyncio.Event()
         self._turned = asyncio.Event()
         self._fresh = False
@@ -53,6 +61,13 @@ class Prober:
         if wanted != self._wanted:
             self._wanted = wanted
             self._resettle.set()
+
+    def mark(self, marks: Mapping[Via, int | str]) -> None:
+        """The firewall marks the kernel has now, or why it has none; of what is absent nothing is known yet."""
+        if marks != self._marks:
+            self._marks = marks
+            self._marked.set()  # everybody who waits looks again
+            self._marked = asyncio.Event()
 
     async def run(self) -> None:
         """Run for ever, in the daemon's task group; ends all checks when cancelled."""
@@ -88,13 +103,41 @@ class Prober:
             due += self._chance() * min(check.interval, 60.0)
         while True:
             await asyncio.sleep(due - self._clock())
-            async with self._slots:
-                result = await self._result(check, None)
-            state = self._fold(check, result)
+            state = await self._attempt(check)
             # Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
             # interval * fall + timeout stays a promise; a probe that took longer than its interval skips beats.
             step = health.pause(check, state) * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
             due = max(due + step, self._clock())
+
+    async def _attempt(self, check: Check) -> CheckState:
+        """One probe, by the check's way, as soon as there is one."""
+        lane = None
+        if check.via is not None:
+            while (mark := self._marks.get(check.via)) is None:
+                await self._marked.wait()
+            if isinstance(mark, str):
+                return self._withheld(check, mark)
+            try:
+                lane = Lane(mark, self._source(check.via))
+            except OSError as exc:
+                detail = f"no way to {check.via.address}: {dial.told(exc)}"
+                return self._fold(check, Result(False, detail, 0.0, self._clock()))
+        async with self._slots:
+            result = await self._result(check, lane)
+        return self._fold(check, result)
+
+    def _withheld(self, check: Check, reason: str) -> CheckState:
+        """This node cannot run the check. Without any verdict that says nothing of the backend; else the verdict must
+        not stand for ever unproven, and this counts as a failure."""
+        before = self._states.get(check, health.UNKNOWN)
+        result = Result(False, f"cannot be checked: {reason}", 0.0, self._clock())
+        if before.up is not None:
+            return self._fold(check, result)
+        if before.last is None or before.last.detail != result.detail:
+            self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
+        after = self._states[check] = replace(before, last=result)
+        self._fresh = True
+        return after
 
     async def _result(self, check: Check, lane: Lane | None) -> Result:
         started, found = self._clock(), None
@@ -128,9 +171,11 @@ class Prober:
                     level="info" if after.up else "warning",
                 )
             )
-        asked = result.weight, result.drain
-        if after.up != before.up or asked != (
-            (before.last.weight, before.last.drain) if before.last else (None, False)
-        ):
+        if _matters(before) != _matters(after):
             self._turned.set()
         return after
+
+
+def _matters(state: CheckState) -> tuple[object, ...]:
+    """What of a state a decision may depend on: the verdict, what the target asks for, the weight its record earns."""
+    return state.up, state.asks, weights.earned(*state.record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from anycastlb.model import (
     Address,
     Change,
     Decision,
+    DestinationKey,
     DriverError,
     Failure,
     Inputs,
@@ -69,8 +70,19 @@ class Inbox:
         self.dirty.set()
 
 
+Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
+
+
+async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
+    """Nothing is known of connections."""
+    return frozenset()
+
+
 class Reconciler:
-    """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole."""
+    """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
+
+    ``unused(destinations)`` says which of them have no connection left.
+    """
 
     def __init__(
         self,
@@ -81,13 +93,14 @@ class Reconciler:
         resync: float,
         on_cycle: Callable[[Snapshot, float], None] = lambda snapshot, seconds: None,
         pulse: Callable[[], None] = lambda: None,
+        unused: Unused = none_of,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._inbox, self._announcer, self._journal = inbox, announcer, journal
         self._drivers: Sequence[Driver] = (*drivers, announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
-        self._resync, self._on_cycle, self._pulse = resync, on_cycle, pulse
+        self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
         self._clock, self._wall = clock, wall
         self._memory: Memory | None = None
         self._decision: Decision | None = None
@@ -116,6 +129,7 @@ class Reconciler:
             self._blinded(str(exc))  # no proof of life: a node that cannot see its kernel must lose its routes
             return
         self._blind = ""
+        await self._look_for_idle(actual)
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -140,10 +154,18 @@ class Reconciler:
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
 
+    async def _look_for_idle(self, actual: State) -> None:
+        """Which leaving backends, in the kernel at weight 0 already, have no connection left."""
+        leaving = self._memory.leaving if self._memory else {}
+        waiting = [key for table, key in leaving if table == "destinations" and _at_rest(actual, key)]
+        idle = await self._unused(waiting) if waiting else frozenset()
+        if idle != self._inbox.inputs.idle:
+            self._inbox.put(idle=idle)
+
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
-            self._memory = adopt(actual, now)
+            self._memory = adopt(actual, now, self._inbox.inputs.marks)
         last, version = self._decision, self._inbox.version
         if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
             last = self._decision = decide(self._inbox.inputs, self._memory, now)
@@ -250,6 +272,11 @@ def _applied(actual: State, changes: Iterable[Change], failures: Iterable[Failur
         else:
             rows[change.key] = change.new
     return replace(actual, **tables) if tables else actual
+
+
+def _at_rest(actual: State, key: DestinationKey) -> bool:
+    row = actual.destinations.get(key)
+    return row is not None and not row.weight
 
 
 def _left(snapshot: Snapshot) -> bool:

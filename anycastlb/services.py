@@ -59,8 +59,8 @@ CANONICAL = {
 ENCAPSULATED = ("tunnel", "gue", "gre")
 COMBINED = ("all", "any")
 """Check types made of other checks."""
-UNAIMED = ("none", "icmp", "command")
-"""Check types that need no port."""
+UNAIMED = ("none", "icmp", "command", "syslog")
+"""Check types that need no port, or know their own."""
 TIMETABLE = {"interval", "timeout", "rise", "fall", "fast_interval", "down_interval", "via"}
 MOST_DEPTH = 3
 CheckTypes = Mapping[str, type[Document]]
@@ -182,6 +182,7 @@ class BackendDocument(Document):
     max_connections: Count = 0
     min_connections: Count = 0
     fallback: bool = False
+    override: Annotated[Whole, Field(ge=0, le=65535)] | None = None
 
 
 class ServiceDocument(Document):
@@ -270,6 +271,14 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
     )
 
 
+def discover(document: Any) -> Discover | None:
+    """What a raw ``backends_from`` asks for; None for one that asks for nothing or is bad (``parse`` tells why)."""
+    try:
+        return _discover(DiscoverDocument.model_validate(document))
+    except ValidationError:
+        return None
+
+
 def _discover(document: DiscoverDocument | None) -> Discover | None:
     if document is None:
         return None
@@ -327,6 +336,7 @@ def _backend(
         lower=backend.min_connections,
         through=through,
         fallback=backend.fallback,
+        override=backend.override,
     )
 
 
@@ -362,6 +372,9 @@ def _check(
         params = where.types[kind].model_validate(own)
     except ValidationError as exc:
         found += problems(exc, where.key)
+    if through and where.types[kind].direct_only:
+        able = ", ".join(name for name, model in where.types.items() if not model.direct_only)
+        raise where.bad("via", f"expected direct: {kind} cannot go through IPVS (forward is for {able})")
     if timing is None or params is None:
         raise _Bad([Problem(where.key, f"{where.path}.{problem.path}", problem.expected) for problem in found])
     target, aim = timing.address or address, timing.port or port
@@ -451,6 +464,29 @@ def _contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[s
     netmask = parsed.persistence.netmask if parsed.persistence else None
     if netmask and netmask > 32 and any(vip.version == 4 for vip in parsed.vip):
         yield "persistence.netmask", f"expected a prefix length up to 32 for an IPv4 VIP, not {netmask}"
+
+
+def notices(service: Service) -> list[str]:
+    """What is allowed in a service but will surprise its owner one day."""
+    found = []
+    primaries = sum(not backend.fallback and backend.weight > 0 for backend in service.backends)
+    least = service.announce.min_backends
+    if service.max_failed is not None and primaries and most_failed(service.max_failed, primaries) < 1:
+        found.append(
+            f"max_failed: a pool of {primaries} is too small for a floor of {service.max_failed}: "
+            "no backend will ever be taken out on health"
+        )
+    if least.percent is None and least.weight is None and service.backends and least.count > primaries:
+        found.append(f"announce.min_backends: needs {least.count}, and there are {primaries}: never announced")
+    weight = sum(backend.weight for backend in service.backends if not backend.fallback)
+    if least.weight is not None and service.backends and least.weight > weight:
+        found.append(f"announce.min_backends: needs weight {least.weight}, and all have {weight}: never announced")
+    return found
+
+
+def most_failed(floor: Share, total: int) -> int:
+    """How many of ``total`` backends may be taken out on health: rounded down."""
+    return floor.count if floor.percent is None else int(total * floor.percent // 100)
 
 
 def _unit(share: Share) -> str:

@@ -10,10 +10,10 @@ import tomllib
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from anycastlb.documents import CountedShare, Document, Duration, problems, shown
-from anycastlb.model import Network, Problem, SettingsError, Share
+from anycastlb.documents import CountedShare, Document, Duration, one_or_many, problems, shown
+from anycastlb.model import MARKS, Network, Problem, SettingsError, Share
 
 
 def _network(value: Any) -> Network:
@@ -136,6 +136,27 @@ class IpvsSettings(Document):
     """Set the net.ipv4.vs sysctls that let a node take over flows; if false they are only checked."""
 
 
+def _programs(value: Any) -> Any:
+    """Patterns of absolute paths; a ``*`` stands for part of one name, never for a ``/``."""
+    patterns = one_or_many(value)
+    for pattern in patterns:
+        parts = pattern.split("/") if isinstance(pattern, str) else []
+        if len(parts) < 2 or parts[0] or not all(parts[1:]) or {".", ".."} & set(parts):
+            raise ValueError(
+                "absolute paths of programs, in which * stands for any part of a name, "
+                f'such as "/usr/local/lib/anycastlb/checks/*", not {shown(pattern)}'
+            )
+    return tuple(patterns)
+
+
+class ChecksSettings(Document):
+    commands: Annotated[tuple[str, ...], BeforeValidator(_programs)] = ()
+    """The programs that ``command`` checks may run on this node; none unless given."""
+    marks: MarkRange = MARKS
+    """Firewall marks for the probes of ``"via": "forward"``, as (low, high), one a backend; every IPVS service with
+    such a mark is ours."""
+
+
 class LogSettings(Document):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["logfmt", "json"] = "logfmt"
@@ -148,7 +169,21 @@ class Settings(Document):
     bgp: BgpSettings = BgpSettings()
     api: ApiSettings = ApiSettings()
     ipvs: IpvsSettings = IpvsSettings()
+    checks: Annotated[ChecksSettings, Field(validate_default=True)] = ChecksSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("checks")
+    @classmethod
+    def _apart(cls, value: ChecksSettings, info: ValidationInfo) -> ChecksSettings:
+        node = info.data.get("node")
+        low, high = value.marks
+        for first, last in node.fwmark_ranges if isinstance(node, NodeSettings) else ():
+            if first <= high and low <= last:
+                raise ValueError(
+                    f"marks for probes outside of node.fwmark_ranges, and {low}-{high} overlaps {first}-{last}; "
+                    'set marks to a range that nothing else on this node uses, such as "65536-69631"'
+                )
+        return value
 
 
 def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settings:

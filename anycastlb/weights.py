@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from anycastlb.model import Weights
+
+
+EPSILON = 1e-9
+"""Tenths are exact; their products as floats are not."""
+
 
 def quantise(nominal: Sequence[int], scheduler: str) -> list[int]:
     """Nominal weights as they go to the kernel: for ``mh`` in tenths of the largest, never to 0; 0 stays 0."""
@@ -27,14 +33,31 @@ def standing(weights: Sequence[int]) -> int:
     return max(weights, default=0) or 1
 
 
-def ramp(weight: int, age: float, slow_start: float) -> tuple[int, float | None]:
-    """Slow start: the weight at ``age`` seconds after coming up, and the age of its next step (None = at the top).
+def ramp(age: float, slow_start: float) -> tuple[float, float | None]:
+    """Slow start: the share of the weight at ``age`` seconds after coming up, and the age of its next step.
 
-    Linear in tenths: the first at once, the last after nine tenths of the time. Never 0, monotone.
+    Linear in tenths: the first at once, the last after nine tenths of the time (then the step is None).
     """
-    if age >= slow_start or weight <= 1:
-        return weight, None
+    if age >= slow_start:
+        return 1.0, None
     tenths = int(10 * age / slow_start) + 1
-    if tenths >= 10:
-        return weight, None
-    return max(1, weight * tenths // 10), slow_start * tenths / 10
+    return (1.0, None) if tenths >= 10 else (tenths / 10, slow_start * tenths / 10)
+
+
+def earned(good: float, count: int) -> float:
+    """Slow start by history: the share of good results in the record, in tenths, never 0."""
+    return max(1, int(10 * good / count + EPSILON)) / 10 if count else 1.0
+
+
+def asked(percent: int) -> float:
+    """The share a backend asked for, in tenths; only a plain 0 is 0."""
+    return 0.0 if percent <= 0 else min(10, max(1, round(percent / 10))) / 10
+
+
+def effective(weights: Weights) -> int:
+    """The weight new flows are spread by: in tenths of the nominal (or the operator's) one, and 0 only if one is 0."""
+    base = weights.nominal if weights.admin is None else weights.admin
+    if not base or not weights.nominal or not weights.health:
+        return 0
+    tenths = max(1, int(10 * weights.health * weights.ramp + EPSILON))
+    return max(1, base * tenths // 10)

@@ -5,18 +5,22 @@ or raises ``Down`` with what went wrong, both in an operator's words (``HTTP 200
 is None for a probe straight to its target; else the probe must make its sockets with it (``anycastlb.dial``), or
 declare ``DIRECT_ONLY = True`` if it cannot go through IPVS. A probe sets no time-out of its own and keeps no state:
 the prober bounds it (by cancelling it) and folds its results.
+
+A type that depends on the node it runs on has, in place of ``probe``, a function ``bound(settings, types)`` that
+returns its model and its coroutine for a node with these settings, whose check types are ``types``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from anycastlb.documents import Document
 from anycastlb.model import Check, Lane
+from anycastlb.settings import ChecksSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,43 +38,43 @@ class Down(Exception):
     """The target is not healthy; the text says what was found, and what was expected where that is not plain."""
 
 
+Probe = Callable[[Check, Lane | None], Awaitable[Found]]
+
+
 @dataclass(frozen=True, slots=True)
 class CheckType:
     params: type[Document]
-    probe: Callable[[Check, Lane | None], Awaitable[Found]]
+    probe: Probe
     direct_only: bool = False
     """It cannot go through IPVS (``"via": "forward"``)."""
     summary: str = ""
     """The first line of its documentation."""
 
 
-async def part(check: Check, lane: Lane | None) -> Found | Down:
-    """One check of a combination: what it found, or why not. Never raises but for being cancelled."""
-    try:
-        async with asyncio.timeout(check.timeout * 0.95):  # before the whole is cancelled and nobody can tell why
-            return await TYPES[check.type].probe(check, lane)
-    except Down as exc:
-        return exc
-    except TimeoutError:
-        return Down(f"no answer within {check.timeout * 0.95:g} s")
-    except Exception as exc:  # a fault of one probe must not hide what the others found
-        return Down(f"the probe failed: {type(exc).__name__}: {exc}")
+def types(settings: ChecksSettings) -> dict[str, CheckType]:
+    """Every check type by its name, as a node with these settings runs it."""
+    found: dict[str, CheckType] = {}
+    for name, module in _modules().items():
+        params, probe = module.bound(settings, found) if hasattr(module, "bound") else (module.Params, module.probe)
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        found[name] = CheckType(params, probe, params.direct_only, summary)
+    return found
 
 
-def _load() -> dict[str, CheckType]:
-    names = (module.name for module in pkgutil.iter_modules(__path__))
+def parameters(types: dict[str, CheckType]) -> dict[str, type[Document]]:
+    """What the parser of the catalog needs of them."""
+    return {name: kind.params for name, kind in types.items()}
+
+
+def _modules() -> dict[str, ModuleType]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules = {name.strip("_"): importlib.import_module(f"{__name__}.{name}") for name in names}
-    return {
-        name: CheckType(
-            module.Params,
-            module.probe,
-            getattr(module, "DIRECT_ONLY", False),
-            (module.__doc__ or "").strip().splitlines()[0],
-        )
-        for name, module in modules.items()
-    }
+    for module in modules.values():
+        module.Params.direct_only = getattr(module, "DIRECT_ONLY", False)  # the parser of the catalog sees only Params
+    return modules
 
 
-TYPES = _load()
-"""Every check type by its name."""
-PARAMS: dict[str, type[Document]] = {name: kind.params for name, kind in TYPES.items()}
+TYPES = types(ChecksSettings())
+"""Every check type by its name, as a node runs it whose settings allow nothing special."""
+PARAMS = {name: module.Params for name, module in _modules().items()}
+"""The parameters of every check type, for reading documents without knowing the node: what a node forbids is fine."""

@@ -6,6 +6,8 @@ from anycastlb.checks import Found
 from anycastlb.documents import Document
 from anycastlb.model import Check, Lane
 
+DIRECT_ONLY = True
+
 
 class Params(Document):
     """No parameters."""

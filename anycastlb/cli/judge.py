@@ -14,15 +14,15 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from anycastlb import catalog, settings
-from anycastlb.checks import PARAMS
+from anycastlb.checks import PARAMS, parameters, types
 from anycastlb.cli.lines import line_of
 from anycastlb.model import Catalog, Entry, Network, Problem, SettingsError, SourceError, Tree
-from anycastlb.settings import Settings
+from anycastlb.settings import ChecksSettings, Settings
 from anycastlb.sources.file import FORMATS, MOST_BYTES, FileSource
 
 ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 ANY_MARK = ((1, 2**32 - 1),)
-SECTIONS = re.compile(r"^\s*\[\s*(node|catalog|consul|bgp|api|ipvs|log)\s*\]", re.MULTILINE)
+SECTIONS = re.compile(r"^\s*\[\s*(node|catalog|consul|bgp|api|ipvs|checks|log)\s*\]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,19 @@ def judge(names: Iterable[str], config: str | None = None) -> Report:
     if not found and config:
         found.append(load(config))
     ranges = tuple(network for one in found for network in one.node.vip_ranges) or ANYWHERE
+    kinds = parameters(types(_allowed(found))) if found else PARAMS
     marks = tuple(mark for one in found for mark in one.node.fwmark_ranges) if found else ANY_MARK
     for tree, shown in [*_trees(folders, problems), *_loose(texts, problems)]:
-        result = catalog.parse(tree, Catalog(), ranges, marks, PARAMS)
+        result = catalog.parse(tree, Catalog(), ranges, marks, kinds)
         problems += [_placed(problem, tree, shown) for problem in result.problems]
         bad = {problem.key for problem in problems}
         fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
     return Report(tuple(fine), tuple(dict.fromkeys(problems)))
+
+
+def _allowed(nodes: Iterable[Settings]) -> ChecksSettings:
+    """What one of the nodes, at least, allows its checks."""
+    return ChecksSettings(commands=tuple(program for node in nodes for program in node.checks.commands))
 
 
 def load(path: str) -> Settings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +70,11 @@ class IpvsDriver:
     async def statistics(self) -> Mapping[ServiceKey | DestinationKey, Counters]:
         """What the kernel counted, of our services and destinations. Raises ``DriverError``."""
         return await asyncio.to_thread(self._locked, self._statistics)
+
+    async def unused(self, keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
+        """Those destinations that exist and have no connection, active or not. Raises ``DriverError``."""
+        found = await self.statistics()
+        return frozenset(key for key in keys if (now := found.get(key)) and not now.active + now.inactive)
 
     def open(self) -> None:
         """Open the socket now, in the calling thread and its network namespace. Raises ``DriverError``."""

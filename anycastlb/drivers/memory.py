@@ -5,11 +5,11 @@ It keeps what it is told and can be told to fail. It passes the same contract te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.model import Change, Destination, Failure, Rows, Table
+from anycastlb.model import Change, Destination, DestinationKey, Failure, Rows, Table
 
 
 class MemoryDriver:
@@ -24,6 +24,11 @@ class MemoryDriver:
         self.rows: dict[Table, dict[Any, Any]] = {table: {} for table in tables}
         self.refuse = refuse
         self.writes: list[Change] = []
+        self.idle: set[DestinationKey] = set()
+        """Destinations without a connection."""
+
+    async def unused(self, keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
+        return frozenset(keys) & self.idle
 
     async def observe(self) -> Mapping[Table, Rows]:
         return {table: dict(rows) for table, rows in self.rows.items()}

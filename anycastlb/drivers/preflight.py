@@ -15,7 +15,7 @@ from typing import Literal
 
 from anycastlb.drivers.genl import GenericNetlink
 from anycastlb.drivers.ipvs import FAMILY, modprobe
-from anycastlb.drivers.sysctls import TAKEOVER, read
+from anycastlb.drivers.sysctls import PROBING, TAKEOVER, read
 from anycastlb.model import DriverError
 from anycastlb.settings import Settings
 
@@ -52,6 +52,31 @@ def preflight(
         *_reverse_path(sysctls),
     ]
     return tuple(sorted(found, key=lambda finding: finding.level != "error"))
+
+
+def probing(settings: Settings, proc: Path = Path("/proc")) -> tuple[Finding, ...]:
+    """What keeps checks with ``"via": "forward"`` from being answered on this machine."""
+    return tuple(_accept_local(proc / "sys", settings.ipvs.manage_sysctls))
+
+
+def _accept_local(sysctls: Path, managed: bool) -> Iterator[Finding]:
+    if not managed and not _somewhere(sysctls / "net/ipv4/conf", "accept_local"):
+        (name, value), *_ = PROBING.items()
+        dotted = name.replace("/", ".")
+        yield Finding(
+            "warning",
+            'accept_local is 0 on every interface: over IPv4, checks with "via": "forward" get no answer from backends '
+            "reached by dr, tunnel, gue or gre",
+            f"sysctl -w {dotted}={value} (or the same on just the interfaces towards the backends)",
+        )
+
+
+def _somewhere(conf: Path, name: str) -> bool:
+    """Is it on for any interface?"""
+    try:
+        return any(read(f"{entry.name}/{name}", conf) == "1" for entry in conf.iterdir() if entry.name != "default")
+    except OSError:
+        return False
 
 
 def _privilege(proc: Path) -> Iterator[Finding]:

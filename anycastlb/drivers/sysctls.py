@@ -32,6 +32,16 @@ TAKEOVER: Mapping[str, str] = MappingProxyType(
 )
 """What lets any node of the cluster take over any other's flows. All are per network namespace."""
 
+PROBING: Mapping[str, str] = MappingProxyType(
+    {
+        # The answer to a probe through IPVS comes from the VIP, which is this node's own address too: by default the
+        # kernel drops such a packet when it arrives from outside (IPv4 only, with dr and the tunnels). The kernel takes
+        # the logical or of "all" and the interface's own.
+        "net/ipv4/conf/all/accept_local": "1",
+    }
+)
+"""What checks with ``"via": "forward"`` need besides; per network namespace too."""
+
 
 class SysctlDriver:
     """Table ``sysctls``: names such as ``net/ipv4/vs/sloppy_tcp``, values as their text, blanks made single."""

@@ -2,12 +2,8 @@
 
 Three blocking queries wait for a change, one for each part of the tree that is the catalog; then the whole prefix is
 read in one request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
-under the same prefix and change all the time: they wake nobody here. It writes nothing and parses no document.
-
-The rules of blocking queries (Consul, "Blocking queries"), and where they are kept: the index always comes from the
-latest plain read, so one that went backwards is dropped by itself; it is never below 1; a query that returns without
-news (its time is up) leads to a plain read too; reads keep a distance (``SPACING``). After a change of leader an
-answer can lack keys (hashicorp/consul#4103): a loss is read again with ``?consistent`` before it is told.
+under the same prefix and change all the time: they wake nobody here. It writes nothing and parses no document. The
+rules of blocking queries are kept in ``blocking``.
 """
 
 from __future__ import annotations
@@ -18,51 +14,44 @@ from typing import Any
 
 from anycastlb.model import Entry, SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources.consul_http import Client
+from anycastlb.sources.blocking import SPACING, Followed, number
+from anycastlb.sources.consul_http import Client, waiting
 
-SPACING = 0.05
-"""Seconds between reads: the first change is read at once, those that follow it together."""
 SERVICES, DEFAULTS, DRAIN = PARTS = ("services/", "defaults", "drain/")
 
 
 class ConsulSource:
     def __init__(self, settings: ConsulSettings) -> None:
-        self.reads = 0
-        """Whole trees read so far."""
         self._prefix = settings.prefix
-        self._wait = f"{max(1, round(settings.wait * 1000))}ms"
+        self._wait = waiting(settings)
         self._client = Client(settings)
-        self._next_read = 0.0
+        self._tree = Followed(
+            self._read_all,
+            self._wait_for_news,
+            same=lambda before, now: before.entries == now.entries,
+            lost=lambda before, now: bool(before.entries.keys() - now.entries.keys()),
+        )
+
+    @property
+    def reads(self) -> int:
+        """Whole trees read so far."""
+        return self._tree.reads
 
     async def read(self, after: Tree | None) -> Tree:
         """See ``Source``. ``after`` must be of this source's own reading."""
-        if after is None:
-            return await self._read_all(consistent=True)
-        seen = after
-        while True:
-            await self._wait_for_news(seen)
-            tree = await self._read_all()
-            if after.entries.keys() - tree.entries.keys():
-                tree = await self._read_all(consistent=True)
-            if tree.entries != after.entries:
-                return tree
-            seen = tree
+        return await self._tree.read(after)
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _read_all(self, consistent: bool = False) -> Tree:
-        if not consistent:
-            await asyncio.sleep(self._next_read - time.monotonic())
-        self._next_read = time.monotonic() + SPACING
-        self.reads += 1
+    async def _read_all(self, consistent: bool) -> Tree:
         mode = "consistent" if consistent else None
         index, items = await self._client.kv.get(self._prefix, recurse=True, consistency=mode)
         try:
             entries = dict(self._entry(item) for item in items or ())
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
-        return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, _number(index))
+        return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
 
     def _entry(self, item: dict[str, Any]) -> tuple[str, Entry]:
         key, value = item["Key"], item["Value"]
@@ -105,9 +94,9 @@ class ConsulSource:
                 keys=part != DEFAULTS,
                 separator="/" if part != DEFAULTS else None,
             )
-            if items or not empty or _number(found) <= index:
+            if items or not empty or number(found) <= index:
                 return
-            index = _number(found)
+            index = number(found)
             await asyncio.sleep(deadline - time.monotonic())
             deadline = time.monotonic() + SPACING
 
@@ -115,11 +104,3 @@ class ConsulSource:
 def _wanted(key: str) -> bool:
     """Is it part of the catalog? A key that ends with ``/`` is a folder that Consul's web page made."""
     return key == DEFAULTS or (key.startswith((SERVICES, DRAIN)) and not key.endswith("/"))
-
-
-def _number(index: object) -> int:
-    """A usable index: with one below 1 a query would not block."""
-    try:
-        return max(1, int(str(index)))
-    except ValueError:
-        raise SourceError(f"Consul answered with the index {index!r:.50}; expected a number") from None

@@ -25,12 +25,16 @@ CONNECT = 5.0
 ANSWER = 10.0
 """Seconds: to connect, and to answer beyond the time a blocking query may take."""
 
+HEALTH = "/v1/health/service/"
 Params = Sequence[tuple[str, Any]]
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class Client:
-    """A Consul agent's endpoints. ``kv`` is python-consul2's: its calls return awaitables."""
+    """A Consul agent's endpoints. ``kv`` is python-consul2's: its calls return awaitables.
+
+    A blocking query occupies a connection, and an agent lets one host have 200 (``http_max_conns_per_client``).
+    """
 
     def __init__(self, settings: ConsulSettings) -> None:
         self.http = HTTPClient(settings)
@@ -40,6 +44,27 @@ class Client:
         self.consistency = "default"
         self.dc = settings.datacenter
         self.kv = base.Consul.KV(self)
+
+    async def instances(
+        self,
+        service: str,
+        *,
+        datacenter: str = "",
+        index: int | None = None,
+        wait: str = "",
+        consistent: bool = False,
+    ) -> tuple[Any, Any]:
+        """The index and every instance of a service with its node and checks, in whatever health.
+
+        The library's own call can neither ask for a consistent answer nor leave its parameters out.
+        """
+        params: list[tuple[str, Any]] = [("index", index), ("wait", wait)] if index is not None else []
+        params += [("dc", datacenter or self.dc)] if datacenter or self.dc else []
+        params += [("consistent", "1")] if consistent else []
+        answer: tuple[Any, Any] = await self.http.get(
+            base.CB.json(index=True), path=f"{HEALTH}{service}", params=params
+        )
+        return answer
 
     async def close(self) -> None:
         await self.http.close()
@@ -93,7 +118,7 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
                 method, url, data=data or None, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 body = await self._body(response)
-                return callback(self._checked(response, body))
+                return callback(self._checked(path, response, body))
         except TimeoutError as exc:
             raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive") from exc
         except (aiohttp.ClientError, OSError) as exc:
@@ -121,21 +146,26 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
                 raise self._fault(f"the answer is larger than {MOST_BYTES} bytes; is the prefix right?")
         return bytes(body)
 
-    def _checked(self, response: aiohttp.ClientResponse, body: bytes) -> Any:
+    def _checked(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Any:
         """The answer as the library wants it, unless the library would misread it."""
         status = response.status
         if status == 403:
-            raise self._fault(
-                f"403 {_shortened(body.decode(errors='replace').strip())}; expected a token (consul.token_file) whose "
-                f'policy reads key_prefix "{self._settings.prefix}"'
-            )
-        if status == 404 and response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
-            raise self._fault(
-                f'keys are hidden from this token; expected a policy that reads key_prefix "{self._settings.prefix}"'
-            )
+            told = _shortened(body.decode(errors="replace").strip())
+            policy = self._policy(path)
+            raise self._fault(f"403 {told}; expected a token (consul.token_file) whose policy reads {policy}")
+        filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+        if filtered and (status == 404 or body.strip() == b"[]"):
+            what = "instances" if path.startswith(HEALTH) else "keys"
+            raise self._fault(f"{what} are hidden from this token; expected a policy that reads {self._policy(path)}")
         if status != 200 and status < 400:
             raise self._fault(f"HTTP {status}; expected 200: is this a Consul agent?")
         return base.Response(status, response.headers, body.decode(), body)
+
+    def _policy(self, path: str) -> str:
+        """What a token must be allowed to read for this request."""
+        if path.startswith(HEALTH):
+            return f'service "{path.removeprefix(HEALTH)}" and node_prefix ""'
+        return f'key_prefix "{self._settings.prefix}"'
 
     def _fault(self, what: str) -> SourceError:
         return SourceError(f"Consul at {self.base_uri}: {what}")
@@ -192,6 +222,11 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
             files = ", ".join(filter(None, (settings.ca_file, settings.cert_file, settings.key_file)))
             raise SourceError(f"consul: {exc}; expected PEM files that belong together: {files}") from exc
         return context
+
+
+def waiting(settings: ConsulSettings) -> str:
+    """How long a blocking query may wait, as Consul reads it."""
+    return f"{max(1, round(settings.wait * 1000))}ms"
 
 
 def _shortened(text: str, most: int = 300) -> str:

@@ -64,10 +64,10 @@ def catalogs(draw: st.DrawFn) -> Catalog:
 
 
 @st.composite
-def inputs(draw: st.DrawFn) -> Inputs:
+def inputs(draw: st.DrawFn, unknown: tuple[None, ...] = (None,)) -> Inputs:
     states = {}
     for number in range(1, 5):
-        up = draw(st.sampled_from([True, True, False, None]))
+        up = draw(st.sampled_from([True, True, False, *unknown]))
         if up is not None:
             states[backend(number).check] = CheckState(up, last=Result(up, "seen", 0.1, 0.0))
     return Inputs("lb1", draw(catalogs()), health=states, stopping=draw(st.sampled_from([False] * 5 + [True])))
@@ -161,9 +161,12 @@ def test_hitless_restart(catalog: Catalog, checked: bool) -> None:
     assert diff(steady, after) == ()
 
 
-@given(histories, inputs())
+@given(histories, inputs(unknown=()))
 def test_one_table(history, end: Inputs) -> None:
-    """Any history that ends in the same inputs ends, once drained, in the same destinations in the same order."""
+    """Any history that ends in the same inputs ends, once drained, in the same destinations in the same order.
+
+    (A backend whose check says nothing yet counts as it did before: that is the one thing that is history's.)
+    """
     *_, (now, _, decision) = replay([*history, (0.0, end)])
     later = decide(end, decision.memory, now + 1000).desired
     fresh_first = decide(end, Memory(), now)

@@ -44,6 +44,31 @@ def test_a_service_is_put_and_announced(world: World) -> None:
     tell(story())
 
 
+def test_a_starting_node_announces_only_what_it_has_checked(world: World) -> None:
+    """Else the flows of a backend that is not checked yet would go elsewhere on this node, unlike on its peers."""
+
+    async def story() -> None:
+        world.put("services/web", WEB)
+        async with world.node():
+            await until(lambda: VIP in world.announced, within=3)
+            assert all(world.weights().values())
+
+    tell(story())
+
+
+def test_an_edited_check_takes_nobody_out(world: World) -> None:
+    async def story() -> None:
+        world.put("services/web", WEB)
+        async with world.node():
+            await until(lambda: list(world.weights().values()) == [100] * 3, within=3)
+            world.forget()
+            world.put("services/web", {**WEB, "check": {"interval": "9s", "timeout": "1s"}})
+            await asyncio.sleep(30)
+            assert not world.writes
+
+    tell(story())
+
+
 def test_one_backend_dies_and_the_route_stays(world: World) -> None:
     async def story() -> None:
         world.put("services/web", WEB)

@@ -75,6 +75,7 @@ class World:
             self.router,
             Journal(),
             types=types,
+            unused=self.kernel.unused,
             clock=clock,
             offload=in_place,
         )

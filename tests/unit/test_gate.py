@@ -4,8 +4,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from anycastlb.gate import combine, step
-from anycastlb.model import Announce, Gate, ServiceKey, ServiceVerdict, Share
+from anycastlb.gate import NEVER, combine, enough, step
+from anycastlb.model import Announce, Damping, Gate, ServiceKey, ServiceVerdict, Share
 
 KEY = ServiceKey("tcp", ip_address("192.0.2.1"), 80)
 
@@ -36,18 +36,71 @@ def test_every_no_names_the_service_to_blame() -> None:
 
 
 def test_it_closes_at_once_and_opens_after_hold_up_and_hold_down() -> None:
-    gate, _, wake = step(None, True, "fine", 5, 60, 100.0)
+    holds = {"hold_up": 5, "hold_down": 60}
+    gate, _, wake = step(None, True, "fine", 100.0, **holds)
     assert not gate.open and wake == 105.0, "hold_down is for a gate that was open"
-    gate, reason, wake = step(gate, True, "fine", 5, 60, 105.0)
+    gate, reason, wake = step(gate, True, "fine", 105.0, **holds)
     assert gate.open and wake is None and reason == "fine"
-    gate, reason, _ = step(gate, False, "0/1", 5, 60, 110.0)
+    gate, reason, _ = step(gate, False, "0/1", 110.0, **holds)
     assert not gate.open and reason == "0/1"
-    gate, reason, wake = step(gate, True, "fine", 5, 60, 120.0)
+    gate, reason, wake = step(gate, True, "fine", 120.0, **holds)
     assert not gate.open and wake == 170.0 and reason == "fine; hold_down: opens in 50.0 s"
-    gate, _, _ = step(gate, False, "0/1", 5, 60, 168.0)
-    gate, reason, wake = step(gate, True, "fine", 5, 60, 169.0)
+    gate, _, _ = step(gate, False, "0/1", 168.0, **holds)
+    gate, reason, wake = step(gate, True, "fine", 169.0, **holds)
     assert wake == 174.0 and "hold_up" in reason, "a break starts hold_up again"
-    assert step(gate, True, "fine", 5, 60, 174.0)[0] == Gate(True, 174.0, 169.0)
+    gate, _, _ = step(gate, True, "fine", 174.0, **holds)
+    assert gate.open and (gate.since, gate.ready_since) == (174.0, 169.0)
+
+
+DAMPING = Damping(penalty=1000, half_life=60, suppress=2000, reuse=750, longest=600)
+
+
+def flap(times: int, start: float = 0.0, blame: bool = True) -> Gate:
+    """Closed and opened again every second."""
+    gate: Gate | None = Gate(True, NEVER, NEVER)
+    for number in range(times):
+        gate, _, _ = step(gate, False, "0/1", start + number, damping=DAMPING, blame=blame)
+        if number < times - 1:
+            gate, _, _ = step(gate, True, "fine", start + number + 0.5, damping=DAMPING)
+    assert gate is not None
+    return gate
+
+
+def test_a_gate_that_flaps_is_damped_and_reused() -> None:
+    once = flap(1)
+    assert once.penalty == 1000 and step(once, True, "fine", 1.0, damping=DAMPING)[0].open, "once is no flapping"
+    often = flap(3)
+    assert 2900 < often.penalty < 3000 and often.suppressed_since == 2.0
+    gate, reason, wake = step(often, True, "fine", 3.0, damping=DAMPING)
+    assert not gate.open and wake is not None and 100 < wake < 130, "log2(2966 / 750) half-lives of 60 s"
+    assert "damped: penalty 29" in reason and "reuse 750" in reason
+    gate, _, _ = step(gate, True, "fine", wake + 0.001, damping=DAMPING)
+    assert gate.open and gate.suppressed_since is None
+
+
+def test_damping_never_lasts_longer_than_its_longest() -> None:
+    gate = flap(50)
+    _, _, wake = step(gate, True, "fine", 50.0, damping=DAMPING)
+    assert wake is not None and wake <= 50 + DAMPING.longest
+
+
+def test_an_operator_is_not_a_flap() -> None:
+    assert flap(5, blame=False).penalty == 0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "met", "words"),
+    [
+        (Share(2), True, "2/4 backends up"),
+        (Share(3), False, "2/4 backends up, needs 3"),
+        (Share(percent=60), False, "2/4 backends up, needs 3"),
+        (Share(weight=150), True, "2/4 backends up, weight 150/400"),
+        (Share(weight=200), False, "2/4 backends up, weight 150/400, needs 200"),
+    ],
+)
+def test_thresholds(threshold: Share, met: bool, words: str) -> None:
+    found, _, told = enough(threshold, 2, 4, 150, 400)
+    assert (found, told) == (met, words)
 
 
 @pytest.mark.parametrize(

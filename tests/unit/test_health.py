@@ -1,10 +1,13 @@
 """One fold: results in, verdict out."""
 
+from ipaddress import ip_address
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.health import UNKNOWN, step, verdict
-from anycastlb.model import CheckState, Result
+from anycastlb.health import UNKNOWN, pause, step, verdict
+from anycastlb.model import Check, CheckState, Result
 
 
 def fold(text: str, rise: int = 2, fall: int = 3, state: CheckState = UNKNOWN) -> CheckState:
@@ -40,7 +43,28 @@ def test_streak(text: str, rise: int, fall: int) -> None:
             assert text[max(0, at - threshold + 1) : at + 1] == sign * threshold
 
 
-def test_the_unknown_count_as_down_unless_adopted() -> None:
-    assert verdict(UNKNOWN, adopted=False) == (False, "not checked yet")
-    assert verdict(UNKNOWN, adopted=True) == (True, "served before the restart, not checked yet")
-    assert verdict(fold("-"), adopted=True) == (False, "down: seen"), "a result beats adoption"
+def test_the_unknown_count_as_they_did_before() -> None:
+    assert verdict(UNKNOWN, before=False) == (False, "not checked yet")
+    assert verdict(UNKNOWN, before=True) == (True, "not checked yet; up so far")
+    assert verdict(fold("-"), before=True) == (False, "down: seen"), "a result beats the past"
+
+
+def checked(fast: float | None = None, slow: float | None = None) -> Check:
+    return Check("tcp", ip_address("10.0.0.1"), 80, (), 10.0, 1.0, 2, 3, fast, slow)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("+", 10), ("+-", 1), ("+--", 1), ("+---", 10), ("+----", 20), ("+-----", 40), ("+------", 60), ("+---+", 1)],
+)
+def test_fast_while_turning_slow_while_down(text: str, seconds: float) -> None:
+    assert pause(checked(fast=1.0, slow=60.0), fold(text)) == seconds
+    assert pause(checked(), fold(text)) == 10
+
+
+def test_failures_are_kept_longer_than_successes() -> None:
+    state = fold("+-" + "+" * 100)
+    assert len(state.recent) == 10 and all(result.ok for result in state.recent)
+    assert [result.ok for result in state.failures] == [False]
+    good, count = state.record
+    assert count == 100 and 98 < good <= 100

@@ -1,0 +1,147 @@
+"""``dns``: up if a DNS question gets an answer with the expected rcode and, if asked for, the expected content.
+
+A new question with a new id each time, over UDP or TCP; an answer that was cut to fit a datagram is fetched again over
+TCP. An answer with another id or to another question is no answer. Without ``answer`` the rcode alone decides, so that
+an empty NOERROR is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Annotated, Any, Literal
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+from pydantic import BeforeValidator
+
+from anycastlb.checks import Down, Found
+from anycastlb.dial import connect, told
+from anycastlb.documents import Document, shown
+from anycastlb.model import Check, Lane
+from anycastlb.patterns import Pattern, Search
+from anycastlb.patterns import told as missed
+
+TRANSFERS = ("AXFR", "IXFR", "OPT", "TSIG", "TKEY")
+"""Types that are no plain question."""
+
+
+def _name(value: Any) -> str:
+    try:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        return dns.name.from_text(value.strip()).to_text()
+    except (ValueError, dns.exception.DNSException):
+        raise ValueError(f'a domain name such as "www.example.org", not {shown(value)}') from None
+
+
+def _type(value: Any) -> str:
+    try:
+        text = dns.rdatatype.to_text(dns.rdatatype.from_text(str(value).strip()))
+    except (ValueError, dns.exception.DNSException):
+        text = ""
+    if not text or text in TRANSFERS:
+        raise ValueError(f'a record type to ask for such as "A", "TXT" or "TYPE65", not {shown(value)}')
+    return text
+
+
+def _rcode(value: Any) -> str:
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return dns.rcode.to_text(dns.rcode.from_text(str(value).strip()))
+    except (ValueError, dns.exception.DNSException):
+        raise ValueError(f'an rcode such as "NOERROR", "NXDOMAIN" or 3, not {shown(value)}') from None
+
+
+class Params(Document):
+    name: Annotated[str, BeforeValidator(_name)]
+    """The name to ask for, with or without the final dot; always taken as fully qualified."""
+    qtype: Annotated[str, BeforeValidator(_type)] = "A"
+    """The record type to ask for: ``A``, ``AAAA``, ``TXT``, ``SOA``, ``TYPE65``, ..."""
+    protocol: Literal["udp", "tcp"] = "udp"
+    """Over UDP, an answer that was cut off is fetched again over TCP."""
+    rcode: Annotated[str, BeforeValidator(_rcode)] = "NOERROR"
+    """The rcode to expect, by name or number."""
+    answer: Pattern | None = None
+    """Text to find in one record of the answer section, in the form of a zone file (``10 mail.example.org.``)."""
+    recursion: bool = True
+    """Ask for recursion. An authoritative server does not mind."""
+
+
+async def probe(check: Check, lane: Lane | None) -> Found:
+    params = check.params
+    assert isinstance(params, Params)
+    question = dns.message.make_query(params.name, params.qtype)
+    if not params.recursion:
+        question.flags &= ~dns.flags.RD
+    try:
+        if params.protocol == "udp":
+            answer = parsed(question, await _by_datagram(check, lane, question.to_wire()))
+        if params.protocol == "tcp" or answer.flags & dns.flags.TC:
+            answer = parsed(question, await _by_stream(check, lane, question.to_wire()))
+    except OSError as exc:
+        raise Down(told(exc)) from exc
+    return judged(answer, params)
+
+
+def parsed(question: dns.message.Message, wire: bytes) -> dns.message.Message:
+    """The answer to this question in a message as it came. Raises ``Down``."""
+    try:
+        answer = dns.message.from_wire(wire, ignore_trailing=True)
+    except Exception as exc:  # whatever noise makes of the parser
+        raise Down(f"no DNS message in the {len(wire)} bytes that came: {type(exc).__name__}") from exc
+    if not answer.flags & dns.flags.QR:
+        raise Down("a question came back, expected an answer")
+    if answer.id != question.id:
+        raise Down(f"the answer has id {answer.id}, expected {question.id}")
+    # A server that cannot even read the question may send an error without it.
+    if answer.question != question.question and (answer.question or answer.rcode() == dns.rcode.NOERROR):
+        raise Down(f"an answer to another question: {shown(' '.join(map(str, answer.question)), 120)}")
+    return answer
+
+
+def judged(answer: dns.message.Message, params: Params) -> Found:
+    """Raises ``Down``."""
+    rcode = dns.rcode.to_text(answer.rcode())
+    if rcode != params.rcode:
+        raise Down(f"{rcode}, expected {params.rcode}")
+    records = [record.to_text() for group in answer.answer for record in group]
+    if params.answer is not None and not any(_holds(params.answer, record) for record in records):
+        if not records:
+            raise Down(f"{rcode} without an answer; expected one that holds {shown(params.answer)}")
+        raise Down(f"the answer {shown('; '.join(records), 120)} {missed(params.answer)}")
+    return Found(rcode + (f": {shown('; '.join(records), 120)}" if records else ", no records"))
+
+
+def _holds(pattern: str, record: str) -> bool:
+    search = Search(pattern)
+    return search.feed(record.encode()) or search.end()
+
+
+async def _by_datagram(check: Check, lane: Lane | None, wire: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    with await connect(check.address, check.port, lane, socket.SOCK_DGRAM) as sock:
+        await loop.sock_sendall(sock, wire)
+        return await loop.sock_recv(sock, 65535)
+
+
+async def _by_stream(check: Check, lane: Lane | None, wire: bytes) -> bytes:
+    with await connect(check.address, check.port, lane) as sock:
+        await asyncio.get_running_loop().sock_sendall(sock, len(wire).to_bytes(2, "big") + wire)
+        length = int.from_bytes(await _exactly(sock, 2), "big")
+        return await _exactly(sock, length)
+
+
+async def _exactly(sock: socket.socket, length: int) -> bytes:
+    loop, received = asyncio.get_running_loop(), b""
+    while len(received) < length:
+        piece = await loop.sock_recv(sock, length - len(received))
+        if not piece:
+            raise Down(f"the connection was closed after {len(received)} of {length} bytes")
+        received += piece
+    return received

@@ -1,0 +1,78 @@
+"""``udp``: up if a datagram is answered as expected. An ICMP unreachable is always down.
+
+Without ``expect`` a server that says nothing is up, for want of proof of the contrary: any reply is up at once, and so
+is silence for 80 % of the time-out, as only an ICMP error could then tell. A host that is off, or a firewall that
+drops, looks the same: give ``expect`` wherever the server answers anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from anycastlb.checks import Down, Found
+from anycastlb.dial import connect, told
+from anycastlb.documents import Document, shown
+from anycastlb.model import Check, Lane
+from anycastlb.patterns import Pattern, Search, unescape
+from anycastlb.patterns import told as missed
+
+QUIET = 0.8
+"""The part of the time-out after which silence is taken for consent."""
+MOST_BYTES = 1400
+"""A probe should fit into one packet."""
+
+
+def payload(text: str) -> bytes:
+    """The bytes an operator wrote. Raises ValueError."""
+    if not text.startswith("hex:"):
+        return unescape(text)
+    try:
+        return bytes.fromhex(text[4:])
+    except ValueError:
+        raise ValueError(f'"hex:" and pairs of hexadecimal digits, not {shown(text)}') from None
+
+
+def _checked(text: Any) -> Any:
+    if len(payload(text)) > MOST_BYTES:
+        raise ValueError(f"at most {MOST_BYTES} bytes, not {len(payload(text))}")
+    return text
+
+
+class Params(Document):
+    send: Annotated[str, Field(max_length=16384), AfterValidator(_checked)] = ""
+    """The datagram: text with ``\\xNN``, ``\\r``, ``\\n``, ``\\t``, ``\\0`` and ``\\\\`` as in C, or ``hex:`` and
+    digits."""
+    expect: Pattern | None = None
+    """What the reply must hold: text with the same escapes, or ``re:`` and a regular expression over its bytes."""
+
+
+async def probe(check: Check, lane: Lane | None) -> Found:
+    params = check.params
+    assert isinstance(params, Params)
+    try:
+        reply = await ask(check, lane, payload(params.send), None if params.expect else QUIET * check.timeout)
+    except OSError as exc:
+        raise Down(told(exc)) from exc
+    if reply is None:
+        return Found("sent, nothing came back")
+    if params.expect:
+        search = Search(params.expect)
+        if not (search.feed(reply) or search.end()):
+            raise Down(f"the reply {shown(reply)} {missed(params.expect)}")
+    return Found(f"a reply of {len(reply)} bytes")
+
+
+async def ask(check: Check, lane: Lane | None, datagram: bytes, quiet: float | None) -> bytes | None:
+    """The reply to a datagram; None after ``quiet`` seconds without one (never, if None). Raises OSError."""
+    loop = asyncio.get_running_loop()
+    with await connect(check.address, check.port, lane, socket.SOCK_DGRAM) as sock:
+        await loop.sock_sendall(sock, datagram)
+        try:
+            async with asyncio.timeout(quiet):
+                return await loop.sock_recv(sock, 65535)
+        except TimeoutError:
+            return None

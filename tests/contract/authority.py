@@ -1,0 +1,82 @@
+"""A certificate authority for the tests: good certificates, and every kind of bad one."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+DAY = timedelta(days=1)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+class Authority:
+    """Signs certificates, and writes them (certificate and key in one PEM file) into ``folder``."""
+
+    def __init__(self, folder: Path, name: str = "Test CA") -> None:
+        self.folder = folder
+        self._name, self._key = _name(name), ec.generate_private_key(ec.SECP256R1())
+        self.file = folder / f"{name.replace(' ', '-')}.pem"
+        self.file.write_bytes(self._signed(self._name, self._key, 3650 * DAY, (), ca=True).public_bytes(PEM))
+
+    def issue(self, *names: str, life: timedelta = 365 * DAY, self_signed: bool = False) -> Path:
+        """A certificate for these host names and addresses that expires in ``life`` (may be negative)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        found = self._signed(_name(names[0]), key, life, names, ca=False, by=key if self_signed else None)
+        file = self.folder / f"{names[0].replace(':', '_')}-{found.serial_number:x}.pem"
+        secret = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        file.write_bytes(found.public_bytes(PEM) + secret)
+        return file
+
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        life: timedelta,
+        names: tuple[str, ...],
+        ca: bool,
+        by: ec.EllipticCurvePrivateKey | None = None,
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject if by else self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(min(now, now + life) - DAY)
+            .not_valid_after(now + life)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), False)
+        return builder.sign(by or self._key, hashes.SHA256())
+
+
+PEM = serialization.Encoding.PEM
+
+
+def server_context(certificate: Path, clients: Path | None = None) -> ssl.SSLContext:
+    """What a server of this certificate uses; with ``clients``, it demands certificates of that authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    if clients is not None:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,292 @@
+"""Checks that take the way of the real traffic: to the VIP, through IPVS, to one backend."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anycastlb.dial import opened
+from anycastlb.model import MARKS, Address, Lane
+from tests.lab.lab import CHECK, Lab, document
+from tests.lab.node import Node
+from tests.lab.process import until
+from tests.lab.server import ALTERNATE, DNS, ECHO
+from tests.lab.topology import BACKENDS, own, vip
+
+HTTP = {**CHECK, "via": "forward"}
+TCP = {"type": "tcp", "interval": "200ms", "timeout": "200ms", "rise": 2, "fall": 3, "via": "forward"}
+ACCEPT_LOCAL = {f"net/ipv4/conf/{name}/accept_local": "0" for name in ("all", "lan", "uplink")}
+
+
+@pytest.fixture(autouse=True)
+def plain_sysctls(lab: Lab) -> None:
+    """What the daemon needs it must set itself."""
+    for node in lab.nodes.values():
+        node.namespace.sysctl(ACCEPT_LOCAL)
+
+
+def serve(lab: Lab, forward: str, version: int = 4, check: dict[str, Any] = HTTP, **more: Any) -> Address:
+    """Serve the first VIP of the family with this check; until both nodes use every backend."""
+    address = vip(0, version)
+    lab.put("web", document(address, forward, **{"check": check, **more}))
+    lab.settle(address)
+    return address
+
+
+def weights(lab: Lab, address: Address, name: str, port: int = 80) -> list[int]:
+    """The backend's weight on each node."""
+    service = f"tcp [{address}]:80" if address.version == 6 else f"tcp {address}:80"
+    backend = own(name, address.version)
+    destination = f"[{backend}]:{port}" if address.version == 6 else f"{backend}:{port}"
+    return [node.ipvs().get(service, {}).get(destination, -1) for node in lab.nodes.values()]
+
+
+def found_down(lab: Lab, address: Address, name: str = "b2", port: int = 80) -> None:
+    lab.lb1.until(lambda: weights(lab, address, name, port) == [0, 0], 5, f"{name} has weight 0 on both nodes")
+    for other in set(BACKENDS) - {name}:
+        assert all(weight > 0 for weight in weights(lab, address, other, port)), other
+
+
+def found_up(lab: Lab, address: Address, name: str = "b2", port: int = 80) -> None:
+    lab.lb1.until(lambda: min(weights(lab, address, name, port)) > 0, 5, f"{name} has its weight again on both nodes")
+
+
+def probes(node: Node) -> list[str]:
+    """The kernel's rows of probes, as ``ipvsadm`` says them."""
+    low, high = MARKS
+    lines = node.namespace.run("ipvsadm", "-Sn").splitlines()
+    return sorted(line for line in lines if line.split()[1] == "-f" and low <= int(line.split()[2]) <= high)
+
+
+def lanes(node: Node, version: int = 4) -> dict[str, Lane]:
+    """Backend -> how the node's own probes reach it, read from its kernel."""
+    found = {}
+    for words in map(str.split, probes(node)):
+        if words[0] == "-a":
+            address = words[words.index("-r") + 1].rpartition(":")[0].strip("[]")
+            names = {own(name, version): name for name in BACKENDS}
+            if address in names:
+                found[names[address]] = Lane(int(words[2]), ip_address(own(node.name, version)))
+    return found
+
+
+# ---------------------------------------------------------------- what only this way can see
+
+
+@pytest.mark.parametrize("check", [HTTP, TCP], ids=["http", "tcp"])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("forward", ["tunnel", "dr"])
+def test_a_backend_without_the_vip_is_found_down(lab: Lab, forward: str, version: int, check: dict[str, Any]) -> None:
+    """It answers plain checks on its own address all the time."""
+    address = serve(lab, forward, version, check)
+    control = document(vip(1, version), forward, check=CHECK)  # the same backends, checked directly
+    lab.put("plain", control)
+    lab.settle(vip(1, version))
+
+    lab.backends["b2"].namespace.ip(f"addr del {address}/{address.max_prefixlen} dev lo")
+    try:
+        found_down(lab, address)
+        plain = lab.lb1.ipvs()[f"tcp [{vip(1, 6)}]:80" if version == 6 else f"tcp {vip(1)}:80"]
+        assert all(weight > 0 for weight in plain.values()), plain
+        assert lab.router.routes(address) == set(lab.nodes)
+        assert set(lab.client.spread(30, address)) == {"b1", "b3"}
+    finally:
+        lab.backends["b2"].namespace.ip(f"addr add {address}/{address.max_prefixlen} dev lo")
+    found_up(lab, address)
+
+
+@pytest.mark.parametrize(("version", "interface"), [(4, "tunl0"), (6, "ip6tnl0")])
+def test_a_backend_that_does_not_decapsulate_is_found_down(lab: Lab, version: int, interface: str) -> None:
+    address = serve(lab, "tunnel", version)
+    lab.backends["b2"].namespace.ip(f"link set {interface} down")
+    try:
+        found_down(lab, address)
+    finally:
+        lab.backends["b2"].namespace.ip(f"link set {interface} up")
+    found_up(lab, address)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("port", [80, ALTERNATE])
+def test_nat_is_checked_on_the_port_it_maps_to(lab: Lab, version: int, port: int) -> None:
+    backends = {name: {"address": own(name, version), "port": port} for name in BACKENDS}
+    address = serve(lab, "nat", version, backends=backends)
+    lab.backends["b2"].fail()
+    found_down(lab, address, port=port)
+    lab.backends["b2"].heal()
+    found_up(lab, address, port=port)
+
+
+@pytest.mark.parametrize("harm", ["kill", "fail", "freeze"])
+def test_a_backend_dies(lab: Lab, harm: str) -> None:
+    address = serve(lab, "tunnel")
+    getattr(lab.backends["b2"], harm)()
+    found_down(lab, address)
+    lab.backends["b2"].restore()
+    found_up(lab, address)
+
+
+# ---------------------------------------------------------------- each probe reaches its one backend
+
+
+async def echoed(node: Node, address: Address, lane: Lane) -> str:
+    """Who answers on the echo port, by this lane; empty if nobody does."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with node.namespace.inside():
+        sock = opened(family, socket.SOCK_STREAM, lane)
+    with sock:
+        try:
+            async with asyncio.timeout(1):
+                await asyncio.get_running_loop().sock_connect(sock, (str(address), ECHO))
+                return (await asyncio.get_running_loop().sock_recv(sock, 100)).decode().strip()
+        except OSError:
+            return ""
+
+
+async def answered(node: Node, address: Address, lane: Lane) -> str:
+    """Who answers a datagram, by this lane; empty if nobody does."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with node.namespace.inside():
+        sock = opened(family, socket.SOCK_DGRAM, lane)
+    with sock:
+        try:
+            async with asyncio.timeout(1):
+                await asyncio.get_running_loop().sock_connect(sock, (str(address), DNS))
+                await asyncio.get_running_loop().sock_sendall(sock, b"who?")
+                return (await asyncio.get_running_loop().sock_recv(sock, 100)).decode()
+        except OSError:
+            return ""
+
+
+Ask = Callable[[Node, Address, Lane], Coroutine[Any, Any, str]]
+
+
+async def asked(ask: Ask, node: Node, address: Address, ways: dict[str, Lane], rounds: int) -> Counter[tuple[str, str]]:
+    """(meant, answered) -> how often."""
+    meant = [name for name in ways for _ in range(rounds)]
+    found = await asyncio.gather(*(ask(node, address, ways[name]) for name in meant))
+    return Counter(zip(meant, found, strict=True))
+
+
+@pytest.mark.parametrize("ask", [echoed, answered], ids=["tcp", "udp"])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("forward", ["tunnel", "dr", "nat"])
+async def test_a_probe_reaches_exactly_its_backend(lab: Lab, forward: str, version: int, ask: Ask) -> None:
+    if forward == "nat" and ask is answered:
+        pytest.skip("the lab's backends send datagrams of nat by the router: see the topology")
+    address = serve(lab, forward, version, TCP)
+    if forward == "nat":  # the kernel rewrites the port too: only the one that is served can be asked
+        ways = {name: lane for name, lane in lanes(lab.lb1, version).items()}
+        before = {name: lab.backends[name].counts()["checks"] for name in BACKENDS}
+        lab.put("web", document(address, forward, check={**HTTP, "interval": "50ms"}))
+        for name in BACKENDS:
+            until(lambda name=name: lab.backends[name].counts()["checks"] > before[name] + 20, 10, f"{name} is checked")
+        assert set(ways) == set(BACKENDS)
+        return
+    ways = lanes(lab.lb1, version)
+    found = await asked(ask, lab.lb1, address, ways, 100)
+    assert found == {(name, name): 100 for name in BACKENDS}
+
+
+async def test_connections_of_a_dead_backend_mislead_no_probe(lab: Lab) -> None:
+    """A probe that was never answered leaves an entry in IPVS for a minute: nobody may come from its port again."""
+    address = serve(lab, "dr", check=TCP)
+    ways = lanes(lab.lb1)
+    lab.backends["b2"].kill()
+    dead = await asked(echoed, lab.lb1, address, {"b2": ways["b2"]}, 500)
+    assert dead == {("b2", ""): 500}
+    living = {name: ways[name] for name in ("b1", "b3")}
+    assert await asked(echoed, lab.lb1, address, living, 500) == {("b1", "b1"): 500, ("b3", "b3"): 500}
+
+
+# ---------------------------------------------------------------- rows come, stay and go
+
+
+def test_marks_survive_a_restart(lab: Lab) -> None:
+    address = serve(lab, "tunnel")
+    before = probes(lab.lb1)
+    assert len(before) == 2 * len(BACKENDS)
+
+    lab.lb1.daemon.kill()
+    lab.lb1.start()
+    lab.lb1.ready()
+
+    found_up(lab, address)
+    assert probes(lab.lb1) == before
+    assert lab.lb1.total("anycastlb_changes_total", 'table="services"') == 0
+    assert lab.lb1.total("anycastlb_changes_total", 'table="destinations"') == 0
+    checked = lab.backends["b1"].counts()["checks"]
+    until(lambda: lab.backends["b1"].counts()["checks"] > checked + 10, 5, "b1 is checked")
+
+
+def test_marks_come_and_go_with_their_backends(lab: Lab) -> None:
+    lab.lb1.namespace.run("ipvsadm", "-A", "-f", "7", "-s", "rr")  # somebody else's
+    lab.lb1.namespace.run("ipvsadm", "-a", "-f", "7", "-r", f"{own('b1')}:0", "-g")
+    foreign = [line for line in lab.lb1.namespace.run("ipvsadm", "-Sn").splitlines() if line.split()[1:3] == ["-f", "7"]]
+    try:
+        serve(lab, "tunnel")
+        kept = lanes(lab.lb1)
+        lab.put("web", document(vip(0), check=HTTP, backends={n: {"address": own(n)} for n in ("b1", "b3")}))
+        lab.lb1.until(lambda: set(lanes(lab.lb1)) == {"b1", "b3"}, 5, "the mark of b2 is gone")
+        assert lanes(lab.lb1) == {name: kept[name] for name in ("b1", "b3")}
+        # A second VIP over the same backends needs no further marks.
+        lab.put("more", document(vip(1), check=HTTP))
+        lab.settle(vip(1))
+        assert {name: lanes(lab.lb1)[name] for name in ("b1", "b3")} == {name: kept[name] for name in ("b1", "b3")}
+        assert len(lanes(lab.lb1)) == 3
+        lab.remove("web")
+        lab.remove("more")
+        lab.lb1.until(lambda: not probes(lab.lb1), 5, "all marks are gone")
+        left = lab.lb1.namespace.run("ipvsadm", "-Sn").splitlines()
+        assert [line for line in left if line.split()[1:3] == ["-f", "7"]] == foreign
+    finally:
+        lab.lb1.namespace.run("ipvsadm", "-D", "-f", "7")
+
+
+def test_rows_deleted_by_hand_come_back(lab: Lab) -> None:
+    serve(lab, "dr")
+    before = probes(lab.lb1)
+    lab.lb1.namespace.run("ipvsadm", "-D", "-f", str(lanes(lab.lb1)["b2"].mark))
+    lab.lb1.until(lambda: probes(lab.lb1) == before, 5, "the deleted row is back")
+
+
+def test_a_node_that_stops_leaves_no_mark(lab: Lab) -> None:
+    serve(lab, "tunnel")
+    assert lab.lb2.daemon.stop() == 0
+    assert not probes(lab.lb2)
+    lab.lb2.start()
+
+
+def test_accept_local_is_set_when_a_probe_needs_it(lab: Lab) -> None:
+    path = "/proc/sys/net/ipv4/conf/all/accept_local"
+    lab.put("web", document(vip(0)))
+    lab.settle(vip(0))
+    assert lab.lb1.namespace.run("cat", path) == "0\n"
+    lab.put("web", document(vip(0), check=HTTP))
+    lab.lb1.until(lambda: lab.lb1.namespace.run("cat", path) == "1\n", 5, "accept_local is set")
+
+
+# ---------------------------------------------------------------- clients do not notice
+
+
+def test_probes_disturb_no_client(lab: Lab) -> None:
+    address = serve(lab, "tunnel", check={**HTTP, "interval": "20ms"})
+    flows = lab.lb1.flows(address) + lab.lb2.flows(address)
+    with lab.client.open(60, vip(0)) as connections, lab.client.load(address) as load:
+        for count in (2, 3, 2, 3):  # marks come and go meanwhile
+            backends = {name: {"address": own(name)} for name in BACKENDS[:count]}
+            lab.put("more", document(vip(1), check={**HTTP, "interval": "20ms"}, backends=backends))
+            lab.lb1.until(lambda count=count: len(lab.lb1.ipvs().get(f"tcp {vip(1)}:80", ())) >= count, 5, "it changed")
+        until(lambda: load.sent > 200, 20, "200 requests")
+        assert connections.alive() == 0 or connections.alive() == 60
+    assert not load.failed, str(load)
+    counted = lab.lb1.flows(address) + lab.lb2.flows(address)
+    until(lambda: sum((lab.lb1.flows(address) + lab.lb2.flows(address)).values()) == load.sent, 5, "flows are counted")
+    assert sum(counted.values()) - sum(flows.values()) <= load.sent

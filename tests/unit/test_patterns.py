@@ -1,0 +1,97 @@
+"""What probes look for: the same answers as Python's own engine, and linear time where that has none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb import automaton, patterns
+from anycastlb.patterns import Search, unescape
+
+EXPRESSIONS = [
+    "^OK$", "a.*b", r"\bok\b", r"\Bk", "x{2,4}y", "x{2,}y", "(foo|ba?r)?z", r"[^a-c]\d", "(?i)heL+o", r"\Aab", r"ab\Z",
+    "a??b", "(?s)a.b", "", r"\x00\xff", "(a|ab)(c|bcd)(d*)", "(?:a*)*b", "^$", "()*a", "[a-c-]+-", r"[\s\w]\W\S",
+    "(?i:a)B", "a|b|^c$", "[^a]{3}", r"k\r?$",
+]  # fmt: skip
+TEXT = st.text(alphabet="aabbcdxyzokOKheloHEL \n\r-0129\0", max_size=12).map(str.encode)
+
+
+def matches(expression: str, pieces: list[bytes]) -> bool:
+    search = Search("re:" + expression)
+    for piece in pieces:
+        search.feed(piece)
+    return search.end()
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+@given(pieces=st.lists(TEXT, max_size=3))
+def test_it_agrees_with_python(expression: str, pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    assert matches(expression, pieces) is bool(re.search(expression.encode(), whole, re.MULTILINE))
+
+
+@given(needle=st.text(alphabet="ab", min_size=1, max_size=4), pieces=st.lists(st.text(alphabet="ab", max_size=4)))
+def test_a_substring_is_found_across_pieces(needle: str, pieces: list[str]) -> None:
+    search = Search(needle)
+    for piece in pieces:
+        search.feed(piece.encode())
+    assert search.end() is (needle in "".join(pieces))
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("(a+)+$", b"a" * 65536 + b"!"),
+        ("x.*y.*z", b"x" * 65536),
+        ("(.*)*(.*)*!", b"a" * 65536),
+        (".*" * 50 + "!", b"a" * 65536),
+    ],
+)
+def test_what_would_backtrack_for_ever_does_not(expression: str, text: bytes) -> None:
+    """Counted, not timed: once the states are known, a byte costs one look-up."""
+    found = automaton.Automaton(expression.encode())
+    state = found.start()
+    learned = 0
+    learn = found._learn
+
+    def count(state: automaton.State, byte: int) -> automaton.State:
+        nonlocal learned
+        learned += 1
+        return learn(state, byte)
+
+    found._learn = count  # type: ignore[method-assign]
+    assert not found.ended(found.step(state, text))
+    assert learned < 20
+
+
+def test_the_states_it_keeps_are_bounded() -> None:
+    found = automaton.Automaton(b"a[ab]{40}c")
+    state = found.start()
+    for number in range(20_000):
+        state = found.step(state, b"a" if (number * number) % 7 < 3 or number % 11 == 0 else b"b")
+    assert len(found._states) <= automaton.MOST_STATES
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [r"(a)\1", "(?=a)", "(?<!a)b", "(?>a)", "a*+", "a{999}", "(((", "(" * 900 + ")" * 900, "(a{200}){200}", "[z-a]"],
+)
+def test_what_is_refused_is_told(expression: str) -> None:
+    with pytest.raises(ValueError, match="regular expression"):
+        Search("re:" + expression)
+
+
+def test_escapes() -> None:
+    assert unescape(r"PING\r\n\x00\xfF\\x\0\té") == b"PING\r\n\x00\xff\\x\0\t" + "é".encode()
+    for bad in (r"\q", r"\x1", r"\xzz", "end\\", "\ud800"):
+        with pytest.raises(ValueError, match=r"\\xNN"):
+            unescape(bad)
+
+
+def test_it_is_told_as_it_was_written() -> None:
+    assert patterns.told(r"re:^220 .*\r\n") == r'does not match "re:^220 .*\r\n"'
+    assert patterns.told("OK") == 'does not contain "OK"'
+    assert len(patterns.told("x" * 1000)) < 120
