@@ -175,9 +175,8 @@ def _kept(
     if service.max_failed is None or (helped and len(failed) == len(pool)):
         return {}
     surplus = len(failed) - most_failed(service.max_failed, len(pool))
-    last = sorted(failed, key=lambda member: (member.key in served, member.state.since), reverse=True)[
-        : max(0, surplus)
-    ]
+    failed.sort(key=lambda member: (before.get(member.key, 0) > 0, member.state.since))
+    last = failed[len(failed) - surplus :] if surplus > 0 else []
     return {member.key: f"kept in by the floor (max_failed {service.max_failed})" for member in last}
 
 

@@ -79,6 +79,7 @@ class Prober:
                 for check in self._tasks.keys() - self._wanted:
                     self._tasks.pop(check).cancel()
                     self._states.pop(check, None)
+                    self._turned.set()  # what is not checked any more must not be believed when it returns
                 for check in sorted(self._wanted - self._tasks.keys(), key=str):
                     self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
 

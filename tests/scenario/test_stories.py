@@ -69,6 +69,24 @@ def test_an_edited_check_takes_nobody_out(world: World) -> None:
     tell(story())
 
 
+def test_a_service_that_returns_is_checked_anew(world: World) -> None:
+    async def story() -> None:
+        world.put("services/web", WEB)
+        world.put("services/api", {**WEB, "vip": "192.0.2.11", "backends": {"a": {"address": "10.1.0.9"}}})
+        async with world.node() as node:
+            await until(lambda: len(world.announced) == 2, within=3)
+            world.source.delete("services/api")
+            await asyncio.sleep(60)
+            assert len(node.snapshot.inputs.health) == 3, "results of dropped checks are dropped"
+            world.dead.add("10.1.0.9")
+            world.forget()
+            world.put("services/api", {**WEB, "vip": "192.0.2.11", "backends": {"a": {"address": "10.1.0.9"}}})
+            await asyncio.sleep(5)
+            assert not [change for change in world.writes if change.table == "routes"]
+
+    tell(story())
+
+
 def test_one_backend_dies_and_the_route_stays(world: World) -> None:
     async def story() -> None:
         world.put("services/web", WEB)
