@@ -1,4 +1,4 @@
-"""One running lab for a module of tests; every test begins with all machines healthy and no service."""
+"""One running lab for all tests; every test begins with all machines healthy and no service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.lab.lab import Lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
     for part in ("kernel", "consul", "exabgp", "bird", "ipvsadm", "tc"):
         require(part)

@@ -31,11 +31,10 @@ def test_ipvs_takes_services_and_loads_schedulers_as_asked() -> None:
 
 
 def test_links_and_tunnels_load_their_modules() -> None:
-    listed = sh(
-        "unshare -n sh -euc 'ip link add a type veth peer name b; ip tunnel add x mode ipip local 192.0.2.1; ip -br link'"
-    )
-    assert "a@b" in listed
-    assert "x@NONE" in listed
+    make = "ip link add left type veth peer name right; ip tunnel add pipe mode ipip local 192.0.2.1"
+    listed = sh(f"unshare -n sh -euc '{make}; ip -br link'")
+    assert "left@right" in listed
+    assert "pipe@NONE" in listed
 
 
 def test_named_network_namespaces() -> None:

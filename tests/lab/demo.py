@@ -7,8 +7,10 @@ Every claim is measured in front of the reader, on real parts; the exit status i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -218,7 +220,7 @@ def tell(story: Story, hold: bool) -> None:
 
 def play(lab: Lab, story: Story) -> None:
     """A shell on the running lab; ends with it."""
-    binaries = Path(sys.executable).parent
+    binaries = f"{Path(sys.executable).parent}:{Path(lab.consul.program).parent}"
     prefix = "ip netns exec lab"
     story.console.print()
     story.say("The lab stays up until you leave this shell. Every machine is a network namespace; try:")
@@ -227,8 +229,8 @@ def play(lab: Lab, story: Story) -> None:
         "ip -n lab-tor route show proto bird",
         f"{prefix}-lb1 ipvsadm -Ln",
         f"{prefix}-lb1 anycastlb status --config {lab.lb1.settings}",
-        f"{prefix}-consul {lab.consul.program} kv put anycastlb/drain/lb1 ''",
-        f"{prefix}-consul {lab.consul.program} kv get -recurse anycastlb/",
+        f"{prefix}-consul consul kv put anycastlb/drain/lb1 ''",
+        f"{prefix}-consul consul kv get -recurse anycastlb/",
         f"ls {lab.directory}   # settings and logs",
     ):
         story.output(hint)
@@ -237,8 +239,13 @@ def play(lab: Lab, story: Story) -> None:
         subprocess.run([os.environ.get("SHELL", "/bin/sh"), "-i"], env=env)
         return
     story.say("(no terminal on standard input: interrupt to end)")
-    while True:
-        time.sleep(3600)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -246,6 +253,7 @@ def main() -> int:
     parser.add_argument("--hold", action="store_true", help="leave the lab up, with a shell, until you leave it")
     options = parser.parse_args()
     story = Story()
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the lab is taken down whichever way this ends
     try:
         tell(story, options.hold)
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from tests.lab.consul import ConsulServer
 from tests.lab.http import get
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import Process, until
-from tests.lab.speaker import EXABGP_ENV, exabgp_conf
+from tests.lab.speaker import environment, exabgp_conf
 from tests.lab.topology import VIP_RANGES, Topology
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,7 @@ confirm = "300ms"
 
 [consul]
 address = "{consul}"
+wait = "10s"
 
 [bgp]
 socket = "{directory}/bgp.sock"
@@ -90,7 +91,7 @@ class Node:
             self.namespace,
             [sys.executable, "-m", "exabgp", "server", str(conf)],
             directory / f"{name}-exabgp.log",
-            {**env, **EXABGP_ENV},
+            {**env, **environment()},
         )
 
     # ------------------------------------------------------------ life and death

@@ -55,7 +55,7 @@ class Tally:
 
 
 def required(inside: bool) -> str:
-    """``ANYCASTLB_REQUIRE`` for a part: the caller's; ``kernel`` always inside, and outside the runner instead of it."""
+    """``ANYCASTLB_REQUIRE`` for a part: the caller's, but inside always ``kernel``, and outside the runner instead."""
     named = {name.strip() for name in os.environ.get("ANYCASTLB_REQUIRE", "").split(",")} - {""}
     if inside:
         return ",".join(sorted(named - {"testkernel"} | {"kernel"}))
