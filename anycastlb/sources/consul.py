@@ -2,14 +2,16 @@
 
 Three blocking queries wait for a change, one for each part of the tree that is the catalog; then the whole prefix is
 read in one request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
-under the same prefix and change all the time: they wake nobody here. It writes nothing and parses no document. The
-rules of blocking queries are kept in ``blocking``.
+under the same prefix and change all the time: they cause no read. A fourth query lists the names right below the
+prefix: of a recursive delete from above, Consul tells the queries below nothing until their time is up (measured with
+1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from anycastlb.model import Entry, SourceError, Tree
@@ -18,6 +20,7 @@ from anycastlb.sources.blocking import SPACING, Followed, number
 from anycastlb.sources.consul_http import Client, waiting
 
 SERVICES, DEFAULTS, DRAIN = PARTS = ("services/", "defaults", "drain/")
+NODES = "nodes/"
 
 
 class ConsulSource:
@@ -63,14 +66,15 @@ class ConsulSource:
         """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
         failures: list[SourceError] = []
 
-        async def wait(part: str) -> None:
+        async def told(wait: Coroutine[Any, Any, None]) -> None:
             try:
-                await self._wait_for_part(part, seen)
+                await wait
             except SourceError as exc:
                 failures.append(exc)
 
         async with asyncio.TaskGroup() as group:
-            waiting = [group.create_task(wait(part)) for part in PARTS]
+            waits = [self._wait_for_part(part, seen) for part in PARTS] + [self._wait_for_loss(seen)]
+            waiting = [group.create_task(told(wait)) for wait in waits]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
@@ -83,7 +87,7 @@ class ConsulSource:
         Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
         near by. So nothing, where there was nothing, is no news.
         """
-        empty = not any(key == part or (part[-1] == "/" and key.startswith(part)) for key in seen.entries)
+        empty = not _holds(seen, part)
         index = seen.index
         deadline = time.monotonic() + SPACING
         while True:
@@ -100,7 +104,29 @@ class ConsulSource:
             await asyncio.sleep(deadline - time.monotonic())
             deadline = time.monotonic() + SPACING
 
+    async def _wait_for_loss(self, seen: Tree) -> None:
+        """Return when a part of the tree that was there is gone whole."""
+        there = {self._prefix + part for part in PARTS if _holds(seen, part)}
+        index = seen.index
+        while True:
+            found, names = await self._client.kv.get(
+                self._prefix, index=str(index), wait=self._wait, keys=True, separator="/"
+            )
+            if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise SourceError(f"Consul answered a list that is not one of names: {names!r:.200}")
+            if there - set(names or ()) or number(found) < index:
+                return
+            index = number(found)
+            await asyncio.sleep(SPACING)
+
+
+def _holds(tree: Tree, part: str) -> bool:
+    return any(key == part or (part[-1] == "/" and key.startswith(part)) for key in tree.entries)
+
 
 def _wanted(key: str) -> bool:
-    """Is it part of the catalog? A key that ends with ``/`` is a folder that Consul's web page made."""
-    return key == DEFAULTS or (key.startswith((SERVICES, DRAIN)) and not key.endswith("/"))
+    """Is it for the catalog? Not a node's status, nor a folder (a key ending with ``/``) that Consul's web page made.
+
+    What is neither service, default nor drain is read too: a misspelt key should be named.
+    """
+    return not key.startswith(NODES) and not key.endswith("/")

@@ -38,6 +38,11 @@ class Request:
     def waits(self) -> bool:
         return "index" in self.query
 
+    @property
+    def names(self) -> bool:
+        """Does it wait for a part of the tree to be gone?"""
+        return self.waits and self.path == KV
+
 
 def answer(body: str | bytes, index: int | str | None = 1, status: int = 200, **headers: str) -> bytes:
     raw = body.encode() if isinstance(body, str) else body
@@ -247,15 +252,16 @@ async def test_null_is_an_empty_value(server: Server) -> None:
         assert values(await following(source, None)) == {"services/web": b""}
 
 
-async def test_only_the_catalog_s_keys_are_read(server: Server) -> None:
+async def test_a_misspelt_key_is_read_and_a_node_s_status_is_not(server: Server) -> None:
     names = ("services__web", "nodes__lb1", "services__", "drain__", "defaults2", "other", "drain__lb2", "defaults")
     server.script = lambda request: keys(**dict.fromkeys(names, "x"))
     async with opened(server) as source:
-        assert set((await following(source, None)).entries) == {"services/web", "drain/lb2", "defaults"}
+        entries = set((await following(source, None)).entries)
+    assert entries == {"services/web", "drain/lb2", "defaults", "defaults2", "other"}
 
 
 async def test_every_prefix_ends_with_a_slash(server: Server) -> None:
-    server.script = lambda request: keys(2, services__web="new")
+    server.script = lambda request: None if request.names else keys(2, services__web="new")
     async with opened(server) as source:
         await following(source, Tree(index=1))
     paths = {(request.path, "recurse" in request.query or "keys" in request.query) for request in server.requests}
@@ -267,6 +273,35 @@ async def test_an_index_below_one_would_not_block(server: Server, index: int) ->
     server.script = lambda request: keys(index, services__web="x")
     async with opened(server) as source:
         assert (await following(source, None)).index == 1
+
+
+async def test_a_part_that_is_deleted_from_above_is_noticed_at_once(server: Server) -> None:
+    """Consul leaves the queries below what was deleted waiting; only a list of the names above shows it."""
+    gone = False
+
+    def script(request: Request) -> bytes | None:
+        if request.names:
+            return answer("", 9, 404) if gone else None
+        if request.waits:
+            return None
+        return answer("", 9, 404) if gone else keys(5, services__web="x")
+
+    server.script = script
+    async with opened(server) as source:
+        tree = await following(source, None)
+        gone = True
+        assert not (await following(source, tree)).entries
+
+
+@pytest.mark.parametrize("body", ['[{"Key": "x"}]', '"anycastlb/services/"', "7"])
+async def test_a_list_of_names_that_is_none_is_an_error(server: Server, body: str) -> None:
+    server.script = lambda request: (
+        answer(body, 7) if request.names else None if request.waits else keys(services__w="x")
+    )
+    async with opened(server) as source:
+        tree = await following(source, None)
+        with pytest.raises(SourceError):
+            await following(source, tree)
 
 
 class TestLoss:
@@ -340,7 +375,7 @@ class TestIndex:
             nonlocal growing
             if not request.waits:
                 return keys(10, services__web="x")
-            if request.path.endswith("services/"):
+            if request.path.endswith("services/") or request.names:
                 return None
             growing += 1
             return keys(growing)
