@@ -316,7 +316,7 @@ class TestDirectory:
         assert "services/web.json" in entries["services/web.yaml"].error
         assert entries["services/web.yaml"].value == b"\0"
 
-    @pytest.mark.parametrize("kind", ["too large", "dangling link", "failing", "forbidden"])
+    @pytest.mark.parametrize("kind", ["too large", "dangling link", "failing", *(["forbidden"] if os.getuid() else [])])
     async def test_one_bad_file_stops_no_other(self, root: Path, source: FileSource, kind: str) -> None:
         bad = root / "services" / "bad.json"
         if kind == "too large":
@@ -327,9 +327,7 @@ class TestDirectory:
             bad.symlink_to("/proc/self/mem")  # a file whose reading fails even for root
         else:
             bad.write_text("{}")
-            bad.chmod(0)
-            if _readable(bad):
-                pytest.skip("this user may read everything")
+            bad.chmod(0)  # root may read it all the same
         entries = (await source.read(None)).entries
         assert entries["services/web"].value == b"{}"
         assert entries["services/bad"].error.startswith("expected a file that can be read")
@@ -415,14 +413,6 @@ class TestDirectory:
                     file.flush()
                     await asyncio.sleep(0.01)
         assert values(reading.result()) == {"services/web": text}
-
-
-def _readable(path: Path) -> bool:
-    try:
-        path.read_bytes()
-    except PermissionError:
-        return False
-    return True
 
 
 @pytest.fixture(autouse=True)

@@ -427,8 +427,10 @@ def pems(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     for name in ("ca", "other-ca"):
         run("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key",
-            "-out", f"{name}.pem")  # fmt: skip
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", f"{name}.pem")  # fmt: skip
+    (folder / "extensions").write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\nkeyUsage=digitalSignature\nauthorityKeyIdentifier=keyid\n"
+    )
     for name, issuer in (("server", "ca"), ("client", "ca"), ("stranger", "other-ca")):
         run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         run("x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key",
