@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import dns.exception
@@ -16,6 +19,8 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 from pydantic import BeforeValidator
 
@@ -26,6 +31,14 @@ from anycastlb.model import Check, Lane
 from anycastlb.patterns import Pattern, Search
 from anycastlb.patterns import told as missed
 
+HEADER = struct.Struct("!6H")
+"""Id, flags, and the numbers of questions, answers, authorities and additional records (RFC 1035, 4.1.1)."""
+QUESTION = struct.Struct("!HH")
+"""Type and class, after the name."""
+RECORD = struct.Struct("!HHIH")
+"""Type, class, life, and length of the data, after the name."""
+KNOWN = frozenset(int(kind) for kind in dns.rdatatype.RdataType)
+"""Record types that have a name."""
 TRANSFERS = ("AXFR", "IXFR", "OPT", "TSIG", "TKEY")
 """Types that are no plain question."""
 
@@ -82,40 +95,81 @@ async def probe(check: Check, lane: Lane | None) -> Found:
     try:
         if params.protocol == "udp":
             answer = parsed(question, await _by_datagram(check, lane, question.to_wire()))
-        if params.protocol == "tcp" or answer.flags & dns.flags.TC:
+        if params.protocol == "tcp" or answer.cut:
             answer = parsed(question, await _by_stream(check, lane, question.to_wire()))
     except OSError as exc:
         raise Down(told(exc)) from exc
     return judged(answer, params)
 
 
-def parsed(question: dns.message.Message, wire: bytes) -> dns.message.Message:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    rcode: str
+    records: tuple[str, ...]
+    """The answer section, in the form of a zone file without names and lives."""
+    cut: bool = False
+    """It did not fit into a datagram."""
+
+
+def parsed(question: dns.message.Message, wire: bytes) -> Answer:
     """The answer to this question in a message as it came. Raises ``Down``."""
+    if len(wire) < HEADER.size:
+        raise Down(f"no DNS message in the {len(wire)} bytes that came")
+    number, flags, questions, answers, _, _ = HEADER.unpack_from(wire)
+    if not flags & dns.flags.QR:
+        raise Down("a question came back, expected an answer")
+    if number != question.id:
+        raise Down(f"the answer has id {number}, expected {question.id}")
     try:
-        answer = dns.message.from_wire(wire, ignore_trailing=True)
+        asked, at = _questions(wire, questions)
+        rcode = dns.rcode.to_text(dns.rcode.Rcode(flags & 0xF))
+        # A server that cannot even read the question may send an error without it.
+        wanted = question.question[0]
+        if asked != [(wanted.name, wanted.rdtype, wanted.rdclass)] and (asked or rcode == "NOERROR"):
+            raise Down(f"an answer to another question: {shown(' '.join(str(name) for name, *_ in asked), 120)}")
+        cut = bool(flags & dns.flags.TC)
+        return Answer(rcode, () if cut else tuple(_records(wire, at, answers, wanted.rdtype)), cut)
+    except Down:
+        raise
     except Exception as exc:  # whatever noise makes of the parser
         raise Down(f"no DNS message in the {len(wire)} bytes that came: {type(exc).__name__}") from exc
-    if not answer.flags & dns.flags.QR:
-        raise Down("a question came back, expected an answer")
-    if answer.id != question.id:
-        raise Down(f"the answer has id {answer.id}, expected {question.id}")
-    # A server that cannot even read the question may send an error without it.
-    if answer.question != question.question and (answer.question or answer.rcode() == dns.rcode.NOERROR):
-        raise Down(f"an answer to another question: {shown(' '.join(map(str, answer.question)), 120)}")
-    return answer
 
 
-def judged(answer: dns.message.Message, params: Params) -> Found:
+def _questions(wire: bytes, count: int) -> tuple[list[tuple[dns.name.Name, int, int]], int]:
+    """The questions in a message, and where they end."""
+    found, at = [], HEADER.size
+    for _ in range(count):
+        name, length = dns.name.from_wire(wire, at)
+        found.append((name, *QUESTION.unpack_from(wire, at + length)))
+        at += length + QUESTION.size
+    return found, at
+
+
+def _records(wire: bytes, at: int, count: int, wanted: int) -> Iterator[str]:
+    """The records from this place on as text.
+
+    Only types that were asked for or have a name are decoded: the library remembers every type that it ever met, so
+    that a backend could fill the memory with numbers.
+    """
+    for _ in range(count):
+        at += dns.name.from_wire(wire, at)[1]
+        kind, family, _, length = RECORD.unpack_from(wire, at)
+        at += RECORD.size
+        if family == dns.rdataclass.IN and (kind == wanted or kind in KNOWN):
+            yield dns.rdata.from_wire(family, kind, wire, at, length).to_text()
+        at += length
+
+
+def judged(answer: Answer, params: Params) -> Found:
     """Raises ``Down``."""
-    rcode = dns.rcode.to_text(answer.rcode())
-    if rcode != params.rcode:
-        raise Down(f"{rcode}, expected {params.rcode}")
-    records = [record.to_text() for group in answer.answer for record in group]
-    if params.answer is not None and not any(_holds(params.answer, record) for record in records):
-        if not records:
-            raise Down(f"{rcode} without an answer; expected one that holds {shown(params.answer)}")
-        raise Down(f"the answer {shown('; '.join(records), 120)} {missed(params.answer)}")
-    return Found(rcode + (f": {shown('; '.join(records), 120)}" if records else ", no records"))
+    if answer.rcode != params.rcode:
+        raise Down(f"{answer.rcode}, expected {params.rcode}")
+    records = shown("; ".join(answer.records), 120)
+    if params.answer is not None and not any(_holds(params.answer, record) for record in answer.records):
+        if not answer.records:
+            raise Down(f"{answer.rcode} without an answer; expected one that holds {shown(params.answer)}")
+        raise Down(f"the answer {records} {missed(params.answer)}")
+    return Found(f"{answer.rcode}: {records}" if answer.records else f"{answer.rcode}, no records")
 
 
 def _holds(pattern: str, record: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
@@ -99,16 +100,16 @@ def _hostname(authority: str | None) -> str:
     return re.sub(r":\d+$", "", authority or "").strip("[]")
 
 
-class _Answer:
-    """What has come of the answer so far."""
+@dataclass(slots=True)
+class Received:
+    """What has come of an answer so far."""
 
-    def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
-        """Headers and trailers, by name."""
-        self.data = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers and trailers, by name."""
+    data: bytes = b""
 
 
-async def _called(stream: Stream, check: Check, params: Params) -> _Answer:
+async def _called(stream: Stream, check: Check, params: Params) -> Received:
     """The whole answer to one call. Raises ``Down``, OSError, ``h2.exceptions.ProtocolError``."""
     from h2 import events
     from h2.config import H2Configuration
@@ -117,7 +118,7 @@ async def _called(stream: Stream, check: Check, params: Params) -> _Answer:
     connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
     connection.initiate_connection()
     _ask(connection, check, params)
-    answer = _Answer()
+    answer = Received()
     while True:
         await stream.send(connection.data_to_send())
         received = await stream.receive()
@@ -155,7 +156,7 @@ def _ask(connection: H2Connection, check: Check, params: Params) -> None:
     connection.send_data(stream, struct.pack("!BI", 0, len(request)) + request, end_stream=True)
 
 
-def judged(answer: _Answer, service: str) -> Found:
+def judged(answer: Received, service: str) -> Found:
     """Raises ``Down``."""
     status, kind = answer.headers.get(":status"), answer.headers.get("content-type", "")
     if status != "200" or not kind.startswith("application/grpc"):

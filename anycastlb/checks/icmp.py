@@ -49,7 +49,7 @@ async def probe(check: Check, lane: Lane | None) -> Found:
     try:
         with _opened(kind) as sock:
             started = loop.time()
-            await loop.sock_connect(sock, (str(check.address), 0))
+            sock.connect((str(check.address), 0))  # at once, for a datagram socket
             await loop.sock_sendall(sock, HEADER.pack(request, 0, 0, 0, 1) + token)
             while True:
                 packet = await loop.sock_recv(sock, 65535)

@@ -4,10 +4,11 @@ Over TCP the check sends the message, ends its side, and waits for the server to
 connection can be made and written to is the work of the server's kernel, and says nothing of a server that hangs. With
 ``confirm`` false, connecting and writing is enough.
 
-Over UDP no answer ever comes, so only failure can be seen: an ICMP unreachable is down, and silence for 80 % of the
-time-out is up, also if the host is off. Prefer TCP wherever the server has it.
+Over UDP no answer ever comes, so only failure can be seen: an ICMP unreachable is down, and silence for as long as
+``quiet`` is up, also if the host is off. Prefer TCP wherever the server has it.
 
-Choose a ``facility`` and ``level`` that the server throws away or keeps apart.
+Choose a ``facility`` and ``level`` that the server throws away or keeps apart. Where neither check nor backend has a
+port, it is 514.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from anycastlb.checks import Down, Found
-from anycastlb.checks.udp import QUIET, ask
+from anycastlb.checks.udp import Quiet, ask, patience
 from anycastlb.dial import connect, told
 from anycastlb.documents import Document, shown, whole
 from anycastlb.model import Check, Lane
@@ -81,6 +82,8 @@ class Params(Document):
     """How the message ends over TCP: with a line feed, or counted in octets before it (RFC 6587)."""
     confirm: bool = True
     """Over TCP, wait until the server has read the message and closed the connection."""
+    quiet: Quiet = None
+    """Over UDP, how long to wait for an ICMP error; 80 % of the time-out unless given, and never more."""
 
 
 async def probe(check: Check, lane: Lane | None) -> Found:
@@ -91,7 +94,7 @@ async def probe(check: Check, lane: Lane | None) -> Found:
     try:
         if params.protocol == "tcp":
             return await _by_stream(check, lane, framed(line, params.framing), params.confirm)
-        await ask(check, lane, line, QUIET * check.timeout)
+        await ask(check, lane, line, patience(params.quiet, check.timeout))
         return Found("sent; over UDP nobody can tell whether it arrived")
     except OSError as exc:
         raise Down(told(exc)) from exc

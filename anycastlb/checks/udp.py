@@ -1,7 +1,7 @@
 """``udp``: up if a datagram is answered as expected. An ICMP unreachable is always down.
 
 Without ``expect`` a server that says nothing is up, for want of proof of the contrary: any reply is up at once, and so
-is silence for 80 % of the time-out, as only an ICMP error could then tell. A host that is off, or a firewall that
+is silence for as long as ``quiet``, as only an ICMP error could then tell. A host that is off, or a firewall that
 drops, looks the same: give ``expect`` wherever the server answers anything.
 """
 
@@ -15,13 +15,13 @@ from pydantic import AfterValidator, Field
 
 from anycastlb.checks import Down, Found
 from anycastlb.dial import connect, told
-from anycastlb.documents import Document, shown
+from anycastlb.documents import Document, Duration, shown
 from anycastlb.model import Check, Lane
 from anycastlb.patterns import Pattern, Search, unescape
 from anycastlb.patterns import told as missed
 
 QUIET = 0.8
-"""The part of the time-out after which silence is taken for consent."""
+"""The part of the time-out after which, at the latest, silence is taken for consent."""
 MOST_BYTES = 1400
 """A probe should fit into one packet."""
 
@@ -42,19 +42,26 @@ def _checked(text: Any) -> Any:
     return text
 
 
+Quiet = Annotated[Duration, Field(ge=0.001, le=3600)] | None
+
+
 class Params(Document):
     send: Annotated[str, Field(max_length=16384), AfterValidator(_checked)] = ""
     """The datagram: text with ``\\xNN``, ``\\r``, ``\\n``, ``\\t``, ``\\0`` and ``\\\\`` as in C, or ``hex:`` and
     digits."""
     expect: Pattern | None = None
     """What the reply must hold: text with the same escapes, or ``re:`` and a regular expression over its bytes."""
+    quiet: Quiet = None
+    """Without ``expect``: how long to wait for an ICMP error; 80 % of the time-out unless given, and never more. The
+    kernel needs 3 s to find out that a host on its own network is gone."""
 
 
 async def probe(check: Check, lane: Lane | None) -> Found:
     params = check.params
     assert isinstance(params, Params)
     try:
-        reply = await ask(check, lane, payload(params.send), None if params.expect else QUIET * check.timeout)
+        quiet = None if params.expect else patience(params.quiet, check.timeout)
+        reply = await ask(check, lane, payload(params.send), quiet)
     except OSError as exc:
         raise Down(told(exc)) from exc
     if reply is None:
@@ -64,6 +71,11 @@ async def probe(check: Check, lane: Lane | None) -> Found:
         if not (search.feed(reply) or search.end()):
             raise Down(f"the reply {shown(reply)} {missed(params.expect)}")
     return Found(f"a reply of {len(reply)} bytes")
+
+
+def patience(quiet: float | None, timeout: float) -> float:
+    """How long to wait for what can only be bad news, in seconds."""
+    return min(QUIET * timeout, timeout if quiet is None else quiet)
 
 
 async def ask(check: Check, lane: Lane | None, datagram: bytes, quiet: float | None) -> bytes | None:

@@ -15,6 +15,8 @@ from anycastlb.patterns import Pattern, Payload
 
 OURS = ("host", "connection", "content-length", "transfer-encoding")
 """Headers that the check writes itself."""
+LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""One label of a host name. (Backends send names too, in redirects: nothing here may backtrack for long.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def _plain(value: str) -> str:
 
 def _name(value: str) -> str:
     """A name that a certificate can be for. Raises ValueError."""
-    if not re.fullmatch(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+", value) or len(value) > 253:
+    labels = value.removesuffix(".").split(".")
+    if len(value) > 253 or not all(LABEL.fullmatch(label) for label in labels):
         try:
             ip_address(value)
         except ValueError:

@@ -22,7 +22,7 @@ from tests.soak import grown, soak
 CASES = cases()
 UNSERVED = {"none", "all", "any", "icmp", "command"}
 """Types that meet no server of ours: they have tests of their own."""
-SOAKED = 3000
+SOAKED = 500
 """Checks of each case; a hundred thousand with ``python -m tests.soak``."""
 
 

@@ -178,6 +178,10 @@ async def test_redirects_stay_on_the_backend() -> None:
         ("http://[::1", "HTTP 301 with a Location that cannot be followed: 'http://[::1'"),
         ("http://user@host/", "HTTP 301 with a Location that cannot be followed: 'http://user@host/'"),
         ("/a b", "HTTP 301 with a Location that cannot be followed: '/a b'"),
+        (
+            f"http://{'a' * 2000}!/",
+            f"HTTP 301 with a Location that cannot be followed: 'http://{'a' * 52}… (2011 characters)",
+        ),
         ("", "HTTP 301 to '', which an http check does not follow"),
     ],
 )
@@ -386,7 +390,7 @@ async def test_tcp_says_and_hears_bytes() -> None:
     assert not ok and detail.startswith(r"the answer began b'-ERR no\r\nxx")
     assert detail.endswith('and its first 64 KiB does not contain "+OK"')
     ok, detail = await found(answering("+NO"), "tcp", send="PING\r\n\r\n", expect="re:^.OK$")
-    assert (ok, detail) == (False, r"""the answer began b'+NO\r\n\r\n', and it does not match "re:^.OK$\"""")
+    assert (ok, detail) == (False, r"the answer began b'+NO\r\n\r\n', and it does not match " + '"re:^.OK$"')
 
 
 # ---------------------------------------------------------------- documents
