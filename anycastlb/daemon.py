@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,29 @@ from anycastlb import __version__, plan
 from anycastlb.api.server import Api
 from anycastlb.checks import parameters, types
 from anycastlb.decide import adopt, decide
+from anycastlb.discovery import Doubt, Kind
+from anycastlb.discovery.consul import GRACE, ConsulDiscovery
+from anycastlb.discovery.dns import DnsDiscovery
+from anycastlb.discovery.watch import Kinds, survey
 from anycastlb.drivers.addresses import AddressDriver
 from anycastlb.drivers.bgp import BgpDriver
 from anycastlb.drivers.ipvs import IpvsDriver
 from anycastlb.drivers.preflight import Finding, preflight, probing
 from anycastlb.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
 from anycastlb.events import Event, Journal, LogFormatter
+from anycastlb.follower import identity
 from anycastlb.metrics import Metrics
 from anycastlb.model import (
     AnycastlbError,
     Catalog,
     CheckState,
+    ConsulInstances,
+    Discover,
     DriverError,
     Feed,
     Inputs,
     Result,
+    Share,
     Snapshot,
     State,
 )
@@ -44,6 +53,10 @@ from anycastlb.settings import Settings
 from anycastlb.sources import Source
 from anycastlb.sources.consul import ConsulSource
 from anycastlb.sources.file import FileSource
+from anycastlb.sources.saved import Saved
+
+PATIENCE = 10.0
+"""Seconds that a plan waits for its discoveries."""
 
 # ---------------------------------------------------------------- the real parts
 
@@ -52,6 +65,20 @@ def make_source(settings: Settings) -> Source:
     if settings.catalog.source == "file":
         return FileSource(settings.catalog.path)
     return ConsulSource(settings.consul)
+
+
+def make_kinds(settings: Settings) -> Kinds:
+    """How instances are discovered. A Consul that has lost too many is doubted for a moment; a name without records,
+    for as long as a catalog that has lost too many VIPs: its records come in one piece or not at all."""
+    vanished = Doubt(settings.catalog.max_shrink, GRACE)
+    resolves_to_nothing = Doubt(Share(percent=100.0), settings.catalog.confirm)
+
+    def kind(wanted: Discover) -> Kind:
+        if isinstance(wanted, ConsulInstances):
+            return Kind(lambda: ConsulDiscovery(wanted, settings.consul), vanished)
+        return Kind(lambda: DnsDiscovery(wanted), resolves_to_nothing)
+
+    return kind
 
 
 def described(settings: Settings) -> str:
@@ -94,6 +121,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         bgp,
         journal,
         types=types(settings.checks),
+        kinds=make_kinds(settings),
         sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
         pulse=notify.alive,
         unused=ipvs.unused,
@@ -230,7 +258,7 @@ async def look(settings: Settings) -> Snapshot:
 
     Every backend counts as up, and no route as announced, since nobody has checked. Raises ``AnycastlbError``.
     """
-    from anycastlb.catalog import parse
+    from anycastlb.catalog import parse, troubled
 
     source = make_source(settings)
     try:
@@ -238,7 +266,12 @@ async def look(settings: Settings) -> Snapshot:
     finally:
         await source.close()
     node = settings.node
-    catalog = parse(tree, Catalog(), node.vip_ranges, node.fwmark_ranges, parameters(types(settings.checks)))
+    parsed = partial(parse, tree, Catalog(), node.vip_ranges, node.fwmark_ranges, parameters(types(settings.checks)))
+    catalog = parsed()
+    if catalog.discovers:
+        saved = Saved(node.state_dir, identity(settings)).load().instances
+        instances, troubles = await survey(make_kinds(settings), catalog.discovers, saved, PATIENCE)
+        catalog = troubled(parsed(instances), troubles)
     tables: dict[Any, Any] = {}
     for driver in make_drivers(settings):
         tables.update(await driver.observe())

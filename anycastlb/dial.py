@@ -14,11 +14,10 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from collections.abc import Iterator
 from itertools import chain, cycle, islice
 
-from anycastlb.model import Address, Lane, Network, Via
+from anycastlb.model import Address, Lane
 
 RECVERR = {
     socket.AF_INET: (socket.IPPROTO_IP, 11),  # IP_RECVERR and IPV6_RECVERR, which Python does not name
@@ -29,8 +28,6 @@ IP_BIND_ADDRESS_NO_PORT = 24
 """Linux; the module socket of Python 3.11 does not name it. It is good for IPv6 sockets too."""
 TRIES = 1000
 """Ports tried before there is none."""
-WORLD = {4: ip_address("203.0.113.1"), 6: ip_address("2001:db8:ffff::1")}
-"""An address that is reached by the default route."""
 
 
 def _ports(low: int = 32768, high: int = 60999) -> Iterator[int]:
@@ -55,6 +52,10 @@ def opened(family: int, kind: int, lane: Lane | None) -> socket.socket:
         if lane is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, lane.mark)
             _bind(sock, kind, lane.source)
+            if lane.hops is not None and lane.source.version == 4:
+                sock.setsockopt(socket.SOL_IP, socket.IP_TTL, lane.hops)
+            elif lane.hops is not None:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, lane.hops)
     except BaseException:
         sock.close()
         raise
@@ -76,20 +77,6 @@ def _bind(sock: socket.socket, kind: int, source: Address) -> None:
         else:
             return
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
-def source(via: Via, foreign: Iterable[Network] = ()) -> Address:
-    """The node's own address to probe from: the one it would use towards the backend (or, if the VIP is of the other
-    family, towards the world). Sends nothing. Raises OSError, also if that address lies in a network of ``foreign``:
-    from a VIP no answer would ever come back to this node.
-    """
-    far = via.address if via.address.version == via.family else WORLD[via.family]
-    with socket.socket(family(far), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.connect((str(far), 9))
-        found = ip_address(sock.getsockname()[0].partition("%")[0])
-    if any(found in network for network in foreign):
-        raise OSError(f"this node's only IPv{via.family} address towards {via.address} is the VIP {found}")
-    return found
 
 
 def family(address: Address) -> socket.AddressFamily:

@@ -61,6 +61,7 @@ def pause(check: Check, state: CheckState) -> float:
 def verdict(state: CheckState, before: bool) -> tuple[bool, str]:
     """Does a backend with this state count as up, and why; ``before``: did it so far?"""
     if state.up is None:
-        return before, "not checked yet; up so far" if before else "not checked yet"
+        why = f": {state.last.detail}" if state.last else ""  # what keeps the check from being run
+        return before, f"not checked yet; up so far{why}" if before else f"not checked yet{why}"
     detail = state.last.detail if state.last else ""
     return state.up, detail if state.up else f"down: {detail}"

@@ -209,6 +209,11 @@ def _vips(snapshot: Snapshot) -> Iterator[Metric]:
         for vip, verdict in verdicts.items()
         if math.isfinite(verdict.since)
     ]
+    penalties = [((str(vip),), verdict.penalty) for vip, verdict in verdicts.items()]
+    yield gauge("vip_damping_penalty", "RFC 2439 penalty of this VIP, 0 without damping.", penalties, "vip")
+    gates = snapshot.decision.memory.gates
+    damped = [((str(v),), float(v in gates and gates[v].suppressed_since is not None)) for v in verdicts]
+    yield gauge("vip_damped", "1 while damping keeps this VIP from being announced.", damped, "vip")
     yield gauge("vip_transition_timestamp_seconds", "When this VIP last opened or closed.", changed, "vip")
 
 
@@ -225,7 +230,19 @@ def _backends(snapshot: Snapshot) -> Iterator[Metric]:
     rows = [(at, backend) for at, _, backend in _backend_rows(snapshot)]
     by = ("service", "backend", "vip")
     yield gauge("backend_up", "1 while this backend counts as up.", [(at, b.up) for at, b in rows], *by)
+    yield gauge("backend_check_duration_seconds", "How long its last check took.", _durations(snapshot), *by)
     yield gauge("backend_weight", "The weight this backend is to have.", [(at, b.weight) for at, b in rows], *by)
+
+
+def _durations(snapshot: Snapshot) -> Iterator[Sample]:
+    """Of every backend that has been checked at least once."""
+    health, judged = snapshot.inputs.health, snapshot.decision.verdicts
+    for service in snapshot.inputs.catalog.services:
+        for vip in service.vips:
+            for backend in service.members(vip) if vip in judged else ():
+                state = health.get(service.check(vip, backend))
+                if state is not None and state.last is not None:
+                    yield (service.name, backend.name, str(vip)), state.last.duration
 
 
 def _service_rows(verdicts: Iterable[Verdict]) -> Iterator[tuple[tuple[str, ...], ServiceVerdict]]:

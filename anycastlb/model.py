@@ -307,6 +307,8 @@ class Lane:
     """SO_MARK: the firewall mark whose IPVS service has this one backend."""
     source: Address
     """The node's own address to bind to: unbound, the source would be the VIP."""
+    hops: int | None = None
+    """How far its packets may go (TTL, hop limit); None = as far as the system's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from anycastlb import dial, marks
+from anycastlb import marks, origin
 from anycastlb.checks import TYPES, CheckType
+from anycastlb.discovery.memory import nowhere
+from anycastlb.discovery.watch import Kinds
 from anycastlb.drivers import Driver
 from anycastlb.events import Journal
 from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
-from anycastlb.model import Address, Catalog, Check, Decision, Feed, Health, Inputs, Snapshot, Via
+from anycastlb.model import Catalog, Check, Decision, Feed, Health, Inputs, Lane, Snapshot, Via
 from anycastlb.prober import Prober
 from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
 from anycastlb.settings import Settings
@@ -28,8 +30,8 @@ from anycastlb.sources import Source
 class Node:
     """One node's parts, wired.
 
-    ``lane_sysctls`` are those it must have too while a check goes through IPVS; ``own`` finds the address to probe
-    from then; ``first_lane`` is called once, when the first such check can run.
+    ``lane_sysctls`` are those it must have too while a check goes through IPVS; ``lane`` finds how such a probe goes;
+    ``first_lane`` is called once, when the first of them can run.
     """
 
     def __init__(
@@ -41,11 +43,12 @@ class Node:
         journal: Journal,
         *,
         types: Mapping[str, CheckType] = TYPES,
+        kinds: Kinds = nowhere,
         sysctls: Mapping[str, str] | None = None,
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
         lane_sysctls: Mapping[str, str] | None = None,
-        own: Callable[[Via], Address] | None = None,
+        lane: Callable[[Via, int], Lane] | None = None,
         first_lane: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         offload: Offload = asyncio.to_thread,
@@ -60,8 +63,8 @@ class Node:
                 marks=settings.checks.marks,
             )
         )
-        own = own or partial(dial.source, foreign=settings.node.vip_ranges)
-        self.prober = Prober(types, self._health, journal, clock, source=own)
+        lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
+        self.prober = Prober(types, self._health, journal, clock, lane=lane)
         self.follower = Follower(
             source,
             settings,
@@ -69,6 +72,7 @@ class Node:
             self._catalog,
             journal,
             clock,
+            kinds=kinds,
             offload=offload,
         )
         self.reconciler = Reconciler(

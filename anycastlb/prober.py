@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from anycastlb import dial, health, weights
+from anycastlb import dial, health, origin, weights
 from anycastlb.checks import CheckType, Down
 from anycastlb.events import Event, Journal
-from anycastlb.model import Address, Check, CheckState, Health, Lane, Result, Via
+from anycastlb.model import Check, CheckState, Health, Lane, Result, Via
 
 MOST_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
@@ -26,7 +26,7 @@ MOST_AT_ONCE = 1000
 class Prober:
     """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second.
 
-    ``source(via)`` finds the node's own address for a probe through IPVS; it may raise OSError.
+    ``lane(via, mark)`` finds how a probe through IPVS goes now; it may raise OSError.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Prober:
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
-        source: Callable[[Via], Address] = dial.source,
+        lane: Callable[[Via, int], Lane] = origin.lane,
     ) -> None:
         self._types, self._publish, self._journal = types, publish, journal
-        self._clock, self._chance, self._source = clock, chance, source
+        self._clock, self._chance, self._lane = clock, chance, lane
         self._states: dict[Check, CheckState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._wanted: frozenset[Check] = frozenset()
@@ -119,7 +119,7 @@ class Prober:
             if isinstance(mark, str):
                 return self._withheld(check, mark)
             try:
-                lane = Lane(mark, self._source(check.via))
+                lane = self._lane(check.via, mark)
             except OSError as exc:
                 detail = f"no way to {check.via.address}: {dial.told(exc)}"
                 return self._fold(check, Result(False, detail, 0.0, self._clock()))
@@ -136,6 +136,7 @@ class Prober:
             return self._fold(check, result)
         if before.last is None or before.last.detail != result.detail:
             self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
+            self._turned.set()  # no verdict did, but what is told of it
         after = self._states[check] = replace(before, last=result)
         self._fresh = True
         return after

@@ -104,15 +104,27 @@ class CheckDocument(Document):
     """The timing and target every check type has; the type's own parameters are parsed by the type."""
 
     type: str = "tcp"
+    """What to do: one of ``anycastlb checks``. Where nothing can be connected to (UDP, SCTP, no port), ``none`` unless
+    given."""
     interval: Annotated[Duration, Field(ge=0.01, le=86400)] = 2.0
+    """From one probe to the next."""
     timeout: Annotated[Duration, Field(ge=0.001, le=3600)] = 1.0
+    """A probe that has not succeeded by then has failed."""
     rise: Annotated[Whole, Field(ge=1, le=1000)] = 2
+    """Successes in a row that turn down into up. The very first result counts at once."""
     fall: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    """Failures in a row that turn up into down. The very first result counts at once."""
     fast_interval: Annotated[Duration, Field(ge=0.01, le=86400)] | None = None
+    """The interval while a verdict is turning; ``interval`` unless given."""
     down_interval: Annotated[Duration, Field(ge=0.01, le=86400)] | None = None
+    """While down, the interval doubles with every failure up to this; ``interval`` unless given."""
     via: Literal["direct", "forward"] = "direct"
+    """``forward``: to the VIP, through IPVS, by the backend's own forwarding method, to this one backend."""
     address: Ip | None = None
+    """Probe this address instead of the backend's. Not with ``via`` forward, which goes to the VIP."""
     port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    """Probe this port instead of the backend's. Not with ``via`` forward, which goes to the service's, if
+    it has one."""
 
 
 class DampingDocument(Document):

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from anycastlb import marks
 from anycastlb.model import (
     Address,
     Backend,
     BackendVerdict,
+    Check,
     CheckState,
+    Damping,
     Destination,
     DestinationKey,
+    Gate,
     Service,
     ServiceKey,
     ServiceVerdict,
@@ -37,9 +41,18 @@ class Seat:
     vip: Address
     backend: Backend
     key: DestinationKey
+    check: Check
+    """As it runs for this VIP: through IPVS it is one for each."""
     state: CheckState | None
     verdict: BackendVerdict | None
     row: Destination | None
+    leaves: float | None = None
+    """When its row, which nobody asks for any more, will be deleted at the latest."""
+
+    @property
+    def drained(self) -> bool:
+        """By its document: it has no place in the kernel, but for as long as its flows may end."""
+        return self.backend.drain
 
 
 class Index:
@@ -52,6 +65,7 @@ class Index:
         self.by_key: dict[ServiceKey, ServiceVerdict] = {}
         self._backends: dict[tuple[ServiceKey, str, str], DestinationKey] = {}
         self._failures = {(f.change.table, f.change.key): f.reason for f in snapshot.failures}
+        self._lanes = marks.usable(snapshot)
         self._by_vip: dict[Address, list[Service]] = {}
         for vip, verdict in snapshot.decision.verdicts.items():
             self.services |= {(vip, service.service): service for service in verdict.services}
@@ -75,19 +89,39 @@ class Index:
 
     def seats(self, service: Service, vip: Address) -> Iterator[Seat]:
         """The service's backends on this VIP, in canonical order."""
-        service_key = service.key(vip)
+        service_key, leaving = service.key(vip), self.snapshot.decision.memory.leaving
         for backend in service.members(vip):
             plain = DestinationKey(service_key, backend.address, backend.port)
             key = self._backends.get((service_key, service.name, backend.name), plain)
+            check, left = service.check(vip, backend), leaving.get(("destinations", key))
             yield Seat(
                 service=service,
                 vip=vip,
                 backend=backend,
                 key=key,
-                state=self.snapshot.inputs.health.get(backend.check),
+                check=check,
+                state=self.snapshot.inputs.health.get(check),
                 verdict=self.snapshot.decision.backends.get(key),
                 row=self.snapshot.actual.destinations.get(key),
+                leaves=left.until if left else None,
             )
+
+    def gate(self, vip: Address) -> Gate | None:
+        """What this VIP's gate remembers."""
+        return self.snapshot.decision.memory.gates.get(vip)
+
+    def damping(self, vip: Address) -> Damping | None:
+        """The damping in force for this VIP: that of the first of its services that has one."""
+        return next((service.announce.damping for service in self.on(vip) if service.announce.damping), None)
+
+    def lane(self, check: Check) -> int | str | None:
+        """The mark by which this check goes through IPVS, or why there is none; None if it goes straight."""
+        return None if check.via is None else self._lanes.get(check.via, "the kernel has no way for the probe yet")
+
+    def probes(self, key: ServiceKey) -> bool:
+        """Is it there only for probes through IPVS?"""
+        low, high = self.snapshot.inputs.marks
+        return key.protocol == "fwmark" and low <= key.port <= high
 
     def carriers(self, vip: Address) -> list[Session]:
         """The BGP sessions that can carry this VIP's route: those of its family."""

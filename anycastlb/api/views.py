@@ -13,10 +13,11 @@ from typing import Any
 
 from anycastlb import __version__
 from anycastlb import plan as difference
+from anycastlb.api.evidence import Run, runs
 from anycastlb.api.index import Index, Seat
 from anycastlb.api.words import TABLE_NOUNS, fields_of
 from anycastlb.events import Record
-from anycastlb.model import Address, Change, Check, CheckState, Problem, Service, Snapshot
+from anycastlb.model import Address, Change, Problem, Result, Service, Snapshot
 
 View = dict[str, Any]
 
@@ -171,7 +172,22 @@ def _vip(index: Index, vip: Address) -> View:
         "announced": vip in index.snapshot.actual.routes,
         "sessions_up": [session.peer for session in index.carriers(vip) if session.state == "up"],
         "rejected": index.snapshot.speaker.rejected.get(vip, ""),
+        "damping": _damping(index, vip),
         "services": [_service(index, service, vip) for service in services],
+    }
+
+
+def _damping(index: Index, vip: Address) -> View | None:
+    damping, verdict, gate = index.damping(vip), index.verdict(vip), index.gate(vip)
+    if damping is None:
+        return None
+    return {
+        "penalty": round(verdict.penalty, 1) if verdict else 0.0,
+        "suppressed": bool(gate and gate.suppressed_since is not None),
+        "suppress": damping.suppress,
+        "reuse": damping.reuse,
+        "half_life_seconds": damping.half_life,
+        "longest_seconds": damping.longest,
     }
 
 
@@ -188,6 +204,10 @@ def _service(index: Index, service: Service, vip: Address) -> View:
         "up": verdict.up if verdict else None,
         "total": verdict.total if verdict else None,
         "needed": verdict.needed if verdict else None,
+        "min_backends": str(service.announce.min_backends),
+        "reopen": str(service.announce.reopen) if service.announce.reopen else None,
+        "unsettled_seconds": verdict.unsettled if verdict else 0.0,
+        "backends_from": str(service.backends_from) if service.backends_from else None,
         "reason": verdict.reason if verdict else "not decided yet",
         "programmed": key in index.snapshot.actual.services,
         "refused": index.refusal("services", key),
@@ -203,34 +223,74 @@ def _backend(index: Index, seat: Seat) -> View:
         "port": backend.port,
         "forward": backend.forward,
         "drain": backend.drain,
+        "fallback": backend.fallback,
         "up": verdict.up if verdict else None,
         "weight": verdict.weight if verdict else None,
         "nominal_weight": backend.weight,
+        "weights": verdict
+        and {
+            "nominal": verdict.weights.nominal,
+            "admin": verdict.weights.admin,
+            "health": verdict.weights.health,
+            "ramp": verdict.weights.ramp,
+        },
         "reason": verdict.reason if verdict else "not decided yet",
         "kernel_weight": seat.row.weight if seat.row else None,
+        "leaves_in_seconds": None if seat.leaves is None else round(max(0.0, seat.leaves - index.now), 3),
         "refused": index.refusal("destinations", seat.key),
-        "check": _check(index, backend.check, seat.state),
+        "check": _check(index, seat),
     }
 
 
-def _check(index: Index, check: Check, state: CheckState | None) -> View:
-    last = state.last if state else None
+def _check(index: Index, seat: Seat) -> View:
+    check, state, lane = seat.check, seat.state, index.lane(seat.check)
+    last, (good, of) = state.last if state else None, state.record if state else (0.0, 0)
+    percent, drain = state.asks if state else (None, False)
     return {
         "check": str(check),
         "interval_seconds": check.interval,
+        "fast_interval_seconds": check.fast_interval,
+        "down_interval_seconds": check.down_interval,
         "timeout_seconds": check.timeout,
         "rise": check.rise,
         "fall": check.fall,
         "up": state.up if state else None,
         "since_seconds": index.age(state.since) if state and state.up is not None else None,
         "streak": state.streak if state else 0,
-        "last": last
+        "last": result(index, last) if last else None,
+        "runs": [_run(index, run) for run in runs(state)],
+        "record": {"good": round(good, 1), "of": of},
+        "asks": {"percent": percent, "drain": drain},
+        "via": check.via
         and {
-            "ok": last.ok,
-            "detail": last.detail,
-            "duration_seconds": round(last.duration, 6),
-            "age_seconds": index.age(last.at),
+            "forward": check.via.forward,
+            "address": str(check.via.address),
+            "mark": lane if isinstance(lane, int) else None,
+            "problem": lane if isinstance(lane, str) else "",
         },
+    }
+
+
+def result(index: Index, found: Result) -> View:
+    return {
+        "ok": found.ok,
+        "detail": found.detail,
+        "duration_seconds": round(found.duration, 6),
+        "age_seconds": index.age(found.at),
+    }
+
+
+def _run(index: Index, run: Run) -> View:
+    durations = [result.duration for result in run.results]
+    return {
+        "ok": run.last.ok,
+        "detail": run.last.detail,
+        "times": len(run.results),
+        "earlier": run.earlier,
+        "newest_seconds": index.age(run.last.at),
+        "oldest_seconds": index.age(run.first.at),
+        "fastest_seconds": round(min(durations), 6),
+        "slowest_seconds": round(max(durations), 6),
     }
 
 
@@ -260,6 +320,10 @@ def _change(index: Index, change: Change) -> View:
 def _why(index: Index, change: Change) -> str:
     """The decision's own words for the object this change is about."""
     decision = index.snapshot.decision
+    if change.table in ("services", "destinations"):
+        key = change.key if change.table == "services" else change.key.service
+        if index.probes(key):
+            return "the way of a probe through IPVS (via forward)" if change.new else "no probe goes this way any more"
     if (change.table, change.key) in decision.memory.leaving:
         return "nothing asks for it any more; its flows are draining"
     if change.table == "destinations" and (backend := decision.backends.get(change.key)):

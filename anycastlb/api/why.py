@@ -10,9 +10,12 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any
 
+from anycastlb.api import sums
+from anycastlb.api.evidence import Run, results, runs
 from anycastlb.api.index import Index, Seat
+from anycastlb.api.views import result
 from anycastlb.api.words import attributes, host_route, span, virtual
-from anycastlb.model import Address, CheckState, Problem, Service, Snapshot, endpoint
+from anycastlb.model import Address, Check, CheckState, Problem, Service, ServiceVerdict, Snapshot, endpoint
 
 Link = dict[str, Any]
 ARROW = " → "
@@ -108,12 +111,13 @@ def _explain_service(index: Index, service: Service) -> dict[str, Any]:
 
 def _explain_backend(index: Index, service: Service, name: str) -> dict[str, Any] | None:
     chain: list[Link] = []
-    weights = []
+    weights, evidence = [], []
     for vip in service.vips:
         for seat in index.seats(service, vip):
             if seat.backend.name != name:
                 continue
             weights.append((seat.verdict.weight if seat.verdict else 0, seat))
+            evidence.append(_raw(index, seat))
             tail = [_service(index, service, vip, every=False), *_to_route(index, vip)]
             announced = vip in index.snapshot.actual.routes
             chain.append(link("vip", announced, str(vip), "", [*_evidence(index, seat), *tail]))
@@ -122,21 +126,68 @@ def _explain_backend(index: Index, service: Service, name: str) -> dict[str, Any
     weight, seat = max(weights, key=lambda item: item[0])
     reason = seat.verdict.reason if seat.verdict else "not decided yet"
     text = f"weight {weight} of {seat.backend.weight}: {reason}" if weight else f"gets no new flows: {reason}"
-    return _answer("backend", f"{service.name}/{name}", weight > 0, text, chain)
+    answer = _answer("backend", f"{service.name}/{name}", weight > 0, text, chain)
+    return {**answer, "evidence": evidence}
+
+
+def _raw(index: Index, seat: Seat) -> dict[str, Any]:
+    """Every result that is known, newest first, for scripts."""
+    recent, earlier = results(seat.state)
+    return {
+        "vip": str(seat.vip),
+        "check": str(seat.check),
+        "results": [result(index, one) for one in recent],
+        "failures": [result(index, one) for one in earlier],
+    }
 
 
 def _evidence(index: Index, seat: Seat) -> list[Link]:
     """One backend link by link: check, last result, state, weight, kernel."""
-    check, backend, verdict = seat.backend.check, seat.backend, seat.verdict
-    every = f"every {span(check.interval)}, time-out {span(check.timeout)}, rise {check.rise}, fall {check.fall}"
-    last = seat.state.last if seat.state else None
+    verdict = seat.verdict
     return [
-        link("check", None, str(check), every),
-        link("result", last.ok if last else None, "", _result(index, seat.state)),
+        _check(index, seat.check),
+        _results(index, seat.state),
         link("state", verdict.up if verdict else None, "", _state(index, seat)),
-        link("weight", bool(verdict and verdict.weight), "", _weight(seat, backend.weight)),
-        link("kernel", seat.row is not None, str(seat.key), _kernel(index, seat)),
+        link("weight", _serves(seat), "", _weight(seat)),
+        link("kernel", None if seat.drained else seat.row is not None, str(seat.key), _kernel(index, seat)),
     ]
+
+
+def _check(index: Index, check: Check) -> Link:
+    told = [f"every {span(check.interval)}"]
+    told += [f"every {span(check.fast_interval)} while it turns"] if check.fast_interval else []
+    told += [f"up to {span(check.down_interval)} while down"] if check.down_interval else []
+    told += [f"time-out {span(check.timeout)}", f"rise {check.rise}", f"fall {check.fall}"]
+    lane = index.lane(check)
+    if lane is None:
+        return link("check", None, str(check), ", ".join(told))
+    way = f"through IPVS by mark {lane}" if isinstance(lane, int) else lane
+    return link("check", False if isinstance(lane, str) else None, str(check), ", ".join([*told, way]))
+
+
+def _results(index: Index, state: CheckState | None) -> Link:
+    """The last result, and under it what came before."""
+    found = runs(state)
+    if not found:
+        return link("result", None, "", _result(index, state))
+    alike = len(found[0].results) - 1
+    told = f"; the {alike} before were alike" if alike > 1 else "; the one before was alike" if alike else ""
+    before = [link("earlier" if run.earlier else "before", run.last.ok, "", _run(index, run)) for run in found[1:]]
+    return link("result", found[0].last.ok, "", _result(index, state) + told, before)
+
+
+def _run(index: Index, run: Run) -> str:
+    last, first = run.last, run.first
+    if len(run.results) == 1:
+        return f"{last.detail}, took {span(last.duration)}, {span(index.age(last.at))} ago"
+    durations = [result.duration for result in run.results]
+    took = _between(span(min(durations)), span(max(durations)))
+    ago = _between(span(index.age(last.at)), span(index.age(first.at)))
+    return f"{last.detail}, {len(run.results)} times, took {took}, {ago} ago"
+
+
+def _between(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def _result(index: Index, state: CheckState | None) -> str:
@@ -147,11 +198,11 @@ def _result(index: Index, state: CheckState | None) -> str:
 
 
 def _state(index: Index, seat: Seat) -> str:
-    state, check = seat.state, seat.backend.check
+    state, check = seat.state, seat.check
     up = bool(seat.verdict and seat.verdict.up)
     if not state or state.up is None:
         return f"{'up' if up else 'down'}: {seat.verdict.reason if seat.verdict else 'not decided yet'}"
-    told = f"{'up' if state.up else 'down'} for {span(index.age(state.since))}"
+    told = f"{'up' if state.up else 'down'} for {span(index.age(state.since))}{_record(state)}"
     if state.streak and state.up:
         return f"{told}, {state.streak} of {check.fall} failures in a row to go down"
     if state.streak:
@@ -159,16 +210,26 @@ def _state(index: Index, seat: Seat) -> str:
     return told if up == state.up or not seat.verdict else f"{told}; counted as {'up' if up else seat.verdict.reason}"
 
 
-def _weight(seat: Seat, nominal: int) -> str:
-    if not seat.verdict:
+def _record(state: CheckState) -> str:
+    good, of = state.record
+    return f", {good:.0f} of the last {of} results good" if round(good) < of else ""
+
+
+def _weight(seat: Seat) -> str:
+    verdict, configured = seat.verdict, seat.backend.weight
+    if not verdict:
         return "not decided yet"
-    return f"{seat.verdict.weight} of {nominal}: {seat.verdict.reason}"
+    worked = sums.weight(verdict.weights, configured, verdict.weight)
+    return f"{verdict.weight} of {configured}: {verdict.reason}" + (f" ({worked})" if worked else "")
 
 
 def _kernel(index: Index, seat: Seat) -> str:
     if refused := index.refusal("destinations", seat.key):
         return f"the kernel refused it: {refused}"
-    return f"{seat.row.forward}, weight {seat.row.weight}" if seat.row else "not in the kernel"
+    if not seat.row:
+        return "drained, not in the kernel" if seat.drained else "not in the kernel"
+    told = f"{seat.row.forward}, weight {seat.row.weight}"
+    return told if seat.leaves is None else f"{told}, draining for at most {span(seat.leaves - index.now)}"
 
 
 def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
@@ -179,9 +240,26 @@ def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
     for seat in index.seats(service, vip) if every else ():
         parts = [_result(index, seat.state), _state(index, seat), _short_weight(seat), _kernel(index, seat)]
         name = f"{seat.backend.name} {endpoint(seat.backend.address, seat.backend.port)}"
-        backends.append(link("backend", bool(seat.verdict and seat.verdict.weight), name, ARROW.join(parts)))
-    text = f"{key}: {verdict.reason if verdict else 'not decided yet'}"
+        backends.append(link("backend", _serves(seat), name, ARROW.join(parts)))
+    text = "; ".join([f"{key}: {verdict.reason if verdict else 'not decided yet'}", *_terms(service, verdict)])
     return link("service", verdict.open if verdict else None, service.name, text, backends)
+
+
+def _terms(service: Service, verdict: ServiceVerdict | None) -> list[str]:
+    """What else the service's verdict depends on, beside its reason."""
+    told = [sums.threshold(service.announce)]
+    if verdict and verdict.unsettled:
+        told.append(f"some backends are not checked yet: all will be within {span(verdict.unsettled)}")
+    if service.backends_from:
+        told.append(f"backends from {service.backends_from}")
+    return [text for text in told if text]
+
+
+def _serves(seat: Seat) -> bool | None:
+    """Does it get flows; None: it could, and is not meant to."""
+    if not seat.verdict:
+        return False
+    return True if seat.verdict.weight else None if seat.verdict.up else False
 
 
 def _short_weight(seat: Seat) -> str:
@@ -222,7 +300,9 @@ def _gate(index: Index, vip: Address) -> str:
     rule = f" ({open_services}/{len(needs)} services open, needs {' and '.join(sorted(set(needs)))})"
     age = index.age(verdict.since)
     lasting = f" for {span(age)}" if age is not None else ""
-    return f"{'open' if verdict.open else 'closed'}{lasting}: {verdict.reason}{rule if len(needs) > 1 else ''}"
+    damped = sums.penalty(verdict, index.gate(vip), index.damping(vip))
+    told = f"{'open' if verdict.open else 'closed'}{lasting}: {verdict.reason}{rule if len(needs) > 1 else ''}"
+    return f"{told}; {damped}" if damped else told
 
 
 def _route(index: Index, vip: Address) -> Link:

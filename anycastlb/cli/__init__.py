@@ -70,16 +70,28 @@ def validate(files: tuple[str, ...], config: str | None) -> None:
     """Check node settings, service documents or a whole catalog directory: every problem at once.
 
     A service document is named by its file. VIPs must lie in the ranges of a node.toml given in the same call or
-    with --config; without one, any address may be a VIP.
+    with --config; without one, any address may be a VIP. A notice is about what is allowed but may surprise you.
     """
     from anycastlb.cli.judge import judge
 
     report = judge(files, config)
     for line in report.fine:
         click.echo(line)
+    for notice in report.notices:
+        click.echo(f"notice: {_line(str(notice))}")
     if report.problems:
         _tell(map(str, report.problems))
         raise SystemExit(1)
+
+
+@main.command()
+@click.argument("kind", required=False, metavar="TYPE")
+@click.option("--verbose", "-v", is_flag=True, help="Every parameter of every type.")
+def checks(kind: str | None, verbose: bool) -> None:
+    """List the types of health checks, or every parameter of one."""
+    from anycastlb.cli import kinds, paint
+
+    paint.show(kinds.listed(kind, verbose, paint.width()))
 
 
 @main.command()

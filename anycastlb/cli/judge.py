@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from anycastlb import catalog, settings
+from anycastlb import catalog, services, settings
 from anycastlb.checks import PARAMS, parameters, types
 from anycastlb.cli.lines import line_of
 from anycastlb.model import Catalog, Entry, Network, Problem, SettingsError, SourceError, Tree
@@ -32,6 +32,8 @@ class Report:
     fine: tuple[str, ...]
     """One line for each thing without a problem."""
     problems: tuple[Problem, ...]
+    notices: tuple[Problem, ...] = ()
+    """What is allowed, and will surprise its owner one day."""
 
 
 def judge(names: Iterable[str], config: str | None = None) -> Report:
@@ -40,6 +42,7 @@ def judge(names: Iterable[str], config: str | None = None) -> Report:
     folders = [path for path in paths if path.is_dir()]
     texts, problems = _texts([path for path in paths if not path.is_dir()])
     fine: list[str] = []
+    notices: list[Problem] = []
     found: list[Settings] = []
     for path in [path for path, text in texts.items() if _is_settings(path, text)]:
         try:
@@ -55,9 +58,20 @@ def judge(names: Iterable[str], config: str | None = None) -> Report:
     for tree, shown in [*_trees(folders, problems), *_loose(texts, problems)]:
         result = catalog.parse(tree, Catalog(), ranges, marks, kinds)
         problems += [_placed(problem, tree, shown) for problem in result.problems]
+        notices += [_placed(notice, tree, shown) for notice in _notices(result)]
         bad = {problem.key for problem in problems}
         fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
-    return Report(tuple(fine), tuple(dict.fromkeys(problems)))
+    return Report(tuple(fine), tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notices)))
+
+
+def _notices(found: Catalog) -> Iterator[Problem]:
+    for service in found.services:
+        if service.backends_from is not None:
+            continue  # how many backends it will have, nobody knows here
+        key = f"services/{service.name}"
+        for text in services.notices(service):
+            path, _, told = text.partition(": ")
+            yield Problem(found.good[key].origin or key, path, told)
 
 
 def _allowed(nodes: Iterable[Settings]) -> ChecksSettings:

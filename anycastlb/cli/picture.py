@@ -130,7 +130,13 @@ def _standing(view: dict[str, Any], vip: dict[str, Any]) -> tuple[str, str, str]
     if not up:
         return "◐", BAD, f"open{age}, but no BGP session is up"
     peers = ", ".join(up[:4]) + (f" and {len(up) - 4} more" if len(up) > 4 else "")
-    return "●", GOOD, f"announced to {peers}, open{age}"
+    return "●", GOOD, f"announced to {peers}, open{age}{_penalty(vip['damping'])}"
+
+
+def _penalty(damping: dict[str, Any] | None) -> str:
+    if not damping or damping["penalty"] < 1:
+        return ""
+    return f"; damping penalty {damping['penalty']:.0f}, suppressed above {damping['suppress']:g}"
 
 
 def _service(service: dict[str, Any], columns: int) -> list[Line]:
@@ -206,6 +212,10 @@ def _detail(backend: dict[str, Any]) -> Part:
         if check["streak"]:
             told.append(f"rising {check['streak']}/{check['rise']}" if last["ok"] else _failing(check))
     told += _extra(backend["reason"], last["detail"] if last else "")
+    if backend["leaves_in_seconds"] is not None:
+        told.append(f"its flows end within {span(backend['leaves_in_seconds'])}")
+    if (problem := (check["via"] or {}).get("problem")) and problem not in (last or {}).get("detail", ""):
+        told.append(f"the check cannot run: {problem}")
     if backend["weight"] is not None and backend["kernel_weight"] not in (None, backend["weight"]):
         told.append(f"the kernel has {backend['kernel_weight']}")
     return "; ".join(told), DIM if up and backend["weight"] else WARN if up else BAD

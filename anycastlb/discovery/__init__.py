@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from anycastlb.model import Address, Discover, Instance, Share
+from anycastlb.model import Address, Instance, Share
 
 Endpoint: TypeAlias = tuple[Address, int | None]
 """What makes two instances the same: where they are."""
@@ -64,7 +64,7 @@ class Doubt:
 class Kind:
     """How one kind of discovery is made, and what of it is doubted."""
 
-    make: Callable[[Discover], Discovery]
+    make: Callable[[], Discovery]
     doubt: Doubt
 
 

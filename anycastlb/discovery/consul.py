@@ -21,6 +21,8 @@ from anycastlb.sources.blocking import Followed, number
 from anycastlb.sources.consul_http import Client, waiting
 
 Health = Literal["passing", "warning", "critical"]
+GRACE = 5.0
+"""Seconds that a loss of too many instances must persist: longer than an election and what follows it."""
 UNFIT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 MOST_NAMED = 128
 

@@ -8,7 +8,7 @@ cached, and a truncated answer is fetched over TCP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,7 +121,8 @@ class DnsDiscovery:
             resolver.port, resolver.timeout, resolver.lifetime = self._port, ATTEMPT, LIFETIME
             answer = await resolver.resolve(name, kind, search=False, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN as exc:
-            ttls = [response.resolve_chaining().minimum_ttl for response in exc.responses().values()]
+            responses: Mapping[Any, Any] = exc.kwargs.get("responses", {})
+            ttls = [response.resolve_chaining().minimum_ttl for response in responses.values()]
             return Records((), min(ttls, default=0), f"no instance: the name {name:.80} does not exist (NXDOMAIN)")
         except (dns.exception.DNSException, OSError, ValueError) as exc:
             raise self._fault(f"{kind} of {name:.80}: {_told(exc)}") from exc

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from anycastlb.discovery import Answer, Endpoint, ordered
-from anycastlb.model import Instance, SourceError
+from anycastlb.discovery import Answer, Doubt, Endpoint, Kind, ordered
+from anycastlb.model import Discover, Instance, Share, SourceError
 
 
 class MemoryDiscovery:
@@ -52,3 +52,14 @@ class MemoryDiscovery:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def nowhere(wanted: Discover) -> Kind:
+    """For a node that cannot discover anything: every discovery fails."""
+
+    def make() -> MemoryDiscovery:
+        discovery = MemoryDiscovery()
+        discovery.fail(f"{wanted}: this node discovers nothing")
+        return discovery
+
+    return Kind(make, Doubt(Share(percent=50.0), 0.0))

@@ -12,13 +12,16 @@ from typing import Any
 
 from anycastlb import settings
 from anycastlb.checks import CheckType, Down, Found, none, tcp
+from anycastlb.discovery.memory import nowhere
+from anycastlb.discovery.watch import Kinds
 from anycastlb.drivers.memory import MemoryDriver
 from anycastlb.events import Journal
-from anycastlb.model import Address, Change, Check, Lane, Speaker
+from anycastlb.model import Address, Change, Check, Lane, ServiceKey, Speaker
 from anycastlb.node import Node
 from anycastlb.sources.memory import MemorySource
 
 VIP = ip_address("192.0.2.10")
+ANY = ip_address("0.0.0.0")
 WEB: dict[str, Any] = {
     "vip": "192.0.2.10",
     "port": 80,
@@ -51,6 +54,7 @@ class World:
         self.kernel = MemoryDriver(("addresses", "services", "destinations"))
         self.router = MemoryAnnouncer()
         self.dead: set[str] = set()
+        self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
         values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", **node}.items())
         text = f'[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}'
@@ -75,7 +79,9 @@ class World:
             self.router,
             Journal(),
             types=types,
+            kinds=self.kinds,
             unused=self.kernel.unused,
+            lane=lambda via, mark: Lane(mark, ip_address("10.1.0.254")),
             clock=clock,
             offload=in_place,
         )
@@ -91,11 +97,21 @@ class World:
                 raise error
 
     async def _probe(self, check: Check, lane: Lane | None) -> Found:
-        name = str(check.address)
+        name = str(check.address) if lane is None else self._by_mark(lane.mark)
         self.probes[name] = self.probes.get(name, 0) + 1
         if name in self.dead:
             raise Down("connection refused")
         return Found("connected")
+
+    def _by_mark(self, mark: int) -> str:
+        """Where the kernel sends a packet with this mark."""
+        (key,) = [key for key in self.kernel.rows["destinations"] if key.service == ServiceKey("fwmark", ANY, mark)]
+        return str(key.address)
+
+    def marks(self) -> dict[str, int]:
+        """The firewall marks of the kernel's rows, by backend."""
+        rows = self.kernel.rows["destinations"]
+        return {str(key.address): key.service.port for key in rows if key.service.protocol == "fwmark"}
 
     def saved(self) -> list[Path]:
         """The files of ``state_dir``."""
@@ -106,7 +122,8 @@ class World:
         return set(self.router.rows["routes"])
 
     def weights(self) -> dict[str, int]:
-        return {str(key.address): row.weight for key, row in self.kernel.rows["destinations"].items()}
+        rows = self.kernel.rows["destinations"]
+        return {str(key.address): row.weight for key, row in rows.items() if key.service.protocol != "fwmark"}
 
     def forget(self) -> None:
         """Forget the writes so far: what is written from now on is counted."""

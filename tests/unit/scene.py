@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
+from anycastlb import catalog, decide, health
+from anycastlb.checks import PARAMS
 from anycastlb.model import (
     Announce,
     Backend,
@@ -16,6 +19,7 @@ from anycastlb.model import (
     Decision,
     Destination,
     DestinationKey,
+    Entry,
     Failure,
     Feed,
     Inputs,
@@ -33,9 +37,11 @@ from anycastlb.model import (
     Snapshot,
     Speaker,
     State,
+    Tree,
     Verdict,
     VipAddress,
     VirtualService,
+    Weights,
 )
 
 NOW = 10_000.0
@@ -53,6 +59,14 @@ def backend(name: str, address: str, port: int, weight: int = 100, kind: str = "
 
 def seen(ok: bool, detail: str, took: float, ago: float, since: float = 200.0, streak: int = 0, up: bool | None = None):
     return CheckState(ok if up is None else up, streak, NOW - since, Result(ok, detail, took, NOW - ago))
+
+
+def told(*results: tuple[bool, str, float, float]) -> CheckState:
+    """The state after these results (ok, detail, seconds it took, seconds ago), with rise 2 and fall 3."""
+    state = CheckState()
+    for ok, detail, took, ago in results:
+        state = health.step(state, Result(ok, detail, took, NOW - ago), 2, 3)
+    return state
 
 
 WEB = Service(
@@ -97,7 +111,7 @@ def verdicts() -> tuple[dict[DestinationKey, BackendVerdict], dict[DestinationKe
     told = {
         ("web", WEB4): [
             (True, 100, "HTTP 200"),
-            (True, 30, "HTTP 200; slow start: 30 of 100"),
+            (True, 30, "HTTP 200; slow start: 30%"),
             (False, 0, "down: connection refused"),
         ],
         ("web", WEB6): [(True, 100, "HTTP 200"), (True, 100, "HTTP 503, expected 200")],
@@ -114,7 +128,8 @@ def verdicts() -> tuple[dict[DestinationKey, BackendVerdict], dict[DestinationKe
         for vip in service.vips:
             for member, (up, weight, reason) in zip(service.members(vip), told[service.name, vip], strict=True):
                 key = DestinationKey(service.key(vip), member.address, member.port)
-                judged[key] = BackendVerdict(service.name, member.name, up, weight, reason)
+                parts = Weights(member.weight, None, float(up), weight / member.weight if weight else 1.0)
+                judged[key] = BackendVerdict(service.name, member.name, up, weight, reason, parts)
                 rows[key] = Destination("tunnel", weight, member.weight)
     return judged, rows
 
@@ -217,4 +232,71 @@ def calm() -> Snapshot:
         plan=(),
         failures=(),
         speaker=replace(snapshot.speaker, rejected={}, sessions=(Session("10.0.0.1", "up", NOW - 7200),)),
+    )
+
+
+SHOP4 = ip_address("192.0.2.20")
+SHOP = {
+    "vip": str(SHOP4),
+    "port": 80,
+    "check": {"type": "http", "via": "forward", "fast_interval": "200ms", "down_interval": "30s"},
+    "backends": {
+        "s1": {"address": "10.4.0.1"},
+        "s2": {"address": "10.4.0.2", "override": 40},
+        "s3": {"address": "10.4.0.3", "weight": 93, "check": {"via": "direct"}},
+        "s4": {"address": "10.4.0.4", "drain": True},
+        "s5": {"address": "10.4.0.5"},
+        "s6": {"address": "10.4.0.6"},
+        "sorry": {"address": "10.4.0.9", "fallback": True, "check": {"type": "none", "via": "direct"}},
+    },
+    "max_failed": 1,
+    "slow_start": "20s",
+    "announce": {
+        "min_backends": 2,
+        "reopen": 3,
+        "fallback": "withdraw",
+        "damping": {"penalty": 1000, "suppress": 1500, "half_life": "1m", "longest": "10m"},
+    },
+}
+"""A service that asks for everything at once."""
+
+
+def subtle(flaps: int = 1) -> Snapshot:
+    """What a node decides by itself of ``SHOP`` after so many flaps."""
+    found = catalog.parse(
+        Tree({"services/shop": Entry(json.dumps(SHOP).encode())}), Catalog(), (ip_network("192.0.2.0/24"),), (), PARAMS
+    )
+    (shop,) = found.services
+    check = {backend.name: shop.check(SHOP4, backend) for backend in shop.backends}
+    good = [(True, "HTTP 200", 0.003 + n / 1000, 20.5 - 2 * n) for n in range(11)]
+    asking = replace(told(*good), asks=(50, False))
+    dead = [(False, "no route to host", 0.0007, 9.0 - 2 * n) for n in range(4)]
+    states = {
+        check["s1"]: told((False, "HTTP 503", 0.004, 7300.0), (True, "HTTP 200", 0.02, 90.0), *good),
+        check["s2"]: told(*good, (False, "no answer within 1 s", 1.0, 0.2)),
+        check["s3"]: asking,
+        check["s4"]: told(*good),
+        check["s5"]: told(*dead),
+        check["s6"]: told(*good[:3], *dead),
+        check["sorry"]: told((True, "not checked (type none)", 0.0, 100.0)),
+    }
+    inputs = Inputs("lb1", found, Feed(True, NOW - 7300, loaded=True))
+    lost = {key: replace(state, up=False) for key, state in states.items() if key != check["sorry"]}
+    memory = Memory()
+    steps = [(400.0, states)]
+    for flap in range(flaps):
+        steps += [(9.5 - flap, lost), (9.0 - flap, states)]
+    for ago, health_then in [*steps, (0.0, states)]:
+        decision = decide.decide(replace(inputs, health=health_then), memory, NOW - ago)
+        memory = decision.memory
+    s4 = DestinationKey(shop.key(SHOP4), ip_address("10.4.0.4"), 80)
+    leaving = {("destinations", s4): Leaving(Destination("tunnel", 0, 100), NOW + 12)}
+    decision = replace(decision, memory=replace(memory, leaving=leaving))
+    return replace(
+        calm(),
+        inputs=replace(inputs, health=states),
+        actual=replace(
+            decision.desired, destinations={**decision.desired.destinations, s4: Destination("tunnel", 0, 100)}
+        ),
+        decision=decision,
     )

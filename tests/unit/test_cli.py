@@ -15,9 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from anycastlb import __version__, daemon
-from anycastlb.cli import CONFIG, client, main
+from anycastlb.checks import PARAMS
+from anycastlb.cli import CONFIG, client, kinds, main
+from anycastlb.documents import Document
 from anycastlb.events import Event
 from anycastlb.model import DriverError, Snapshot
+from anycastlb.services import CheckDocument
 from anycastlb.settings import Settings
 from tests.unit import scene
 from tests.unit.serving import Served, command, serving
@@ -156,6 +159,56 @@ async def test_events_follow_until_interrupted_even_over_a_restart() -> None:
         assert (await process.stderr.read(), await process.wait()) == (b"", 0)
 
 
+async def test_checks_need_no_node() -> None:
+    code, out, err = await command("checks")
+    assert (code, out, err) == (0, (GOLDEN / "checks.txt").read_text(), "")
+    code, out, _ = await command("checks", "--verbose")
+    assert (code, out) == (0, (GOLDEN / "checks-all.txt").read_text())
+
+
+async def test_the_parameters_of_one_check() -> None:
+    code, out, err = await command("checks", "dns")
+    assert (code, err) == (0, "")
+    assert "  name  text, required\n" in out
+    assert "  qtype  text, default A\n" in out
+    assert "  interval  duration, default 2s\n" in out
+    assert "as_proxy" not in out, "that is a parameter of another"
+    code, out, err = await command("checks", "dsn")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: there is no check type 'dsn'; expected one of agent, all, ")
+
+
+@pytest.mark.parametrize(
+    ("model", "form", "default"),
+    [
+        (CheckDocument, {"interval": "duration", "rise": "number", "via": "direct or forward", "port": "number",
+                         "address": "text", "down_interval": "duration"}, {"timeout": "default 1s", "port": "not set"}),
+        (PARAMS["http"], {"expect": "number, range or list", "headers": "object", "redirects": "number"},
+         {"expect": "default 200", "headers": "default {}", "send": "default empty", "host": "not set"}),
+        (PARAMS["https"], {"cert_expiry": "duration", "verify": "true or false"}, {"verify": "default true"}),
+        (PARAMS["all"], {"checks": "list"}, {"checks": "required"}),
+        (PARAMS["syslog"], {"level": "name or number", "quiet": "duration"}, {"level": "default 6"}),
+    ],
+)  # fmt: skip
+def test_forms_and_defaults(model: type[Document], form: dict[str, str], default: dict[str, str]) -> None:
+    fields, schema = model.model_fields, model.model_json_schema()["properties"]
+    assert {name: kinds.form_of(fields[name], schema[name]) for name in form} == form
+    assert {name: kinds.default_of(fields[name], schema[name]) for name in default} == default
+
+
+@pytest.mark.parametrize("model", [CheckDocument, *PARAMS.values()])
+def test_every_parameter_says_what_it_is(model: type[Document]) -> None:
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(2.0, "2s"), (0.5, "500ms"), (90.0, "90s"), (300.0, "5m"), (86400.0, "1d"), (1.5, "1500ms"), (0.0001, "0.0001s")],
+)
+def test_durations_as_they_are_written(seconds: float, text: str) -> None:
+    assert kinds.brief(seconds) == text
+
+
 @pytest.mark.parametrize("words", [("status",), ("why", "web"), ("plan",), ("confirm",), ("events",)])
 async def test_a_node_that_is_not_running(words: tuple[str, ...]) -> None:
     async with serving(scene.calm()) as served:
@@ -283,7 +336,7 @@ async def test_run_with_bad_settings_names_every_problem(tmp_path: Path) -> None
 async def test_help_and_version() -> None:
     code, out, _ = await command("--help")
     assert code == 0
-    for name in ("run", "validate", "status", "why", "plan", "confirm", "events"):
+    for name in ("run", "validate", "checks", "status", "why", "plan", "confirm", "events"):
         assert f"\n  {name} " in out
     assert (await command("--version"))[1] == f"anycastlb, version {__version__}\n"
     assert (await command("status", "--nonsense"))[0] != 0

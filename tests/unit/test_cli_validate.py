@@ -48,6 +48,33 @@ async def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
     assert any(line.startswith(f"{web}:7: backends.w.weight: ") for line in lines)
 
 
+async def test_what_may_surprise_is_a_notice_and_no_problem(tmp_path: Path) -> None:
+    web = write(tmp_path / "web.json", {**GOOD, "max_failed": "50%", "announce": {"min_backends": 2}})
+    code, out, err = await command("validate", str(web))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"{web}: fine, services/web",
+        f"notice: {web}:9: max_failed: a pool of 1 is too small for a floor of 50%: "
+        "no backend will ever be taken out on health",
+        f"notice: {web}:11: announce.min_backends: needs 2, and there are 1: never announced",
+    ]
+
+
+def test_notices_of_a_catalog_directory_name_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "services" / "web.json", {**GOOD, "announce": {"min_backends": 3}})
+    write(tmp_path / "services" / "dns.json", {**GOOD, "port": 53})
+    (notice,) = judge([str(tmp_path)]).notices
+    assert str(notice).startswith(f"{tmp_path}/services/web.json:")
+    assert notice.path == "announce.min_backends"
+
+
+def test_of_a_pool_that_nobody_knows_yet_nothing_is_noticed(tmp_path: Path) -> None:
+    found = {"consul": {"service": "web"}}
+    web = write(tmp_path / "web.json", {**GOOD, "backends_from": found, "announce": {"min_backends": 3}})
+    report = judge([str(web)])
+    assert (report.problems, report.notices) == ((), ())
+
+
 def test_vips_keep_to_the_ranges_given(tmp_path: Path) -> None:
     node = write(tmp_path / "etc" / "node.toml", NODE)
     web = write(tmp_path / "web.json", {**GOOD, "vip": "198.51.100.1"})

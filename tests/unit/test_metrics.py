@@ -7,6 +7,7 @@ from asyncio import to_thread
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
@@ -68,6 +69,49 @@ async def test_a_node_in_trouble() -> None:
     assert value(samples, "checks_running") == len(scene.HEALTH)
     assert value(samples, "failed_changes") == 1
     assert value(samples, "last_cycle_timestamp_seconds") == scene.WALL
+
+
+async def test_damping_and_check_times() -> None:
+    async with serving(scene.subtle()) as served:
+        samples = await scrape(served)
+        served.snapshot = scene.subtle(flaps=2)
+        damped = await scrape(served)
+    assert round(value(samples, "vip_damping_penalty", vip="192.0.2.20")) == 896
+    assert value(samples, "vip_damped", vip="192.0.2.20") == 0
+    assert value(damped, "vip_damping_penalty", vip="192.0.2.20") > 1500
+    assert value(damped, "vip_damped", vip="192.0.2.20") == 1
+    took = {"service": "shop", "vip": "192.0.2.20"}
+    assert value(samples, "backend_check_duration_seconds", backend="s1", **took) == pytest.approx(0.013), (
+        "a probe through IPVS"
+    )
+    assert value(samples, "backend_check_duration_seconds", backend="s3", **took) == pytest.approx(0.013)
+    assert value(samples, "backend_check_duration_seconds", backend="s2", **took) == 1
+
+
+async def test_a_backend_never_checked_has_no_duration() -> None:
+    async with serving(scene.trouble()) as served:
+        samples = await scrape(served)
+    checked = {
+        dict(labels)["backend"] for name, labels in samples if name == "anycastlb_backend_check_duration_seconds"
+    }
+    assert "dns3" in checked
+    assert "dns4" not in checked
+    assert value(samples, "vip_damping_penalty", vip="192.0.2.10") == 0
+
+
+async def test_probes_through_ipvs_are_no_services() -> None:
+    snapshot = scene.subtle()
+    marked = [key for key in snapshot.actual.services if key.protocol == "fwmark"]
+
+    async def statistics() -> dict[object, Counters]:
+        return {key: Counters(connections=7) for key in (*snapshot.actual.services, *snapshot.actual.destinations)}
+
+    async with serving(snapshot, statistics=statistics) as served:
+        samples = await scrape(served)
+    assert marked
+    assert {dict(labels).get("service", "shop") for _, labels in samples} == {"shop"}
+    assert {dict(labels).get("vip", "192.0.2.20") for _, labels in samples} == {"192.0.2.20"}
+    assert sum(name == "anycastlb_ipvs_service_connections_total" for name, _ in samples) == 1
 
 
 async def test_series_vanish_with_their_objects() -> None:

@@ -10,15 +10,28 @@ import os
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from anycastlb import decide, gate
-from anycastlb.api import views, why
+from anycastlb import decide, gate, weights
+from anycastlb.api import evidence, sums, views, why
 from anycastlb.api.words import span
-from anycastlb.cli import chain, paint, picture
+from anycastlb.cli import chain, kinds, paint, picture
 from anycastlb.events import Event, Journal, Record
-from anycastlb.model import Feed, Inputs, Memory, Service, Shrink, Snapshot, State, Verdict, VirtualService
+from anycastlb.model import (
+    Feed,
+    Inputs,
+    Memory,
+    Result,
+    Service,
+    Shrink,
+    Snapshot,
+    State,
+    Verdict,
+    VirtualService,
+    Weights,
+)
 from tests.unit import scene
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,12 +93,34 @@ def test_status_before_the_first_cycle() -> None:
     )
 
 
+def test_status_of_a_service_that_asks_for_everything() -> None:
+    golden("status-subtle", drawn(scene.subtle()))
+
+
+@pytest.mark.parametrize("name", ["192.0.2.20", "shop/s1", "shop/s2", "shop/s3", "shop/s4", "shop/s6", "shop/sorry"])
+def test_why_of_subtle_things(name: str) -> None:
+    """Probes through IPVS, evidence old and new, the arithmetic of weights, drain, floor, fallback, penalty."""
+    golden("why-" + name.replace("/", "-"), explained(scene.subtle(), name))
+
+
+def test_why_of_a_damped_vip() -> None:
+    golden("why-damped", explained(scene.subtle(flaps=2), "192.0.2.20"))
+
+
 @pytest.mark.parametrize(
     "name",
     ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8:ffff::10", "web", "web/web2", "dns/dns2", "api"],
 )
 def test_why(name: str) -> None:
     golden("why-" + name.replace("/", "-").replace(":", "_"), explained(scene.trouble(), name))
+
+
+def test_the_list_of_checks() -> None:
+    golden("checks", paint.plain(kinds.listed(None, False, 80)))
+
+
+def test_every_parameter_of_every_check() -> None:
+    golden("checks-all", paint.plain(kinds.listed(None, True, 80)))
 
 
 def test_plan() -> None:
@@ -111,7 +146,21 @@ def test_events() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["status-trouble", "status-calm", "status-stopping", "why-web", "why-192.0.2.11", "plan"]
+    "name",
+    [
+        "status-trouble",
+        "status-calm",
+        "status-stopping",
+        "status-subtle",
+        "why-web",
+        "why-192.0.2.11",
+        "why-192.0.2.20",
+        "why-shop-s1",
+        "why-damped",
+        "plan",
+        "checks",
+        "checks-all",
+    ],
 )
 def test_pictures_fit_eighty_columns(name: str) -> None:
     assert max(map(len, (GOLDEN / f"{name}.txt").read_text().splitlines())) <= 80
@@ -141,13 +190,13 @@ def test_vips_stand_in_order_ipv4_first() -> None:
     assert names == ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8:ffff::10"]
 
 
-@pytest.mark.parametrize("snapshot", [Snapshot(), scene.trouble(), scene.calm()])
+@pytest.mark.parametrize("snapshot", [Snapshot(), scene.trouble(), scene.calm(), scene.subtle(), scene.subtle(2)])
 def test_views_are_strict_json(snapshot: Snapshot) -> None:
     never = {vip: replace(v, since=gate.NEVER) for vip, v in snapshot.decision.verdicts.items()}
     snapshot = replace(snapshot, decision=replace(snapshot.decision, verdicts=never))
     for view in (views.status(snapshot, 5.0), views.plan(snapshot, 5.0), views.readiness(snapshot)):
         assert json.loads(json.dumps(view, allow_nan=False)) == view
-    for name in ("192.0.2.10", "web", "web/web1"):
+    for name in ("192.0.2.10", "web", "web/web1", "192.0.2.20", "shop", "shop/s1"):
         json.dumps(why.explain(snapshot, 5.0, name), allow_nan=False)
     drawn(snapshot)
 
@@ -178,6 +227,150 @@ def test_views_join_what_the_decision_really_made() -> None:
     told = {change["object"]: change["why"] for change in views.plan(empty, scene.NOW)["changes"]}
     assert told["destination tcp 192.0.2.10:80 -> 10.1.0.3:80"] == "down: connection refused"
     assert told["route 192.0.2.10"] == told["address 192.0.2.10"] == "2/3 backends up"
+
+
+# ---------------------------------------------------------------- evidence and arithmetic
+
+
+def backend_view(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    (vip,) = views.status(snapshot, scene.NOW)["vips"]
+    return next(backend for backend in vip["services"][0]["backends"] if backend["backend"] == name)
+
+
+def test_evidence_is_told_newest_first_and_failures_outlive_successes() -> None:
+    check = backend_view(scene.subtle(), "s1")["check"]
+    assert [(run["ok"], run["detail"], run["times"], run["earlier"]) for run in check["runs"]] == [
+        (True, "HTTP 200", 10, False),
+        (False, "HTTP 503", 1, True),
+    ]
+    assert (check["runs"][0]["newest_seconds"], check["runs"][0]["oldest_seconds"]) == (0.5, 18.5)
+    assert (check["runs"][0]["fastest_seconds"], check["runs"][0]["slowest_seconds"]) == (0.004, 0.013)
+    assert check["record"] == {"good": 12, "of": 13}
+
+
+def test_every_single_result_is_in_the_answer_for_one_backend() -> None:
+    view = why.explain(scene.subtle(), scene.NOW, "shop/s6")
+    assert view is not None
+    (evidence,) = view["evidence"]
+    assert evidence["vip"] == "192.0.2.20"
+    assert [result["age_seconds"] for result in evidence["results"]] == [3.0, 5.0, 7.0, 9.0, 16.5, 18.5, 20.5]
+    assert [result["ok"] for result in evidence["results"]] == [False] * 4 + [True] * 3
+    assert evidence["failures"] == [], "they are all among the last results"
+    s1 = why.explain(scene.subtle(), scene.NOW, "shop/s1")
+    assert s1 is not None
+    assert [result["detail"] for result in s1["evidence"][0]["failures"]] == ["HTTP 503"]
+
+
+def test_equal_failures_are_not_counted_twice() -> None:
+    state = scene.told(*((False, "refused", 0.001, 40.0 - n) for n in range(15)))
+    recent, earlier = evidence.results(state)
+    assert [result.at for result in recent] == [scene.NOW - 26 - n for n in range(10)]
+    assert earlier == []
+
+
+def test_a_result_that_no_history_holds_is_still_told() -> None:
+    """A check that could not run has a last result only."""
+    state = replace(scene.told(), last=Result(False, "cannot be checked", 0.0, scene.NOW))
+    assert [run.last.detail for run in evidence.runs(state)] == ["cannot be checked"]
+    assert evidence.runs(None) == evidence.runs(scene.told()) == []
+
+
+def test_a_check_through_ipvs_is_looked_up_by_its_vip() -> None:
+    view = backend_view(scene.subtle(), "s1")
+    low, high = scene.subtle().inputs.marks
+    assert view["check"]["check"] == "http 192.0.2.20:80 via tunnel 10.4.0.1"
+    assert view["check"]["last"]["detail"] == "HTTP 200"
+    assert (view["check"]["via"]["forward"], view["check"]["via"]["problem"]) == ("tunnel", "")
+    assert low <= view["check"]["via"]["mark"] <= high
+    assert backend_view(scene.subtle(), "s3")["check"]["via"] is None
+
+
+def test_a_check_without_a_way_through_ipvs_says_why() -> None:
+    snapshot = scene.subtle()
+    bare = replace(snapshot, actual=replace(snapshot.actual, services={}))
+    assert backend_view(bare, "s1")["check"]["via"]["problem"] == "the kernel has no way for the probe yet"
+    assert "the kernel has no way for the probe yet" in explained(bare, "shop/s1", 120)
+    assert "the check cannot run" in drawn(bare, 120)
+    lanes = dict.fromkeys(snapshot.decision.lanes)
+    full = replace(snapshot, decision=replace(snapshot.decision, lanes=lanes))
+    assert "widen [checks] marks" in backend_view(full, "s1")["check"]["via"]["problem"]
+
+
+def test_rows_of_probes_are_told_as_such_and_are_no_vips() -> None:
+    snapshot = scene.subtle()
+    view = views.status(snapshot, scene.NOW)
+    assert [vip["vip"] for vip in view["vips"]] == ["192.0.2.20"]
+    assert "1095499776" not in drawn(snapshot)
+    told = [
+        (change["verb"], change["why"])
+        for change in views.plan(replace(snapshot, actual=State()), scene.NOW)["changes"]
+        if "fwmark" in change["object"]
+    ]
+    assert told
+    assert set(told) == {("create", "the way of a probe through IPVS (via forward)")}
+    gone = replace(snapshot.decision, desired=State(), lanes={})
+    told = [
+        (change["verb"], change["why"])
+        for change in views.plan(replace(snapshot, decision=gone), scene.NOW)["changes"]
+        if "fwmark" in change["object"]
+    ]
+    assert set(told) == {("delete", "no probe goes this way any more")}
+
+
+def test_a_drained_backend_is_drained_and_not_missing() -> None:
+    snapshot = scene.subtle()
+    assert backend_view(snapshot, "s4")["leaves_in_seconds"] == 12
+    memory = replace(snapshot.decision.memory, leaving={})
+    gone = replace(snapshot, actual=snapshot.decision.desired, decision=replace(snapshot.decision, memory=memory))
+    view = backend_view(gone, "s4")
+    assert (view["kernel_weight"], view["leaves_in_seconds"], view["reason"]) == (None, None, "drained")
+    text = explained(gone, "shop/s4", 120)
+    assert "· kernel   tcp 192.0.2.20:80 -> 10.4.0.4:80  drained, not in the kernel" in text
+    assert "→ drained, not in the kernel" in explained(gone, "shop", 200)
+    assert "refused" not in text
+
+
+@pytest.mark.parametrize(
+    ("parts", "configured", "effective", "words"),
+    [
+        (Weights(100), 100, 100, ""),
+        (Weights(100, health=0.0), 100, 0, ""),
+        (Weights(100, admin=40), 100, 40, ""),
+        (Weights(100, admin=0), 100, 0, ""),
+        (Weights(90), 93, 90, "90, rounded from 93, = 90"),
+        (Weights(100, ramp=0.3), 100, 30, "100 × slow start 30% = 30"),
+        (Weights(100, health=0.5, ramp=0.3), 100, 10, "100 × health 50% × slow start 30% ≈ 10"),
+        (Weights(100, admin=40, health=0.5), 100, 20, "40, set instead of 100, × health 50% = 20"),
+        (Weights(1, ramp=0.1), 1, 1, "1 × slow start 10% ≈ 1"),
+    ],
+)
+def test_the_arithmetic_of_a_weight(parts: Weights, configured: int, effective: int, words: str) -> None:
+    assert weights.effective(parts) == effective, "the case itself must be one that can be"
+    assert sums.weight(parts, configured, effective) == words
+
+
+def test_the_penalty_is_shown_beside_its_limits() -> None:
+    view = views.status(scene.subtle(), scene.NOW)["vips"][0]["damping"]
+    assert view == {
+        "penalty": 896.1,
+        "suppressed": False,
+        "suppress": 1500,
+        "reuse": 750,
+        "half_life_seconds": 60,
+        "longest_seconds": 600,
+    }
+    damped = views.status(scene.subtle(flaps=2), scene.NOW)["vips"][0]
+    assert damped["damping"]["suppressed"]
+    assert "damped: penalty" in damped["reason"]
+    assert views.status(scene.calm(), scene.NOW)["vips"][0]["damping"] is None
+
+
+def test_backends_that_were_not_checked_yet_are_told_with_their_deadline() -> None:
+    snapshot = scene.subtle()
+    inputs = replace(snapshot.inputs, health={})
+    decision = decide.decide(inputs, Memory(), scene.NOW)
+    text = explained(replace(snapshot, inputs=inputs, decision=decision), "192.0.2.20", 160)
+    assert "some backends are not checked yet: all will be within 3 s" in " ".join(text.split())
 
 
 def test_near_names() -> None:

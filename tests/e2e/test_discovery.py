@@ -1,0 +1,831 @@
+"""Discovery against a real Consul and a real DNS server, through the follower, as the daemon wires them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import dns.exception
+import dns.message
+import dns.query
+import pytest
+
+from anycastlb.checks import PARAMS
+from anycastlb.daemon import make_kinds, make_source
+from anycastlb.discovery import Kind
+from anycastlb.discovery import consul as consul_discovery
+from anycastlb.discovery.dns import DnsDiscovery
+from anycastlb.events import Event, Journal
+from anycastlb.follower import Follower
+from anycastlb.model import Backend, Catalog, Discover, DnsInstances, Feed
+from anycastlb.settings import parse
+from tests.e2e.test_consul_source import ROOT_TOKEN, Agent, free_ports
+from tests.lab.lab import Lab, document
+from tests.lab.node import Node
+from tests.lab.topology import own
+
+PATIENCE = 30.0
+WEB: dict[str, Any] = {"vip": "192.0.2.10", "port": 80, "backends_from": {"consul": {"service": "web"}}}
+
+
+class Registry:
+    """The hand that registers instances with an agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def register(self, number: int, service: str = "web", status: str = "passing", **fields: Any) -> None:
+        """Instance ``web<number>`` at 10.1.0.<number>, with one check that is set by hand."""
+        name = f"{service}{number}"
+        document = {
+            "ID": name, "Name": service, "Address": f"10.1.0.{number}", "Port": 8080,
+            "Check": {"CheckID": f"check-{name}", "TTL": "1h", "Status": status}, **fields,
+        }  # fmt: skip
+        self.agent.call("PUT", "/v1/agent/service/register", json.dumps(document))
+        self.set(number, status, service)  # only what is set outlives a restart of the agent
+
+    def deregister(self, *numbers: int, service: str = "web") -> None:
+        """All of them in one transaction of the catalog, as when a server forgets them, then at the agent."""
+        operations = [
+            {"Service": {"Verb": "delete", "Node": "test", "Service": {"Service": service, "ID": f"{service}{number}"}}}
+            for number in numbers
+        ]
+        self.agent.call("PUT", "/v1/txn", json.dumps(operations))
+        for number in numbers:
+            self.agent.call("PUT", f"/v1/agent/service/deregister/{service}{number}")
+
+    def set(self, number: int, status: str, service: str = "web") -> None:
+        body = json.dumps({"Status": status})
+        self.agent.call("PUT", f"/v1/agent/check/update/check-{service}{number}", body)
+
+    def put(self, document: Any, service: str = "web") -> None:
+        self.agent.put(f"anycastlb/services/{service}", json.dumps(document))
+
+
+class Following:
+    """A follower at work on real parts, and what it published. ``port``: where name servers listen."""
+
+    def __init__(self, text: str, state_dir: Path, port: int = 53) -> None:
+        self.settings = parse(text)
+        self.seen: list[tuple[Catalog, Feed]] = []
+        self.journal = Journal()
+        self.source = make_source(self.settings)
+        kinds = make_kinds(self.settings)
+
+        def kind(wanted: Discover) -> Kind:
+            made = kinds(wanted)
+            return replace(made, make=lambda: DnsDiscovery(wanted, port)) if isinstance(wanted, DnsInstances) else made
+
+        self.follower = Follower(
+            self.source, self.settings, PARAMS, lambda *now: self.seen.append(now), self.journal,
+            kinds=kind, state_dir=state_dir,
+        )  # fmt: skip
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.seen[-1][0] if self.seen else Catalog()
+
+    def backends(self, service: str = "web") -> dict[str, Backend]:
+        found = [one for one in self.catalog.services if one.name == service]
+        return {backend.name: backend for one in found for backend in one.backends}
+
+    def problems(self) -> list[str]:
+        return [str(problem) for problem in self.catalog.problems]
+
+    async def until(self, what: Callable[[], object]) -> float:
+        start = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            while not what():
+                await asyncio.sleep(0.01)
+        return time.monotonic() - start
+
+    async def names(self, *names: str, service: str = "web") -> float:
+        return await self.until(lambda: list(self.backends(service)) == list(names))
+
+    def fewest(self, since: int = 0) -> int:
+        """The fewest backends that were ever in force since then."""
+        return min(sum(len(s.backends) for s in catalog.services) for catalog, feed in self.seen[since:] if feed.loaded)
+
+    def events(self, kind: str) -> list[Event]:
+        return [record.event for record in self.journal.records() if record.event.kind == kind]
+
+
+SETTINGS = """
+    [node]
+    vip_ranges = ["192.0.2.0/24"]
+    [catalog]
+    confirm = "{confirm}"
+    [consul]
+    address = "{address}"
+    wait = "10s"
+"""
+
+
+@asynccontextmanager
+async def following(address: str, state_dir: Path, confirm: str = "never") -> AsyncIterator[Following]:
+    found = Following(SETTINGS.format(address=address, confirm=confirm), state_dir)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(found.follower.run())
+        try:
+            yield found
+        finally:
+            running.cancel()
+    await found.source.close()
+
+
+@pytest.fixture
+def agent(require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(require("consul"), tmp_path, keep=True)
+    agent.start()
+    yield agent
+    agent.kill()
+
+
+@pytest.fixture
+def registry(agent: Agent) -> Registry:
+    return Registry(agent)
+
+
+@pytest.fixture
+async def node(agent: Agent, tmp_path: Path) -> AsyncIterator[Following]:
+    async with following(agent.address, tmp_path / "state") as node:
+        yield node
+
+
+async def test_instances_come_and_leave_one_by_one(registry: Registry, node: Following) -> None:
+    registry.put(WEB)
+    registry.register(1)
+    await node.names("web1")
+    for number in (2, 3, 4):
+        registry.register(number)
+    await node.names("web1", "web2", "web3", "web4")
+    backend = node.backends()["web2"]
+    assert (str(backend.address), backend.port, backend.weight) == ("10.1.0.2", 8080, 1)
+    took = []
+    for number in (2, 1, 4):
+        registry.deregister(number)
+        took.append(await node.until(lambda number=number: f"web{number}" not in node.backends()))  # type: ignore[misc]
+    assert max(took) < consul_discovery.GRACE / 2, "one by one nothing is doubted"
+    assert list(node.backends()) == ["web3"]
+    registry.register(1)
+    await node.names("web3", "web1")  # by age: it is the newest now
+    assert not node.problems()
+    assert any("+web1" in event.reason for event in node.events("discovery"))
+
+
+async def test_all_vanish_at_once(registry: Registry, node: Following) -> None:
+    registry.put(WEB)
+    for number in (1, 2, 3):
+        registry.register(number)
+    await node.names("web1", "web2", "web3")
+    registry.deregister(1, 2, 3)
+    await node.until(lambda: any("3 of 3 instances vanished at once: kept for 5 s" in told for told in node.problems()))
+    assert list(node.backends()) == ["web1", "web2", "web3"]
+    took = await node.names()
+    assert took > consul_discovery.GRACE / 2
+    assert node.problems() == [
+        "services/web: backends_from: no instance: Consul has none of 'web' (or this token may not see it)"
+    ]
+    assert node.catalog.vips, "the service is still there"
+    registry.register(2)
+    await node.names("web2")
+    assert not node.problems()
+
+
+async def test_a_loss_that_is_undone_was_never_seen(registry: Registry, node: Following) -> None:
+    registry.put(WEB)
+    for number in (1, 2, 3):
+        registry.register(number)
+    await node.names("web1", "web2", "web3")
+    since = len(node.seen)
+    registry.deregister(1, 2, 3)
+    await node.until(node.problems)
+    for number in (3, 2, 1):
+        registry.register(number)
+    await node.until(lambda: list(node.backends()) == ["web3", "web2", "web1"] and not node.problems())
+    assert node.fewest(since) == 3
+
+
+async def test_a_confirmed_loss_is_believed_at_once(registry: Registry, node: Following) -> None:
+    registry.put(WEB)
+    for number in (1, 2, 3):
+        registry.register(number)
+    await node.names("web1", "web2", "web3")
+    assert not node.follower.confirm()
+    registry.deregister(1, 2)
+    await node.until(node.problems)
+    assert node.follower.confirm()
+    took = await node.names("web3")
+    assert took < consul_discovery.GRACE / 2 and not node.follower.confirm()
+
+
+async def test_failing_checks(registry: Registry, node: Following) -> None:
+    """Who fails leaves at once, all of them too: that is known, not missing."""
+    registry.put(WEB)
+    for number in (1, 2, 3):
+        registry.register(number)
+    await node.names("web1", "web2", "web3")
+    registry.set(2, "critical")
+    assert await node.names("web1", "web3") < consul_discovery.GRACE / 2
+    registry.set(3, "warning")
+    await node.names("web1")
+    registry.set(1, "critical")
+    assert await node.names() < consul_discovery.GRACE / 2
+    told = "services/web: backends_from: no instance: none of the 3 of 'web' passes its checks in Consul"
+    assert node.problems() == [told]
+    for number in (3, 1, 2):
+        registry.set(number, "passing")
+    await node.names("web1", "web2", "web3")  # their age is that of the registration
+    assert not node.problems()
+    registry.agent.call("PUT", "/v1/agent/service/maintenance/web2?enable=true")
+    await node.names("web1", "web3")
+
+
+async def test_weights_follow_health_where_health_does_not_choose(registry: Registry, node: Following) -> None:
+    registry.put({**WEB, "backends_from": {"consul": {"service": "web", "passing": False}}})
+    for number in (1, 2, 3):
+        registry.register(number, Weights={"Passing": 10 * number, "Warning": number})
+    await node.names("web1", "web2", "web3")
+    registry.set(2, "warning")
+    registry.set(3, "critical")
+
+    def weights() -> dict[str, int]:
+        return {name: backend.weight for name, backend in node.backends().items()}
+
+    await node.until(lambda: weights() == {"web1": 10, "web2": 2, "web3": 3})
+    registry.register(1, Weights={"Passing": 40, "Warning": 1})
+    await node.until(lambda: weights() == {"web1": 40, "web2": 2, "web3": 3})
+
+
+async def test_tags_choose(registry: Registry, node: Following) -> None:
+    for number, tags in ((1, ["v1"]), (2, ["v2", "x"]), (3, ["V2"]), (4, [])):
+        registry.register(number, Tags=tags)
+    registry.put({**WEB, "backends_from": {"consul": {"service": "web", "tag": "v2"}}})
+    await node.names("web2", "web3")
+    for number, tags in ((1, ["v2"]), (2, ["v1"]), (3, ["v1"])):
+        registry.register(number, Tags=tags)
+    took = await node.names("web1")
+    assert took < consul_discovery.GRACE / 2, "who lost the tag is known"
+    registry.put({**WEB, "backends_from": {"consul": {"service": "web", "tag": "v3"}}})
+    await node.until(lambda: any("none of the 4 of 'web' has the tag 'v3'" in told for told in node.problems()))
+
+
+async def test_instances_under_static_backends(registry: Registry, node: Following) -> None:
+    registry.register(1)
+    registry.register(2)
+    registry.register(3)
+    backends = {"static": {"address": "10.9.0.1", "port": 8080}, "web2": {"weight": 7}}
+    registry.put({**WEB, "backends": backends})
+    registry.agent.put("anycastlb/services/web/backends/web3", '{"drain": true}')
+    await node.names("static", "web1", "web2", "web3")
+    await node.until(lambda: node.backends()["web3"].drain)
+    assert node.backends()["web2"].weight == 7
+    registry.deregister(2)
+    await node.names("static", "web1", "web3")
+    registry.register(4, Address="10.9.0.1")
+    await node.until(node.problems)
+    assert list(node.backends()) == ["static", "web1", "web3"]
+    assert "backends.web4" in node.problems()[0] and "static has the same" in node.problems()[0]
+
+
+async def test_the_address_of_the_node_and_names_of_one_agent(registry: Registry, node: Following) -> None:
+    call = registry.agent.call
+    registry.put({**WEB, "backends_from": {"consul": {"service": "api"}}})
+    call("PUT", "/v1/agent/service/register", json.dumps({"Name": "api", "Port": 81}))
+    await node.names("api.test")
+    assert str(node.backends()["api.test"].address) == "127.0.0.1"
+    for place in ("a", "b"):  # other agents, with the same default ID
+        service = {"Service": "api", "Port": 0}
+        entry = {"Node": f"node-{place}", "Address": f"10.2.0.{ord(place)}", "Service": service}
+        call("PUT", "/v1/catalog/register", json.dumps(entry))
+    await node.names("api.test", "api.node-a", "api.node-b")
+    assert (str(node.backends()["api.node-a"].address), node.backends()["api.node-a"].port) == ("10.2.0.97", 80)
+    odd = {"ID": "x/y z", "Name": "api", "Address": "not-an-address", "Port": 1}
+    call("PUT", "/v1/agent/service/register", json.dumps(odd))
+    await node.until(node.problems)
+    assert "the instance 'x/y z' is left out: its address is expected to be" in node.problems()[0]
+    call("PUT", "/v1/agent/service/register", json.dumps(odd | {"Address": "2001:db8::1"}))
+    await node.names("api.test", "api.node-a", "api.node-b", "x-y-z")
+    assert not node.problems()
+    call("PUT", "/v1/catalog/deregister", json.dumps({"Node": "node-a"}))
+    assert await node.names("api.test", "api.node-b", "x-y-z") < consul_discovery.GRACE / 2
+
+
+async def test_from_written_backends_to_discovered_ones_without_a_gap(registry: Registry, node: Following) -> None:
+    registry.put({"vip": "192.0.2.10", "port": 80, "backends": {"old": {"address": "10.1.0.1"}}})
+    await node.names("old")
+    since = len(node.seen)
+    registry.put(WEB)  # nothing is registered: is the name misspelt?
+    await node.until(lambda: any("no instance: Consul has none of 'web'" in told for told in node.problems()))
+    assert list(node.backends()) == ["old"]
+    registry.register(1)
+    await node.names("web1")
+    assert node.fewest(since) == 1 and not node.problems()
+    registry.put({**WEB, "backends_from": {"consul": {"service": "wbe"}}})
+    await node.until(node.problems)
+    assert list(node.backends()) == ["web1"]
+    assert await node.names() > consul_discovery.GRACE / 2  # it stays so: it was meant
+
+
+async def test_it_stops_asking_for_what_nobody_wants(registry: Registry, node: Following) -> None:
+    registry.register(1)
+    registry.put(WEB)
+    registry.put({**WEB, "vip": "192.0.2.11"}, service="web-too")
+    await node.until(lambda: list(node.backends()) == ["web1"] == list(node.backends("web-too")))
+    watches = node.follower._watches._watches
+    assert len(watches) == 1, "one for both"
+    registry.agent.delete("anycastlb/services/web")
+    await node.until(lambda: len(node.catalog.services) == 1)
+    assert len(watches) == 1
+    registry.put({"vip": "192.0.2.11", "port": 80}, service="web-too")
+    await node.until(lambda: not node.follower._watches._watches and not node.backends("web-too"))
+
+
+class TestAway:
+    async def test_the_agent_restarts(self, registry: Registry, node: Following) -> None:
+        registry.put(WEB)
+        for number in (1, 2, 3):
+            registry.register(number)
+        await node.names("web1", "web2", "web3")
+        since = len(node.seen)
+        registry.agent.kill()
+        await node.until(lambda: any("the last answer (3 instances) is kept" in told for told in node.problems()))
+        await asyncio.to_thread(registry.agent.start)
+        registry.register(4)
+        await node.until(lambda: list(node.backends()) == ["web1", "web2", "web3", "web4"] and not node.problems())
+        assert node.fewest(since) == 3
+
+    async def test_a_frozen_agent(self, registry: Registry, node: Following) -> None:
+        registry.put(WEB)
+        registry.register(1)
+        await node.names("web1")
+        registry.agent.signal(signal.SIGSTOP)
+        await asyncio.sleep(1)
+        since = len(node.seen)
+        registry.agent.signal(signal.SIGCONT)
+        registry.register(2)
+        await node.names("web1", "web2")
+        assert node.fewest(since) >= 1 and not node.problems()
+
+    async def test_a_node_starts_with_what_it_knew(self, registry: Registry, agent: Agent, tmp_path: Path) -> None:
+        registry.put(WEB)
+        registry.register(1, Weights={"Passing": 5, "Warning": 1})
+        registry.register(2)
+        async with following(agent.address, tmp_path / "state") as node:
+            await node.names("web1", "web2")
+            before = node.backends()
+            await node.until((tmp_path / "state" / "instances.json").exists)
+        agent.kill()
+        async with following(agent.address, tmp_path / "state") as node:
+            await node.until(lambda: node.seen and node.seen[-1][1].loaded)
+            assert node.seen[-1][1].cached and node.backends() == before
+            await node.until(lambda: any("the last answer (2 instances) is kept" in told for told in node.problems()))
+            await asyncio.to_thread(agent.start)
+            registry.register(1)
+            registry.register(2)
+            registry.register(3)
+            await node.names("web1", "web2", "web3")
+
+    async def test_a_restart_has_the_same_catalog_at_once(
+        self, registry: Registry, agent: Agent, tmp_path: Path
+    ) -> None:
+        """Also without a saved one: it waits for the first answer."""
+        registry.put(WEB)
+        registry.register(1)
+        registry.register(2)
+        for turn in range(2):
+            async with following(agent.address, tmp_path / f"state-{turn}") as node:
+                await node.names("web1", "web2")
+                assert node.fewest() == 2
+
+    async def test_a_server_that_lost_its_data(self, registry: Registry, agent: Agent, tmp_path: Path) -> None:
+        """Its own agents register again within moments; nobody may notice."""
+        registry.put(WEB)
+        registry.register(1)
+        registry.register(2)
+        async with following(agent.address, tmp_path / "state") as node:
+            await node.names("web1", "web2")
+            since = len(node.seen)
+            agent.kill()
+            agent.keep = False
+            await asyncio.to_thread(agent.start)
+            await node.until(lambda: any("2 of 2 instances vanished at once" in told for told in node.problems()))
+            registry.put(WEB)
+            registry.register(1)
+            registry.register(2)
+            await node.until(lambda: not node.problems())
+            assert list(node.backends()) == ["web1", "web2"] and node.fewest(since) == 2
+
+
+async def test_the_datacenter_is_asked_for(registry: Registry, node: Following) -> None:
+    registry.register(1)
+    registry.put({**WEB, "backends_from": {"consul": {"service": "web", "datacenter": "dc1"}}})
+    await node.names("web1")
+    registry.put({**WEB, "backends_from": {"consul": {"service": "web", "datacenter": "far"}}})
+    await node.until(lambda: any("No path to datacenter" in told for told in node.problems()))
+    assert list(node.backends()) == ["web1"], "it stays as it was"
+
+
+async def test_a_token_that_may_not_see_the_service(require: Callable[[str], str], tmp_path: Path) -> None:
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
+    agent = Agent(require("consul"), tmp_path, acl=acl, primary_datacenter="dc1")
+    agent.token = ROOT_TOKEN
+    agent.start()
+    try:
+        registry = Registry(agent)
+        service = {"ID": "web1", "Service": "web", "Port": 8080}
+        entry = {"Node": "far", "Address": "10.1.0.1", "Service": service}
+        agent.call("PUT", "/v1/catalog/register", json.dumps(entry))
+        registry.put(WEB)
+        secrets = []
+        for name, rules in (
+            ("keys", 'key_prefix "anycastlb/" { policy = "read" }'),
+            ("all", 'key_prefix "anycastlb/" { policy = "read" } service "web" { policy = "read" } '
+                    'node_prefix "" { policy = "read" }'),
+        ):  # fmt: skip
+            agent.call("PUT", "/v1/acl/policy", json.dumps({"Name": name, "Rules": rules}))
+            made = agent.call("PUT", "/v1/acl/token", json.dumps({"Policies": [{"Name": name}]}))
+            secrets.append(json.loads(made)["SecretID"])
+        token = tmp_path / "token"
+        token.write_text(secrets[0])
+        node = Following(SETTINGS.format(address=agent.address, confirm="never"), tmp_path / "state")
+        text = SETTINGS.format(address=agent.address, confirm="never") + f'    token_file = "{token}"\n'
+        node = Following(text, tmp_path / "state")
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(node.follower.run())
+            await node.until(lambda: any("this token may not see it" in told for told in node.problems()))
+            token.write_text(secrets[1])
+            registry.put({**WEB, "drain": "1s"})
+            agent.call("PUT", "/v1/catalog/register", json.dumps(entry | {"Check": {"Name": "x", "Status": "passing"}}))
+            await node.names("web1")
+            running.cancel()
+        await node.source.close()
+    finally:
+        agent.kill()
+
+
+class TestLeaderChange:
+    """Three servers; the one that leads is killed."""
+
+    @pytest.fixture
+    def servers(self, require: Callable[[str], str], tmp_path: Path) -> Iterator[list[Agent]]:
+        made = []
+        for number in range(3):
+            directory = tmp_path / f"server{number}"
+            directory.mkdir()
+            made.append(Agent(require("consul"), directory, keep=True, bootstrap_expect=3, node_name=f"server{number}"))
+        files = [agent.directory / "consul.json" for agent in made]
+        places = [f"127.0.0.1:{json.loads(file.read_text())['ports']['serf_lan']}" for file in files]
+        for file in files:
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"retry_join": places, "retry_interval": "1s"}))
+        yield made
+        for agent in made:
+            agent.kill()
+
+    async def test_no_pool_is_emptied(self, servers: list[Agent], tmp_path: Path) -> None:
+        async with asyncio.TaskGroup() as group:
+            for agent in servers:
+                group.create_task(asyncio.to_thread(agent.start))
+        by_place = {self.place(agent): agent for agent in servers}
+        leader = by_place[json.loads(servers[0].call("GET", "/v1/status/leader"))]
+        ours = next(agent for agent in servers if agent is not leader)
+        registry = Registry(ours)
+        for number in range(1, 6):
+            registry.register(number)
+        registry.put(WEB)
+        async with following(ours.address, tmp_path / "state") as node:
+            names = [f"web{number}" for number in range(1, 6)]
+            await node.names(*names)
+            since = len(node.seen)
+            for turn in range(2):
+                leader.kill()
+                start = time.monotonic()
+                await node.until(lambda leader=leader: self.led(ours, by_place, leader))  # type: ignore[misc]
+                registry.register(6 + turn)
+                names.append(f"web{6 + turn}")
+                await node.names(*names)
+                print(f"  leader killed; the next instance was seen after {time.monotonic() - start:.1f} s")
+                await asyncio.to_thread(leader.start)
+                leader = by_place[json.loads(ours.call("GET", "/v1/status/leader"))]
+                if leader is ours:
+                    break
+            await node.until(lambda: not node.problems())
+            assert node.fewest(since) == 5
+
+    @staticmethod
+    def place(agent: Agent) -> str:
+        return f"127.0.0.1:{json.loads((agent.directory / 'consul.json').read_text())['ports']['server']}"
+
+    @staticmethod
+    def led(ours: Agent, by_place: dict[str, Agent], before: Agent) -> bool:
+        """Whether somebody else leads by now and accepts writes."""
+        try:
+            leader = json.loads(ours.call("GET", "/v1/status/leader"))
+            ours.put("ready", "1")
+        except (OSError, AssertionError):
+            return False
+        return bool(leader) and by_place[leader] is not before
+
+
+# ---------------------------------------------------------------- DNS: NSD
+
+NSD = """server:
+  ip-address: 127.0.0.1@{port}
+  server-count: 1
+  username: ""
+  zonesdir: "{folder}"
+  pidfile: "{folder}/nsd.pid"
+  xfrdfile: "{folder}/xfrd"
+  zonelistfile: "{folder}/zones"
+  xfrdir: "{folder}"
+remote-control:
+  control-enable: no
+zone:
+  name: example.org
+  zonefile: zone
+"""
+
+
+class NameServer:
+    """A real authoritative server for example.org on loopback."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.port = free_ports(1)[0]
+        self._program, self._folder = program, folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._records: list[str] = []
+        self._serial = 0
+        (folder / "nsd.conf").write_text(NSD.format(folder=folder, port=self.port))
+
+    def start(self) -> None:
+        self._write()
+        with (self._folder / "log").open("ab") as log:
+            argv = [self._program, "-d", "-c", str(self._folder / "nsd.conf")]
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+        self._wait()
+
+    def put(self, records: list[str]) -> None:
+        """These are the records of the zone, in the form ``web 1 A 10.1.0.1``; returns once they are answered."""
+        self._records = records
+        self._write()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+            self._wait()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def _write(self) -> None:
+        self._serial += 1
+        head = [f"@ 1 SOA ns hostmaster {self._serial} 2 3 4 1", "@ 1 NS ns", "ns 1 A 127.0.0.1"]
+        (self._folder / "zone").write_text("\n".join(["$ORIGIN example.org.", *head, *self._records, ""]))
+
+    def _wait(self) -> None:
+        end = time.monotonic() + 20
+        query = dns.message.make_query("example.org", "SOA")
+        while True:
+            try:
+                answer = dns.query.udp(query, "127.0.0.1", timeout=0.2, port=self.port)
+                if answer.answer and answer.answer[0][0].serial == self._serial:
+                    return
+            except (OSError, dns.exception.DNSException):
+                time.sleep(0.02)
+            if time.monotonic() > end:
+                pytest.fail(f"NSD does not serve the zone: {(self._folder / 'log').read_text()[-2000:]}")
+
+
+@pytest.fixture
+def name_server(require: Callable[[str], str], tmp_path: Path) -> Iterator[NameServer]:
+    (tmp_path / "nsd").mkdir()
+    server = NameServer(require("nsd"), tmp_path / "nsd")
+    server.start()
+    yield server
+    server.kill()
+
+
+class TestDns:
+    """A directory as the catalog, and a name server for its backends."""
+
+    @pytest.fixture
+    async def node(self, name_server: NameServer, tmp_path: Path) -> AsyncIterator[Following]:
+        async with self.running(name_server, tmp_path) as node:
+            yield node
+
+    @staticmethod
+    @asynccontextmanager
+    async def running(
+        server: NameServer, tmp_path: Path, confirm: str = "never", answers: bool = True
+    ) -> AsyncIterator[Following]:
+        (tmp_path / "catalog" / "services").mkdir(parents=True, exist_ok=True)
+        text = f"""
+            [node]
+            vip_ranges = ["192.0.2.0/24"]
+            [catalog]
+            source = "file"
+            path = "{tmp_path / "catalog"}"
+            confirm = "{confirm}"
+        """
+        node = Following(text, tmp_path / "state", port=server.port)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(node.follower.run())
+            yield node
+            running.cancel()
+        await node.source.close()
+
+    @staticmethod
+    def put(tmp_path: Path, kind: str = "A", **fields: Any) -> None:
+        wanted = {"name": f"{'_http._tcp.' if kind == 'SRV' else ''}web.example.org", "type": kind}
+        document = {"vip": "192.0.2.10", "port": 80, "backends_from": {"dns": wanted | {"resolver": "127.0.0.1"}}}
+        path = tmp_path / "catalog" / "services" / "web.json"
+        path.with_suffix(".tmp").write_text(json.dumps(document | fields))
+        path.with_suffix(".tmp").rename(path)
+
+    async def test_addresses_as_their_time_to_live_allows(
+        self, name_server: NameServer, node: Following, tmp_path: Path
+    ) -> None:
+        name_server.put(["web 2 A 10.1.0.2", "web 2 A 10.1.0.1"])
+        self.put(tmp_path)
+        await node.names("10.1.0.1", "10.1.0.2")
+        backend = node.backends()["10.1.0.1"]
+        assert (backend.port, backend.weight) == (80, 100)
+        name_server.put(["web 2 A 10.1.0.2", "web 2 A 10.1.0.3"])
+        await node.names("10.1.0.2", "10.1.0.3")
+        name_server.put(["web 2 A 10.1.0.9"])
+        await node.names("10.1.0.9")  # another answer is believed, whole
+        name_server.put(["web 60 A 10.1.0.1"])
+        await node.names("10.1.0.1")
+        name_server.put(["web 60 A 10.1.0.2"])
+        await asyncio.sleep(3)
+        assert list(node.backends()) == ["10.1.0.1"], "a minute means a minute"
+
+    async def test_of_both_families(self, name_server: NameServer, node: Following, tmp_path: Path) -> None:
+        name_server.put(["web 1 CNAME real", "real 1 AAAA 2001:db8::1", "real 1 AAAA 2001:db8::2"])
+        self.put(tmp_path, "AAAA")
+        await node.names("2001:db8::1", "2001:db8::2")
+
+    async def test_services(self, name_server: NameServer, node: Following, tmp_path: Path) -> None:
+        name_server.put(
+            [
+                "_http._tcp.web 1 SRV 10 60 8081 a",
+                "_http._tcp.web 1 SRV 10 0 8082 b",
+                "_http._tcp.web 1 SRV 20 5 8083 c",
+                "a 1 A 10.1.0.1",
+                "a 1 AAAA 2001:db8::1",
+                "b 1 A 10.1.0.2",
+                "c 1 A 10.1.0.3",
+            ]
+        )
+        self.put(tmp_path, "SRV")
+        names = ["10.1.0.1:8081", "10.1.0.2:8082", "10.1.0.3:8083", "[2001:db8::1]:8081"]
+        await node.names(*names)
+        found = [(backend.port, backend.weight, backend.fallback) for backend in node.backends().values()]
+        assert found == [(8081, 60, False), (8082, 1, False), (8083, 5, True), (8081, 60, False)]
+        name_server.put(["_http._tcp.web 1 SRV 10 0 8081 a", "_http._tcp.web 1 SRV 10 0 8081 gone", "a 1 A 10.1.0.1"])
+        await node.names("10.1.0.1:8081")
+        assert node.backends()["10.1.0.1:8081"].weight == 100
+        assert node.problems() == ["services/web.json: backends_from: the target gone.example.org. has no address"]
+        since = len(node.seen)
+        name_server.put(["_http._tcp.web 1 SRV 0 0 0 ."])
+        await node.until(lambda: any("the service is not offered" in told for told in node.problems()))
+        assert node.fewest(since) == 1, "nothing is doubted, until confirmed"
+
+    async def test_the_name_is_gone(self, name_server: NameServer, tmp_path: Path) -> None:
+        """It may be a mishap: the backends stay for as long as ``catalog.confirm`` says."""
+        for kind, records, told in (
+            ("gone", [], "does not exist (NXDOMAIN)"),
+            ("bare", ["web 1 TXT x"], "no A record"),
+        ):
+            name_server.put(["web 1 A 10.1.0.1", "web 1 A 10.1.0.2"])
+            (tmp_path / kind).mkdir()
+            async with self.running(name_server, tmp_path / kind, confirm="3s") as node:
+                self.put(tmp_path / kind)
+                await node.names("10.1.0.1", "10.1.0.2")
+                name_server.put(records)
+                await node.until(lambda told=told, node=node: any(told in said for said in node.problems()))  # type: ignore[misc]
+                assert any("2 of 2 instances vanished at once: kept for 3 s" in said for said in node.problems())
+                assert len(node.backends()) == 2
+                name_server.put(["web 1 A 10.1.0.1", "web 1 A 10.1.0.2"])
+                await node.until(lambda node=node: not node.problems())  # type: ignore[misc]
+                name_server.put(records)
+                assert await node.names() > 2
+
+    async def test_a_gone_name_can_be_confirmed(self, name_server: NameServer, node: Following, tmp_path: Path) -> None:
+        name_server.put(["web 1 A 10.1.0.1"])
+        self.put(tmp_path)
+        await node.names("10.1.0.1")
+        name_server.put([])
+        await node.until(lambda: any("kept until it is confirmed" in told for told in node.problems()))
+        assert node.follower.confirm()
+        await node.names()
+
+    async def test_a_server_that_fails_or_hangs(self, name_server: NameServer, node: Following, tmp_path: Path) -> None:
+        name_server.put(["web 1 A 10.1.0.1", "web 1 A 10.1.0.2"])
+        self.put(tmp_path)
+        await node.names("10.1.0.1", "10.1.0.2")
+        since = len(node.seen)
+        name_server.kill()
+        await node.until(lambda: any("the last answer (2 instances) is kept" in told for told in node.problems()))
+        name_server.start()
+        await node.until(lambda: not node.problems())
+        name_server.signal(signal.SIGSTOP)
+        try:
+            await node.until(lambda: any("no answer within 5 s" in told for told in node.problems()))
+        finally:
+            name_server.signal(signal.SIGCONT)
+        await node.until(lambda: not node.problems())
+        assert node.fewest(since) == 2
+        wanted = {"dns": {"name": "web.example.net", "resolver": "127.0.0.1"}}
+        self.put(tmp_path, backends_from=wanted)
+        await node.until(lambda: any("answered REFUSED" in told or "REFUSED" in told for told in node.problems()))
+        assert list(node.backends()) == ["10.1.0.1", "10.1.0.2"]
+
+    async def test_it_starts_with_what_it_knew(self, name_server: NameServer, tmp_path: Path) -> None:
+        name_server.put(["web 1 A 10.1.0.1"])
+        async with self.running(name_server, tmp_path) as node:
+            self.put(tmp_path)
+            await node.names("10.1.0.1")
+            await node.until((tmp_path / "state" / "instances.json").exists)
+        name_server.kill()
+        async with self.running(name_server, tmp_path) as node:
+            await node.names("10.1.0.1")
+            await node.until(lambda: any("the last answer (1 instance) is kept" in told for told in node.problems()))
+            name_server.start()
+            await node.until(lambda: not node.problems())
+            assert node.fewest() == 1
+
+
+class TestNodes:
+    """Whole nodes on a real kernel: what Consul and DNS name is served, and what they forget is drained."""
+
+    VIP = ip_address("192.0.2.10")
+
+    @staticmethod
+    def register(lab: Lab, *names: str, status: str = "passing") -> None:
+        for name in names:
+            service = {"ID": name, "Service": "web", "Address": own(name), "Port": 80, "Weights": {"Passing": 10}}
+            check = {"CheckID": f"c-{name}", "ServiceID": name, "Status": status}
+            entry = {"Node": f"host-{name}", "Address": own(name), "Service": service, "Check": check}
+            lab.consul._call("PUT", "/v1/catalog/register", json.dumps(entry).encode())
+
+    @staticmethod
+    def forget(lab: Lab, *names: str) -> None:
+        operations = [{"Node": {"Verb": "delete", "Node": {"Node": f"host-{name}"}}} for name in names]
+        lab.consul._call("PUT", "/v1/txn", json.dumps(operations).encode())
+
+    @staticmethod
+    def both(lab: Lab, what: Callable[[Node], Any], within: float, told: str) -> None:
+        for node in lab.nodes.values():
+            node.until(lambda node=node: what(node), within, told)  # type: ignore[misc]
+
+    def test_from_consul(self, lab: Lab) -> None:
+        def weights(node: Node) -> dict[str, int]:
+            return node.ipvs().get(f"tcp {self.VIP}:80", {})
+
+        wanted = {"consul": {"service": "web"}}
+        self.register(lab, "b1", "b2")
+        lab.put("web", document(self.VIP, backends={}, backends_from=wanted))
+        lab.settle(self.VIP)
+        assert set(lab.client.spread(40, self.VIP)) == {"b1", "b2"}
+        self.register(lab, "b3")
+        self.both(lab, lambda node: sorted(weights(node).values()) == [10, 10, 10], 5, "three serve")
+        assert set(lab.client.spread(60, self.VIP)) == {"b1", "b2", "b3"}
+        self.forget(lab, "b2")
+        self.both(lab, lambda node: len(weights(node)) == 2, 5, "the forgotten one is drained and deleted")
+        lab.consul.kill()
+        lab.lb1.reload()
+        time.sleep(2)
+        assert set(lab.client.spread(40, self.VIP)) == {"b1", "b3"}
+        lab.consul.start()
+        lab.consul.ready()
+        self.register(lab, "b1", "b3", status="critical")
+        lab.router.until(self.VIP, set())
+        self.both(lab, lambda node: not weights(node), 5, "all are drained and deleted")
+        (problem,) = lab.lb1.status()["problems"]
+        assert (problem["key"], problem["path"]) == ("services/web", "backends_from")
+        assert "none of the 2 of 'web' passes its checks" in problem["expected"]
+        self.register(lab, "b1", "b3")
+        lab.settle(self.VIP)
+        lab.lb2.daemon.kill()  # the kernel's tables stay
+        dry = lab.lb2.cli("plan").stdout
+        assert "route" in dry and "destination" not in dry, dry
+        self.forget(lab, "b1")
+        dry = lab.lb2.cli("plan").stdout
+        assert "10.1.0.1:80" in dry and "10.1.0.3:80" not in dry, dry
+        self.forget(lab, "b3")
