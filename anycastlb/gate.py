@@ -1,9 +1,9 @@
 """May this VIP be announced? With hysteresis, and always with a reason.
 
 A gate closes at once when its VIP cannot be served. It opens when the VIP could be served for ``hold_up`` without a
-break, was closed for ``hold_down``, all backends were checked once, and it is not damped: each withdrawal because of health adds a penalty that halves
-every ``half_life``; once it exceeds ``suppress``, the gate stays closed until it has fallen below ``reuse`` (RFC 2439,
-section 4.2), but never longer than ``longest``.
+break, it was closed for ``hold_down``, all backends were checked once, and it is not damped: each withdrawal because of
+health adds a penalty that halves every ``half_life``; once it exceeds ``suppress``, the gate stays closed until it has
+fallen below ``reuse`` (RFC 2439, section 4.2), but never longer than ``longest``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def step(
     """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not).
 
     ``unsettled``: seconds until the backends that were not checked yet must have been; a node that announced before
-    would send their flows elsewhere, unlike its peers. ``blame``: a closing counts as a flap (not so when the node is drained or stops).
+    would send their flows elsewhere, unlike its peers. ``blame``: a closing counts as a flap (not so when the node is
+    drained or stops).
     """
     gate = gate or Gate(open=False, since=NEVER)
     gate = replace(gate, penalty=penalty(gate, damping, now), penalty_at=now)

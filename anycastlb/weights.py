@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from anycastlb.model import Weights
 
-
 EPSILON = 1e-9
 """Tenths are exact; their products as floats are not."""
 

@@ -19,9 +19,9 @@ from anycastlb.checks import Down, Found
 from anycastlb.dial import told
 from anycastlb.documents import Document, shown
 from anycastlb.model import Check, Lane, endpoint
-from anycastlb.web.params import File
-from anycastlb.web.stream import Stream, connected
-from anycastlb.web.tls import Contexts, Unusable, failure
+from anycastlb.probing.params import File
+from anycastlb.probing.stream import Stream, connected
+from anycastlb.probing.tls import Contexts, Unusable, failure
 
 if TYPE_CHECKING:
     from h2.connection import H2Connection

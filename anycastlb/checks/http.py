@@ -5,10 +5,10 @@ A new connection each time (HTTP/1.1, closed after the answer), no cookies, noth
 
 from __future__ import annotations
 
-from anycastlb import web
+from anycastlb import probing
 from anycastlb.checks import Down, Found
 from anycastlb.model import Check, Lane
-from anycastlb.web.params import WebParams
+from anycastlb.probing.params import WebParams
 
 
 class Params(WebParams):
@@ -19,6 +19,6 @@ async def probe(check: Check, lane: Lane | None) -> Found:
     params = check.params
     assert isinstance(params, Params)
     try:
-        return Found(await web.probe(check, params, lane))
-    except web.Refused as exc:
+        return Found(await probing.probe(check, params, lane))
+    except probing.Refused as exc:
         raise Down(str(exc)) from exc

@@ -6,10 +6,10 @@ The certificate is verified (chain, dates, name) unless ``verify`` is false, and
 
 from __future__ import annotations
 
-from anycastlb import web
+from anycastlb import probing
 from anycastlb.checks import Down, Found
 from anycastlb.model import Check, Lane
-from anycastlb.web.params import TlsParams
+from anycastlb.probing.params import TlsParams
 
 
 class Params(TlsParams):
@@ -20,6 +20,6 @@ async def probe(check: Check, lane: Lane | None) -> Found:
     params = check.params
     assert isinstance(params, Params)
     try:
-        return Found(await web.probe(check, params, lane))
-    except web.Refused as exc:
+        return Found(await probing.probe(check, params, lane))
+    except probing.Refused as exc:
         raise Down(str(exc)) from exc

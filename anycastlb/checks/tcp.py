@@ -13,7 +13,7 @@ from anycastlb.dial import told
 from anycastlb.documents import Document, shown
 from anycastlb.model import Check, Lane
 from anycastlb.patterns import Pattern, Payload, Search
-from anycastlb.web.stream import Stream, connected
+from anycastlb.probing.stream import Stream, connected
 
 MOST = 64 * 1024
 """Bytes that are looked at."""

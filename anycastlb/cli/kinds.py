@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from anycastlb.checks import TYPES, CheckType
 from anycastlb.cli.paint import BOLD, DIM, PLAIN, Line, wrap
 from anycastlb.documents import UNITS, Document, duration
-from anycastlb.services import CheckDocument
+from anycastlb.forms import CheckDocument
 
 HINT = "`anycastlb checks TYPE` lists the parameters of one type, `anycastlb checks -v` those of all."
 DIRECT = 'It cannot go through IPVS ("via": "forward").'

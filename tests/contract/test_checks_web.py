@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from anycastlb.checks import TYPES
 from anycastlb.model import Check, Lane
-from anycastlb.web import Refused, probe
-from anycastlb.web.params import WebParams
-from anycastlb.web.tls import Contexts, Unusable, expiry
+from anycastlb.probing import Refused, probe
+from anycastlb.probing.params import WebParams
+from anycastlb.probing.tls import Contexts, Unusable, expiry
 from tests.contract.authority import DAY, Authority, server_context
 from tests.contract.servers import Handler, answering, saying, serving
 from tests.contract.test_checks import run

@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from anycastlb import catalog, services
+from anycastlb import catalog, forms, services
 from anycastlb.checks import PARAMS, TYPES
 from anycastlb.documents import Document
 from anycastlb.model import Catalog, Combination, Entry, Tree
@@ -23,15 +23,15 @@ ANY_MARK = ((1, 2**32 - 1),)
 BASE = b'{"vip": "192.0.2.1", "port": 80, "backends": {"b1": {"address": "10.0.0.1"}}}'
 
 MODELS: dict[str, type[Document]] = {
-    "The service document": services.ServiceDocument,
-    "The backend document": services.BackendDocument,
-    "Persistence": services.PersistenceDocument,
-    "What every check has": services.CheckDocument,
-    "Announcing a VIP": services.AnnounceDocument,
-    "Damping": services.DampingDocument,
-    "Discovery": services.DiscoverDocument,
-    "From Consul": services.ConsulDocument,
-    "From DNS": services.DnsDocument,
+    "The service document": forms.ServiceDocument,
+    "The backend document": forms.BackendDocument,
+    "Persistence": forms.PersistenceDocument,
+    "What every check has": forms.CheckDocument,
+    "Announcing a VIP": forms.AnnounceDocument,
+    "Damping": forms.DampingDocument,
+    "Discovery": forms.DiscoverDocument,
+    "From Consul": forms.ConsulDocument,
+    "From DNS": forms.DnsDocument,
     **{f"Check type `{name}`": model for name, model in PARAMS.items()},
 }
 """The heading over each table of fields."""

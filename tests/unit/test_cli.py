@@ -19,8 +19,8 @@ from anycastlb.checks import PARAMS
 from anycastlb.cli import CONFIG, client, kinds, main
 from anycastlb.documents import Document
 from anycastlb.events import Event
+from anycastlb.forms import CheckDocument
 from anycastlb.model import DriverError, Snapshot
-from anycastlb.services import CheckDocument
 from anycastlb.settings import Settings
 from tests.unit import scene
 from tests.unit.serving import Served, command, serving

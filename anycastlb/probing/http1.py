@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from anycastlb.documents import shown
-from anycastlb.web.stream import Stream
+from anycastlb.probing.stream import Stream
 
 MOST_HEAD = 64 * 1024
 """Bytes of header an answer may have, with all interim answers."""

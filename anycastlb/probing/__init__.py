@@ -6,6 +6,6 @@ lane), closed at once whatever happens: no session, no pool, no transport that o
 
 from __future__ import annotations
 
-from anycastlb.web.probe import Refused, probe
+from anycastlb.probing.probe import Refused, probe
 
 __all__ = ["Refused", "probe"]

@@ -15,10 +15,10 @@ from anycastlb import dial, patterns
 from anycastlb.documents import shown
 from anycastlb.model import Address, Check, Lane, endpoint
 from anycastlb.patterns import Search
-from anycastlb.web.http1 import Answer, NotHttp, Reader, request
-from anycastlb.web.params import TlsParams, WebParams, url
-from anycastlb.web.stream import Stream, connected
-from anycastlb.web.tls import Contexts, Unusable, age, expiry, failure, words
+from anycastlb.probing.http1 import Answer, NotHttp, Reader, request
+from anycastlb.probing.params import TlsParams, WebParams, url
+from anycastlb.probing.stream import Stream, connected
+from anycastlb.probing.tls import Contexts, Unusable, age, expiry, failure, words
 
 MOST_BODY = 64 * 1024
 """Bytes of a body that are looked at."""

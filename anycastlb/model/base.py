@@ -1,0 +1,61 @@
+"""The words every other value is made of, and the error tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+Forward: TypeAlias = Literal["tunnel", "dr", "nat", "gue", "gre"]
+Protocol: TypeAlias = Literal["tcp", "udp", "sctp", "fwmark"]
+
+EMPTY: Mapping[Any, Any] = MappingProxyType({})
+MARKS = (1_095_499_776, 1_095_565_311)
+"""The firewall marks of probes through IPVS (low, high) unless configured: 0x414C0000 to 0x414CFFFF."""
+
+
+class AnycastlbError(Exception):
+    """Root of every error anycastlb raises on purpose; its text says what, which object and what to do."""
+
+
+class SourceError(AnycastlbError):
+    """The catalog source did not answer, or answered something that is no catalog."""
+
+
+class DriverError(AnycastlbError):
+    """The machine refused a whole operation (not one object of it: that is a ``Failure``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in a document: which one, where in it, and what was expected there."""
+
+    key: str
+    """The document: a catalog key (``services/web``) or a file name."""
+    path: str
+    """Where in the document, dotted (``backends.web1.weight``); empty for the whole document."""
+    expected: str
+    """What was expected, and what was found."""
+    line: int = 0
+    """1-based line in the file, 0 when not known."""
+
+    def __str__(self) -> str:
+        where = f"{self.key}:{self.line}" if self.line else self.key
+        return f"{where}: {self.path}: {self.expected}" if self.path else f"{where}: {self.expected}"
+
+
+class SettingsError(AnycastlbError):
+    """node.toml cannot be used; ``problems`` holds every problem found in it."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def endpoint(address: Address, port: int) -> str:
+    """``192.0.2.10:80`` or ``[2001:db8::1]:80``."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

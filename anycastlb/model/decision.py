@@ -1,0 +1,178 @@
+"""What a decision is made from, what it is, and what readers may see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from anycastlb.model.base import EMPTY, MARKS, Address
+from anycastlb.model.catalog import Catalog, Feed, Via
+from anycastlb.model.machine import Change, DestinationKey, Failure, ServiceKey, State, Table
+from anycastlb.model.results import Health
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a decision is made from. Each field has exactly one writer."""
+
+    node: str = ""
+    catalog: Catalog = Catalog()
+    feed: Feed = Feed()
+    health: Health = field(default_factory=lambda: EMPTY)
+    failures: tuple[Failure, ...] = ()
+    """What the last cycle could not write."""
+    idle: frozenset[DestinationKey] = frozenset()
+    """Leaving destinations without a connection."""
+    sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """The sysctls this node must have; empty when the operator manages them."""
+    lane_sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """Those it must have too while a probe goes through IPVS."""
+    marks: tuple[int, int] = MARKS
+    """The firewall marks (low, high) for probes through IPVS."""
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a backend's weight is made of. The effective weight is a function of these four and nothing else."""
+
+    nominal: int
+    """As configured, in the kernel's coarseness."""
+    admin: int | None = None
+    """What an operator set instead, for now; None = nothing, 0 = no new flows."""
+    health: float = 1.0
+    """0 = down, 1 = up, between: the share the backend itself asked for, or its record earned."""
+    ramp: float = 1.0
+    """How far its slow start is, more than 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendVerdict:
+    """One backend of one IPVS service: does it count as up, what weight does it get, and why."""
+
+    service: str
+    backend: str
+    up: bool
+    weight: int
+    reason: str
+    weights: Weights = Weights(0)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceVerdict:
+    """Can this service be served on this VIP?"""
+
+    service: str
+    key: ServiceKey
+    open: bool
+    up: int
+    total: int
+    needed: int
+    """In backends; a sum of weights if the threshold is a weight."""
+    reason: str
+    unsettled: float = 0.0
+    """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """May this VIP be announced? Always with a reason, for a yes and for a no."""
+
+    vip: Address
+    open: bool
+    reason: str
+    since: float
+    services: tuple[ServiceVerdict, ...] = ()
+    penalty: float = 0.0
+    """RFC 2439 figure of merit at the time of the decision; 0 without damping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a VIP's gate remembers."""
+
+    open: bool
+    since: float
+    """When ``open`` last changed."""
+    ready_since: float | None = None
+    """Since when the VIP could be served without a break; None while it cannot."""
+    penalty: float = 0.0
+    """Of damping, as it was at ``penalty_at``."""
+    penalty_at: float = 0.0
+    suppressed_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A row nobody asks for any more, kept so that its flows can end."""
+
+    row: Any
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one decision leaves for the next."""
+
+    gates: Mapping[Address, Gate] = field(default_factory=lambda: EMPTY)
+    rows: Mapping[tuple[Table, Any], tuple[Any, float]] = field(default_factory=lambda: EMPTY)
+    """Every row that was asked for: its value, and how long to keep it once nobody asks."""
+    leaving: Mapping[tuple[Table, Any], Leaving] = field(default_factory=lambda: EMPTY)
+    up_since: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
+    """When each backend that counts as up came up, the start of its slow start: long ago if it was up at the start."""
+    serving: frozenset[ServiceKey] = frozenset()
+    """Services that could be served: it takes less to stay so than to become so."""
+    order: tuple[DestinationKey, ...] = ()
+    """The destinations of the desired state, in its order."""
+    marks: Mapping[Via, int] = field(default_factory=lambda: EMPTY)
+    """The firewall marks given to probes through IPVS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    desired: State = State()
+    memory: Memory = Memory()
+    verdicts: Mapping[Address, Verdict] = field(default_factory=lambda: EMPTY)
+    backends: Mapping[DestinationKey, BackendVerdict] = field(default_factory=lambda: EMPTY)
+    lanes: Mapping[Via, int | None] = field(default_factory=lambda: EMPTY)
+    """The mark of every backend that is probed through IPVS; None = there was none left."""
+    wake_at: float | None = None
+    """When this decision would change by the mere passing of time; None = never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One BGP session of the local ExaBGP."""
+
+    peer: str
+    state: Literal["up", "down", "connected", "unknown"]
+    since: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The local BGP speaker as the bridge last reported it."""
+
+    connected: bool = False
+    """Is the bridge connected to the daemon?"""
+    version: str = ""
+    sessions: tuple[Session, ...] = ()
+    rejected: Mapping[Address, str] = field(default_factory=lambda: EMPTY)
+    """Routes ExaBGP or the bridge refused, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reconciler cycle, whole: all that API, metrics and commands may see."""
+
+    inputs: Inputs = Inputs()
+    actual: State = State()
+    decision: Decision = Decision()
+    plan: tuple[Change, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    speaker: Speaker = Speaker()
+    at: float = 0.0
+    at_wall: float = 0.0
+    cycle: int = 0
