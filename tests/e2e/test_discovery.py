@@ -458,7 +458,6 @@ async def test_a_token_that_may_not_see_the_service(require: Callable[[str], str
             secrets.append(json.loads(made)["SecretID"])
         token = tmp_path / "token"
         token.write_text(secrets[0])
-        node = Following(SETTINGS.format(address=agent.address, confirm="never"), tmp_path / "state")
         text = SETTINGS.format(address=agent.address, confirm="never") + f'    token_file = "{token}"\n'
         node = Following(text, tmp_path / "state")
         async with asyncio.TaskGroup() as group:
@@ -598,15 +597,20 @@ class NameServer:
         (self._folder / "zone").write_text("\n".join(["$ORIGIN example.org.", *head, *self._records, ""]))
 
     def _wait(self) -> None:
-        end = time.monotonic() + 20
+        """Until the new zone is answered, and not now and then by a process that still has the old one."""
+        assert self._process is not None
+        end, again, agreed = time.monotonic() + 20, time.monotonic() + 1, 0
         query = dns.message.make_query("example.org", "SOA")
-        while True:
+        while agreed < 5:
+            time.sleep(0.01)
             try:
                 answer = dns.query.udp(query, "127.0.0.1", timeout=0.2, port=self.port)
-                if answer.answer and answer.answer[0][0].serial == self._serial:
-                    return
+                agreed = agreed + 1 if answer.answer and answer.answer[0][0].serial == self._serial else 0
             except (OSError, dns.exception.DNSException):
-                time.sleep(0.02)
+                agreed = 0
+            if not agreed and time.monotonic() > again:  # now and then NSD fails to reload
+                self._process.send_signal(signal.SIGHUP)
+                again += 1
             if time.monotonic() > end:
                 pytest.fail(f"NSD does not serve the zone: {(self._folder / 'log').read_text()[-2000:]}")
 
@@ -630,9 +634,7 @@ class TestDns:
 
     @staticmethod
     @asynccontextmanager
-    async def running(
-        server: NameServer, tmp_path: Path, confirm: str = "never", answers: bool = True
-    ) -> AsyncIterator[Following]:
+    async def running(server: NameServer, tmp_path: Path, confirm: str = "never") -> AsyncIterator[Following]:
         (tmp_path / "catalog" / "services").mkdir(parents=True, exist_ok=True)
         text = f"""
             [node]
@@ -753,7 +755,7 @@ class TestDns:
         assert node.fewest(since) == 2
         wanted = {"dns": {"name": "web.example.net", "resolver": "127.0.0.1"}}
         self.put(tmp_path, backends_from=wanted)
-        await node.until(lambda: any("answered REFUSED" in told or "REFUSED" in told for told in node.problems()))
+        await node.until(lambda: any("web.example.net: REFUSED" in told for told in node.problems()))
         assert list(node.backends()) == ["10.1.0.1", "10.1.0.2"]
 
     async def test_it_starts_with_what_it_knew(self, name_server: NameServer, tmp_path: Path) -> None:
@@ -828,4 +830,6 @@ class TestNodes:
         self.forget(lab, "b1")
         dry = lab.lb2.cli("plan").stdout
         assert "10.1.0.1:80" in dry and "10.1.0.3:80" not in dry, dry
+        lab.lb2.start()
+        lab.lb2.ready()
         self.forget(lab, "b3")
