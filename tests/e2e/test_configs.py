@@ -60,5 +60,5 @@ def test_the_defaults_shown_are_the_defaults() -> None:
     text = (CONFIGS / "node.toml").read_text()
     shown, usual = parse(uncommented(text), host="lb1"), parse(text, host="lb1")
     consul = {"token_file", "ca_file", "cert_file", "key_file", "namespace", "datacenter"}
-    optional = {"consul": consul, "bgp": {"group"}}
+    optional = {"consul": consul, "bgp": {"group"}, "checks": {"commands"}}
     assert shown.model_dump(exclude=optional) == usual.model_dump(exclude=optional)
