@@ -52,6 +52,14 @@ def _netmask(value: Any) -> Any:
     return value
 
 
+def _some(value: Share) -> Share:
+    """A threshold that nothing meets by being absent."""
+    if value.percent is None and not (value.count or value.weight):
+        raise ValueError(f"at least 1: a VIP that nobody serves must not be announced, not {shown(str(value))}")
+    return value
+
+
+Threshold = Annotated[ShareText, AfterValidator(_some)]
 Community = Annotated[str, AfterValidator(_pairs(2, 16))]
 LargeCommunity = Annotated[str, AfterValidator(_pairs(3, 32))]
 Number32 = Annotated[Whole, Field(ge=0, lt=2**32)]
@@ -131,8 +139,8 @@ class DiscoverDocument(Document):
 
 
 class AnnounceDocument(Document):
-    min_backends: ShareText = Share(1)
-    reopen: ShareText | None = None
+    min_backends: Threshold = Share(1)
+    reopen: Threshold | None = None
     when: Literal["any", "all"] = "any"
     fail: Literal["withdraw", "keep"] = "withdraw"
     fallback: Literal["withdraw", "keep"] = "keep"

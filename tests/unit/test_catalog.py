@@ -154,6 +154,8 @@ BAD = {
     "a fraction of a port": {**WEB, "port": 80.5},
     "a number where a duration belongs": {**WEB, "drain": 30},
     "min_backends 0%..": {**WEB, "announce": {"min_backends": "150%"}},
+    "min_backends 0": {**WEB, "announce": {"min_backends": 0}},
+    "min_backends of no weight": {**WEB, "announce": {"min_backends": "weight 0"}},
     "a bad community": {**WEB, "announce": {"communities": ["65001:70000"]}},
     "a community that is a command": {**WEB, "announce": {"communities": ["no-export ] graceful-shutdown"]}},
     "a bad backend": {**WEB, "backends": {"b": {"address": "10.1.0.1", "weight": -1}}},

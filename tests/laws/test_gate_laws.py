@@ -1,0 +1,91 @@
+"""The gate keeps its promises through any history of looks, and thresholds never punish health."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb.gate import NEVER, enough, penalty, step
+from anycastlb.model import Damping, Gate, Share
+
+SECONDS = st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0, 90.0])
+DAMPING = Damping(penalty=1000, half_life=30, suppress=2000, reuse=750, longest=120)
+LOOKS = st.lists(st.tuples(SECONDS, st.booleans(), st.booleans()), min_size=1, max_size=30)
+HOLDS = st.sampled_from([0.0, 5.0, 60.0])
+
+
+def replay(looks, **rules):
+    """Every (now, ready, gate before, gate after, wake) of a history."""
+    gate, now = None, 100.0
+    for pause, ready, blame in looks:
+        now += pause
+        before = gate
+        gate, reason, wake = step(gate, ready, "why", now, blame=blame, **rules)
+        assert reason
+        yield now, ready, before, gate, wake
+
+
+@given(LOOKS, HOLDS, HOLDS, st.sampled_from([None, DAMPING]))
+def test_open_only_while_ready_and_closed_at_once(looks, hold_up, hold_down, damping) -> None:
+    for _, ready, _, gate, _ in replay(looks, hold_up=hold_up, hold_down=hold_down, damping=damping):
+        assert ready or not gate.open
+
+
+@given(LOOKS, HOLDS, HOLDS)
+def test_holds(looks, hold_up, hold_down) -> None:
+    """It opens neither before it was ready for hold_up, nor before it was closed for hold_down."""
+    for now, _, before, gate, _ in replay(looks, hold_up=hold_up, hold_down=hold_down):
+        if gate.open and not (before and before.open):
+            assert now - gate.ready_since >= hold_up
+            assert before is None or before.since == NEVER or now - before.since >= hold_down
+
+
+@given(LOOKS, HOLDS, HOLDS, st.sampled_from([None, DAMPING]))
+def test_it_opens_when_it_said_it_would(looks, hold_up, hold_down, damping) -> None:
+    rules = {"hold_up": hold_up, "hold_down": hold_down, "damping": damping}
+    *_, (now, ready, _, gate, wake) = replay(looks, **rules)
+    assert (wake is not None) == (ready and not gate.open), "a closed gate that is ready knows its hour"
+    if wake is not None:
+        assert wake > now
+        assert not step(gate, True, "why", now + 0.9 * (wake - now), **rules)[0].open
+        assert step(gate, True, "why", wake + 0.001, **rules)[0].open
+
+
+@given(LOOKS)
+def test_the_penalty_is_bounded_and_only_decays_by_itself(looks) -> None:
+    ceiling = DAMPING.reuse * 2 ** (DAMPING.longest / DAMPING.half_life)
+    for now, _, before, gate, _ in replay(looks, damping=DAMPING):
+        assert 0 <= gate.penalty <= ceiling
+        flapped = before is not None and before.open and not gate.open
+        assert flapped or gate.penalty == pytest.approx(penalty(before, DAMPING, now))
+
+
+@given(LOOKS)
+def test_damping_ends(looks) -> None:
+    """Whatever happened, a gate that is ready from now on opens within ``longest``."""
+    *_, (now, _, _, gate, _) = replay(looks, damping=DAMPING)
+    gate, _, wake = step(gate, True, "why", now, damping=DAMPING)
+    assert gate.open or (wake is not None and wake <= now + DAMPING.longest + 0.001)
+
+
+@given(LOOKS, SECONDS)
+def test_looking_twice_changes_nothing(looks, later) -> None:
+    *_, (now, ready, _, gate, _) = replay(looks, hold_up=5.0, damping=DAMPING)
+    again, _, _ = step(gate, ready, "why", now, hold_up=5.0, damping=DAMPING)
+    assert again == gate
+    assert Gate(again.open, again.since).open == gate.open
+
+
+@given(
+    st.sampled_from([Share(1), Share(3), Share(percent=50), Share(percent=100), Share(weight=150), Share(weight=1)]),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.integers(0, 6),
+)
+def test_one_more_up_never_closes(threshold: Share, up: int, more: int, rest: int) -> None:
+    total = up + more + rest
+    fewer, _, _ = enough(threshold, up, total, up * 50, total * 50)
+    richer, _, _ = enough(threshold, up + more, total, (up + more) * 50, total * 50)
+    assert richer or not fewer
+    assert up or not fewer, "nothing up is never enough"
