@@ -35,6 +35,23 @@ def test_daemon_killed_and_restarted_within_hold_is_invisible(lab: Lab) -> None:
     assert lab.lb1.ordered() == kernel
 
 
+def test_an_upgrade_by_handing_over_is_invisible(lab: Lab) -> None:
+    """SIGUSR1: the daemon ends at once and leaves routes and kernel to the next one."""
+    serve(lab)
+    updates, kernel = lab.router.all_updates(), lab.lb1.ordered()
+    with lab.client.load(VIP) as load:
+        until(lambda: load.sent > 50, 5, "50 requests")
+        lab.lb1.daemon.signal(signal.SIGUSR1)
+        until(lambda: not lab.lb1.daemon.running, 5, "the daemon has ended")
+        assert lab.lb1.ordered() == kernel
+        lab.lb1.daemon.start()
+        lab.lb1.ready()
+        assert lab.lb1.total("anycastlb_changes_total") == 0
+        time.sleep(2)
+    assert not load.failed, str(load)
+    assert lab.router.all_updates() == updates and lab.router.routes(VIP) == BOTH
+
+
 def test_restarted_daemon_keeps_a_failed_backend_failed(lab: Lab) -> None:
     """Weight 0 in the kernel at the start is not taken for health: no flow may go to the dead one meanwhile."""
     serve(lab)
