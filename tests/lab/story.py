@@ -45,7 +45,7 @@ class Story:
 
     def output(self, text: str) -> None:
         """What a machine answered, as it is."""
-        self.console.print(Padding(Text.from_ansi(text), (0, 0, 0, 6), expand=False))
+        self.console.print(Padding(Text.from_ansi(text.expandtabs(4)), (0, 0, 0, 6), expand=False))
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2), pad_edge=False)
