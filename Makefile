@@ -15,7 +15,7 @@ python: # only .venv
 	@tests/rig/setup.sh python
 
 demo: setup ## a two-node anycast lab that tells its story; HOLD=1 leaves it up to play with
-	@HOLD=$(HOLD) $(KERNEL) $(if $(HOLD),--shell) -- $(PYTHON) -m tests.lab.demo
+	@$(KERNEL) $(if $(HOLD),--shell) -- $(PYTHON) -m tests.lab.demo $(if $(HOLD),--hold)
 
 test: setup ## every test, the real ones on a kernel with IPVS; ARGS='-k name' goes to pytest
 	@$(PYTHON) tests/rig/suite.py $(ARGS)
