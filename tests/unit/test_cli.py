@@ -47,10 +47,11 @@ async def test_status_json_is_the_answer_of_the_api() -> None:
 async def in_a_terminal(served: Served, **environment: str) -> str:
     """What ``status`` writes when its standard output is a terminal."""
     ours, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "anycastlb", "status", "--api", served.url,
-            stdout=theirs, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
+            stdout=theirs, env={**plain, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
         )  # fmt: skip
         os.close(theirs)
 
