@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from anycastlb import __version__, plan
+from anycastlb.api.context import Context
 from anycastlb.api.server import Api
 from anycastlb.checks import parameters, types
 from anycastlb.decide import adopt, decide
@@ -50,9 +51,11 @@ from anycastlb.model import (
 )
 from anycastlb.node import Node, checks
 from anycastlb.settings import Settings
-from anycastlb.sources import Source
+from anycastlb.sources import Source, Store
 from anycastlb.sources.consul import ConsulSource
+from anycastlb.sources.consul_store import ConsulStore
 from anycastlb.sources.file import FileSource
+from anycastlb.sources.file_store import FileStore
 from anycastlb.sources.saved import Saved
 
 PATIENCE = 10.0
@@ -65,6 +68,12 @@ def make_source(settings: Settings) -> Source:
     if settings.catalog.source == "file":
         return FileSource(settings.catalog.path)
     return ConsulSource(settings.consul)
+
+
+def make_store(settings: Settings) -> Store:
+    if settings.catalog.source == "file":
+        return FileStore(settings.catalog.path)
+    return ConsulStore(settings.consul)
 
 
 def make_kinds(settings: Settings) -> Kinds:
@@ -129,15 +138,18 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         first_lane=lambda: tell(probing(settings), journal),
     )
     metrics = Metrics(lambda: node.snapshot, node.meters, journal, statistics=ipvs.statistics)
-    api = Api(
-        lambda: node.snapshot,
-        journal,
-        node.follower.confirm,
-        settings.api.listen,
+    context = Context(
+        snapshot=lambda: node.snapshot,
+        journal=journal,
+        confirm=node.follower.confirm,
         scrape=metrics.scrape,
-        source=described(settings),
+        settings=settings,
+        store=make_store(settings),
+        check_types=parameters(types(settings.checks)),
         alive_at=lambda: node.reconciler.alive_at,
+        source=described(settings),
     )
+    api = Api(context, settings.api.listen)
 
     def ready() -> None:
         journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))

@@ -1,69 +1,37 @@
-"""The HTTP server of a node: reads the latest ``Snapshot``, and lets a held catalog through when asked to.
+"""The HTTP server of a node: its socket, its routes, and what every request passes on the way to its handler.
 
-It never touches a driver and never decides. Views are built in a worker thread (a snapshot is immutable), so that a
-picture of thousands of backends does not hold up the event loop. A listening address that is taken does not stop the
-node: it is an event, and tried again.
+It never touches a driver and never decides. A listening address that is taken does not stop the node: it is an event,
+and tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any
 
 from aiohttp import web
 
-from anycastlb.api import views, why
+from anycastlb.api import reading
+from anycastlb.api.context import CALLER, CONTEXT, Caller, Context, answer
 from anycastlb.api.errors import Fault
-from anycastlb.events import Event, Journal
-from anycastlb.model import AnycastlbError, Snapshot
+from anycastlb.events import Event
+from anycastlb.model import AnycastlbError
 
-Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
-"""The value of an Accept header -> the metrics as text, and their content type."""
 BODY_LIMIT = 64 * 1024
 SAFE = frozenset({"GET", "HEAD"})
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _peers = logging.getLogger("anycastlb.http")
 _peers.setLevel(logging.CRITICAL)  # what it would tell is only the garbage peers send, with a traceback each
 
 
 class Api:
-    """The application and its listening socket; ``run`` serves until it is cancelled.
+    """The application and its listening socket; ``run`` serves until it is cancelled."""
 
-    ``confirm`` lets a held catalog through and says whether there was one. ``alive_at`` tells when the reconciler
-    last gave a sign of life (the end of its last cycle, unless given); ``bound`` is how many seconds later the node
-    counts as stuck.
-    """
-
-    def __init__(
-        self,
-        snapshot: Callable[[], Snapshot],
-        journal: Journal,
-        confirm: Callable[[], bool],
-        listen: tuple[str, int],
-        *,
-        scrape: Scrape,
-        source: str = "",
-        alive_at: Callable[[], float] | None = None,
-        bound: float = 30.0,
-        retry: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._snapshot = snapshot
-        self._journal = journal
-        self._confirm = confirm
+    def __init__(self, context: Context, listen: tuple[str, int], *, retry: float = 5.0) -> None:
+        self._context = context
+        self._journal = context.journal
         self._listen = listen
-        self._scrape = scrape
-        self._source = source
-        self._alive_at = alive_at or (lambda: snapshot().at)
-        self._bound = bound
         self._retry = retry
-        self._clock = clock
-        self._started = clock()
         self.address: tuple[str, int] | None = None
         """What it really listens on; None while it does not."""
 
@@ -101,18 +69,8 @@ class Api:
     def application(self) -> web.Application:
         """The routes and the error shape, without a socket."""
         app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guard])
-        app.add_routes(
-            [
-                web.get("/healthz", self.healthz),
-                web.get("/readyz", self.readyz),
-                web.get("/metrics", self.metrics),
-                web.get("/v1/status", self.status),
-                web.get("/v1/why/{object:.+}", self.why),
-                web.get("/v1/plan", self.plan),
-                web.get("/v1/events", self.events),
-                web.post("/v1/confirm", self.confirm),
-            ]
-        )
+        app[CONTEXT] = self._context
+        app.add_routes(reading.routes())
         return app
 
     @web.middleware
@@ -122,67 +80,18 @@ class Api:
         """Every error in one shape; no unsafe request from a web page of another origin."""
         try:
             _refuse_foreign(request)
+            request[CALLER] = Caller(request.remote or "somebody", "write")
             return await handler(request)
         except Fault as fault:
-            return _json(fault.view(), fault.status, fault.headers)
+            return answer(fault.view(), fault.status, fault.headers)
         except web.HTTPException as exc:
-            return _json(_fault(request, exc).view(), exc.status, _allow(exc))
+            return answer(_fault(request, exc).view(), exc.status, _allow(exc))
         except Exception as exc:  # a fault of ours must not take the node down
             reason = f"{type(exc).__name__}: {exc}"
             self._journal.emit(Event("api", request.path[:200], reason=reason, level="error"))
             logging.getLogger("anycastlb").exception("the API could not answer %s", request.path[:200])
             mend = "this is a fault of anycastlb; the log has the details"
-            return _json(Fault(500, "internal error", request.path[:200], "an answer", mend).view(), 500)
-
-    async def healthz(self, request: web.Request) -> web.Response:
-        view = self._liveness()
-        return _json(view, 200 if view["alive"] else 503)
-
-    async def readyz(self, request: web.Request) -> web.Response:
-        view, alive = views.readiness(self._snapshot()), self._liveness()
-        if not alive["alive"]:
-            view["ready"] = False
-            view["missing"].append(f"the reconciler gave no sign of life for {alive['silent_seconds']:.1f} s")
-        return _json(view, 200 if view["ready"] else 503)
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        text, content_type = await self._scrape(request.headers.get("Accept", ""))
-        return web.Response(body=text, headers={"Content-Type": content_type, **HEADERS})
-
-    async def status(self, request: web.Request) -> web.Response:
-        return await _built(partial(views.status, self._snapshot(), self._clock(), self._source))
-
-    async def plan(self, request: web.Request) -> web.Response:
-        return await _built(partial(views.plan, self._snapshot(), self._clock()))
-
-    async def why(self, request: web.Request) -> web.Response:
-        name, snapshot = request.match_info["object"], self._snapshot()
-        view = await asyncio.to_thread(why.explain, snapshot, self._clock(), name)
-        if view is not None:
-            return _json(view)
-        shown = name[:100]
-        alike = await asyncio.to_thread(why.near, snapshot, shown)
-        mend = f"did you mean {', '.join(alike)}?" if alike else "`anycastlb status` shows every name there is"
-        raise Fault(404, f"there is no {shown!r}", shown, "a VIP, SERVICE or SERVICE/BACKEND of the catalog", mend)
-
-    async def events(self, request: web.Request) -> web.Response:
-        text = request.query.get("after", "0")
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise Fault(400, "after is not an event's id", "after", "a whole number", "take the `last` of an answer")
-        return _json(views.events(self._journal.records(), int(text)))
-
-    async def confirm(self, request: web.Request) -> web.Response:
-        await request.read()  # the limit on its size holds only for a body that is read
-        if not self._confirm():
-            what, mend = "no catalog is held", "nothing is to be done: the catalog in force is the latest"
-            raise Fault(409, what, "/v1/confirm", "a held catalog", mend)
-        who = f"confirmed through the API from {request.remote}"
-        self._journal.emit(Event("confirm", "catalog", reason=who, before="held", after="confirmed"))
-        return _json({"confirmed": True})
-
-    def _liveness(self) -> views.View:
-        alive_at = max(self._alive_at(), self._started)
-        return views.liveness(self._snapshot(), self._clock(), alive_at, self._bound)
+            return answer(Fault(500, "internal error", request.path[:200], "an answer", mend).view(), 500)
 
 
 async def bind(runner: web.AppRunner, listen: tuple[str, int]) -> tuple[str, int]:
@@ -230,12 +139,3 @@ def _fault(request: web.Request, exc: web.HTTPException) -> Fault:
 
 def _allow(exc: web.HTTPException) -> Mapping[str, str]:
     return {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
-
-
-async def _built(view: Callable[[], views.View]) -> web.Response:
-    text = await asyncio.to_thread(lambda: json.dumps(view()))
-    return web.Response(text=text, content_type="application/json", headers=HEADERS)
-
-
-def _json(view: Any, status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
-    return web.json_response(view, status=status, headers={**HEADERS, **headers})

@@ -8,6 +8,7 @@ The error tree::
     AnycastlbError
     ├── SettingsError     node.toml cannot be used; carries every problem found in it
     ├── SourceError       the catalog source did not answer, or answered something that is no catalog
+    │   └── Conflict      a write to it lost a race; nothing was written
     └── DriverError       the machine (netlink, sysctl, ExaBGP bridge) refused or did not answer
 """
 
@@ -18,6 +19,7 @@ from anycastlb.model.base import (
     MARKS,
     Address,
     AnycastlbError,
+    Conflict,
     DriverError,
     Forward,
     Network,
@@ -37,6 +39,7 @@ from anycastlb.model.catalog import (
     Damping,
     Discover,
     DnsInstances,
+    Edit,
     Entry,
     Feed,
     Instance,
@@ -91,6 +94,7 @@ __all__ = [
     "Check",
     "CheckState",
     "Combination",
+    "Conflict",
     "ConsulInstances",
     "Damping",
     "Decision",
@@ -99,6 +103,7 @@ __all__ = [
     "Discover",
     "DnsInstances",
     "DriverError",
+    "Edit",
     "Entry",
     "Failure",
     "Feed",

@@ -26,6 +26,10 @@ class SourceError(AnycastlbError):
     """The catalog source did not answer, or answered something that is no catalog."""
 
 
+class Conflict(SourceError):
+    """A write lost a race: somebody else has changed the key meanwhile. Nothing was written."""
+
+
 class DriverError(AnycastlbError):
     """The machine refused a whole operation (not one object of it: that is a ``Failure``)."""
 

@@ -22,6 +22,20 @@ class Entry:
     """What to call the document in a problem, if not by its key (a file's path)."""
     error: str = ""
     """Why the document cannot be used although its key is there (an unreadable file)."""
+    version: str = field(default="", compare=False)
+    """What a store calls this state of the key; a write may be made to depend on it. Empty where nobody may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One key to be written or deleted."""
+
+    key: str
+    """Relative to the store's root: ``services/web``."""
+    value: bytes | None
+    """None = delete."""
+    expects: str | None = None
+    """The ``Entry.version`` the key must still have; empty = it must not exist; None = whatever is there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """Sources: where the raw catalog tree comes from, one file per source.
 
 A source reads whole trees and says when they changed. It parses no document, keeps nothing on disk and never
-retries: the follower does.
+retries: the follower does. A store is the same place from the writing side, for the API; it has its own connection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from anycastlb.model import Tree
+from anycastlb.model import Edit, Tree
 
 
 class Source(Protocol):
@@ -24,3 +25,19 @@ class Source(Protocol):
     async def close(self) -> None:
         """Let go of every socket, thread and watch; a later ``read`` opens them again."""
         ...
+
+
+class Store(Protocol):
+    async def load(self) -> Tree:
+        """The whole tree as it is now, read consistently; every entry with its ``version``. Raises ``SourceError``."""
+        ...
+
+    async def commit(self, edits: Sequence[Edit]) -> None:
+        """Make all the edits, or none: readers see the tree before or the tree after, whatever dies meanwhile.
+
+        Raises ``Conflict`` if a key is not as its edit expects (nothing was written), ``SourceError`` if the store did
+        not answer, may not be written, or refused.
+        """
+        ...
+
+    async def close(self) -> None: ...

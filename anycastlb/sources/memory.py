@@ -1,11 +1,13 @@
-"""The catalog in memory: the fake source, which can be told to fail. It passes the contract tests of the real ones."""
+"""The catalog in memory: the fake source and store, which can be told to fail. It passes the contract tests of the real
+ones."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import MappingProxyType
 
-from anycastlb.model import Entry, SourceError, Tree
+from anycastlb.model import Conflict, Edit, Entry, SourceError, Tree
 
 
 class MemorySource:
@@ -26,7 +28,7 @@ class MemorySource:
         self._index += 1
         before = self._entries.get(key)
         raw = value.encode() if isinstance(value, str) else value
-        self._entries[key] = Entry(raw, before.created if before else self._index)
+        self._entries[key] = Entry(raw, before.created if before else self._index, version=str(self._index))
         self._wake()
 
     def delete(self, key: str) -> None:
@@ -51,6 +53,22 @@ class MemorySource:
             if after is None or self._entries != after.entries:
                 return Tree(MappingProxyType(dict(self._entries)), self._index)
             await changed.wait()
+
+    async def load(self) -> Tree:
+        return await self.read(None)
+
+    async def commit(self, edits: Sequence[Edit]) -> None:
+        if self._error:
+            raise SourceError(self._error)
+        for edit in edits:
+            entry = self._entries.get(edit.key)
+            if edit.expects is not None and edit.expects != (entry.version if entry else ""):
+                raise Conflict(f"{edit.key} was changed meanwhile; read it again and decide anew")
+        for edit in edits:
+            if edit.value is not None:
+                self.put(edit.key, edit.value)
+            elif edit.key in self._entries:
+                self.delete(edit.key)
 
     async def close(self) -> None:
         self.closed = True

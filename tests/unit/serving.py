@@ -10,10 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from anycastlb.api.context import Context
 from anycastlb.api.server import Api
+from anycastlb.checks import TYPES, parameters
 from anycastlb.events import Journal
 from anycastlb.metrics import Meters, Metrics
 from anycastlb.model import Snapshot
+from anycastlb.settings import Settings, parse
+from anycastlb.sources.memory import MemorySource
 from tests.unit import scene
 
 
@@ -28,6 +32,8 @@ class Served:
     now: float = scene.NOW
     alive_at: float = scene.NOW
     statistics: Any = None
+    settings: Settings = field(default_factory=lambda: parse('[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]'))
+    store: MemorySource = field(default_factory=MemorySource)
     port: int = 0
 
     @property
@@ -42,17 +48,19 @@ class Served:
         metrics = Metrics(
             lambda: self.snapshot, self.meters, self.journal, clock=lambda: self.now, statistics=self.statistics
         )
-        return Api(
-            lambda: self.snapshot,
-            self.journal,
-            self.confirm,
-            listen,
+        context = Context(
+            snapshot=lambda: self.snapshot,
+            journal=self.journal,
+            confirm=self.confirm,
             scrape=metrics.scrape,
-            source=scene.SOURCE,
+            settings=self.settings,
+            store=self.store,
+            check_types=parameters(TYPES),
             alive_at=lambda: self.alive_at,
-            retry=retry,
+            source=scene.SOURCE,
             clock=lambda: self.now,
         )
+        return Api(context, listen, retry=retry)
 
 
 @asynccontextmanager
