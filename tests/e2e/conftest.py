@@ -9,14 +9,6 @@ import pytest
 from tests.lab.lab import Lab
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These tests promise times on a wall clock, on machines that are shared and may stall: a failure gets a second
-    and a third look. pytest counts and names every rerun."""
-    for item in items:
-        if "/e2e/" in str(item.path):
-            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
-
-
 @pytest.fixture(scope="session")
 def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
     for part in ("kernel", "consul", "exabgp", "bird", "ipvsadm", "tc"):

@@ -1,6 +1,9 @@
-"""Runs every test where it belongs, on the host or in the test kernel, and adds up the results.
+"""Runs every test where it belongs, on the host or in a test kernel, and adds up the results.
 
     python tests/rig/suite.py [PYTEST-ARGUMENT...]
+
+A test kernel has one processor. Where the machine has more, the tests of the whole lab run beside all the others, each
+in a kernel of their own; what they print comes out one after the other.
 
 Ends with one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless everything passed or was
 skipped. A run that broke off counts as one failure more. In the test kernel a test that needs the kernel may not skip.
@@ -12,6 +15,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -35,10 +40,15 @@ class Part:
     """whether it runs in the test kernel"""
 
 
-PARTS = (
-    Part("host", ("unit", "laws", "scenario", "rig"), inside=False),
-    Part("test kernel", ("kernel", "contract", "e2e"), inside=True),
+LANES = (
+    (
+        Part("host", ("unit", "laws", "scenario", "rig"), inside=False),
+        Part("test kernel", ("kernel", "contract"), inside=True),
+    ),
+    (Part("lab", ("e2e",), inside=True),),
 )
+"""Side by side: the lanes. One after the other: the parts of a lane."""
+PARTS = tuple(part for lane in LANES for part in lane)
 
 
 @dataclass(frozen=True)
@@ -88,24 +98,69 @@ def count(report: Path, status: int) -> Tally:
     return total
 
 
-def perform(part: Part, arguments: list[str]) -> Tally:
+def file(part: Part, suffix: str) -> Path:
     reports = debian.cache() / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-    report = reports / f"{part.name.replace(' ', '-')}.xml"
+    return reports / f"{part.name.replace(' ', '-')}.{suffix}"
+
+
+def perform(part: Part, arguments: list[str]) -> tuple[Tally, float]:
+    """Run a part, what it prints going to its log; the result, and the seconds it took."""
+    began = time.monotonic()
+    report = file(part, "xml")
     report.unlink(missing_ok=True)
-    print(f"\n##### {part.name}: {', '.join(part.folders)}", flush=True)
     environment = {**os.environ, "ANYCASTLB_REQUIRE": required(part.inside)}
-    done = subprocess.run(command(part, report, arguments), check=False, env=environment, stdin=subprocess.DEVNULL)
-    return count(report, done.returncode)
+    with file(part, "log").open("wb") as log:
+        done = subprocess.run(
+            command(part, report, arguments),
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    return count(report, done.returncode), time.monotonic() - began
+
+
+def printed(log: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
+    """What a log holds, as it grows, until its writer has ended."""
+    while not log.exists():
+        if ended():
+            return
+        time.sleep(0.1)
+    with log.open("rb") as lines:
+        while True:
+            last = ended()
+            if piece := lines.read():
+                yield piece
+            elif last:
+                return
+            else:
+                time.sleep(0.2)
+
+
+def tell(part: Part, result: Future[tuple[Tally, float]]) -> str:
+    """Print a part's log as it grows; the line that sums it up."""
+    print(f"\n##### {part.name}: {', '.join(part.folders)}", flush=True)
+    for piece in printed(file(part, "log"), result.done):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    tally, seconds = result.result()
+    return f"{part.name + ':':<13}{tally} in {seconds:.0f} s"
 
 
 def main(arguments: list[str]) -> int:
-    lines, total = [], Tally()
     for part in PARTS:
-        began = time.monotonic()
-        tally = perform(part, arguments)
-        lines.append(f"{part.name + ':':<13}{tally} in {time.monotonic() - began:.0f} s")
-        total += tally
+        file(part, "log").unlink(missing_ok=True)
+    alone = (os.cpu_count() or 1) < len(LANES)
+    pools = [ThreadPoolExecutor(1) for _ in LANES[: 1 if alone else None]]
+    results = {
+        part: pools[number % len(pools)].submit(perform, part, arguments)
+        for number, lane in enumerate(LANES)
+        for part in lane
+    }
+    lines = [tell(part, result) for part, result in results.items()]
+    total = sum((result.result()[0] for result in results.values()), Tally())
     print("\n" + "\n".join(lines) + f"\n{total}", flush=True)
     return 1 if total.failed else 0
 

@@ -57,3 +57,19 @@ def test_every_folder_of_tests_is_run_once() -> None:
     having = {path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")}
     assert having <= set(folders)
     assert len(folders) == len(set(folders))
+
+
+def test_a_log_is_printed_as_it_grows_and_whole(tmp_path: Path) -> None:
+    log = tmp_path / "part.log"
+    lines = [b"one\n", b"two\n", b"three\n"]
+
+    def ended() -> bool:
+        with log.open("ab") as file:
+            file.write(lines.pop(0) if lines else b"")
+        return not lines
+
+    assert b"".join(suite.printed(log, ended)) == b"one\ntwo\nthree\n"
+
+
+def test_a_part_that_printed_nothing_ends_too(tmp_path: Path) -> None:
+    assert list(suite.printed(tmp_path / "never-written.log", lambda: True)) == []
