@@ -1,8 +1,9 @@
 """The catalog in Consul's key-value store, followed with blocking queries.
 
-Three blocking queries wait for a change, one for each part of the tree that is the catalog; then the whole prefix is
-read in one request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
-under the same prefix and change all the time: they cause no read. A fourth query lists the names right below the
+Four blocking queries wait for a change, one for each part of the tree that is the catalog, and one for the record of an
+import, which comes into force before its keys are in their places (``staging``); then the whole prefix is read in one
+request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
+under the same prefix and change all the time: they cause no read. A fifth query lists the names right below the
 prefix: of a recursive delete from above, Consul tells the queries below nothing until their time is up (measured with
 1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking``.
 """
@@ -14,12 +15,13 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from anycastlb import staging
 from anycastlb.model import Entry, SourceError, Tree
 from anycastlb.settings import ConsulSettings
 from anycastlb.sources.blocking import SPACING, Followed, number
 from anycastlb.sources.consul_http import Client, waiting
 
-SERVICES, DEFAULTS, DRAIN = PARTS = ("services/", "defaults", "drain/")
+SERVICES, DEFAULTS, DRAIN, IMPORT = PARTS = ("services/", "defaults", "drain/", staging.RECORD)
 NODES = "nodes/"
 
 
@@ -48,19 +50,8 @@ class ConsulSource:
         await self._client.close()
 
     async def _read_all(self, consistent: bool) -> Tree:
-        mode = "consistent" if consistent else None
-        index, items = await self._client.kv.get(self._prefix, recurse=True, consistency=mode)
-        try:
-            entries = dict(self._entry(item) for item in items or ())
-        except (KeyError, TypeError, AttributeError, ValueError) as exc:
-            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
-        return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
-
-    def _entry(self, item: dict[str, Any]) -> tuple[str, Entry]:
-        key, value = item["Key"], item["Value"]
-        if not key.startswith(self._prefix):
-            raise ValueError(f"the key {key!r:.100} is not below {self._prefix!r}")
-        return key.removeprefix(self._prefix), Entry(value or b"", created=int(item["CreateIndex"]))
+        whole = await read(self._client, self._prefix, consistent)
+        return Tree(staging.in_force(whole.entries), whole.index)
 
     async def _wait_for_news(self, seen: Tree) -> None:
         """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
@@ -85,9 +76,10 @@ class ConsulSource:
         """One blocking query, repeated for as long as it tells nothing.
 
         Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
-        near by. So nothing, where there was nothing, is no news.
+        near by. So nothing, where there was nothing, is no news. That an import's record is gone is none either: what
+        it told is then in its place.
         """
-        empty = not _holds(seen, part)
+        empty = part == IMPORT or not _holds(seen, part)
         index = seen.index
         deadline = time.monotonic() + SPACING
         while True:
@@ -95,8 +87,8 @@ class ConsulSource:
                 self._prefix + part,
                 index=str(index),
                 wait=self._wait,
-                keys=part != DEFAULTS,
-                separator="/" if part != DEFAULTS else None,
+                keys=part[-1] == "/",
+                separator="/" if part[-1] == "/" else None,
             )
             if items or not empty or number(found) <= index:
                 return
@@ -118,6 +110,24 @@ class ConsulSource:
                 return
             index = number(found)
             await asyncio.sleep(SPACING)
+
+
+async def read(client: Client, prefix: str, consistent: bool) -> Tree:
+    """Every key below the prefix at one moment, but for the nodes' status: the documents and what is staged."""
+    index, items = await client.kv.get(prefix, recurse=True, consistency="consistent" if consistent else None)
+    try:
+        entries = dict(_entry(prefix, item) for item in items or ())
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+    return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
+
+
+def _entry(prefix: str, item: dict[str, Any]) -> tuple[str, Entry]:
+    key, value = item["Key"], item["Value"]
+    if not key.startswith(prefix):
+        raise ValueError(f"the key {key!r:.100} is not below {prefix!r}")
+    entry = Entry(value or b"", created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
+    return key.removeprefix(prefix), entry
 
 
 def _holds(tree: Tree, part: str) -> bool:

@@ -26,6 +26,9 @@ ANSWER = 10.0
 """Seconds: to connect, and to answer beyond the time a blocking query may take."""
 
 HEALTH = "/v1/health/service/"
+TXN = "/v1/txn"
+NOTHING = "nothing was written"
+UNKNOWN = "it is not known whether the change was written: read the catalog again before you repeat it"
 Params = Sequence[tuple[str, Any]]
 Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -43,6 +46,7 @@ class Client:
         self.token = None
         self.consistency = "default"
         self.dc = settings.datacenter
+        self.prefix = settings.prefix
         self.kv = base.Consul.KV(self)
 
     async def instances(
@@ -64,6 +68,12 @@ class Client:
         answer: tuple[Any, Any] = await self.http.get(
             base.CB.json(index=True), path=f"{HEALTH}{service}", params=params
         )
+        return answer
+
+    async def transact(self, operations: bytes) -> tuple[int, str]:
+        """Status and text of the answer to a transaction. Raises ``SourceError``, which says what is not known."""
+        params = [("dc", self.dc)] if self.dc else []
+        answer: tuple[int, str] = await self.http.put(_whole, path=TXN, params=params, data=operations)
         return answer
 
     async def close(self) -> None:
@@ -120,9 +130,12 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
                 body = await self._body(response)
                 return callback(self._checked(path, response, body))
         except TimeoutError as exc:
-            raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive") from exc
+            doubt = _doubt(method, exc)
+            raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive{doubt}") from exc
         except (aiohttp.ClientError, OSError) as exc:
-            raise self._fault(f"{exc or type(exc).__name__}; expected an agent that answers there") from exc
+            told = exc if str(exc) else type(exc).__name__
+            doubt = _doubt(method, exc)
+            raise self._fault(f"{told}; expected an agent that answers there{doubt}") from exc
         except base.ConsulException as exc:
             raise self._fault(_shortened(f"{type(exc).__name__}: {exc}")) from exc
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
@@ -152,7 +165,8 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         if status == 403:
             told = _shortened(body.decode(errors="replace").strip())
             policy = self._policy(path)
-            raise self._fault(f"403 {told}; expected a token (consul.token_file) whose policy reads {policy}")
+            verb = "writes" if path == TXN else "reads"
+            raise self._fault(f"403 {told}; expected a token (consul.token_file) whose policy {verb} {policy}")
         filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
         if filtered and (status == 404 or body.strip() == b"[]"):
             what = "instances" if path.startswith(HEALTH) else "keys"
@@ -227,6 +241,19 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
 def waiting(settings: ConsulSettings) -> str:
     """How long a blocking query may wait, as Consul reads it."""
     return f"{max(1, round(settings.wait * 1000))}ms"
+
+
+def _whole(response: base.Response) -> tuple[int, str]:
+    return response.code, response.body
+
+
+def _doubt(method: str, exc: Exception) -> str:
+    """What to say of a request whose answer is missing, beyond that it is."""
+    if method == "GET":
+        return ""
+    if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return f"; {NOTHING}"
+    return f"; {UNKNOWN}"
 
 
 def _shortened(text: str, most: int = 300) -> str:

@@ -15,7 +15,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +23,16 @@ from typing import Any, Literal
 from watchfiles import awatch
 
 from anycastlb.model import Entry, SourceError, Tree
+from anycastlb.sources import journal
+from anycastlb.sources.journal import MOST_BYTES as MOST_BYTES
+from anycastlb.sources.journal import Change
 
 POLL = 1.0
 """Seconds between looks when nothing was notified."""
 SETTLE = 0.05
 """Seconds a changed directory must stay as it is before it is believed: files are written in pieces."""
-MOST_BYTES = 512 * 1024
-"""As in Consul."""
+TRIES = 5
+"""Looks that a writer may spoil before it is kept out for one."""
 FORMATS: dict[str, Literal["json", "toml", "yaml"]] = {
     ".json": "json",
     ".toml": "toml",
@@ -53,7 +56,7 @@ class FileSource:
         self._watched: tuple[int, int] | None = None
 
     async def read(self, after: Tree | None) -> Tree:
-        tree = await asyncio.to_thread(self._scan)
+        tree = await asyncio.to_thread(self.look)
         if after is None:
             return tree
         while tree.entries == after.entries:
@@ -70,10 +73,10 @@ class FileSource:
 
     async def _settled(self) -> Tree:
         """The tree once two looks agree; a file written without end does not hold it up for ever."""
-        tree = await asyncio.to_thread(self._scan)
+        tree = await asyncio.to_thread(self.look)
         for _ in range(20):
             await asyncio.sleep(SETTLE)
-            again = await asyncio.to_thread(self._scan)
+            again = await asyncio.to_thread(self.look)
             if again.entries == tree.entries:
                 break
             tree = again
@@ -106,18 +109,35 @@ class FileSource:
 
     # ------------------------------------------------------------ looking (in a thread)
 
-    def _scan(self) -> Tree:
+    def look(self) -> Tree:
+        """The tree as it is, before or after a write by ``FileStore`` and never between. Blocks."""
+        if not self._root.is_dir():
+            raise SourceError(f"{self._root} is no directory; create it, or set catalog.path to one that exists")
+        for _ in range(TRIES):
+            told = journal.read(self._root)
+            tree = self._scan({change.name: change for change in told.changes})
+            if journal.read(self._root) == told:
+                return tree
+        try:
+            with journal.alone(self._root):
+                return self._scan({change.name: change for change in journal.read(self._root).changes})
+        except OSError as exc:
+            raise SourceError(f"{exc}; expected a pause in the writes to {self._root}") from exc
+
+    def _scan(self, changes: Mapping[str, Change]) -> Tree:
+        """What is there, and what the journal says will be."""
         seen: dict[str, tuple[Stamp, Entry]] = {}
         entries: dict[str, Entry] = {}
+        coming = {name for name, change in changes.items() if change.after is not None}
         try:
-            if not self._root.is_dir():
-                raise SourceError(f"{self._root} is no directory; create it, or set catalog.path to one that exists")
-            for name in sorted(_files(self._root), key=_precedence):
+            for name in sorted({*_files(self._root), *coming}, key=_precedence):
                 found = self._file(name)
+                if (change := changes.get(name)) and (found[1].version if found else "") == change.before:
+                    found = _coming(change)
                 if found is None:
                     continue
                 seen[name] = found
-                key, entry = _key(_shown(name)), found[1]
+                key, entry = key_of(_shown(name)), found[1]
                 if key in entries:
                     first = entries[key].origin
                     error = f"expected one document for {key}, but {first} is there too and is used; remove one of them"
@@ -144,21 +164,31 @@ class FileSource:
                 return before
             if status.st_size > MOST_BYTES:
                 raise OSError(f"expected at most {MOST_BYTES} bytes, not {status.st_size}")
-            return stamp, Entry(path.read_bytes(), format=kind, origin=_shown(name))
+            content = path.read_bytes()
+            return stamp, Entry(content, format=kind, origin=_shown(name), version=journal.version(content))
         except OSError as exc:
             if isinstance(exc, FileNotFoundError) and not path.is_symlink():
                 return None
             error = f"expected a file that can be read: {exc.strerror or exc}"
-            return None, Entry(UNREADABLE, format=kind, origin=_shown(name), error=error)
+            version = journal.UNREADABLE
+            return None, Entry(UNREADABLE, format=kind, origin=_shown(name), error=error, version=version)
+
+
+def _coming(change: Change) -> tuple[Stamp, Entry] | None:
+    """A file as the journal has it."""
+    if change.after is None:
+        return None
+    kind = FORMATS.get(Path(change.name).suffix, "json")
+    return None, Entry(change.after, format=kind, origin=change.name, version=journal.version(change.after))
 
 
 def _files(root: Path) -> Iterator[str]:
     """The documents, as paths below the root; without what editors and copiers leave lying about."""
     with os.scandir(root) as listing:
-        tops = [entry for entry in listing if not _litter(entry.name)]
+        tops = [entry for entry in listing if not litter(entry.name)]
     for top in tops:
         if not top.is_dir():
-            if _key(top.name) == "defaults":
+            if key_of(top.name) == "defaults":
                 yield top.name
         elif top.name in ("services", "drain"):
             yield from _below(root, top.name, depth=3 if top.name == "services" else 1)
@@ -166,7 +196,7 @@ def _files(root: Path) -> Iterator[str]:
 
 def _below(root: Path, folder: str, depth: int) -> Iterator[str]:
     with os.scandir(root / folder) as listing:
-        entries = [entry for entry in listing if not _litter(entry.name)]
+        entries = [entry for entry in listing if not litter(entry.name)]
     for entry in entries:
         name = f"{folder}/{entry.name}"
         if not entry.is_dir():
@@ -175,7 +205,8 @@ def _below(root: Path, folder: str, depth: int) -> Iterator[str]:
             yield from _below(root, name, depth - 1)
 
 
-def _litter(name: str) -> bool:
+def litter(name: str) -> bool:
+    """Is it one of the names that editors and copiers leave, and no document?"""
     return name.startswith((".", "#")) or name.endswith(("~", ".swp", ".swx", ".tmp", ".part", ".bak"))
 
 
@@ -184,7 +215,7 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """``services/web.yaml`` -> ``services/web``; a name in ``drain/`` is a node's and keeps its dots."""
     path = Path(name)
     if path.suffix in FORMATS and path.parts[0] != "drain":
@@ -194,7 +225,7 @@ def _key(name: str) -> str:
 
 def _precedence(name: str) -> tuple[str, int]:
     """Of two files for one key the first in this order is used: .json, .toml, .yaml, .yml, none."""
-    return _key(name), [*FORMATS, Path(name).suffix].index(Path(name).suffix)
+    return key_of(name), [*FORMATS, Path(name).suffix].index(Path(name).suffix)
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from anycastlb.model import Conflict, Edit, Entry, SourceError, Tree
+from anycastlb import staging
+from anycastlb.model import Edit, Entry, SourceError, Tree
 
 
 class MemorySource:
@@ -60,11 +61,8 @@ class MemorySource:
     async def commit(self, edits: Sequence[Edit]) -> None:
         if self._error:
             raise SourceError(self._error)
-        for edit in edits:
-            entry = self._entries.get(edit.key)
-            if edit.expects is not None and edit.expects != (entry.version if entry else ""):
-                raise Conflict(f"{edit.key} was changed meanwhile; read it again and decide anew")
-        for edit in edits:
+        staging.checked(edits)
+        for edit in staging.settled(edits, self._entries):
             if edit.value is not None:
                 self.put(edit.key, edit.value)
             elif edit.key in self._entries:
