@@ -36,7 +36,8 @@ async def body(request: web.Request, kind: type, optional: bool = False) -> Any:
     found = await asyncio.to_thread(decode, data)
     if not isinstance(found, kind):
         expected = "an object" if kind is dict else "a list"
-        raise Fault(400, "the body has not the right shape", "body", f"{expected}, not {shown(found)}", "see docs/API.md")
+        mend = "/v1/openapi.json has every shape"
+        raise Fault(400, "the body has not the right shape", "body", f"{expected}, not {shown(found)}", mend)
     return found
 
 

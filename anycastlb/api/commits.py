@@ -40,9 +40,9 @@ async def load(at: Context) -> Tree:
 NOTHING = "nothing was written; try again when the store answers (/readyz shows how it is)"
 
 
-async def write(request: web.Request, make: Make, tree: Tree | None = None) -> tuple[Tree, Tree]:
-    """The tree before and after the edits that ``make`` makes of it; nothing is written if there is none, or if they
-    would cause problems. Raises ``Fault``."""
+async def write(request: web.Request, make: Make, tree: Tree | None = None) -> tuple[Sequence[Edit], Tree]:
+    """The edits that ``make`` makes of the tree, and the tree after them; nothing is written if there is none, or if
+    they would cause problems. Raises ``Fault``."""
     at = context(request)
     before = tree if tree is not None else await load(at)
     edits, judged = await asyncio.to_thread(weigh, at, before, make)
@@ -51,7 +51,7 @@ async def write(request: web.Request, make: Make, tree: Tree | None = None) -> t
     if edits:
         await commit(at, edits)
         await tell(request, before, edits)
-    return before, await asyncio.to_thread(wishes.applied, before, edits)
+    return edits, await asyncio.to_thread(wishes.applied, before, edits)
 
 
 def weigh(at: Context, tree: Tree, make: Make) -> tuple[Sequence[Edit], Judged]:
@@ -85,9 +85,9 @@ async def tell(request: web.Request, before: Tree, edits: Sequence[Edit]) -> Non
     reason = f"by {caller(request).name}: {request.method} {request.path[:200]}"
     for event in await asyncio.to_thread(lambda: list(_events(before, edits[:MOST_EVENTS], reason))):
         journal.emit(event)
-    if more := len(edits) - MOST_EVENTS:
-        if more > 0:
-            journal.emit(Event("write", "catalog", f"{reason}: and {more} more keys", after=f"{len(edits)} keys"))
+    if len(edits) > MOST_EVENTS:
+        more = f"{reason}: and {len(edits) - MOST_EVENTS} more keys"
+        journal.emit(Event("write", "catalog", more, after=f"{len(edits)} keys"))
 
 
 def _events(before: Tree, edits: Iterable[Edit], reason: str) -> Iterable[Event]:
@@ -111,12 +111,14 @@ def rules(at: Context) -> Rules:
     return Rules(node.vip_ranges, node.fwmark_ranges, at.check_types)
 
 
-def refusal(problems: Sequence[Problem]) -> Fault:
+MEND = "mend what is named and send it again; nothing was written (docs/CATALOG.md has every field)"
+
+
+def refusal(problems: Sequence[Problem], mend: str = MEND) -> Fault:
     """422, with all problems."""
     first = problems[0]
     where = f"{first.key}: {first.path}" if first.path else first.key
     what = "the document has a problem" if len(problems) == 1 else f"the document has {len(problems)} problems"
-    mend = "mend what is named and send it again; nothing was written (docs/CATALOG.md has every field)"
     return Fault(422, what, where, first.expected, mend, problems=shown(problems))
 
 

@@ -7,7 +7,6 @@ means, and whether it may be.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -32,7 +31,7 @@ async def read(request: web.Request) -> web.Response:
     place = _place(request)
     seen = (await asyncio.to_thread(place.seen, await commits.load(context(request)))) or _absent(place)
     if seen.problems:
-        raise commits.refusal(seen.problems)
+        raise commits.refusal(seen.problems, "what is stored cannot be read: PUT it whole, or DELETE it")
     return await built(lambda: seen.document, headers={"ETag": seen.tag})
 
 
@@ -76,14 +75,11 @@ async def _write(request: web.Request, place: Place, make: commits.Make) -> web.
         fresh.append(request.method == "PUT" and not _exists(place, tree, seen))
         return tuple(make(tree))
 
-    before, after = await commits.write(request, under_condition)
-    changed = before.entries.keys() != after.entries.keys() or any(
-        entry is not before.entries[key] for key, entry in after.entries.items()
-    )
+    edits, after = await commits.write(request, under_condition)
     seen = await asyncio.to_thread(place.seen, after)
     stands = seen is not None and request.method != "DELETE"
-    view = {"changed": changed, "document": seen.document if seen and stands else None}
-    status = 201 if any(fresh) and changed else 200
+    view = {"changed": bool(edits), "document": seen.document if seen and stands else None}
+    status = 201 if any(fresh) and edits else 200
     return await built(lambda: view, status, {"ETag": seen.tag} if seen and stands else {})
 
 
@@ -154,17 +150,3 @@ async def _drain(request: web.Request, make: Any) -> web.Response:
         await commits.tell(request, tree, edits)
     document = wishes.drained(wishes.applied(tree, edits), node)
     return answer({"changed": bool(edits), "document": document})
-
-
-# ---------------------------------------------------------------- many at once
-
-
-async def read_services(request: web.Request) -> web.Response:
-    """Every service that can be read; /v1/problems tells of the others."""
-    tree = await commits.load(context(request))
-    return await built(partial(_services, tree))
-
-
-def _services(tree: Tree) -> dict[str, Any]:
-    found = {name: stored.seen() for name, stored in wishes.grouped(tree).items() if stored.entry}
-    return {name: seen.document for name, seen in found.items() if not seen.problems}

@@ -6,7 +6,7 @@ of the tree that was read, so that a commit fails rather than overwrites what no
 """
 
 from anycastlb.edits.judge import Judged, Rules, applied, judge
-from anycastlb.edits.many import drain, drained, export, imported, undrain
+from anycastlb.edits.many import document, drain, drained, export, imported, undrain
 from anycastlb.edits.merge import merge_patch, same
 from anycastlb.edits.places import BackendPlace, DefaultsPlace, Missing, Place, ServicePlace
 from anycastlb.edits.stored import Seen, Stored, grouped, stored
@@ -22,6 +22,7 @@ __all__ = [
     "ServicePlace",
     "Stored",
     "applied",
+    "document",
     "drain",
     "drained",
     "export",

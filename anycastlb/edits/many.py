@@ -48,12 +48,12 @@ def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit
     if strange := [key for key in wanted if not _holds(key)]:
         raise Bad(*(Problem(key[:200], "", f"unknown key; expected {KEYS}") for key in strange))
     edits: list[Edit] = []
-    for key, document in wanted.items():
+    for key, wish in wanted.items():
         entry = tree.entries.get(key)
-        if document is None:
+        if wish is None:
             edits += [delete(tree, key)] if entry else []
-        elif entry is None or not merge.same(_document(key, entry), _document(key, _as_entry(document))):
-            edits.append(write(tree, key, merge.bare(document)))
+        elif entry is None or not merge.same(document(key, entry), document(key, _as_entry(wish))):
+            edits.append(write(tree, key, merge.bare(wish)))
     if replace:
         ours = (key for key in tree.entries if key == "defaults" or key.startswith("services/"))
         edits += [delete(tree, key) for key in sorted(ours) if key not in wanted and not key.endswith("/")]
@@ -94,8 +94,8 @@ def _as_entry(document: Any) -> Entry:
     return Entry(merge.value(merge.bare(document)))
 
 
-def _document(key: str, entry: Entry) -> Any:
-    """The document, or something that is like no document."""
+def document(key: str, entry: Entry) -> Any:
+    """What is stored under a key; as text if it cannot be read."""
     try:
         if key.count("/") == 3:
             return merge.plain(raw.backend_document(key, key.rsplit("/", 1)[1], entry))
