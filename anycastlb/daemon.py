@@ -148,6 +148,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         check_types=parameters(types(settings.checks)),
         alive_at=lambda: node.reconciler.alive_at,
         source=described(settings),
+        statistics=ipvs.statistics,
     )
     api = Api(context, settings.api.listen)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -89,11 +89,16 @@ def shown(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=str)]
-Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | str)]
+DurationText = Annotated[str, Field(pattern=r"^\s*(0|([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d))+)\s*$")] | Literal[0]
+WholeText = Annotated[str, Field(pattern=r"^\s*[0-9]{1,18}\s*$")]
+PartText = Annotated[str, Field(pattern=r"^\s*([0-9]{1,9}|[0-9]+(\.[0-9]+)?\s*%|weight\s+[0-9]{1,9})\s*$")]
+IpText = Annotated[str, Field(json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})]
+"""As they stand in a JSON schema."""
+Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=DurationText)]
+Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | WholeText)]
 Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
-ShareText = Annotated[Share, BeforeValidator(share, json_schema_input_type=int | str)]
+ShareText = Annotated[Share, BeforeValidator(share, json_schema_input_type=int | PartText)]
 
 
 def counted(value: Share) -> Share:
@@ -104,7 +109,7 @@ def counted(value: Share) -> Share:
 
 
 CountedShare = Annotated[ShareText, AfterValidator(counted)]
-Ip = Annotated[Any, BeforeValidator(address, json_schema_input_type=str)]
+Ip = Annotated[Any, BeforeValidator(address, json_schema_input_type=IpText)]
 
 
 class Document(BaseModel):

@@ -68,7 +68,9 @@ Drain = Annotated[Duration, Field(ge=0, le=86400)]
 
 class PersistenceDocument(Document):
     timeout: Annotated[Duration, Field(ge=1, le=31 * 86400)] = 300.0
-    netmask: Annotated[Whole, BeforeValidator(_netmask), Field(ge=1, le=128)] | None = None
+    netmask: (
+        Annotated[Whole, BeforeValidator(_netmask, json_schema_input_type=int | str), Field(ge=1, le=128)] | None
+    ) = None
 
 
 class CheckDocument(Document):
@@ -169,12 +171,16 @@ class BackendDocument(Document):
 
 
 class ServiceDocument(Document):
-    vip: Annotated[tuple[Ip, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    vip: Annotated[
+        tuple[Ip, ...], BeforeValidator(one_or_many, json_schema_input_type=list[Ip] | Ip), Field(min_length=1)
+    ]
     port: Port | None = None
     protocol: Literal["tcp", "udp", "sctp"] | None = None
     fwmark: Annotated[Whole, Field(ge=1, lt=2**32)] | None = None
     scheduler: Literal[SCHEDULERS] = "mh"  # type: ignore[valid-type]
-    scheduler_flags: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] | None = None
+    scheduler_flags: (
+        Annotated[tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=list[str] | str)] | None
+    ) = None
     forward: Forward = "tunnel"
     tunnel_port: Port = 6080
     persistence: PersistenceDocument | None = None

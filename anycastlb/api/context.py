@@ -52,6 +52,8 @@ class Context:
     """In words, where the catalog comes from."""
     bound: float = 30.0
     clock: Callable[[], float] = time.monotonic
+    statistics: Callable[[], Awaitable[Mapping[Any, Any]]] | None = None
+    """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
 
 
 CONTEXT = web.AppKey("context", Context)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from anycastlb.model import AnycastlbError
 
@@ -21,11 +22,14 @@ class Fault(AnycastlbError):
         expected: str = "",
         mend: str = "",
         headers: Mapping[str, str] = _NO_HEADERS,
+        problems: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(what)
         self.status = status
         self.headers = headers
+        self._problems = list(problems)
         self._told = {"what": what, "where": where, "expected": expected, "mend": mend}
 
-    def view(self) -> dict[str, dict[str, str]]:
-        return {"error": dict(self._told)}
+    def view(self) -> dict[str, Any]:
+        problems = {"problems": self._problems} if self._problems else {}
+        return {"error": dict(self._told), **problems}

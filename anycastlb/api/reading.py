@@ -18,19 +18,6 @@ from anycastlb.api.errors import Fault
 from anycastlb.events import Event
 
 
-def routes() -> list[web.RouteDef]:
-    return [
-        web.get("/healthz", healthz),
-        web.get("/readyz", readyz),
-        web.get("/metrics", metrics),
-        web.get("/v1/status", status),
-        web.get("/v1/why/{object:.+}", why),
-        web.get("/v1/plan", plan),
-        web.get("/v1/events", events),
-        web.post("/v1/confirm", confirm),
-    ]
-
-
 async def healthz(request: web.Request) -> web.Response:
     view = _liveness(request)
     return answer(view, 200 if view["alive"] else 503)

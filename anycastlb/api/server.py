@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from anycastlb.api import reading
+from anycastlb.api import operations
 from anycastlb.api.context import CALLER, CONTEXT, Caller, Context, answer
 from anycastlb.api.errors import Fault
 from anycastlb.events import Event
@@ -70,7 +70,7 @@ class Api:
         """The routes and the error shape, without a socket."""
         app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guard])
         app[CONTEXT] = self._context
-        app.add_routes(reading.routes())
+        app.add_routes(operations.routes())
         return app
 
     @web.middleware
@@ -132,7 +132,7 @@ def _fault(request: web.Request, exc: web.HTTPException) -> Fault:
     if isinstance(exc, web.HTTPRequestEntityTooLarge):
         return Fault(413, "the body is too large", where, f"at most {BODY_LIMIT} bytes", "send less")
     if exc.status == 404:
-        paths = "/healthz, /readyz, /metrics or /v1/{status,why/OBJECT,plan,events,confirm}"
+        paths = "/healthz, /readyz, /metrics, or a path of /v1/openapi.json"
         return Fault(404, "there is no such path", where, paths, "check the path")
     return Fault(exc.status, exc.reason, where)
 

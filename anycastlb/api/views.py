@@ -31,7 +31,7 @@ def status(snapshot: Snapshot, now: float, source: str = "") -> View:
         "speaker": _speaker(index),
         "vips": [_vip(index, vip) for vip in index.vips()],
         "leaving": _leaving(index),
-        "problems": [_problem(problem) for problem in snapshot.inputs.catalog.problems],
+        "problems": [problem(found) for found in snapshot.inputs.catalog.problems],
         "failures": [_change(index, f.change) for f in snapshot.failures],
         "pending": len(pending(snapshot)),
     }
@@ -301,7 +301,7 @@ def _leaving(index: Index) -> list[View]:
     ]
 
 
-def _problem(problem: Problem) -> View:
+def problem(problem: Problem) -> View:
     return {"key": problem.key, "path": problem.path, "expected": problem.expected, "line": problem.line}
 
 

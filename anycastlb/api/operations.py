@@ -1,0 +1,230 @@
+"""Every operation of the API in one table: the routes are registered from it, and the description is made of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from aiohttp import web
+
+from anycastlb.api import bulk, lists, proposing, reading, writing
+from anycastlb.api.context import built, context
+from anycastlb.api.openapi import Operation, describe
+from anycastlb.api.openapi import routes as routes_of
+
+SERVICE = "/v1/services/{service}"
+BACKEND = SERVICE + "/backends/{backend}"
+WEB = {
+    "vip": "192.0.2.10",
+    "port": 80,
+    "check": {"type": "http", "path": "/health", "interval": "2s"},
+    "backends": {"web1": {"address": "10.1.0.1"}, "web2": {"address": "10.1.0.2", "port": 8080}},
+    "announce": {"min_backends": "50%"},
+}
+MORE = {"port": 443, "drain": None, "backends": {"web1": {"weight": 50}, "web2": None}}
+ADDRESS = {"address": "10.1.0.3", "weight": 50}
+DEFAULTS = {"forward": "dr", "check": {"interval": "1s", "timeout": "500ms"}}
+CATALOG = {"catalog": {"defaults": DEFAULTS, "services/web": WEB, "services/web/backends/web3": ADDRESS}}
+WORD = {"type": "string"}
+AFTER = {"type": "string", "pattern": "^[0-9]{1,18}$", "default": "0"}
+MODE = {"enum": ["merge", "replace"], "default": "merge"}
+WRITTEN = {200: "Written"}
+MADE = {200: "Written", 201: "Written"}
+IF_MATCH = ("If-Match",)
+IF_ANY = ("If-Match", "If-None-Match")
+PUT, PATCH = (409, 412, 422, 503), (404, 409, 412, 422, 503)
+METRICS = ("text/plain", "application/openmetrics-text")
+
+
+async def description(request: web.Request) -> web.Response:
+    """OpenAPI 3.1."""
+    return await built(partial(describe, OPERATIONS, context(request).check_types))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    # ------------------------------------------------------------ reading
+    Operation("GET", "/healthz", reading.healthz, "Is the node alive?", {200: "Health", 503: "Health"}),
+    Operation("GET", "/readyz", reading.readyz, "Is it in sync and able to serve?", {200: "Ready", 503: "Ready"}),
+    Operation("GET", "/metrics", reading.metrics, "Prometheus metrics", {200: ""}, media=METRICS),
+    Operation("GET", "/v1/status", reading.status, "The whole node", {200: "Status"}),
+    Operation("GET", "/v1/vips", lists.vips, "Every VIP", {200: "Vips"}),
+    Operation("GET", "/v1/vips/{vip}", lists.vip, "One VIP", {200: "Vip"}, (404,)),
+    Operation("GET", "/v1/verdicts", lists.verdicts, "May each VIP be announced, and why?", {200: "Verdicts"}),
+    Operation(
+        "GET",
+        "/v1/checks",
+        lists.checks,
+        "Every check with its evidence",
+        {200: "Checks"},
+        query={"service": WORD, "backend": WORD},
+    ),
+    Operation("GET", "/v1/problems", lists.problems, "What is wrong with documents", {200: "Problems"}),
+    Operation("GET", "/v1/why/{object:.+}", reading.why, "From evidence to route", {200: "Why"}, (404,)),
+    Operation("GET", "/v1/plan", reading.plan, "What is about to change", {200: "Plan"}),
+    Operation("GET", "/v1/events", reading.events, "The journal", {200: "Events"}, query={"after": AFTER}),
+    Operation("GET", "/v1/openapi.json", description, "This description", {200: "OpenApi"}),
+    # ------------------------------------------------------------ services
+    Operation("GET", "/v1/services", bulk.read_services, "Every service", {200: "StoredServices"}, (503,)),
+    Operation(
+        "PUT",
+        "/v1/services",
+        bulk.put_services,
+        "Set every service named, each by itself",
+        {200: "Results", 207: "Results"},
+        (503,),
+        "Services",
+        examples={"web": {"web": WEB}},
+    ),
+    Operation(
+        "DELETE",
+        "/v1/services",
+        bulk.delete_services,
+        "Delete every service named, each by itself",
+        {200: "Results", 207: "Results"},
+        (503,),
+        "Names",
+        examples={"web": ["web"]},
+    ),
+    Operation("GET", SERVICE, writing.read, "One service", {200: "Stored"}, (404, 422, 503), tagged=True),
+    Operation(
+        "PUT",
+        SERVICE,
+        writing.put,
+        "The whole document; without backends they stay as they are",
+        MADE,
+        PUT,
+        "Service",
+        tagged=True,
+        conditions=IF_ANY,
+        examples={"web": WEB},
+    ),
+    Operation(
+        "PATCH",
+        SERVICE,
+        writing.patch,
+        "JSON merge patch (RFC 7396): null resets",
+        WRITTEN,
+        PATCH,
+        "Service",
+        tagged=True,
+        conditions=IF_MATCH,
+        examples={"more": MORE},
+    ),
+    Operation("DELETE", SERVICE, writing.delete, "It and its backends", WRITTEN, PATCH, conditions=IF_MATCH),
+    # ------------------------------------------------------------ backends
+    Operation("GET", BACKEND, writing.read, "One backend", {200: "Stored"}, (404, 422, 503), tagged=True),
+    Operation(
+        "PUT",
+        BACKEND,
+        writing.put,
+        "The whole document, wherever it is stored; a new one gets its own key",
+        MADE,
+        PATCH,
+        "Backend",
+        tagged=True,
+        conditions=IF_ANY,
+        examples={"web3": ADDRESS},
+    ),
+    Operation(
+        "PATCH",
+        BACKEND,
+        writing.patch,
+        "JSON merge patch (RFC 7396): null resets",
+        WRITTEN,
+        PATCH,
+        "Backend",
+        tagged=True,
+        conditions=IF_MATCH,
+        examples={"weight": {"weight": 50}},
+    ),
+    Operation("DELETE", BACKEND, writing.delete, "Remove a backend", WRITTEN, PATCH, conditions=IF_MATCH),
+    Operation(
+        "POST",
+        BACKEND + "/drain",
+        writing.drain_backend,
+        "No new flows for it",
+        WRITTEN,
+        PATCH,
+        tagged=True,
+        conditions=IF_MATCH,
+    ),
+    Operation(
+        "POST",
+        BACKEND + "/undrain",
+        writing.undrain_backend,
+        "New flows again",
+        WRITTEN,
+        PATCH,
+        tagged=True,
+        conditions=IF_MATCH,
+    ),
+    # ------------------------------------------------------------ defaults and nodes
+    Operation(
+        "GET", "/v1/defaults", writing.read, "Merged under every service", {200: "Stored"}, (422, 503), tagged=True
+    ),
+    Operation(
+        "PUT",
+        "/v1/defaults",
+        writing.put,
+        "The whole document",
+        MADE,
+        PUT,
+        "Service",
+        tagged=True,
+        conditions=IF_ANY,
+        examples={"usual": DEFAULTS},
+    ),
+    Operation(
+        "PATCH",
+        "/v1/defaults",
+        writing.patch,
+        "JSON merge patch (RFC 7396): null resets",
+        WRITTEN,
+        PUT,
+        "Service",
+        tagged=True,
+        conditions=IF_MATCH,
+        examples={"usual": DEFAULTS},
+    ),
+    Operation("DELETE", "/v1/defaults", writing.delete, "No defaults", WRITTEN, PUT, conditions=IF_MATCH),
+    Operation(
+        "POST",
+        "/v1/nodes/{node}/drain",
+        writing.drain_node,
+        "Withdraw every route of a node",
+        WRITTEN,
+        (404, 409, 503),
+        "Reason",
+        optional=True,
+        examples={"reason": {"reason": "new kernel"}},
+    ),
+    Operation("POST", "/v1/nodes/{node}/undrain", writing.undrain_node, "Announce again", WRITTEN, (404, 409, 503)),
+    Operation("POST", "/v1/confirm", reading.confirm, "Let a held catalog through", {200: "Confirmed"}, (409,)),
+    # ------------------------------------------------------------ whole catalogs
+    Operation("GET", "/v1/export", proposing.export, "Every document by key", {200: "Export"}, (503,)),
+    Operation(
+        "POST",
+        "/v1/import",
+        proposing.take,
+        "Set every document named, all or nothing; replace deletes the others",
+        {200: "Imported"},
+        (409, 422, 503),
+        "Catalog",
+        query={"mode": MODE},
+        examples={"web": CATALOG},
+    ),
+    Operation(
+        "POST",
+        "/v1/plan",
+        proposing.propose,
+        "What an import of this would change on this node; nothing is written",
+        {200: "Proposal"},
+        (503,),
+        "Catalog",
+        query={"mode": MODE},
+        examples={"web": CATALOG},
+    ),
+)
+
+
+def routes() -> list[web.RouteDef]:
+    return routes_of(OPERATIONS)

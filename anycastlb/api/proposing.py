@@ -1,0 +1,182 @@
+"""A proposed catalog: what would be written, what this node would change for it, in order and why; and importing it.
+
+The answer is the brain's own: the decision is made as for the real thing, and thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from anycastlb import catalog as catalogs
+from anycastlb import edits as wishes
+from anycastlb.api import commits, views
+from anycastlb.api.bodies import body, unconditional
+from anycastlb.api.context import Context, built, context
+from anycastlb.api.errors import Fault
+from anycastlb.decide import decide
+from anycastlb.documents import shown
+from anycastlb.edits import Judged
+from anycastlb.model import (
+    Catalog,
+    Change,
+    CheckState,
+    DestinationKey,
+    DriverError,
+    Edit,
+    Result,
+    Service,
+    Snapshot,
+    Tree,
+)
+
+MODES = ("merge", "replace")
+Flows = Mapping[Any, int]
+"""The connections of every destination, active or not."""
+
+
+async def export(request: web.Request) -> web.Response:
+    tree = await commits.load(context(request))
+    return await built(partial(_exported, tree))
+
+
+def _exported(tree: Tree) -> dict[str, Any]:
+    found, problems = wishes.export(tree)
+    return {"catalog": found, "problems": commits.shown(problems)}
+
+
+async def propose(request: web.Request) -> web.Response:
+    """What an import of this would do; nothing is written."""
+    make, at = await _wanted(request), context(request)
+    tree = await commits.load(at)
+    flows = await _flows(at)
+    return await built(partial(_proposed, at, tree, make, flows))
+
+
+async def take(request: web.Request) -> web.Response:
+    """Import: all of it, or nothing."""
+    unconditional(request)
+    make, at = await _wanted(request), context(request)
+    tree = await commits.load(at)
+    flows = await _flows(at)
+    edits, judged = await asyncio.to_thread(commits.weigh, at, tree, make)
+    if judged.problems:
+        raise commits.refusal(judged.problems)
+    view = await asyncio.to_thread(_view, at, tree, edits, judged, flows)
+    if edits:
+        await commits.commit(at, edits)
+        await commits.tell(request, tree, edits)
+    return await built(lambda: {"changed": bool(edits), **view})
+
+
+async def _wanted(request: web.Request) -> commits.Make:
+    mode = request.query.get("mode", "merge")
+    if mode not in MODES:
+        raise Fault(400, "there is no such mode", "mode", f"merge or replace, not {shown(mode)}", "see docs/API.md")
+    said = await body(request, dict)
+    found = said.get("catalog")
+    if set(said) != {"catalog"} or not isinstance(found, dict):
+        expected = '{"catalog": {"services/web": {...}, ...}}'
+        raise Fault(400, "the body has not the right shape", "body", expected, "send what GET /v1/export answers")
+    return lambda tree: wishes.imported(tree, found, mode == "replace")
+
+
+async def _flows(at: Context) -> Flows | None:
+    """None if the kernel does not tell."""
+    if at.statistics is None:
+        return None
+    try:
+        counted = await at.statistics()
+    except DriverError:
+        return None
+    return {key: row.active + row.inactive for key, row in counted.items() if isinstance(key, DestinationKey)}
+
+
+# ---------------------------------------------------------------- what would be (in a worker thread)
+
+
+def _proposed(at: Context, tree: Tree, make: commits.Make, flows: Flows | None) -> dict[str, Any]:
+    try:
+        edits, judged = commits.weigh(at, tree, make)
+    except Fault as fault:
+        return {"edits": [], "changes": [], "assumed_up": [], "held": None, "problems": fault.view()["problems"]}
+    return _view(at, tree, edits, judged, flows)
+
+
+def _view(at: Context, tree: Tree, edits: Sequence[Edit], judged: Judged, flows: Flows | None) -> dict[str, Any]:
+    """The edits; and, unless problems forbid them, the changes on this node."""
+    snapshot, now = at.snapshot(), at.clock()
+    told = [_edit(tree, edit) for edit in edits]
+    problems = commits.shown(judged.problems)
+    if judged.problems or not edits:
+        return {"edits": told, "changes": [], "assumed_up": [], "held": None, "problems": problems}
+    then, assumed = _then(snapshot, judged.catalog, now)
+    changes = views.pending(then)
+    shown = views.plan(then, now)["changes"]
+    return {
+        "edits": told,
+        "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, changes, strict=True)],
+        "assumed_up": assumed,
+        "held": _held(at, snapshot, judged.catalog, now),
+        "problems": problems,
+    }
+
+
+def _edit(tree: Tree, edit: Edit) -> dict[str, Any]:
+    before = tree.entries.get(edit.key)
+    verb = "delete" if edit.value is None else "update" if before else "create"
+    old = wishes.document(edit.key, before) if before else None
+    new = None if edit.value is None else wishes.document(edit.key, wishes.applied(tree, [edit]).entries[edit.key])
+    return {"key": edit.key, "verb": verb, "before": old, "after": new}
+
+
+def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, list[str]]:
+    """The node as it would be with that catalog, and the backends that count as up because nobody has checked them."""
+    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
+    health, assumed = dict(snapshot.inputs.health), []
+    running = {check for service in snapshot.inputs.catalog.services for check, _ in _checks(service)}
+    for service in catalog.services:
+        for check, name in _checks(service):
+            if check not in snapshot.inputs.health and check not in running:
+                health[check] = up
+                assumed.append(f"{service.name}/{name}")
+    inputs = replace(snapshot.inputs, catalog=catalog, health=health)
+    decision = decide(inputs, snapshot.decision.memory, now)
+    then = replace(snapshot, inputs=inputs, decision=decision, failures=())
+    return then, list(dict.fromkeys(assumed))
+
+
+def _checks(service: Service) -> list[tuple[Any, str]]:
+    return [(service.check(vip, member), member.name) for vip in service.vips for member in service.members(vip)]
+
+
+def _moved(change: Change, flows: Flows | None) -> int | None:
+    """How many flows a change touches: of what is taken away, or gets another weight or place. None: none it could
+    touch, or the kernel does not tell."""
+    if flows is None or change.old is None:
+        return None
+    if change.table == "destinations":
+        touches = change.new is None or change.moved or change.new.weight != change.old.weight
+        return flows.get(change.key, 0) if touches else None
+    if change.new is not None:
+        return None
+    if change.table == "services":
+        return sum(count for key, count in flows.items() if key.service == change.key)
+    if change.table in ("addresses", "routes"):
+        return sum(count for key, count in flows.items() if key.service.address == change.key)
+    return None
+
+
+def _held(at: Context, snapshot: Snapshot, catalog: Catalog, now: float) -> str | None:
+    """Would this node hold the catalog back, and what helps?"""
+    limits = at.settings.catalog
+    current = snapshot.inputs.catalog
+    shrink = catalogs.admit(current, catalog, limits.max_shrink, limits.confirm, None, now)
+    if shrink is None:
+        return None
+    return f"{len(shrink.lost)} of {shrink.of} VIPs would be lost at once: every node waits for `anycastlb confirm`"

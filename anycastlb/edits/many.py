@@ -1,0 +1,104 @@
+"""Whole catalogs and drained nodes as edits: export, import, drain.
+
+Pure. An export is the documents by key, as stored, each service's backend keys oldest first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from anycastlb import raw
+from anycastlb.catalog import NAME
+from anycastlb.edits import merge
+from anycastlb.edits.places import delete, write
+from anycastlb.edits.stored import defaults, grouped
+from anycastlb.model import Edit, Entry, Problem, Tree
+from anycastlb.raw import Bad
+
+KEYS = "defaults, services/<service> or services/<service>/backends/<backend>"
+
+
+def export(tree: Tree) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """Every document by its key, and why some could not be read; without drains and what nodes say of themselves."""
+    found: dict[str, Any] = {}
+    problems: list[Problem] = []
+    if "defaults" in tree.entries:
+        seen = defaults(tree)
+        problems += seen.problems
+        found |= {} if seen.problems else {"defaults": seen.document}
+    for service in grouped(tree).values():
+        problems += service.problems
+        found |= {} if service.own is None else {service.key: service.own}
+        for name, entry in service.keyed.items():
+            key = service.backend_key(name)
+            try:
+                found[key] = merge.plain(raw.backend_document(key, name, entry))
+            except Bad as exc:
+                problems += exc.problems
+    return found, tuple(problems)
+
+
+def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit, ...]:
+    """The edits that make every named document as it is here; None deletes it. ``replace``: and what is not named.
+
+    Raises ``Bad`` for keys that hold no document.
+    """
+    if strange := [key for key in wanted if not _holds(key)]:
+        raise Bad(*(Problem(key[:200], "", f"unknown key; expected {KEYS}") for key in strange))
+    edits: list[Edit] = []
+    for key, wish in wanted.items():
+        entry = tree.entries.get(key)
+        if wish is None:
+            edits += [delete(tree, key)] if entry else []
+        elif entry is None or not merge.same(document(key, entry), document(key, _as_entry(wish))):
+            edits.append(write(tree, key, merge.bare(wish)))
+    if replace:
+        ours = (key for key in tree.entries if key == "defaults" or key.startswith("services/"))
+        edits += [delete(tree, key) for key in sorted(ours) if key not in wanted and not key.endswith("/")]
+    return tuple(edits)
+
+
+def drain(tree: Tree, node: str, told: Mapping[str, Any]) -> tuple[Edit, ...]:
+    """Drain a node; ``told`` says more of it, for people."""
+    key, document = f"drain/{node}", merge.bare(told)
+    if key in tree.entries and (not document or drained(tree, node) == document):
+        return ()
+    return (write(tree, key, document),)
+
+
+def undrain(tree: Tree, node: str) -> tuple[Edit, ...]:
+    key = f"drain/{node}"
+    return (delete(tree, key),) if key in tree.entries else ()
+
+
+def drained(tree: Tree, node: str) -> dict[str, Any] | None:
+    """What is told of a drained node, empty if nothing; None if it is not drained."""
+    entry = tree.entries.get(f"drain/{node}")
+    if entry is None:
+        return None
+    try:
+        return dict(merge.plain(raw.document(f"drain/{node}", entry)))
+    except Bad:
+        return {}
+
+
+def _holds(key: str) -> bool:
+    parts = key.split("/")
+    shape = key == "defaults" or re.fullmatch(r"services/[^/]+(/backends/[^/]+)?", key) is not None
+    return shape and all(NAME.fullmatch(part) for part in parts)
+
+
+def _as_entry(document: Any) -> Entry:
+    return Entry(merge.value(merge.bare(document)))
+
+
+def document(key: str, entry: Entry) -> Any:
+    """What is stored under a key; as text if it cannot be read."""
+    try:
+        if key.count("/") == 3:
+            return merge.plain(raw.backend_document(key, key.rsplit("/", 1)[1], entry))
+        return merge.plain(raw.document(key, entry))
+    except Bad:
+        return entry.value.decode(errors="replace")
