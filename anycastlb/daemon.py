@@ -149,7 +149,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         alive_at=lambda: node.reconciler.alive_at,
         source=described(settings),
     )
-    api = Api(context, settings.api.listen)
+    api = Api(context, settings.api.listen, socket=Path(settings.api.socket) if settings.api.socket else None)
 
     def ready() -> None:
         journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))
@@ -173,6 +173,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     def hang_up() -> None:
         if reread is not None:
             compare(settings, reread, journal)
+        api.reread()
         node.follower.reread()
 
     for number, act in (

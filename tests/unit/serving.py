@@ -60,7 +60,7 @@ class Served:
             source=scene.SOURCE,
             clock=lambda: self.now,
         )
-        return Api(context, listen, retry=retry)
+        return Api(context, (listen,), retry=retry)
 
 
 @asynccontextmanager
