@@ -113,7 +113,7 @@ class Guard:
         name = _hostname(host)
         if not host or name in self._names or _literal(name):
             return
-        expected = f"an address, localhost or {', '.join(sorted(self._names - {'localhost'}))}"
+        expected = f"an address, or one of {', '.join(sorted(self._names))}"
         mend = "ask by address, or add the name to [api] names in node.toml"
         raise Fault(403, f"this node does not go by the name {host[:100]!r}", "Host", expected, mend)
 

@@ -88,7 +88,8 @@ class Identity:
 
     def _through_socket(self, user: User) -> Caller:
         if not self._trusted(user):
-            expected = f"root, the daemon's own user{self._group_shown()}"
+            group = self._settings.group
+            expected = "root or the daemon's own user" + (f", or a member of the group {group}" if group else "")
             mend = "use sudo, or send a token over TCP"
             raise Fault(403, f"{user} may not use this socket", self._settings.socket, expected, mend)
         return Caller(f"{user} through the socket", "write")
@@ -108,9 +109,6 @@ class Identity:
         if user.uid in (ROOT, os.geteuid()):
             return True
         return self._settings.group is not None and peers.member(user, self._settings.group)
-
-    def _group_shown(self) -> str:
-        return f" or a member of the group {self._settings.group}" if self._settings.group else ""
 
 
 def _unknown(what: str) -> Fault:
