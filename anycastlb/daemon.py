@@ -150,7 +150,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         source=described(settings),
         statistics=ipvs.statistics,
     )
-    api = Api(context, settings.api.listen)
+    api = Api(context, settings.api.listen, socket=Path(settings.api.socket) if settings.api.socket else None)
 
     def ready() -> None:
         journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))
@@ -174,6 +174,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     def hang_up() -> None:
         if reread is not None:
             compare(settings, reread, journal)
+        api.reread()
         node.follower.reread()
 
     for number, act in (

@@ -214,6 +214,4 @@ def _args(check: Check) -> dict[str, Any]:
     if check.type not in ("http", "https"):
         return {}
     told = {name: getattr(check.params, name) for name in ("method", "path")}
-    return {
-        "args": {**told, "host": str(check.address), "port": check.port, "expect": str(getattr(check.params, "expect"))}
-    }
+    return {"args": {**told, "host": str(check.address), "port": check.port, "expect": str(check.params.expect)}}

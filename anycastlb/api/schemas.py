@@ -232,6 +232,7 @@ ANSWERS: dict[str, Schema] = {
     "Vips": record(vips=listed(ref("Vip"))),
     "Verdicts": record(verdicts=listed(_VERDICT)),
     "Checks": record(checks=listed(_CHECKED)),
+    "Whoami": record(name=TEXT, rights={"enum": ["none", "read", "write"]}),
     "Problems": record(problems=listed(ref("Problem"))),
     "Why": record(ok=YES, chain=listed(record())),
     "Events": record(events=listed(_EVENT), last=WHOLE),

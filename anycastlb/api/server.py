@@ -1,126 +1,140 @@
-"""The HTTP server of a node: its socket, its routes, and what every request passes on the way to its handler.
+"""The HTTP server of a node: its listeners, its routes, and the one shape of what goes wrong.
 
-It never touches a driver and never decides. A listening address that is taken does not stop the node: it is an event,
-and tried again.
+It never touches a driver and never decides. A listener that cannot be had does not stop the node: it is an event, and
+tried again, while the others serve.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 
 from anycastlb.api import operations
-from anycastlb.api.context import CALLER, CONTEXT, Caller, Context, answer
+from anycastlb.api.connection import silent
+from anycastlb.api.context import CONTEXT, Context, answer
+from anycastlb.api.door import Door, on_tcp, on_unix, shown
 from anycastlb.api.errors import Fault
+from anycastlb.api.guard import Guard
+from anycastlb.api.identity import Identity
+from anycastlb.api.limits import BULK, ORDINARY
+from anycastlb.api.peers import address
+from anycastlb.api.tls import Tls
 from anycastlb.events import Event
 from anycastlb.model import AnycastlbError
 
-BODY_LIMIT = 64 * 1024
-SAFE = frozenset({"GET", "HEAD"})
-_peers = logging.getLogger("anycastlb.http")
-_peers.setLevel(logging.CRITICAL)  # what it would tell is only the garbage peers send, with a traceback each
+BODY_LIMIT = ORDINARY.size
 
 
 class Api:
-    """The application and its listening socket; ``run`` serves until it is cancelled."""
+    """The application and its listeners; ``run`` serves until it is cancelled.
 
-    def __init__(self, context: Context, listen: tuple[str, int], *, retry: float = 5.0) -> None:
-        self._context = context
-        self._journal = context.journal
-        self._listen = listen
-        self._retry = retry
+    ``listen``: addresses of the loopback speak plain HTTP, all others TLS. ``socket``: the unix socket, or None. Who
+    may do what, and how much, is in the context's settings. ``secure``: TLS on the loopback as well.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        listen: Sequence[tuple[str, int]],
+        *,
+        socket: Path | None = None,
+        secure: bool = False,
+        retry: float = 5.0,
+    ) -> None:
+        self._context, self._journal, self._retry = context, context.journal, retry
+        self._listen, self._socket, self._secure = listen, socket, secure
+        self._identity = Identity(context.settings.api, context.journal)
+        self._tls = Tls(context.settings.api, context.journal)
+        self._guard = Guard(context.settings, context.journal, self._identity)
         self.address: tuple[str, int] | None = None
-        """What it really listens on; None while it does not."""
+        """What the first of its addresses really is; None while it does not listen there."""
+        self.doors: list[Door] = []
+        """Those that are open."""
+
+    def reread(self) -> None:
+        """Read tokens and certificates again, though their files may look the same."""
+        self._identity.reread()
+        self._tls.reread()
 
     async def run(self) -> None:
         """Serve for ever."""
-        runner = web.AppRunner(
-            self.application(),
-            access_log=None,
-            logger=_peers,
-            keepalive_timeout=75.0,
-            lingering_time=1.0,
-            shutdown_timeout=1.0,
-        )
+        runner = web.AppRunner(self.application(), access_log=None, logger=silent, shutdown_timeout=1.0)
         await runner.setup()
+        assert runner.server is not None
         try:
-            await self._bind(runner)
-            await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as tasks:
+                for place, opened in self._places():
+                    tasks.create_task(self._serve(runner.server, place, opened))
+                await asyncio.Event().wait()
         finally:
             self.address = None
             await runner.cleanup()
 
-    async def _bind(self, runner: web.AppRunner) -> None:
+    def _places(self) -> Iterator[tuple[str, Callable[[], Door]]]:
+        """Where to listen, in words, and how."""
+        most = self._context.settings.api.max_connections
+        for listen in self._listen:
+            plain = address(listen[0]).is_loopback and not self._secure
+            greeting = None if plain else self._tls.context
+            yield shown(listen), partial(on_tcp, listen, most, greeting)
+        if (path := self._socket) is not None:
+            yield str(path), partial(on_unix, path, most, self._context.settings.api.group)
+
+    async def _serve(self, server: web.Server, place: str, opened: Callable[[], Door]) -> None:
+        door = await self._opened(place, opened)
+        self.doors.append(door)
+        if door.kind != "unix":
+            self.address = self.address or door.address
+            place = shown(door.address)
+        self._journal.emit(Event("api", place, reason="listening", after="up"))
+        try:
+            await door.run(server)
+        finally:
+            door.close()
+            self.doors.remove(door)
+
+    async def _opened(self, place: str, opened: Callable[[], Door]) -> Door:
         told = ""
         while True:
             try:
-                self.address = await bind(runner, self._listen)
-                self._journal.emit(Event("api", _shown(self.address), reason="listening", after="up"))
-                return
+                return opened()
             except AnycastlbError as exc:
                 if str(exc) != told:  # once, not every few seconds
                     told = str(exc)
-                    self._journal.emit(Event("api", _shown(self._listen), reason=told, after="down", level="error"))
+                    self._journal.emit(Event("api", place, reason=told, after="down", level="error"))
             await asyncio.sleep(self._retry)
 
     def application(self) -> web.Application:
-        """The routes and the error shape, without a socket."""
-        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guard])
+        """The routes and the error shape, without a listener."""
+        app = web.Application(client_max_size=BULK.size, middlewares=[self._shape, self._guard.check])
         app[CONTEXT] = self._context
         app.add_routes(operations.routes())
         return app
 
     @web.middleware
-    async def _guard(
+    async def _shape(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Every error in one shape; no unsafe request from a web page of another origin."""
+        """Every error in one shape."""
         try:
-            _refuse_foreign(request)
-            request[CALLER] = Caller(request.remote or "somebody", "write")
             return await handler(request)
         except Fault as fault:
             return answer(fault.view(), fault.status, fault.headers)
         except web.HTTPException as exc:
             return answer(_fault(request, exc).view(), exc.status, _allow(exc))
+        except ConnectionError:
+            raise  # the peer has gone in the middle of an answer
         except Exception as exc:  # a fault of ours must not take the node down
             reason = f"{type(exc).__name__}: {exc}"
             self._journal.emit(Event("api", request.path[:200], reason=reason, level="error"))
             logging.getLogger("anycastlb").exception("the API could not answer %s", request.path[:200])
             mend = "this is a fault of anycastlb; the log has the details"
             return answer(Fault(500, "internal error", request.path[:200], "an answer", mend).view(), 500)
-
-
-async def bind(runner: web.AppRunner, listen: tuple[str, int]) -> tuple[str, int]:
-    """Open the listening socket; the address it got. Raises ``AnycastlbError`` when that cannot be had."""
-    host, port = listen
-    try:
-        await web.TCPSite(runner, host or None, port).start()
-    except (OSError, OverflowError) as exc:
-        told = getattr(exc, "strerror", None) or str(exc)
-        raise AnycastlbError(
-            f"the API cannot listen on {_shown(listen)}: {told}; "
-            "stop what uses it (ss -ltnp) or set another [api] listen in node.toml"
-        ) from exc
-    found = runner.addresses[0]
-    return str(found[0]), int(found[1])
-
-
-def _shown(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _refuse_foreign(request: web.Request) -> None:
-    """A browser that visits another site must not write here: such a request names that site as its origin."""
-    origin = request.headers.get("Origin")
-    if request.method in SAFE or origin is None or origin.partition("://")[2] == request.host:
-        return
-    mend = "use `anycastlb confirm`, or curl without an Origin header"
-    raise Fault(403, "a page of another site asked for a change", "Origin", f"http://{request.host}", mend)
 
 
 def _fault(request: web.Request, exc: web.HTTPException) -> Fault:

@@ -15,18 +15,29 @@ MODE = 0o660
 
 
 class Listener:
-    """A listening, non-blocking socket at ``path``, for the daemon's user and ``group``. Raises ``DriverError``."""
+    """A listening, non-blocking socket at ``path``, for the daemon's user and ``group``. Raises ``DriverError``.
 
-    def __init__(self, path: Path, group: str | None = None) -> None:
+    ``user`` and ``setting`` say in errors whom it is for and where it is set.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        group: str | None = None,
+        *,
+        user: str = "ExaBGP's bridge",
+        setting: str = "[bgp] socket",
+        backlog: int = 8,
+    ) -> None:
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _clear(path)
-            self._bind(group)
+            _clear(path, setting)
+            self._bind(group, backlog)
         except (OSError, LookupError) as exc:
             self.socket.close()
-            raise DriverError(f"cannot listen on {path} for ExaBGP's bridge: {exc}; see [bgp] in node.toml") from exc
+            raise DriverError(f"cannot listen on {path} for {user}: {exc}; see {setting} in node.toml") from exc
         except DriverError:
             self.socket.close()
             raise
@@ -41,7 +52,7 @@ class Listener:
         except OSError:
             return
 
-    def _bind(self, group: str | None) -> None:
+    def _bind(self, group: str | None, backlog: int) -> None:
         mask = os.umask(0o777 & ~MODE)
         try:
             self.socket.bind(str(self.path))
@@ -49,7 +60,7 @@ class Listener:
             os.umask(mask)
         if group is not None:
             shutil.chown(self.path, group=group)
-        self.socket.listen(8)
+        self.socket.listen(backlog)
         self.socket.setblocking(False)
 
 
@@ -71,14 +82,14 @@ def is_bridge(pid: int) -> bool:
     return any(Path(word).name in names or word.endswith("anycastlb/bridge/__main__.py") for word in words)
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, setting: str) -> None:
     """Remove the socket of a dead daemon. Raises ``DriverError`` if its owner lives, or it is something else."""
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise DriverError(f"{path} is there and is no socket: remove it, or set another [bgp] socket in node.toml")
+        raise DriverError(f"{path} is there and is no socket: remove it, or set another {setting} in node.toml")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
         knock.settimeout(1)
         try:
@@ -88,4 +99,4 @@ def _clear(path: Path) -> None:
             return
         except TimeoutError:
             pass  # too busy to answer is alive
-    raise DriverError(f"another daemon listens on {path}: stop it first, or set another [bgp] socket in node.toml")
+    raise DriverError(f"another daemon listens on {path}: stop it first, or set another {setting} in node.toml")

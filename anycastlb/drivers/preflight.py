@@ -50,6 +50,7 @@ def preflight(
         *_takeover(sysctls, settings.ipvs.manage_sysctls),
         *_forwarding(sysctls, nat),
         *_reverse_path(sysctls),
+        *_secrets(settings),
     ]
     return tuple(sorted(found, key=lambda finding: finding.level != "error"))
 
@@ -77,6 +78,20 @@ def _somewhere(conf: Path, name: str) -> bool:
         return any(read(f"{entry.name}/{name}", conf) == "1" for entry in conf.iterdir() if entry.name != "default")
     except OSError:
         return False
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    """Files that give rights to whoever can read them."""
+    api = settings.api
+    for name in (api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file):
+        try:
+            open_to_all = name is not None and Path(name).stat().st_mode & 0o004
+        except OSError:
+            continue  # the API tells that it cannot be read
+        if open_to_all:
+            yield Finding(
+                "warning", f"every user of this machine can read {name}, a secret of the API", f"chmod o= {name}"
+            )
 
 
 def _privilege(proc: Path) -> Iterator[Finding]:

@@ -60,5 +60,7 @@ def test_the_defaults_shown_are_the_defaults() -> None:
     text = (CONFIGS / "node.toml").read_text()
     shown, usual = parse(uncommented(text), host="lb1"), parse(text, host="lb1")
     consul = {"token_file", "ca_file", "cert_file", "key_file", "namespace", "datacenter"}
-    optional = {"consul": consul, "bgp": {"group"}, "checks": {"commands"}}
+    api = {"group", "read_token_file", "write_token_file", "tls_writers"}
+    api |= {"tls_cert_file", "tls_key_file", "tls_client_ca_file"}
+    optional = {"consul": consul, "bgp": {"group"}, "api": api, "checks": {"commands"}}
     assert shown.model_dump(exclude=optional) == usual.model_dump(exclude=optional)

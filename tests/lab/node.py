@@ -46,6 +46,7 @@ hold = "{timing.hold}"
 
 [api]
 listen = "127.0.0.1:{port}"
+socket = "{directory}/api.sock"
 """
 
 

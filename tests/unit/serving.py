@@ -44,7 +44,7 @@ class Served:
         held, self.held = self.held, False
         return held
 
-    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05) -> Api:
+    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
         metrics = Metrics(
             lambda: self.snapshot, self.meters, self.journal, clock=lambda: self.now, statistics=self.statistics
         )
@@ -60,7 +60,7 @@ class Served:
             source=scene.SOURCE,
             clock=lambda: self.now,
         )
-        return Api(context, listen, retry=retry)
+        return Api(context, (listen,), retry=retry, **given)
 
 
 @asynccontextmanager

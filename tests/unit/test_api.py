@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api.server import BODY_LIMIT, bind
+from anycastlb.api.door import on_tcp
+from anycastlb.api.server import BODY_LIMIT
 from anycastlb.events import Event
 from anycastlb.model import AnycastlbError, Snapshot
 from tests.unit import scene
@@ -251,16 +252,9 @@ async def test_a_port_that_becomes_free_is_taken() -> None:
         running.cancel()
 
 
-async def test_an_address_that_is_not_here_is_a_clear_error() -> None:
-    from aiohttp import web
-
-    runner = web.AppRunner(web.Application())
-    await runner.setup()
-    try:
-        with pytest.raises(AnycastlbError, match=r"cannot listen on 192\.0\.2\.1:80: .*\[api\] listen in node\.toml"):
-            await bind(runner, ("192.0.2.1", 80))
-    finally:
-        await runner.cleanup()
+def test_an_address_that_is_not_here_is_a_clear_error() -> None:
+    with pytest.raises(AnycastlbError, match=r"cannot listen on 192\.0\.2\.1:80: .*\[api\] listen in node\.toml"):
+        on_tcp(("192.0.2.1", 80), 8)
 
 
 async def test_many_readers_at_once() -> None:

@@ -21,7 +21,7 @@ def test_everything_has_a_default_but_vip_ranges() -> None:
     assert found.node.name == "lb7" and found.node.vip_ranges == (ip_network("192.0.2.0/24"),)
     assert found.catalog.max_shrink == Share(percent=50.0) and found.catalog.confirm == 300.0
     assert found.consul.address == "http://127.0.0.1:8500" and found.consul.prefix == "anycastlb/"
-    assert found.bgp.hold == 15.0 and found.api.listen == ("127.0.0.1", 4672)
+    assert found.bgp.hold == 15.0 and found.api.listen == (("127.0.0.1", 4672),)
     assert problems("") == ["node.toml: node.vip_ranges: missing; expected a value here"]
 
 
@@ -74,4 +74,4 @@ def test_values_in_their_other_forms() -> None:
     found = settings.parse(text)
     assert found.node.fwmark_ranges == ((7, 7), (100, 199))
     assert found.catalog.confirm is None and found.catalog.max_shrink == Share(count=3)
-    assert found.consul.prefix == "lb/" and found.api.listen == ("::1", 4672)
+    assert found.consul.prefix == "lb/" and found.api.listen == (("::1", 4672),)
