@@ -94,7 +94,7 @@ def form_of(field: FieldInfo, schema: Mapping[str, Any]) -> str:
 
 
 def _choices(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    if "anyOf" not in schema:
+    if "anyOf" not in schema or "type" in schema:  # with a type of its own, they are only its formats
         return [schema]
     return [choice for one in schema["anyOf"] for choice in _choices(one)]
 
