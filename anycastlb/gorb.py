@@ -26,6 +26,7 @@ FAMILIES = "incompatible address families"
 EXISTS = "specified object already exists"
 ABSENT = "unable to locate specified object"
 KERNEL = "error while calling into IPVS"
+FIXED = "unable to update virtual service [{}] due to host/port/protocol changing"
 
 FLAGS = {
     "sh-fallback": "flag-1",
@@ -213,5 +214,6 @@ def backend_options(service: Service, backend: Backend, weight: int) -> dict[str
 def _args(check: Check) -> dict[str, Any]:
     if check.type not in ("http", "https"):
         return {}
-    told = {name: getattr(check.params, name) for name in ("method", "path")}
-    return {"args": {**told, "host": str(check.address), "port": check.port, "expect": str(check.params.expect)}}
+    params: Any = check.params
+    asked = {"method": params.method, "path": params.path}
+    return {"args": {**asked, "host": str(check.address), "port": check.port, "expect": str(params.expect)}}

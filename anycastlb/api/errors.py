@@ -27,9 +27,9 @@ class Fault(AnycastlbError):
         super().__init__(what)
         self.status = status
         self.headers = headers
-        self._problems = list(problems)
+        self.problems = list(problems)
         self._told = {"what": what, "where": where, "expected": expected, "mend": mend}
 
     def view(self) -> dict[str, Any]:
-        problems = {"problems": self._problems} if self._problems else {}
+        problems = {"problems": self.problems} if self.problems else {}
         return {"error": dict(self._told), **problems}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from anycastlb.api import operations
+from anycastlb.api import gorb, operations
 from anycastlb.api.connection import silent
 from anycastlb.api.context import CONTEXT, Context, answer
 from anycastlb.api.door import Door, on_tcp, on_unix, shown
@@ -114,6 +114,7 @@ class Api:
         app = web.Application(client_max_size=BULK.size, middlewares=[self._shape, self._guard.check])
         app[CONTEXT] = self._context
         app.add_routes(operations.routes())
+        app.add_routes(gorb.routes())
         return app
 
     @web.middleware
