@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -27,11 +28,14 @@ _peers.setLevel(logging.CRITICAL)  # what it would tell is only the garbage peer
 class Api:
     """The application and its listening socket; ``run`` serves until it is cancelled."""
 
-    def __init__(self, context: Context, listen: tuple[str, int], *, retry: float = 5.0) -> None:
+    def __init__(
+        self, context: Context, listen: tuple[str, int], *, retry: float = 5.0, outer: Sequence[Any] = ()
+    ) -> None:
+        """``outer``: middlewares that see every request first, and its answer last."""
         self._context = context
         self._journal = context.journal
         self._listen = listen
-        self._retry = retry
+        self._retry, self._outer = retry, tuple(outer)
         self.address: tuple[str, int] | None = None
         """What it really listens on; None while it does not."""
 
@@ -68,7 +72,7 @@ class Api:
 
     def application(self) -> web.Application:
         """The routes and the error shape, without a socket."""
-        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guard])
+        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[*self._outer, self._guard])
         app[CONTEXT] = self._context
         app.add_routes(reading.routes())
         return app
