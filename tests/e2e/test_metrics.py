@@ -6,13 +6,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from anycastlb.metrics.families import FAMILIES
 from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.http import get
 from tests.lab.lab import Lab, document
-from tests.lab.monitor import RULES, monitoring
+from tests.lab.monitor import monitoring
 from tests.lab.node import API_PORT, Node
 from tests.lab.process import until
 from tests.lab.topology import BACKENDS, vip
@@ -94,7 +92,9 @@ def test_everything_shipped_names_only_what_a_node_tells(lab: Lab, require: Call
     assert named - told <= ELSEWHERE
     documented = {f.name + ("_bucket" if f.type == "histogram" else "") for f in FAMILIES.values()}
     assert documented - told <= ELSEWHERE
-    ours = {name for name in told if name.startswith("anycastlb_") and not name.endswith(("_sum", "_count", "_created"))}
+    ours = {
+        name for name in told if name.startswith("anycastlb_") and not name.endswith(("_sum", "_count", "_created"))
+    }
     assert ours <= documented
 
 
@@ -139,10 +139,3 @@ def test_the_alerts_are_quiet_when_all_is_well_and_fire_when_it_is_not(
         monitor.until("lb1 is gone", lambda: ("AnycastlbTargetMissing", "lb1") in monitor.alerts())
         lab.consul.kill()
         monitor.until("no catalog", lambda: ("AnycastlbCatalogDisconnected", "lb2") in monitor.alerts(), 30)
-
-
-@pytest.mark.parametrize("words", [("check", "rules"), ("test", "rules")])
-def test_promtool_accepts_the_rules(words: tuple[str, str], require: Callable[[str], str]) -> None:
-    file = RULES if words[0] == "check" else RULES.with_name("alerts.test.yml")
-    checked = subprocess.run([require("promtool"), *words, str(file)], capture_output=True, text=True, timeout=120)
-    assert checked.returncode == 0, checked.stdout + checked.stderr

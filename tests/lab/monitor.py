@@ -116,9 +116,7 @@ def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
     relays = {name: Relay(home, node.namespace, API_PORT) for name, node in lab.nodes.items()}
     rules = re.sub(r"\n +for: .*", "", RULES.read_text())
     (directory / "alerts.yml").write_text(re.sub(r"\[\d+m\]", "[20s]", rules))
-    nodes = [
-        {"targets": [f"127.0.0.1:{relay.port}"], "labels": {"instance": name}} for name, relay in relays.items()
-    ]
+    nodes = [{"targets": [f"127.0.0.1:{relay.port}"], "labels": {"instance": name}} for name, relay in relays.items()]
     job = {"job_name": "anycastlb", "static_configs": nodes}
     often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
     settings = {"global": often, "rule_files": ["alerts.yml"], "scrape_configs": [job]}

@@ -116,8 +116,8 @@ def require(name: str) -> str:
     """Go on only if the part ``name`` is here; return where it was found.
 
     ``kernel`` gives the release of the kernel this process runs on, ``testkernel`` which kernel the runner would use,
-    ``exabgp`` the package's name; ``consul``, ``promtool``, ``bird`` and any other name give the absolute path of the program. May be
-    called at module level, in a fixture or in a test.
+    ``exabgp`` the package's name; ``consul``, ``promtool``, ``bird`` and any other name give the absolute path of the
+    program. May be called at module level, in a fixture or in a test.
     """
     found, reason = look(name)
     if found:

@@ -29,11 +29,15 @@ def names(expression: str) -> set[str]:
     return {word for word in complete if word.lower() not in WORDS}
 
 
+def rules() -> Iterator[dict[str, Any]]:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        yield from group["rules"]
+
+
 def rule_expressions() -> Iterator[tuple[str, str]]:
     """(alert, expression)."""
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            yield rule.get("alert") or rule["record"], rule["expr"]
+    for rule in rules():
+        yield rule["alert"], rule["expr"]
 
 
 def panels() -> Iterator[dict[str, Any]]:
