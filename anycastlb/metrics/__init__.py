@@ -24,10 +24,11 @@ from prometheus_client.registry import Collector
 from anycastlb import __version__
 from anycastlb.events import Journal
 from anycastlb.metrics import picture
-from anycastlb.metrics.families import one, told
+from anycastlb.metrics.families import Told, one, told
 from anycastlb.metrics.kernel import Counted, Statistics, ipvs
 from anycastlb.metrics.meters import Meters, Requests
 from anycastlb.metrics.rows import backend_rows
+from anycastlb.metrics.text import Writer
 from anycastlb.model import DriverError, Snapshot
 
 __all__ = ["Counted", "Load", "Meters", "Metrics", "Requests", "Statistics"]
@@ -76,7 +77,8 @@ class Metrics:
                 number, text = self._texts.get(content_type, (0, b""))
                 if number <= before:  # it was begun before we asked
                     self._begun = number = self._begun + 1
-                    text = await asyncio.to_thread(encode, await self._registry())
+                    look = await self._look()
+                    text = await asyncio.to_thread(self._text, look, encode, "openmetrics" in content_type)
                     self._texts[content_type] = number, text
                 return text, content_type
         finally:
@@ -84,11 +86,18 @@ class Metrics:
             if not self._asking:
                 self._texts.clear()  # nobody waits to share it, and it may be large
 
-    async def _registry(self) -> CollectorRegistry:
+    def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
+        """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
+        writer, lines, rest = Writer(openmetrics), [], _Rest()
+        for family in look.collect():
+            if isinstance(family, Told):
+                lines.append("".join(writer.lines(family)))
+            else:
+                rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(await self._look())
+        registry.register(rest)
         registry.register(self._process)
-        return registry
+        return "".join(lines).encode() + encode(registry)
 
     async def _look(self) -> _Scrape:
         kernel: Statistics | None = None
@@ -104,8 +113,18 @@ class Metrics:
         return _Scrape(snapshot, self._meters, events, now, self._wall(), asked, kernel, self._load(), silent)
 
 
+class _Rest(Collector):
+    """What the library puts into words."""
+
+    def __init__(self) -> None:
+        self.families: list[Metric] = []
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self.families)
+
+
 @dataclass(eq=False)
-class _Scrape(Collector):
+class _Scrape:
     """Everything one scrape is made of."""
 
     snapshot: Snapshot
@@ -118,7 +137,7 @@ class _Scrape(Collector):
     load: Load
     silent: float | None
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Told | Metric]:
         snapshot = self.snapshot
         rows = list(backend_rows(snapshot))
         yield told("build_info", [((__version__,), 1)])

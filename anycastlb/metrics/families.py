@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
 Sample: TypeAlias = tuple[tuple[str, ...], float]
 """Label values, and the value."""
 PREFIX = "anycastlb_"
@@ -205,20 +203,22 @@ FAMILIES: Mapping[str, Family] = {
 """By the name they are told under: without prefix and ``_total``."""
 
 
-def told(name: str, samples: Iterable[Sample]) -> Metric:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A family with its samples."""
+
+    family: Family
+    samples: Iterable[Sample]
+
+
+def told(name: str, samples: Iterable[Sample]) -> Told:
     """The family ``anycastlb_<name>`` with these samples. Raises ``KeyError`` if there is none of that name."""
-    family = FAMILIES[name]
-    make = CounterMetricFamily if family.type == "counter" else GaugeMetricFamily
-    filled = make(family.name, family.text, labels=family.labels)
-    for labels, value in samples:
-        filled.add_metric(labels, value)
-    metric: Metric = filled
-    return metric
+    return Told(FAMILIES[name], samples)
 
 
 def one(value: float) -> list[Sample]:
     """The only sample of a family without labels."""
-    return [((), float(value))]
+    return [((), value)]
 
 
 def document() -> Iterator[str]:

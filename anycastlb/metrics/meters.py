@@ -17,7 +17,7 @@ from aiohttp import web
 from prometheus_client.core import HistogramMetricFamily, Metric
 
 from anycastlb.events import Event
-from anycastlb.metrics.families import FAMILIES, one, told
+from anycastlb.metrics.families import FAMILIES, Told, one, told
 from anycastlb.model import TABLES, Snapshot
 
 FINE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -93,7 +93,7 @@ class Requests:
         if seconds is not None:
             self.durations.add(seconds, route, method)
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Told | Metric]:
         yield told("http_requests", [(key, n) for key, n in sorted(self.counts.copy().items())])
         yield told("http_requests_pending", one(self.pending))
         yield self.durations.told("http_request_duration_seconds")
@@ -162,7 +162,7 @@ class Meters:
 
     # ------------------------------------------------------------ what is told
 
-    def collect(self, snapshot: Snapshot) -> Iterator[Metric]:
+    def collect(self, snapshot: Snapshot) -> Iterator[Told | Metric]:
         """Of VIPs, backends and sessions only those that still are."""
         vips = {str(vip) for vip in snapshot.decision.verdicts}
         peers = {session.peer for session in snapshot.speaker.sessions}

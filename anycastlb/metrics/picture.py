@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
-from prometheus_client.core import Metric
-
-from anycastlb.metrics.families import Sample, one, told
+from anycastlb.metrics.families import Sample, Told, one, told
 from anycastlb.metrics.rows import BackendRow, service_rows
 from anycastlb.model import TABLES, Address, Catalog, Gate, Problem, Route, Snapshot, Verdict
 
@@ -20,7 +18,7 @@ DOCUMENTS = ("service", "backend", "defaults", "drain", "discovery", "other")
 SESSIONS = ("up", "down", "connected", "unknown")
 
 
-def node(snapshot: Snapshot, wall: float) -> Iterator[Metric]:
+def node(snapshot: Snapshot, wall: float) -> Iterator[Told]:
     inputs = snapshot.inputs
     yield told("node_info", [((inputs.node, snapshot.speaker.version), 1)])
     yield told("node_drained", one(inputs.node in inputs.catalog.drained))
@@ -28,7 +26,7 @@ def node(snapshot: Snapshot, wall: float) -> Iterator[Metric]:
     yield told("node_clock_timestamp_seconds", one(wall))
 
 
-def catalog(snapshot: Snapshot, now: float) -> Iterator[Metric]:
+def catalog(snapshot: Snapshot, now: float) -> Iterator[Told]:
     feed, found = snapshot.inputs.feed, snapshot.inputs.catalog
     yield told("catalog_loaded", one(feed.loaded))
     yield told("catalog_connected", one(feed.connected))
@@ -77,7 +75,7 @@ def _hashed(documents: tuple[tuple[str, bytes], ...]) -> int:
     return int.from_bytes(digest.digest()[:6], "big") if documents else 0
 
 
-def vips(snapshot: Snapshot) -> Iterator[Metric]:
+def vips(snapshot: Snapshot) -> Iterator[Told]:
     verdicts, routes = snapshot.decision.verdicts, snapshot.actual.routes
     gates = {vip: snapshot.decision.memory.gates.get(vip) for vip in verdicts}
     yield told("vip_open", [((str(vip),), verdict.open) for vip, verdict in verdicts.items()])
@@ -133,41 +131,41 @@ def _holds(snapshot: Snapshot) -> list[Sample]:
     return [((str(vip), hold), holds.get((vip, hold), 0.0)) for vip in decided for hold in ("up", "down")]
 
 
-def services(snapshot: Snapshot) -> Iterator[Metric]:
+def services(snapshot: Snapshot) -> Iterator[Told]:
     rows = list(service_rows(snapshot))
-    yield told("service_open", [(labels, service.open) for labels, service in rows])
-    yield told("service_backends", [(labels, service.total) for labels, service in rows])
-    yield told("service_backends_up", [(labels, service.up) for labels, service in rows])
-    yield told("service_backends_needed", [(labels, service.needed) for labels, service in rows])
-    yield told("service_unsettled_seconds", [(labels, service.unsettled) for labels, service in rows])
+    yield told("service_open", ((labels, service.open) for labels, service in rows))
+    yield told("service_backends", ((labels, service.total) for labels, service in rows))
+    yield told("service_backends_up", ((labels, service.up) for labels, service in rows))
+    yield told("service_backends_needed", ((labels, service.needed) for labels, service in rows))
+    yield told("service_unsettled_seconds", ((labels, service.unsettled) for labels, service in rows))
 
 
-def backends(snapshot: Snapshot, rows: Sequence[BackendRow]) -> Iterator[Metric]:
-    yield told("backend_up", [(row.labels, row.verdict.up) for row in rows])
+def backends(snapshot: Snapshot, rows: Sequence[BackendRow]) -> Iterator[Told]:
+    yield told("backend_up", ((row.labels, row.verdict.up) for row in rows))
     checked = [(row.labels, row.state) for row in rows if row.state is not None]
     lasts = [(labels, state.last) for labels, state in checked if state.last is not None]
-    yield told("backend_check_up", [(labels, last.ok) for labels, last in lasts])
-    yield told("backend_check_unknown", [(row.labels, row.state is None or row.state.up is None) for row in rows])
-    yield told("backend_check_duration_seconds", [(labels, last.duration) for labels, last in lasts])
+    yield told("backend_check_up", ((labels, last.ok) for labels, last in lasts))
+    yield told("backend_check_unknown", ((row.labels, row.state is None or row.state.up is None) for row in rows))
+    yield told("backend_check_duration_seconds", ((labels, last.duration) for labels, last in lasts))
     wall = snapshot.at_wall - snapshot.at
     turned = [(labels, wall + state.since) for labels, state in checked if state.up is not None]
     yield told("backend_transition_timestamp_seconds", turned)
-    yield told("backend_weight", [(row.labels, row.verdict.weight) for row in rows])
-    yield told("backend_configured_weight", [(row.labels, row.backend.weight) for row in rows])
+    yield told("backend_weight", ((row.labels, row.verdict.weight) for row in rows))
+    yield told("backend_configured_weight", ((row.labels, row.backend.weight) for row in rows))
     admins = [(row.labels, admin) for row in rows if (admin := row.verdict.weights.admin) is not None]
     yield told("backend_administrative_weight", admins)
-    yield told("backend_health_ratio", [(row.labels, row.verdict.weights.health) for row in rows])
-    yield told("backend_slow_start_ratio", [(row.labels, row.verdict.weights.ramp) for row in rows])
+    yield told("backend_health_ratio", ((row.labels, row.verdict.weights.health) for row in rows))
+    yield told("backend_slow_start_ratio", ((row.labels, row.verdict.weights.ramp) for row in rows))
     drained = [
         (row, row.verdict.weights.admin == 0 and (row.backend.drain or row.backend.override != 0)) for row in rows
     ]
-    yield told("backend_drained", [(row.labels, is_drained) for row, is_drained in drained])
+    yield told("backend_drained", ((row.labels, is_drained) for row, is_drained in drained))
     leaving = snapshot.decision.memory.leaving
     ends = [(row.labels, leaving.get(("destinations", row.key))) for row, is_drained in drained if is_drained]
-    yield told("backend_leaves_timestamp_seconds", [(labels, wall + end.until) for labels, end in ends if end])
+    yield told("backend_leaves_timestamp_seconds", ((labels, wall + end.until) for labels, end in ends if end))
 
 
-def speaker(snapshot: Snapshot) -> Iterator[Metric]:
+def speaker(snapshot: Snapshot) -> Iterator[Told]:
     at = snapshot.speaker
     sessions = {session.peer: session for session in at.sessions}
     yield told("bgp_bridge_connected", one(at.connected))
@@ -181,7 +179,7 @@ def speaker(snapshot: Snapshot) -> Iterator[Metric]:
     yield told("bgp_routes_rejected", one(len(at.rejected)))
 
 
-def reconciler(snapshot: Snapshot) -> Iterator[Metric]:
+def reconciler(snapshot: Snapshot) -> Iterator[Told]:
     plan = Counter(change.table for change in snapshot.plan)
     failed = Counter(failure.change.table for failure in snapshot.failures)
     desired = snapshot.decision.desired

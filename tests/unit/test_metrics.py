@@ -22,7 +22,8 @@ from anycastlb import __version__
 from anycastlb.drivers.ipvs_reader import Counters
 from anycastlb.events import Event, Journal
 from anycastlb.metrics import Meters, Metrics, picture
-from anycastlb.metrics.families import FAMILIES, document
+from anycastlb.metrics.families import FAMILIES, Family, Told, document
+from anycastlb.metrics.text import Writer
 from anycastlb.model import (
     Catalog,
     Change,
@@ -492,6 +493,25 @@ async def test_what_traffic_back_never_shows_is_left_out() -> None:
     assert value(samples, "ipvs_backend_packet_rate", backend="web1", direction="in", **service) == 0
     backend = {(name, dict(labels).get("direction")) for name, labels in samples if "ipvs_backend" in name}
     assert not any("_out_" in name or direction == "out" for name, direction in backend), "its forward is tunnel"
+
+
+def test_labels_and_numbers_in_words() -> None:
+    family = Family("anycastlb_x_total", "counter", ("a", "b"), "Text.")
+    samples = [(('q"u\\o\nte', ""), 2**63 + 1), (("é", "y"), 0.1), (("z", ""), True), (("inf", ""), float("inf"))]
+    plain = "".join(Writer(False).lines(Told(family, samples)))
+    assert plain.splitlines() == [
+        "# HELP anycastlb_x_total Text.",
+        "# TYPE anycastlb_x_total counter",
+        'anycastlb_x_total{a="q\\"u\\\\o\\nte",b=""} 9223372036854775809',
+        'anycastlb_x_total{a="é",b="y"} 0.1',
+        'anycastlb_x_total{a="z",b=""} 1',
+        'anycastlb_x_total{a="inf",b=""} +Inf',
+    ]
+    (found,) = families(plain)
+    assert [tuple(sample.labels.values()) for sample in found.samples] == [labels for labels, _ in samples]
+    modern = "".join(Writer(True).lines(Told(family, samples)))
+    (found,) = open_families(modern + "# EOF\n")
+    assert (found.name, found.type, len(found.samples)) == ("anycastlb_x", "counter", 4)
 
 
 # ---------------------------------------------------------------- many at once
