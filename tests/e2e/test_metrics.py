@@ -58,6 +58,7 @@ def test_values_follow_the_story_and_series_vanish(lab: Lab) -> None:
         assert now[label("table_rows", table="destinations")] == 3
         assert now[label("check_results_total", type="http", outcome="good")] > 3
         assert now[label("event_loop_lag_seconds_count")] > 0
+        assert now[label("catalog_reads_total", outcome="changed")] > 0
     prints = {node.metrics()[label("catalog_fingerprint")] for node in nodes}
     assert len(prints) == 1 and prints != {0}
 

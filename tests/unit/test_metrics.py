@@ -19,6 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from anycastlb import __version__
+from anycastlb.checks import TYPES, CheckType, Down, Found
 from anycastlb.drivers.ipvs_reader import Counters
 from anycastlb.events import Event, Journal
 from anycastlb.metrics import Meters, Metrics, picture
@@ -27,6 +28,7 @@ from anycastlb.metrics.text import Writer
 from anycastlb.model import (
     Catalog,
     Change,
+    Check,
     ConsulInstances,
     DriverError,
     Entry,
@@ -38,6 +40,7 @@ from anycastlb.model import (
     Route,
     Snapshot,
 )
+from anycastlb.prober import Prober
 from tests.unit import promql, scene
 from tests.unit.serving import Served, serving
 
@@ -282,6 +285,65 @@ async def test_checks_are_counted_by_type_and_outcome() -> None:
     assert value(samples, "check_duration_seconds_count", type="http") == 3, "what was withheld took no time"
     assert value(samples, "check_duration_seconds_bucket", type="http", le="0.005") == 1
     assert value(samples, "check_duration_seconds_sum", type="tcp") == 0.3
+
+
+async def test_the_prober_tells_results_and_its_load() -> None:
+    let_go = asyncio.Event()
+
+    async def probe(check: Check, lane: object) -> Found:
+        await let_go.wait()
+        match check.port:
+            case 1:
+                return Found("fine")
+            case 2:
+                raise Down("HTTP 503")
+            case 3:
+                raise ValueError("odd")
+        await asyncio.sleep(60)
+        raise AssertionError("it has a time-out")
+
+    seen: list[tuple[str, str, bool]] = []
+
+    def observe(type: str, outcome: str, seconds: float | None) -> None:
+        seen.append((type, outcome, seconds is not None and seconds >= 0))
+
+    kind = CheckType(TYPES["tcp"].params, probe)
+    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), chance=lambda: 0.0, observe=observe)
+    target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
+    prober.want(
+        [replace(target, port=port, interval=30.0, timeout=1.0 if port == 4 else 30.0) for port in (1, 2, 3, 4)]
+    )
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run())
+        while prober.load[0] < 4:
+            await asyncio.sleep(0)
+        assert prober.load == (4, 0, 1000)
+        let_go.set()
+        while len(seen) < 4:
+            await asyncio.sleep(0.005)
+        running.cancel()
+    assert sorted(seen) == [("odd", outcome, True) for outcome in ("bad", "error", "good", "timeout")]
+    assert prober.load == (0, 0, 1000)
+
+
+async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anycastlb.prober.MOST_AT_ONCE", 2)
+
+    async def probe(check: Check, lane: object) -> Found:
+        await asyncio.sleep(60)
+        return Found("late")
+
+    kind = CheckType(TYPES["tcp"].params, probe)
+    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), chance=lambda: 0.0)
+    target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
+    prober.want([replace(target, port=port, timeout=30.0) for port in range(1, 6)])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run())
+        while sum(prober.load[:2]) < 5:
+            await asyncio.sleep(0)
+        assert prober.load == (2, 3, 2)
+        running.cancel()
+    assert prober.load == (0, 0, 2)
 
 
 async def test_turns_are_counted_from_events_and_forgotten_with_their_objects() -> None:
