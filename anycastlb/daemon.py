@@ -32,7 +32,7 @@ from anycastlb.drivers.bgp import BgpDriver
 from anycastlb.drivers.ipvs import IpvsDriver
 from anycastlb.drivers.preflight import Finding, preflight, probing
 from anycastlb.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
-from anycastlb.events import Event, Journal, LogFormatter
+from anycastlb.events import Event, Journal, LogFormatter, epoch, under_journald
 from anycastlb.follower import identity
 from anycastlb.metrics import Metrics
 from anycastlb.model import (
@@ -108,7 +108,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 
     Raises ``AnycastlbError`` when the node cannot start.
     """
-    journal = Journal()
+    journal = Journal(start=epoch())
     sysctls, addresses, ipvs = make_drivers(settings)
     with suppress(DriverError):
         ipvs.open()  # loads ip_vs where it may; what it may not, the preflight tells with its mend
@@ -137,7 +137,14 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
         first_lane=lambda: tell(probing(settings), journal),
     )
-    metrics = Metrics(lambda: node.snapshot, node.meters, journal, statistics=ipvs.statistics)
+    metrics = Metrics(
+        lambda: node.snapshot,
+        node.meters,
+        journal,
+        statistics=ipvs.statistics,
+        load=lambda: node.prober.load,
+        alive_at=lambda: node.reconciler.alive_at,
+    )
     context = Context(
         snapshot=lambda: node.snapshot,
         journal=journal,
@@ -150,7 +157,12 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         source=described(settings),
         statistics=ipvs.statistics,
     )
-    api = Api(context, settings.api.listen, socket=Path(settings.api.socket) if settings.api.socket else None)
+    api = Api(
+        context,
+        settings.api.listen,
+        socket=Path(settings.api.socket) if settings.api.socket else None,
+        outer=(node.meters.requests.middleware,),
+    )
 
     def ready() -> None:
         journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))
@@ -186,7 +198,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         loop.add_signal_handler(number, act)
     notify.ready()  # up and working; whether it can serve is what /readyz says
     try:
-        await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), ready=ready)
+        await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), node.meters.watch_loop(), ready=ready)
     except asyncio.CancelledError:
         return
     journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))
@@ -247,7 +259,7 @@ class Notifier:
 
 def set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter(settings.log.format))
+    handler.setFormatter(LogFormatter(settings.log.format, under_journald(sys.stderr)))
     logging.basicConfig(handlers=[handler], level=settings.log.level.upper(), force=True)
 
 

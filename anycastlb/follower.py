@@ -61,7 +61,9 @@ class Follower:
         patience: float = 2.0,
         offload: Offload = asyncio.to_thread,
         jitter: Callable[[], float] = random.random,
+        observe: Callable[[str], None] = lambda outcome: None,
     ) -> None:
+        """``observe`` is told how each read of the source ended: ``changed``, ``unchanged`` or ``failed``."""
         self._source = source
         self._settings = settings
         self._check_types = check_types
@@ -76,7 +78,7 @@ class Follower:
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
         self._patience = patience
-        self._offload = offload
+        self._offload, self._observe = offload, observe
         self._jitter = jitter
 
         self._catalog = Catalog()
@@ -131,9 +133,11 @@ class Follower:
         try:
             tree = await self._interruptibly(self._source.read(after))
         except SourceError as exc:
+            self._observe("failed")
             await self._fail(exc)
             return
         if tree is not None:
+            self._observe("unchanged" if self._tree is not None and tree.entries == self._tree.entries else "changed")
             async with self._turn:
                 await self._consider(tree, sure=after is None)
         elif after is None:

@@ -64,7 +64,8 @@ class Node:
             )
         )
         lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
-        self.prober = Prober(types, self._health, journal, clock, lane=lane)
+        journal.observers.append(self.meters.observe_event)
+        self.prober = Prober(types, self._health, journal, clock, lane=lane, observe=self.meters.observe_result)
         self.follower = Follower(
             source,
             settings,
@@ -74,6 +75,7 @@ class Node:
             clock,
             kinds=kinds,
             offload=offload,
+            observe=self.meters.observe_read,
         )
         self.reconciler = Reconciler(
             self.inbox,

@@ -26,7 +26,8 @@ MOST_AT_ONCE = 1000
 class Prober:
     """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second.
 
-    ``lane(via, mark)`` finds how a probe through IPVS goes now; it may raise OSError.
+    ``lane(via, mark)`` finds how a probe through IPVS goes now; it may raise OSError. ``observe(type, outcome,
+    seconds)`` is told of every result; seconds are None where no probe was sent.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Prober:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         lane: Callable[[Via, int], Lane] = origin.lane,
+        observe: Callable[[str, str, float | None], None] = lambda type, outcome, seconds: None,
     ) -> None:
         self._types, self._publish, self._journal = types, publish, journal
-        self._clock, self._chance, self._lane = clock, chance, lane
+        self._clock, self._chance, self._lane, self._observe = clock, chance, lane, observe
+        self._probing = self._waiting = 0
         self._states: dict[Check, CheckState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._wanted: frozenset[Check] = frozenset()
@@ -54,6 +57,11 @@ class Prober:
     def running(self) -> int:
         """How many checks are running."""
         return len(self._tasks)
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """Probes under way, probes that wait for a place among them, and how many places there are."""
+        return self._probing, self._waiting, MOST_AT_ONCE
 
     def want(self, checks: Iterable[Check]) -> None:
         """The checks that must run from now on; all others stop."""
@@ -117,14 +125,25 @@ class Prober:
             while (mark := self._marks.get(check.via)) is None:
                 await self._marked.wait()
             if isinstance(mark, str):
+                self._observe(check.type, "withheld", None)
                 return self._withheld(check, mark)
             try:
                 lane = self._lane(check.via, mark)
             except OSError as exc:
+                self._observe(check.type, "withheld", None)
                 detail = f"no way to {check.via.address}: {dial.told(exc)}"
                 return self._fold(check, Result(False, detail, 0.0, self._clock()))
-        async with self._slots:
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        self._probing += 1
+        try:
             result = await self._result(check, lane)
+        finally:
+            self._probing -= 1
+            self._slots.release()
         return self._fold(check, result)
 
     def _withheld(self, check: Check, reason: str) -> CheckState:
@@ -142,17 +161,18 @@ class Prober:
         return after
 
     async def _result(self, check: Check, lane: Lane | None) -> Result:
-        started, found = self._clock(), None
+        started, found, outcome = self._clock(), None, "good"
         try:
             async with asyncio.timeout(check.timeout):
                 found = await self._types[check.type].probe(check, lane)
         except Down as exc:
-            detail = str(exc)
+            detail, outcome = str(exc), "bad"
         except TimeoutError:
-            detail = f"no answer within {check.timeout:g} s"
+            detail, outcome = f"no answer within {check.timeout:g} s", "timeout"
         except Exception as exc:  # a fault of the probe must not end the check
-            detail = f"the probe failed: {type(exc).__name__}: {exc}"
+            detail, outcome = f"the probe failed: {type(exc).__name__}: {exc}", "error"
         ended = self._clock()
+        self._observe(check.type, outcome, ended - started)
         if found is None:
             return Result(False, detail, ended - started, ended)
         return Result(True, found.detail, ended - started, ended, found.weight, found.drain)

@@ -82,19 +82,20 @@ async def commit(at: Context, edits: Sequence[Edit]) -> None:
 async def tell(request: web.Request, before: Tree, edits: Sequence[Edit]) -> None:
     """One event for each key: who, what, before, after."""
     journal = context(request).journal
-    reason = f"by {caller(request).name}: {request.method} {request.path[:200]}"
-    for event in await asyncio.to_thread(lambda: list(_events(before, edits[:MOST_EVENTS], reason))):
+    who, reason = caller(request).name, f"{request.method} {request.path[:200]}"
+    for event in await asyncio.to_thread(lambda: list(_events(before, edits[:MOST_EVENTS], reason, who))):
         journal.emit(event)
     if len(edits) > MOST_EVENTS:
         more = f"{reason}: and {len(edits) - MOST_EVENTS} more keys"
-        journal.emit(Event("write", "catalog", more, after=f"{len(edits)} keys"))
+        journal.emit(Event("write", "catalog", more, after=f"{len(edits)} keys", by=who))
 
 
-def _events(before: Tree, edits: Iterable[Edit], reason: str) -> Iterable[Event]:
+def _events(before: Tree, edits: Iterable[Edit], reason: str, who: str) -> Iterable[Event]:
     for edit in edits:
         entry = before.entries.get(edit.key)
         was = _short(entry.value) if entry else ""
-        yield Event("write", edit.key, reason, was, _short(edit.value) if edit.value is not None else "")
+        now = _short(edit.value) if edit.value is not None else ""
+        yield Event("write", edit.key, reason, was, now, by=who)
 
 
 def _short(value: bytes) -> str:

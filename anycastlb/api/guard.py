@@ -143,7 +143,7 @@ class Guard:
         more = f" (and {self._untold} more before)" if self._untold else ""
         self._untold = 0
         subject = f"{request.method[:20]} {request.path[:200]}"
-        self._journal.emit(Event("denied", subject, reason=f"{who}: {why}{more}", after="refused", level="warning"))
+        self._journal.emit(Event("denied", subject, reason=f"{why}{more}", after="refused", level="warning", by=who))
 
 
 async def received(request: web.Request) -> web.Request:

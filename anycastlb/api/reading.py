@@ -70,8 +70,8 @@ async def confirm(request: web.Request) -> web.Response:
     if not at.confirm():
         what, mend = "no catalog is held", "nothing is to be done: the catalog in force is the latest"
         raise Fault(409, what, "/v1/confirm", "a held catalog", mend)
-    who = f"confirmed through the API by {caller(request).name}"
-    at.journal.emit(Event("confirm", "catalog", reason=who, before="held", after="confirmed"))
+    who = caller(request).name
+    at.journal.emit(Event("confirm", "catalog", "through the API", before="held", after="confirmed", by=who))
     return answer({"confirmed": True})
 
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -34,7 +35,8 @@ class Api:
     """The application and its listeners; ``run`` serves until it is cancelled.
 
     ``listen``: addresses of the loopback speak plain HTTP, all others TLS. ``socket``: the unix socket, or None. Who
-    may do what, and how much, is in the context's settings. ``secure``: TLS on the loopback as well.
+    may do what, and how much, is in the context's settings. ``secure``: TLS on the loopback as well. ``outer``:
+    middlewares that see every request first, and its answer last.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Api:
         socket: Path | None = None,
         secure: bool = False,
         retry: float = 5.0,
+        outer: Sequence[Any] = (),
     ) -> None:
         self._context, self._journal, self._retry = context, context.journal, retry
         self._listen, self._socket, self._secure = listen, socket, secure
         self._identity = Identity(context.settings.api, context.journal)
         self._tls = Tls(context.settings.api, context.journal)
         self._guard = Guard(context.settings, context.journal, self._identity)
+        self._outer = tuple(outer)
         self.address: tuple[str, int] | None = None
         """What the first of its addresses really is; None while it does not listen there."""
         self.doors: list[Door] = []
@@ -111,7 +115,8 @@ class Api:
 
     def application(self) -> web.Application:
         """The routes and the error shape, without a listener."""
-        app = web.Application(client_max_size=BULK.size, middlewares=[self._shape, self._guard.check])
+        middlewares = [*self._outer, self._shape, self._guard.check]
+        app = web.Application(client_max_size=BULK.size, middlewares=middlewares)
         app[CONTEXT] = self._context
         app.add_routes(operations.routes())
         app.add_routes(gorb.routes())

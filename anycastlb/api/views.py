@@ -55,11 +55,13 @@ def events(records: Iterable[Record], after: int = 0) -> View:
             "id": record.id,
             "at": moment(record.at_wall),
             "kind": record.event.kind,
+            "object": record.event.object,
             "level": record.event.level,
             "subject": record.event.subject,
             "before": record.event.before,
             "after": record.event.after,
             "reason": record.event.reason,
+            "by": record.event.by,
         }
         for record in records
     ]

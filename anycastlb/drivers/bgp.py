@@ -277,7 +277,7 @@ class BgpDriver:
             return
         if self._away_since is not None:
             self._forget()
-            self._tell("info", f"the bridge in ExaBGP {report.version} is connected (process {link.pid})")
+            self._tell("info", f"the bridge in ExaBGP {report.version} is connected (process {link.pid})", "connected")
         news = self._away_since is not None or self._wanted is None
         self._away_since, self._report = None, report
         if self._wanted is None:
@@ -294,7 +294,7 @@ class BgpDriver:
         self._link = None
         if link.report.ready:
             self._away_since = self._clock()
-            self._tell("warning", "the bridge in ExaBGP is gone: ExaBGP starts it again if it lives itself")
+            self._tell("warning", "the bridge in ExaBGP is gone: ExaBGP starts it again if it lives itself", "gone")
         self._news.set()
         self._on_change()
 
@@ -327,8 +327,8 @@ class BgpDriver:
             level: Level = "info" if session.state == "up" else "warning"
             self._emit(Event("bgp", session.peer, session.reason, before=was, after=session.state, level=level))
 
-    def _tell(self, level: Level, reason: str) -> None:
-        self._emit(Event("bgp", "bridge", reason, level=level))
+    def _tell(self, level: Level, reason: str, after: str = "") -> None:
+        self._emit(Event("bgp", "bridge", reason, after=after, level=level))
 
 
 def _merge(routes: dict[Address, Route], change: Change) -> None:

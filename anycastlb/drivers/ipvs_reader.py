@@ -56,6 +56,8 @@ class Counters:
     active: int = 0
     """Open connections now; destinations only, as ``inactive``."""
     inactive: int = 0
+    rates: tuple[int, ...] = ()
+    """Now, as the kernel estimates: connections, packets in and out, bytes in and out, each per second."""
 
 
 def _number(raw: bytes | None) -> int:
@@ -146,15 +148,16 @@ def destination(data: bytes, start: int, end: int) -> Real | None:
 def counters(data: bytes, start: int, end: int, of_destination: bool) -> Counters:
     """The counters in one message of a dump."""
     found = _nested(data, start, end)
-    totals: list[int] = [0] * 5
+    totals: list[int] = [0] * 10
     raw = found.get(codec.D_STATS64 if of_destination else codec.S_STATS64, b"")
     for kind, at, stop in attributes(raw, 0, len(raw)):
-        if 1 <= kind <= 5:
+        if 1 <= kind <= 10:
             totals[kind - 1] = _number(raw[at:stop])
-    conns, in_packets, out_packets, in_bytes, out_bytes = totals
+    conns, in_packets, out_packets, in_bytes, out_bytes, *rates = totals
     # A service has neither; its attributes of these numbers are others.
     now = (found.get(codec.D_ACTIVE), found.get(codec.D_INACTIVE)) if of_destination else (None, None)
-    return Counters(conns, in_packets, out_packets, in_bytes, out_bytes, _number(now[0]), _number(now[1]))
+    active, inactive = (_number(raw) for raw in now)
+    return Counters(conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates))
 
 
 # ---------------------------------------------------------------- many messages, most of them seen before

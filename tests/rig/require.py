@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import consul, testkernel, usermode
+from tests.rig import consul, prometheus, testkernel, usermode
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps daemons; a plain user's PATH leaves these out."""
@@ -65,6 +65,13 @@ def server() -> str:
     return str(found)
 
 
+def monitor(name: str) -> str:
+    found = prometheus.find(name)
+    if found is None:
+        raise Missing(f"no {name} on PATH and none fetched; fetch it: python3 tests/rig/prometheus.py")
+    return str(found)
+
+
 def runner() -> str:
     """``testkernel.py run`` would find a kernel without fetching anything."""
     choice = testkernel.choose()
@@ -90,6 +97,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "kernel": kernel,
     "testkernel": runner,
     "consul": server,
+    **{name: functools.partial(monitor, name) for name in prometheus.PROGRAMS},
     "exabgp": functools.partial(library, "exabgp"),
 }
 """The parts that are more than a program of that name."""
@@ -108,8 +116,8 @@ def require(name: str) -> str:
     """Go on only if the part ``name`` is here; return where it was found.
 
     ``kernel`` gives the release of the kernel this process runs on, ``testkernel`` which kernel the runner would use,
-    ``exabgp`` the package's name; ``consul``, ``bird`` and any other name give the absolute path of the program. May be
-    called at module level, in a fixture or in a test.
+    ``exabgp`` the package's name; ``consul``, ``promtool``, ``bird`` and any other name give the absolute path of the
+    program. May be called at module level, in a fixture or in a test.
     """
     found, reason = look(name)
     if found:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a fresh Debian 12 or 13 able to run the tests and the demo. Does nothing, quickly, where that is already so.
 #
-#     tests/rig/setup.sh           everything: Debian packages, .venv, the test kernel, Consul
+#     tests/rig/setup.sh           everything: Debian packages, .venv, the test kernel, Consul, Prometheus
 #     tests/rig/setup.sh python    only .venv, for what needs no kernel (make check)
 #
 # As root, or with a sudo that asks no password, it installs what is missing; otherwise it names the command to run. It
@@ -104,4 +104,5 @@ ensure_venv
 if [ "$what" = all ]; then
     .venv/bin/python tests/rig/testkernel.py fetch
     .venv/bin/python tests/rig/consul.py >/dev/null || say "the tests that need Consul will be skipped, or fail if required"
+    .venv/bin/python tests/rig/prometheus.py >/dev/null || say "the tests that need Prometheus will be skipped, or fail if required"
 fi

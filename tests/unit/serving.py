@@ -46,7 +46,12 @@ class Served:
 
     def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
         metrics = Metrics(
-            lambda: self.snapshot, self.meters, self.journal, clock=lambda: self.now, statistics=self.statistics
+            lambda: self.snapshot,
+            self.meters,
+            self.journal,
+            clock=lambda: self.now,
+            statistics=self.statistics,
+            alive_at=lambda: self.alive_at,
         )
         context = Context(
             snapshot=lambda: self.snapshot,
@@ -60,7 +65,7 @@ class Served:
             source=scene.SOURCE,
             clock=lambda: self.now,
         )
-        return Api(context, (listen,), retry=retry, **given)
+        return Api(context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
 
 
 @asynccontextmanager

@@ -1,21 +1,47 @@
-"""Metrics, as Prometheus sees them: scraped over HTTP and parsed with its own parser."""
+"""Metrics, as Prometheus sees them: scraped over HTTP and parsed with its own parser; and what ships around them."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
+import urllib.error
 import urllib.request
 from asyncio import to_thread
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from anycastlb import __version__
+from anycastlb.checks import TYPES, CheckType, Down, Found
 from anycastlb.drivers.ipvs_reader import Counters
-from anycastlb.events import Event
-from anycastlb.model import Change, DriverError, Failure, Feed, Route, Snapshot
-from tests.unit import scene
+from anycastlb.events import Event, Journal
+from anycastlb.metrics import Meters, Metrics, picture
+from anycastlb.metrics.families import FAMILIES, Family, Told, document
+from anycastlb.metrics.text import Writer
+from anycastlb.model import (
+    Catalog,
+    Change,
+    Check,
+    ConsulInstances,
+    DriverError,
+    Entry,
+    Failure,
+    Feed,
+    Gate,
+    Instance,
+    Problem,
+    Route,
+    Snapshot,
+)
+from anycastlb.prober import Prober
+from tests.unit import promql, scene
 from tests.unit.serving import Served, serving
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -62,12 +88,23 @@ async def test_a_node_in_trouble() -> None:
     assert value(samples, "bgp_bridge_connected") == 1
     assert value(samples, "bgp_routes_rejected") == 1
     assert value(samples, "catalog_index") == 4711
-    assert value(samples, "catalog_problems") == 1
+    assert value(samples, "catalog_problems", document="service") == 1
+    assert value(samples, "catalog_problems", document="defaults") == 0
     assert value(samples, "catalog_held") == 1
     assert value(samples, "catalog_connected") == 1
     assert value(samples, "catalog_age_seconds") == 0
     assert value(samples, "checks_running") == len(scene.HEALTH)
-    assert value(samples, "failed_changes") == 1
+    assert value(samples, "failed_changes", table="services") == value(samples, "plan_changes", table="services") == 1
+    assert value(samples, "failed_changes", table="routes") == 0
+    assert value(samples, "catalog_held_vips") == 2
+    assert value(samples, "node_info", node="lb1", exabgp="5.0.15") == 1
+    assert value(samples, "vip_route_attributes", vip="192.0.2.10") == 2
+    assert value(samples, "vip_route_attributes", vip="2001:db8:ffff::10") == 0
+    assert value(samples, "vip_address", vip="192.0.2.13") == 1, "it is leaving"
+    assert value(samples, "bgp_session_state", peer="2001:db8:0:1::1", state="down") == 1
+    assert value(samples, "bgp_session_state", peer="2001:db8:0:1::1", state="up") == 0
+    assert value(samples, "bgp_session_transition_timestamp_seconds", peer="10.0.0.1") == scene.WALL - 7200
+    assert value(samples, "table_rows", table="services") == value(samples, "table_rows_desired", table="services") - 1
     assert value(samples, "last_cycle_timestamp_seconds") == scene.WALL
 
 
@@ -155,8 +192,8 @@ async def test_cycles_add_up() -> None:
         samples = await scrape(served)
     assert value(samples, "changes_total", table="routes", verb="create") == 6
     assert value(samples, "changes_total", table="addresses", verb="create") == 0
-    assert value(samples, "change_failures_total", table="addresses") == 3
-    assert value(samples, "change_failures_total", table="routes") == 0
+    assert value(samples, "change_failures_total", table="addresses", verb="create") == 3
+    assert value(samples, "change_failures_total", table="routes", verb="create") == 0
     assert value(samples, "reconcile_cycles_total") == 3
     assert value(samples, "reconcile_seconds_count") == 3
     assert value(samples, "reconcile_seconds_sum") == 60.304
@@ -185,6 +222,7 @@ async def test_events_are_counted() -> None:
 async def test_both_text_formats_parse_and_agree() -> None:
     async with serving(scene.trouble()) as served:
         served.journal.emit(Event('odd "kind"\n', "x"))
+        await fetch(served)  # so that a request has been counted
         plain, plain_type = await fetch(served)
         modern, modern_type = await fetch(served, "application/openmetrics-text; version=1.0.0")
     assert plain_type.startswith("text/plain")
@@ -202,6 +240,7 @@ async def test_before_the_first_cycle_a_scrape_works() -> None:
     assert value(samples, "bgp_bridge_connected") == 0
     assert ("process_open_fds", frozenset()) in samples
     assert not any(name.startswith("anycastlb_ipvs") for name, _ in samples), "nobody asked the kernel"
+    assert value(samples, "catalog_loaded") == 0
 
 
 async def test_what_the_kernel_counted() -> None:
@@ -230,3 +269,458 @@ async def test_a_kernel_that_does_not_answer_hides_nothing_else() -> None:
         samples = await scrape(served)
     assert value(samples, "ipvs_statistics_up") == 0
     assert value(samples, "vip_open", vip="192.0.2.10") == 1
+
+
+# ---------------------------------------------------------------- what only adds up
+
+
+async def test_checks_are_counted_by_type_and_outcome() -> None:
+    async with serving(scene.calm()) as served:
+        for outcome, seconds in (("good", 0.004), ("good", 0.02), ("timeout", 1.0), ("withheld", None)):
+            served.meters.observe_result("http", outcome, seconds)
+        served.meters.observe_result("tcp", "bad", 0.3)
+        samples = await scrape(served)
+    assert value(samples, "check_results_total", type="http", outcome="good") == 2
+    assert value(samples, "check_results_total", type="http", outcome="withheld") == 1
+    assert value(samples, "check_duration_seconds_count", type="http") == 3, "what was withheld took no time"
+    assert value(samples, "check_duration_seconds_bucket", type="http", le="0.005") == 1
+    assert value(samples, "check_duration_seconds_sum", type="tcp") == 0.3
+
+
+async def test_the_prober_tells_results_and_its_load() -> None:
+    let_go = asyncio.Event()
+
+    async def probe(check: Check, lane: object) -> Found:
+        await let_go.wait()
+        match check.port:
+            case 1:
+                return Found("fine")
+            case 2:
+                raise Down("HTTP 503")
+            case 3:
+                raise ValueError("odd")
+        await asyncio.sleep(60)
+        raise AssertionError("it has a time-out")
+
+    seen: list[tuple[str, str, bool]] = []
+
+    def observe(type: str, outcome: str, seconds: float | None) -> None:
+        seen.append((type, outcome, seconds is not None and seconds >= 0))
+
+    kind = CheckType(TYPES["tcp"].params, probe)
+    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), chance=lambda: 0.0, observe=observe)
+    target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
+    prober.want(
+        [replace(target, port=port, interval=30.0, timeout=1.0 if port == 4 else 30.0) for port in (1, 2, 3, 4)]
+    )
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run())
+        while prober.load[0] < 4:
+            await asyncio.sleep(0)
+        assert prober.load == (4, 0, 1000)
+        let_go.set()
+        while len(seen) < 4:
+            await asyncio.sleep(0.005)
+        running.cancel()
+    assert sorted(seen) == [("odd", outcome, True) for outcome in ("bad", "error", "good", "timeout")]
+    assert prober.load == (0, 0, 1000)
+
+
+async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anycastlb.prober.MOST_AT_ONCE", 2)
+
+    async def probe(check: Check, lane: object) -> Found:
+        await asyncio.sleep(60)
+        return Found("late")
+
+    kind = CheckType(TYPES["tcp"].params, probe)
+    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), chance=lambda: 0.0)
+    target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
+    prober.want([replace(target, port=port, timeout=30.0) for port in range(1, 6)])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run())
+        while sum(prober.load[:2]) < 5:
+            await asyncio.sleep(0)
+        assert prober.load == (2, 3, 2)
+        running.cancel()
+    assert prober.load == (0, 0, 2)
+
+
+async def test_turns_are_counted_from_events_and_forgotten_with_their_objects() -> None:
+    meters, journal = Meters(), Journal()
+    journal.observers.append(meters.observe_event)
+    async with serving(scene.trouble(), meters=meters, journal=journal) as served:
+        journal.emit(Event("gate", "192.0.2.10", after="open"))  # it was never closed: no turn
+        for _ in range(3):
+            journal.emit(Event("gate", "192.0.2.10", before="open", after="closed", level="warning"))
+        journal.emit(Event("gate", "192.0.2.11", before="closed", after="open"))
+        journal.emit(Event("gate", "198.51.100.1", before="closed", after="open"))
+        journal.emit(Event("bgp", "10.0.0.1", before="down", after="up"))
+        journal.emit(Event("bgp", "bridge", "connected", after="connected"))
+        journal.emit(Event("bgp", "bridge", "a second bridge was refused", level="error"))
+        samples = await scrape(served)
+        served.snapshot = scene.calm()
+        meters.observe_cycle(served.snapshot, 0.01)
+        after = await scrape(served)
+        served.snapshot = scene.trouble()
+        meters.observe_cycle(served.snapshot, 0.01)
+        again = await scrape(served)
+    assert value(samples, "vip_transitions_total", vip="192.0.2.10", to="closed") == 3
+    assert value(samples, "vip_transitions_total", vip="192.0.2.10", to="open") == 0
+    assert value(samples, "bgp_session_transitions_total", peer="10.0.0.1", to="up") == 1
+    assert value(samples, "bgp_bridge_transitions_total", to="connected") == 1
+    assert value(samples, "bgp_bridge_transitions_total", to="gone") == 0
+    assert not any("198.51.100.1" in dict(labels).values() for _, labels in samples)
+    assert value(after, "vip_transitions_total", vip="192.0.2.10", to="closed") == 3
+    assert not any("192.0.2.11" in dict(labels).values() for _, labels in after)
+    assert value(again, "vip_transitions_total", vip="192.0.2.11", to="open") == 0, "a new VIP of that address"
+
+
+async def test_reads_of_the_catalog_are_counted() -> None:
+    async with serving(scene.calm()) as served:
+        for outcome in ("changed", "unchanged", "failed", "failed"):
+            served.meters.observe_read(outcome)
+        samples = await scrape(served)
+    assert [value(samples, "catalog_reads_total", outcome=o) for o in ("changed", "unchanged", "failed")] == [1, 1, 2]
+
+
+async def test_the_event_loop_s_lag_is_sampled() -> None:
+    import time
+
+    async with serving(scene.calm()) as served, asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(served.meters.watch_loop())
+        await asyncio.sleep(0.01)
+        time.sleep(0.6)  # nothing else can run meanwhile
+        await asyncio.sleep(0.3)
+        samples = await scrape(served)
+        watching.cancel()
+    assert value(samples, "event_loop_lag_seconds_count") >= 1
+    assert value(samples, "event_loop_lag_seconds_sum") > 0.25
+
+
+async def test_requests_are_counted_by_route_method_and_class() -> None:
+    async with serving(scene.calm()) as served:
+        await scrape(served)
+
+        def get(path: str, method: str = "GET") -> None:
+            request = urllib.request.Request(f"{served.url}{path}", method=method)
+            try:
+                urllib.request.urlopen(request, timeout=10).read()
+            except urllib.error.HTTPError:
+                return
+
+        for path, method in (
+            ("/v1/why/web", "GET"),
+            ("/v1/why/nothing", "GET"),
+            ("/random/1", "GET"),
+            ("/random/2", "PROPFIND"),
+            ("/v1/confirm", "GET"),
+        ):
+            await to_thread(get, path, method)
+        samples = await scrape(served)
+    why = {"route": "/v1/why/{object}", "method": "GET"}
+    assert value(samples, "http_requests_total", **why, status="2xx") == 1
+    assert value(samples, "http_requests_total", **why, status="4xx") == 1
+    assert value(samples, "http_request_duration_seconds_count", **why) == 2
+    assert value(samples, "http_requests_total", route="none", method="GET", status="4xx") == 2, "no route, or not this"
+    assert value(samples, "http_requests_total", route="none", method="other", status="4xx") == 1
+    assert value(samples, "http_requests_pending") == 1, "this one"
+    assert not any("random" in str(labels) for _, labels in samples)
+
+
+# ---------------------------------------------------------------- the catalog
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "kind"),
+    [
+        ("services/web", "port", "service"),
+        ("services/web/backends/web1", "weight", "backend"),
+        ("/etc/anycastlb/catalog/services/web.toml", "", "service"),
+        ("/srv/defaults/services/web.json", "", "service"),
+        ("/etc/anycastlb/catalog/defaults.yaml", "", "defaults"),
+        ("defaults", "", "defaults"),
+        ("drain/lb1", "", "drain"),
+        ("services/web", "backends_from", "discovery"),
+        ("service/web", "", "other"),
+    ],
+)
+def test_problems_by_the_kind_of_document(key: str, path: str, kind: str) -> None:
+    assert picture.document_of(Problem(key, path, "expected something else")) == kind
+    assert kind in picture.DOCUMENTS
+
+
+def test_a_fingerprint_tells_documents_apart_and_nothing_else() -> None:
+    def of(good: Mapping[str, Entry], **more: Any) -> int:
+        return picture.fingerprint(Catalog(good=good, **more))
+
+    a, b = Entry(b'{"vip": 1}', created=5, version="5"), Entry(b'{"vip": 2}')
+    documents = {"services/a": a, "services/b": b}
+    assert of(documents) == of({"services/b": b, "services/a": Entry(a.value, created=9)}, index=77)
+    prints = [of({}), of(documents), of({"services/a": a}), of({"services/a": b, "services/b": a})]
+    prints.append(of({"services/a": Entry(a.value + b"services/b")}))
+    assert len(set(prints)) == len(prints)
+    assert all(float(number) == number < 2**48 for number in prints)
+
+
+async def test_discoveries_and_what_they_found() -> None:
+    api, gone = ConsulInstances("api", tag="blue"), ConsulInstances("gone")
+    found = (Instance("a", scene.backend("x", "10.0.0.1", 1).address),)
+    catalog = replace(
+        scene.calm().inputs.catalog, discovers={api: ("web", "shop"), gone: ("x",)}, instances={api: found}
+    )
+    snapshot = replace(scene.calm(), inputs=replace(scene.calm().inputs, catalog=catalog))
+    async with serving(snapshot) as served:
+        samples = await scrape(served)
+    assert value(samples, "discovery_instances", discovery=str(api)) == 1
+    assert value(samples, "discovery_services", discovery=str(api)) == 2
+    assert ("anycastlb_discovery_instances", frozenset({("discovery", str(gone))})) not in samples, "nothing is known"
+    assert value(samples, "discovery_services", discovery=str(gone)) == 1
+
+
+# ---------------------------------------------------------------- backends and VIPs
+
+
+async def test_what_a_weight_is_made_of() -> None:
+    async with serving(scene.subtle()) as served:
+        samples = await scrape(served)
+
+    def of(name: str, backend: str) -> float | None:
+        labels = {"service": "shop", "vip": "192.0.2.20", "backend": backend}
+        return samples.get((f"anycastlb_backend_{name}", frozenset(labels.items())))
+
+    assert (of("configured_weight", "s2"), of("administrative_weight", "s2")) == (100, 40)
+    assert of("administrative_weight", "s1") is None
+    assert of("health_ratio", "s3") == 0.5, "it asked for half"
+    assert of("slow_start_ratio", "s1") is not None and 0 < (of("slow_start_ratio", "s1") or 0) <= 1
+    assert (of("drained", "s4"), of("drained", "s2"), of("weight", "s4")) == (1, 0, 0)
+    assert of("leaves_timestamp_seconds", "s4") == scene.WALL + 12
+    assert of("leaves_timestamp_seconds", "s1") is None
+    assert (of("check_up", "s2"), of("up", "s2")) == (0, 1), "one failure is no verdict"
+    assert of("check_unknown", "s1") == 0
+    assert (of("transition_timestamp_seconds", "s5") or 0) > scene.WALL - 30
+
+
+async def test_a_backend_without_a_result_is_unknown() -> None:
+    async with serving(scene.trouble()) as served:
+        samples = await scrape(served)
+    at = {"service": "dns", "vip": "192.0.2.11"}
+    assert value(samples, "backend_check_unknown", backend="dns4", **at) == 1
+    assert value(samples, "backend_check_unknown", backend="dns1", **at) == 0
+    names = {name for name, labels in samples if ("backend", "dns4") in labels}
+    assert not {"anycastlb_backend_check_up", "anycastlb_backend_transition_timestamp_seconds"} & names
+
+
+def closed(reason: str, snapshot: Snapshot, gate: Gate | None = None) -> None:
+    verdict = snapshot.decision.verdicts[scene.DNS]
+    assert picture.closed_by(snapshot, verdict, gate) == reason
+
+
+def test_why_a_vip_is_closed_in_one_word() -> None:
+    snapshot = scene.trouble()
+    inputs, waiting = snapshot.inputs, Gate(False, 0.0, ready_since=scene.NOW - 1)
+    closed("backends", snapshot)
+    closed("hold", replace(snapshot, decision=settled(snapshot)), waiting)
+    closed("damped", snapshot, replace(waiting, suppressed_since=scene.NOW - 1))
+    closed("stopping", replace(snapshot, inputs=replace(inputs, stopping=True)))
+    drained = replace(inputs, catalog=replace(inputs.catalog, drained=frozenset({"lb1"})))
+    closed("drained", replace(snapshot, inputs=drained))
+    refused = Failure(Change("services", scene.RESOLVER.key(scene.DNS), None, scene.MH), "no memory")
+    closed("refused", replace(snapshot, inputs=replace(inputs, failures=(refused,))))
+    unsettled = settled(snapshot, 2.0)
+    closed("unsettled", replace(snapshot, decision=unsettled), waiting)
+
+
+def settled(snapshot: Snapshot, unsettled: float = 0.0) -> Any:
+    verdict = snapshot.decision.verdicts[scene.DNS]
+    services = tuple(replace(service, unsettled=unsettled) for service in verdict.services)
+    verdicts = {**snapshot.decision.verdicts, scene.DNS: replace(verdict, services=services)}
+    return replace(snapshot.decision, verdicts=verdicts)
+
+
+async def test_what_traffic_back_never_shows_is_left_out() -> None:
+    key = scene.WEB.key(scene.WEB4)
+    web1 = next(destination for destination in scene.BACKENDS if destination.service == key)
+    rates = (5, 50, 0, 4000, 0)
+
+    async def statistics() -> dict[object, Counters]:
+        return {key: Counters(connections=7, rates=rates), web1: Counters(connections=3)}
+
+    async with serving(scene.trouble(), statistics=statistics) as served:
+        samples = await scrape(served)
+    service = {"service": "web", "vip": "192.0.2.10"}
+    assert value(samples, "ipvs_service_connection_rate", **service) == 5
+    assert value(samples, "ipvs_service_byte_rate", direction="in", **service) == 4000
+    assert value(samples, "ipvs_service_byte_rate", direction="out", **service) == 0
+    assert value(samples, "ipvs_backend_packet_rate", backend="web1", direction="in", **service) == 0
+    backend = {(name, dict(labels).get("direction")) for name, labels in samples if "ipvs_backend" in name}
+    assert not any("_out_" in name or direction == "out" for name, direction in backend), "its forward is tunnel"
+
+
+def test_labels_and_numbers_in_words() -> None:
+    family = Family("anycastlb_x_total", "counter", ("b", "a"), "Text.")
+    samples = [(("", 'q"u\\o\nte'), 2**63 + 1), (("y", "é"), 0.1), (("", "z"), True), (("", "inf"), float("inf"))]
+    plain = "".join(Writer(False).lines(Told(family, samples)))
+    assert plain.splitlines() == [
+        "# HELP anycastlb_x_total Text.",
+        "# TYPE anycastlb_x_total counter",
+        'anycastlb_x_total{a="q\\"u\\\\o\\nte",b=""} 9223372036854775809',
+        'anycastlb_x_total{a="é",b="y"} 0.1',
+        'anycastlb_x_total{a="z",b=""} 1',
+        'anycastlb_x_total{a="inf",b=""} +Inf',
+    ]
+    (found,) = families(plain)
+    assert [(s.labels["b"], s.labels["a"]) for s in found.samples] == [labels for labels, _ in samples]
+    modern = "".join(Writer(True).lines(Told(family, samples)))
+    (found,) = open_families(modern + "# EOF\n")
+    assert (found.name, found.type, len(found.samples)) == ("anycastlb_x", "counter", 4)
+
+
+# ---------------------------------------------------------------- many at once
+
+
+async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None:
+    looks = count(1)
+    made = []
+
+    async def statistics() -> dict[object, Counters]:
+        made.append(next(looks))
+        await asyncio.sleep(0.01)
+        return {}
+
+    metrics = Metrics(scene.calm, Meters(), Journal(), clock=lambda: scene.NOW, statistics=statistics)
+    texts = await asyncio.gather(*(metrics.scrape() for _ in range(50)))
+    assert made == [1, 2], "the first, and one begun after all had asked"
+    assert len({text for text, _ in texts[1:]}) == 1
+    assert all(b"anycastlb_vip_open" in text for text, _ in texts)
+    await metrics.scrape()
+    assert made == [1, 2, 3], "nothing old is ever served"
+
+
+async def test_a_scrape_that_fails_fails_alone() -> None:
+    turns = count()
+
+    async def statistics() -> dict[object, Counters]:
+        if not next(turns):
+            raise RuntimeError("a fault of ours")
+        return {}
+
+    metrics = Metrics(scene.calm, Meters(), Journal(), statistics=statistics)
+    results = await asyncio.gather(*(metrics.scrape() for _ in range(3)), return_exceptions=True)
+    assert [isinstance(result, RuntimeError) for result in results] == [True, False, False]
+
+
+# ---------------------------------------------------------------- what ships with them
+
+
+async def everything() -> tuple[set[str], dict[str, set[str]]]:
+    """Names of all samples, and each family's labels, of scrapes that together have every object there is."""
+    held = {key: Counters(connections=1, rates=(1, 1, 1, 1, 1)) for key in (scene.WEB.key(scene.WEB4), *scene.BACKENDS)}
+    nat = replace(scene.WEB, backends=tuple(replace(backend, forward="nat") for backend in scene.WEB.backends))
+    catalog = replace(
+        scene.trouble().inputs.catalog,
+        services=(nat,),
+        discovers={(a := ConsulInstances("a")): ("w",)},
+        instances={a: ()},
+    )
+    trouble = replace(scene.trouble(), inputs=replace(scene.trouble().inputs, catalog=catalog))
+
+    async def statistics() -> dict[Any, Counters]:
+        return held
+
+    names, labels = set(), {}
+    for snapshot in (trouble, scene.subtle(flaps=2)):
+        async with serving(snapshot, statistics=statistics) as served:
+            served.journal.emit(Event("gate", "192.0.2.10"))
+            served.meters.observe_result("http", "good", 0.1)
+            await fetch(served)
+            text, _ = await fetch(served)
+        for family in families(text):
+            for sample in family.samples:
+                names.add(sample.name)
+                short = re.sub(r"_(bucket|sum|count|created)$", "", sample.name)
+                labels.setdefault(short if family.type == "histogram" else sample.name, set()).update(
+                    set(sample.labels) - {"le"}
+                )
+    return names, labels
+
+
+async def test_every_declared_family_is_told_with_its_labels_and_no_other() -> None:
+    _, labels = await everything()
+    ours = {name: found for name, found in labels.items() if name.startswith("anycastlb_")}
+    assert ours == {family.name: set(family.labels) for family in FAMILIES.values()}
+
+
+def test_the_documentation_has_the_tables_of_the_code() -> None:
+    text = Path(promql.CONFIGS.parent / "docs/METRICS.md").read_text()
+    assert "\n".join(document()) in text, "print them anew: python -m anycastlb.metrics.families"
+
+
+def test_every_alert_is_explained_and_tested() -> None:
+    text = Path(promql.CONFIGS.parent / "docs/METRICS.md").read_text()
+    alerts = [name for name, _ in promql.rule_expressions()]
+    assert sorted(alerts) == sorted(re.findall(r"^### (Anycastlb\w+)$", text, re.MULTILINE))
+    assert len(set(alerts)) == len(alerts) >= 25
+    tested = "".join(path.read_text() for path in (promql.CONFIGS / "prometheus").glob("alerts*.test.yml"))
+    assert [name for name in alerts if f'alertname="{name}"' not in tested] == []
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for rule in promql.rules():
+        assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
+        told = rule["annotations"]
+        assert told["runbook"] == f"docs/METRICS.md#{rule['alert'].lower()}"
+        assert told["summary"] and told["description"].rstrip()[-1] not in ",;:", rule["alert"]
+
+
+async def test_alerts_and_dashboard_name_only_what_there_is() -> None:
+    names, _ = await everything()
+    known = names | {
+        "up",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    }
+    for where, expression in [*promql.rule_expressions(), *promql.dashboard_expressions()]:
+        named = promql.names(expression)
+        assert named and named <= known, f"{where}: {sorted(named - known)}"
+
+
+def test_the_dashboard_can_be_imported_anywhere() -> None:
+    ids = [panel["id"] for panel in promql.panels()]
+    assert len(set(ids)) == len(ids) > 30
+    text = promql.DASHBOARD.read_text()
+    sources = {json.dumps(found) for found in _values(json.loads(text), "datasource")}
+    assert sources == {json.dumps({"type": "prometheus", "uid": "${datasource}"})}
+    assert "__inputs" not in text
+    cells = [(p["gridPos"], p["title"]) for p in promql.panels()]
+    taken = [
+        (x, y) for at, _ in cells for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(set(taken)) == len(taken) and max(x for x, _ in taken) < 24, "panels overlap"
+    assert all(panel.get("description") for panel in promql.panels() if panel["type"] != "row")
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ('sum by (job, vip) (rate(a_total{x="b_total{"}[5m])) > 4', {"a_total"}),
+        (
+            "histogram_quantile(0.99, sum(rate(a_bucket[5m])) by (le)) / on (x) group_left (y) b unless c",
+            {"a_bucket", "b", "c"},
+        ),
+        ('up{job=~"x.*"} == 0 or absent(y) and 1e3 * time() offset 5m', {"up", "y"}),
+        ('count(count_values("v", a))', {"a"}),
+    ],
+)
+def test_names_are_found_in_expressions(expression: str, found: Iterable[str]) -> None:
+    assert promql.names(expression) == found
+
+
+def _values(node: Any, key: str) -> Iterable[Any]:
+    if isinstance(node, dict):
+        yield from ([node[key]] if key in node else [])
+        for child in node.values():
+            yield from _values(child, key)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _values(child, key)
