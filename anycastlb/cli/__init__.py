@@ -16,6 +16,7 @@ import click
 
 from anycastlb import __version__
 from anycastlb.cli.convert import convert
+from anycastlb.cli.doctor import doctor
 from anycastlb.model import AnycastlbError, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,6 +97,7 @@ def checks(kind: str | None, verbose: bool) -> None:
 
 
 main.add_command(convert)
+main.add_command(doctor)
 
 
 @main.command()

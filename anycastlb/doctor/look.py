@@ -1,0 +1,60 @@
+"""Look at everything once: the facts of this machine, as far as this process may see them. It changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from anycastlb.doctor import seen_host, seen_speaker, seen_store
+from anycastlb.doctor.facts import Agent, Api, Facts, Folder, Needs, Process, Unseen
+from anycastlb.drivers import links
+from anycastlb.drivers.links import Link, Route
+from anycastlb.model import Address, DriverError
+from anycastlb.settings import Settings
+
+MOST_ROUTES = 2000
+
+
+def look(config: str, settings: Settings | None, problems: tuple[str, ...] = ()) -> Facts:
+    """``settings`` is None if they cannot be used, for these ``problems``."""
+    running = seen_host.processes()
+    node = next((process for process in running if seen_host.is_node(process)), None)
+    needs, agent, api = asyncio.run(_asked(settings))
+    interfaces, routes = _ways(needs)
+    names = [link.name for link in interfaces] if not isinstance(interfaces, Unseen) else []
+    return Facts(
+        config=config,
+        problems=problems,
+        settings=settings,
+        me=seen_host.process(os.getpid()) or Process(os.getpid(), ()),
+        node=node,
+        rivals=tuple(process for process in running if seen_host.is_rival(process)),
+        kernel=seen_host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",), names),
+        links=interfaces,
+        routes=routes,
+        needs=needs,
+        speaker=seen_speaker.speaker(settings, config, running),
+        agent=agent,
+        api=api,
+        state=seen_host.folder(settings.node.state_dir, node) if settings else Folder(""),
+        synchronised=seen_host.synchronised(),
+    )
+
+
+async def _asked(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None, Api]:
+    """What takes a network to know, all at once."""
+    if settings is None:
+        return Unseen("there are no settings"), None, Api("")
+    async with asyncio.TaskGroup() as group:
+        needs = group.create_task(seen_store.needs(settings))
+        api = group.create_task(seen_store.api(settings))
+        agent = group.create_task(seen_store.agent(settings)) if settings.catalog.source == "consul" else None
+    return needs.result(), agent.result() if agent else None, api.result()
+
+
+def _ways(needs: Needs | Unseen) -> tuple[tuple[Link, ...] | Unseen, dict[Address, Route]]:
+    wanted = {address for address, _ in needs.forwards} if isinstance(needs, Needs) else set()
+    try:
+        return links.look(sorted(wanted, key=lambda target: (target.version, target))[:MOST_ROUTES])
+    except DriverError as exc:
+        return Unseen(str(exc)), {}
