@@ -17,8 +17,11 @@ MOST_ROUTES = 2000
 
 def look(config: str, settings: Settings | None, problems: tuple[str, ...] = ()) -> Facts:
     """``settings`` is None if they cannot be used, for these ``problems``."""
-    running = seen_host.processes()
-    node = next((process for process in running if seen_host.is_node(process)), None)
+    me = seen_host.process(os.getpid()) or Process(os.getpid(), ())
+    every = seen_host.processes()
+    node = _nearest([process for process in every if seen_host.is_node(process)], me, config)
+    home = {"", (node or me).namespace}
+    running = tuple(process for process in every if process.namespace in home)
     needs, agent, api = asyncio.run(_asked(settings))
     interfaces, routes = _ways(needs)
     names = [link.name for link in interfaces] if not isinstance(interfaces, Unseen) else []
@@ -26,7 +29,7 @@ def look(config: str, settings: Settings | None, problems: tuple[str, ...] = ())
         config=config,
         problems=problems,
         settings=settings,
-        me=seen_host.process(os.getpid()) or Process(os.getpid(), ()),
+        me=me,
         node=node,
         rivals=tuple(process for process in running if seen_host.is_rival(process)),
         kernel=seen_host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",), names),
@@ -39,6 +42,12 @@ def look(config: str, settings: Settings | None, problems: tuple[str, ...] = ())
         state=seen_host.folder(settings.node.state_dir, node) if settings else Folder(""),
         synchronised=seen_host.synchronised(),
     )
+
+
+def _nearest(nodes: list[Process], me: Process, config: str) -> Process | None:
+    """The node that is meant: with these settings, else in this network namespace, else any."""
+    nodes.sort(key=lambda node: (config not in node.argv, node.namespace != me.namespace))
+    return nodes[0] if nodes else None
 
 
 async def _asked(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None, Api]:

