@@ -116,6 +116,7 @@ class Agent:
     """Its own node name."""
     skew: float = 0.0
     """Seconds its clock is ahead of ours."""
+    readable: bool | Unseen = True
     writable: bool | Unseen = Unseen("not tried")
     holder: str = ""
     """The Consul node that holds this node's key, if any does."""

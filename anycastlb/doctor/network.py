@@ -141,7 +141,7 @@ def _forwarding(facts: Facts, needs: Needs) -> Iterator[Finding]:
 
 
 def _unreachable(facts: Facts, needs: Needs) -> Iterator[Finding]:
-    first = {address: name for (address, _), name in reversed(needs.forwards.items())}
+    first = {address: name for (address, _), name in reversed(list(needs.forwards.items()))}
     for address, name in first.items():
         route = facts.routes.get(address)
         if route is not None and route.error:

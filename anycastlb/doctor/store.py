@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from anycastlb.doctor.facts import Agent, Facts, Unseen
 from anycastlb.doctor.finding import Finding, Level
 
-SLOW = 0.1
+SLOW = 0.2
 """Seconds for one round trip to what should be next door."""
 ASKEW = 2.0
 """Seconds; sessions and logs of nodes that differ more cannot be compared."""
@@ -72,7 +72,11 @@ def _version(agent: Agent) -> Iterator[Finding]:
 
 def _rights(facts: Facts, agent: Agent) -> Iterator[Finding]:
     prefix = facts.settings.consul.prefix if facts.settings else ""
-    if isinstance(agent.writable, Unseen):
+    if agent.readable is False:
+        what = "the token may not read the catalog: it looks empty"
+        mend = f'acl policy: key_prefix "{prefix}" {{ policy = "write" }}'
+        yield Finding("error", "catalog", what, f"a transaction below {prefix}: permission denied to read", mend)
+    elif isinstance(agent.writable, Unseen):
         yield Finding("notice", "catalog", "the right to write could not be tried", agent.writable.why)
     elif agent.writable:
         evidence = f"a transaction below {prefix} was refused for its index, not for its token"

@@ -157,6 +157,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("version unseen", consul(version=Unseen("403")), "notice", "version could not be seen"),
     ("old consul", consul(version="1.2.3"), "warning", "older"),
     ("read only", consul(writable=False), "notice", "read the catalog only"),
+    ("no rights", consul(readable=False, writable=False), "error", "may not read the catalog"),
     ("write unseen", consul(writable=Unseen("503")), "notice", "could not be tried"),
     ("skew", consul(skew=-30.0), "warning", "differ by 30 s"),
     ("a twin", consul(holder="host2"), "error", "calls itself lb1 too"),
