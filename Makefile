@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 
-.PHONY: help setup python demo test check bench clean distclean
+.PHONY: help setup python demo test check man bench clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,9 @@ check: python ## format, lint, types, import contracts, unit tests and laws
 	.venv/bin/mypy anycastlb tests/rig
 	.venv/bin/lint-imports
 	$(PYTHON) -m pytest -q tests/unit tests/laws
+
+man: python ## write the manual pages anew, from the commands' own help
+	@$(PYTHON) docs/man/generate.py
 
 bench: setup ## programming and reading 11,000 IPVS objects, beside ipvsadm
 	@$(KERNEL) -- $(PYTHON) -m tests.bench

@@ -43,8 +43,7 @@ def check(path: str) -> str | None:
     return None
 
 
-def main() -> None:
-    """Exit code 0 when ExaBGP is gone, 1 when the settings cannot be used or ExaBGP had to be killed."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anycastlb-bridge", description="Runs inside ExaBGP; see exabgp/exabgp.conf.")
     parser.add_argument(
         "--config", default="/etc/anycastlb/node.toml", help="the node's settings (default: %(default)s)"
@@ -57,7 +56,12 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="only say whether this user can run it with these settings"
     )
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Exit code 0 when ExaBGP is gone, 1 when the settings cannot be used or ExaBGP had to be killed."""
+    options = arguments().parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         settings = read(options.config)

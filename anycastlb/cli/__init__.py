@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import click
 
 from anycastlb import __version__
+from anycastlb.cli.convert import convert
+from anycastlb.cli.doctor import doctor
 from anycastlb.model import AnycastlbError, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,6 +94,10 @@ def checks(kind: str | None, verbose: bool) -> None:
     from anycastlb.cli import kinds, paint
 
     paint.show(kinds.listed(kind, verbose, paint.width()))
+
+
+main.add_command(convert)
+main.add_command(doctor)
 
 
 @main.command()

@@ -188,6 +188,16 @@ class GenericNetlink:
                 if not behind and not lost:
                     return
 
+    def ask(self, command: int, payload: bytes = b"") -> bytes:
+        """The one answer to a request, whose attributes start at ``PAYLOAD``. Raises ``Refused``."""
+        self._sequence = self._sequence + 1 & 0xFFFFFFFF
+        self._send(self._message(NLM_F_REQUEST, command, payload))
+        data = self._receive()
+        _, kind, _, _, _, error = _ERROR.unpack_from(data)
+        if kind == NLMSG_ERROR:
+            raise Refused(-error)
+        return data
+
     def dump(self, command: int, payload: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
         """Every message of a dump as (datagram, start of its attributes, end). Raises ``Refused``."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF

@@ -1,0 +1,71 @@
+"""``anycastlb doctor``: every finding with its evidence and the command that mends it. It needs no running node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from anycastlb.cli.paint import Line
+    from anycastlb.doctor import Finding
+
+CONFIG = "/etc/anycastlb/node.toml"
+
+
+@click.command()
+@click.option("--config", default=CONFIG, show_default=True, metavar="FILE", help="Node settings.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print findings.")
+@click.option("--quiet", "-q", is_flag=True, help="Only what is not fine.")
+def doctor(config: str, output: str, quiet: bool) -> None:
+    """Look for what keeps this machine from being a good node, and say what mends it.
+
+    Kernel, modules, capabilities, sysctls, MTU against what tunnels add, rp_filter, ARP, ExaBGP and its bridge,
+    Consul and its rights, catalog, state directory, API: each with what was read. It changes nothing and needs no
+    running node; without root it says what it could not see. Exit code 0: fine; 2: warnings or errors; 1: it could
+    not run.
+    """
+    from anycastlb.cli import judge, paint
+    from anycastlb.doctor import diagnose, look
+    from anycastlb.doctor.finding import worst
+    from anycastlb.model import SettingsError
+
+    try:
+        facts = look(config, judge.load(config))
+    except SettingsError as exc:
+        facts = look(config, None, tuple(map(str, exc.problems)))
+    findings = diagnose(facts)
+    told = tuple(finding for finding in findings if finding.level != "ok") if quiet else findings
+    if output == "json":
+        click.echo(json.dumps({"worst": worst(findings), "findings": [asdict(f) for f in told]}, indent=2))
+    else:
+        paint.show(report(told, findings, paint.width()))
+    raise SystemExit(2 if worst(findings) in ("warning", "error") else 0)
+
+
+def report(told: tuple[Finding, ...], every: tuple[Finding, ...], columns: int) -> list[Line]:
+    """Findings by area, and their sum."""
+    from anycastlb.cli import paint
+    from anycastlb.doctor.finding import LEVELS
+
+    signs = {
+        "ok": ("✓", paint.GOOD), "notice": ("·", paint.BOLD), "warning": ("!", paint.WARN), "error": ("✗", paint.BAD),
+    }  # fmt: skip
+    lines: list[Line] = []
+    for area in dict.fromkeys(finding.area for finding in told):
+        lines.append([(area, paint.BOLD)])
+        for finding in (finding for finding in told if finding.area == area):
+            sign, style = signs[finding.level]
+            level = "" if finding.level == "ok" else f"{finding.level}: "
+            lines += paint.wrap([(f"  {sign} {level}", style), (finding.what, paint.PLAIN)], columns, 4)
+            if finding.evidence:
+                lines += paint.wrap([(f"    {finding.evidence}", paint.DIM)], columns, 6)
+            if finding.mend:
+                lines += paint.wrap([("    mend: ", paint.WARN), (finding.mend, paint.PLAIN)], columns, 10)
+        lines.append([])
+    counts = [paint.count(sum(f.level == level for f in every), level) for level in reversed(LEVELS) if level != "ok"]
+    fine = sum(finding.level == "ok" for finding in every)
+    lines.append([(f"{', '.join(counts)}, {fine} fine", paint.PLAIN)])
+    return lines

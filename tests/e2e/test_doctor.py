@@ -1,0 +1,120 @@
+"""The doctor beside a real Consul with ACLs, and in the running lab with ExaBGP and its bridge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anycastlb.cli.judge import load
+from anycastlb.doctor import Finding, diagnose, look
+from tests.e2e.test_consul_source import ROOT_TOKEN, Agent
+from tests.lab.lab import Lab
+
+NODE = """\
+[node]
+name = "lb1"
+vip_ranges = ["192.0.2.0/24"]
+state_dir = "{folder}"
+[consul]
+address = "{address}"
+token_file = "{folder}/token"
+[bgp]
+socket = "{folder}/bgp.sock"
+[api]
+listen = "127.0.0.1:1"
+"""
+
+
+class TestConsul:
+    @pytest.fixture
+    def agent(self, require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
+        acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
+        agent = Agent(require("consul"), tmp_path, acl=acl, primary_datacenter="dc1")
+        agent.token = ROOT_TOKEN
+        agent.start()
+        agent.put("anycastlb/services/web", '{"vip": "192.0.2.1", "port": 80}')
+        yield agent
+        agent.kill()
+
+    def token(self, agent: Agent, name: str, rules: str) -> str:
+        agent.call("PUT", "/v1/acl/policy", json.dumps({"Name": name, "Rules": rules}))
+        made = json.loads(agent.call("PUT", "/v1/acl/token", json.dumps({"Policies": [{"Name": name}]})))
+        return str(made["SecretID"])
+
+    def findings(self, agent: Agent, folder: Path, token: str) -> list[Finding]:
+        (folder / "token").write_text(token)
+        config = folder / "node.toml"
+        config.write_text(NODE.format(folder=folder, address=agent.address))
+        return [f for f in diagnose(look(str(config), load(str(config)))) if f.area == "catalog"]
+
+    def test_rights_of_tokens(self, agent: Agent, tmp_path: Path) -> None:
+        found = self.findings(agent, tmp_path, ROOT_TOKEN)
+        assert {finding.level for finding in found} == {"ok"}, found
+        assert any(f.evidence.startswith("1 services") for f in found)
+        read = self.token(agent, "read", 'key_prefix "anycastlb/" { policy = "read" }')
+        found = self.findings(agent, tmp_path, read)
+        assert {f.level for f in found} == {"ok", "notice"}, found
+        (only,) = (f for f in found if "read the catalog only" in f.what)
+        assert only.mend == 'acl policy: key_prefix "anycastlb/" { policy = "write" }'
+        write = self.token(agent, "write", 'key_prefix "anycastlb/" { policy = "write" }')
+        assert any("may write the catalog" in f.what for f in self.findings(agent, tmp_path, write))
+        none = self.token(agent, "none", 'key_prefix "other/" { policy = "read" }')
+        found = self.findings(agent, tmp_path, none)
+        (unread,) = (f for f in found if f.level == "error")
+        assert "may not read the catalog" in unread.what
+
+    def test_looking_writes_nothing(self, agent: Agent, tmp_path: Path) -> None:
+        before = json.loads(agent.call("GET", "/v1/kv/?recurse"))
+        self.findings(agent, tmp_path, ROOT_TOKEN)
+        assert json.loads(agent.call("GET", "/v1/kv/?recurse")) == before
+
+    def test_another_machine_of_the_same_name(self, agent: Agent, tmp_path: Path) -> None:
+        other = {"Node": "host2", "Address": "127.0.0.9"}
+        agent.call("PUT", "/v1/catalog/register", json.dumps(other))
+        session = json.loads(agent.call("PUT", "/v1/session/create", json.dumps({"Node": "host2", "Checks": []})))["ID"]
+        agent.call("PUT", f"/v1/kv/anycastlb/nodes/lb1?acquire={session}", "{}")
+        found = self.findings(agent, tmp_path, ROOT_TOKEN)
+        (twin,) = (f for f in found if f.level == "error")
+        assert "another machine calls itself lb1 too" in twin.what
+        assert "host2" in twin.evidence
+
+    def test_a_consul_that_is_gone(self, agent: Agent, tmp_path: Path) -> None:
+        agent.kill()
+        found = self.findings(agent, tmp_path, ROOT_TOKEN)
+        assert [f.what for f in found] == ["Consul cannot be used"]
+
+
+def told(lab: Lab, name: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Exit code, and findings by what they say, of a doctor called on the node."""
+    done = lab.nodes[name].cli("doctor", "-o", "json", check=False)
+    assert done.returncode in (0, 2), done.stderr
+    return done.returncode, {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def test_the_running_lab_is_well_and_its_loss_is_told(lab: Lab) -> None:
+    node = lab.nodes["lb1"]
+    node.ready()
+    _, found = told(lab, "lb1")
+    for what in (
+        "IPVS is there",
+        "ExaBGP runs, and runs the bridge",
+        "the bridge is connected to the node",
+        "ExaBGP's user can run the bridge",
+        "Consul answers",
+        "the token may write the catalog",
+        "the node runs, and is ready",
+    ):
+        assert found[what]["level"] == "ok", what
+    assert f"exabgp: process {node.exabgp.pid};" in found["ExaBGP runs, and runs the bridge"]["evidence"]
+    assert [f for f in found.values() if f["level"] == "error"] == []
+    bridge = Path(f"/proc/{node.bridge()}")
+    node.exabgp.kill()
+    node.until(lambda: not bridge.exists(), 20, "its bridge ends with it")
+    code, found = told(lab, "lb1")
+    assert code == 2
+    assert found["ExaBGP does not run: nothing is announced"]["level"] == "warning"
+    assert found["no bridge is connected to the node"]["level"] == "error"

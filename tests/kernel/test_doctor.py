@@ -1,0 +1,221 @@
+"""The doctor where things are really amiss: one thing is broken, and the finding's own command mends it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anycastlb.cli.judge import load
+from anycastlb.doctor import Finding, diagnose, look
+from anycastlb.drivers.ipvs import connect
+from tests.kernel.netns import run
+
+pytestmark = pytest.mark.usefixtures("netns")
+NODE = """\
+[node]
+name = "lb1"
+vip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]
+state_dir = "{folder}"
+[catalog]
+source = "file"
+path = "{folder}/catalog"
+[bgp]
+socket = "{folder}/bgp.sock"
+[api]
+listen = "127.0.0.1:1"
+"""
+
+
+class Patient:
+    """A namespace with one interface up0 (mtu 1600) towards 10.1.0.0/24 and fd00::/64, and a catalog."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "node.toml"
+        self.config.write_text(NODE.format(folder=folder))
+        self.services = folder / "catalog/services"
+        self.services.mkdir(parents=True)
+        connect().close()
+        run("ip", "link", "add", "up0", "mtu", "1600", "up", "type", "dummy")
+        run("ip", "addr", "add", "10.1.0.254/24", "dev", "up0")
+        run("ip", "addr", "add", "fd00::254/64", "dev", "up0", "nodad")
+        for name in ("arp_ignore", "arp_announce"):
+            self.sysctl(f"net/ipv4/conf/all/{name}", "0")
+        self.serve("web", backends={"b1": {"address": "10.1.0.1"}})
+
+    def serve(self, name: str, **document: Any) -> None:
+        (self.services / f"{name}.json").write_text(json.dumps({"vip": "192.0.2.1", "port": 80, **document}))
+
+    def sysctl(self, name: str, value: str) -> None:
+        Path("/proc/sys", name).write_text(value)
+
+    def amiss(self) -> list[Finding]:
+        """What is worse than a notice, of the kernel, the network and the catalog."""
+        found = diagnose(look(str(self.config), load(str(self.config))))
+        return [f for f in found if f.level in ("warning", "error") and f.area in ("kernel", "network", "catalog")]
+
+
+@pytest.fixture
+def patient(tmp_path: Path, netns: None) -> Iterator[Patient]:
+    yield Patient(tmp_path)
+
+
+def mend(finding: Finding) -> None:
+    run(*shlex.split(finding.mend, comments=True))
+
+
+def test_a_good_namespace_has_nothing_amiss(patient: Patient) -> None:
+    assert patient.amiss() == []
+    found = diagnose(look(str(patient.config), load(str(patient.config))))
+    text = "\n".join(f"{f.what}: {f.evidence}" for f in found)
+    assert "IPVS is there: IP Virtual Server version" in text
+    assert "up0: mtu 1600, tunnel over IPv4 adds 20, leaves 1580" in text
+    assert "idle TCP connections stay in the table for long" in text
+    assert "tcp 900 s, tcpfin 120 s, udp 300 s" in text
+
+
+def test_a_strict_reverse_path(patient: Patient) -> None:
+    patient.sysctl("net/ipv4/conf/up0/rp_filter", "1")
+    (finding,) = patient.amiss()
+    assert "rp_filter is strict on up0" in finding.what
+    mend(finding)
+    assert patient.amiss() == []
+
+
+@pytest.mark.parametrize(
+    ("forward", "address", "added"),
+    [("tunnel", "10.1.0.1", 20), ("gre", "10.1.0.1", 24), ("gue", "10.1.0.1", 32),
+     ("tunnel", "fd00::1", 40), ("gre", "fd00::1", 44), ("gue", "fd00::1", 52)],
+)  # fmt: skip
+def test_a_small_mtu(patient: Patient, forward: str, address: str, added: int) -> None:
+    patient.serve("web", forward=forward, backends={"b1": {"address": address}})
+    run("ip", "link", "add", "clients", "mtu", "1500", "up", "type", "dummy")
+    run("ip", "link", "set", "up0", "mtu", "1400")
+    (finding,) = patient.amiss()
+    assert finding.level == "warning"
+    assert f"adds {added}, leaves {1400 - added}; packets arrive with up to 1500 (web/b1)" in finding.evidence
+    mend(finding)
+    assert patient.amiss() == []
+
+
+def test_a_route_with_an_mtu_of_its_own(patient: Patient) -> None:
+    run("ip", "route", "add", "10.9.0.0/24", "via", "10.1.0.7", "mtu", "1300")
+    patient.serve("web", backends={"b1": {"address": "10.9.0.1"}})
+    (finding,) = patient.amiss()
+    assert "up0: mtu 1300" in finding.evidence
+
+
+def test_ipv6_does_not_fit_at_all(patient: Patient) -> None:
+    run("ip", "link", "set", "up0", "mtu", "1310")
+    patient.serve("six", vip="2001:db8:2::1", backends={"b1": {"address": "fd00::1"}})
+    levels = {(f.level, "IPv6 needs" in f.what) for f in patient.amiss()}
+    assert ("error", True) in levels
+
+
+def test_no_way_to_a_backend(patient: Patient) -> None:
+    patient.serve("web", backends={"b1": {"address": "10.77.0.1"}})
+    (finding,) = patient.amiss()
+    assert finding.level == "error"
+    assert "no way to backend web/b1" in finding.what
+    assert "network is unreachable" in finding.evidence
+
+
+def test_nat_without_forwarding(patient: Patient) -> None:
+    patient.serve("web", forward="nat", backends={"b1": {"address": "10.1.0.1"}})
+    patient.sysctl("net/ipv4/ip_forward", "0")
+    (finding,) = patient.amiss()
+    assert finding.level == "error"
+    mend(finding)
+    assert patient.amiss() == []
+
+
+def test_vips_in_the_network_of_an_interface(patient: Patient) -> None:
+    run("ip", "addr", "add", "192.0.2.250/24", "dev", "up0")
+    found = patient.amiss()
+    assert [finding.evidence.split(" = ")[0] for finding in found] == [
+        "net.ipv4.conf.all.arp_ignore", "net.ipv4.conf.all.arp_announce",
+    ]  # fmt: skip
+    for finding in found:
+        mend(finding)
+    assert patient.amiss() == []
+
+
+def test_a_loopback_that_is_down(patient: Patient) -> None:
+    run("ip", "link", "set", "lo", "down")
+    found = patient.amiss()
+    assert any("loopback" in finding.what for finding in found)
+    for finding in found:
+        if "loopback" in finding.what:
+            mend(finding)
+    assert patient.amiss() == []
+
+
+def test_sysctls_nobody_manages(patient: Patient) -> None:
+    patient.config.write_text(patient.config.read_text() + "[ipvs]\nmanage_sysctls = false\n")
+    found = patient.amiss()
+    assert any("sloppy_tcp" in finding.what for finding in found)
+    for finding in found:
+        mend(finding)
+    assert patient.amiss() == []
+
+
+def test_a_scheduler_whose_module_is_missing(patient: Patient) -> None:
+    program = Path("/proc/sys/kernel/modprobe")
+    before = program.read_text()
+    patient.serve("web", scheduler="ovf", backends={"b1": {"address": "10.1.0.1"}})
+    assert patient.amiss() == []
+    program.write_text("/bin/false")
+    try:
+        (finding,) = patient.amiss()
+    finally:
+        program.write_text(before)
+    assert finding.what == 'the kernel has no IPVS scheduler "ovf", which the catalog uses'
+
+
+def test_documents_with_problems_are_told(patient: Patient) -> None:
+    patient.serve("bad", port="many")
+    (finding,) = patient.amiss()
+    assert "bad.json" in finding.evidence
+    (patient.services / "bad.json").unlink()
+    assert patient.amiss() == []
+
+
+@pytest.mark.parametrize("lost", ["-net_admin", "-all"])
+def test_without_privilege_it_says_what_it_lacks_and_ends_with_2(
+    patient: Patient, require: Callable[[str], str], lost: str
+) -> None:
+    argv = [require("setpriv"), f"--bounding-set={lost}", sys.executable, "-m", "anycastlb", "doctor"]
+    done = subprocess.run(
+        [*argv, "--config", str(patient.config), "-o", "json"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (2, "")
+    told = json.loads(done.stdout)
+    found = {f["what"]: f for f in told["findings"]}
+    assert told["worst"] == "error"
+    assert found["this process lacks CAP_NET_ADMIN, which IPVS, addresses and marked probes need"]["level"] == "error"
+    assert "IPVS time-outs could not be seen" in found
+
+
+def test_a_node_in_another_namespace_is_told(patient: Patient, tmp_path: Path) -> None:
+    """The daemon is where the machine is, and the doctor was called from a namespace of a container."""
+    script = tmp_path / "anycastlb"
+    script.write_text(f"#!{sys.executable}\nimport time; time.sleep(60)\n")
+    script.chmod(0o755)
+    process = subprocess.Popen(["unshare", "-n", str(script), "run", "--config", str(patient.config)])
+    try:
+        told: list[Finding] = []
+        for _ in range(50):
+            told = [f for f in patient.amiss() if "another network namespace" in f.what]
+            if told:
+                break
+        (finding,) = told
+        assert finding.mend == f"nsenter -t {process.pid} -n anycastlb doctor"
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,66 @@
+"""What ipvsadm saves from a real kernel comes back, through import and our driver, as the same kernel state."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from ipaddress import ip_network
+
+import pytest
+
+from anycastlb import catalog, plan
+from anycastlb.checks import PARAMS
+from anycastlb.cli import importing
+from anycastlb.cli.judge import ANY_MARK, ANYWHERE
+from anycastlb.decide import adopt, decide
+from anycastlb.drivers.ipvs import IpvsDriver
+from anycastlb.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Result, State, Tree
+from anycastlb.node import checks
+from tests.kernel.netns import run
+
+pytestmark = pytest.mark.usefixtures("netns")
+RULES = """\
+-A -t 192.0.2.10:80 -s mh -b mh-fallback,mh-port
+-a -t 192.0.2.10:80 -r 10.1.0.1:80 -i -w 5
+-a -t 192.0.2.10:80 -r 10.1.0.2:80 -i -w 5 --tun-type gue --tun-port 6081 --tun-nocsum
+-a -t 192.0.2.10:80 -r 10.1.0.3:80 -i -w 5 --tun-type gre --tun-nocsum
+-A -u 192.0.2.10:53 -s mh -o
+-a -u 192.0.2.10:53 -r 10.1.0.1:53 -g -w 1
+-A -u 192.0.2.11:53 -s mh
+-a -u 192.0.2.11:53 -r 10.1.0.1:53 -g -w 1
+-A -t 192.0.2.11:0 -s lc -p 360 -M 255.255.255.0
+-a -t 192.0.2.11:0 -r 10.1.0.1:0 -m -w 10
+-A --sctp-service 192.0.2.10:99 -s sh -b sh-port
+-a --sctp-service 192.0.2.10:99 -r 10.1.0.9:98 -m -w 100
+-A -t [2001:db8::1]:80 -s wrr -p 60 -M 64
+-a -t [2001:db8::1]:80 -r [fd00::1]:80 -g -w 7
+"""
+
+
+async def test_save_import_decide_and_nothing_is_left_to_change(require: Callable[[str], str]) -> None:
+    """The plan of a node with the imported catalog, over the very kernel it was saved from: no change in IPVS."""
+    program = require("ipvsadm")
+    for line in RULES.splitlines():
+        run(program, *line.split())
+    documents, _ = importing.read(run(program, "-Sn"))
+    tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
+    found = catalog.parse(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    assert (len(found.services), found.problems) == (6, ())
+    driver = IpvsDriver([ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")])
+    tables = await driver.observe()
+    assert len(tables["services"]) == 6
+    now = time.monotonic()
+    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
+    inputs = Inputs(
+        node="lb1",
+        catalog=found,
+        feed=Feed(connected=True, loaded=True, since=now),
+        health=dict.fromkeys(checks(found), up),
+        marks=MARKS,
+    )
+    actual = State(services=tables["services"], destinations=tables["destinations"])
+    decision = decide(inputs, adopt(actual, now, inputs.marks), now)
+    left = [c for c in plan.diff(actual, decision.desired) if c.table in ("services", "destinations")]
+    assert left == []
+    driver.close()

@@ -1,0 +1,218 @@
+"""The doctor's judgement, on facts that are made up: what is fine, and what each thing amiss is called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from anycastlb import settings
+from anycastlb.cli.doctor import report
+from anycastlb.cli.paint import plain
+from anycastlb.doctor import Facts, Finding, diagnose
+from anycastlb.doctor.facts import Agent, Api, Folder, Kernel, Needs, Process, Socket, Speaker, Trial, Unseen
+from anycastlb.doctor.finding import worst
+from anycastlb.drivers.links import Link, Route
+from anycastlb.drivers.sysctls import PROBING, TAKEOVER
+
+NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]\n'
+FOUR, SIX = ip_address("10.1.0.1"), ip_address("fd00::1")
+EVERYTHING = (1 << 41) - 1
+CONF = "process anycastlb {\n    run /usr/bin/env anycastlb-bridge --config /etc/anycastlb/node.toml;\n}\n"
+DAEMON = Process(7, ("anycastlb", "run"), 1, capabilities=EVERYTHING, files=65536, namespace="net:[1]")
+EXABGP = Process(8, ("exabgp", "server"), 1, uid=901, gid=901, namespace="net:[1]")
+BRIDGE = Process(9, ("anycastlb-bridge",), 8, uid=901, gid=901)
+SYSCTLS = {
+    **TAKEOVER, **PROBING, "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/all/disable_ipv6": "0", "net/ipv6/conf/lo/disable_ipv6": "0", "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/eth0/rp_filter": "2", "net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2",
+    "net/ipv4/vs/conntrack": "0", "net/ipv4/vs/pmtu_disc": "1", "net/ipv4/vs/conn_lfactor": "-4",
+    "net/netfilter/nf_conntrack_count": "10", "net/netfilter/nf_conntrack_max": "1000",
+}  # fmt: skip
+WELL = Facts(
+    config="/etc/anycastlb/node.toml",
+    settings=settings.parse(NODE),
+    me=Process(1000, ("anycastlb", "doctor"), 1, capabilities=EVERYTHING, files=1024, namespace="net:[1]"),
+    node=DAEMON,
+    kernel=Kernel(
+        "6.12.1", info="IP Virtual Server version 1.2.1 (size=4096)", loadable={"ip_vs": True, "ip_vs_mh": True},
+        timeouts=(300, 120, 300), table_bits=12, sysctls=SYSCTLS,
+    ),
+    links=(Link("lo", 65536, True, ("127.0.0.1/8",)), Link("eth0", 1600, True, ("10.1.0.9/24",))),
+    routes={FOUR: Route("eth0", 1600), SIX: Route("eth0", 1600)},
+    needs=Needs(2, 4, 4, (), ("mh",), {(FOUR, "tunnel"): "web/b1", (SIX, "gue"): "web/b2", (FOUR, "nat"): "ftp/b1"},
+                (ip_address("192.0.2.1"), ip_address("2001:db8:2::1"))),
+    speaker=Speaker(
+        "5.0.15", "beside anycastlb", (EXABGP,), (BRIDGE,), "/etc/exabgp/exabgp.conf", CONF,
+        Socket("/run/anycastlb/bgp.sock", "socket", 0o660, 0, 901, "exabgp", True, 1),
+        Trial("as user 901: anycastlb-bridge --check", 0, "the settings can be used"),
+    ),
+    agent=Agent("http://127.0.0.1:8500", leader="10.0.0.1:8300", latency=0.001, version="1.8.7", name="host1",
+                writable=True, holder="host1"),
+    api=Api("127.0.0.1:4672", 200, ""),
+    state=Folder("/var/lib/anycastlb", True, True, 2**34),
+    synchronised=True,
+)  # fmt: skip
+
+
+def amiss(facts: Facts) -> list[Finding]:
+    return [finding for finding in diagnose(facts) if finding.level != "ok"]
+
+
+def sysctl(**values: str | None) -> dict[str, Any]:
+    """A kernel with other values: dots as double underscores."""
+    changed = {name.replace("__", "/"): value for name, value in values.items()}
+    kept = {name: value for name, value in {**SYSCTLS, **changed}.items() if value is not None}
+    return {"kernel": replace(WELL.kernel, sysctls=kept)}
+
+
+def speaks(**changes: Any) -> dict[str, Any]:
+    return {"speaker": replace(WELL.speaker, **changes)}
+
+
+def bridged(**changes: Any) -> dict[str, Any]:
+    return speaks(socket=replace(WELL.speaker.socket, **changes))
+
+
+def consul(**changes: Any) -> dict[str, Any]:
+    assert WELL.agent
+    return {"agent": replace(WELL.agent, **changes)}
+
+
+def needs(**changes: Any) -> dict[str, Any]:
+    assert isinstance(WELL.needs, Needs)
+    return {"needs": replace(WELL.needs, **changes)}
+
+
+def test_nothing_is_amiss_on_a_good_node() -> None:
+    assert amiss(WELL) == []
+    assert {finding.area for finding in diagnose(WELL)} == {"settings", "kernel", "network", "bgp", "catalog", "node"}
+    assert all(finding.evidence for finding in diagnose(WELL))
+
+
+UNMANAGED = settings.parse(NODE + "[ipvs]\nmanage_sysctls = false\n")
+CASES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("an old kernel", {"kernel": replace(WELL.kernel, release="5.10.0-8")}, "error", "IFA_PROTO"),
+    ("no ip_vs", {"kernel": replace(WELL.kernel, family="no such file", loadable={"ip_vs_mh": True})}, "error",
+     "no IPVS"),
+    ("ip_vs unloaded", {"kernel": replace(WELL.kernel, family="no such file")}, "error", "not loaded"),
+    ("no scheduler", needs(schedulers=("mh", "wlc")), "error", 'no IPVS scheduler "wlc"'),
+    ("no capability", {"node": replace(DAEMON, capabilities=0)}, "error", "lacks CAP_NET_ADMIN"),
+    ("a user namespace", {"kernel": replace(WELL.kernel, owns_machine=False)}, "error", "user namespace"),
+    ("sloppy_tcp", sysctl(net__ipv4__vs__sloppy_tcp="0"), "warning", "sloppy_tcp is not 1"),
+    ("unmanaged", {"node": None, "settings": UNMANAGED, "api": Api("x", 200),
+                   **sysctl(net__ipv4__vs__sloppy_tcp="0")}, "warning", "sloppy_tcp is not 1"),
+    ("accept_local", needs(through=True) | sysctl(net__ipv4__conf__all__accept_local="0"), "warning", "accept_local"),
+    ("long time-outs", {"kernel": replace(WELL.kernel, timeouts=(900, 120, 300))}, "notice", "idle TCP"),
+    ("unseen time-outs", {"kernel": replace(WELL.kernel, timeouts=Unseen("EPERM"))}, "notice", "could not be seen"),
+    ("a small table", sysctl(net__ipv4__vs__conn_lfactor=None), "notice", "4096 buckets"),
+    ("conntrack", sysctl(net__ipv4__vs__conntrack="1"), "notice", "conntrack entry"),
+    ("conntrack full", sysctl(net__netfilter__nf_conntrack_count="950"), "warning", "nearly full"),
+    ("files", needs(probes=70000), "warning", "open files"),
+    ("keepalived", {"rivals": (Process(5, ("/usr/sbin/keepalived", "-D")),)}, "warning", "keepalived runs too"),
+    ("another namespace", {"node": replace(DAEMON, namespace="net:[2]")}, "warning", "another network namespace"),
+    ("an unseen namespace", {"node": replace(DAEMON, namespace="")}, "notice", "namespace could not be seen"),
+    ("no links", {"links": Unseen("EPERM")}, "notice", "interfaces and routes could not be seen"),
+    ("lo down", {"links": (Link("lo", 65536, False), Link("eth0", 1600, True))}, "error", "loopback"),
+    ("no IPv6", sysctl(net__ipv6__conf__lo__disable_ipv6="1"), "error", "IPv6 is off"),
+    ("rp_filter", sysctl(net__ipv4__conf__eth0__rp_filter="1"), "warning", "strict on eth0"),
+    ("rp_filter all", sysctl(net__ipv4__conf__all__rp_filter="1", net__ipv4__conf__eth0__rp_filter="0"), "warning",
+     "strict on eth0"),
+    ("arp_ignore", sysctl(net__ipv4__conf__all__arp_ignore="0") | needs(vips=(ip_address("10.1.0.200"),)), "warning",
+     "answers ARP"),
+    ("arp_announce", sysctl(net__ipv4__conf__all__arp_announce="0") | needs(forwards={(FOUR, "dr"): "a/b"}), "notice",
+     "ARP requests"),
+    ("no forwarding", sysctl(net__ipv4__ip_forward="0"), "error", "replies of nat"),
+    ("no way", {"routes": {FOUR: Route(error="network is unreachable")}}, "error", "no way to backend web/b1"),
+    ("mtu 1500", {"routes": {FOUR: Route("eth0", 1500)}, "links": (WELL.links[0], Link("eth0", 1500, True))},  # type: ignore[index]
+     "notice", "full packets do not fit through tunnel on eth0: clients are told"),
+    ("mtu 1400", {"routes": {FOUR: Route("eth1", 1400)}}, "warning", "by more than what the tunnel adds"),
+    ("mtu 1300", {"routes": {SIX: Route("eth0", 1300)}}, "error", "1280 bytes, which IPv6 needs"),
+    ("no pmtu", sysctl(net__ipv4__vs__pmtu_disc="0") | {"routes": {FOUR: Route("eth0", 1500)}}, "warning",
+     "cut in pieces"),
+    ("no exabgp", speaks(installed=""), "notice", "not installed"),
+    ("exabgp 4", speaks(installed="4.2.25"), "error", "too old"),
+    ("exabgp 6", speaks(installed="6.0.0"), "warning", "newer"),
+    ("exabgp dead", speaks(processes=(), trial=WELL.speaker.trial), "warning", "does not run"),
+    ("no bridge", speaks(bridges=()), "error", "but no bridge"),
+    ("two bridges", speaks(bridges=(BRIDGE, replace(BRIDGE, pid=10))), "warning", "more than one bridge"),
+    ("another config", speaks(text="neighbor 1.2.3.4 {\n}\n# run anycastlb-bridge"), "error",
+     "runs no anycastlb-bridge"),
+    ("graceful restart", speaks(text=CONF + "graceful-restart 120;"), "warning", "graceful restart is on"),
+    ("respawn", speaks(text=CONF + "respawn false;"), "warning", "respawn is off"),
+    ("config unseen", speaks(text=Unseen("EACCES")), "notice", "could not be read"),
+    ("no socket", bridged(kind="missing"), "error", "is not there"),
+    ("no socket", bridged(kind="other"), "error", "is no socket"),
+    ("an unseen socket", bridged(kind="unreachable"), "notice", "could not be seen"),
+    ("a dead socket", bridged(listening=False, connections=0), "warning", "dead daemon"),
+    ("nobody connected", bridged(connections=0), "error", "no bridge is connected"),
+    ("a closed socket", bridged(gid=0, group="root"), "error", "may not use the daemon's socket"),
+    ("a failed trial", speaks(trial=Trial("x", 1, "permission denied")), "error", "cannot run the bridge"),
+    ("no trial", speaks(trial=Unseen("only root")), "notice", "was not tried"),
+    ("no consul", consul(error="connection refused"), "error", "Consul cannot be used"),
+    ("no leader", consul(leader=""), "error", "no leader"),
+    ("slow", consul(latency=0.5), "warning", "slow"),
+    ("version unseen", consul(version=Unseen("403")), "notice", "version could not be seen"),
+    ("old consul", consul(version="1.2.3"), "warning", "older"),
+    ("read only", consul(writable=False), "notice", "read the catalog only"),
+    ("no rights", consul(readable=False, writable=False), "error", "may not read the catalog"),
+    ("write unseen", consul(writable=Unseen("503")), "notice", "could not be tried"),
+    ("skew", consul(skew=-30.0), "warning", "differ by 30 s"),
+    ("a twin", consul(holder="host2"), "error", "calls itself lb1 too"),
+    ("a bad document", needs(problems=("services/web: port: missing",)), "warning", "has a problem"),
+    ("an unread catalog", {"needs": Unseen("403")}, "error", "catalog cannot be read"),
+    ("an empty catalog", {"needs": Needs()}, "notice", "has no services"),
+    ("no state", {"state": Folder("/x")}, "notice", "is not there"),
+    ("read-only state", {"state": Folder("/x", True, False, 2**34)}, "error", "cannot be written"),
+    ("state unseen", {"state": Folder("/x", True, Unseen("user 9"), 2**34)}, "notice", "could not be seen"),
+    ("full", {"state": Folder("/x", True, True, 2**20)}, "warning", "little room"),
+    ("api silent", {"api": Api("x:1", None, "refused")}, "error", "does not answer"),
+    ("not running", {"api": Api("x:1", None, "refused"), "node": None}, "notice", "does not run"),
+    ("not ready", {"api": Api("x:1", 503, "no catalog yet")}, "warning", "not ready"),
+    ("a stranger", {"api": Api("x:1", 404, "nginx")}, "error", "somebody else listens"),
+    ("clock", {"synchronised": False}, "notice", "clock right"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "level", "text"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_one_thing_amiss_is_one_finding(changes: dict[str, Any], level: str, text: str) -> None:
+    found = amiss(replace(WELL, **changes))
+    assert [(finding.level, text in finding.what) for finding in found] == [(level, True)], found
+    assert found[0].evidence
+    if level != "notice":
+        assert found[0].mend
+
+
+def test_managed_sysctls_of_a_node_that_does_not_run_are_fine() -> None:
+    facts = replace(WELL, node=None, **sysctl(net__ipv4__vs__sloppy_tcp="0"))
+    assert amiss(facts) == []
+
+
+def test_the_sum_says_how_much_a_tunnel_adds() -> None:
+    tight = {FOUR: Route("eth0", 1500), SIX: Route("eth0", 1500)}
+    needs = Needs(1, 6, 6, (), ("mh",), {(FOUR, "tunnel"): "a", (FOUR, "gre"): "b", (FOUR, "gue"): "c",
+                                         (SIX, "tunnel"): "d", (SIX, "gre"): "e", (SIX, "gue"): "f"},
+                  (ip_address("192.0.2.1"),))  # fmt: skip
+    found = [f for f in amiss(replace(WELL, routes=tight, needs=needs)) if f.area == "network"]
+    added = {f.evidence.split("adds ")[1].split(",")[0] for f in found}
+    assert added == {"20", "24", "32", "40", "44", "52"}
+    assert any("mtu 1520" in f.mend and "advmss 1440" in f.mend for f in found)
+
+
+def test_without_settings_the_rest_is_still_looked_at() -> None:
+    facts = replace(WELL, settings=None, problems=("node.toml:2: node.vip_ranges: missing",), agent=None,
+                    needs=Unseen("there are no settings"))  # fmt: skip
+    found = diagnose(facts)
+    assert [f.what for f in found if f.level == "error"] == ["node settings cannot be used"]
+    assert any(f.area == "kernel" for f in found)
+
+
+def test_how_it_reads() -> None:
+    found = diagnose(replace(WELL, **sysctl(net__ipv4__conf__eth0__rp_filter="1")))
+    text = plain(report(found, found, 80))
+    assert "  ! warning: rp_filter is strict on eth0" in text
+    assert "    mend: sysctl -w net/ipv4/conf/eth0/rp_filter=2" in text
+    assert text.endswith(f"0 errors, 1 warning, 0 notices, {len(found) - 1} fine\n")
+    assert worst(found) == "warning"

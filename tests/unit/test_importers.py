@@ -1,0 +1,347 @@
+"""Other load balancers' configuration to our documents: what is carried over, what is named, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anycastlb import catalog
+from anycastlb.checks import PARAMS
+from anycastlb.cli import importing
+from anycastlb.cli.judge import ANY_MARK, ANYWHERE
+from anycastlb.importers import Unreadable
+from anycastlb.model import Catalog, Entry, Service, Tree
+from tests.unit.serving import command
+
+SAVED = """\
+-A -t 192.0.2.10:80 -s mh -b mh-fallback,mh-port
+-a -t 192.0.2.10:80 -r 10.1.0.1:80 -i -w 5 --tun-type ipip
+-a -t 192.0.2.10:80 -r 10.1.0.2:80 -i -w 1 --tun-type gue --tun-port 6081 --tun-nocsum
+-a -t 192.0.2.10:80 -r 10.1.0.3:80 -i -w 1 --tun-type gre --tun-csum
+-A -t 192.0.2.11:0 -s lc -p 360
+-a -t 192.0.2.11:0 -r 10.1.0.1:0 -m -w 1
+-A -u 192.0.2.10:53 -s mh -o
+-a -u 192.0.2.10:53 -r 10.1.0.1:53 -g -w 1 -x 100 -y 50
+-A -u 192.0.2.12:5060 -s rr -p 30 --pe sip
+-A --sctp-service 192.0.2.10:99 -s sh -p 300 -M 255.255.255.0 -b sh-port
+-a --sctp-service 192.0.2.10:99 -r 10.1.0.9:98 -m -w 1
+-A -t [2001:db8::1]:80 -s wrr -p 60 -M 64
+-a -t [2001:db8::1]:80 -r [fd00::1]:80 -g -w 100000
+-A -f 101 -6 -s rr
+-a -f 101 -6 -r [fd00::1]:0 -g -w 1
+"""
+
+
+def parsed(documents: dict[str, Any]) -> dict[str, Service]:
+    """The services, as a node would have them; no problem may be among them."""
+    tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
+    found = catalog.parse(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    assert found.problems == ()
+    return {service.name: service for service in found.services}
+
+
+# ---------------------------------------------------------------- ipvsadm
+
+
+def test_every_letter_of_ipvsadm() -> None:
+    documents, notes = importing.read(SAVED)
+    services = parsed(documents)
+    web = services["tcp-192.0.2.10-80"]
+    assert (web.virtual.scheduler, web.virtual.flags) == ("mh", frozenset({"mh-fallback", "mh-port"}))
+    assert [(str(b.address), b.forward, b.weight, b.tunnel_port) for b in web.backends] == [
+        ("10.1.0.1", "tunnel", 5, 0), ("10.1.0.2", "gue", 1, 6081), ("10.1.0.3", "gre", 1, 0),
+    ]  # fmt: skip
+    every = services["tcp-192.0.2.11-0"]
+    assert (every.port, every.virtual.persistence, every.backends[0].forward) == (0, 360, "nat")
+    dns = services["udp-192.0.2.10-53"]
+    assert (dns.virtual.one_packet, dns.virtual.flags, dns.backends[0].forward) == (True, frozenset(), "dr")
+    assert (dns.backends[0].upper, dns.backends[0].lower) == (100, 50)
+    sctp = services["sctp-192.0.2.10-99"]
+    assert (sctp.virtual.persistence_prefix, sctp.backends[0].port) == (24, 98)
+    six = services["tcp-2001:db8::1-80"]
+    assert (six.virtual.persistence_prefix, six.backends[0].weight) == (64, 65535)
+    assert "fwmark-101" not in services
+    told = "\n".join(notes)
+    for text in (
+        "line 4: --tun-csum: gre is sent without checksums here",
+        "line 9: --pe sip",
+        "line 13: weight 100000 is above",
+        "line 14: fwmark 101: a service needs its VIP",
+        "ipvsadm knows no health checks",
+    ):
+        assert text in told
+
+
+def test_commands_with_long_options_are_read_too() -> None:
+    text = """\
+    # a script
+    ipvsadm --clear
+    /sbin/ipvsadm --add-service --tcp-service=192.0.2.1:80 --scheduler wlc --persistent
+    ipvsadm --edit-service -t 192.0.2.1:80 -s wrr
+    ipvsadm --add-server -t 192.0.2.1:80 --real-server=10.0.0.1 --masquerading --weight=7
+    ipvsadm --edit-server -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 8
+    ipvsadm --set 900 120 300
+    """
+    documents, notes = importing.read(text)
+    (service,) = parsed(documents).values()
+    assert (service.virtual.scheduler, service.virtual.persistence) == ("wrr", 0)
+    assert [(b.address.compressed, b.port, b.weight) for b in service.backends] == [("10.0.0.1", 80, 8)]
+    assert any(note.startswith("line 7: --set 900 120 300: nothing like it") for note in notes)
+
+
+def test_names_of_ports_but_not_of_hosts() -> None:
+    documents, _ = importing.read("-A -t 192.0.2.1:http -s rr\n-a -t 192.0.2.1:http -r 10.0.0.1:http -g")
+    assert [service.port for service in parsed(documents).values()] == [80]
+    with pytest.raises(Unreadable, match=r"line 1: expected an IPv4 or IPv6 address, not 'lb.example.org'; .*-Sn"):
+        importing.read("-A -t lb.example.org:http -s rr")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("-a -t 192.0.2.1:80 -r 10.0.0.1:80", "line 1: expected service 192.0.2.1:80 to be added before"),
+        ("-A -t 192.0.2.1:80 -s", "line 1: expected a value after -s"),
+        ("-A -s rr", "line 1: expected a service"),
+        ("\n-A -t 192.0.2.1:99999", "line 2: expected a port, a number from 0 to 65535, not '99999'"),
+        ("-A -t 192.0.2.1:80\n-a -t 192.0.2.1:80", "line 2: expected a server"),
+        ("-A -t 192.0.2.1:80 --frob", "line 1: expected an option of ipvsadm -S, not '--frob'"),
+        ("-A -t 192.0.2.1:80 -M 255.0.255.0 -p", "line 1: expected a netmask"),
+        ('-A -t "192.0.2.1:80', "line 1: expected a line of ipvsadm -S"),
+        ("-A -t 192.0.2.1:80\nTCP 192.0.2.1:80 rr", "line 2: expected -A or -a"),
+        ("TCP  192.0.2.1:80 rr", "expected a dump"),
+    ],
+)
+def test_garbage_from_ipvsadm_is_told_with_its_line(text: str, told: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        importing.read(text)
+    assert told in str(caught.value)
+
+
+# ---------------------------------------------------------------- keepalived
+
+CONF = """\
+! a comment
+global_defs {
+    router_id LVS_A
+}
+$VIP=192.0.2.10
+$RS= \\
+    real_server 10.0.0.${N} 80 { \\
+        weight 3 \\
+        HTTP_GET { \\
+            url { \\
+                path /health \\
+                status_code 200-204 301 \\
+            } \\
+            connect_timeout 2.5 \\
+        } \\
+    }
+virtual_server_group many {
+    192.0.2.20-22 443
+    192.0.2.30 444
+    fwmark 7
+}
+virtual_server $VIP 80 {
+    delay_loop 6
+    lvs_sched mh
+    mh-port
+    lb_kind TUN type gue port 6080 nocsum
+    quorum 4
+    hysteresis 1
+    quorum_up "/bin/x up"
+    retry 2
+    sorry_server 10.0.0.99 8080
+    $N=1
+    $RS
+    $N=2
+    $RS
+    real_server 10.0.0.3 80 {
+        lvs_method DR   # beside the others
+        uthreshold 100
+        lthreshold 50
+        inhibit_on_failure
+        notify_down "/bin/x '{down}'"
+        MISC_CHECK {
+            misc_path "/usr/bin/probe --deep"
+            misc_timeout 9
+        }
+        TCP_CHECK {
+            connect_port 99
+        }
+    }
+}
+virtual_server group many {
+    protocol TCP
+    lb_algo wlc
+    persistence_timeout
+    virtualhost www.example.org
+    real_server 10.0.0.4 443 {
+        SSL_GET {
+            url {
+                path /
+                digest 9b3a0c85a887a256d6939da88aabd8cd
+                regex "^ok$"
+                regex_options caseless
+            }
+        }
+    }
+}
+virtual_server 2001:db8::1 53 {
+    protocol UDP
+    lb_algo rr
+    lb_kind TUN
+    ops
+    real_server fd00::1 53 {
+        DNS_CHECK {
+            type A
+            name example.org
+        }
+    }
+    real_server fd00::2 53 {
+        UDP_CHECK {
+            payload 00 ff
+            require_reply 0a
+        }
+    }
+    real_server fd00::3 53 {
+        PING_CHECK {
+        }
+        BFD_CHECK {
+            name b1
+        }
+    }
+    real_server fd00::4 25 {
+        SMTP_CHECK {
+            helo_name x
+        }
+    }
+}
+vrrp_instance VI_1 {
+    state MASTER
+    @main priority 100
+}
+"""
+
+
+def test_keepalived_services() -> None:
+    documents, notes = importing.read(CONF)
+    services = parsed(documents)
+    assert sorted(services) == [
+        "tcp-192.0.2.10-80", "tcp-192.0.2.20-443", "tcp-192.0.2.30-444", "udp-2001:db8::1-53",
+    ]  # fmt: skip
+    web = services["tcp-192.0.2.10-80"]
+    assert web.virtual.flags == {"mh-port"}
+    assert [(str(b.address), b.port, b.forward, b.weight, b.fallback) for b in web.backends] == [
+        ("10.0.0.99", 8080, "gue", 1, True), ("10.0.0.1", 80, "gue", 3, False),
+        ("10.0.0.2", 80, "gue", 3, False), ("10.0.0.3", 80, "dr", 1, False),
+    ]  # fmt: skip
+    assert (web.backends[3].upper, web.backends[3].lower) == (100, 50)
+    assert (str(web.announce.min_backends), str(web.announce.reopen)) == ("weight 3", "weight 5")
+    assert [str(vip) for vip in services["tcp-192.0.2.20-443"].vips] == ["192.0.2.20", "192.0.2.21", "192.0.2.22"]
+    assert services["tcp-192.0.2.20-443"].virtual.persistence == 360
+    assert services["tcp-192.0.2.20-443"].backends[0].forward == "nat"
+    assert services["udp-2001:db8::1-53"].virtual.one_packet is True
+    told = "\n".join(notes)
+    for text in (
+        "line 2: global_defs: ",
+        "line 20: fwmark 7: a service needs its VIP",
+        "line 29: virtual_server 192.0.2.10: quorum_up /bin/x up: left out",
+        "line 31: sorry_server: ",
+        "line 41: real_server 10.0.0.3: notify_down /bin/x '{down}': left out",
+        "line 43: MISC_CHECK: allow '/usr/bin/probe' in [checks] commands",
+        "line 60: digest: ",
+        "line 87: BFD_CHECK: no such check here",
+        "line 92: SMTP_CHECK: the greeting",
+        "line 97: vrrp_instance VI_1: VRRP has no counterpart",
+    ):
+        assert text in told, text
+
+
+def test_keepalived_checks() -> None:
+    services = parsed(importing.read(CONF)[0])
+    _, first, _, third = (backend.check for backend in services["tcp-192.0.2.10-80"].backends)
+    assert (first.type, first.interval, first.timeout, first.rise, first.fall) == ("http", 6.0, 2.5, 1, 3)
+    assert first.fast_interval == 3.0, "HTTP_GET's delay_before_retry"
+    assert (third.type, third.timeout, third.fall) == ("all", 9.0, 3)
+    secure = services["tcp-192.0.2.20-443"].backends[0].check
+    assert (secure.type, secure.interval, secure.fall) == ("https", 60.0, 2)
+    document = importing.read(CONF)[0]["services/tcp-192.0.2.20-443"]["check"]
+    assert document["body"] == "re:(?i)^ok$"
+    assert (document["host"], document["verify"], document["expect"]) == ("www.example.org", False, "200-299")
+    kinds = [backend.check.type for backend in services["udp-2001:db8::1-53"].backends]
+    assert kinds == ["dns", "udp", "icmp", "tcp"]
+
+
+def test_an_included_file_is_read_and_named(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d/a.conf").write_text("virtual_server 192.0.2.1 80 {\n frobnicate\n}\n")
+    main = tmp_path / "keepalived.conf"
+    main.write_text("include conf.d/*.conf\n")
+    documents, notes = importing.read(importing.load(str(main)), "auto", importing.beside(str(main)))
+    assert list(documents) == ["services/tcp-192.0.2.1-80"]
+    assert any("a.conf line 2: virtual_server 192.0.2.1: frobnicate: left out" in note for note in notes)
+    main.write_text("include keepalived.conf\n")
+    with pytest.raises(Unreadable, match="circle"):
+        importing.read(importing.load(str(main)), "keepalived", importing.beside(str(main)))
+    main.write_text("\ninclude missing.conf\n")
+    with pytest.raises(Unreadable, match=r"line 2: include missing\.conf: expected a file"):
+        importing.read(importing.load(str(main)), "keepalived", importing.beside(str(main)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("virtual_server 192.0.2.1 80 {", "line 1: expected a } for this virtual_server"),
+        ("global_defs {\n}\n}", "line 3: expected no }"),
+        ('global_defs {\n x "open\n}', "line 2: expected a closing quote"),
+        ("virtual_server nowhere 80 {\n}", "line 1: expected an IPv4 or IPv6 address, not 'nowhere'"),
+        ("virtual_server group g {\n}", "line 1: expected the name of a virtual_server_group"),
+        ("virtual_server 192.0.2.1 80 {\n lb_kind FOO\n real_server 10.0.0.1 {\n}\n}", "expected NAT, DR or TUN"),
+        ("virtual_server 192.0.2.1 80 {\n real_server 10.0.0.1 80 {\n  weight x\n }\n}", "line 3: expected a weight"),
+        ("$A=$A$A\nglobal_defs {\n}\n${A}", "line 4: expected definitions that do not grow"),
+        ("global_defs\n", "expected a keepalived.conf"),
+    ],
+)  # fmt: skip
+def test_garbage_from_keepalived_is_told_with_its_line(text: str, told: str) -> None:
+    if told == "expected a keepalived.conf":
+        text = "nothing\n"
+    with pytest.raises(Unreadable) as caught:
+        importing.read(text, "keepalived")
+    assert told in str(caught.value)
+
+
+def test_what_the_catalog_refuses_is_left_out_and_told() -> None:
+    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r [fd00::1]:80 -g\n-A -t 192.0.2.2:80 -s rr\n"
+    documents, notes = importing.read(text)
+    assert list(documents) == ["services/tcp-192.0.2.2-80"]
+    assert any(
+        note.startswith("services/tcp-192.0.2.1-80 is left out: backends.[fd00::1]:80: expected") for note in notes
+    )
+
+
+def test_backends_of_the_other_family_are_named() -> None:
+    text = "-A -t [2001:db8::1]:80 -s rr\n-a -t [2001:db8::1]:80 -r [fd00::1]:80 -i\n"
+    text += "-a -t [2001:db8::1]:80 -r 10.0.0.1:80 -i"
+    documents, notes = importing.read(text)
+    assert len(parsed(documents)) == 1
+    assert [note for note in notes if "10.0.0.1:80 gets nothing" in note]
+
+
+async def test_the_command_writes_a_dump_and_tells_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "saved"
+    file.write_text(SAVED)
+    code, out, err = await command("convert", str(file))
+    assert code == 0
+    dump = json.loads(out)
+    assert "services/tcp-192.0.2.10-80" in dump["catalog"]
+    assert "note: line 9: --pe sip" in err
+    (tmp_path / "dump.json").write_text(out)
+    code, again, err = await command("convert", str(tmp_path / "dump.json"))
+    assert (code, json.loads(again), err) == (0, dump, "")
+    file.write_text("hello")
+    code, out, err = await command("convert", str(file))
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: expected a dump (`anycastlb export`)")
