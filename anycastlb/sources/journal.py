@@ -30,7 +30,7 @@ MOST_BYTES = 512 * 1024
 """Of a document, as in Consul."""
 FEW = 8
 """Files that are synced one by one; each takes its turn of the disk."""
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds to wait for another writer."""
 UNREADABLE = "unreadable"
 """The version of what is there but cannot be read."""

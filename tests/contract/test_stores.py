@@ -21,7 +21,7 @@ from anycastlb.sources.file_store import FileStore
 from anycastlb.sources.memory import MemorySource
 from tests.e2e.test_consul_source import Agent
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds until a test gives up; no store needs them."""
 BIG = 1000
 
