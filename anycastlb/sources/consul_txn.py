@@ -62,12 +62,12 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
         keys = [wanted[number]["KV"]["Key"] for number, _ in errors]
     except (ValueError, KeyError, TypeError, IndexError) as exc:
         raise SourceError(f"Consul at {client.http.base_uri}: {told}; expected Consul's answer; {UNKNOWN}") from exc
-    for key, (_, what) in zip(keys, errors, strict=True):
-        if "permission denied" in what.lower():
-            raise SourceError(
-                f"Consul at {client.http.base_uri}: {key} may not be written with this token; {NOTHING}; "
-                f'expected one (consul.token_file) whose policy writes key_prefix "{client.prefix}"'
-            )
+    denied = [key for key, (_, what) in zip(keys, errors, strict=True) if "permission denied" in what.lower()]
+    if denied:  # the last one: the first may be the check that goes with every write
+        raise SourceError(
+            f"Consul at {client.http.base_uri}: {denied[-1]} may not be written with this token; {NOTHING}; "
+            f'expected one (consul.token_file) whose policy writes key_prefix "{client.prefix}"'
+        )
     raise Refused(told, tuple(number for number, _ in errors))
 
 

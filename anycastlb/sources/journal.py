@@ -10,13 +10,14 @@ Each file is written beside its place, synced and renamed over. It knows no cata
 from __future__ import annotations
 
 import base64
+import ctypes
 import fcntl
 import hashlib
 import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ NAME = ".anycastlb.journal"
 LOCK = ".anycastlb.lock"
 MOST_BYTES = 512 * 1024
 """Of a document, as in Consul."""
-PATIENCE = 10.0
+FEW = 8
+"""Files that are synced one by one; each takes its turn of the disk."""
+PATIENCE = 30.0
 """Seconds to wait for another writer."""
 UNREADABLE = "unreadable"
 """The version of what is there but cannot be read."""
@@ -77,19 +80,29 @@ def write(root: Path, journal: Journal) -> None:
 
 
 def finish(root: Path, journal: Journal) -> None:
-    """Do what is still to be done, and say so in the journal. Raises ``OSError``; then it can be called again."""
+    """Do what is still to be done, and say so in the journal. Raises ``OSError``; then it can be called again.
+
+    All new files are written before the first is renamed, so that the disk is waited for once.
+    """
     folders = {root}
+    ready: list[tuple[Change, Path]] = []
     for change in journal.changes:
         path = root / change.name
+        if now(path) == change.before:  # else it is done, or somebody else's
+            folders |= make(path.parent)
+            ready.append((change, path if change.after is None else _beside(path, change.after)))
+    _written([beside for change, beside in ready if change.after is not None])
+    for change, beside in ready:
+        path = root / change.name
+        folders.add(path.parent)
         if now(path) != change.before:
-            continue  # done, or somebody else's
-        if change.after is None:
+            if change.after is not None:
+                beside.unlink()
+        elif change.after is not None:
+            beside.replace(path)
+        else:
             path.unlink(missing_ok=True)
             folders |= _prune(root, path.parent)
-        else:
-            folders |= make(path.parent)
-            put(path, change.after)
-        folders.add(path.parent)
     for folder in folders:
         with suppress(FileNotFoundError):
             sync(folder)
@@ -110,7 +123,14 @@ def now(path: Path) -> str:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Replace a file whole; its mode and its owner stay. Raises ``OSError``."""
+    """Replace a file whole. Raises ``OSError``."""
+    beside = _beside(path, content)
+    _written([beside])
+    beside.replace(path)
+
+
+def _beside(path: Path, content: bytes) -> Path:
+    """A file with that content, and with the mode and the owner of the one whose place it will take."""
     beside = path.with_name(f".{version(os.fsencode(path.name))[:16]}.anycastlb.tmp")
     beside.unlink(missing_ok=True)
     with beside.open("xb") as file:
@@ -119,18 +139,35 @@ def put(path: Path, content: bytes) -> None:
             old = path.stat()
             os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
             os.fchown(file.fileno(), old.st_uid, old.st_gid)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    return beside
+
+
+def _written(files: Sequence[Path]) -> None:
+    """Wait until they are on the disk; many of them with one call for all that the file system holds."""
+    if len(files) > FEW:
+        folders = {file.parent.stat().st_dev: file.parent for file in files}
+        if all(_call(folder, _syncfs) for folder in folders.values()):
+            return
+    for file in files:
+        _call(file, os.fsync)
+
+
+def _call(path: Path, function: Callable[[int], object]) -> bool:
+    """Whether the function of a descriptor was content: it returned nothing, or 0."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return not function(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _syncfs(descriptor: int) -> int:
+    return int(ctypes.CDLL(None, use_errno=True).syncfs(descriptor))
 
 
 def sync(folder: Path) -> None:
     """A rename lasts only once the directory is on the disk too."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _call(folder, os.fsync)
 
 
 @contextmanager
