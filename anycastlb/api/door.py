@@ -87,11 +87,12 @@ class Door:
         self._resting[connection] = None
 
     def works(self, connection: Connection) -> None:
-        self._resting.pop(connection, None)
-        self._working[connection] = None
+        if connection in self._resting:  # not, when it has gone meanwhile: aiohttp still takes what was pipelined
+            del self._resting[connection]
+            self._working[connection] = None
 
     def rests(self, connection: Connection) -> None:
-        if connection in self._working:  # not, when it has gone meanwhile
+        if connection in self._working:
             del self._working[connection]
             self._resting[connection] = None  # to the end: it rests the shortest
 
