@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from anycastlb.api import connection, door, limits, peers, tokens
 from anycastlb.api.server import Api
 from anycastlb.model import SettingsError
 from tests.contract.authority import Authority
+from tests.lab.barrage import noise
 from tests.unit import scene
 from tests.unit.serving import Served, eventually
 
@@ -298,6 +299,7 @@ async def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
     file = tmp_path / "write"
     file.write_text("old-secret")
     async with guarded(f'write_token_file = "{file}"') as api:
+
         async def works(secret: str) -> bool:
             api.api.reread()  # else it looks once a second
             return (await api.ask(Authorization=f"Bearer {secret}"))[0] == 200
@@ -549,7 +551,8 @@ async def test_the_size_of_a_body(method: str, path: str, size: int) -> None:
             assert parsed(answer)[0] == 413
             assert str(size) in parsed(answer)[1]["error"]["expected"]
         chunks = b"1000\r\n" + b"x" * 4096 + b"\r\n"
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode()
+        head += b"Transfer-Encoding: chunked\r\n\r\n"
         assert parsed(await api.raw(head + chunks * (size // 4096 + 1) + b"0\r\n\r\n"))[0] == 413
 
 
@@ -629,22 +632,3 @@ async def test_random_requests_leave_it_healthy(caplog: pytest.LogCaptureFixture
         assert (await api.served.store.read(None)).entries == catalog
         assert api.served.held
     assert "Traceback" not in caplog.text
-
-
-def noise(dice: random.Random) -> bytes:
-    """Garbage, something huge, something half, or a write without rights; never a write that may be done."""
-    path = dice.choice(["/", "/v1/status", "/v1/confirm", "/v1/services/web", "/metrics", "/v1/import", "/%00%ff"])
-    method = dice.choice(["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "BREW"])
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong-{dice.random()}\r\n".encode()
-    kinds: list[Callable[[], bytes]] = [
-        lambda: dice.randbytes(dice.randrange(5000)),
-        lambda: head + b"Connection: close\r\n\r\n",
-        lambda: head + b"Content-Length: 100000\r\n\r\n" + b"x" * dice.randrange(100_000),
-        lambda: head + b"Transfer-Encoding: chunked\r\n\r\n" + dice.choice([b"ffffff\r\n", b"-1\r\n", b"5\r\nab"]),
-        lambda: head + b"X: " + b"y" * dice.randrange(60_000) + b"\r\n\r\n",
-        lambda: head[: dice.randrange(len(head))],
-        lambda: (head + b"\r\n") * dice.randrange(20),
-        lambda: b"\x16\x03\x01" + dice.randbytes(300),
-        lambda: head.replace(b"localhost", dice.randbytes(8).hex().encode() + b".evil") + b"Connection: close\r\n\r\n",
-    ]
-    return dice.choice(kinds)()
