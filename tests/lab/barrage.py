@@ -21,8 +21,11 @@ PATHS = ["/", "/v1/status", "/v1/confirm", "/v1/services/web", "/metrics", "/v1/
 METHODS = ["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "BREW"]
 
 
-def noise(dice: random.Random, token: bool = True) -> bytes:
-    """One attempt. ``token``: always with a wrong one, for a caller who could write without any."""
+def noise(dice: random.Random, token: bool = True) -> tuple[bytes, float]:
+    """One attempt, and the seconds to wait for an answer: a moment where it is not to be had.
+
+    ``token``: always with a wrong one, for a caller who could write without any.
+    """
     head = f"{dice.choice(METHODS)} {dice.choice(PATHS)} HTTP/1.1\r\nHost: localhost\r\n".encode()
     if token or dice.random() < 0.3:
         head += f"Authorization: Bearer wrong-{dice.random()}\r\n".encode()
@@ -39,7 +42,9 @@ def noise(dice: random.Random, token: bool = True) -> bytes:
         lambda: b"\x16\x03\x01" + dice.randbytes(300),
         lambda: head.replace(b"localhost", dice.randbytes(8).hex().encode() + b".evil") + b"Connection: close\r\n\r\n",
     ]
-    return dice.choice(kinds)()
+    data = dice.choice(kinds)()
+    ends = b"Connection: close" in data or data.startswith(b"\x16")
+    return data, 10.0 if ends and dice.random() < 0.9 else dice.choice([0.0, 0.02, 0.1])
 
 
 async def attempt(port: int, data: bytes, patience: float, tally: Counter[str]) -> None:
@@ -75,7 +80,7 @@ async def main(port: int, count: int, seed: int) -> None:
 
     async def work() -> None:
         for _ in left:
-            await attempt(port, noise(dice, token=False), dice.choice([0.0, 0.02, 0.2]), tally)
+            await attempt(port, *noise(dice, token=False), tally)
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     for _, writer in idle:
