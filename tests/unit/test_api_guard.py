@@ -21,6 +21,7 @@ import pytest
 from anycastlb import settings
 from anycastlb.api import connection, door, limits, peers, tokens
 from anycastlb.api.server import Api
+from anycastlb.drivers.preflight import preflight
 from anycastlb.model import SettingsError
 from tests.contract.authority import Authority
 from tests.lab.barrage import noise
@@ -329,6 +330,15 @@ async def test_hang_up_reads_tokens_again_at_once(tmp_path: Path) -> None:
     assert found.find("new-secret") is not None
 
 
+def test_a_secret_that_everybody_can_read_is_a_finding(tmp_path: Path) -> None:
+    file = tmp_path / "write"
+    file.write_text("secret")
+    given = settings.parse(NODE + f'write_token_file = "{file}"')
+    for mode, found in ((0o644, True), (0o640, False)):
+        file.chmod(mode)
+        assert any(finding.mend == f"chmod o= {file}" for finding in preflight(given)) is found
+
+
 # ---------------------------------------------------------------- TLS
 
 
@@ -339,6 +349,7 @@ def client(authority: Authority, certificate: Path | None = None) -> ssl.SSLCont
     return context
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 async def test_certificates_of_clients_give_rights_by_their_names(tmp_path: Path) -> None:
     servers, clients, foreign = Authority(tmp_path, "Servers"), Authority(tmp_path, "Clients"), Authority(tmp_path)
     text = (
@@ -476,6 +487,17 @@ async def test_too_many_requests_at_work() -> None:
         assert (await api.ask())[0] == 200
         assert not [told for told in api.events("api") if "internal" in told]
         assert api.served.held, "half a request is none"
+
+
+async def test_too_many_readers_of_events() -> None:
+    async with guarded("max_streams = 1") as api:
+        api.api.doors[0].load.streams = 1
+        assert (await api.ask("/v1/events", Accept="text/event-stream"))[0] == 429
+        assert (await api.ask("/v1/events"))[0] == 200
+        assert (await api.ask("/v1/status", Accept="text/event-stream"))[0] == 200, "no stream is to be had there"
+        api.api.doors[0].load.streams = 0
+        assert (await api.ask("/v1/events", Accept="text/event-stream"))[0] == 200
+        assert api.api.doors[0].load == limits.Load(), "each gives back what it took"
 
 
 async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
