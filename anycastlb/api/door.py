@@ -19,7 +19,7 @@ from aiohttp import web
 
 from anycastlb.api import peers
 from anycastlb.api.connection import Connection
-from anycastlb.api.limits import Load
+from anycastlb.api.limits import Allowance, Load
 from anycastlb.drivers.bgp_socket import Listener
 from anycastlb.model import AnycastlbError, DriverError
 
@@ -27,6 +27,8 @@ Kind = Literal["unix", "plain", "tls"]
 GREET = 10.0
 """Seconds for a TLS handshake."""
 BACKLOG = 128
+PACE = 400.0
+"""Connections accepted a second, as many at once: a flood must leave the node time for what it is there for."""
 LOOK = 5.0
 """Seconds between two looks for peers that take nothing."""
 
@@ -60,10 +62,11 @@ class Door:
         return len(self._greeted) + len(self._resting) + len(self._working)
 
     async def run(self, server: web.Server) -> None:
-        loop = asyncio.get_running_loop()
+        loop, pace = asyncio.get_running_loop(), Allowance(PACE, PACE)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look())
             while True:
+                await asyncio.sleep(pace.take("", loop.time()))  # at least lets others run: accepting does not wait
                 try:
                     accepted, _ = await loop.sock_accept(self._listener)
                 except OSError:  # the peer has gone again; or out of descriptors, and others may return some
@@ -87,11 +90,12 @@ class Door:
         self._resting[connection] = None
 
     def works(self, connection: Connection) -> None:
-        self._resting.pop(connection, None)
-        self._working[connection] = None
+        if connection in self._resting:  # not, when it has gone meanwhile: aiohttp still takes what was pipelined
+            del self._resting[connection]
+            self._working[connection] = None
 
     def rests(self, connection: Connection) -> None:
-        if connection in self._working:  # not, when it has gone meanwhile
+        if connection in self._working:
             del self._working[connection]
             self._resting[connection] = None  # to the end: it rests the shortest
 
