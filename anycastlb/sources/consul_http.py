@@ -30,6 +30,10 @@ Params = Sequence[tuple[str, Any]]
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
+class Forbidden(SourceError):
+    """Consul's ACLs refuse this to our token."""
+
+
 class Client:
     """A Consul agent's endpoints. ``kv`` is python-consul2's: its calls return awaitables.
 
@@ -152,7 +156,8 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         if status == 403:
             told = _shortened(body.decode(errors="replace").strip())
             policy = self._policy(path)
-            raise self._fault(f"403 {told}; expected a token (consul.token_file) whose policy reads {policy}")
+            fault = self._fault(f"403 {told}; expected a token (consul.token_file) whose policy reads {policy}")
+            raise Forbidden(str(fault))
         filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
         if filtered and (status == 404 or body.strip() == b"[]"):
             what = "instances" if path.startswith(HEALTH) else "keys"
