@@ -32,6 +32,8 @@ BACKOFF, LONGEST = 0.2, 5.0
 """Seconds before the first and the later attempts to reach a registry that fails; doubled each time."""
 STUCK = 30.0
 """Seconds without a sign of life from the reconciler after which nothing is published any more."""
+UNSEEN = 3.0
+"""Seconds in which what was written should be read; what was deleted before that leaves no news, and is written again."""
 REFUSED = 30.0
 """Seconds until a registry that refuses is asked again."""
 
@@ -205,8 +207,10 @@ class Members:
 
     def _stands(self, roll: Roll) -> bool:
         """Is what was written last still there, as far as is known?"""
-        if self._written is None or roll is self._written[1]:
-            return self._written is not None
+        if self._written is None:
+            return False
+        if roll is self._written[1] and self._clock() - self._wrote < UNSEEN:
+            return True
         return roll.entries.get(self._node) == Posted(self._written[0], self._session)
 
     async def _may(self, registry: Registry, roll: Roll) -> bool:
