@@ -24,6 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from anycastlb import __version__
+from anycastlb.cluster.figures import figures
 from anycastlb.events import Journal
 from anycastlb.model import (
     TABLES,
@@ -144,6 +145,7 @@ class _Scrape(Collector):
         yield from _services(snapshot)
         yield from _backends(snapshot)
         yield from _speaker(snapshot)
+        yield from (gauge(name, text, samples, *by) for name, text, samples, by in figures(snapshot, self._now))
         yield from _cycles(self._meters)
         if self._asked:
             yield from _ipvs(snapshot, self._kernel)

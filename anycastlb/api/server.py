@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from anycastlb.api import reading
+from anycastlb.api import nodes, reading
 from anycastlb.api.context import CALLER, CONTEXT, Caller, Context, answer
 from anycastlb.api.errors import Fault
 from anycastlb.events import Event
@@ -71,6 +71,7 @@ class Api:
         app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guard])
         app[CONTEXT] = self._context
         app.add_routes(reading.routes())
+        app.add_routes(nodes.routes())
         return app
 
     @web.middleware

@@ -33,7 +33,7 @@ BACKOFF, LONGEST = 0.2, 5.0
 STUCK = 30.0
 """Seconds without a sign of life from the reconciler after which nothing is published any more."""
 UNSEEN = 3.0
-"""Seconds in which what was written should be read; what was deleted before that leaves no news, and is written again."""
+"""Seconds in which what was written should be read: what is deleted before that makes no news, and is written again."""
 REFUSED = 30.0
 """Seconds until a registry that refuses is asked again."""
 

@@ -35,7 +35,7 @@ FORMAT = 1
 MOST_BYTES = 480 * 1024
 """A value in Consul is at most 512 KiB."""
 ALL = ("*",)
-"""In place of the names, when every backend of a service is down."""
+"""In place of the names when every backend of a service is down."""
 MOST_MISSING = 300
 """Characters of one thing a node waits for."""
 
