@@ -15,7 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from anycastlb import __version__
 from anycastlb.model import (
-    EMPTY,
     Catalog,
     CatalogSummary,
     Destination,
@@ -101,7 +100,7 @@ def _without(status: Status, name: str) -> Status:
         return replace(status, services=judged)
     if name == "vips.reason":
         return replace(status, vips={vip: replace(summary, reason="") for vip, summary in status.vips.items()})
-    return replace(status, services=EMPTY) if name == "services" else replace(status, digests=EMPTY)
+    return replace(status, services={}) if name == "services" else replace(status, digests={})
 
 
 # ---------------------------------------------------------------- of this node
