@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -20,7 +21,7 @@ from anycastlb.cluster.memory import MemoryRegistry
 from anycastlb.events import Journal
 from anycastlb.model import Cluster, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.e2e.test_consul_source import Agent
+from tests.e2e.test_consul_source import ROOT_TOKEN, Agent
 from tests.unit import scene
 from tests.unit.serving import eventually
 
@@ -362,3 +363,86 @@ async def test_what_somebody_does_to_our_key_is_put_right(world: World, meddle: 
             while (await registry.read(None)).entries.get("lb1") != good:
                 await asyncio.sleep(0.1)
     await registry.close()
+
+
+# ---------------------------------------------------------------- only in Consul
+
+
+class Guarded:
+    """A Consul with ACLs, and the token file of one node."""
+
+    def __init__(self, agent: Agent, token: Path) -> None:
+        self.agent, self.token = agent, token
+
+    def registry(self) -> Registry:
+        return ConsulRegistry(ConsulSettings(address=self.agent.address, wait="2s", token_file=str(self.token)))
+
+    def allow(self, rules: str) -> None:
+        """From now on the node's token is one with these rules."""
+        name = f"rules-{time.monotonic_ns()}"
+        self.agent.call("PUT", "/v1/acl/policy", json.dumps({"Name": name, "Rules": rules}))
+        made = self.agent.call("PUT", "/v1/acl/token", json.dumps({"Policies": [{"Name": name}]}))
+        self.token.write_text(json.loads(made)["SecretID"])
+
+
+READ = 'key_prefix "anycastlb/" { policy = "read" }'
+PUBLISH = READ + ' session_prefix "" { policy = "write" } key_prefix "anycastlb/nodes/" { policy = "write" }'
+
+
+@pytest.fixture
+def guarded(require: Callable[[str], str], tmp_path: Path) -> Iterator[Guarded]:
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
+    agent = Agent(require("consul"), tmp_path, acl=acl, primary_datacenter="dc1")
+    agent.token = ROOT_TOKEN
+    agent.start()
+    yield Guarded(agent, tmp_path / "token")
+    agent.kill()
+
+
+@pytest.mark.parametrize("rules", [READ, READ + ' session_prefix "" { policy = "write" }'], ids=["read", "session"])
+async def test_a_token_that_may_not_publish_is_told_what_is_missing(guarded: Guarded, rules: str) -> None:
+    guarded.allow(rules)
+    async with Member(guarded, "lb1").running() as one:  # type: ignore[arg-type]
+        await long(lambda: bool(one.cluster.problems))
+        (problem,) = one.cluster.problems
+        assert 'session_prefix "" { policy = "write" }' in problem.expected
+        assert 'key_prefix "anycastlb/nodes/" { policy = "write" }' in problem.expected
+        assert one.reasons("error") == [problem.expected]
+        assert one.cluster.connected, "it still sees the others"
+        assert not one.cluster.published
+
+
+async def test_the_policy_that_is_named_is_enough(guarded: Guarded) -> None:
+    guarded.allow(PUBLISH)
+    async with Member(guarded, "lb1").running() as one:  # type: ignore[arg-type]
+        await long(lambda: one.cluster.published)
+        await asyncio.sleep(4)  # a renewal
+        assert not one.cluster.problems
+        await one.members.leave()
+        assert "lb1" not in (await one.members._registry.read(None)).entries  # type: ignore[union-attr]
+
+
+async def test_a_session_that_is_not_renewed_ends(agent: Agent) -> None:
+    """Consul itself lets a dead node's status go, within twice the time to live."""
+    registry = ConsulRegistry(ConsulSettings(address=agent.address, wait="2s"))
+    session = await registry.begin("lb5")
+    assert await registry.write("lb5", b"1", session)
+    start = time.monotonic()
+    roll = await reading(registry, None)
+    async with asyncio.timeout(2 * registry.ttl + 10):
+        while "lb5" in roll.entries:
+            roll = await registry.read(roll)
+    assert time.monotonic() - start >= registry.ttl - 1
+    await registry.close()
+
+
+async def test_nobody_waits_for_the_catalog_because_of_a_status(agent: Agent) -> None:
+    """What the nodes publish lies below the catalog's prefix, and is no part of any catalog."""
+    from anycastlb.sources.consul import ConsulSource
+
+    source = ConsulSource(ConsulSettings(address=agent.address, wait="2s"))
+    async with Member(ConsulWorld(agent), "lb1").running() as one:
+        await long(lambda: one.cluster.published)
+        tree = await source.read(None)
+        assert not [key for key in tree.entries if key.startswith("nodes/")]
+    await source.close()
