@@ -183,7 +183,7 @@ def test_two_nodes_with_one_name(lab: Lab) -> None:
     try:
         lab.lb2.start()
         lab.lb2.ready()
-        lab.lb2.until(lambda: lab.lb2.status()["problems"], EXPIRES + 20, "it says that its name is taken")
+        lab.lb2.until(lambda: lab.lb2.status()["problems"], EXPIRES + 40, "it says that its name is taken")
         (problem,) = lab.lb2.status()["problems"]
         assert problem["key"] == "nodes/lb1" and "set another [node] name" in problem["expected"]
         assert lab.router.routes(VIP) == BOTH
