@@ -135,9 +135,12 @@ def test_without_the_registry_everything_goes_on(tmp_path: Path, registry: Memor
     async def story() -> None:
         async with one.node() as first, two.node() as second:
             await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-            await until(lambda: VIP in one.announced, within=5)
             for world in (one, two):
-                world.forget()
+                full = [100] * 3
+                await until(
+                    lambda world=world: VIP in world.announced and [*world.weights().values()] == full, within=5
+                )
+            two.forget()
             registry.fail()
             await asyncio.sleep(15)  # shorter than Consul lets sessions live on without a renewal
             told = view(first)
