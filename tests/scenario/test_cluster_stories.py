@@ -136,9 +136,9 @@ def test_without_the_registry_everything_goes_on(tmp_path: Path, registry: Memor
         async with one.node() as first, two.node() as second:
             await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
             for world in (one, two):
-                full = [100] * 3
                 await until(
-                    lambda world=world: VIP in world.announced and [*world.weights().values()] == full, within=5
+                    lambda world=world: VIP in world.announced and [*world.weights().values()] == [100] * 3,
+                    within=5,
                 )
             two.forget()
             registry.fail()
