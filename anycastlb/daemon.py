@@ -22,6 +22,9 @@ from anycastlb import __version__, plan
 from anycastlb.api.context import Context
 from anycastlb.api.server import Api
 from anycastlb.checks import parameters, types
+from anycastlb.cluster import Registry
+from anycastlb.cluster.consul import ConsulRegistry
+from anycastlb.cluster.instance import instance
 from anycastlb.decide import adopt, decide
 from anycastlb.discovery import Doubt, Kind
 from anycastlb.discovery.consul import GRACE, ConsulDiscovery
@@ -90,6 +93,10 @@ def make_kinds(settings: Settings) -> Kinds:
     return kind
 
 
+def make_registry(settings: Settings) -> Registry | None:
+    return ConsulRegistry(settings.consul) if settings.catalog.source == "consul" else None
+
+
 def described(settings: Settings) -> str:
     """The catalog source in words an operator can act on."""
     if settings.catalog.source == "file":
@@ -136,6 +143,9 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         unused=ipvs.unused,
         lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
         first_lane=lambda: tell(probing(settings), journal),
+        registry=make_registry(settings),
+        instance=instance(settings.node.state_dir),
+        started_wall=time.time(),
     )
     metrics = Metrics(
         lambda: node.snapshot,

@@ -9,11 +9,14 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from anycastlb import marks, origin
 from anycastlb.checks import TYPES, CheckType
+from anycastlb.cluster import Registry
+from anycastlb.cluster.members import Members
 from anycastlb.discovery.memory import nowhere
 from anycastlb.discovery.watch import Kinds
 from anycastlb.drivers import Driver
@@ -31,7 +34,8 @@ class Node:
     """One node's parts, wired.
 
     ``lane_sysctls`` are those it must have too while a check goes through IPVS; ``lane`` finds how such a probe goes;
-    ``first_lane`` is called once, when the first of them can run.
+    ``first_lane`` is called once, when the first of them can run. ``registry`` is where the nodes know of each other;
+    ``instance`` tells this installation from another with the same name; ``started_wall``: when the process began.
     """
 
     def __init__(
@@ -50,6 +54,9 @@ class Node:
         lane_sysctls: Mapping[str, str] | None = None,
         lane: Callable[[Via, int], Lane] | None = None,
         first_lane: Callable[[], None] = lambda: None,
+        registry: Registry | None = None,
+        instance: str = "",
+        started_wall: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         offload: Offload = asyncio.to_thread,
     ) -> None:
@@ -88,6 +95,18 @@ class Node:
             unused=unused,
             clock=clock,
         )
+        self.members = Members(
+            settings.node.name,
+            registry,
+            lambda cluster: self.inbox.put(wake=False, cluster=cluster),
+            journal,
+            clock,
+            alone=f"the catalog is a {settings.catalog.source}, which knows of no other node",
+            instance=instance,
+            alive_at=lambda: self.reconciler.alive_at,
+            started_wall=started_wall,
+            offload=offload,
+        )
         self._source, self._pulse = source, pulse
         self._first_lane: Callable[[], None] | None = first_lane
         self._laid: Decision | None = None
@@ -96,18 +115,25 @@ class Node:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The last cycle; before the first one, what is known of the inputs."""
-        return self.reconciler.snapshot if self.reconciler.snapshot.cycle else Snapshot(inputs=self.inbox.inputs)
+        """The last cycle; before the first one, what is known of the inputs. The other nodes always as of now."""
+        snapshot, inputs = self.reconciler.snapshot, self.inbox.inputs
+        if not snapshot.cycle:
+            return Snapshot(inputs=inputs)
+        if snapshot.inputs.cluster is inputs.cluster:
+            return snapshot
+        return replace(snapshot, inputs=replace(snapshot.inputs, cluster=inputs.cluster))
 
     async def run(self, *background: Coroutine[Any, Any, None], ready: Callable[[], None] = lambda: None) -> None:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                beside = [tasks.create_task(work) for work in (self.follower.run(), self.prober.run(), *background)]
+                engines = (self.follower.run(), self.prober.run(), self.members.run())
+                beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
                     await self.reconciler.run()
+                await self.members.leave()
                 for task in beside:
                     task.cancel()
         finally:
@@ -136,6 +162,7 @@ class Node:
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self.meters.observe_cycle(snapshot, seconds)
+        self.members.told(snapshot)
         if snapshot.decision is self._laid and not snapshot.plan:
             return
         self._laid = snapshot.decision

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from anycastlb.api.context import Caller, answer
 from anycastlb.api.errors import Fault
-from anycastlb.api.peers import User
+from anycastlb.api.users import User
 
 if TYPE_CHECKING:
     from anycastlb.api.door import Door

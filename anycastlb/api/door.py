@@ -17,7 +17,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from anycastlb.api import peers
+from anycastlb.api import users
 from anycastlb.api.connection import Connection
 from anycastlb.api.limits import Allowance, Load
 from anycastlb.drivers.bgp_socket import Listener
@@ -121,7 +121,7 @@ class Door:
         context: ssl.SSLContext | None = None
         try:
             accepted.setblocking(False)
-            user = peers.of_unix(accepted) if self.kind == "unix" else None
+            user = users.of_unix(accepted) if self.kind == "unix" else None
             if self._greeting is not None:
                 context = self._greeting()
             await loop.connect_accepted_socket(

@@ -16,7 +16,7 @@ from math import ceil
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from anycastlb.api import limits, peers
+from anycastlb.api import limits, users
 from anycastlb.api.connection import Connection
 from anycastlb.api.context import CALLER, Caller, answer, caller
 from anycastlb.api.door import Door
@@ -189,7 +189,7 @@ def refuse_foreign(request: web.Request) -> None:
 def source(request: web.Request) -> str:
     """Where somebody unknown comes from: an address; of IPv6 its network, which one host has whole."""
     try:
-        found = peers.address(request.remote or "")
+        found = users.address(request.remote or "")
     except ValueError:
         return "somebody"
     if isinstance(found, IPv6Address) and not found.is_loopback:
@@ -219,7 +219,7 @@ def _hostname(host: str) -> str:
 
 def _literal(name: str) -> bool:
     try:
-        peers.address(name)
+        users.address(name)
     except ValueError:
         return False
     return True

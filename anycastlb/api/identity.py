@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from anycastlb.api import peers, tls
+from anycastlb.api import tls, users
 from anycastlb.api.connection import Connection
 from anycastlb.api.context import Caller
 from anycastlb.api.errors import Fault
-from anycastlb.api.peers import User
 from anycastlb.api.tokens import Rights, Tokens
+from anycastlb.api.users import User
 from anycastlb.events import Journal
 from anycastlb.settings import ApiSettings
 
@@ -32,7 +32,7 @@ ROOT = 0
 class Identity:
     """``caller`` finds who sends a request."""
 
-    def __init__(self, settings: ApiSettings, journal: Journal, owner: Owner = peers.of_tcp) -> None:
+    def __init__(self, settings: ApiSettings, journal: Journal, owner: Owner = users.of_tcp) -> None:
         self._settings, self._owner = settings, owner
         files: dict[Rights, str] = {}
         if settings.read_token_file is not None:
@@ -78,9 +78,9 @@ class Identity:
         if certificate := connection.wire.get_extra_info("peercert"):
             return self._certified(certificate)
         local, remote = connection.wire.get_extra_info("sockname"), connection.wire.get_extra_info("peername")
-        if remote is None or not peers.address(remote[0]).is_loopback or self._settings.loopback == "none":
+        if remote is None or not users.address(remote[0]).is_loopback or self._settings.loopback == "none":
             raise _unknown("who you are is not known")
-        where = str(peers.address(remote[0]))
+        where = str(users.address(remote[0]))
         if self._settings.loopback == "read":
             return Caller(f"somebody on {where}", "read")
         async with self._asking:  # reading the kernel's tables costs some milliseconds on a busy machine
@@ -108,7 +108,7 @@ class Identity:
     def _trusted(self, user: User) -> bool:
         if user.uid in (ROOT, os.geteuid()):
             return True
-        return self._settings.group is not None and peers.member(user, self._settings.group)
+        return self._settings.group is not None and users.member(user, self._settings.group)
 
 
 def _unknown(what: str) -> Fault:

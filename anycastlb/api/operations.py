@@ -6,7 +6,7 @@ from functools import partial
 
 from aiohttp import web
 
-from anycastlb.api import bulk, guard, lists, proposing, reading, writing
+from anycastlb.api import bulk, guard, lists, nodes, proposing, reading, writing
 from anycastlb.api.context import built, context
 from anycastlb.api.openapi import Operation, describe
 from anycastlb.api.openapi import routes as routes_of
@@ -61,6 +61,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/why/{object:.+}", reading.why, "From evidence to route", {200: "Why"}, (404,)),
     Operation("GET", "/v1/plan", reading.plan, "What is about to change", {200: "Plan"}),
     Operation("GET", "/v1/events", reading.events, "The journal", {200: "Events"}, query={"after": AFTER}),
+    Operation("GET", "/v1/nodes", nodes.nodes, "Every node, this one first", {200: "Nodes"}),
+    Operation("GET", "/v1/nodes/{node}", nodes.node, "One node", {200: "Node"}, (404,)),
     Operation("GET", "/v1/whoami", guard.whoami, "Who asks, and what they may", {200: "Whoami"}),
     Operation("GET", "/v1/openapi.json", description, "This description", {200: "OpenApi"}),
     # ------------------------------------------------------------ services

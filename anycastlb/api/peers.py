@@ -1,108 +1,168 @@
-"""Whose process is at the other end of a local connection: its user, and the groups that user is in.
+"""The cluster as JSON-ready dicts: every node's status, who announces what, where nodes differ.
 
-For a unix socket the kernel says so itself. For a TCP connection over the loopback, the kernel's tables of sockets say
-who owns the other end. Reads only /proc and the user database; a blocking call of some milliseconds on a busy machine.
+Pure, like ``views``. This node's own entry comes from its own snapshot, never from what it published; the others are as
+they were last known, with their age. A difference is told once it has lasted ``MOMENT``: nodes never change at the very
+same time.
 """
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
-import socket
-import struct
-from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
+from typing import Any
 
-SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)
-LIVING = frozenset({"01", "04", "05", "08"})
-"""States of a TCP socket that may belong to who sent us something: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT."""
-TRIES = 2
+from anycastlb import __version__
+from anycastlb.cluster import status as statuses
+from anycastlb.model import Address, Difference, Peer, Snapshot, Status
+
+View = dict[str, Any]
+MOMENT = 5.0
+"""Seconds that a difference must last."""
+FORGOTTEN = 600.0
+"""Seconds for which a node that has vanished is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """A local user. ``groups``: those its process has; empty where only the user is known."""
-
-    uid: int
-    groups: frozenset[int] = frozenset()
-
-    def __str__(self) -> str:
-        with suppress(KeyError):
-            return f"uid {self.uid} ({pwd.getpwuid(self.uid).pw_name})"
-        return f"uid {self.uid}"
+def nodes(snapshot: Snapshot, now: float) -> View:
+    """``GET /v1/nodes``: this node first, the others by name."""
+    cluster = snapshot.inputs.cluster
+    own = statuses.summarise(snapshot, cluster.started)
+    age = _age(snapshot.at, now) if snapshot.cycle else None
+    return {
+        "nodes": [_node(own, True, True, "", age), *(_peer(peer, now) for peer in shown(snapshot, now))],
+        **_standing(snapshot, now),
+    }
 
 
-def of_unix(connection: socket.socket) -> User:
-    """Who connected. Raises ``OSError``."""
-    _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    groups = {gid}
-    with suppress(OSError):  # a kernel before 4.13; more than 1,024 groups
-        packed = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4096)
-        groups.update(struct.unpack(f"{len(packed) // 4}I", packed))
-    return User(uid, frozenset(groups))
+def node(snapshot: Snapshot, now: float, name: str) -> View | None:
+    """One of them; None if there is no such node."""
+    found: list[View] = nodes(snapshot, now)["nodes"]
+    return next((view for view in found if view["name"] == name), None)
 
 
-def of_tcp(local: tuple[str, int], remote: tuple[str, int], proc: Path = Path("/proc")) -> User | None:
-    """The owner of the other end of the connection that is ``local`` to ``remote`` here; None if it is not to be had.
-
-    The table is not read in one moment, so a socket may be missed while others come and go: it is read again.
-    """
-    for _ in range(TRIES):
-        for name in ("tcp", "tcp6"):
-            with suppress(OSError):
-                uid = owner((proc / "net" / name).read_text(), remote, local)
-                if uid is not None:
-                    return User(uid)
-    return None
+def shown(snapshot: Snapshot, now: float) -> list[Peer]:
+    """The other nodes, without those that vanished long ago."""
+    return [peer for peer in snapshot.inputs.cluster.peers.values() if peer.alive or now - peer.since <= FORGOTTEN]
 
 
-def owner(table: str, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
-    """The uid of the socket ``local`` that is connected to ``remote``, from the text of /proc/net/tcp or tcp6.
-
-    A socket whose process has closed it has inode 0, and the kernel shows uid 0 for it: nobody's, not root's.
-    """
-    near, far = _spellings(local), _spellings(remote)
-    for pair in (f" {one} {other} " for one, other in zip(near, far, strict=True)):
-        start = table.find(pair)  # and not line by line: a busy machine has many thousands
-        while start >= 0:
-            words = table[start : start + 200].partition("\n")[0].split()
-            if len(words) >= 9 and words[2] in LIVING and words[8] != "0":
-                return int(words[6])
-            start = table.find(pair, start + 1)
-    return None
-
-
-def member(user: User, group: str) -> bool:
-    """Is the user in this group: with its process, or by the user database?"""
-    try:
-        gid = grp.getgrnam(group).gr_gid
-    except KeyError:
-        return False
-    if gid in user.groups:
-        return True
-    try:
-        entry = pwd.getpwuid(user.uid)
-    except KeyError:
-        return False
-    return gid in os.getgrouplist(entry.pw_name, entry.pw_gid)
+def brief(snapshot: Snapshot, now: float) -> View:
+    """What the picture of one node says of the others."""
+    inputs = snapshot.inputs
+    lacking = statuses.missing(snapshot)
+    own = {
+        "name": inputs.node,
+        "self": True,
+        "alive": True,
+        "error": "",
+        "version": __version__,
+        "ready": not lacking,
+        "missing": lacking,
+        "drained": inputs.node in inputs.catalog.drained,
+        "stopping": inputs.stopping,
+        "index": inputs.catalog.index,
+        "announced": len(snapshot.actual.routes),
+        "vips": len(snapshot.decision.verdicts),
+        "age_seconds": _age(snapshot.at, now) if snapshot.cycle else None,
+    }
+    peers = [_brief(peer, now) for peer in shown(snapshot, now)]
+    told = {str(vip): names for vip, names in announcers(snapshot).items()}
+    return {"nodes": [own, *peers], "announcers": told, **_standing(snapshot, now)}
 
 
-def address(text: str) -> IPv4Address | IPv6Address:
-    """An address without its zone, an IPv4 one in IPv6 clothes as what it is. Raises ValueError."""
-    found = ip_address(text.partition("%")[0])
-    return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
+def announcers(snapshot: Snapshot) -> dict[Address, list[str]]:
+    """By VIP, the living nodes that announce it; this node first. Every VIP known here is named."""
+    known = {**dict.fromkeys(snapshot.decision.verdicts), **dict.fromkeys(snapshot.actual.routes)}
+    found = {vip: [snapshot.inputs.node] if vip in snapshot.actual.routes else [] for vip in known}
+    for peer in snapshot.inputs.cluster.peers.values():
+        for vip, summary in peer.status.vips.items() if peer.alive and peer.status and not peer.error else ():
+            if summary.announced:
+                found.setdefault(vip, []).append(peer.name)
+    return found
 
 
-def _spellings(end: tuple[str, int]) -> tuple[str, ...]:
-    """``0100007F:1240``: words of 32 bits in the machine's own byte order; an IPv4 address as IPv6 has it, too."""
-    found = address(end[0])
-    packed = [found.packed]
-    if isinstance(found, IPv4Address):
-        packed.append(IPv6Address(f"::ffff:{found}").packed)
-    return tuple(
-        "".join(f"{word:08X}" for word in struct.unpack(f"={len(octets) // 4}I", octets)) + f":{end[1]:04X}"
-        for octets in packed
-    )
+def lasting(difference: Difference, now: float) -> bool:
+    return now - difference.since >= MOMENT
+
+
+def _standing(snapshot: Snapshot, now: float) -> View:
+    cluster = snapshot.inputs.cluster
+    catalogs = cluster.catalogs if cluster.catalogs and lasting(cluster.catalogs, now) else None
+    return {
+        "follows": cluster.follows,
+        "alone": cluster.alone,
+        "connected": cluster.connected,
+        "since_seconds": _age(cluster.since, now) if cluster.follows else None,
+        "error": cluster.error,
+        "published": cluster.published,
+        "differs": [
+            {"service": service, "nodes": _parties(difference)}
+            for service, difference in sorted(cluster.tables.items())
+            if lasting(difference, now)
+        ],
+        "catalogs_differ": _parties(catalogs) if catalogs else {},
+    }
+
+
+def _parties(difference: Difference) -> dict[str, list[str]]:
+    return {digest: list(names) for digest, names in difference.parties.items()}
+
+
+def _peer(peer: Peer, now: float) -> View:
+    return _node(peer.status or Status(peer.name), False, peer.alive, peer.error, _age(peer.since, now))
+
+
+def _node(status: Status, own: bool, alive: bool, error: str, age: float | None) -> View:
+    return {
+        "name": status.node,
+        "self": own,
+        "alive": alive,
+        "error": error,
+        "version": status.version,
+        "started": status.started,
+        "drained": status.drained,
+        "stopping": status.stopping,
+        "ready": status.ready,
+        "missing": list(status.missing),
+        "catalog": {
+            "index": status.catalog.index,
+            "hash": status.catalog.hash,
+            "connected": status.catalog.connected,
+            "cached": status.catalog.cached,
+            "held": status.catalog.held,
+        },
+        "vips": {
+            str(vip): {"announced": item.announced, "open": item.open, "reason": item.reason}
+            for vip, item in status.vips.items()
+        },
+        "services": {
+            service: {
+                str(vip): {"open": item.open, "up": item.up, "total": item.total, "down": list(item.down)}
+                for vip, item in vips.items()
+            }
+            for service, vips in status.services.items()
+        },
+        "digests": dict(status.digests),
+        "sessions": [{"peer": session.peer, "state": session.state} for session in status.sessions],
+        "omitted": list(status.omitted),
+        "age_seconds": age,
+    }
+
+
+def _brief(peer: Peer, now: float) -> View:
+    status = peer.status or Status(peer.name)
+    return {
+        "name": peer.name,
+        "self": False,
+        "alive": peer.alive,
+        "error": peer.error,
+        "version": status.version,
+        "ready": status.ready,
+        "missing": list(status.missing),
+        "drained": status.drained,
+        "stopping": status.stopping,
+        "index": status.catalog.index,
+        "announced": sum(item.announced for item in status.vips.values()),
+        "vips": len(status.vips),
+        "age_seconds": _age(peer.since, now),
+    }
+
+
+def _age(since: float, now: float) -> float:
+    return round(max(0.0, now - since), 3)

@@ -232,6 +232,8 @@ ANSWERS: dict[str, Schema] = {
     "Vips": record(vips=listed(ref("Vip"))),
     "Verdicts": record(verdicts=listed(_VERDICT)),
     "Checks": record(checks=listed(_CHECKED)),
+    "Node": record(name=TEXT, self=YES, alive=YES),
+    "Nodes": record(nodes=listed(ref("Node")), connected=YES, differs=listed(record(service=TEXT))),
     "Whoami": record(name=TEXT, rights={"enum": ["none", "read", "write"]}),
     "Problems": record(problems=listed(ref("Problem"))),
     "Why": record(ok=YES, chain=listed(record())),

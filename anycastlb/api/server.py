@@ -23,8 +23,8 @@ from anycastlb.api.errors import Fault
 from anycastlb.api.guard import Guard
 from anycastlb.api.identity import Identity
 from anycastlb.api.limits import BULK, ORDINARY
-from anycastlb.api.peers import address
 from anycastlb.api.tls import Tls
+from anycastlb.api.users import address
 from anycastlb.events import Event
 from anycastlb.model import AnycastlbError
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from anycastlb import __version__
 from anycastlb import plan as difference
+from anycastlb.api import peers
 from anycastlb.api.evidence import Run, runs
 from anycastlb.api.index import Index, Seat
 from anycastlb.api.words import TABLE_NOUNS, fields_of
+from anycastlb.cluster import status as statuses
 from anycastlb.events import Record
 from anycastlb.model import Address, Change, Problem, Result, Service, Snapshot
 
@@ -29,9 +31,12 @@ def status(snapshot: Snapshot, now: float, source: str = "") -> View:
         "node": _node(index),
         "catalog": _catalog(index, source),
         "speaker": _speaker(index),
+        "cluster": peers.brief(snapshot, now),
         "vips": [_vip(index, vip) for vip in index.vips()],
         "leaving": _leaving(index),
-        "problems": [problem(found) for found in snapshot.inputs.catalog.problems],
+        "problems": [
+            problem(found) for found in (*snapshot.inputs.catalog.problems, *snapshot.inputs.cluster.problems)
+        ],
         "failures": [_change(index, f.change) for f in snapshot.failures],
         "pending": len(pending(snapshot)),
     }
@@ -86,19 +91,7 @@ def liveness(snapshot: Snapshot, now: float, alive_at: float, bound: float) -> V
 
 def readiness(snapshot: Snapshot) -> View:
     """Is the node in sync and able to serve? If not, ``missing`` says what it waits for, in words."""
-    feed = snapshot.inputs.feed
-    missing = []
-    if not snapshot.cycle:
-        missing.append("the first cycle has not finished")
-    if not feed.loaded:
-        missing.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
-    if snapshot.failures:
-        first = snapshot.failures[0]
-        missing.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
-    if not snapshot.speaker.connected:
-        missing.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
-    if snapshot.inputs.stopping:
-        missing.append("the node is stopping")
+    missing = statuses.missing(snapshot)
     return {"ready": not missing, "missing": missing}
 
 

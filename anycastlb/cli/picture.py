@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from anycastlb.api.words import span
+from anycastlb.cli import company
 from anycastlb.cli.paint import BAD, BOLD, DIM, GLUE, GOOD, PLAIN, WARN, Line, Part, clean, count, length, sign, wrap
 
 STALE = 60.0
@@ -46,6 +47,7 @@ def _header(view: dict[str, Any], columns: int) -> list[Line]:
         *_banners(node, columns),
         *_catalog(view["catalog"], columns),
         *_speaker(view, columns),
+        *company.header(view["cluster"], columns),
     ]
 
 
@@ -102,6 +104,7 @@ def _speaker(view: dict[str, Any], columns: int) -> list[Line]:
 def _vip(view: dict[str, Any], vip: dict[str, Any], columns: int) -> list[Line]:
     mark, style, told = _standing(view, vip)
     line: Line = [(mark, style), (" ", PLAIN), (vip["vip"], BOLD), ("  ", PLAIN), (told, style)]
+    line += company.announced(view, vip)
     lines = wrap(line, columns, 4)
     for service in vip["services"]:
         lines += _service(service, columns)
@@ -249,6 +252,7 @@ def _alarms(view: dict[str, Any], columns: int) -> list[Line]:
     told += _rest(len(view["problems"]), "problem")
     told += [f"FAILED {item['verb']} {item['object']}: {item['refused']}" for item in view["failures"][:MOST]]
     told += _rest(len(view["failures"]), "failed change")
+    told += company.alarms(view["cluster"])
     if held := view["catalog"]["held"]:
         told.append(_held(held))
     return [line for text in told for line in wrap([("! ", BAD), (text, BAD)], columns, 2)]

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from anycastlb import __version__
 from anycastlb.events import Journal
 from anycastlb.metrics import picture
+from anycastlb.metrics.cluster import cluster
 from anycastlb.metrics.families import Told, one, told
 from anycastlb.metrics.kernel import Counted, Statistics, ipvs
 from anycastlb.metrics.meters import Meters, Requests
@@ -143,6 +144,7 @@ class _Scrape:
         yield told("build_info", [((__version__,), 1)])
         yield from picture.node(snapshot, self.wall)
         yield from picture.catalog(snapshot, self.now)
+        yield from cluster(snapshot, self.now)
         yield from picture.vips(snapshot)
         yield from picture.services(snapshot)
         yield from picture.backends(snapshot, rows)

@@ -73,6 +73,19 @@ SECTIONS: Mapping[str, list[Family]] = {
         ),
         *_counters("catalog_reads outcome: Reads of the catalog source: changed, unchanged, failed."),
     ],
+    "Cluster": [
+        *_gauges(
+            "cluster_connected: 1 while the statuses of the other nodes are followed.",
+            "cluster_age_seconds: For how long they could not be; 0 while they are.",
+            "cluster_published: 1 while this node's own status stands where the others read it.",
+            "cluster_peers_alive: Other nodes whose session lives.",
+            "cluster_peers_gone: Other nodes that vanished lately.",
+            "cluster_peers_unreadable: Nodes whose status is garbage.",
+            "cluster_catalog_differs: 1 while living nodes have different catalogs.",
+            "vip_announcers vip: Living nodes that announce this VIP, this one included.",
+            "table_differs service: 1 while nodes with the same catalog have different tables for this service.",
+        ),
+    ],
     "VIPs": [
         *_gauges(
             "vip_open vip: 1 while this VIP may be announced.",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from anycastlb.model.base import EMPTY, MARKS, Address
 from anycastlb.model.catalog import Catalog, Feed, Via
+from anycastlb.model.cluster import Cluster
 from anycastlb.model.machine import Change, DestinationKey, Failure, ServiceKey, State, Table
 from anycastlb.model.results import Health
 
@@ -30,6 +31,8 @@ class Inputs:
     """Those it must have too while a probe goes through IPVS."""
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
+    cluster: Cluster = Cluster()
+    """The other nodes. Readers see it; no decision depends on it yet."""
     stopping: bool = False
 
 

@@ -33,6 +33,10 @@ Params = Sequence[tuple[str, Any]]
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
+class Forbidden(SourceError):
+    """Consul's ACLs refuse this to our token."""
+
+
 class Client:
     """A Consul agent's endpoints. ``kv`` is python-consul2's: its calls return awaitables.
 
@@ -166,7 +170,8 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
             told = _shortened(body.decode(errors="replace").strip())
             policy = self._policy(path)
             verb = "writes" if path == TXN else "reads"
-            raise self._fault(f"403 {told}; expected a token (consul.token_file) whose policy {verb} {policy}")
+            fault = self._fault(f"403 {told}; expected a token (consul.token_file) whose policy {verb} {policy}")
+            raise Forbidden(str(fault))
         filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
         if filtered and (status == 404 or body.strip() == b"[]"):
             what = "instances" if path.startswith(HEALTH) else "keys"

@@ -12,6 +12,7 @@ from typing import Any
 
 from anycastlb import settings
 from anycastlb.checks import CheckType, Down, Found, none, tcp
+from anycastlb.cluster import Registry
 from anycastlb.discovery.memory import nowhere
 from anycastlb.discovery.watch import Kinds
 from anycastlb.drivers.memory import MemoryDriver
@@ -56,8 +57,13 @@ class World:
         self.dead: set[str] = set()
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
-        values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", **node}.items())
-        text = f'[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}'
+        self.registry: Registry | None = None
+        """Where nodes know of each other; one for several worlds."""
+        self.started_wall = 1_800_000_000.0
+        values = "\n".join(
+            f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
+        )
+        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}'
         self.settings = settings.parse(text)
 
     def put(self, key: str, document: Any) -> None:
@@ -82,6 +88,9 @@ class World:
             kinds=self.kinds,
             unused=self.kernel.unused,
             lane=lambda via, mark: Lane(mark, ip_address("10.1.0.254")),
+            registry=self.registry,
+            instance=self.settings.node.state_dir,
+            started_wall=self.started_wall,
             clock=clock,
             offload=in_place,
         )

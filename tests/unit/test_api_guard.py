@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
-from anycastlb.api import connection, door, limits, peers, tokens
+from anycastlb.api import connection, door, limits, tokens, users
 from anycastlb.api.server import Api
 from anycastlb.drivers.preflight import preflight
 from anycastlb.model import SettingsError
@@ -256,7 +256,7 @@ def test_the_owner_is_read_from_the_kernels_table(client: str, server: str, line
     ours = row(spelt(server, 4672), spelt(client, 5000), uid=0)
     table = HEAD + ours + "garbage\n" + row(spelt(client, 5000), spelt(server, 4672), **line)
     asked = "::1" if server == "::1" else "127.0.0.1"
-    assert peers.owner(table, (asked, 5000), (asked, 4672)) == uid
+    assert users.owner(table, (asked, 5000), (asked, 4672)) == uid
 
 
 # ---------------------------------------------------------------- tokens

@@ -1,0 +1,241 @@
+"""What a node says of itself: to bytes and back, garbage, size, digests, and where nodes differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb import decide
+from anycastlb.cluster import status as statuses
+from anycastlb.model import (
+    Catalog,
+    CatalogSummary,
+    Destination,
+    DestinationKey,
+    Entry,
+    Feed,
+    Inputs,
+    Memory,
+    ServiceSummary,
+    SessionSummary,
+    State,
+    Status,
+    VipSummary,
+)
+from tests.unit import scene
+
+NAMES = st.text(max_size=12)
+VIPS = st.sampled_from([scene.WEB4, scene.WEB6, scene.DNS])
+NUMBERS = st.integers(0, 2**40)
+STATUSES = st.builds(
+    Status,
+    node=NAMES,
+    version=NAMES,
+    instance=NAMES,
+    started=NAMES,
+    ready=st.booleans(),
+    missing=st.lists(NAMES, max_size=3).map(tuple),
+    drained=st.booleans(),
+    stopping=st.booleans(),
+    catalog=st.builds(CatalogSummary, NUMBERS, NAMES, st.booleans(), st.booleans(), st.booleans()),
+    vips=st.dictionaries(VIPS, st.builds(VipSummary, st.booleans(), st.booleans(), NAMES), max_size=3),
+    services=st.dictionaries(
+        NAMES,
+        st.dictionaries(
+            VIPS, st.builds(ServiceSummary, st.booleans(), NUMBERS, NUMBERS, st.lists(NAMES, max_size=3).map(tuple))
+        ),
+        max_size=3,
+    ),
+    digests=st.dictionaries(NAMES, NAMES, max_size=3),
+    sessions=st.lists(st.builds(SessionSummary, NAMES, NAMES), max_size=2).map(tuple),
+)
+
+
+@given(STATUSES)
+def test_bytes_and_back_is_the_same(status: Status) -> None:
+    assert statuses.decode(statuses.encode(status), status.node) == status
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(str))
+def test_garbage_is_an_error_in_words(raw: bytes | str) -> None:
+    with pytest.raises(statuses.Unreadable, match="expected a node's status"):
+        statuses.decode(raw.encode(errors="replace") if isinstance(raw, str) else raw, "lb1")
+
+
+GOOD: dict[str, Any] = json.loads(statuses.encode(statuses.summarise(scene.trouble(), "2026-01-01T00:00:00.000Z")))
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(path for key, item in inner for path in paths(item, (*at, key)))]
+
+
+@given(st.sampled_from(paths(GOOD)[1:]), st.sampled_from([None, [], {}, -1, "x", 1e400, True, [[]], {"a": 1}]))
+def test_a_status_with_one_wrong_field_is_read_or_refused_but_breaks_nothing(path: Any, value: Any) -> None:
+    document = json.loads(json.dumps(GOOD))
+    at = document
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    try:
+        found = statuses.decode(json.dumps(document).encode(), "lb1")
+    except statuses.Unreadable:
+        return
+    statuses.compare([found, replace(found, node="lb2")], (None, {}), 1.0)
+    assert statuses.decode(statuses.encode(found), "lb1") == found
+
+
+def test_a_newer_version_may_say_more() -> None:
+    more = json.loads(json.dumps(GOOD))
+    more["status"]["moods"] = ["good"]
+    more["status"]["catalog"]["colour"] = "red"
+    assert statuses.decode(json.dumps(more).encode(), "lb1").node == "lb1"
+
+
+def test_another_format_and_another_node_are_named() -> None:
+    with pytest.raises(statuses.Unreadable, match="format 2, and this node reads format 1"):
+        statuses.decode(b'{"format": 2, "status": {"all": "new"}}', "lb1")
+    with pytest.raises(statuses.Unreadable, match="the status of 'lb1', not of 'lb2'"):
+        statuses.decode(json.dumps(GOOD).encode(), "lb2")
+
+
+def test_what_a_node_says_of_itself() -> None:
+    told = statuses.summarise(scene.trouble(), instance="here")
+    assert (told.node, told.instance, told.ready) == ("lb1", "here", False)
+    assert told.missing == (f"changes refused: 1; the first: create services tcp {scene.MAIL}:25: {scene.REFUSED}",)
+    assert told.catalog == CatalogSummary(4711, told.catalog.hash, True, False, True)
+    assert told.vips[scene.WEB4] == VipSummary(True, True, "2/3 backends up")
+    assert told.vips[scene.DNS] == VipSummary(False, False, "1/4 backends up, needs 2")
+    assert told.services["web"][scene.WEB4] == ServiceSummary(True, 2, 3, ("web3",))
+    assert told.services["web"][scene.WEB6] == ServiceSummary(True, 2, 2)
+    assert told.sessions == (SessionSummary("10.0.0.1", "up"), SessionSummary("2001:db8:0:1::1", "down"))
+
+
+def test_time_that_passes_is_nothing_new() -> None:
+    snapshot = scene.trouble()
+    later = replace(snapshot, at=snapshot.at + 100, at_wall=snapshot.at_wall + 100, cycle=snapshot.cycle + 1)
+    assert statuses.summarise(later) == statuses.summarise(snapshot)
+
+
+def test_when_all_are_down_one_star_says_so() -> None:
+    service = scene.RESOLVER
+    inputs = Inputs("lb1", Catalog((service,)), Feed(True, 0.0, loaded=True))
+    decision = decide.decide(inputs, Memory(), 1.0)
+    told = statuses.summarise(replace(scene.calm(), inputs=inputs, decision=decision))
+    assert told.services["dns"][scene.DNS] == ServiceSummary(False, 0, 4, ("*",))
+
+
+def large(services: int = 1000, backends: int = 10) -> Status:
+    """A status of many services, half of whose backends are down."""
+    down = tuple(f"web-frontend-{number:02d}.dc1" for number in range(backends // 2))
+    vips = {ip_address(0x0AC00000 + number): f"customer-service-{number:04d}" for number in range(services)}
+    return Status(
+        "lb1",
+        vips={vip: VipSummary(True, True, f"{backends // 2}/{backends} backends up") for vip in vips},
+        services={name: {vip: ServiceSummary(True, 5, backends, down)} for vip, name in vips.items()},
+        digests=dict.fromkeys(vips.values(), "0123456789abcdef"),
+    )
+
+
+def test_a_thousand_services_fit_into_one_key() -> None:
+    raw = statuses.encode(large())
+    assert len(raw) < 512 * 1024
+    assert statuses.decode(raw, "lb1") == large()
+
+
+def test_what_does_not_fit_is_left_out_and_named() -> None:
+    whole, omitted = large(200), set()
+    for most in range(70_000, 14_000, -1000):
+        raw = statuses.encode(whole, most)
+        assert len(raw) <= most
+        told = statuses.decode(raw, "lb1")
+        omitted.add(told.omitted)
+        assert told.vips.keys() == whole.vips.keys() and all(item.announced for item in told.vips.values())
+        assert ("digests" in told.omitted) or told.digests == whole.digests
+    order = ("services.down", "services", "vips.reason", "digests")
+    assert omitted == {order[:count] for count in range(5)}
+
+
+# ---------------------------------------------------------------- hashes and digests
+
+
+def test_the_hash_is_of_what_the_catalog_was_made_of() -> None:
+    base = {"services/web": Entry(b"{}", 7), "services/api": Entry(b"[]", 8)}
+    hashes = [
+        statuses.hash_of(Catalog(good=good))
+        for good in (
+            base,
+            {**base, "services/web": Entry(b"{ }", 7)},
+            {**base, "services/web": Entry(b"{}", 9)},
+            {"services/web": base["services/web"]},
+        )
+    ]
+    assert len(set(hashes)) == 4
+    assert statuses.hash_of(Catalog(good=dict(reversed(base.items())), index=99)) == hashes[0]
+
+
+WEB = scene.WEB.key(scene.WEB4)
+
+
+def table(*rows: tuple[str, int, int | None], scheduler: Any = scene.MH) -> dict[str, str]:
+    destinations = {
+        DestinationKey(WEB, ip_address(address), 80): Destination("tunnel", weight, last)
+        for address, weight, last in rows
+    }
+    catalog = Catalog((replace(scene.WEB, vips=(scene.WEB4,)),))
+    return statuses.digests(catalog, State(services={WEB: scheduler}, destinations=destinations))
+
+
+def test_a_digest_is_of_all_that_places_a_flow() -> None:
+    one, two = ("10.1.0.1", 100, 100), ("10.1.0.2", 100, 100)
+    tables = [
+        table(one, two),
+        table(two, one),
+        table(one),
+        table(one, ("10.1.0.2", 0, 100)),
+        table(one, ("10.1.0.2", 0, 50)),
+        table(one, two, scheduler=replace(scene.MH, flags=frozenset({"mh-port"}))),
+        table(),
+    ]
+    assert len({found["web"] for found in tables}) == len(tables)
+    assert table(one, two) == tables[0]
+
+
+def test_a_table_whose_last_weights_are_not_known_has_no_digest() -> None:
+    assert table(("10.1.0.1", 0, None)) == {}
+
+
+# ---------------------------------------------------------------- differences
+
+
+def said(node: str, catalog: str = "c", stopping: bool = False, **digests: str) -> Status:
+    return Status(node, catalog=CatalogSummary(hash=catalog), stopping=stopping, digests=digests)
+
+
+def test_only_nodes_with_the_same_catalog_are_compared() -> None:
+    catalogs, tables = statuses.compare([said("a", "c1", web="1"), said("b", "c2", web="2")], (None, {}), 5.0)
+    assert catalogs is not None and catalogs.parties == {"c1": ("a",), "c2": ("b",)}
+    assert tables == {}
+
+
+def test_stopping_nodes_and_those_without_catalog_differ_from_nobody() -> None:
+    of = [said("a", web="1"), said("b", stopping=True, web="2"), said("c", catalog="", web="3")]
+    assert statuses.compare(of, (None, {}), 5.0) == (None, {})
+
+
+def test_a_difference_keeps_its_age_while_nothing_about_it_changes() -> None:
+    nodes = [said("a", web="1", api="1"), said("b", web="2", api="1"), said("c", web="1", api="1")]
+    first = statuses.compare(nodes, (None, {}), 5.0)
+    assert {name: (found.parties, found.since) for name, found in first[1].items()} == {
+        "web": ({"1": ("a", "c"), "2": ("b",)}, 5.0)
+    }
+    assert statuses.compare(nodes, first, 9.0) == first
+    changed = statuses.compare([*nodes[:1], said("b", web="3", api="1")], first, 9.0)
+    assert changed[1]["web"].since == 9.0
+    assert statuses.compare(nodes[:1], first, 9.0) == (None, {})
