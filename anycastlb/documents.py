@@ -92,7 +92,8 @@ def shown(value: Any, most: int = 60) -> str:
 DurationText = Annotated[str, Field(pattern=r"^\s*(0|([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d))+)\s*$")] | Literal[0]
 WholeText = Annotated[str, Field(pattern=r"^\s*[0-9]{1,18}\s*$")]
 PartText = Annotated[str, Field(pattern=r"^\s*([0-9]{1,9}|[0-9]+(\.[0-9]+)?\s*%|weight\s+[0-9]{1,9})\s*$")]
-IpText = Annotated[str, Field(json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})]
+Ip4Text = Annotated[str, Field(json_schema_extra={"format": "ipv4"})]
+IpText = Ip4Text | Annotated[str, Field(json_schema_extra={"format": "ipv6"})]
 """As they stand in a JSON schema."""
 Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=DurationText)]
 Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | WholeText)]

@@ -55,6 +55,8 @@ def applied(tree: Tree, edits: Iterable[Edit]) -> Tree:
 
 def judge(tree: Tree, edits: Sequence[Edit], rules: Rules, previous: Catalog) -> Judged:
     """``previous``: the catalog in force, whose services keep their VIPs, and whose instances are the known ones."""
+    known_of = tuple(one for one in previous.services if f"services/{one.name}" in previous.good)
+    previous = replace(previous, services=known_of)  # nothing can be kept whose documents are not known
     before = _by_key(tree)
     after = applied(before, edits)
     now, then = (

@@ -122,7 +122,7 @@ class ServicePlace(Place):
             return _shared_out(tree, found, own, dict.fromkeys(found.backends()))
         if not isinstance(said, dict):
             return _own(tree, found, {**own, "backends": said})
-        return _shared_out(tree, found, {"backends": {}, **own}, _patched(found, said))
+        return _shared_out(tree, found, own if "backends" in own else {**own, "backends": {}}, _patched(found, said))
 
     def delete(self, tree: Tree) -> tuple[Edit, ...]:
         found = stored(tree, self.name)
@@ -166,7 +166,9 @@ class BackendPlace(Place):
         found = stored(tree, self.service)
         if found is None or self.name not in found.backends():
             raise self.missing()
-        return _shared_out(tree, found, found.own or {}, {self.name: None})
+        if found.own is None:  # nothing that could be read stands above it
+            return (delete(tree, str(self)),)
+        return _shared_out(tree, found, found.own, {self.name: None})
 
     def missing(self) -> Missing:
         what = f"the service {self.service!r} has no backend {self.name!r} in the catalog"
@@ -230,8 +232,6 @@ def _shared_out(
 
 def _own(tree: Tree, found: Stored, document: Any) -> tuple[Edit, ...]:
     """The service's own document, if it is to be another."""
-    if found.entry is None and not document:
-        return ()
     if found.own is not None and merge.same(found.own, document):
         return ()
     return (write(tree, found.key, document),)

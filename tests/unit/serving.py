@@ -64,6 +64,7 @@ class Served:
             alive_at=lambda: self.alive_at,
             source=scene.SOURCE,
             clock=lambda: self.now,
+            statistics=self.statistics,
         )
         return Api(context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
 

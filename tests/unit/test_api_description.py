@@ -1,0 +1,131 @@
+"""The description of the API is true: every route is in it, and a listening node answers as it says.
+
+schemathesis makes the requests: well-formed and malformed ones, from the description and its examples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from aiohttp import web
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from anycastlb.api.openapi import describe
+from anycastlb.api.operations import OPERATIONS
+from anycastlb.checks import TYPES, parameters
+from anycastlb.settings import parse
+from tests.unit import scene
+from tests.unit.serving import Served, eventually
+
+DESCRIPTION = describe(OPERATIONS, parameters(TYPES))
+
+
+def malformed_is_refused(context: Any, response: Any, case: schemathesis.Case) -> bool | None:
+    """One that is too large or whose condition fails is refused for that; where each document has a result of its
+    own, or problems are the answer, they are told there."""
+    if response.status_code in (207, 412, 413) or (case.path == "/v1/plan" and response.json().get("problems")):
+        return None
+    return negative_data_rejection(context, response, case)
+
+
+def nothing_breaks(context: Any, response: Any, case: schemathesis.Case) -> bool | None:
+    """``/readyz`` of a node in trouble is 503."""
+    return (
+        None if (case.path, response.status_code) == ("/readyz", 503) else not_a_server_error(context, response, case)
+    )
+
+
+CHECKS = [
+    nothing_breaks,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    malformed_is_refused,
+    unsupported_method,
+]
+ANYWHERE = '[node]\nvip_ranges = ["0.0.0.0/0", "::/0"]\nfwmark_ranges = ["1-65535"]'
+FEW = {name: TYPES[name] for name in ("none", "http")}
+"""Generating from the schemas of all check types takes minutes."""
+schema = schemathesis.openapi.from_dict(describe(OPERATIONS, parameters(FEW)))
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Served]:
+    """A listening API in a thread of its own."""
+    served, stop = Served(scene.trouble(), settings=parse(ANYWHERE), held=True), threading.Event()
+    served.store.put("services/web", '{"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}')
+    served.store.put("services/web/backends/web2", '{"address": "10.1.0.2"}')
+    served.store.put("services/broken", "{")
+
+    async def run() -> None:
+        api = served.api()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(api.run())
+            await eventually(lambda: api.address is not None)
+            assert api.address is not None
+            served.port = api.address[1]
+            while not stop.is_set():
+                await asyncio.sleep(0.05)
+            running.cancel()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    while not served.port:
+        stop.wait(0.01)
+    yield served
+    stop.set()
+    thread.join()
+
+
+@schema.parametrize()
+@settings(
+    max_examples=10,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_a_node_answers_as_it_says(case: schemathesis.Case, node: Served) -> None:
+    response = case.call(base_url=node.url)
+    case.validate_response(response, checks=CHECKS)
+
+
+def test_every_route_is_described_and_nothing_else() -> None:
+    app = Served(scene.calm()).api().application()
+    routes = {
+        (route.method, resource.canonical)
+        for resource in app.router.resources()
+        for route in resource
+        if route.method != "HEAD" and isinstance(resource, (web.PlainResource, web.DynamicResource))
+    }
+    described = {(method.upper(), path) for path, item in DESCRIPTION["paths"].items() for method in item}
+    assert {(method, path.removesuffix(":.+}")) for method, path in routes} == described
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    names = [operation["operationId"] for item in DESCRIPTION["paths"].values() for operation in item.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    from json import dumps
+    from re import findall
+
+    found = set(findall(r'"#/components/schemas/([^"]+)"', dumps(DESCRIPTION)))
+    assert found <= DESCRIPTION["components"]["schemas"].keys()
+    assert found >= {f"Check_{name}" for name in TYPES}
