@@ -137,7 +137,7 @@ class Client:
     async def put_service(
         self, name: str, document: ServiceFields, *, create: bool = False, if_match: str = ""
     ) -> Written:
-        """Set a service. Without ``backends`` it keeps those it has. ``create``: ``Conflict`` if it is there already."""
+        """Set a service. Without ``backends`` it keeps those it has. ``create``: ``Conflict`` if it is there."""
         return await self._put(_path("services", name), document, create, if_match)
 
     async def patch_service(self, name: str, fields: ServiceFields, *, if_match: str = "") -> Written:
