@@ -23,11 +23,12 @@ def load(path: str) -> str:
         raise click.ClickException(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
 
 
-def beside(path: str) -> None:
+def beside(path: str) -> Any:
     """What the file may include: nothing in a dump."""
+    return None
 
 
-def read(text: str, format: str = "auto", include: None = None) -> tuple[Documents, list[str]]:
+def read(text: str, format: str = "auto", include: Any = None) -> tuple[Documents, list[str]]:
     """The documents by key, and a line for everything that could not be carried over."""
     if format not in ("auto", "anycastlb"):
         raise click.ClickException(f"{format} cannot be read yet")

@@ -21,7 +21,7 @@ def services(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
     """Every service on every of its VIPs, with what is known of the VIP: what ``-o json`` prints."""
     found = []
     for vip in view["vips"]:
-        about = {name: vip[name] for name in ("vip", "announced", "leaving")}
+        about = {name: vip[name] for name in ("vip", "announced", "leaving", "rejected")}
         about["closed"] = "" if vip["open"] else vip["reason"]
         found += [{**about, **service} for service in vip["services"] if not only or service["service"] == only]
     return sorted(found, key=lambda row: (row["service"], row["vip"]))
@@ -72,6 +72,8 @@ def _service(service: dict[str, Any]) -> tuple[str, ...]:
     told = f"{state}, {service['reason']}"
     if service["closed"] and service["closed"] != service["reason"] and not service["leaving"]:
         told += f"; {service['closed']}"
+    if service["rejected"]:
+        told += f"; its route is rejected: {service['rejected']}"
     if service["refused"]:
         told += f"; the kernel refused it: {service['refused']}"
     protocol = {"fwmark": "FWM"}.get(service["protocol"], service["protocol"].upper())

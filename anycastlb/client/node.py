@@ -112,11 +112,11 @@ class Client:
         return await self._view("/v1/whoami")
 
     async def events(
-        self, *, after: int = 0, follow: bool = False, lost: Callable[[Exception], None] = lambda exc: None
+        self, *, after: int = 0, follow: bool = False, lost: Callable[[Exception], None] | None = None
     ) -> AsyncIterator[Event]:
         """The journal above the id ``after``, oldest first; with ``follow`` for ever, over restarts of the node too.
 
-        ``lost`` hears of every failure to reach the node while following.
+        ``lost`` hears of every failure to reach the node while following; without it the first one is raised.
         """
         if follow:
             async for event in stream.follow(self._transport, after, lost):

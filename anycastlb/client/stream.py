@@ -49,10 +49,10 @@ async def once(transport: Transport, after: int) -> tuple[list[Event], int]:
         raise Strange(f"{transport.place} does not answer as anycastlb does: check --api") from None
 
 
-async def follow(transport: Transport, after: int, lost: Callable[[Exception], None]) -> AsyncIterator[Event]:
-    """Every event above ``after``, for ever. The first request must succeed; later ones are repeated until they do,
-    each failure told to ``lost``."""
-    begun, wait = False, EVERY
+async def follow(transport: Transport, after: int, lost: Callable[[Exception], None] | None) -> AsyncIterator[Event]:
+    """Every event above ``after``, for ever. A request that fails is repeated until it succeeds, and told to ``lost``;
+    without one the very first must succeed."""
+    begun, wait = lost is not None, EVERY
     while True:
         try:
             events, last = await once(transport, after)
@@ -74,7 +74,8 @@ async def follow(transport: Transport, after: int, lost: Callable[[Exception], N
         except (Unreachable, NoAnswer, Unavailable) as exc:
             if not begun:
                 raise
-            lost(exc)
+            if lost is not None:
+                lost(exc)
             await asyncio.sleep(wait)
             wait = min(LONGEST, wait * 2)
 
