@@ -92,7 +92,9 @@ class Transport:
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=self._connector(), headers=self._headers)
+            self._session = aiohttp.ClientSession(
+                connector=self._connector(), headers=self._headers, skip_auto_headers=("Content-Type",)
+            )
         url = URL(f"{str(self._base).rstrip('/')}{path}", encoded=True).with_query(query or None)
         sent = None if body is None else json.dumps(body).encode()
         head = {**headers, **({"Content-Type": "application/json"} if sent is not None else {})}
