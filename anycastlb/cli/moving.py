@@ -73,7 +73,8 @@ def import_(where: Where, files: tuple[str, ...], kind: str, replace: bool, dry_
                 return paint.show(chain.proposal(proposal, paint.width()))
             gone = [edit["key"] for edit in proposal["edits"] if edit["after"] is None]
             if gone:
-                agreed(f"this deletes {paint.count(len(gone), 'document')} ({', '.join(gone[:5])}…); go on?", yes)
+                named = ", ".join(gone[:5]) + ("…" if len(gone) > 5 else "")
+                agreed(f"this deletes {paint.count(len(gone), 'document')} ({named}); go on?", yes)
         done = await lb.import_(catalog, mode)
         edits = done.get("edits", [])
         paint.show(chain.documents(edits, paint.width()))
