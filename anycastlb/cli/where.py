@@ -17,6 +17,8 @@ import click
 CONFIG = "/etc/anycastlb/node.toml"
 SOCKET = "/run/anycastlb/api.sock"
 LISTEN = "127.0.0.1:4672"
+_LOOPBACK = re.compile(r"127\.|localhost:|\[::1\]")
+"""There the API speaks plain HTTP; everywhere else TLS, if it has a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,13 @@ class Where:
         if isinstance(path, str) and path and os.access(path, os.W_OK):
             return f"unix://{path}"
         listen = section.get("listen", LISTEN)
-        if not isinstance(listen, str):
+        found = listen if isinstance(listen, list) else [listen]
+        if not found or not all(isinstance(item, str) for item in found):
             at = self.config or CONFIG
             raise click.ClickException(f"{at}: [api] listen is no address and port: run `anycastlb validate {at}`")
-        return f"{'https' if section.get('cert_file') else 'http'}://{_dialled(listen)}"
+        plain = next((item for item in found if _LOOPBACK.match(item.strip())), None)
+        scheme = "https" if plain is None and section.get("tls_cert_file") else "http"
+        return f"{scheme}://{_dialled(plain or found[0])}"
 
 
 def _section(config: str | None) -> dict[str, Any]:

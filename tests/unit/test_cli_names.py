@@ -115,6 +115,21 @@ def test_the_socket_of_the_settings_if_it_is_there_else_the_address(tmp_path: Pa
     assert where.url == "http://127.0.0.1:6"
 
 
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ('listen = ["10.0.0.1:443", "[::1]:5"]', "http://[::1]:5"),
+        ('listen = ["10.0.0.1:443"]\ntls_cert_file = "/x.pem"', "https://10.0.0.1:443"),
+        ('listen = ":443"\ntls_cert_file = "/x.pem"', "https://127.0.0.1:443"),
+        ('listen = ["10.0.0.1:443", "127.0.0.1:5"]\ntls_cert_file = "/x.pem"', "http://127.0.0.1:5"),
+    ],
+)
+def test_of_several_addresses_the_loopback_and_tls_elsewhere(tmp_path: Path, settings: str, url: str) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(f'[api]\nsocket = ""\n{settings}\n')
+    assert Where(config=str(config)).url == url
+
+
 async def test_a_command_over_a_unix_socket_with_a_token_from_the_environment(tmp_path: Path) -> None:
     path, secret = tmp_path / "api.sock", tmp_path / "token"
     secret.write_text("s3cret\n")
