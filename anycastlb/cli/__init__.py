@@ -1,58 +1,47 @@
 """The commands. Each asks the running node through its API, or works on files; none touches the machine itself.
 
 Start-up must feel instant, so a command imports what it needs when it runs. Errors are one line on standard error
-that says what to do; the exit code is 0 only on success.
+that says what to do. The exit code is 0 when all is fine, 1 for an error, 2 where something differs or is unhealthy.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from anycastlb import __version__
+from anycastlb.cli import moving, names
+from anycastlb.cli.completion import completion
 from anycastlb.cli.convert import convert
 from anycastlb.cli.doctor import doctor
-from anycastlb.model import AnycastlbError, SettingsError
-
-F = TypeVar("F", bound=Callable[..., Any])
-CONFIG = "/etc/anycastlb/node.toml"
-
-
-class Commands(click.Group):
-    """A group in which our own errors end a command as click's do."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SettingsError as exc:
-            _tell(map(str, exc.problems))
-            ctx.exit(1)
-        except AnycastlbError as exc:
-            raise click.ClickException(_line(str(exc))) from exc
-        except click.ClickException as exc:
-            if isinstance(exc, click.UsageError):
-                raise
-            raise click.ClickException(_line(exc.message)) from exc
+from anycastlb.cli.options import DIFFERS, Commands, dump, line, node, output, tell
+from anycastlb.cli.server import server
+from anycastlb.cli.service import listed, service
+from anycastlb.cli.where import CONFIG, Where
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="anycastlb")
 def main() -> None:
-    """Consul KV to IPVS and anycast routes: run a node, ask it what it does and why."""
+    """Consul KV to IPVS and anycast routes: run a node, ask it what it does and why.
+
+    Exit codes: 0 fine, 1 error, 2 something differs (plan) or is unhealthy (status, why).
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ● must not end a command
 
 
-def _node(command: F) -> F:
-    """The options of every command that asks the running node."""
-    command = click.option("--api", metavar="ADDRESS:PORT", help="Where the node's API listens.")(command)
-    return click.option("--config", metavar="FILE", help=f"Node settings that name the API.  [{CONFIG}]")(command)
+main.add_command(service)
+main.add_command(server)
+main.add_command(listed)  # meradm's `list`
+main.add_command(moving.export)
+main.add_command(moving.import_)
+main.add_command(completion)
 
 
 @main.command()
@@ -66,33 +55,43 @@ def run(config: str) -> None:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
 @click.option("--config", metavar="FILE", help="Node settings whose VIP ranges the documents must keep to.")
-def validate(files: tuple[str, ...], config: str | None) -> None:
+@output
+def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
     """Check node settings, service documents or a whole catalog directory: every problem at once.
 
     A service document is named by its file. VIPs must lie in the ranges of a node.toml given in the same call or
     with --config; without one, any address may be a VIP. A notice is about what is allowed but may surprise you.
     """
+    from dataclasses import asdict
+
     from anycastlb.cli.judge import judge
 
     report = judge(files, config)
-    for line in report.fine:
-        click.echo(line)
+    if form != "table":
+        problems, notices = ([asdict(one) for one in found] for found in (report.problems, report.notices))
+        dump({"fine": list(report.fine), "notices": notices, "problems": problems}, form)
+        raise SystemExit(1 if problems else 0)
+    for fine in report.fine:
+        click.echo(fine)
     for notice in report.notices:
-        click.echo(f"notice: {_line(str(notice))}")
+        click.echo(f"notice: {line(str(notice))}")
     if report.problems:
-        _tell(map(str, report.problems))
+        tell(map(str, report.problems))
         raise SystemExit(1)
 
 
 @main.command()
 @click.argument("kind", required=False, metavar="TYPE")
 @click.option("--verbose", "-v", is_flag=True, help="Every parameter of every type.")
-def checks(kind: str | None, verbose: bool) -> None:
+@output
+def checks(kind: str | None, verbose: bool, form: str) -> None:
     """List the types of health checks, or every parameter of one."""
     from anycastlb.cli import kinds, paint
 
+    if form != "table":
+        return dump(kinds.described(kind), form)
     paint.show(kinds.listed(kind, verbose, paint.width()))
 
 
@@ -101,57 +100,91 @@ main.add_command(doctor)
 
 
 @main.command()
-@_node
-@click.option("--json", "as_json", is_flag=True, help="The whole answer of the API.")
-def status(config: str | None, api: str | None, as_json: bool) -> None:
-    """Show the whole node: catalog, BGP sessions, VIPs, services, backends, and what is wrong."""
-    from anycastlb.cli.client import connect
+@click.option("--watch", "-w", is_flag=True, help="Go on, live on a terminal, until interrupted.")
+@click.option(
+    "--interval",
+    "-n",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch, how often.",
+)
+@output
+@node
+def status(where: Where, watch: bool, interval: float, form: str) -> None:
+    """Show the whole node: catalog, BGP sessions, VIPs, services, backends, and what is wrong.
 
-    view = connect(config, api).get("/v1/status")
-    if as_json:
-        return _echo_json(view)
-    from anycastlb.cli import paint, picture
+    Ends with 2 if something is down, withdrawn or quarantined.
+    """
+    from anycastlb.cli import paint, picture, trouble
+    from anycastlb.cli.ask import ask
 
-    paint.show(picture.picture(view, paint.width()))
+    if watch and form == "table":
+        from anycastlb.cli.follow import watch as look
+
+        with suppress(KeyboardInterrupt):
+            look(where, interval, picture.picture)
+        return
+    view = ask(where, lambda lb: lb.status())
+    if form != "table":
+        dump(view, form)
+    else:
+        paint.show(picture.picture(view, paint.width()))
+    if any(trouble.troubles(view)):
+        raise SystemExit(DIFFERS)
 
 
 @main.command()
-@_node
-@click.argument("name", metavar="VIP|SERVICE|SERVICE/BACKEND")
-@click.option("--json", "as_json", is_flag=True, help="The whole answer of the API.")
-def why(config: str | None, api: str | None, name: str, as_json: bool) -> None:
-    """Explain one object: the chain from check results to route."""
-    from anycastlb.cli.client import connect
-
-    view = connect(config, api).get(f"/v1/why/{name}")
-    if as_json:
-        return _echo_json(view)
+@click.argument("name", metavar="VIP|SERVICE|SERVICE/BACKEND", shell_complete=names.objects)
+@output
+@node
+def why(where: Where, name: str, form: str) -> None:
+    """Explain one object: the chain from check results to route. Ends with 2 if it is not as it should be."""
     from anycastlb.cli import chain, paint
+    from anycastlb.cli.ask import ask
 
-    paint.show(chain.chain(view, paint.width()))
+    view = ask(where, lambda lb: lb.why(name))
+    if form != "table":
+        dump(view, form)
+    else:
+        paint.show(chain.chain(view, paint.width()))
+    if not view["ok"]:
+        raise SystemExit(DIFFERS)
 
 
 @main.command()
-@_node
-@click.option("--json", "as_json", is_flag=True, help="The whole answer of the API.")
-def plan(config: str | None, api: str | None, as_json: bool) -> None:
-    """Show what the node is about to change, in order, and why; what it would change, when it is not running."""
-    from anycastlb.cli.client import Unreachable, connect
+@click.argument("files", nargs=-1, metavar="[FILE|DIR...]", type=click.Path())
+@moving.proposes
+@output
+@node
+def plan(where: Where, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """Show what the node is about to change, in order, and why; what it would change, when it is not running.
 
+    With documents, a dump or a directory: what those would change, in the catalog and on this node; nothing is
+    written. Ends with 2 if something would change.
+    """
+    from anycastlb.cli import chain, paint
+    from anycastlb.cli.ask import ask
+    from anycastlb.client import Unreachable
+
+    if files:
+        return moving.propose(where, files, kind, replace, form)
     assumption = ""
     try:
-        view = connect(config, api).get("/v1/plan")
+        view: Any = ask(where, lambda lb: lb.plan())
     except Unreachable:
-        if api or not Path(config or CONFIG).exists():
+        if where.told or not Path(where.config or CONFIG).exists():
             raise
-        view = _dry_run(config or CONFIG)
+        view = _dry_run(where.config or CONFIG)
         assumption = "The node is not running. What it would do if it were, with every backend up:"
         view["assumption"] = assumption
-    if as_json:
-        return _echo_json(view)
-    from anycastlb.cli import chain, paint
-
-    paint.show(chain.changes(view, paint.width(), assumption))
+    if form != "table":
+        dump(view, form)
+    else:
+        paint.show(chain.changes(view, paint.width(), assumption))
+    if view["changes"]:
+        raise SystemExit(DIFFERS)
 
 
 def _dry_run(config: str) -> dict[str, Any]:
@@ -165,42 +198,52 @@ def _dry_run(config: str) -> dict[str, Any]:
 
 
 @main.command()
-@_node
-def confirm(config: str | None, api: str | None) -> None:
+@node
+def confirm(where: Where) -> None:
     """Let a held catalog through."""
-    from anycastlb.cli.client import connect
+    from anycastlb.cli.ask import ask
 
-    connect(config, api).post("/v1/confirm")
+    ask(where, lambda lb: lb.confirm())
     click.echo("confirmed: the held catalog is let through")
 
 
 @main.command()
-@_node
+@click.argument("name", required=False, metavar="[NODE]", shell_complete=names.nodes)
+@click.option("--reason", default="", metavar="TEXT", help="Why, for those who will wonder.")
+@node
+def drain(where: Where, name: str | None, reason: str) -> None:
+    """Drain a node, this one unless named: it withdraws every route, and goes on serving what still comes."""
+    _drain(where, name, lambda lb, known: lb.drain_node(known, reason), "drained: it withdraws its routes")
+
+
+@main.command()
+@click.argument("name", required=False, metavar="[NODE]", shell_complete=names.nodes)
+@node
+def undrain(where: Where, name: str | None) -> None:
+    """Let a drained node announce again, this one unless named."""
+    _drain(where, name, lambda lb, known: lb.undrain_node(known), "not drained any more")
+
+
+def _drain(where: Where, name: str | None, write: Any, told: str) -> None:
+    from anycastlb.cli.ask import ask
+
+    async def act(lb: Any) -> None:
+        known = name or (await lb.status())["node"]["name"]
+        done = await write(lb, known)
+        click.echo(f"node {line(known)}: {told if done.get('changed', True) else 'unchanged'}")
+
+    ask(where, act)
+
+
+@main.command()
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="ID", help="Only events above this id.")
+@click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Only the last N of those kept.")
 @click.option("--follow", "-f", is_flag=True, help="Go on as events happen, until interrupted.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def events(config: str | None, api: str | None, after: int, follow: bool, as_json: bool) -> None:
-    """Show what happened, oldest first."""
+@output
+@node
+def events(where: Where, after: int, last: int | None, follow: bool, form: str) -> None:
+    """Show what happened, oldest first. With -o json one object a line."""
     from anycastlb.cli import follow as journal
-    from anycastlb.cli.client import connect
 
     with suppress(KeyboardInterrupt):
-        journal.tell(connect(config, api), after, follow, as_json)
-
-
-def _echo_json(view: Any) -> None:
-    import json
-
-    click.echo(json.dumps(view, indent=2))
-
-
-def _tell(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(_line(line), err=True)
-
-
-def _line(text: str) -> str:
-    """An error is one line, whatever a peer or a library put into it."""
-    from anycastlb.cli.paint import clean
-
-    return clean(" ".join(text.split()))
+        journal.events(where, after, last, follow, form)

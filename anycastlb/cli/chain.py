@@ -5,8 +5,10 @@ Pure: a view in, lines out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from anycastlb.cli.edits import difference
 from anycastlb.cli.paint import BAD, BOLD, DIM, GOOD, PLAIN, WARN, Line, count, sign, wrap
 
 MOST = 12
@@ -64,9 +66,42 @@ def changes(view: dict[str, Any], columns: int, assumption: str = "") -> list[Li
             (change["object"], BOLD),
             (f"  {difference}" if difference else "", PLAIN),
             (f"  ({change['why']})" if change["why"] else "", DIM),
+            (_moving(change.get("flows")), WARN),
             (f"  REFUSED: {change['refused']}" if change["refused"] else "", BAD),
         ]
         lines += wrap(line, columns, digits + 8)
+    return lines
+
+
+def _moving(flows: Any) -> str:
+    """How many flows a change would move, where that is known and any."""
+    return f"  {count(flows, 'flow')} would move" if isinstance(flows, int) and flows else ""
+
+
+def proposal(view: Any, columns: int) -> list[Line]:
+    """What a proposed catalog would change: the documents, then this node, then what is wrong with it."""
+    lines = documents(view["edits"], columns) or [[("no document would change", BOLD)]]
+    if view["changes"]:
+        lines += [[], *changes(view, columns, "On this node:")]
+    elif view["edits"]:
+        lines += [[], [("on this node nothing would change", BOLD)]]
+    for problem in view["problems"]:
+        path = f"{problem['path']}: " if problem["path"] else ""
+        lines += wrap([("! ", BAD), (f"PROBLEM {problem['key']}: {path}{problem['expected']}", BAD)], columns, 2)
+    return lines
+
+
+def documents(edits: Sequence[Any], columns: int) -> list[Line]:
+    """One line for each document that is written or deleted."""
+    lines: list[Line] = []
+    for edit in edits:
+        told = difference(edit["before"], edit["after"]) if edit["after"] is not None else ""
+        line: Line = [
+            (f"{edit['verb']:<6} ", {"create": GOOD, "delete": BAD}.get(edit["verb"], WARN)),
+            (edit["key"], BOLD),
+            (f"  {told}" if told else "", PLAIN),
+        ]
+        lines += wrap(line, columns, 7)
     return lines
 
 

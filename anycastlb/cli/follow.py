@@ -1,32 +1,78 @@
-"""``anycastlb events``: the node's journal, once or as it grows."""
+"""``anycastlb events`` and ``status --watch``: what goes on until it is interrupted."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-import time
+from collections.abc import Callable
+from typing import Any
+
+import click
 
 from anycastlb.cli import chain, paint
-from anycastlb.cli.client import Client
+from anycastlb.cli.ask import ask
+from anycastlb.cli.options import dumped, line
+from anycastlb.cli.where import Where
+from anycastlb.client import NoAnswer, Unavailable, Unreachable
 
-EVERY = 0.5
-"""Seconds between two looks while following."""
+
+def events(where: Where, after: int, last: int | None, follow: bool, form: str) -> None:
+    """Print events above ``after``, of those kept at most the ``last``; with ``follow`` for ever."""
+    print_ = _printer(form)
+
+    async def tell(lb: Any) -> None:
+        kept = [event async for event in lb.events(after=after)]
+        shown = kept if last is None else kept[len(kept) - min(last, len(kept)) :]
+        print_(shown)
+        if follow:
+            newest = max((event["id"] for event in kept), default=after)
+            async for event in lb.events(after=newest, follow=True, lost=_lost):
+                print_([event])
+
+    ask(where, tell)
 
 
-def tell(client: Client, after: int, follow: bool, as_json: bool) -> None:
-    """Print events above ``after``; with ``follow`` for ever. Raises ``click.ClickException``."""
-    while True:
-        view = client.get("/v1/events", after=after)
-        if follow and view["last"] < after:  # the node restarted, and counts from 1 again
-            after = 0
-            continue
-        if as_json:
-            for item in view["events"]:
-                print(json.dumps(item))
-        else:
-            paint.show(chain.events(view))
+def _printer(form: str) -> Callable[[list[Any]], None]:
+    def show(found: list[Any]) -> None:
+        for event in found:
+            if form == "json":
+                sys.stdout.write(json.dumps(event) + "\n")
+            elif form == "yaml":
+                sys.stdout.write("---\n" + dumped(event, "yaml"))
+        if form == "table":
+            paint.show(chain.events({"events": found}))
         sys.stdout.flush()
-        if not follow:
-            return
-        after = view["last"]
-        time.sleep(EVERY)
+
+    return show
+
+
+def _lost(exc: Exception) -> None:
+    click.echo(f"Waiting: {line(str(exc))}", err=True)
+
+
+def watch(where: Where, every: float, picture: Callable[[dict[str, Any], int], list[paint.Line]]) -> None:
+    """The picture again and again: in place on a terminal, else one below the other."""
+
+    async def look(lb: Any, show: Callable[[list[paint.Line]], None]) -> None:
+        view = await lb.status()  # the first must succeed
+        while True:
+            show(picture(view, paint.width()))
+            await asyncio.sleep(every)
+            try:
+                view = await lb.status()
+            except (Unreachable, NoAnswer, Unavailable) as exc:
+                show([*picture(view, paint.width()), [], [(f"! {exc}", paint.BAD)]])
+
+    if not paint.coloured() or not sys.stdout.isatty():
+        return ask(where, lambda lb: look(lb, _below))
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(highlight=False), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+        ask(where, lambda lb: look(lb, lambda lines: live.update(paint.text(lines), refresh=True)))
+
+
+def _below(lines: list[paint.Line]) -> None:
+    paint.show([*lines, []])
+    sys.stdout.flush()

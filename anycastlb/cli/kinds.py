@@ -136,3 +136,13 @@ def brief(seconds: float) -> str:
         if seconds >= size and abs(seconds / size - round(seconds / size)) < 1e-9:
             return f"{round(seconds / size)}{unit}"
     return f"{seconds:g}s"
+
+
+def described(name: str | None) -> dict[str, Any]:
+    """Every type, or one, for a program: its summary and the JSON schema of its parameters. Raises as ``listed``."""
+    if name is not None and name not in TYPES:
+        raise click.ClickException(f"there is no check type {name!r:.60}; expected one of {', '.join(TYPES)}")
+    return {
+        kind: {"summary": plain(TYPES[kind].summary), "parameters": TYPES[kind].params.model_json_schema()}
+        for kind in ([name] if name is not None else TYPES)
+    }

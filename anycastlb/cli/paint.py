@@ -11,7 +11,10 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Part: TypeAlias = tuple[str, str]
 Line: TypeAlias = list[Part]
@@ -75,9 +78,14 @@ def plain(lines: Iterable[Line]) -> str:
     return "".join("".join(_final(text) for text, _ in line).rstrip() + "\n" for line in lines)
 
 
+def coloured() -> bool:
+    """Is a person looking, at a terminal that can?"""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def show(lines: Iterable[Line]) -> None:
     """Print on standard output: in colour on a terminal, unless NO_COLOR says otherwise."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not coloured():
         sys.stdout.write(plain(lines))
         return
     from rich.console import Console
@@ -86,3 +94,10 @@ def show(lines: Iterable[Line]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(Text.assemble(*((_final(text), style) for text, style in line)))
+
+
+def text(lines: Iterable[Line]) -> Text:
+    """The lines in colour, as one text of rich."""
+    from rich.text import Text
+
+    return Text("\n").join(Text.assemble(*((_final(part), style) for part, style in line)) for line in lines)

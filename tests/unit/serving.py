@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from click.testing import CliRunner
+
 from anycastlb.api.context import Context
 from anycastlb.api.server import Api
 from anycastlb.checks import TYPES, parameters
+from anycastlb.cli import main
 from anycastlb.events import Journal
 from anycastlb.metrics import Meters, Metrics
 from anycastlb.model import Snapshot
@@ -91,6 +94,16 @@ async def eventually(holds: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not come true")
+
+
+async def inside(*words: str, stdin: str = "") -> tuple[int, str, str]:
+    """``anycastlb WORDS`` in this process, which takes less time: exit code, standard output, standard error."""
+
+    def run() -> Any:
+        return CliRunner().invoke(main, list(words), input=stdin, prog_name="anycastlb", catch_exceptions=False)
+
+    result = await asyncio.to_thread(run)
+    return result.exit_code, result.stdout, result.stderr
 
 
 async def command(*words: str, **environment: str) -> tuple[int, str, str]:

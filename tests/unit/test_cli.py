@@ -9,21 +9,23 @@ import os
 import pty
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from anycastlb import __version__, daemon
 from anycastlb.checks import PARAMS
-from anycastlb.cli import CONFIG, client, kinds, main
+from anycastlb.cli import CONFIG, kinds, main, where
 from anycastlb.documents import Document
 from anycastlb.events import Event
 from anycastlb.forms import CheckDocument
 from anycastlb.model import DriverError, Snapshot
 from anycastlb.settings import Settings
 from tests.unit import scene
-from tests.unit.serving import Served, command, serving
+from tests.unit.serving import Served, command, inside, serving
 
 GOLDEN = Path(__file__).parent / "golden"
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\n[api]\nlisten = "127.0.0.1:1"\n'
@@ -33,15 +35,46 @@ NOT_RUNNING = "is `anycastlb run` running? (systemctl status anycastlb)"
 async def test_status_in_a_pipe_is_the_plain_picture() -> None:
     async with serving(scene.trouble()) as served:
         code, out, err = await command("status", "--api", served.url)
-    assert (code, err) == (0, "")
+    assert (code, err) == (2, ""), "something is down"
     assert out == (GOLDEN / "status-trouble.txt").read_text()
+
+
+async def test_status_of_a_node_that_is_well_ends_with_0() -> None:
+    async with serving(well()) as served:
+        code, out, err = await command("status", "--api", served.url)
+    assert (code, err) == (0, "")
+    assert "1 of 1 VIP announced" in out
+
+
+def well() -> Snapshot:
+    """The calm node, with all its backends up."""
+    snapshot = scene.calm()
+    judged = {
+        key: replace(verdict, up=True, weight=verdict.weight or 50)
+        for key, verdict in snapshot.decision.backends.items()
+    }
+    return replace(snapshot, decision=replace(snapshot.decision, backends=judged))
 
 
 async def test_status_json_is_the_answer_of_the_api() -> None:
     async with serving(scene.trouble()) as served:
         code, out, _ = await command("status", "--json", "--api", f"127.0.0.1:{served.port}")
-    assert code == 0
+    assert code == 2
     assert json.loads(out)["node"]["name"] == "lb1"
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("why", "web"), ("plan",), ("service", "list"), ("server", "list", "web"), ("list",)]
+)
+async def test_every_reading_command_speaks_json_and_yaml(words: tuple[str, ...]) -> None:
+    async with serving(scene.trouble()) as served:
+        code, out, err = await inside(*words, "-o", "json", "--api", served.url)
+        assert err == ""
+        again = await inside(*words, "--json", "--api", served.url)
+        assert again == (code, out, "")
+        as_yaml = await inside(*words, "-o", "yaml", "--api", served.url)
+    assert as_yaml[0] == code
+    assert yaml.safe_load(as_yaml[1]) == json.loads(out) != {}
 
 
 async def in_a_terminal(served: Served, **environment: str) -> str:
@@ -63,7 +96,7 @@ async def in_a_terminal(served: Served, **environment: str) -> str:
             return text
 
         text = await asyncio.to_thread(read)
-        assert await process.wait() == 0
+        assert await process.wait() == 2
     finally:
         os.close(ours)
     return text.decode().replace("\r\n", "\n")
@@ -87,7 +120,7 @@ async def test_a_terminal_that_wants_no_colours_gets_none(environment: dict[str,
 async def test_a_terminal_without_the_signs_still_gets_an_answer() -> None:
     async with serving(scene.trouble()) as served:
         code, out, _ = await command("status", "--api", served.url, PYTHONIOENCODING="ascii")
-    assert code == 0
+    assert code == 2
     assert "192.0.2.10  announced" in out
 
 
@@ -96,7 +129,7 @@ async def test_why() -> None:
         code, out, _ = await command("why", "web/web2", "--api", served.url)
         assert (code, out) == (0, (GOLDEN / "why-web-web2.txt").read_text())
         code, out, _ = await command("why", "2001:db8:ffff::10", "--api", served.url)
-        assert code == 0
+        assert code == 2
         assert "✓ route    2001:db8:ffff::10/128  announced" in out
         code, out, _ = await command("why", "web", "--json", "--api", served.url)
         assert json.loads(out)["kind"] == "service"
@@ -114,7 +147,7 @@ async def test_why_of_an_unknown_name_is_one_line_and_exit_code_1(name: str) -> 
 async def test_plan() -> None:
     async with serving(scene.trouble()) as served:
         code, out, _ = await command("plan", "--api", served.url)
-    assert code == 0
+    assert code == 2
     assert out == (GOLDEN / "plan.txt").read_text().removeprefix("The node is not running.\n")
 
 
@@ -152,12 +185,68 @@ async def test_events_follow_until_interrupted_even_over_a_restart() -> None:
         assert process.stderr
         served.journal.emit(Event("gate", "while following"))
         assert json.loads(await process.stdout.readline())["subject"] == "while following"
-        served.journal._rings[False].clear()  # a daemon that starts anew counts from 1
-        served.journal._last = 0
-        served.journal.emit(Event("gate", "after the restart"))
-        assert json.loads(await process.stdout.readline())["subject"] == "after the restart"
+    assert (await process.stderr.readline()).startswith(b"Waiting: cannot reach anycastlb"), "the node is gone"
+    again = Served(scene.calm())  # a daemon that starts anew counts from 1
+    again.journal.emit(Event("gate", "after the restart"))
+    api = again.api(("127.0.0.1", served.port))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(api.run())
+        told = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        assert told["subject"] == "after the restart"
         process.send_signal(2)
-        assert (await process.stderr.read(), await process.wait()) == (b"", 0)
+        rest = (await process.stderr.read()).decode()
+        assert await process.wait() == 0
+        running.cancel()
+    assert all(line.startswith("Waiting: ") for line in rest.splitlines()), rest
+
+
+async def test_the_last_events_only() -> None:
+    async with serving(scene.calm()) as served:
+        for number in range(5):
+            served.journal.emit(Event("gate", f"192.0.2.{number}"))
+        code, out, _ = await inside("events", "-n", "2", "--json", "--api", served.url)
+        assert (code, [json.loads(line)["subject"] for line in out.splitlines()]) == (0, ["192.0.2.3", "192.0.2.4"])
+        code, out, _ = await inside("events", "-n", "1", "-o", "yaml", "--api", served.url)
+    assert [event["subject"] for event in yaml.safe_load_all(out)] == ["192.0.2.4"]
+
+
+async def test_watching_a_pipe_is_one_picture_below_the_other() -> None:
+    async with serving(scene.calm()) as served:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "anycastlb", "status", "--watch", "-n", "0.1", "--api", served.url,
+            stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert process.stdout
+        seen = 0
+        while seen < 3:
+            line = await asyncio.wait_for(process.stdout.readline(), 20)
+            assert line
+            seen += line.startswith(b"anycastlb ")
+        process.send_signal(2)
+        await process.stdout.read()
+        assert await process.wait() == 0
+
+
+async def test_watching_a_terminal_draws_in_place_and_leaves_it_as_it_was() -> None:
+    ours, theirs = pty.openpty()
+    async with serving(scene.calm()) as served:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "anycastlb", "status", "--watch", "-n", "0.1", "--api", served.url,
+            stdout=theirs, stderr=theirs,
+            env={**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, "TERM": "xterm-256color"},
+        )  # fmt: skip
+        os.close(theirs)
+        text = b""
+        while text.count(b"announced to") < 2:
+            text += await asyncio.to_thread(os.read, ours, 65536)
+        process.send_signal(2)
+        with contextlib.suppress(OSError):
+            while piece := await asyncio.to_thread(os.read, ours, 65536):
+                text += piece
+        assert await process.wait() == 0
+    os.close(ours)
+    assert b"\x1b[?1049h" in text, "the alternate screen"
+    assert text.endswith(b"\x1b[?25h\x1b[?1049l"), "left, and the cursor is back"
 
 
 async def test_checks_need_no_node() -> None:
@@ -224,7 +313,7 @@ async def test_the_api_is_found_through_the_settings(tmp_path: Path) -> None:
     async with serving(scene.calm()) as served:
         config.write_text(f'[node]\nvip_ranges = "broken"\n[api]\nlisten = ":{served.port}"\n')
         code, out, _ = await command("status", "--config", str(config), http_proxy="http://127.0.0.1:1")
-    assert code == 0
+    assert code == 2
     assert "lb1" in out
 
 
@@ -242,7 +331,7 @@ async def test_the_api_is_found_through_the_settings(tmp_path: Path) -> None:
 def test_where_to_dial_for_a_listening_address(tmp_path: Path, listen: str, dialled: str) -> None:
     config = tmp_path / "node.toml"
     config.write_text(f'[api]\nlisten = "{listen}"\n')
-    assert client.connect(str(config), None).url == f"http://{dialled}"
+    assert where.Where(config=str(config)).url == f"http://{dialled}"
 
 
 @pytest.mark.parametrize("text", ["not toml", "[api]\nlisten = 5", "api = 3", '\x00"'])
@@ -287,7 +376,7 @@ def test_plan_without_a_node_is_a_dry_run_and_says_so(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(daemon, "dry_run", dry_run)
     result = CliRunner().invoke(main, ["plan", "--config", str(config)])
-    assert (result.exit_code, seen) == (0, ["lb1"])
+    assert (result.exit_code, seen) == (2, ["lb1"])
     assert result.output.startswith("The node is not running.")
     assert "every backend up" in result.output
     assert "create service tcp 192.0.2.12:25" in result.output
@@ -337,16 +426,29 @@ async def test_run_with_bad_settings_names_every_problem(tmp_path: Path) -> None
 async def test_help_and_version() -> None:
     code, out, _ = await command("--help")
     assert code == 0
-    for name in ("run", "validate", "checks", "status", "why", "plan", "confirm", "events"):
+    for name in ("run", "validate", "checks", "status", "why", "plan", "confirm", "events", "service", "server", "list",
+                 "drain", "undrain", "export", "import", "completion"):  # fmt: skip
         assert f"\n  {name} " in out
     assert (await command("--version"))[1] == f"anycastlb, version {__version__}\n"
-    assert (await command("status", "--nonsense"))[0] != 0
+
+
+@pytest.mark.parametrize("words", [("status", "--nonsense"), ("nonsense",), ("service", "nonsense"), ("why",)])
+async def test_a_wrong_call_is_one_line_that_names_the_help_and_exit_code_1(words: tuple[str, ...]) -> None:
+    code, out, err = await command(*words)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: ")
+    assert "--help`" in err
+
+
+async def test_no_word_at_all_is_the_help_and_exit_code_1() -> None:
+    code, _, err = await command()
+    assert (code, err.startswith("Usage: anycastlb")) == (1, True)
 
 
 async def test_commands_load_only_what_they_need() -> None:
     heavy = {"pydantic", "aiohttp", "rich", "yaml", "pyroute2", "prometheus_client", "consul", "asyncio"}
     program = (
-        f"import sys, anycastlb.cli, anycastlb.cli.client, anycastlb.cli.picture; print({heavy!r} & set(sys.modules))"
+        f"import sys, anycastlb.cli, anycastlb.cli.where, anycastlb.cli.picture; print({heavy!r} & set(sys.modules))"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
@@ -354,4 +456,4 @@ async def test_commands_load_only_what_they_need() -> None:
 
 
 def test_the_settings_are_where_the_contract_says() -> None:
-    assert CONFIG == client.CONFIG == "/etc/anycastlb/node.toml"
+    assert CONFIG == where.CONFIG == "/etc/anycastlb/node.toml"

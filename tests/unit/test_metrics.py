@@ -29,6 +29,7 @@ from anycastlb.model import (
     Catalog,
     Change,
     Check,
+    Cluster,
     ConsulInstances,
     DriverError,
     Entry,
@@ -623,7 +624,8 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
         discovers={(a := ConsulInstances("a")): ("w",)},
         instances={a: ()},
     )
-    trouble = replace(scene.trouble(), inputs=replace(scene.trouble().inputs, catalog=catalog))
+    follows = Cluster(follows=True)
+    trouble = replace(scene.trouble(), inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows))
 
     async def statistics() -> dict[Any, Counters]:
         return held

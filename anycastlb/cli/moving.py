@@ -1,0 +1,100 @@
+"""``anycastlb export``, ``import`` and ``plan FILE``: whole catalogs in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from anycastlb.cli import proposals
+from anycastlb.cli.options import DIFFERS, agreed, dump, dumped, node
+from anycastlb.cli.where import Where
+
+
+@click.command()
+@click.argument("file", required=False, metavar="[FILE]", type=click.Path(dir_okay=False))
+@click.option("-o", "--output", "form", type=click.Choice(["json", "yaml"]), help="By the file's name; else json.")
+@node
+def export(where: Where, file: str | None, form: str | None) -> None:
+    """Write every document of the catalog to FILE, or to standard output. `import` reads it again."""
+    from anycastlb.cli.ask import ask
+    from anycastlb.cli.paint import count
+
+    catalog = ask(where, lambda lb: lb.export())
+    by_name = "yaml" if file and Path(file).suffix in (".yaml", ".yml") else "json"
+    text = dumped({"catalog": catalog}, form or by_name)
+    if file is None or file == "-":
+        return click.echo(text, nl=False)
+    _write(Path(file), text)
+    services = sum(key.startswith("services/") and key.count("/") == 1 for key in catalog)
+    click.echo(f"{file}: {count(len(catalog), 'document')}, {count(services, 'service')}")
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing: a full disk must not leave half a dump under a good name."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    except OSError as exc:
+        beside.unlink(missing_ok=True)
+        raise click.ClickException(f"{path} cannot be written: {exc.strerror}") from None
+
+
+def proposes(command: Any) -> Any:
+    command = click.option("--replace", is_flag=True, help="Documents that are not named are deleted.")(command)
+    return click.option(
+        "--from", "kind", type=click.Choice(proposals.FROM), default="auto", show_default=True,
+        help="What wrote the file.",
+    )(command)  # fmt: skip
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path())
+@proposes
+@click.option("--dry-run", is_flag=True, help="Show what would change, on this node too; write nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before --replace deletes something.")
+@node
+def import_(where: Where, files: tuple[str, ...], kind: str, replace: bool, dry_run: bool, yes: bool) -> None:
+    """Write the documents of a dump, of documents or of a directory to the catalog: all of them, or none.
+
+    `-` is standard input. They are validated as a whole first. Services that are not named stay, unless --replace.
+    """
+    from anycastlb.cli import chain, paint
+    from anycastlb.cli.ask import ask
+
+    catalog, mode = proposals.gathered(files, kind), "replace" if replace else "merge"
+
+    async def write(lb: Any) -> None:
+        if dry_run or replace:
+            proposal = await lb.plan(catalog, mode)
+            if dry_run:
+                return paint.show(chain.proposal(proposal, paint.width()))
+            gone = [edit["key"] for edit in proposal["edits"] if edit["after"] is None]
+            if gone:
+                named = ", ".join(gone[:5]) + ("…" if len(gone) > 5 else "")
+                agreed(f"this deletes {paint.count(len(gone), 'document')} ({named}); go on?", yes)
+        done = await lb.import_(catalog, mode)
+        edits = done.get("edits", [])
+        paint.show(chain.documents(edits, paint.width()))
+        click.echo(f"imported: {paint.count(len(edits), 'document')} changed of {len(catalog)}")
+
+    ask(where, write)
+
+
+def propose(where: Where, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """``plan FILE…``: what these documents would change. Ends with 2 if anything, with 1 if they have problems."""
+    from anycastlb.cli import chain, paint
+    from anycastlb.cli.ask import ask
+
+    catalog = proposals.gathered(files, kind)
+    view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    if form != "table":
+        dump(view, form)
+    else:
+        paint.show(chain.proposal(view, paint.width()))
+    if view.get("problems"):
+        raise SystemExit(1)
+    if view.get("edits") or view.get("changes"):
+        raise SystemExit(DIFFERS)

@@ -1,0 +1,127 @@
+"""What goes in and what comes back, as types. Nothing is checked here: the node does that.
+
+The wide pictures (``status``, ``vips``, ``nodes``, ...) are plain JSON: ``View``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, TypedDict
+
+View: TypeAlias = dict[str, Any]
+"""A JSON object as the API answers it."""
+Mode: TypeAlias = Literal["merge", "replace"]
+"""``replace`` deletes what is not named."""
+
+
+class Document(dict[str, Any]):
+    """A document of the catalog, and the ``etag`` of what was read: putting it back writes only over just that."""
+
+    def __init__(self, fields: Mapping[str, Any], etag: str = "") -> None:
+        super().__init__(fields)
+        self.etag = etag
+
+
+class CheckDocument(TypedDict, total=False):
+    """What every check has; each type has its own parameters beside it (``anycastlb checks``)."""
+
+    type: str
+    interval: str
+    timeout: str
+    rise: int
+    fall: int
+    fast_interval: str
+    down_interval: str
+    via: Literal["direct", "forward"]
+    address: str
+    port: int
+
+
+class BackendDocument(TypedDict, total=False):
+    address: str
+    port: int
+    weight: int
+    override: int | None
+    drain: bool
+    forward: Literal["tunnel", "dr", "nat", "gue", "gre"]
+    tunnel_port: int
+    check: Mapping[str, Any]
+    max_connections: int
+    min_connections: int
+    fallback: bool
+
+
+class ServiceDocument(TypedDict, total=False):
+    vip: str | list[str]
+    port: int
+    protocol: Literal["tcp", "udp", "sctp"]
+    fwmark: int
+    scheduler: str
+    scheduler_flags: list[str]
+    forward: Literal["tunnel", "dr", "nat", "gue", "gre"]
+    tunnel_port: int
+    persistence: Mapping[str, Any]
+    one_packet: bool
+    check: Mapping[str, Any]
+    backends: Mapping[str, BackendDocument]
+    backends_from: Mapping[str, Any]
+    announce: Mapping[str, Any]
+    max_failed: int | str
+    slow_start: str
+    drain: str
+
+
+class Written(TypedDict):
+    """The answer to a write."""
+
+    changed: bool
+    document: Document
+
+
+class Result(TypedDict, total=False):
+    """What became of one object of many."""
+
+    status: int
+    changed: bool
+    error: dict[str, str]
+    problems: list[dict[str, str]]
+
+
+class Change(TypedDict):
+    """One change of the machine, in the order of the doing."""
+
+    verb: Literal["create", "update", "delete", "move"]
+    table: str
+    object: str
+    before: Any
+    after: Any
+    why: str
+    refused: str
+
+
+class Edit(TypedDict):
+    """One document that would be written or deleted."""
+
+    key: str
+    verb: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Proposal(TypedDict):
+    """What a proposed catalog would change: in the store, and on the node that was asked."""
+
+    edits: list[Edit]
+    changes: list[Change]
+    problems: list[dict[str, str]]
+
+
+class Event(TypedDict):
+    id: int
+    at: str
+    kind: str
+    level: Literal["info", "warning", "error"]
+    subject: str
+    before: str
+    after: str
+    reason: str

@@ -1,0 +1,102 @@
+"""The journal of a node as it grows: server-sent events, else asking again and again; over restarts of the node.
+
+Pure parsing apart, it only waits and asks. No event comes twice, and none is left out that the node still keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+from anycastlb.client.errors import NoAnswer, Strange, Unavailable, Unreachable
+from anycastlb.client.shapes import Event
+from anycastlb.client.transport import Transport
+
+PATH = "/v1/events"
+EVERY = 0.5
+"""Seconds between two looks at a node that has no stream."""
+SILENCE = 60.0
+"""Seconds without a byte, not even a comment, after which a stream is opened anew."""
+LONGEST = 5.0
+"""Seconds at most between two attempts to reach a node that has gone."""
+
+
+class Reader:
+    """The lines of a ``text/event-stream`` to the data of its events."""
+
+    def __init__(self) -> None:
+        self._data: list[str] = []
+
+    def feed(self, line: str) -> str | None:
+        """One line without its end; the data of an event that it ends."""
+        if not line:
+            data, self._data = self._data, []
+            return "\n".join(data) if data else None
+        name, _, value = line.partition(":")
+        if name == "data":
+            self._data.append(value.removeprefix(" "))
+        return None
+
+
+async def once(transport: Transport, after: int) -> tuple[list[Event], int]:
+    """The events above ``after`` that the node keeps, and the last id it has given."""
+    view = (await transport.ask("GET", PATH, {"after": after})).body
+    try:
+        return list(view["events"]), int(view["last"])
+    except (KeyError, TypeError, ValueError):
+        raise Strange(f"{transport.place} does not answer as anycastlb does: check --api") from None
+
+
+async def follow(transport: Transport, after: int, lost: Callable[[Exception], None] | None) -> AsyncIterator[Event]:
+    """Every event above ``after``, for ever. A request that fails is repeated until it succeeds, and told to ``lost``;
+    without one the very first must succeed."""
+    begun, wait = lost is not None, EVERY
+    while True:
+        try:
+            events, last = await once(transport, after)
+            if last < after:  # the node has started anew, and counts from 1 again
+                after = 0
+                continue
+            begun, wait = True, EVERY
+            for event in events:
+                after = max(after, event["id"])
+                yield event
+            streamed = False
+            async for event in _streamed(transport, after):
+                streamed = True
+                if event["id"] > after:
+                    after = event["id"]
+                    yield event
+            if not streamed:
+                await asyncio.sleep(EVERY)
+        except (Unreachable, NoAnswer, Unavailable) as exc:
+            if not begun:
+                raise
+            if lost is not None:
+                lost(exc)
+            await asyncio.sleep(wait)
+            wait = min(LONGEST, wait * 2)
+
+
+async def _streamed(transport: Transport, after: int) -> AsyncIterator[Event]:
+    """Events from the stream until it ends; none where there is no stream."""
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+    reader = Reader()
+    try:
+        async with transport.stream(f"{PATH}?after={after}", headers, SILENCE) as body:
+            async for line in body:
+                data = reader.feed(line.decode(errors="replace").rstrip("\r\n"))
+                if data is not None and (event := _event(data)) is not None:
+                    yield event
+    except (Strange, NoAnswer):  # no stream here; or one that fell silent
+        return
+
+
+def _event(data: str) -> Event | None:
+    try:
+        found: Any = json.loads(data)
+    except ValueError:
+        return None
+    return cast(Event, found) if isinstance(found, dict) and isinstance(found.get("id"), int) else None
