@@ -20,6 +20,7 @@ from typing import Any
 
 from anycastlb import __version__, plan
 from anycastlb.api.context import Context
+from anycastlb.api.history import History, sample
 from anycastlb.api.server import Api
 from anycastlb.checks import parameters, types
 from anycastlb.decide import adopt, decide
@@ -138,6 +139,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         first_lane=lambda: tell(probing(settings), journal),
     )
     metrics = Metrics(lambda: node.snapshot, node.meters, journal, statistics=ipvs.statistics)
+    history = History()
     context = Context(
         snapshot=lambda: node.snapshot,
         journal=journal,
@@ -148,7 +150,9 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         check_types=parameters(types(settings.checks)),
         alive_at=lambda: node.reconciler.alive_at,
         source=described(settings),
+        history=history,
     )
+    sampling = sample(history, lambda: node.snapshot, ipvs.statistics)
     api = Api(context, settings.api.listen)
 
     def ready() -> None:
@@ -184,7 +188,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         loop.add_signal_handler(number, act)
     notify.ready()  # up and working; whether it can serve is what /readyz says
     try:
-        await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), ready=ready)
+        await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), sampling, ready=ready)
     except asyncio.CancelledError:
         return
     journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))

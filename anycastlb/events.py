@@ -59,6 +59,11 @@ class Journal:
         self._rings[event.level != "info"].append(Record(self._last, time.time(), event))
         log.log(LEVELS[event.level], event.kind, extra={"event": event})
 
+    @property
+    def last(self) -> int:
+        """The id of the newest record; 0 before the first."""
+        return self._last
+
     def records(self, after: int = 0) -> list[Record]:
         """Everything still kept with an id above ``after``, oldest first."""
         both: Iterable[Record] = (record for ring in self._rings.values() for record in ring if record.id > after)

@@ -10,11 +10,12 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiohttp import web
 
+from anycastlb.api.history import History
 from anycastlb.documents import Document
 from anycastlb.events import Journal
 from anycastlb.model import Snapshot
@@ -52,6 +53,7 @@ class Context:
     """In words, where the catalog comes from."""
     bound: float = 30.0
     clock: Callable[[], float] = time.monotonic
+    history: History = field(default_factory=History)
 
 
 CONTEXT = web.AppKey("context", Context)

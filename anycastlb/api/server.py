@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from anycastlb.api import reading
+from anycastlb.api import page, plots, reading, stream
 from anycastlb.api.context import CALLER, CONTEXT, Caller, Context, answer
 from anycastlb.api.errors import Fault
 from anycastlb.events import Event
@@ -70,7 +70,9 @@ class Api:
         """The routes and the error shape, without a socket."""
         app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guard])
         app[CONTEXT] = self._context
-        app.add_routes(reading.routes())
+        app[stream.STREAMS] = streams = stream.Streams()
+        app.on_shutdown.append(streams.close)
+        app.add_routes([*page.routes(), *plots.routes(), *reading.routes()])
         return app
 
     @web.middleware

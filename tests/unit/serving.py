@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anycastlb.api.context import Context
+from anycastlb.api.history import History
 from anycastlb.api.server import Api
 from anycastlb.checks import TYPES, parameters
 from anycastlb.events import Journal
@@ -34,6 +35,7 @@ class Served:
     statistics: Any = None
     settings: Settings = field(default_factory=lambda: parse('[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]'))
     store: MemorySource = field(default_factory=MemorySource)
+    history: History = field(default_factory=History)
     port: int = 0
 
     @property
@@ -59,6 +61,7 @@ class Served:
             alive_at=lambda: self.alive_at,
             source=scene.SOURCE,
             clock=lambda: self.now,
+            history=self.history,
         )
         return Api(context, listen, retry=retry)
 
