@@ -37,11 +37,15 @@ export async function call(method, url, body, more = {}) {
 
 export const get = async (url) => (await call("GET", url)).body;
 
+const absent = new Set();
+
 // What a node may not have, or may not tell us: null instead of an error, except 401, which is for the person.
 export async function maybe(url) {
+  if (absent.has(url)) return null;
   try {
     return await get(url);
   } catch (error) {
+    if (error instanceof Refused && error.status === 404) absent.add(url);
     if (error instanceof Refused && error.status !== 401) return null;
     throw error;
   }

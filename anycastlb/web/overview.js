@@ -6,7 +6,7 @@ import { entries } from "./feed.js";
 import { button, cell, count, link, path, plural, sign, span, table, vipSign, whyLink } from "./words.js";
 
 export function overview(state) {
-  return [notices(state), announcements(state), services(state), nodes(state), sessions(state), problems(state),
+  return [h("h1", { class: "hidden", "data-key": "title" }, "Cluster"), notices(state), announcements(state), services(state), nodes(state), sessions(state), problems(state),
     h("section", { "data-key": "recent" }, h("h2", null, "Recent events"), entries(state.events.slice(-12).reverse()),
       h("p", null, link("events", "All events")))];
 }
@@ -115,6 +115,6 @@ function problems({ status }) {
   const rows = status.problems.map((one, at) => h("tr", { "data-key": `${at}` }, h("th", { scope: "row" }, one.key),
     cell("Where", "", one.path || "–"), cell("Expected", "", one.expected)));
   return h("section", { "data-key": "problems" }, h("h2", null, "Problems in the catalog"),
-    h("p", { class: "dim" }, "These documents are not in force; the last good version of each is."),
+    h("p", { class: "dim" }, "These documents are not in force; each keeps its last good version, if it had one."),
     table("Problems", ["Document", "Where", "Expected"], rows, "cards"));
 }

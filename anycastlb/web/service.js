@@ -18,7 +18,7 @@ export function service(state, name) {
       h("span", { class: "gap" }), link(`why/${path(name)}`, "Why?"),
       state.writer && [button("Edit …", "edit-service", { service: name }), button("Add backend …", "add-backend", { service: name }),
         button("Delete …", "delete-service", { service: name }, { class: "danger" })]),
-    problems.map((one) => h("div", { class: "notice bad", "data-key": `problem ${one.path}` }, h("span", null, h("b", null, "Its document is wrong: "), `${one.path} ${one.expected}. The last good version is in force.`))),
+    problems.map((one) => h("div", { class: "notice bad", "data-key": `problem ${one.path}` }, h("span", null, h("b", null, "Its document is wrong: "), `${one.path} ${one.expected}. The last good version is in force, if there was one.`))),
     h("div", { class: "plots", "data-key": "plots" }, plot("Connections", of("connections"), ""), plot("Bytes in", of("bytes_in"), "B"),
       plot("Packets in", of("packets_in"), ""), of("bytes_out").some((value) => value) ? plot("Bytes out", of("bytes_out"), "B") : null),
     places.map((place) => onVip(state, name, place)),

@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "ever";
+  if (seconds > 0 && seconds < 0.00095) return `${(seconds * 1000).toFixed(1)} ms`;
   if (seconds < 0.9995) return `${Math.max(0, Math.round(seconds * 1000))} ms`;
   if (seconds < 120) return `${Math.floor(seconds)} s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
