@@ -12,7 +12,7 @@ import { pending, why } from "./why.js";
 import { sign } from "./words.js";
 
 const MOST_EVENTS = 1000, SPACING = 1000;
-const state = { status: null, nodes: [], stats: null, history: null, plan: null, why: null, events: [], filter: "", live: "connecting", error: "", writer: false };
+const state = { status: null, who: null, nodes: [], stats: null, history: null, plan: null, why: null, events: [], filter: "", live: "connecting", error: "", writer: false };
 const VIEWS = [["", "Cluster"], ["events", "Events"], ["why", "Why"], ["plan", "Plan"]];
 const KEYS = [["c", "the cluster"], ["e", "events"], ["w", "why"], ["p", "the plan of this node"], ["a", "add a service, or a backend to the one shown"],
   ["j / k", "next and previous row"], ["/", "search"], ["r", "ask again now"], ["t", "light, dark or as the system"], ["?", "this list"]];
@@ -54,10 +54,10 @@ async function ask() {
   try {
     const wanted = view === "service" ? `?service=${encodeURIComponent(object)}` : "";
     const [status, who, nodes, history, stats, plan] = await Promise.all([
-      get("/v1/status"), maybe("/v1/whoami"), maybe("/v1/nodes"),
+      get("/v1/status"), state.who ?? maybe("/v1/whoami"), maybe("/v1/nodes"),
       view === "" || view === "service" ? maybe(`/v1/history${wanted}`) : null,
       view === "service" ? maybe("/v1/stats") : null, view === "plan" ? get("/v1/plan") : null]);
-    Object.assign(state, { status, history, stats, plan, error: "", writer: who === null || who.rights === "write", nodes: nodes?.nodes ?? [alone(status)] });
+    Object.assign(state, { status, history, stats, plan, error: "", who, writer: who === null || who.rights === "write", nodes: nodes?.nodes ?? [alone(status)] });
     state.why = view === "why" && object ? await reason(object) : null;
     live.start();
   } catch (error) {
@@ -100,7 +100,7 @@ const live = new Live({
 
 function login(refused) {
   live.stop();
-  dialog.login(refused, (text) => { keepToken(text); state.error = ""; refresh(); });
+  dialog.login(refused, (text) => { keepToken(text); state.error = ""; state.who = null; refresh(); });
 }
 
 // ---------------------------------------------------------------- the picture

@@ -67,7 +67,9 @@ class Tab:
         """Parts of console errors that the test provokes: the browser tells of every refused request."""
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not any(part in message.text for part in self.excused):
+        if message.type in ("error", "warning") and not any(
+            part in f"{message.text} {message.location['url']}" for part in self.excused
+        ):
             self.faults.append(f"console {message.type}: {message.text}")
 
     def _request(self, url: str) -> None:
