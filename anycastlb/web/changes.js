@@ -23,7 +23,7 @@ function fields(before, after) {
     was.has(name) ? h("del", null, was.get(name)) : null, was.has(name) && is.has(name) ? " → " : null, is.has(name) ? h("ins", null, is.get(name)) : null))));
 }
 
-const flows = (told) => (typeof told === "number" ? plural(told, "flow") + " would move" : typeof told === "string" ? told : told ? JSON.stringify(told) : "");
+const flows = (told) => (typeof told === "number" ? `touches ${plural(told, "flow")}` : typeof told === "string" ? told : told ? JSON.stringify(told) : "");
 
 const more = (items) => (items.length > MOST ? h("p", { class: "dim" }, `… and ${items.length - MOST} more`) : null);
 

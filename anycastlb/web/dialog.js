@@ -87,7 +87,9 @@ async function plan(action, base, values, form, done) {
   const back = form && h("button", { type: "button" }, "Back");
   put(title(`${action.title}: the plan`), alert,
     found ? [h("h3", null, "In the catalog"), same ? h("p", { class: "dim" }, "Nothing changes.") : edits(found.edits),
-      h("h3", null, "On this node"), found.changes?.length ? diff(found.changes) : h("p", { class: "dim" }, "Nothing changes.")]
+      h("h3", null, "On this node"), found.changes?.length ? diff(found.changes) : h("p", { class: "dim" }, "Nothing changes."),
+      found.held && h("p", { class: "notice warn" }, found.held),
+      found.assumed_up?.length ? h("p", { class: "dim" }, `Not checked yet, taken to be up: ${found.assumed_up.slice(0, 20).join(", ")}`) : null]
       : h("ul", { class: "changes", id: "plan-words" }, (action.words?.(base) ?? []).map((line) => h("li", null, line))),
     h("div", { class: "buttons" }, cancel(same ? "Close" : "Cancel"), back, apply));
   back?.addEventListener("click", () => { put(form.form); form.form.querySelector("input, select, textarea")?.focus(); });
