@@ -222,7 +222,7 @@ def test_the_theme_is_kept(lab: Lab, tab: Tab) -> None:
 def test_add_a_service_then_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open()
     tab.press(page.get_by_role("button", name="Add service …"), way)
-    tab.fill("Name", "shop", way)
+    tab.fill("Name required", "shop", way)
     tab.fill("VIPs required", str(vip(2)), way)
     tab.fill("Port", "80", way)
     tab.fill("Check", "tcp", way)
@@ -235,7 +235,7 @@ def test_add_a_service_then_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     assert stored(lab, "services/shop")["vip"] in (str(vip(2)), [str(vip(2))])
     tab.press(page.get_by_role("table", name="Services").get_by_role("link", name="shop"), way)
     tab.press(page.get_by_role("button", name="Add backend …"), way)
-    tab.fill("Name", "b1", way)
+    tab.fill("Name required", "b1", way)
     tab.fill("Address required", own("b1"), way)
     tab.press(page.get_by_role("button", name="Show the plan"), way)
     apply(tab, "Add", way)
