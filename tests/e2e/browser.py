@@ -6,6 +6,7 @@ requests to any other host.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ def chromium(program: str, directory: Path, namespace: str = "") -> Iterator[Bro
         wrapper.write_text(f'#!/bin/sh\nexec ip netns exec {namespace} {program} "$@"\n')
         wrapper.chmod(0o755)
         program = str(wrapper)
+    os.environ["UV_USE_IO_URING"] = "0"  # Playwright's driver is Node, and its io_uring brings a user-mode kernel down
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS, timeout=120_000)
         try:
