@@ -92,7 +92,7 @@ class Tab:
     def close(self) -> None:
         """Raises ``AssertionError`` if anything went wrong that must not."""
         try:
-            refusals = self.page.evaluate("window.refusals")
+            refusals = self.page.evaluate("window.refusals ?? []")
             assert not self.faults + refusals, self.faults + refusals
         finally:
             self._context.close()
