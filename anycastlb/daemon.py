@@ -20,6 +20,7 @@ from typing import Any
 
 from anycastlb import __version__, plan
 from anycastlb.api.context import Context
+from anycastlb.api.history import History, sample
 from anycastlb.api.server import Api
 from anycastlb.checks import parameters, types
 from anycastlb.cluster import Registry
@@ -155,6 +156,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         load=lambda: node.prober.load,
         alive_at=lambda: node.reconciler.alive_at,
     )
+    history = History()
     context = Context(
         snapshot=lambda: node.snapshot,
         journal=journal,
@@ -166,7 +168,9 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         alive_at=lambda: node.reconciler.alive_at,
         source=described(settings),
         statistics=ipvs.statistics,
+        history=history,
     )
+    sampling = sample(history, lambda: node.snapshot, ipvs.statistics)
     api = Api(
         context,
         settings.api.listen,
@@ -208,7 +212,8 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         loop.add_signal_handler(number, act)
     notify.ready()  # up and working; whether it can serve is what /readyz says
     try:
-        await node.run(bgp.run(), addresses.watch(node.inbox.wake), api.run(), node.meters.watch_loop(), ready=ready)
+        beside = (bgp.run(), addresses.watch(node.inbox.wake), api.run(), node.meters.watch_loop(), sampling)
+        await node.run(*beside, ready=ready)
     except asyncio.CancelledError:
         return
     journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))

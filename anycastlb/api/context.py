@@ -10,11 +10,12 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiohttp import web
 
+from anycastlb.api.history import History
 from anycastlb.documents import Document
 from anycastlb.events import Journal
 from anycastlb.model import Snapshot
@@ -54,6 +55,7 @@ class Context:
     clock: Callable[[], float] = time.monotonic
     statistics: Callable[[], Awaitable[Mapping[Any, Any]]] | None = None
     """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
+    history: History = field(default_factory=History)
 
 
 CONTEXT = web.AppKey("context", Context)

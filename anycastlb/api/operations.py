@@ -6,7 +6,7 @@ from functools import partial
 
 from aiohttp import web
 
-from anycastlb.api import bulk, guard, lists, nodes, proposing, reading, writing
+from anycastlb.api import bulk, guard, lists, nodes, plots, proposing, reading, writing
 from anycastlb.api.context import built, context
 from anycastlb.api.openapi import Operation, describe
 from anycastlb.api.openapi import routes as routes_of
@@ -63,6 +63,16 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/events", reading.events, "The journal", {200: "Events"}, query={"after": AFTER}),
     Operation("GET", "/v1/nodes", nodes.nodes, "Every node, this one first", {200: "Nodes"}),
     Operation("GET", "/v1/nodes/{node}", nodes.node, "One node", {200: "Node"}, (404,)),
+    Operation("GET", "/v1/stats", plots.stats, "The kernel's counters and rates", {200: "Stats"}),
+    Operation(
+        "GET",
+        "/v1/history",
+        plots.history,
+        "The last ten minutes of rates and check results",
+        {200: "History"},
+        (404,),
+        query={"service": WORD},
+    ),
     Operation("GET", "/v1/whoami", guard.whoami, "Who asks, and what they may", {200: "Whoami"}),
     Operation("GET", "/v1/openapi.json", description, "This description", {200: "OpenApi"}),
     # ------------------------------------------------------------ services

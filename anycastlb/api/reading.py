@@ -11,7 +11,7 @@ from functools import partial
 
 from aiohttp import web
 
-from anycastlb.api import views
+from anycastlb.api import stream, views
 from anycastlb.api import why as reasons
 from anycastlb.api.context import HEADERS, answer, built, caller, context
 from anycastlb.api.errors import Fault
@@ -57,11 +57,11 @@ async def why(request: web.Request) -> web.Response:
     raise Fault(404, f"there is no {shown!r}", shown, "a VIP, SERVICE or SERVICE/BACKEND of the catalog", mend)
 
 
-async def events(request: web.Request) -> web.Response:
-    text = request.query.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Fault(400, "after is not an event's id", "after", "a whole number", "take the `last` of an answer")
-    return answer(views.events(context(request).journal.records(), int(text)))
+async def events(request: web.Request) -> web.StreamResponse:
+    if stream.asked(request):
+        return await stream.follow(request)
+    after = stream.place(request.query.get("after", "0"), "after")
+    return answer(views.events(context(request).journal.records(), after))
 
 
 async def confirm(request: web.Request) -> web.Response:

@@ -234,6 +234,8 @@ ANSWERS: dict[str, Schema] = {
     "Checks": record(checks=listed(_CHECKED)),
     "Node": record(name=TEXT, self=YES, alive=YES),
     "Nodes": record(nodes=listed(ref("Node")), connected=YES, differs=listed(record(service=TEXT))),
+    "Stats": record(interval_seconds={"type": "number"}, services=listed(record(service=TEXT))),
+    "History": record(ages_seconds=listed({"type": "number"})),
     "Whoami": record(name=TEXT, rights={"enum": ["none", "read", "write"]}),
     "Problems": record(problems=listed(ref("Problem"))),
     "Why": record(ok=YES, chain=listed(record())),

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from anycastlb.api import gorb, operations
+from anycastlb.api import gorb, operations, page, stream
 from anycastlb.api.connection import silent
 from anycastlb.api.context import CONTEXT, Context, answer
 from anycastlb.api.door import Door, on_tcp, on_unix, shown
@@ -118,8 +118,9 @@ class Api:
         middlewares = [*self._outer, self._shape, self._guard.check]
         app = web.Application(client_max_size=BULK.size, middlewares=middlewares)
         app[CONTEXT] = self._context
-        app.add_routes(operations.routes())
-        app.add_routes(gorb.routes())
+        app[stream.STREAMS] = streams = stream.Streams()
+        app.on_shutdown.append(streams.close)
+        app.add_routes([*operations.routes(), *gorb.routes(), *page.routes()])
         return app
 
     @web.middleware

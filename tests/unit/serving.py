@@ -13,6 +13,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from anycastlb.api.context import Context
+from anycastlb.api.history import History
 from anycastlb.api.server import Api
 from anycastlb.checks import TYPES, parameters
 from anycastlb.cli import main
@@ -37,6 +38,7 @@ class Served:
     statistics: Any = None
     settings: Settings = field(default_factory=lambda: parse('[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]'))
     store: MemorySource = field(default_factory=MemorySource)
+    history: History = field(default_factory=History)
     port: int = 0
 
     @property
@@ -68,6 +70,7 @@ class Served:
             source=scene.SOURCE,
             clock=lambda: self.now,
             statistics=self.statistics,
+            history=self.history,
         )
         return Api(context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
 

@@ -1,0 +1,126 @@
+"""The journal as server-sent events that go on: ``GET /v1/events`` with ``Accept: text/event-stream``.
+
+Journal entries come as plain messages with their ``id``; a ``status`` event (``{"cycle": N}``) says that the snapshot
+changed, at most once a second; ``gap`` (``{"after": A, "next": B}``) that entries between were no longer kept; comments
+keep idle connections open. A stream resumes after the id in ``Last-Event-ID`` or ``?after=``.
+
+A client has no queue of its own: it has a place in the journal, whose rings are bounded. One that does not read for
+``PATIENCE`` seconds is dropped, and can resume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from anycastlb.api import views
+from anycastlb.api.context import HEADERS, Context, context
+from anycastlb.api.errors import Fault
+from anycastlb.events import Journal
+
+TYPE = "text/event-stream"
+TICK = 0.2
+"""Seconds between looks at the journal."""
+QUIET = 15.0
+"""Seconds of silence after which a comment is sent."""
+PATIENCE = 10.0
+"""Seconds that a client may leave its connection full."""
+MOST = 64
+"""Streams at once."""
+BATCH = 100
+"""Entries in one write."""
+
+
+@dataclass(slots=True)
+class Streams:
+    """What is open now; ``closing``: the server is going, streams must end."""
+
+    open: int = 0
+    closing: bool = False
+
+    async def close(self, _: web.Application) -> None:
+        self.closing = True
+
+
+STREAMS = web.AppKey("streams", Streams)
+
+
+def asked(request: web.Request) -> bool:
+    """Does this request want a stream rather than a list?"""
+    return TYPE in request.headers.get("Accept", "")
+
+
+def place(text: str, where: str) -> int:
+    """The id of a journal entry. Raises ``Fault``."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Fault(400, f"{where} is not an event's id", where, "a whole number", "take the `last` of an answer")
+    return int(text)
+
+
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Everything after the place asked for, then whatever comes, until the client or the server goes."""
+    at, streams = context(request), request.app[STREAMS]
+    resumed = request.headers.get("Last-Event-ID", "")
+    after = place(resumed, "Last-Event-ID") if resumed else place(request.query.get("after", "0"), "after")
+    if streams.open >= MOST:
+        mend = "close one, or ask for /v1/events?after=ID now and then"
+        raise Fault(429, "too many event streams", "/v1/events", f"at most {MOST} at once", mend)
+    response = web.StreamResponse(headers={**HEADERS, "Content-Type": f"{TYPE}; charset=utf-8"})
+    streams.open += 1
+    try:
+        await response.prepare(request)
+        await _send(request, response, "retry: 1000\n\n")
+        await _pump(request, response, at, streams, after)
+    except (ConnectionError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()  # what it has not read it can ask for again
+    finally:
+        streams.open -= 1
+    return response
+
+
+async def _pump(request: web.Request, response: web.StreamResponse, at: Context, streams: Streams, after: int) -> None:
+    loop = asyncio.get_running_loop()
+    cycle, told, spoke = -1, -1.0, loop.time()
+    if after > at.journal.last:
+        after = 0  # the id is of a life before this one
+    while not streams.closing:
+        text, after = _entries(at.journal, after)
+        now = loop.time()
+        if at.snapshot().cycle != cycle and now - told >= 1.0:
+            cycle, told = at.snapshot().cycle, now
+            text += _event("status", {"cycle": cycle})
+        if not text and now - spoke >= QUIET:
+            text = ": still here\n\n"
+        if text:
+            spoke = now
+            await _send(request, response, text)
+        if after >= at.journal.last:
+            await asyncio.sleep(TICK)
+
+
+async def _send(request: web.Request, response: web.StreamResponse, text: str) -> None:
+    if request.transport is None or request.transport.is_closing():
+        raise ConnectionResetError
+    async with asyncio.timeout(PATIENCE):
+        await response.write(text.encode())
+
+
+def _entries(journal: Journal, after: int) -> tuple[str, int]:
+    """The next entries as text, and the place after them."""
+    if journal.last <= after:
+        return "", after
+    found = journal.records(after)[:BATCH]
+    if not found:
+        return "", journal.last
+    text = _event("gap", {"after": after, "next": found[0].id}) if after and found[0].id > after + 1 else ""
+    items = views.events(found)["events"]
+    return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), found[-1].id
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

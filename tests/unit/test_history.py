@@ -1,0 +1,114 @@
+"""anycastlb.api.history: a bounded ring of rates and check results."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from anycastlb.api import history
+from anycastlb.api.history import SLOTS, History, sample
+from anycastlb.drivers.ipvs_reader import Counters
+from anycastlb.model import DriverError, Result, Snapshot
+from tests.unit import scene
+from tests.unit.serving import eventually, serving
+from tests.unit.test_api import ask
+
+KEY = scene.WEB.key(scene.WEB4)
+WEB1 = next(key for key, told in scene.BACKENDS.items() if told.backend == "web1")
+
+
+def fed(counts: list[int], snapshot: Snapshot | None = None) -> History:
+    """A history that saw web1 count so many connections, a sample each five seconds, the last one now."""
+    ring = History()
+    for place, count in enumerate(counts):
+        at = scene.NOW - 5 * (len(counts) - 1 - place)
+        ring.observe(snapshot or scene.calm(), {WEB1: Counters(connections=count, active=3)}, at)
+    return ring
+
+
+def backends(ring: History) -> dict[str, Any]:
+    return {item["backend"]: item for item in ring.series(scene.NOW, "web")["backends"]}
+
+
+def test_rates_are_per_second_and_oldest_first() -> None:
+    view = fed([0, 50, 150]).series(scene.NOW, "web")
+    assert view["ages_seconds"] == [10, 5, 0]
+    told = {item["backend"]: item["rates"]["connections"] for item in view["backends"]}
+    assert told == {"web1": [None, 10, 20], "web2": [None] * 3, "web3": [None] * 3}
+
+
+def test_a_counter_that_began_anew_is_no_negative_rate() -> None:
+    assert backends(fed([100, 200, 5, 10]))["web1"]["rates"]["connections"] == [None, 20, None, 1]
+
+
+def test_the_ring_is_bounded_and_turns() -> None:
+    ring = fed([10 * n for n in range(SLOTS + 30)])
+    told = backends(ring)["web1"]
+    assert told["rates"]["connections"] == [2.0] * SLOTS
+    assert len(told["health"]) == SLOTS
+    assert ring.series(scene.NOW)["ages_seconds"][0] == 5 * (SLOTS - 1)
+
+
+def test_rows_are_bounded_services_first(monkeypatch: Any) -> None:
+    monkeypatch.setattr(history, "MOST", 2)
+    view = fed([1, 2]).series(scene.NOW, "web")
+    assert (len(view["services"]), len(view["backends"]), view["left_out"]) == (1, 1, 2)
+
+
+def test_what_left_the_catalog_is_forgotten() -> None:
+    ring = fed([0, 10])
+    ring.observe(Snapshot(), {}, scene.NOW)
+    assert ring.series(scene.NOW)["services"] == []
+    assert ring.stats(scene.NOW)["services"] == []
+
+
+def test_health_slot_by_slot() -> None:
+    """A failure between two samples shows although the backend stayed up."""
+    ring, snapshot = History(), scene.calm()
+    for at, ok in ((scene.NOW - 10, True), (scene.NOW - 5, False), (scene.NOW, True)):
+        states = {
+            check: replace(state, recent=(Result(ok, "", 0.1, at - 1),), last=None)
+            for check, state in snapshot.inputs.health.items()
+        }
+        ring.observe(replace(snapshot, inputs=replace(snapshot.inputs, health=states)), None, at)
+    told = backends(ring)
+    assert (told["web1"]["health"], told["web3"]["health"]) == ("ufu", "rdr")
+    ring = History()
+    ring.observe(replace(snapshot, inputs=replace(snapshot.inputs, health={})), None, scene.NOW)
+    assert backends(ring)["web1"]["health"] == "-"
+
+
+async def test_counters_and_rates_through_the_api() -> None:
+    async with serving(scene.calm(), history=fed([0, 50])) as served:
+        status, view, _ = await ask(served, "/v1/stats")
+        (web,) = view["services"]
+        assert (status, web["service"], web["vip"], view["age_seconds"]) == (200, "web", "192.0.2.10", 0)
+        web1 = web["backends"][0]
+        assert (web1["backend"], web1["connections"], web1["active"]) == ("web1", 50, 3)
+        assert web1["per_second"]["connections"] == 10
+        assert web["backends"][1]["connections"] is None
+        status, view, _ = await ask(served, "/v1/history?service=web")
+        assert (status, len(view["backends"])) == (200, 3)
+        assert (await ask(served, "/v1/history"))[1]["backends"] == []
+        status, view, _ = await ask(served, "/v1/history?service=nosuch")
+        assert (status, view["error"]["where"]) == (404, "service")
+
+
+async def test_a_kernel_that_does_not_tell_is_told_and_survived() -> None:
+    ring, asked = History(), 0
+
+    async def statistics() -> history.Kernel:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise DriverError("no IPVS here")
+        return {WEB1: Counters(connections=asked)}
+
+    assert ring.stats(scene.NOW)["error"]
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(sample(ring, scene.calm, statistics, pause=0.01, clock=lambda: scene.NOW))
+        await eventually(lambda: ring.stats(scene.NOW)["error"] == "no IPVS here")
+        await eventually(lambda: ring.stats(scene.NOW)["error"] == "")
+        task.cancel()
+    assert backends(ring)["web1"]["health"].startswith("u")
