@@ -117,7 +117,7 @@ def _entries(journal: Journal, after: int) -> tuple[str, int]:
     found = journal.records(after)[:BATCH]
     if not found:
         return "", journal.last
-    text = _event("gap", {"after": after, "next": found[0].id}) if after and found[0].id > after + 1 else ""
+    text = _event("gap", {"after": after, "next": found[0].id}) if found[0].id > after + 1 and journal.missed(after) else ""
     items = views.events(found)["events"]
     return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), found[-1].id
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import click
+
 from anycastlb import catalog
 from anycastlb.checks import PARAMS
 from anycastlb.cli.judge import ANY_MARK, ANYWHERE
@@ -62,7 +64,7 @@ def recognized(text: str) -> Format:
 def load(path: str) -> str:
     """The text of a file, of standard input for ``-``. Raises ``Unreadable``."""
     try:
-        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+        with click.open_file(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise OSError(f"it has more than {MOST_BYTES} bytes")

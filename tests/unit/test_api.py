@@ -148,7 +148,7 @@ async def test_confirm_lets_a_held_catalog_through_once() -> None:
         status, view, _ = await ask(served, "/v1/confirm", "POST", b"")
         assert (status, view["error"]["what"]) == (409, "no catalog is held")
         told = [record.event for record in served.journal.records() if record.event.kind == "confirm"]
-        assert [(event.after, event.by) for event in told] == [("confirmed", "127.0.0.1")]
+        assert [(event.after, "127.0.0.1" in event.by) for event in told] == [("confirmed", True)]
 
 
 async def test_a_page_of_another_site_cannot_confirm() -> None:

@@ -80,7 +80,7 @@ async def test_a_service_from_beginning_to_end() -> None:
     assert [subject for subject, _, _ in told(served)] == ["services/web"] * 4
     assert json.loads(told(served)[0][2]) == WEB and told(served)[-1][2] == ""
     reasons = [record.event.reason for record in served.journal.records() if record.event.kind == "write"]
-    assert reasons[0] == "by 127.0.0.1: PUT /v1/services/web"
+    assert reasons[0] == "PUT /v1/services/web"
 
 
 async def test_backends_wherever_they_are_stored() -> None:
@@ -222,7 +222,7 @@ async def test_nodes_are_drained() -> None:
     async with serving(Snapshot(), store=store(services__web=WEB)) as served:
         assert (await go(served, "POST", "/v1/nodes/lb1/drain")).view == {"changed": True, "document": {}}
         why = await go(served, "POST", "/v1/nodes/lb1/drain", {"reason": "new kernel"})
-        assert why.view == {"changed": True, "document": {"reason": "new kernel", "by": "127.0.0.1"}}
+        assert why.view["document"]["reason"] == "new kernel" and "127.0.0.1" in why.view["document"]["by"]
         assert (await go(served, "POST", "/v1/nodes/lb1/drain")).view["changed"] is False
         assert keys(served)["drain/lb1"]["reason"] == "new kernel"
         assert "drain/lb1" not in (await go(served, "GET", "/v1/export")).view["catalog"]
