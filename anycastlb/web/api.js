@@ -39,7 +39,8 @@ export const get = async (url) => (await call("GET", url)).body;
 
 const absent = new Set();
 
-// What a node may not have, or may not tell us: null instead of an error, except 401, which is for the person.
+// What an older node does not have, or this one may not tell us: null instead of an error, except 401, which is for
+// the person. A path that is not there is not asked for again.
 export async function maybe(url) {
   if (absent.has(url)) return null;
   try {

@@ -52,11 +52,12 @@ function refresh() {
 async function ask() {
   const { view, object } = route();
   try {
-    const wanted = view === "service" ? `?service=${encodeURIComponent(object)}` : "";
-    const [status, who, nodes, history, stats, plan] = await Promise.all([
+    const [status, who, nodes, cluster, stats, plan] = await Promise.all([
       get("/v1/status"), state.who ?? maybe("/v1/whoami"), maybe("/v1/nodes"),
-      view === "" || view === "service" ? maybe(`/v1/history${wanted}`) : null,
+      view === "" ? maybe("/v1/history") : null,
       view === "service" ? maybe("/v1/stats") : null, view === "plan" ? get("/v1/plan") : null]);
+    const there = view === "service" && status.vips.some((vip) => vip.services.some((one) => one.service === object));
+    const history = there ? await get(`/v1/history?service=${encodeURIComponent(object)}`) : cluster;
     Object.assign(state, { status, history, stats, plan, error: "", who, writer: who === null || who.rights === "write", nodes: nodes?.nodes ?? [alone(status)] });
     state.why = view === "why" && object ? await reason(object) : null;
     live.start();
@@ -154,7 +155,11 @@ const keys = { get on() { return localStorage.getItem("keys") !== "off"; }, set(
 function act(name, data) {
   if (name === "theme") theme(1);
   else if (name === "help") dialog.help(KEYS, keys);
-  else if (ACTIONS[name] && state.writer) dialog.perform(ACTIONS[name](data, state), (text) => { toast(text); refresh(); });
+  else if (ACTIONS[name] && state.writer) dialog.perform(ACTIONS[name](data, state), (text) => {
+    toast(text);
+    if (name === "delete-service") location.hash = "#/";
+    refresh();
+  });
 }
 
 document.addEventListener("click", (event) => {
