@@ -88,7 +88,7 @@ async def _pump(request: web.Request, response: web.StreamResponse, at: Context,
     cycle, told, spoke = -1, -1.0, loop.time()
     if after > at.journal.last:
         after = 0  # the id is of a life before this one
-    while not streams.closing:
+    while not streams.closing and not _gone(request):
         text, after = _entries(at.journal, after)
         now = loop.time()
         if at.snapshot().cycle != cycle and now - told >= 1.0:
@@ -103,8 +103,12 @@ async def _pump(request: web.Request, response: web.StreamResponse, at: Context,
             await asyncio.sleep(TICK)
 
 
+def _gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
 async def _send(request: web.Request, response: web.StreamResponse, text: str) -> None:
-    if request.transport is None or request.transport.is_closing():
+    if _gone(request):
         raise ConnectionResetError
     async with asyncio.timeout(PATIENCE):
         await response.write(text.encode())
@@ -117,7 +121,11 @@ def _entries(journal: Journal, after: int) -> tuple[str, int]:
     found = journal.records(after)[:BATCH]
     if not found:
         return "", journal.last
-    text = _event("gap", {"after": after, "next": found[0].id}) if found[0].id > after + 1 and journal.missed(after) else ""
+    text = (
+        _event("gap", {"after": after, "next": found[0].id})
+        if found[0].id > after + 1 and journal.missed(after)
+        else ""
+    )
     items = views.events(found)["events"]
     return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), found[-1].id
 
