@@ -15,6 +15,7 @@ from aiohttp import web
 
 from anycastlb import catalog as catalogs
 from anycastlb import edits as wishes
+from anycastlb import maglev
 from anycastlb.api import commits, views
 from anycastlb.api.bodies import body, unconditional
 from anycastlb.api.context import Context, built, context
@@ -32,10 +33,12 @@ from anycastlb.model import (
     Result,
     Service,
     Snapshot,
+    State,
     Tree,
 )
 
 MODES = ("merge", "replace")
+NOTHING: Mapping[str, Any] = {"edits": [], "changes": [], "moves": [], "assumed_up": [], "held": None}
 Flows = Mapping[Any, int]
 """The connections of every destination, active or not."""
 
@@ -104,7 +107,7 @@ def _proposed(at: Context, tree: Tree, make: commits.Make, flows: Flows | None) 
     try:
         edits, judged = commits.weigh(at, tree, make)
     except Fault as fault:
-        return {"edits": [], "changes": [], "assumed_up": [], "held": None, "problems": fault.view()["problems"]}
+        return {**NOTHING, "problems": fault.view()["problems"]}
     return _view(at, tree, edits, judged, flows)
 
 
@@ -114,13 +117,14 @@ def _view(at: Context, tree: Tree, edits: Sequence[Edit], judged: Judged, flows:
     told = [_edit(tree, edit) for edit in edits]
     problems = commits.shown(judged.problems)
     if judged.problems or not edits:
-        return {"edits": told, "changes": [], "assumed_up": [], "held": None, "problems": problems}
+        return {**NOTHING, "edits": told, "problems": problems}
     then, assumed = _then(snapshot, judged.catalog, now)
     changes = views.pending(then)
     shown = views.plan(then, now)["changes"]
     return {
         "edits": told,
         "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, changes, strict=True)],
+        "moves": _moves(snapshot, then),
         "assumed_up": assumed,
         "held": _held(at, snapshot, judged.catalog, now),
         "problems": problems,
@@ -170,6 +174,24 @@ def _moved(change: Change, flows: Flows | None) -> int | None:
     if change.table in ("addresses", "routes"):
         return sum(count for key, count in flows.items() if key.service.address == change.key)
     return None
+
+
+def _moves(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
+    """What share of each ``mh`` service's flows would go to another backend, once all that leaves has left: of new
+    flows, and of those that another node takes over. Established flows of a node that stays keep their backends."""
+    names = {service.key(vip): service.name for service in after.inputs.catalog.services for vip in service.vips}
+    shares = maglev.moves(_settled(before), _settled(after))
+    return [
+        {"service": names[key], "key": str(key), "share": round(share, 4)}
+        for key, share in shares.items()
+        if key in names
+    ]
+
+
+def _settled(snapshot: Snapshot) -> State:
+    leaving = {key for table, key in snapshot.decision.memory.leaving if table == "destinations"}
+    desired = snapshot.decision.desired
+    return replace(desired, destinations={key: row for key, row in desired.destinations.items() if key not in leaving})
 
 
 def _held(at: Context, snapshot: Snapshot, catalog: Catalog, now: float) -> str | None:

@@ -185,6 +185,11 @@ _PROPOSAL = {
         "description": "What this node would do, in order. Backends nobody has checked yet count as up.",
         **listed({"allOf": [ref("Change"), record(flows=MAYBE_WHOLE)]}),
     },
+    "moves": {
+        "description": "The share of each mh service's flows that would go to another backend: new ones, and those "
+        "that another node takes over.",
+        **listed(record(service=TEXT, key=TEXT, share={"type": "number", "minimum": 0, "maximum": 1})),
+    },
     "assumed_up": {"description": "Those backends.", **listed(TEXT)},
     "held": {"description": "Why every node would wait for a confirmation, if so.", **MAYBE_TEXT},
     "problems": listed(ref("Problem")),

@@ -29,17 +29,14 @@ QUIET = 15.0
 """Seconds of silence after which a comment is sent."""
 PATIENCE = 10.0
 """Seconds that a client may leave its connection full."""
-MOST = 64
-"""Streams at once."""
 BATCH = 100
 """Entries in one write."""
 
 
 @dataclass(slots=True)
 class Streams:
-    """What is open now; ``closing``: the server is going, streams must end."""
+    """``closing``: the server is going, streams must end."""
 
-    open: int = 0
     closing: bool = False
 
     async def close(self, _: web.Application) -> None:
@@ -66,11 +63,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
     at, streams = context(request), request.app[STREAMS]
     resumed = request.headers.get("Last-Event-ID", "")
     after = place(resumed, "Last-Event-ID") if resumed else place(request.query.get("after", "0"), "after")
-    if streams.open >= MOST:
-        mend = "close one, or ask for /v1/events?after=ID now and then"
-        raise Fault(429, "too many event streams", "/v1/events", f"at most {MOST} at once", mend)
     response = web.StreamResponse(headers={**HEADERS, "Content-Type": f"{TYPE}; charset=utf-8"})
-    streams.open += 1
     try:
         await response.prepare(request)
         await _send(request, response, "retry: 1000\n\n")
@@ -78,8 +71,6 @@ async def follow(request: web.Request) -> web.StreamResponse:
     except (ConnectionError, TimeoutError):
         if request.transport is not None:
             request.transport.abort()  # what it has not read it can ask for again
-    finally:
-        streams.open -= 1
     return response
 
 

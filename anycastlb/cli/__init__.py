@@ -41,6 +41,7 @@ main.add_command(server)
 main.add_command(listed)  # meradm's `list`
 main.add_command(moving.export)
 main.add_command(moving.import_)
+main.add_command(moving.simulate)
 main.add_command(completion)
 
 

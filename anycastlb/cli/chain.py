@@ -66,16 +66,16 @@ def changes(view: dict[str, Any], columns: int, assumption: str = "") -> list[Li
             (change["object"], BOLD),
             (f"  {difference}" if difference else "", PLAIN),
             (f"  ({change['why']})" if change["why"] else "", DIM),
-            (_moving(change.get("flows")), WARN),
+            (_carried(change.get("flows")), WARN),
             (f"  REFUSED: {change['refused']}" if change["refused"] else "", BAD),
         ]
         lines += wrap(line, columns, digits + 8)
     return lines
 
 
-def _moving(flows: Any) -> str:
-    """How many flows a change would move, where that is known and any."""
-    return f"  {count(flows, 'flow')} would move" if isinstance(flows, int) and flows else ""
+def _carried(flows: Any) -> str:
+    """How many flows go through what is taken away or changed, where that is known and any."""
+    return f"  carries {count(flows, 'flow')} now" if isinstance(flows, int) and flows else ""
 
 
 def proposal(view: Any, columns: int) -> list[Line]:
@@ -85,9 +85,24 @@ def proposal(view: Any, columns: int) -> list[Line]:
         lines += [[], *changes(view, columns, "On this node:")]
     elif view["edits"]:
         lines += [[], [("on this node nothing would change", BOLD)]]
+    lines += _outlook(view, columns)
     for problem in view["problems"]:
         path = f"{problem['path']}: " if problem["path"] else ""
         lines += wrap([("! ", BAD), (f"PROBLEM {problem['key']}: {path}{problem['expected']}", BAD)], columns, 2)
+    return lines
+
+
+def _outlook(view: Any, columns: int) -> list[Line]:
+    """What the changes mean for flows, and what the answer takes for granted."""
+    lines: list[Line] = []
+    for move in view.get("moves", ()):
+        told = f"{move['service']} {move['key']}: {move['share']:.1%} of its flows would go to another backend"
+        lines += wrap([("~ ", WARN), (told, WARN)], columns, 2)
+    if assumed := view.get("assumed_up"):
+        told = f"not checked yet, taken for up: {', '.join(assumed[:10])}" + ("…" if len(assumed) > 10 else "")
+        lines += wrap([("  ", PLAIN), (told, DIM)], columns, 2)
+    if view.get("held"):
+        lines += wrap([("! ", BAD), (view["held"], BAD)], columns, 2)
     return lines
 
 

@@ -65,7 +65,7 @@ def load(path: str) -> str:
     """The text of a file, of standard input for ``-``. Raises ``Unreadable``."""
     try:
         with click.open_file(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data: bytes = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise OSError(f"it has more than {MOST_BYTES} bytes")
         return data.decode()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from anycastlb.cli import proposals
-from anycastlb.cli.options import DIFFERS, agreed, dump, dumped, node
+from anycastlb.cli.options import DIFFERS, agreed, dump, dumped, node, output, tell
 from anycastlb.cli.where import Where
 
 
@@ -98,3 +98,29 @@ def propose(where: Where, files: tuple[str, ...], kind: str, replace: bool, form
         raise SystemExit(1)
     if view.get("edits") or view.get("changes"):
         raise SystemExit(DIFFERS)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path())
+@proposes
+@output
+@node
+def simulate(where: Where, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """What share of flows documents would send to another backend, were they in the catalog; nothing is written.
+
+    By a model of the kernel's mh table, for each service whose table changes, once what leaves has left. It is about
+    new flows, and about those that another node takes over; a node that stays keeps the flows it has.
+    """
+    from anycastlb.cli.ask import ask
+
+    catalog = proposals.gathered(files, kind)
+    view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    if view.get("problems"):
+        tell(f"{found['key']}: {found['path']}: {found['expected']}" for found in view["problems"])
+        raise SystemExit(1)
+    if form != "table":
+        return dump({"moves": view["moves"], "assumed_up": view["assumed_up"]}, form)
+    for move in view["moves"]:
+        click.echo(f"{move['share']:>6.1%}  {move['service']}  {move['key']}")
+    if not view["moves"]:
+        click.echo("no flow would go to another backend")

@@ -336,6 +336,7 @@ async def test_a_plan_says_what_this_node_would_do_and_how_many_flows_would_move
         assert changes["destination tcp 192.0.2.30:80 -> 10.5.0.1:80"]["flows"] is None
         assert changes["route 192.0.2.30"]["verb"] == "create"
         assert plan.view["assumed_up"] == ["new/n1"]
+        assert [(move["service"], 0 < move["share"] <= 1) for move in plan.view["moves"]] == [("shop", True)]
         gone = await go(served, "POST", "/v1/plan", {"catalog": {"services/shop": None}})
         route = next(change for change in gone.view["changes"] if change["object"] == "route 192.0.2.20")
         lost = sum(key.service.address == scene.SHOP4 for key in scene.subtle().actual.destinations)

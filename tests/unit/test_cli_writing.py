@@ -450,7 +450,7 @@ async def test_a_proposed_directory_is_planned_with_its_backends_and_defaults(no
         "",
         "On this node:",
         "1 change, in this order",
-        "1 create address 192.0.2.10  interface lo  (web)  3 flows would move",
+        "1 create address 192.0.2.10  interface lo  (web)  carries 3 flows now",
     ]
     code, out, _ = await inside("plan", str(tmp_path), "-o", "json", "--api", node.url)
     assert (code, json.loads(out)["changes"][0]["flows"]) == (2, 3)

@@ -109,22 +109,6 @@ async def test_nonsense_is_refused(query: str, headers: dict[str, str]) -> None:
         assert set((await response.json())["error"]) == {"what", "where", "expected", "mend"}
 
 
-async def test_streams_are_limited_and_their_places_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MOST", 1)
-    async with serving(scene.calm()) as served:
-        async with opened(served) as first:
-            await messages(first, 1)
-            async with opened(served) as second:
-                assert second.status == 429
-        for _ in range(100):
-            tell(served, "is anybody there")
-            async with opened(served) as third:
-                if third.status == 200:
-                    break
-            await asyncio.sleep(0.05)
-        assert third.status == 200
-
-
 async def test_who_does_not_read_is_dropped_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "PATIENCE", 0.2)
     async with serving(scene.calm()) as served:
