@@ -382,6 +382,7 @@ def test_pictures(lab: Lab, tab: Tab, browser: Browser) -> None:
             own_tab.open(place)
             expect(own_tab.page.locator("#live")).to_have_text("● live")
             expect(own_tab.page.get_by_text("✕").first).to_be_visible()
+            expect(own_tab.page.locator(".spark .line").first).to_be_attached()
             shown = place.partition("/")[0] or "cluster"
             own_tab.page.screenshot(path=PICTURES / f"{shown}-{name}.png", full_page=name == "phone")
         own_tab.close()
