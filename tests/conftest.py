@@ -12,7 +12,7 @@ from tests.rig import require as rig
 HERE = Path(__file__).parent
 
 
-LOOKS = {"e2e": 3, "contract": 2, "kernel": 2}
+LOOKS = {"e2e": 3, "parts": 3, "contract": 2, "kernel": 2}
 """How often a failed test is looked at, by its folder."""
 
 

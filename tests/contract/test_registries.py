@@ -21,7 +21,7 @@ from anycastlb.cluster.memory import MemoryRegistry
 from anycastlb.events import Journal
 from anycastlb.model import Cluster, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.e2e.test_consul_source import ROOT_TOKEN, Agent
+from tests.parts.test_consul_source import ROOT_TOKEN, Agent
 from tests.unit import scene
 from tests.unit.serving import eventually
 

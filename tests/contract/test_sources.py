@@ -17,7 +17,7 @@ from anycastlb.sources import Source
 from anycastlb.sources.consul import ConsulSource
 from anycastlb.sources.file import FileSource
 from anycastlb.sources.memory import MemorySource
-from tests.e2e.test_consul_source import Agent
+from tests.parts.test_consul_source import Agent
 
 PATIENCE = 15.0
 """Seconds until a test gives up; no source needs them."""

@@ -19,7 +19,7 @@ from anycastlb.sources.consul_store import ConsulStore
 from anycastlb.sources.file import FileSource
 from anycastlb.sources.file_store import FileStore
 from anycastlb.sources.memory import MemorySource
-from tests.e2e.test_consul_source import Agent
+from tests.parts.test_consul_source import Agent
 
 PATIENCE = 180.0
 """Seconds until a test gives up; no store needs them."""

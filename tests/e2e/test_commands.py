@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(lab: Lab) -> None:
 def test_status_why_and_plan_of_a_node_that_is_well_and_of_one_that_is_not(lab: Lab) -> None:
     web(lab)
     lasting(lab)
+    time.sleep(2)  # what nodes have published of the test before is gone by then
+    for node in (lab.lb1, lab.lb2):
+        known = lambda node=node: len(node.status()["cluster"]["announcers"].get(str(VIP), ())) == 2  # noqa: E731
+        node.until(known, 15, "each knows of the other")
     golden("status", said(lab.lb1, "status"))
     assert steady(lab.lb1.cli("status").stdout) == (GOLDEN / "status.txt").read_text(), "as a process of its own"
     golden("why", said(lab.lb1, "why", "web"))
@@ -282,9 +287,11 @@ def test_events_are_followed_as_they_happen_and_over_a_restart_of_the_node(lab: 
         lab.lb1.start()
         last = event["id"]
         for line in process.stdout:
-            if json.loads(line)["id"] < last:  # the new node counts from 1
+            event = json.loads(line)
+            assert event["id"] > last, "ids grow over a restart"
+            last = event["id"]
+            if event["kind"] == "daemon" and event["after"] == "running":
                 break
-            last = json.loads(line)["id"]
         else:
             pytest.fail("nothing came from the new node")
     finally:

@@ -29,10 +29,10 @@ from anycastlb.events import Event, Journal
 from anycastlb.follower import Follower
 from anycastlb.model import Backend, Catalog, Discover, DnsInstances, Feed
 from anycastlb.settings import parse
-from tests.e2e.test_consul_source import ROOT_TOKEN, Agent, free_ports
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.topology import own
+from tests.parts.test_consul_source import ROOT_TOKEN, Agent, free_ports
 
 PATIENCE = 30.0
 WEB: dict[str, Any] = {"vip": "192.0.2.10", "port": 80, "backends_from": {"consul": {"service": "web"}}}

@@ -11,8 +11,8 @@ import pytest
 
 from anycastlb.cli.judge import load
 from anycastlb.doctor import Finding, diagnose, look
-from tests.e2e.test_consul_source import ROOT_TOKEN, Agent
 from tests.lab.lab import Lab
+from tests.parts.test_consul_source import ROOT_TOKEN, Agent
 
 NODE = """\
 [node]

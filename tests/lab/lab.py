@@ -121,7 +121,7 @@ class Lab:
             node.start()
         self.ready()
         for node in self.nodes.values():
-            node.until(lambda node=node: not node.ipvs() and not node.vips(), 10, "nothing of the last test is left")
+            node.until(lambda node=node: not node.ipvs() and not node.vips(), 40, "nothing of the last test is left")
 
 
 def _in_full(table: dict[str, dict[str, int]]) -> bool:

@@ -43,7 +43,7 @@ class Part:
 LANES = (
     (
         Part("host", ("unit", "laws", "scenario", "rig"), inside=False),
-        Part("test kernel", ("kernel", "contract"), inside=True),
+        Part("test kernel", ("kernel", "contract", "parts"), inside=True),
     ),
     (Part("lab", ("e2e",), inside=True),),
 )

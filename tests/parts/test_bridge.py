@@ -1,7 +1,7 @@
 """ExaBGP, the bridge and BIRD, all real: what leaves the node, and above all that it leaves in time.
 
 The daemon is a ``BgpDriver`` and a reconciler of six lines (``keep``), in this process where it need not die, and as
-a program of its own (``python -m tests.e2e.test_bridge SOCKET HOLD VIP...``) where it must.
+a program of its own (``python -m tests.parts.test_bridge SOCKET HOLD VIP...``) where it must.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ async def program(bench: Bench, *vips: Address) -> AsyncIterator[Process]:
 
 
 def daemon_argv(bench: Bench, *vips: Address) -> list[str]:
-    return [sys.executable, "-m", "tests.e2e.test_bridge", str(bench.socket), str(HOLD), *map(str, vips)]
+    return [sys.executable, "-m", "tests.parts.test_bridge", str(bench.socket), str(HOLD), *map(str, vips)]
 
 
 async def serve(path: str, hold: float, vips: Sequence[str]) -> None:

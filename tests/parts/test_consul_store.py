@@ -18,7 +18,7 @@ from anycastlb.sources.consul import ConsulSource
 from anycastlb.sources.consul_http import NOTHING, UNKNOWN
 from anycastlb.sources.consul_store import ConsulStore
 from anycastlb.sources.consul_txn import Operation
-from tests.e2e.test_consul_source import ROOT_TOKEN, Agent
+from tests.parts.test_consul_source import ROOT_TOKEN, Agent
 
 PATIENCE = 60.0
 COUNT = 200
