@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 
-.PHONY: help setup python demo test check man bench clean distclean
+.PHONY: help setup python demo test check lint man bench clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,12 +20,14 @@ demo: setup ## a two-node anycast lab that tells its story; HOLD=1 leaves it up 
 test: setup ## every test, the real ones on a kernel with IPVS; ARGS='-k name' goes to pytest
 	@$(PYTHON) tests/rig/suite.py $(ARGS)
 
-check: python ## format, lint, types, import contracts, unit tests and laws
+check: lint ## format, lint, types, import contracts, unit tests and laws
+	$(PYTHON) -m pytest -q tests/unit tests/laws
+
+lint: python # what looks at the code without running it
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy anycastlb tests/rig
 	.venv/bin/lint-imports
-	$(PYTHON) -m pytest -q tests/unit tests/laws
 
 man: python ## write the manual pages anew, from the commands' own help
 	@$(PYTHON) docs/man/generate.py
