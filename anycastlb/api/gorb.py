@@ -234,7 +234,8 @@ async def read_backend(request: web.Request) -> web.Response:
     verdict = seat.verdict if seat else None
     up = bool(verdict and verdict.up)
     age = context(request).clock() - seat.state.since if seat and seat.state and up else 0.0
-    weight = verdict.weight if verdict else backend.weight
+    checked = seat is not None and seat.state is not None and seat.state.up is not None
+    weight = verdict.weight if verdict and checked else backend.weight
     metrics = {"status": 0 if up else 1, "health": _health(seat), "uptime": round(max(0.0, age))}
     return _indented({"options": gorb.backend_options(service, backend, weight), "metrics": metrics})
 
