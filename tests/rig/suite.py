@@ -159,7 +159,12 @@ def main(arguments: list[str]) -> int:
         for number, lane in enumerate(LANES)
         for part in lane
     }
-    lines = [tell(part, result) for part, result in results.items()]
+    try:
+        lines = [tell(part, result) for part, result in results.items()]
+    except KeyboardInterrupt:  # the part at work was interrupted too; the next must not begin
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+        raise
     total = sum((result.result()[0] for result in results.values()), Tally())
     print("\n" + "\n".join(lines) + f"\n{total}", flush=True)
     return 1 if total.failed else 0
