@@ -102,7 +102,7 @@ def url() -> Iterator[str]:
 
 @schema.parametrize()
 @settings(
-    max_examples=3 if RUNNING else 10,
+    max_examples=3 if RUNNING else 5,
     derandomize=True,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
