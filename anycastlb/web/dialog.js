@@ -88,6 +88,7 @@ async function plan(action, base, values, form, done) {
   put(title(`${action.title}: the plan`), alert,
     found ? [h("h3", null, "In the catalog"), same ? h("p", { class: "dim" }, "Nothing changes.") : edits(found.edits),
       h("h3", null, "On this node"), found.changes?.length ? diff(found.changes) : h("p", { class: "dim" }, "Nothing changes."),
+      (found.moves ?? []).map((one) => h("p", { class: "notice" }, `${one.service} ${one.key}: ${(100 * one.share).toFixed(1)} % of its flows would go to another backend`)),
       found.held && h("p", { class: "notice warn" }, found.held),
       found.assumed_up?.length ? h("p", { class: "dim" }, `Not checked yet, taken to be up: ${found.assumed_up.slice(0, 20).join(", ")}`) : null]
       : h("ul", { class: "changes", id: "plan-words" }, (action.words?.(base) ?? []).map((line) => h("li", null, line))),
