@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from tests.rig import require as rig
 
 HERE = Path(__file__).parent
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a script: programs that tests interrupt would inherit that, and never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOKS = {"e2e": 3, "parts": 3, "contract": 2, "kernel": 2}
 """How often a failed test is looked at, by its folder."""
