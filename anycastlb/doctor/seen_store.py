@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Any
 
 import aiohttp
@@ -160,13 +161,15 @@ def _dc(settings: Settings) -> list[tuple[str, str]]:
 
 
 async def api(settings: Settings) -> Api:
-    host, port = settings.api.listen
-    listen = f"[{host}]:{port}" if ":" in host else f"{host or '127.0.0.1'}:{port}"
+    """``/readyz``, which everybody may ask, where it is nearest: on the loopback, else by TLS on another address."""
+    local = [at for at in settings.api.listen if ip_address(at[0].partition("%")[0]).is_loopback]
+    host, port = (local or settings.api.listen)[0]
+    listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     timeout = aiohttp.ClientTimeout(total=3)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://{listen}/readyz", allow_redirects=False) as response,
+            session.get(f"http{'' if local else 's'}://{listen}/readyz", allow_redirects=False, ssl=False) as response,
         ):
             body = await response.content.read(4096)
             return Api(listen, response.status, _said(body))

@@ -137,7 +137,7 @@ def _api(facts: Facts) -> Iterator[Finding]:
             evidence = f"no process `anycastlb run`; {api.listen}: {api.said}"
             yield Finding("notice", "node", "the node does not run", evidence, "systemctl start anycastlb")
         return
-    evidence = f"http://{api.listen}/readyz: {api.status} {api.said}".strip()
+    evidence = f"{api.listen}/readyz: {api.status} {api.said}".strip()
     if api.status == 200:
         yield Finding("ok", "node", "the node runs, and is ready", evidence)
     elif api.status == 503:
