@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 
 from pydantic import ValidationError
@@ -284,6 +285,18 @@ def _combination(
     if found:
         raise _Bad(found)
     return Combination(tuple(checks))
+
+
+def strange_check(key: str, document: Mapping[str, Any], check_types: CheckTypes) -> tuple[Problem, ...]:
+    """What is wrong with a check that belongs to no backend yet, as in the defaults. Of one that names no type only the
+    fields that all types have are known."""
+    known = document if "type" in document else {n: v for n, v in document.items() if n in CheckDocument.model_fields}
+    sample = ip_address("192.0.2.1")
+    try:
+        _check(_Where(key, "check", check_types), {"type": "none", **known}, sample, 80, through=False)
+    except _Bad as exc:
+        return tuple(exc.problems)
+    return ()
 
 
 def merged_check(under: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> dict[str, Any]:

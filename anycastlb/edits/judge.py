@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from anycastlb import catalog as catalogs
-from anycastlb import documents, raw
+from anycastlb import documents, raw, services
 from anycastlb.forms import ServiceDocument
 from anycastlb.model import Catalog, Edit, Entry, Network, Problem, Tree
 from anycastlb.raw import Bad
@@ -68,7 +68,7 @@ def judge(tree: Tree, edits: Sequence[Edit], rules: Rules, previous: Catalog) ->
     quarantined = {key for key in written if then.good.get(key) != after.entries[key]}
     stopping = [problem for problem in then.problems if problem not in known or problem.key in quarantined]
     if "defaults" in written:
-        stopping += _strange_defaults(after.entries["defaults"])
+        stopping += _strange_defaults(after.entries["defaults"], rules.check_types)
     return Judged(then, tuple(dict.fromkeys(stopping)))
 
 
@@ -78,7 +78,7 @@ def _by_key(tree: Tree) -> Tree:
     return Tree(entries, tree.index)
 
 
-def _strange_defaults(entry: Entry) -> list[Problem]:
+def _strange_defaults(entry: Entry, check_types: CheckTypes) -> list[Problem]:
     """What is wrong in the defaults by themselves, even while no service stands over them."""
     try:
         document = raw.document("defaults", entry)
@@ -87,4 +87,5 @@ def _strange_defaults(entry: Entry) -> list[Problem]:
         return []  # the parser has told it
     except ValidationError as exc:
         return list(documents.problems(exc, "defaults"))
-    return []
+    check = document.get("check")
+    return list(services.strange_check("defaults", check, check_types)) if isinstance(check, dict) else []

@@ -397,3 +397,20 @@ async def test_writers_at_once_lose_nothing() -> None:
         )
         assert {answer.status for answer in found} == {201}
         assert len((await go(served, "GET", "/v1/services/web")).view["backends"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("check", "path"),
+    [
+        ({"type": "http", "port": {}}, "check.port"),
+        ({"type": "http", "expct": 200}, "check.expct"),
+        ({"type": "smoke"}, "check.type"),
+        ({"interval": "often"}, "check.interval"),
+    ],
+)
+async def test_a_bad_check_in_the_defaults_is_refused_though_no_service_has_it(check: Any, path: str) -> None:
+    async with serving(Snapshot()) as served:
+        refused = await go(served, "PUT", "/v1/defaults", {"check": check})
+        assert (refused.status, refused.view["problems"][0]["path"]) == (422, path)
+        for fine in ({"path": "/health"}, {"type": "http", "path": "/health"}, {"interval": "1s"}):
+            assert (await go(served, "PUT", "/v1/defaults", {"check": fine})).status in (200, 201)
