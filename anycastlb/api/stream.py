@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ from anycastlb.api.errors import Fault
 from anycastlb.events import Journal
 
 TYPE = "text/event-stream"
-TICK = 0.2
-"""Seconds between looks at the journal."""
+TICK = 0.5
+"""Seconds between looks at the snapshot, and at whether the reader is still there; the journal wakes by itself."""
 QUIET = 15.0
 """Seconds of silence after which a comment is sent."""
 PATIENCE = 10.0
@@ -91,7 +92,9 @@ async def _pump(request: web.Request, response: web.StreamResponse, at: Context,
             spoke = now
             await _send(request, response, text)
         if after >= at.journal.last:
-            await asyncio.sleep(TICK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await at.journal.changed(after)
 
 
 def _gone(request: web.Request) -> bool:

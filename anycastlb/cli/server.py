@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from anycastlb.cli import edits, letters, names, writing
-from anycastlb.cli.options import Commands, dump, node, output
-from anycastlb.cli.service import named
+from anycastlb.cli.options import Commands, node, output
+from anycastlb.cli.service import named, tell
 from anycastlb.cli.where import Where
 
 Fields = dict[str, Any]
@@ -27,17 +27,9 @@ def server() -> None:
 @node
 def listed(where: Where, service: str | None, form: str) -> None:
     """List backends with health and state."""
-    from anycastlb.cli import paint, tables
-    from anycastlb.cli.ask import ask
+    from anycastlb.cli import tables
 
-    view = ask(where, lambda lb: lb.status())
-    if service and not tables.services(view, service):
-        raise click.ClickException(
-            f"there is no service {service!r:.60}: `anycastlb service list` shows those there are"
-        )
-    if form != "table":
-        return dump(tables.backends(view, service or ""), form)
-    paint.show(tables.listed(view, service or ""))
+    tell(where, service or "", form, tables.backends)
 
 
 def _about(command: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -24,16 +25,23 @@ def service() -> None:
 @node
 def listed(where: Where, name: str | None, form: str) -> None:
     """List services and their backends with health and state, as `ipvsadm -Ln` would."""
+    from anycastlb.cli import tables
+
+    tell(where, name or "", form, tables.services)
+
+
+def tell(where: Where, name: str, form: str, rows: Callable[[Any, str], Any]) -> None:
+    """The table of one service or of all, or its ``rows`` in another form."""
     from anycastlb.cli import paint, tables
     from anycastlb.cli.ask import ask
 
     view = ask(where, lambda lb: lb.status())
-    found = tables.services(view, name or "")
-    if name and not found and not any(one["key"].split("/")[1:2] == [name] for one in view["problems"]):
+    known = tables.services(view, name) or any(one["key"].split("/")[1:2] == [name] for one in view["problems"])
+    if name and not known:
         raise click.ClickException(f"there is no service {name!r:.60}: `anycastlb service list` shows those there are")
     if form != "table":
-        return dump(found, form)
-    paint.show(tables.listed(view, name or ""))
+        return dump(rows(view, name), form)
+    paint.show(tables.listed(view, name))
 
 
 @service.command()
@@ -118,16 +126,25 @@ def _address(words: list[str], on: list[tuple[str, str]]) -> Fields:
     return {"vip": vip, "port": ports.pop(), "protocol": kinds.pop()}
 
 
+def _written(command: Any) -> Any:
+    """The options of `add` and `edit`."""
+    for options in (
+        writing.writes,
+        writing.fields,
+        writing.checks,
+        writing.forwards("--forward-method", "--forward"),
+        writing.fwmark("-f", "--fwmark-service"),
+        writing.virtual,
+        _scheduling,
+    ):
+        command = options(command)
+    return command
+
+
 @service.command()
 @click.argument("name", metavar="SERVICE")
 @click.argument("words", nargs=-1, metavar="[PROTOCOL] ADDRESS:PORT... [KEY=VALUE...]")
-@_scheduling
-@writing.virtual
-@writing.fwmark("-f", "--fwmark-service")
-@writing.forwards("--forward-method", "--forward")
-@writing.checks
-@writing.fields
-@writing.writes
+@_written
 def add(
     where: Where, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
 ) -> None:
@@ -167,13 +184,7 @@ def add(
 @service.command()
 @click.argument("name", metavar="SERVICE", shell_complete=names.services)
 @click.argument("words", nargs=-1, metavar="[[PROTOCOL] ADDRESS:PORT...] [KEY=VALUE...]")
-@_scheduling
-@writing.virtual
-@writing.fwmark("-f", "--fwmark-service")
-@writing.forwards("--forward-method", "--forward")
-@writing.checks
-@writing.fields
-@writing.writes
+@_written
 def edit(
     where: Where, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
 ) -> None:

@@ -89,14 +89,6 @@ class DnsWorld:
 
 
 @pytest.fixture(scope="module")
-def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path_factory.mktemp("consul"), keep=True)
-    agent.start()
-    yield agent
-    agent.kill()
-
-
-@pytest.fixture(scope="module")
 def name_server(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NameServer]:
     server = NameServer(require("nsd"), tmp_path_factory.mktemp("nsd"))
     server.start()

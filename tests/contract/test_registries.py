@@ -108,14 +108,6 @@ class ConsulWorld:
         await asyncio.to_thread(self.agent.start)
 
 
-@pytest.fixture(scope="module")
-def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path_factory.mktemp("consul"), keep=True)
-    agent.start()
-    yield agent
-    agent.kill()
-
-
 @pytest.fixture(params=["memory", "consul"])
 async def world(request: pytest.FixtureRequest) -> World:
     if request.param == "memory":

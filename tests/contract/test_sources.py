@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -93,14 +93,6 @@ class ConsulWorld:
 
     async def heals(self) -> None:
         await asyncio.to_thread(self.agent.start)
-
-
-@pytest.fixture(scope="module")
-def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path_factory.mktemp("consul"), keep=True)
-    agent.start()
-    yield agent
-    agent.kill()
 
 
 @pytest.fixture(params=["memory", "file", "consul"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -72,14 +72,6 @@ class ConsulWorld:
 
 def reopened(where: str) -> World:
     return ConsulWorld(where) if where.startswith("http") else FileWorld(Path(where))
-
-
-@pytest.fixture(scope="module")
-def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path_factory.mktemp("consul"), keep=True)
-    agent.start()
-    yield agent
-    agent.kill()
 
 
 @pytest.fixture(params=["memory", "file", "consul"])

@@ -357,18 +357,20 @@ def test_a_lost_race_says_so(lab: Lab, tab: Tab) -> None:
 # ---------------------------------------------------------------- pictures
 
 
-@pytest.mark.skipif(os.environ.get("ANYCASTLB_SCREENSHOTS") != "write", reason="ANYCASTLB_SCREENSHOTS=write makes them")
-def test_pictures(lab: Lab, tab: Tab, browser: Browser) -> None:
-    PICTURES.mkdir(exist_ok=True)
+def test_pictures(lab: Lab, tab: Tab, browser: Browser, tmp_path: Path) -> None:
+    """They are made every time; those in ``docs`` have more of a past to show, and are kept."""
+    kept = os.environ.get("ANYCASTLB_SCREENSHOTS") == "write"
+    folder, past = (PICTURES, (40, 25, 35)) if kept else (tmp_path, (10, 2, 6))
+    folder.mkdir(exist_ok=True)
     lab.put("web", document(vip(0)))
     lab.put("shop", document([vip(1), vip(1, 6)]))
     lab.put("dns", document(vip(2), announce={"min_backends": 3}))
     lab.settle(vip(0), vip(1))
-    _live(lab, 40)
+    _live(lab, past[0])
     lab.backends["b3"].kill()
-    _live(lab, 25)
+    _live(lab, past[1])
     lab.backends["b3"].restore()
-    _live(lab, 35)
+    _live(lab, past[2])
     lab.backends["b2"].kill()
     for name, options in (
         ("light", {"color_scheme": "light"}),
@@ -382,14 +384,16 @@ def test_pictures(lab: Lab, tab: Tab, browser: Browser) -> None:
             expect(own_tab.page.get_by_text("✕").first).to_be_visible()
             expect(own_tab.page.locator(".spark .line").first).to_be_attached()
             shown = place.partition("/")[0] or "cluster"
-            own_tab.page.screenshot(path=PICTURES / f"{shown}-{name}.png", full_page=name == "phone")
+            own_tab.page.screenshot(path=folder / f"{shown}-{name}.png", full_page=name == "phone")
         own_tab.close()
     page = tab.open("service/web")
     page.get_by_role("button", name="Weight backend b1").click()
     tab.fill("Weight", "50", "mouse")
     page.get_by_role("button", name="Show the plan").click()
     expect(page.locator("#plan-changes")).to_be_visible()
-    page.screenshot(path=PICTURES / "plan-light.png")
+    page.screenshot(path=folder / "plan-light.png")
+    made = {picture.name: picture.stat().st_size for picture in folder.glob("*.png")}
+    assert len(made) == 7 and min(made.values()) > 10_000, made
 
 
 def _live(lab: Lab, seconds: float) -> None:

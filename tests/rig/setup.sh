@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 # What must be found, and the package that brings it.
 PROGRAMS=(
     ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
-    flock:util-linux unshare:util-linux nginx:nginx nsd:nsd rsyslogd:rsyslog chromium:chromium
+    flock:util-linux unshare:util-linux nginx:nginx nsd:nsd rsyslogd:rsyslog chromium:chromium groff:groff-base
 )
 
 say() { echo "setup: $*" >&2; }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,11 +36,8 @@ def test_every_command_and_every_setting_is_in_them() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_formatter_warns_of_nothing(name: str) -> None:
-    program = shutil.which("groff")
-    if program is None:
-        pytest.skip("no groff")
-    argv = [program, "-man", "-ww", "-Tutf8", str(FOLDER / name)]
+def test_a_formatter_warns_of_nothing(name: str, require: Callable[[str], str]) -> None:
+    argv = [require("groff"), "-man", "-ww", "-Tutf8", str(FOLDER / name)]
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=env)
     assert done.stderr == ""

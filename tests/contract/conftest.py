@@ -1,0 +1,18 @@
+"""Fixtures that several contracts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.parts.test_consul_source import Agent
+
+
+@pytest.fixture(scope="module")
+def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """A real Consul that keeps its data when it is killed; one for each file of tests."""
+    agent = Agent(require("consul"), tmp_path_factory.mktemp("consul"), keep=True)
+    agent.start()
+    yield agent
+    agent.kill()
