@@ -78,6 +78,14 @@ def address(value: Any) -> Address:
     return found
 
 
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def one_or_many(value: Any) -> Any:
     """A lone value is a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]

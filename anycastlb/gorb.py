@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
+from anycastlb.documents import is_address
 from anycastlb.model import AnycastlbError, Backend, Check, Service
 
 MISSING = "endpoint information is missing"
@@ -57,7 +58,7 @@ def names(options: Options) -> set[str]:
     pulse = options.get("pulse")
     args = pulse.get("args") if isinstance(pulse, Mapping) else None
     hosts = [options.get("host"), args.get("host") if isinstance(args, Mapping) else None]
-    return {host for host in hosts if isinstance(host, str) and host and not _is_address(host)}
+    return {host for host in hosts if isinstance(host, str) and host and not is_address(host)}
 
 
 def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _request(args: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str,
     host = _text(args, "host")
     if not host:
         return told
-    address = host if _is_address(host) else addresses.get(host)
+    address = host if is_address(host) else addresses.get(host)
     if address is None:
         raise Refusal(MISSING)
     return {**told, "address": address, **({} if address == host else {"host": host})}
@@ -144,7 +145,7 @@ def _flags(options: Options) -> list[str]:
 
 def _host(options: Options, addresses: Mapping[str, str]) -> str:
     host = _text(options, "host")
-    found = host if _is_address(host) else addresses.get(host)
+    found = host if is_address(host) else addresses.get(host)
     if not found:
         raise Refusal(MISSING)
     return found
@@ -173,14 +174,6 @@ def _number(options: Options, name: str) -> int:
 def _text(options: Mapping[str, Any], name: str) -> str:
     value = options.get(name)
     return value.strip() if isinstance(value, str) else ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- to GORB

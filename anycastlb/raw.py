@@ -9,12 +9,11 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 import yaml
 
-from anycastlb.documents import shown
+from anycastlb.documents import is_address, shown
 from anycastlb.model import Entry, Problem
 from anycastlb.services import merged_check
 
@@ -62,18 +61,10 @@ def backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
     if plain and "drain" in found:
         found["drain"] = {"true": True, "1": True, "false": False, "0": False}.get(found["drain"], "?")
     if match := re.fullmatch(r"\[?([^\]]*?)\]?(?::(\d{1,5}))?", name):
-        host, port = (name, None) if _is_address(name) else (match[1], match[2])
-        if _is_address(host) and "address" not in found:
+        host, port = (name, None) if is_address(name) else (match[1], match[2])
+        if is_address(host) and "address" not in found:
             found = {"address": host, **({"port": port} if port else {}), **found}
     return found
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _json(text: str) -> Any:

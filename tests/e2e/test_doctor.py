@@ -12,7 +12,7 @@ import pytest
 from anycastlb.cli.judge import load
 from anycastlb.doctor import Finding, diagnose, look
 from tests.lab.lab import Lab
-from tests.parts.test_consul_source import ROOT_TOKEN, Agent
+from tests.parts.test_consul_source import ROOT_TOKEN, Agent, under_acl
 
 NODE = """\
 [node]
@@ -32,13 +32,9 @@ listen = "127.0.0.1:1"
 class TestConsul:
     @pytest.fixture
     def agent(self, require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
-        acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
-        agent = Agent(require("consul"), tmp_path, acl=acl, primary_datacenter="dc1")
-        agent.token = ROOT_TOKEN
-        agent.start()
-        agent.put("anycastlb/services/web", '{"vip": "192.0.2.1", "port": 80}')
-        yield agent
-        agent.kill()
+        with under_acl(require("consul"), tmp_path) as agent:
+            agent.put("anycastlb/services/web", '{"vip": "192.0.2.1", "port": 80}')
+            yield agent
 
     def token(self, agent: Agent, name: str, rules: str) -> str:
         agent.call("PUT", "/v1/acl/policy", json.dumps({"Name": name, "Rules": rules}))

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -388,15 +388,22 @@ class TestFollowed:
         assert emptied == [len(seen) - 1]  # only the confirmed one
 
 
+@contextmanager
+def under_acl(program: str, folder: Path) -> Iterator[Agent]:
+    """A Consul that denies what no policy allows; the agent speaks with the token that may everything."""
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
+    agent = Agent(program, folder, acl=acl, primary_datacenter="dc1")
+    agent.token = ROOT_TOKEN
+    agent.start()
+    yield agent
+    agent.kill()
+
+
 class TestAcl:
     @pytest.fixture
     def agent(self, require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
-        acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
-        agent = Agent(require("consul"), tmp_path, acl=acl, primary_datacenter="dc1")
-        agent.token = ROOT_TOKEN
-        agent.start()
-        yield agent
-        agent.kill()
+        with under_acl(require("consul"), tmp_path) as agent:
+            yield agent
 
     async def test_the_token_is_reread_when_it_changes(self, agent: Agent, tmp_path: Path) -> None:
         rules = 'key_prefix "anycastlb/" { policy = "read" }'

@@ -18,7 +18,7 @@ from anycastlb.sources.consul import ConsulSource
 from anycastlb.sources.consul_http import NOTHING, UNKNOWN
 from anycastlb.sources.consul_store import ConsulStore
 from anycastlb.sources.consul_txn import Operation
-from tests.parts.test_consul_source import ROOT_TOKEN, Agent
+from tests.parts.test_consul_source import Agent, under_acl
 
 PATIENCE = 60.0
 COUNT = 200
@@ -290,12 +290,8 @@ async def test_a_key_changed_by_hand_after_is_theirs(agent: Agent, step: int) ->
 class TestAcl:
     @pytest.fixture
     def agent(self, require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
-        acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
-        agent = Agent(require("consul"), tmp_path, acl=acl, primary_datacenter="dc1")
-        agent.token = ROOT_TOKEN
-        agent.start()
-        yield agent
-        agent.kill()
+        with under_acl(require("consul"), tmp_path) as agent:
+            yield agent
 
     async def test_a_token_that_may_not_write(self, agent: Agent, tmp_path: Path) -> None:
         token = tmp_path / "token"
