@@ -1,0 +1,112 @@
+"""``node.toml`` as text to frozen settings, every problem found in one go, each with its line.
+
+Pure: it reads no file and no clock; the caller hands it the text and the host's name. One module a table.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Annotated
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from anycastlb.documents import Document, problems
+from anycastlb.model import Problem, SettingsError
+from anycastlb.settings.api import ApiSettings
+from anycastlb.settings.bgp import BgpSettings
+from anycastlb.settings.catalog import CatalogSettings, ConsulSettings
+from anycastlb.settings.checks import ChecksSettings
+from anycastlb.settings.ipvs import IpvsSettings
+from anycastlb.settings.node import LogSettings, NodeSettings
+
+__all__ = [
+    "ApiSettings",
+    "BgpSettings",
+    "CatalogSettings",
+    "ChecksSettings",
+    "ConsulSettings",
+    "IpvsSettings",
+    "LogSettings",
+    "NodeSettings",
+    "Settings",
+    "line_of",
+    "parse",
+]
+
+
+class Settings(Document):
+    node: NodeSettings
+    catalog: CatalogSettings = CatalogSettings()
+    consul: ConsulSettings = ConsulSettings()
+    bgp: BgpSettings = BgpSettings()
+    api: Annotated[ApiSettings, Field(validate_default=True)] = ApiSettings()
+    ipvs: IpvsSettings = IpvsSettings()
+    checks: Annotated[ChecksSettings, Field(validate_default=True)] = ChecksSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("api")
+    @classmethod
+    def _reachable(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
+        node = info.data.get("node")
+        ranges = node.vip_ranges if isinstance(node, NodeSettings) else ()
+        if faults := value.faults(ranges):  # raised so, each keeps its own path and with it its line
+            raise ValidationError.from_exception_data(
+                "api",
+                [
+                    {"type": "value_error", "loc": at, "input": given, "ctx": {"error": ValueError(expected)}}
+                    for at, given, expected in faults
+                ],
+            )
+        return value
+
+    @field_validator("checks")
+    @classmethod
+    def _apart(cls, value: ChecksSettings, info: ValidationInfo) -> ChecksSettings:
+        node = info.data.get("node")
+        low, high = value.marks
+        for first, last in node.fwmark_ranges if isinstance(node, NodeSettings) else ():
+            if first <= high and low <= last:
+                raise ValueError(
+                    f"marks for probes outside of node.fwmark_ranges, and {low}-{high} overlaps {first}-{last}; "
+                    'set marks to a range that nothing else on this node uses, such as "65536-69631"'
+                )
+        return value
+
+
+def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settings:
+    """Settings from the text of ``node.toml``; ``host`` is the default node name.
+
+    Raises ``SettingsError`` with every problem, each with its line.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        found = re.search(r"line (\d+)", str(exc))
+        problem = Problem(name, "", f"expected TOML: {exc}", int(found[1]) if found else 0)
+        raise SettingsError((problem,)) from exc
+    node = document.setdefault("node", {})
+    if isinstance(node, dict):
+        node.setdefault("name", host)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as exc:
+        raise SettingsError(problems(exc, name, lambda path: line_of(text, path))) from exc
+
+
+def line_of(text: str, path: str) -> int:
+    """The 1-based line where ``table.key`` is set in a TOML text; its table's line if the key is absent; else 0."""
+    table, _, rest = path.partition(".")
+    key = rest.split(".")[0]
+    inside = at = 0
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            current = header[1].replace('"', "")
+            if current == table:
+                inside = at = number
+        elif (found := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
+            (current == table and found[1] == key) or (not current and found[1] in (table, f"{table}.{key}"))
+        ):
+            return number
+    return inside or at

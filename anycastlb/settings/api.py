@@ -1,0 +1,104 @@
+"""``[api]``: where the API listens, and who may use it."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from anycastlb.documents import Document, Whole, one_or_many, shown
+from anycastlb.model import Address, Network
+
+
+def _listen(value: Any) -> tuple[str, int]:
+    """One of the node's own addresses, never all of them: those would include its VIPs."""
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\s]*)):(\d{1,5})", str(value).strip())
+    if not match or int(match[3]) > 65535:
+        raise ValueError(f'an address and port such as "127.0.0.1:4672", not {shown(value)}')
+    host, port = match[1] or match[2], int(match[3])
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        if not host or _unmapped(host).is_unspecified:
+            raise ValueError(
+                f"the node's own addresses, not {shown(value)}: every address would include its VIPs; "
+                'list those the API shall have, such as ["127.0.0.1:4672", "10.0.0.1:4672"]'
+            )
+    except ValueError as exc:
+        if "does not appear" in str(exc):
+            raise ValueError(f'an IP address and port such as "10.0.0.1:4672", not {shown(value)}') from None
+        raise
+    return host, port
+
+
+def _unmapped(host: str) -> Address:
+    """The address, an IPv4 address in IPv6 clothes as what it is. Raises ValueError."""
+    found = ip_address(host)
+    return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
+
+
+Listen = Annotated[Any, BeforeValidator(_listen)]
+Words = Annotated[tuple[str, ...], BeforeValidator(one_or_many)]
+
+
+class ApiSettings(Document):
+    listen: Annotated[tuple[Listen, ...], BeforeValidator(one_or_many)] = (("127.0.0.1", 4672),)
+    """(address, port) each: plain HTTP on the loopback, TLS everywhere else."""
+    socket: str = "/run/anycastlb/api.sock"
+    """The unix socket of the local admin; empty: none."""
+    group: str | None = None
+    """The group whose members may write, through the socket and over the loopback, as root may."""
+    loopback: Literal["user", "read", "none"] = "user"
+    """What a connection over the loopback without credentials may: what its user may, read, or nothing."""
+    names: Words = ()
+    """More names that a plain request may have in its Host header, beside addresses, localhost and the node's name."""
+    read_token_file: str | None = None
+    write_token_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    """The certificate's key; None: it is in the same file."""
+    tls_client_ca_file: str | None = None
+    """Whoever has a certificate of this authority may read."""
+    tls_writers: Words = ()
+    """The names (CN or SAN) in client certificates that may write."""
+    rate: Annotated[Whole, Field(ge=1, le=1_000_000)] = 100
+    """Requests a second of one caller, twice as many at once."""
+    max_requests: Annotated[Whole, Field(ge=1, le=10_000)] = 64
+    """Requests at work at the same time, through one listener."""
+    max_connections: Annotated[Whole, Field(ge=8, le=100_000)] = 256
+    """Connections of one listener; above it the one that was idle longest is closed."""
+    max_streams: Annotated[Whole, Field(ge=1, le=10_000)] = 32
+    """Readers that follow events at the same time, through one listener."""
+
+    @property
+    def apart(self) -> tuple[tuple[str, int], ...]:
+        """The listeners that are not on the loopback."""
+        return tuple((host, port) for host, port in self.listen if not _unmapped(host).is_loopback)
+
+    def faults(self, vip_ranges: tuple[Network, ...]) -> list[tuple[tuple[str | int, ...], Any, str]]:
+        """What does not go together: (path, value, what was expected)."""
+        found: list[tuple[tuple[str | int, ...], Any, str]] = []
+        for at, (host, port) in enumerate(self.listen):
+            for vips in vip_ranges:
+                if _unmapped(host) in vips:
+                    expected = (
+                        f"one of the node's own addresses, and {host} lies in node.vip_ranges ({vips}), where every "
+                        "node would answer; list an address that belongs to this node alone"
+                    )
+                    found.append((("listen", at), host, expected))
+            if (host, port) in self.apart and self.tls_cert_file is None:
+                expected = (
+                    f"an address of the loopback, and {host} is none: over a network the API speaks only TLS; set "
+                    "tls_cert_file and tls_key_file, or listen on 127.0.0.1"
+                )
+                found.append((("listen", at), host, expected))
+        if self.tls_cert_file is None:
+            for name in ("tls_key_file", "tls_client_ca_file"):
+                if (value := getattr(self, name)) is not None:
+                    found.append(((name,), value, "tls_cert_file beside it: set it, or remove this"))
+        if self.tls_writers and self.tls_client_ca_file is None:
+            expected = "tls_client_ca_file beside it, the authority whose certificates are believed: set it"
+            found.append((("tls_writers",), self.tls_writers, expected))
+        return found

@@ -1,0 +1,51 @@
+"""``[catalog]`` and ``[consul]``: where the services come from."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, field_validator
+
+from anycastlb.documents import CountedShare, Document, Duration, shown
+from anycastlb.model import Share
+
+
+def _patience(value: Any) -> Any:
+    return None if value == "never" else value
+
+
+class CatalogSettings(Document):
+    source: Literal["consul", "file"] = "consul"
+    path: str = "/etc/anycastlb/catalog"
+    max_shrink: CountedShare = Share(percent=50.0)
+    """A catalog that loses more VIPs than this at once is held back."""
+    confirm: Annotated[Duration | None, BeforeValidator(_patience)] = 300.0
+    """A held catalog that persists this long is believed; None (``"never"``): only ``anycastlb confirm`` lets it in."""
+
+
+class ConsulSettings(Document):
+    address: str = "http://127.0.0.1:8500"
+    prefix: str = "anycastlb/"
+    token_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    namespace: str | None = None
+    datacenter: str | None = None
+    wait: Duration = 60.0
+    """How long one blocking query may wait."""
+
+    @field_validator("address")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/]+/?", value):
+            raise ValueError(f'a URL such as "http://127.0.0.1:8500", not {shown(value)}')
+        return value.rstrip("/")
+
+    @field_validator("prefix")
+    @classmethod
+    def _slash(cls, value: str) -> str:
+        if not value.strip("/") or value.startswith("/"):
+            raise ValueError(f'a key prefix such as "anycastlb/", not {shown(value)}')
+        return value.rstrip("/") + "/"

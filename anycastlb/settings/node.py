@@ -1,0 +1,55 @@
+"""``[node]`` and ``[log]``: what this node is, and how it tells."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from anycastlb.documents import Document, Duration, shown
+from anycastlb.model import Network
+from anycastlb.settings.marks import MarkRange
+
+
+def _network(value: Any) -> Network:
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return ip_network(value.strip())
+    except ValueError:
+        raise ValueError(f'a network such as "192.0.2.0/24" without host bits, not {shown(value)}') from None
+
+
+NetworkText = Annotated[Any, BeforeValidator(_network)]
+
+
+class NodeSettings(Document):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
+    """The node's name; the host name unless given."""
+    vip_ranges: tuple[NetworkText, ...]
+    """Only these may be put on the loopback or announced."""
+    fwmark_ranges: tuple[MarkRange, ...] = ()
+    """Firewall marks whose IPVS services are ours, as (low, high)."""
+    state_dir: str = "/var/lib/anycastlb"
+    resync: Duration = 5.0
+    """How often the kernel is looked at even though nothing seems to have changed."""
+
+    @field_validator("vip_ranges")
+    @classmethod
+    def _some(cls, value: tuple[Network, ...]) -> tuple[Network, ...]:
+        if not value:
+            raise ValueError('at least one network, such as ["192.0.2.0/24"]')
+        return value
+
+    @field_validator("resync")
+    @classmethod
+    def _resync(cls, value: float) -> float:
+        if not 0.1 <= value <= 60:
+            raise ValueError('a duration from "100ms" to "1m"')
+        return value
+
+
+class LogSettings(Document):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["logfmt", "json"] = "logfmt"
