@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,17 +26,17 @@ CHECK = {"type": "http", "path": "/health", "port": 80, "interval": "200ms", "ti
 class Lab:
     """``with Lab() as lab:`` gives a running lab without a service; whatever happens, nothing of it stays behind."""
 
-    def __init__(self, timing: Timing = USUAL, start_nodes: bool = True) -> None:
+    def __init__(self, timing: Timing = USUAL, start_nodes: bool = True, nodes: Sequence[str] = NODES) -> None:
         self._start_nodes = start_nodes
         self.directory = Path(tempfile.mkdtemp(prefix="anycastlb-lab."))
-        self.topology = Topology()
+        self.topology = Topology(nodes)
         self.client = Client(self.topology.client)
-        self.router = Router(self.topology.tor, self.directory)
+        self.router = Router(self.topology.tor, self.directory, nodes)
         self.consul = ConsulServer(consul_program(), self.topology.consul, self.directory)
         self.backends = {
             name: Backend(name, namespace, self.directory) for name, namespace in self.topology.backends.items()
         }
-        self.nodes = {name: Node(name, self.topology, self.directory, timing) for name in NODES}
+        self.nodes = {name: Node(name, self.topology, self.directory, timing) for name in nodes}
 
     @property
     def lb1(self) -> Node:

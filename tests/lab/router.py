@@ -10,12 +10,13 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from anycastlb.model import Address
 from tests.lab.namespaces import LabError, Namespace, run
 from tests.lab.process import Process, until
-from tests.lab.topology import NODES, uplink
+from tests.lab.topology import uplink
 
 AS, NODE_AS = 65000, 65001
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin"
@@ -59,21 +60,22 @@ protocol bgp {node}v{version} from lb {{
 """
 
 
-def config() -> str:
+def config(nodes: Iterable[str]) -> str:
     peers = [
         PEER.format(
             node=node, version=version, asn=NODE_AS,
             router=uplink(node, version, router=True), node_address=uplink(node, version),
         )
-        for node in NODES
+        for node in nodes
         for version in (4, 6)
     ]  # fmt: skip
     return HEAD + "".join(peers)
 
 
 class Router:
-    def __init__(self, namespace: Namespace, directory: Path) -> None:
+    def __init__(self, namespace: Namespace, directory: Path, nodes: Iterable[str]) -> None:
         self.namespace = namespace
+        self._nodes = tuple(nodes)
         self._socket = directory / "bird.ctl"
         self._config = directory / "bird.conf"
         bird, self._birdc = (shutil.which(name, path=SBIN) for name in ("bird", "birdc"))
@@ -83,7 +85,7 @@ class Router:
         self.process = Process("bird", namespace, argv, directory / "bird.log")
 
     def start(self) -> None:
-        self._config.write_text(config())
+        self._config.write_text(config(self._nodes))
         self.process.start()
         self.process.until(self._socket.exists, 5, "BIRD has its control socket")
 
@@ -93,7 +95,7 @@ class Router:
     def routes(self, vip: Address) -> frozenset[str]:
         """The names of the nodes the kernel forwards this VIP's flows to; empty = no route."""
         found = self.table(vip.version).get(str(vip), frozenset())
-        return frozenset(node for node in NODES if uplink(node, vip.version) in found)
+        return frozenset(node for node in self._nodes if uplink(node, vip.version) in found)
 
     def table(self, version: int = 4) -> dict[str, frozenset[str]]:
         """All routes BIRD put into the kernel: VIP -> gateways."""
@@ -135,4 +137,4 @@ class Router:
         return updates, withdrawals
 
     def all_updates(self) -> dict[str, tuple[int, int]]:
-        return {node: self.updates(node) for node in NODES}
+        return {node: self.updates(node) for node in self._nodes}

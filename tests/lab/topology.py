@@ -13,12 +13,14 @@ request came from, marks it, and returns by that mark (``tcp_fwmark_accept``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 from anycastlb.model import Address
 from tests.lab.namespaces import Namespace, address, connect
 
 NODES = ("lb1", "lb2")
+"""Who is there unless a lab asks for others, such as ``lb1`` to ``lb3``."""
 BACKENDS = ("b1", "b2", "b3")
 VIP_RANGES = ("192.0.2.0/24", "2001:db8:2::/64")
 VIPS_OF_EACH_FAMILY = 16
@@ -33,7 +35,7 @@ def vip(number: int, version: int = 4) -> Address:
 
 def own(name: str, version: int = 4) -> str:
     """A backend's or node's own address in the LAN."""
-    host = int(name[-1]) + (10 if name in NODES else 0)
+    host = int(name[-1]) + (10 if name.startswith("lb") else 0)
     return f"10.1.0.{host}" if version == 4 else f"fd00:1::{host:x}"
 
 
@@ -50,9 +52,9 @@ def mac(node: str) -> str:
 class Topology:
     """All namespaces, wired. ``create`` before use, ``delete`` after."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Sequence[str] = NODES) -> None:
         self.client, self.tor, self.consul = Namespace("client"), Namespace("tor"), Namespace("consul")
-        self.nodes = {name: Namespace(name) for name in NODES}
+        self.nodes = {name: Namespace(name) for name in nodes}
         self.backends = {name: Namespace(name) for name in BACKENDS}
 
     @property
@@ -117,7 +119,7 @@ class Topology:
     def _answer_through_the_node(self, name: str, namespace: Namespace) -> None:
         namespace.sysctl({"net/ipv4/tcp_fwmark_accept": "1"})
         namespace.run("tc", "qdisc", "add", "dev", "lan", "ingress")
-        for mark, node in enumerate(NODES, 1):
+        for mark, node in enumerate(self.nodes, 1):
             for version, protocol, any_way in ((4, "ip", "default"), (6, "ipv6", "::/0")):
                 namespace.run(
                     *("tc", "filter", "add", "dev", "lan", "ingress", "protocol", protocol, "flower"),
