@@ -1,4 +1,4 @@
-"""What the documents promise is there: links lead somewhere, commands exist, documents load, conversions come out so."""
+"""What the documents promise is there: links lead somewhere, commands exist, documents load."""
 
 from __future__ import annotations
 
