@@ -57,7 +57,7 @@ from anycastlb.model import (
 )
 from anycastlb.node import Node, checks
 from anycastlb.settings import Settings
-from anycastlb.settings.ipvs import SYNC_THRESHOLD
+from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 from anycastlb.sources import Source, Store
 from anycastlb.sources.consul import ConsulSource
 from anycastlb.sources.consul_store import ConsulStore
@@ -111,7 +111,8 @@ def described(settings: Settings) -> str:
 def make_drivers(settings: Settings) -> tuple[SysctlDriver, ConfigDriver, AddressDriver, IpvsDriver]:
     node = settings.node
     ipvs = IpvsDriver(node.vip_ranges, (*node.fwmark_ranges, settings.checks.marks))
-    return SysctlDriver((*TAKEOVER, *PROBING, SYNC_THRESHOLD)), ConfigDriver(ipvs.use), AddressDriver(), ipvs
+    sysctls = SysctlDriver((*TAKEOVER, *PROBING, SYNC_THRESHOLD, SYNC_REFRESH))
+    return sysctls, ConfigDriver(ipvs.use), AddressDriver(), ipvs
 
 
 def kernel_settings(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from anycastlb.documents import Document, Whole, duration, shown
 from anycastlb.model import Address, SyncDaemon
@@ -16,16 +16,16 @@ TIMEOUTS = ("tcp_timeout", "tcpfin_timeout", "udp_timeout")
 CACHED: Mapping[str, int] = {"tcp_timeout": 300, "tcpfin_timeout": 60}
 """Seconds for what is not set, while every flow would find its backend again without its entry; else the kernel's own
 (900 and 120) stay. An entry takes 288 bytes, and a stray packet makes one too."""
-SYNC_THRESHOLD = "net/ipv4/vs/sync_threshold"
+SYNC_THRESHOLD, SYNC_REFRESH = "net/ipv4/vs/sync_threshold", "net/ipv4/vs/sync_refresh_period"
 
 
 def _seconds(value: Any) -> int | None:
     if value == "auto":
         return None
-    seconds = duration(value)
-    if seconds != int(seconds) or not 1 <= seconds <= 86400:
-        raise ValueError(f'"auto" or a duration in whole seconds from "1s" to "1d", not {shown(value)}')
-    return int(seconds)
+    try:
+        return _whole_seconds(value)
+    except ValueError as exc:
+        raise ValueError(f'"auto" or {exc}') from None
 
 
 def _threshold(value: Any) -> str:
@@ -50,6 +50,13 @@ def _group(value: Any) -> Address:
     return found
 
 
+def _whole_seconds(value: Any) -> int:
+    seconds = duration(value)
+    if seconds != int(seconds) or not 1 <= seconds <= 86400:
+        raise ValueError(f'a duration in whole seconds from "1s" to "1d", not {shown(value)}')
+    return int(seconds)
+
+
 Seconds = Annotated[int | None, BeforeValidator(_seconds)]
 
 
@@ -67,7 +74,10 @@ class IpvsSettings(Document):
     """Where connections are told to the other nodes and heard from them; None: no connection sync."""
     sync_id: Annotated[Whole, Field(ge=1, le=255)] = 1
     """Nodes with the same one share their connections. Never 0, which would listen to every other cluster."""
-    sync_threshold: Annotated[str, BeforeValidator(_threshold)] = "2 50"
+    sync_threshold: Annotated[str | None, BeforeValidator(_threshold)] = None
+    """At which packet a connection is told, and at every how many after it; None: "2 50", with sync_refresh "2 0"."""
+    sync_refresh: Annotated[int | None, BeforeValidator(_whole_seconds)] = None
+    """Seconds after which a connection that carries packets is told again; None: only by the number of its packets."""
     sync_group: Annotated[Any, BeforeValidator(_group)] = IPv4Address("224.0.0.81")
     sync_port: Annotated[Whole, Field(ge=1, le=65535)] = 8848
     sync_ttl: Annotated[Whole, Field(ge=1, le=255)] = 1
@@ -78,6 +88,15 @@ class IpvsSettings(Document):
         if value is not None and not re.fullmatch(r"[^\s/]{1,15}", value):
             raise ValueError(f'the name of an interface such as "eth1", not {shown(value)}')
         return value
+
+    @model_validator(mode="after")
+    def _every_packet_or_every_second(self) -> IpvsSettings:
+        if self.sync_refresh is not None and (self.sync_threshold or "2 0").split()[1] != "0":
+            raise ValueError(
+                f'with sync_refresh a sync_threshold whose second number is 0, such as "2 0", not '
+                f'"{self.sync_threshold}": else a connection is told again only when both are due; remove one of them'
+            )
+        return self
 
     @property
     def config(self) -> dict[str, int | SyncDaemon]:
@@ -92,10 +111,17 @@ class IpvsSettings(Document):
 
     @property
     def cached_config(self) -> dict[str, int]:
-        """Those it must have too while a connection's entry is only a cache."""
-        return {name: seconds for name, seconds in CACHED.items() if getattr(self, name) is None}
+        """Those it must have too while a connection's entry is only a cache. Who syncs entries wants them to last."""
+        return (
+            {}
+            if self.sync_interface
+            else {name: seconds for name, seconds in CACHED.items() if getattr(self, name) is None}
+        )
 
     @property
     def sysctls(self) -> dict[str, str]:
         """The sysctls this node must have besides those every node has."""
-        return {} if self.sync_interface is None else {SYNC_THRESHOLD: self.sync_threshold}
+        if self.sync_interface is None:
+            return {}
+        threshold = self.sync_threshold or ("2 50" if self.sync_refresh is None else "2 0")
+        return {SYNC_THRESHOLD: threshold, SYNC_REFRESH: str(self.sync_refresh or 0)}

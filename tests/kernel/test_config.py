@@ -12,16 +12,13 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
-from anycastlb.daemon import kernel_settings, make_drivers
 from anycastlb.drivers.ipvs import IpvsDriver, connect
-from anycastlb.drivers.originals import NAME, Originals, Restorable
+from anycastlb.drivers.originals import NAME
 from anycastlb.drivers.sysctls import TAKEOVER, read
-from anycastlb.events import Journal
-from anycastlb.model import Change, Destination, DestinationKey, Inputs, ServiceKey, VirtualService
-from anycastlb.reconciler import Inbox, Reconciler
+from anycastlb.model import Change, Destination, DestinationKey, ServiceKey, VirtualService
 from anycastlb.settings import Settings
+from tests.kernel.daemon import Daemon
 from tests.kernel.netns import fresh, run
-from tests.scenario.world import MemoryAnnouncer
 
 pytestmark = pytest.mark.usefixtures("netns")
 THRESHOLD = "net/ipv4/vs/sync_threshold"
@@ -30,38 +27,6 @@ LO = 'sync_interface = "lo"\nsync_id = 9\n'
 
 def node_toml(state_dir: Path, ipvs: str = "") -> Settings:
     return settings.parse(f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n[ipvs]\n{ipvs}')
-
-
-class Daemon:
-    """As much of a daemon as writes to the kernel, cycle by cycle, with an empty catalog."""
-
-    def __init__(self, config: Settings) -> None:
-        self.complaints: list[str] = []
-        sysctls, timeouts, addresses, self.ipvs = make_drivers(config)
-        self.ipvs.open()
-        self.originals = Originals(config.node.state_dir, lambda what, mend: self.complaints.append(what))
-        if not config.ipvs.manage_sysctls:
-            self.originals.drop()
-        drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
-        self.inbox = Inbox(Inputs(originals=self.originals.rows, **kernel_settings(config)))
-        self.reconciler = Reconciler(
-            self.inbox, drivers, MemoryAnnouncer(), Journal(), 0.1, originals=lambda: self.originals.rows
-        )
-
-    async def cycle(self) -> list[str]:
-        """One cycle; what failed in it."""
-        await self.reconciler.cycle()
-        return [failure.reason for failure in self.reconciler.snapshot.failures]
-
-    def die(self) -> None:
-        """As by kill -9, and as by a handover: nobody tidies up."""
-        self.ipvs.close()
-
-    async def stop(self) -> None:
-        """As by SIGTERM: runs until nothing is left."""
-        self.inbox.put(stopping=True)
-        await self.reconciler.run()
-        self.ipvs.close()
 
 
 def timeouts() -> tuple[int, ...]:
