@@ -62,7 +62,9 @@ from anycastlb.model.cluster import (
 )
 from anycastlb.model.decision import (
     BackendVerdict,
+    Condition,
     Decision,
+    Doubt,
     Gate,
     Inputs,
     Leaving,
@@ -106,6 +108,7 @@ __all__ = [
     "CheckState",
     "Cluster",
     "Combination",
+    "Condition",
     "Conflict",
     "ConsulInstances",
     "Damping",
@@ -115,6 +118,7 @@ __all__ = [
     "Difference",
     "Discover",
     "DnsInstances",
+    "Doubt",
     "DriverError",
     "Edit",
     "Entry",

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from anycastlb.documents import CountedShare, Document, share, shown
-from anycastlb.model import Share
 
 
 def _budget(value: Any) -> Any:
