@@ -142,6 +142,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
         pulse=notify.alive,
         unused=ipvs.unused,
+        counters=ipvs.statistics,
         lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
         first_lane=lambda: tell(probing(settings), journal),
         registry=make_registry(settings),

@@ -23,9 +23,9 @@ from anycastlb.drivers import Driver
 from anycastlb.events import Journal
 from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
-from anycastlb.model import Catalog, Check, Decision, Feed, Health, Inputs, Lane, Snapshot, Via
+from anycastlb.model import Catalog, Check, Decision, DrainRules, Feed, Health, Inputs, Lane, Snapshot, Via
 from anycastlb.prober import Prober
-from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
+from anycastlb.reconciler import PULSE, Announcer, Counters, Inbox, Reconciler, Unused, none_of
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
 
@@ -51,6 +51,7 @@ class Node:
         sysctls: Mapping[str, str] | None = None,
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
+        counters: Counters | None = None,
         lane_sysctls: Mapping[str, str] | None = None,
         lane: Callable[[Via, int], Lane] | None = None,
         first_lane: Callable[[], None] = lambda: None,
@@ -68,6 +69,8 @@ class Node:
                 sysctls=sysctls or {},
                 lane_sysctls=lane_sysctls or {},
                 marks=settings.checks.marks,
+                leaving=drain_rules(settings),
+                epoch=started_wall - clock(),
             )
         )
         lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
@@ -93,6 +96,7 @@ class Node:
             on_cycle=self._cycled,
             pulse=pulse,
             unused=unused,
+            counters=counters,
             clock=clock,
         )
         self.members = Members(
@@ -174,6 +178,13 @@ class Node:
 
     def _health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned, health=health)
+
+
+def drain_rules(settings: Settings) -> DrainRules:
+    """How this node leaves the routes."""
+    told = settings.drain
+    most = settings.cluster.max_drained
+    return DrainRules(told.graceful, told.med, told.prepend, told.settle, told.deadline, most)
 
 
 def checks(catalog: Catalog) -> set[Check]:

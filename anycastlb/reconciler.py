@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
-from anycastlb import plan
+from anycastlb import leave, plan
 from anycastlb.decide import adopt, decide, refusals
 from anycastlb.drivers import Driver
 from anycastlb.events import Event, Journal
@@ -26,6 +27,7 @@ from anycastlb.model import (
     DriverError,
     Failure,
     Inputs,
+    Leave,
     Memory,
     Rows,
     Snapshot,
@@ -73,6 +75,9 @@ class Inbox:
 Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
 
 
+Counters = Callable[[], Awaitable[Mapping[Any, leave.Counted]]]
+
+
 async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
     """Nothing is known of connections."""
     return frozenset()
@@ -81,7 +86,7 @@ async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]
 class Reconciler:
     """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
 
-    ``unused(destinations)`` says which of them have no connection left.
+    ``unused(destinations)`` says which of them have no connection left; ``counters()`` what the kernel has counted.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Reconciler:
         on_cycle: Callable[[Snapshot, float], None] = lambda snapshot, seconds: None,
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
+        counters: Counters | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -101,7 +107,7 @@ class Reconciler:
         self._drivers: Sequence[Driver] = (*drivers, announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
         self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
-        self._clock, self._wall = clock, wall
+        self._counters, self._clock, self._wall = counters, clock, wall
         self._memory: Memory | None = None
         self._decision: Decision | None = None
         self._decided = -1
@@ -130,6 +136,7 @@ class Reconciler:
             return
         self._blind = ""
         await self._look_for_idle(actual)
+        await self._look_at_traffic(started)
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -161,6 +168,16 @@ class Reconciler:
         idle = await self._unused(waiting) if waiting else frozenset()
         if idle != self._inbox.inputs.idle:
             self._inbox.put(idle=idle)
+
+    async def _look_at_traffic(self, now: float) -> None:
+        """What still comes to a node that leaves, once a second; the decision looks again by itself."""
+        leaving, last = self._memory.leave if self._memory else None, self._inbox.inputs.traffic
+        if self._counters is None or leaving is None or leaving.stage not in ("graceful", "withdrawn"):
+            return
+        if last is None or now - last.at >= 0.9 * leave.LOOK:
+            with suppress(DriverError):  # the deadline does not depend on it
+                traffic = leave.count(await self._counters(), now, self._inbox.inputs.marks)
+                self._inbox.put(wake=False, traffic=traffic)
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
@@ -226,6 +243,8 @@ class Reconciler:
             old = before.get(vip)
             if old is None or old.open != verdict.open:
                 self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
+        if event := _leave_event(self._inbox.inputs.node, self.snapshot.decision.memory.leave, decision.memory.leave):
+            self._journal.emit(event)
         done = [change for change in changes if change not in failed]
         for event in _change_events(done, decision):
             self._journal.emit(event)
@@ -238,6 +257,16 @@ def _gate_event(vip: Address, before: bool | None, after: bool, reason: str) -> 
     words = {None: "", True: "open", False: "closed"}
     level: Any = "info" if after else "warning"
     return Event("gate", str(vip), reason=reason, before=words[before], after=words[after], level=level)
+
+
+def _leave_event(node: str, before: Leave | None, after: Leave | None) -> Event | None:
+    """How far the node has left, when that or the reason has changed."""
+    if (before and (before.stage, before.reason)) == (after and (after.stage, after.reason)):
+        return None
+    was, now = (item.stage if item else "" for item in (before, after))
+    reason = after.reason if after else "it is drained no more, and may announce again"
+    level: Any = "warning" if after and after.overdue else "info"
+    return Event("drain", node, reason=reason, before=was, after=now or "undrained", level=level)
 
 
 def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from anycastlb.model.base import EMPTY, MARKS, Address
 from anycastlb.model.catalog import Catalog, Feed, Via
 from anycastlb.model.cluster import Cluster
-from anycastlb.model.machine import Change, DestinationKey, Failure, ServiceKey, State, Table
+from anycastlb.model.leave import DrainRules, Leave, Traffic
+from anycastlb.model.machine import Change, DestinationKey, Failure, Route, ServiceKey, State, Table
 from anycastlb.model.results import Health
 
 
@@ -32,8 +33,14 @@ class Inputs:
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
     cluster: Cluster = Cluster()
-    """The other nodes. Readers see it; no decision depends on it yet."""
+    """The other nodes. Readers see it; of all decisions only the wait for a stable table depends on it."""
     stopping: bool = False
+    leaving: DrainRules = DrainRules()
+    """How this node leaves the routes."""
+    traffic: Traffic | None = None
+    """What the kernel counts while it does; None where nobody counts."""
+    epoch: float = 0.0
+    """Seconds from 1970 to the zero of the monotonic clock, as of the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,10 @@ class Memory:
     """The destinations of the desired state, in its order."""
     marks: Mapping[Via, int] = field(default_factory=lambda: EMPTY)
     """The firewall marks given to probes through IPVS."""
+    routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
+    """The routes of the desired state; at the start, those that were found."""
+    leave: Leave | None = None
+    """How far a node that leaves has come; None: it does not leave."""
 
 
 @dataclass(frozen=True, slots=True)

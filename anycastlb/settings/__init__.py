@@ -17,6 +17,8 @@ from anycastlb.settings.api import ApiSettings
 from anycastlb.settings.bgp import BgpSettings
 from anycastlb.settings.catalog import CatalogSettings, ConsulSettings
 from anycastlb.settings.checks import ChecksSettings
+from anycastlb.settings.cluster import ClusterSettings
+from anycastlb.settings.drain import DrainSettings
 from anycastlb.settings.ipvs import IpvsSettings
 from anycastlb.settings.node import LogSettings, NodeSettings
 
@@ -25,7 +27,9 @@ __all__ = [
     "BgpSettings",
     "CatalogSettings",
     "ChecksSettings",
+    "ClusterSettings",
     "ConsulSettings",
+    "DrainSettings",
     "IpvsSettings",
     "LogSettings",
     "NodeSettings",
@@ -43,6 +47,8 @@ class Settings(Document):
     api: Annotated[ApiSettings, Field(validate_default=True)] = ApiSettings()
     ipvs: IpvsSettings = IpvsSettings()
     checks: Annotated[ChecksSettings, Field(validate_default=True)] = ChecksSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("api")
