@@ -15,6 +15,7 @@ from anycastlb.checks import CheckType, Down, Found, none, tcp
 from anycastlb.cluster import Registry
 from anycastlb.discovery.memory import nowhere
 from anycastlb.discovery.watch import Kinds
+from anycastlb.drivers import Driver
 from anycastlb.drivers.memory import MemoryDriver
 from anycastlb.events import Journal
 from anycastlb.model import Address, Change, Check, Lane, ServiceKey, Speaker
@@ -57,6 +58,9 @@ class World:
         self.dead: set[str] = set()
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
+        self.more_drivers: tuple[Driver, ...] = ()
+        self.more: dict[str, Any] = {}
+        """Further arguments of a node."""
         self.registry: Registry | None = None
         """Where nodes know of each other; one for several worlds."""
         self.started_wall = 1_800_000_000.0
@@ -81,7 +85,7 @@ class World:
         node = Node(
             self.settings,
             self.source,
-            (self.kernel,),
+            (self.kernel, *self.more_drivers),
             self.router,
             Journal(),
             types=types,
@@ -94,6 +98,7 @@ class World:
             clock=clock,
             wall=lambda: self.started_wall + clock(),
             offload=in_place,
+            **self.more,
         )
         running = asyncio.ensure_future(node.run())  # noqa: TID251
         try:
