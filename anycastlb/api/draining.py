@@ -7,8 +7,9 @@ and told wherever the budget is.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from anycastlb import documents, leave
 from anycastlb import edits as wishes
 from anycastlb.api import commits
 from anycastlb.api.bodies import body
-from anycastlb.api.context import answer, caller, context
+from anycastlb.api.context import Context, answer, caller, context
 from anycastlb.api.errors import Fault
 from anycastlb.api.writing import NAMES
 from anycastlb.catalog import NAME
@@ -26,8 +27,10 @@ from anycastlb.model import Address, Conflict, Edit, Snapshot, SourceError, Tree
 
 TURNS = 10
 """How often a drain looks again because another one was quicker."""
+FRESH = 3.0
+"""Seconds in which what the other nodes announce must have been heard."""
 SHAPE = '{"reason": "...", "deadline": "2m", "force": true}, each if wanted'
-Make = Callable[[Tree], Sequence[Edit]]
+Make = Callable[[Tree], Awaitable[Sequence[Edit]]]
 
 
 async def drain_node(request: web.Request) -> web.Response:
@@ -35,10 +38,10 @@ async def drain_node(request: web.Request) -> web.Response:
     node, at = _named(request), context(request)
     said = {**told, "by": caller(request).name, "since": _now()}
 
-    def make(tree: Tree) -> Sequence[Edit]:
+    async def make(tree: Tree) -> Sequence[Edit]:
         new = wishes.drained(tree, node) is None
-        if new and not told.get("force") and (fault := refusal(at.snapshot(), tree, node)):
-            raise fault
+        if new and not told.get("force"):
+            await _allow(at, tree, node)
         return wishes.drain(tree, node, said, uuid.uuid4().hex)
 
     return await _written(request, node, make)
@@ -47,14 +50,18 @@ async def drain_node(request: web.Request) -> web.Response:
 async def undrain_node(request: web.Request) -> web.Response:
     await request.read()
     node = _named(request)
-    return await _written(request, node, lambda tree: wishes.undrain(tree, node))
+
+    async def make(tree: Tree) -> Sequence[Edit]:
+        return wishes.undrain(tree, node)
+
+    return await _written(request, node, make)
 
 
 async def _written(request: web.Request, node: str, make: Make) -> web.Response:
     at = context(request)
     for turn in range(TURNS):
         tree = await commits.load(at)
-        edits = make(tree)
+        edits = await make(tree)
         try:
             if edits:
                 await at.store.commit(edits)
@@ -72,21 +79,33 @@ async def _written(request: web.Request, node: str, make: Make) -> web.Response:
 # ---------------------------------------------------------------- may it be?
 
 
-def refusal(snapshot: Snapshot, tree: Tree, node: str) -> Fault | None:
-    """Why this node must not be drained now, if so."""
-    most = snapshot.inputs.leaving.max_drained
+async def _allow(at: Context, tree: Tree, node: str) -> None:
+    """Raises ``Fault`` if the node must not be drained now."""
+    if fault := overspent(at.snapshot().inputs.leaving.max_drained, tree, node):
+        raise fault
+    end = at.clock() + FRESH
+    while alone := _alone(at.snapshot(), node):
+        if at.clock() >= end:
+            raise _last(alone, node)
+        await asyncio.sleep(FRESH / 10)
+
+
+def overspent(most: int, tree: Tree, node: str) -> Fault | None:
+    """Why the budget does not allow it, if so."""
     drained = sorted(key.removeprefix("drain/") for key in tree.entries if key.startswith("drain/"))
-    if most and len(drained) >= most:
-        names = ", ".join(drained[:5]) + (" and more" if len(drained) > 5 else "")
-        what = f"{names} {'is' if len(drained) == 1 else 'are'} drained already, and at most {most} may be at once"
-        mend = f"undrain {drained[0]} first, raise max_drained in [cluster] of node.toml, or use --force"
-        return Fault(409, what, f"drain/{node}", f"fewer than {most} drained nodes", mend)
-    if alone := _alone(snapshot, node):
-        more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
-        what = f"no other living node announces {alone[0]}{more}"
-        mend = "bring another node up first (anycastlb status), or use --force"
-        return Fault(409, what, f"drain/{node}", "every VIP announced by another node that stays", mend)
-    return None
+    if not most or len(drained) < most:
+        return None
+    names = ", ".join(drained[:5]) + (" and more" if len(drained) > 5 else "")
+    what = f"{names} {'is' if len(drained) == 1 else 'are'} drained already, and at most {most} may be at once"
+    mend = f"undrain {drained[0]} first, raise max_drained in [cluster] of node.toml, or use --force"
+    return Fault(409, what, f"drain/{node}", f"fewer than {most} drained {'node' if most == 1 else 'nodes'}", mend)
+
+
+def _last(alone: Sequence[Address], node: str) -> Fault:
+    more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
+    what = f"no other living node announces {alone[0]}{more}"
+    mend = "bring another node up first (anycastlb status), or use --force"
+    return Fault(409, what, f"drain/{node}", "every VIP announced by another node that stays", mend)
 
 
 def _alone(snapshot: Snapshot, node: str) -> list[Address]:
