@@ -44,6 +44,10 @@ class Bird:
         found = re.findall(r"^(\w+)\s+BGP\s+\S+\s+\S+\s+\S+\s+Established", self.ask("show", "protocols"), re.M)
         return set(found)
 
+    def watched(self) -> set[str]:
+        found = re.findall(r"^(\S+)\s+\S+\s+Up\b", self.ask("show", "bfd", "sessions"), re.M)
+        return set(found)
+
     def updates(self, node: str) -> tuple[int, int]:
         """Routes, counted anew with each session."""
         updates = withdrawals = 0

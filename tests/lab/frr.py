@@ -42,7 +42,7 @@ class Frr:
         if not (program := shutil.which(daemon, path=PLACES)):
             raise LabError(f"no {daemon}: install the package frr")
         place = str(self._directory)
-        argv = [program, "-u", "root", "-g", "root", "-P", "0", "--log", "stdout"]
+        argv = [program, "-u", "root", "-g", "frrvty", "-P", "0", "--log", "stdout"]
         argv += ["--vty_socket", place, "-z", f"{place}/zserv.api", "-i", f"{place}/{daemon}.pid"]
         argv += ["-f", f"{place}/none.conf"]
         return argv + (["--bfdctl", f"{place}/bfdd.sock"] if daemon == "bfdd" else [])
@@ -79,9 +79,11 @@ class Frr:
         }
         return {f"{peer.name}v{version}" for peer in self._peers for version in (4, 6) if peer.address(version) in up}
 
+    def watched(self) -> set[str]:
+        return {peer["peer"] for peer in self.show("bfd peers") if peer["status"] == "up"}
+
     def updates(self, node: str) -> tuple[int, int]:
         """UPDATE messages since the start, whatever is in them, over all sessions so far: (messages, 0)."""
         peer = next(peer for peer in self._peers if peer.name == node)
         told = (self.show(f"bgp neighbors {peer.address(version)}") for version in (4, 6))
         return sum(one["messageStats"]["updatesRecv"] for all_ in told for one in all_.values()), 0
-

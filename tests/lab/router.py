@@ -7,6 +7,7 @@ router program's own counters.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,11 @@ Flavour = Literal["bird", "frr"]
 class Speaker(Protocol):
     """The router's program."""
 
-    processes: Sequence[Process]
     protocol: str
     """What the kernel calls its routes."""
+
+    @property
+    def processes(self) -> Sequence[Process]: ...
 
     def start(self, config: str) -> None:
         """With this configuration; returns when it can be asked."""
@@ -40,9 +43,17 @@ class Speaker(Protocol):
     def sessions(self) -> set[str]:
         """The BGP sessions that are up: ``lb1v4``, ``lb1v6``, ..."""
 
+    def watched(self) -> set[str]:
+        """The addresses whose BFD session is up."""
+
     def updates(self, node: str) -> tuple[int, int]:
         """How many updates and withdrawals it received from a node, over both sessions; what is counted as one, and
         since when, differs by program."""
+
+
+def chosen() -> Flavour:
+    """The flavour that ``LAB_ROUTER`` in the environment asks for."""
+    return "frr" if os.environ.get("LAB_ROUTER") == "frr" else "bird"
 
 
 def lab_peers(nodes: Sequence[str]) -> list[Peer]:
@@ -63,6 +74,10 @@ class Router:
         self.flavour = flavour
         self._speaker: Speaker = (Bird if flavour == "bird" else Frr)(namespace, directory, peers)
         self._config = self.example("ebgp")
+
+    def meet(self, peers: Sequence[Peer]) -> None:
+        """The nodes have other addresses or AS numbers from the next ``example`` on."""
+        self.peers = tuple(peers)
 
     def example(self, kind: str, options: Collection[str] = (), edits: Mapping[str, str] | None = None) -> str:
         """The shipped example (``ebgp``, ``ibgp``) for this router's nodes."""
@@ -111,6 +126,10 @@ class Router:
     def sessions(self) -> set[str]:
         """The BGP sessions that are up: ``lb1v4``, ``lb1v6``, ..."""
         return self._speaker.sessions()
+
+    def watched(self) -> set[str]:
+        """The addresses whose BFD session is up."""
+        return self._speaker.watched()
 
     def updates(self, node: str) -> tuple[int, int]:
         """How many route updates and withdrawals it ever received from a node, over both its sessions."""

@@ -7,7 +7,7 @@
        lb1 ──┤   .2        198.51.100.0/24, 2001:db8:ffff::/64
        lb2 ──┘   .3
 
-Each node has a catalog of its own (a directory) and settings that allow more than the router does.
+Each node has a catalog of its own (a directory) and settings that allow an address more than the router does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE_TOML = """
 [node]
 name = "{name}"
-vip_ranges = ["192.0.2.0/24", "2001:db8:2::/64", "203.0.113.0/24"]
+vip_ranges = ["192.0.2.0/25", "2001:db8:2::/64", "203.0.113.0/24"]
 state_dir = "{directory}/state"
 resync = "1s"
 [catalog]
@@ -47,6 +48,7 @@ socket = "{directory}/bgp.sock"
 [api]
 socket = "{directory}/api.sock"
 """
+FRR_BFD = ("zebra", "bfdd")
 ENV = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
@@ -74,14 +76,13 @@ class RackNode:
             directory / f"{peer.name}-exabgp.log",
             {**ENV, **environment()},
         )
-        self.bfd: Bird | Frr | None = None
+        self._bfd: Bird | Frr | None = None
 
-    def configure(self, kind: str, options: Collection[str], edits: Mapping[str, str]) -> None:
+    def configure(self, options: Collection[str], edits: Mapping[str, str]) -> None:
         """ExaBGP's file: the shipped template with this node's addresses and AS, options on, literal edits made."""
         text = (TEMPLATES / "exabgp.conf").read_text()
-        text = text.replace(DOCUMENTED[0].v4, self.peer.v4).replace(DOCUMENTED[0].v6, self.peer.v6)
-        text = text.replace("local-as 65001", f"local-as {self.peer.asn if kind == 'ebgp' else ROUTER.asn}")
-        text = edited(text, options=options, edits=edits)
+        text = text.replace("local-as 65001", f"local-as {self.peer.asn}")
+        text = edited(text, [self.peer], options, edits)
         run = f"    run {sys.executable} -m anycastlb.bridge --config {self._settings};"
         self._exabgp_conf.write_text(re.sub(r"(?m)^    run .*;$", lambda _: run, text))
 
@@ -100,22 +101,30 @@ class RackNode:
             if file.stem not in wanted:
                 file.unlink()
 
-    def freeze(self, signal: int) -> None:
-        for process in (self.exabgp, *(self.bfd.processes if self.bfd else ())):
-            process.signal(signal)
+    def watch(self, flavour: Flavour | None) -> None:
+        """Run the shipped BFD configuration for this flavour on the node, or none any more."""
+        if self._bfd:
+            self._bfd.kill()
+            self._bfd = None
+        if flavour:
+            place = Path(tempfile.mkdtemp(prefix="bfd.", dir=self.directory))
+            self._bfd = (
+                Bird(self.namespace, place) if flavour == "bird" else Frr(self.namespace, place, daemons=FRR_BFD)
+            )
+            self._bfd.start(edited((SHIPPED / f"{flavour}-bfd-node.conf").read_text(), [self.peer]))
 
     def end(self) -> None:
-        for process in (self.exabgp, self.daemon, *(self.bfd.processes if self.bfd else ())):
-            process.kill()
+        self.watch(None)
+        self.exabgp.kill()
+        self.daemon.kill()
 
 
 class Rack:
-    def __init__(self, flavour: Flavour, directory: Path, ases: Sequence[int] = (65001, 65001)) -> None:
-        peers = [replace(peer, asn=asn) for peer, asn in zip(DOCUMENTED, ases, strict=True)]
+    def __init__(self, flavour: Flavour, directory: Path) -> None:
         self.directory = directory
         self.place, self.switch = Namespace("rack-router"), Namespace("rack-switch")
-        self.router = Router(self.place, directory, peers, flavour)
-        self.nodes = {peer.name: RackNode(peer, directory) for peer in peers}
+        self.router = Router(self.place, directory, DOCUMENTED, flavour)
+        self.nodes = {peer.name: RackNode(peer, directory) for peer in DOCUMENTED}
 
     @property
     def lb1(self) -> RackNode:
@@ -152,19 +161,24 @@ class Rack:
         options: Collection[str] = (),
         router: Mapping[str, str] | None = None,
         nodes: Mapping[str, Mapping[str, str]] | None = None,
+        ases: Sequence[int] = (65001, 65001),
     ) -> None:
-        """Everybody anew with the examples, these options, and literal edits of the router's and of nodes' files."""
+        """Everybody anew with the examples, these options and ASes of the nodes, and literal edits of the files of the
+        router and of nodes."""
+        for node, asn in zip(self.nodes.values(), [ROUTER.asn] * 2 if kind == "ibgp" else ases, strict=True):
+            node.peer = replace(node.peer, asn=asn)
         self.router.kill()
         for name, node in self.nodes.items():
             node.exabgp.kill()
-            node.configure(kind, set(options) - {"bfd"}, (nodes or {}).get(name, {}))
+            node.configure(set(options) - {"bfd"}, (nodes or {}).get(name, {}))
+        self.router.meet([node.peer for node in self.nodes.values()])
         self.router.start(self.router.example(kind, options, router))
         for node in self.nodes.values():
             node.exabgp.start()
 
     def up(self, *sessions: str, within: float = 20) -> None:
         wanted = set(sessions) or {f"{name}v{version}" for name in self.nodes for version in (4, 6)}
-        until(lambda: self.router.sessions() == wanted, within, f"up are just {', '.join(sorted(wanted))}")
+        until(lambda: self.router.sessions() == wanted, within, f"up are just {', '.join(sorted(wanted))}", every=0.3)
 
     def announce(self, vips: Sequence[Address]) -> None:
         for node in self.nodes.values():
@@ -180,19 +194,12 @@ class Rack:
     def count(self, counter: str) -> int:
         """A counter of the router's kernel (``TCPMD5Failure``)."""
         rows = [line.split() for line in self.place.run("cat", "/proc/net/netstat").splitlines()]
-        return next(int(dict(zip(names, values, strict=True))[counter]) for names, values in
-                    zip(rows[::2], rows[1::2], strict=True) if counter in names)
+        return next(
+            int(dict(zip(names, values, strict=True))[counter])
+            for names, values in zip(rows[::2], rows[1::2], strict=True)
+            if counter in names
+        )
 
     def logs(self) -> str:
         processes = [p for node in self.nodes.values() for p in (node.exabgp, node.daemon)]
         return "\n".join(process.tail(12) for process in [*self.router.processes, *processes])
-
-
-def watch(rack: Rack, node: RackNode, flavour: Flavour) -> None:
-    """Start the shipped BFD configuration on a node."""
-    place = rack.directory / "bfd" / node.peer.name
-    place.mkdir(parents=True, exist_ok=True)
-    text = edited((SHIPPED / f"{flavour}-bfd-node.conf").read_text(), [node.peer])
-    daemon = Bird(node.namespace, place) if flavour == "bird" else Frr(node.namespace, place, daemons=("zebra", "bfdd"))
-    daemon.start(text)
-    node.bfd = daemon

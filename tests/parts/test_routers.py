@@ -5,7 +5,6 @@ Routes are read from the router's kernel, which is what forwards.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -14,7 +13,7 @@ import pytest
 
 from tests.lab.process import until
 from tests.lab.router import Flavour
-from tests.parts.rack import Rack, watch
+from tests.parts.rack import Rack
 
 FOUR, SIX = ip_address("192.0.2.10"), ip_address("2001:db8:2::10")
 LATER4, LATER6 = ip_address("192.0.2.11"), ip_address("2001:db8:2::11")
@@ -24,7 +23,7 @@ BOTH = {"lb1", "lb2"}
 ODD = """
     static {
         route 192.0.2.0/24 next-hop self;
-        route 192.0.2.99/32 next-hop 198.51.100.77;
+        route 192.0.2.199/32 next-hop 198.51.100.77;
         route 10.0.0.0/8 next-hop self;
         route 0.0.0.0/0 next-hop self;
     }
@@ -46,12 +45,14 @@ def told(what: str, seconds: float) -> None:
     print(f"{what}: {seconds * 1000:.0f} ms")
 
 
-def racks(
-    flavour: Flavour, require: Callable[[str], str], factory: pytest.TempPathFactory, ases: tuple[int, int]
+@pytest.fixture(scope="module", params=["bird", "frr"])
+def built(
+    request: pytest.FixtureRequest, require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rack]:
+    flavour: Flavour = request.param
     for part in ("kernel", "exabgp", "bird" if flavour == "bird" else "vtysh"):
         require(part)
-    rack = Rack(flavour, factory.mktemp("rack"), ases)
+    rack = Rack(flavour, tmp_path_factory.mktemp("rack"))
     try:
         rack.create()
         yield rack
@@ -59,42 +60,15 @@ def racks(
         rack.delete()
 
 
-@pytest.fixture(scope="module", params=["bird", "frr"])
-def built(
-    request: pytest.FixtureRequest, require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rack]:
-    yield from racks(request.param, require, tmp_path_factory, (65001, 65001))
-
-
-@pytest.fixture(scope="module", params=["bird", "frr"])
-def built_of_two_ases(
-    request: pytest.FixtureRequest, require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rack]:
-    yield from racks(request.param, require, tmp_path_factory, (65001, 65002))
-
-
 @pytest.fixture
 def rack(built: Rack) -> Iterator[Rack]:
-    yield from used(built)
-
-
-@pytest.fixture
-def rack_of_two_ases(built_of_two_ases: Rack) -> Iterator[Rack]:
-    yield from used(built_of_two_ases)
-
-
-def used(rack: Rack) -> Iterator[Rack]:
     """Every node there and announcing one VIP of each family, whatever the last test did."""
-    for name, node in rack.nodes.items():
-        node.freeze(signal.SIGCONT)
-        rack.plug(name)
-        if node.bfd:
-            for process in node.bfd.processes:
-                process.kill()
-            node.bfd = None
-    rack.announce(VIPS)
-    yield rack
-    print(rack.logs())
+    for name, node in built.nodes.items():
+        built.plug(name)
+        node.watch(None)
+    built.announce(VIPS)
+    yield built
+    print(built.logs())
 
 
 def spread(rack: Rack, within: float = 30) -> None:
@@ -111,9 +85,9 @@ def test_the_example_spreads_filters_drains_and_forgets(rack: Rack, kind: str) -
     for vip in (LATER4, LATER6):  # it came after all the others, over the same session
         rack.router.until(vip, BOTH)
     tables = rack.router.table(4), rack.router.table(6)
-    assert set(tables[0]) - {"192.0.2.99"} == {"192.0.2.10", "192.0.2.11"}
+    assert set(tables[0]) - {"192.0.2.199"} == {"192.0.2.10", "192.0.2.11"}
     assert set(tables[1]) == {"2001:db8:2::10", "2001:db8:2::11"}
-    assert tables[0].get("192.0.2.99", set()) <= {"198.51.100.2"}, "a VIP may lead to who announces it only"
+    assert tables[0].get("192.0.2.199", set()) <= {"198.51.100.2"}, "a VIP may lead to who announces it only"
 
     rack.lb1.announce({vip: {"communities": ["65535:0"]} for vip in VIPS})
     for vip in VIPS:
@@ -140,19 +114,20 @@ def test_the_example_spreads_filters_drains_and_forgets(rack: Rack, kind: str) -
     spread(rack)
 
 
-def test_nodes_with_an_as_each_are_spread_over_too(rack_of_two_ases: Rack) -> None:
-    rack = rack_of_two_ases
-    rack.begin()
+def test_nodes_with_an_as_each_are_spread_over_too(rack: Rack) -> None:
+    rack.begin(ases=(65001, 65002))
     spread(rack)
     if rack.router.flavour == "frr":
-        rack.begin(router={" bgp bestpath as-path multipath-relax\n": ""})
+        rack.begin(ases=(65001, 65002), router={" bgp bestpath as-path multipath-relax\n": ""})
         rack.up()
         for vip in VIPS:
             until(lambda vip=vip: len(rack.router.routes(vip)) == 1, 10, "without multipath-relax one node has it all")  # type: ignore[misc]
 
 
 def test_the_limit_of_prefixes_acts(rack: Rack) -> None:
-    limit = {"limit 1000 ": "limit 3 "} if rack.router.flavour == "bird" else {"maximum-prefix 1000 ": "maximum-prefix 3 "}
+    limit = (
+        {"limit 1000 ": "limit 3 "} if rack.router.flavour == "bird" else {"maximum-prefix 1000 ": "maximum-prefix 3 "}
+    )
     rack.begin(router=limit)
     spread(rack)
     rack.lb1.announce([SIX, *(ip_address(f"192.0.2.{20 + number}") for number in range(8))])
@@ -200,8 +175,22 @@ def test_who_vanishes_without_a_word_is_given_up_after_the_hold_time(rack: Rack)
 
 
 def test_bfd_gives_up_a_silent_node_long_before_the_hold_time(rack: Rack) -> None:
-    hold = {"hold time 9;": "hold time 90;"} if rack.router.flavour == "bird" else {"timers bgp 3 9": "timers bgp 30 90"}
-    rack.begin(options={"bfd"}, router=hold, nodes={"lb1": {"hold-time 9;": "hold-time 90;"}, "lb2": {"hold-time 9;": "hold-time 90;"}})
-    watch(rack, rack.lb1, "bird")
-    watch(rack, rack.lb2, "frr")
+    patient = {"hold-time 9;": "hold-time 90;"}
+    hold = (
+        {"hold time 9;": "hold time 90;"} if rack.router.flavour == "bird" else {"timers bgp 3 9": "timers bgp 30 90"}
+    )
+    rack.begin(options={"bfd"}, router=hold, nodes={"lb1": patient, "lb2": patient})
+    rack.lb1.watch("bird")
+    rack.lb2.watch("frr")
+    rack.up()
+    everybody = {address for node in rack.nodes.values() for address in (node.peer.v4, node.peer.v6)}
+    until(lambda: rack.router.watched() == everybody, 30, "BFD is up with both nodes", every=0.2)
     spread(rack)
+    for name, other in (("lb1", "lb2"), ("lb2", "lb1")):
+        at = time.monotonic()
+        rack.unplug(name)
+        for vip in VIPS:
+            took = rack.router.until(vip, {other}, within=20) - at
+            told(f"{name} unplugged, hold time 90 s, BFD 3 x 100 ms, the route to {vip} leaves", took)
+        rack.plug(name)
+        spread(rack, within=60)
