@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import bareroot, consul, debian, prometheus, testkernel, usermode
+from tests.rig import rootfs, consul, debian, prometheus, testkernel, usermode
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps daemons; a plain user's PATH leaves these out."""
@@ -84,7 +84,7 @@ def root() -> str:
     """A bare Debian root can be made here, or is there."""
     program("debootstrap")
     try:
-        return " ".join([*bareroot.privilege(), "debootstrap"])
+        return " ".join([*rootfs.privilege(), "debootstrap"])
     except debian.Unavailable as exc:
         raise Missing(str(exc)) from exc
 
@@ -105,7 +105,7 @@ def program(name: str) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "kernel": kernel,
     "testkernel": runner,
-    "bareroot": root,
+    "rootfs": root,
     "consul": server,
     **{name: functools.partial(monitor, name) for name in prometheus.PROGRAMS},
     "exabgp": functools.partial(library, "exabgp"),

@@ -1,7 +1,7 @@
 """Makes a bare Debian root to try an installation in: debootstrap's ``minbase`` of this machine's own suite, from the
 mirror that this machine's own apt uses, kept in the cache and copied for every use.
 
-    python3 tests/rig/bareroot.py DIRECTORY [COMMAND...]    make one there, and run a command in it
+    python3 tests/rig/rootfs.py DIRECTORY [COMMAND...]    make one there, and run a command in it
 
 A command in it runs as root with the root as its file tree, in mount, process and host-name namespaces of its own; with
 the machine's network (a package has to come from somewhere), or with a network namespace of its own. Needs root, or a
@@ -69,7 +69,7 @@ def privilege() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class BareRoot:
+class Rootfs:
     """A Debian root in a directory; what is bound into it is there for as long as a command runs."""
 
     path: Path
@@ -103,22 +103,22 @@ class BareRoot:
         """A file of it, as the machine sees it: ``file("/etc/hosts")``. Symbolic links are not followed for you."""
         return self.path / path.lstrip("/")
 
-    def copy(self, directory: Path) -> BareRoot:
+    def copy(self, directory: Path) -> Rootfs:
         """A copy of the whole in a directory that is not there yet."""
         directory.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([*privilege(), "cp", "-a", "--reflink=auto", str(self.path), str(directory)], check=True)
-        return BareRoot(directory, self.suite, dict(self.binds))
+        return Rootfs(directory, self.suite, dict(self.binds))
 
     def remove(self) -> None:
         subprocess.run([*privilege(), "rm", "-rf", "--one-file-system", str(self.path)], check=True)
 
 
-def bare(suite: str | None = None) -> BareRoot:
+def bare(suite: str | None = None) -> Rootfs:
     """The cached ``minbase`` of a suite (this machine's): to be copied, not to be changed."""
     return cached("minbase", suite, bootstrap)
 
 
-def cached(name: str, suite: str | None, make: Callable[[Path, str], None]) -> BareRoot:
+def cached(name: str, suite: str | None, make: Callable[[Path, str], None]) -> Rootfs:
     """The root ``name`` in the cache, made by ``make(directory, suite)`` if it is not there; never a part of one."""
     suite = suite or codename()
     path = debian.cache() / "bare" / f"{suite}-{name}"
@@ -131,7 +131,7 @@ def cached(name: str, suite: str | None, make: Callable[[Path, str], None]) -> B
                     (scratch / "root").rename(path)
                 finally:
                     subprocess.run([*privilege(), "rm", "-rf", "--one-file-system", str(scratch)], check=True)
-    return BareRoot(path, suite, archives(suite))
+    return Rootfs(path, suite, archives(suite))
 
 
 def archives(suite: str) -> dict[str, tuple[str, str]]:
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.exit(__doc__)
     directory = Path(arguments[0]).absolute()
     root = bare() if directory.exists() else bare().copy(directory)
-    root = BareRoot(directory, root.suite, root.binds)
+    root = Rootfs(directory, root.suite, root.binds)
     print(f"{root.suite} in {directory}", file=sys.stderr)
     return subprocess.run(root.argv(*arguments[1:])).returncode if arguments[1:] else 0
 
@@ -198,4 +198,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except debian.Unavailable as failure:
-        sys.exit(f"bareroot: {failure}")
+        sys.exit(f"rootfs: {failure}")
