@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import rootfs, consul, debian, prometheus, testkernel, usermode
+from tests.rig import consul, debian, prometheus, rootfs, testkernel, usermode
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps daemons; a plain user's PATH leaves these out."""
