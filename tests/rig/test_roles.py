@@ -83,7 +83,7 @@ MACHINES = {
         runs=(
             "anycastlb validate /etc/anycastlb/node.toml",
             "exabgp validate -nrv /etc/exabgp/exabgp.conf",
-            "anycastlb-bridge --version",
+            "anycastlb-bridge --help",
             "ipvsadm --version",
         ),
         addresses=(f"{own('lb1')}/24", f"{own('lb1', 6)}/64", f"{uplink('lb1')}/30", f"{uplink('lb1', 6)}/64"),
