@@ -7,11 +7,12 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from tests.lab.lab import Lab
+from tests.lab.router import chosen
 
 
 @pytest.fixture(scope="session")
 def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
-    for part in ("kernel", "consul", "exabgp", "bird", "ipvsadm", "tc"):
+    for part in ("kernel", "consul", "exabgp", "vtysh" if chosen() == "frr" else "bird", "ipvsadm", "tc"):
         require(part)
     with Lab() as lab:
         yield lab

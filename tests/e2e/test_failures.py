@@ -183,6 +183,6 @@ def test_node_starts_from_its_last_good_catalog_while_consul_is_away(lab: Lab) -
 @pytest.mark.parametrize("version", [4, 6])
 def test_router_restarts_and_routes_return(lab: Lab, version: int) -> None:
     serve(lab, version=version)
-    lab.router.process.kill()
+    lab.router.kill()
     lab.router.start()
     lab.router.until(vip(0, version), BOTH, within=20)

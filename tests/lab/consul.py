@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tests.lab.http import request
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import Process
-from tests.lab.topology import CONSUL
+from tests.lab.topology import CONSUL, ROLES
 
 PORT = 8500
 
@@ -24,20 +24,7 @@ class ConsulServer:
         self.program = program
         settings = directory / "consul.json"
         settings.write_text(
-            json.dumps(
-                {
-                    "server": True,
-                    "bootstrap_expect": 1,
-                    "data_dir": str(directory / "consul"),
-                    "bind_addr": CONSUL,
-                    "client_addr": "0.0.0.0",
-                    "node_name": "consul",
-                    "performance": {"raft_multiplier": 1},
-                    "disable_update_check": True,
-                    "log_level": "WARN",
-                    "ports": {"dns": -1, "serf_wan": -1, "grpc": -1},
-                }
-            )
+            json.dumps({**json.loads((ROLES / "consul.json").read_text()), "data_dir": str(directory / "consul")})
         )
         argv = [program, "agent", f"-config-file={settings}"]
         self.process = Process("consul", namespace, argv, directory / "consul.log")

@@ -17,21 +17,30 @@ from tests.lab.consul import ConsulServer
 from tests.lab.namespaces import LabError
 from tests.lab.node import USUAL, Node, Timing
 from tests.lab.process import Process, until
-from tests.lab.router import Router
+from tests.lab.router import Flavour, Router, chosen, lab_peers
 from tests.lab.topology import NODES, Topology, own
 
 CHECK = {"type": "http", "path": "/health", "port": 80, "interval": "200ms", "timeout": "200ms", "rise": 2, "fall": 3}
 
 
 class Lab:
-    """``with Lab() as lab:`` gives a running lab without a service; whatever happens, nothing of it stays behind."""
+    """``with Lab() as lab:`` gives a running lab without a service; whatever happens, nothing of it stays behind.
 
-    def __init__(self, timing: Timing = USUAL, start_nodes: bool = True, nodes: Sequence[str] = NODES) -> None:
+    ``router``: "bird" or "frr"; unless given what ``LAB_ROUTER`` in the environment says, or else BIRD.
+    """
+
+    def __init__(
+        self,
+        timing: Timing = USUAL,
+        start_nodes: bool = True,
+        nodes: Sequence[str] = NODES,
+        router: Flavour | None = None,
+    ) -> None:
         self._start_nodes = start_nodes
         self.directory = Path(tempfile.mkdtemp(prefix="anycastlb-lab."))
         self.topology = Topology(nodes)
         self.client = Client(self.topology.client)
-        self.router = Router(self.topology.tor, self.directory, nodes)
+        self.router = Router(self.topology.tor, self.directory, lab_peers(nodes), router or chosen())
         self.consul = ConsulServer(consul_program(), self.topology.consul, self.directory)
         self.backends = {
             name: Backend(name, namespace, self.directory) for name, namespace in self.topology.backends.items()
@@ -49,7 +58,8 @@ class Lab:
     @property
     def processes(self) -> list[Process]:
         nodes = [process for node in self.nodes.values() for process in (node.daemon, node.exabgp)]
-        return [*nodes, self.router.process, self.consul.process, *(item.process for item in self.backends.values())]
+        others = (self.consul.process, *(item.process for item in self.backends.values()))
+        return [*nodes, *self.router.processes, *others]
 
     def __enter__(self) -> Lab:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,9 +22,19 @@ class LabError(Exception):
     """The lab itself is broken (not the thing under test); its text says what and shows the evidence."""
 
 
-def run(*argv: str, check: bool = True, input: str | None = None, timeout: float = 60) -> str:
-    """The standard output of a command. Raises ``LabError`` with its error output if it fails and ``check``."""
-    done = subprocess.run(argv, capture_output=True, text=True, input=input, timeout=timeout)
+def run(
+    *argv: str,
+    check: bool = True,
+    input: str | None = None,
+    timeout: float = 60,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """The standard output of a command. Raises ``LabError`` with its error output if it fails and ``check``.
+
+    ``env``: variables for it, besides those that are there.
+    """
+    whole = {**os.environ, **env} if env else None
+    done = subprocess.run(argv, capture_output=True, text=True, input=input, timeout=timeout, env=whole)
     if check and done.returncode:
         raise LabError(f"{' '.join(argv)}: exit status {done.returncode}\n{input or ''}{done.stdout}{done.stderr}")
     return done.stdout
@@ -37,13 +47,14 @@ class Namespace:
         self.name = name
         self.full = PREFIX + name
 
-    def create(self) -> None:
+    def create(self, sysctls: Mapping[str, str] | None = None) -> None:
+        """Make it, with its loopback up; ``sysctls``: those it begins with, if not ``SYSCTLS``."""
         if Path("/run/netns", self.full).exists():
             if busy := run("ip", "netns", "pids", self.full).split():
                 raise LabError(f"namespace {self.full} is in use by process {busy[0]}: is another lab running? End it")
             run("ip", "netns", "del", self.full)
         run("ip", "netns", "add", self.full)
-        self.sysctl(SYSCTLS)
+        self.sysctl(SYSCTLS if sysctls is None else sysctls)
         self.ip("link set lo up")
 
     def delete(self) -> None:
@@ -53,15 +64,22 @@ class Namespace:
         """The command that runs ``argv`` inside."""
         return ["ip", "netns", "exec", self.full, *argv]
 
-    def run(self, *argv: str, check: bool = True, input: str | None = None, timeout: float = 60) -> str:
-        return run(*self.argv(*argv), check=check, input=input, timeout=timeout)
+    def run(
+        self,
+        *argv: str,
+        check: bool = True,
+        input: str | None = None,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        return run(*self.argv(*argv), check=check, input=input, timeout=timeout, env=env)
 
     def ip(self, *commands: str, check: bool = True) -> str:
         """Several ``ip`` commands in one go: ``"addr add 192.0.2.1/32 dev lo"``."""
         force = () if check else ("-force",)
         return run("ip", "-n", self.full, *force, "-batch", "-", input="\n".join(commands) + "\n", check=check)
 
-    def sysctl(self, values: dict[str, str]) -> None:
+    def sysctl(self, values: Mapping[str, str]) -> None:
         """Set sysctls by their path under ``/proc/sys``."""
         with self.inside():
             for name, value in values.items():

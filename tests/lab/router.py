@@ -1,105 +1,113 @@
-"""The top-of-rack router of the lab: BIRD 2 with ECMP into its kernel, and questions to both.
+"""The top-of-rack router of the lab: BIRD or FRR on a shipped example, ECMP into its kernel, and questions to both.
 
-What is announced is read from the kernel's route table, which is what forwards; how often it was announced, from
-BIRD's own counters.
+What is announced is read from the kernel's route table, which is what forwards; how often it was announced, from the
+router program's own counters.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, Protocol
 
 from anycastlb.model import Address
-from tests.lab.namespaces import LabError, Namespace, run
+from tests.lab.bird import Bird
+from tests.lab.examples import SHIPPED, Peer, edited
+from tests.lab.frr import Frr
+from tests.lab.namespaces import Namespace, run
 from tests.lab.process import Process, until
 from tests.lab.topology import uplink
 
 AS, NODE_AS = 65000, 65001
-SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin"
-
-HEAD = f"""
-log stderr all;
-router id 10.8.0.1;
-protocol device {{ scan time 1; }}
-protocol direct {{ ipv4; ipv6; }}
-filter lb4 {{
-    if net !~ [ 192.0.2.0/24{{32,32}} ] then reject;
-    if (65535, 0) ~ bgp_community then bgp_local_pref = 0;
-    accept;
-}}
-filter lb6 {{
-    if net !~ [ 2001:db8:2::/64{{128,128}} ] then reject;
-    if (65535, 0) ~ bgp_community then bgp_local_pref = 0;
-    accept;
-}}
-protocol kernel k4 {{
-    ipv4 {{ export filter {{ if source = RTS_BGP then accept; reject; }}; }};
-    merge paths on limit 16;
-}}
-protocol kernel k6 {{
-    ipv6 {{ export filter {{ if source = RTS_BGP then accept; reject; }}; }};
-    merge paths on limit 16;
-}}
-template bgp lb {{
-    local as {AS};
-    hold time 9;
-    check link yes;
-    connect delay time 1; connect retry time 2; error wait time 1, 2;
-    graceful restart off; long lived graceful restart off;
-}}
-"""
-PEER = """
-protocol bgp {node}v{version} from lb {{
-    local {router}; neighbor {node_address} as {asn};
-    ipv{version} {{ import filter lb{version}; export none; import limit 1000 action block; }};
-}}
-"""
+Flavour = Literal["bird", "frr"]
 
 
-def config(nodes: Iterable[str]) -> str:
-    peers = [
-        PEER.format(
-            node=node, version=version, asn=NODE_AS,
-            router=uplink(node, version, router=True), node_address=uplink(node, version),
-        )
-        for node in nodes
-        for version in (4, 6)
-    ]  # fmt: skip
-    return HEAD + "".join(peers)
+class Speaker(Protocol):
+    """The router's program."""
+
+    protocol: str
+    """What the kernel calls its routes."""
+
+    @property
+    def processes(self) -> Sequence[Process]: ...
+
+    def start(self, config: str) -> None:
+        """With this configuration; returns when it can be asked."""
+
+    def kill(self) -> None:
+        """At once, its routes left in the kernel as it had them."""
+
+    def sessions(self) -> set[str]:
+        """The BGP sessions that are up: ``lb1v4``, ``lb1v6``, ..."""
+
+    def watched(self) -> set[str]:
+        """The addresses whose BFD session is up."""
+
+    def updates(self, node: str) -> tuple[int, int]:
+        """How many updates and withdrawals it received from a node, over both sessions; what is counted as one, and
+        since when, differs by program."""
+
+
+def chosen() -> Flavour:
+    """The flavour that ``LAB_ROUTER`` in the environment asks for."""
+    return "frr" if os.environ.get("LAB_ROUTER") == "frr" else "bird"
+
+
+def lab_peers(nodes: Sequence[str]) -> list[Peer]:
+    """The lab's nodes at the router's ends of their uplinks."""
+    return [Peer(node, uplink(node), uplink(node, 6), NODE_AS) for node in nodes]
 
 
 class Router:
-    def __init__(self, namespace: Namespace, directory: Path, nodes: Iterable[str]) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        directory: Path,
+        peers: Sequence[Peer],
+        flavour: Flavour = "bird",
+    ) -> None:
         self.namespace = namespace
-        self._nodes = tuple(nodes)
-        self._socket = directory / "bird.ctl"
-        self._config = directory / "bird.conf"
-        bird, self._birdc = (shutil.which(name, path=SBIN) for name in ("bird", "birdc"))
-        if not bird or not self._birdc:
-            raise LabError("no bird: install the package bird2")
-        argv = [bird, "-f", "-c", str(self._config), "-s", str(self._socket), "-P", str(directory / "bird.pid")]
-        self.process = Process("bird", namespace, argv, directory / "bird.log")
+        self.peers = tuple(peers)
+        self.flavour = flavour
+        self._speaker: Speaker = (Bird if flavour == "bird" else Frr)(namespace, directory, peers)
+        self._config = self.example("ebgp")
 
-    def start(self) -> None:
-        self._config.write_text(config(self._nodes))
-        self.process.start()
-        self.process.until(self._socket.exists, 5, "BIRD has its control socket")
+    def meet(self, peers: Sequence[Peer]) -> None:
+        """The nodes have other addresses or AS numbers from the next ``example`` on."""
+        self.peers = tuple(peers)
+
+    def example(self, kind: str, options: Collection[str] = (), edits: Mapping[str, str] | None = None) -> str:
+        """The shipped example (``ebgp``, ``ibgp``) for this router's nodes."""
+        return edited((SHIPPED / f"{self.flavour}-{kind}.conf").read_text(), self.peers, options, edits)
+
+    @property
+    def processes(self) -> Sequence[Process]:
+        return self._speaker.processes
+
+    def start(self, config: str | None = None) -> None:
+        """With ``config``, or the one it had last."""
+        self._config = config or self._config
+        self._speaker.start(self._config)
 
     def stop(self) -> None:
-        self.process.end()
+        for process in self.processes:
+            process.end()
+
+    def kill(self) -> None:
+        self._speaker.kill()
 
     def routes(self, vip: Address) -> frozenset[str]:
         """The names of the nodes the kernel forwards this VIP's flows to; empty = no route."""
         found = self.table(vip.version).get(str(vip), frozenset())
-        return frozenset(node for node in self._nodes if uplink(node, vip.version) in found)
+        return frozenset(peer.name for peer in self.peers if peer.address(vip.version) in found)
 
     def table(self, version: int = 4) -> dict[str, frozenset[str]]:
-        """All routes BIRD put into the kernel: VIP -> gateways."""
-        rows = json.loads(run("ip", "-n", self.namespace.full, f"-{version}", "-j", "route", "show", "proto", "bird"))
+        """All routes the program put into the kernel: VIP -> gateways."""
+        question = ("ip", "-n", self.namespace.full, f"-{version}", "-j", "route", "show", "proto")
+        rows = json.loads(run(*question, self._speaker.protocol) or "[]")
         return {
             row["dst"]: frozenset(hop["gateway"] for hop in row.get("nexthops", [row]) if "gateway" in hop)
             for row in rows
@@ -109,32 +117,23 @@ class Router:
         """The route as ``ip route`` shows it, for people."""
         return self.namespace.run("ip", f"-{vip.version}", "route", "show", str(vip)).rstrip()
 
-    def until(self, vip: Address, nodes: set[str], within: float = 10) -> float:
+    def until(self, vip: Address, nodes: Collection[str], within: float = 10) -> float:
         """Wait until the VIP's route leads to exactly these nodes; the time (``time.monotonic()``) it was seen."""
         shown = ", ".join(sorted(nodes)) or "no node"
-        until(lambda: self.routes(vip) == nodes, within, f"the route to {vip} leads to {shown}", every=0.005)
+        until(lambda: self.routes(vip) == set(nodes), within, f"the route to {vip} leads to {shown}", every=0.005)
         return time.monotonic()
-
-    def birdc(self, *words: str) -> str:
-        assert self._birdc
-        return self.namespace.run(self._birdc, "-s", str(self._socket), *words)
 
     def sessions(self) -> set[str]:
         """The BGP sessions that are up: ``lb1v4``, ``lb1v6``, ..."""
-        found = re.findall(r"^(\w+)\s+BGP\s+\S+\s+\S+\s+\S+\s+Established", self.birdc("show", "protocols"), re.M)
-        return set(found)
+        return self._speaker.sessions()
+
+    def watched(self) -> set[str]:
+        """The addresses whose BFD session is up."""
+        return self._speaker.watched()
 
     def updates(self, node: str) -> tuple[int, int]:
-        """How many route updates and withdrawals BIRD ever received from a node, over both its sessions."""
-        updates = withdrawals = 0
-        for version in (4, 6):
-            text = self.birdc("show", "protocols", "all", f"{node}v{version}")
-            if not (found := re.search(r"Import updates:\s+(\d+)", text)):
-                raise LabError(f"BIRD has no counters for {node}:\n{text}")
-            updates += int(found[1])
-            if found := re.search(r"Import withdraws:\s+(\d+)", text):
-                withdrawals += int(found[1])
-        return updates, withdrawals
+        """How many route updates and withdrawals it ever received from a node, over both its sessions."""
+        return self._speaker.updates(node)
 
     def all_updates(self) -> dict[str, tuple[int, int]]:
-        return {node: self.updates(node) for node in self._nodes}
+        return {peer.name: self.updates(peer.name) for peer in self.peers}

@@ -6,19 +6,21 @@
      10.9.0.2    │ └──── uplink lb2 ┤        uplinks 10.8.N.0/30, fd00:8:N::/64
                  └── lan (bridge in tor) ┴── b1 b2 b3 consul     10.1.0.0/24, fd00:1::/64
 
-``dr`` and ``tunnel``: a backend holds the VIPs on its own ``lo`` and answers the client straight through ``tor``.
-``nat``: the answer must pass the node that the request came through; a backend knows it by the MAC address the
-request came from, marks it, and returns by that mark (``tcp_fwmark_accept``).
+The names and addresses here are those of ``vagrant/roles/settings``; what each machine does with its cables is in the
+scripts beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 from anycastlb.model import Address
-from tests.lab.namespaces import Namespace, address, connect
+from tests.lab.namespaces import Namespace, connect
 
+ROLES = Path(__file__).resolve().parents[2] / "vagrant/roles"
+"""The scripts that set up the machines, here and under Vagrant."""
 NODES = ("lb1", "lb2")
 """Who is there unless a lab asks for others, such as ``lb1`` to ``lb3``."""
 BACKENDS = ("b1", "b2", "b3")
@@ -50,7 +52,11 @@ def mac(node: str) -> str:
 
 
 class Topology:
-    """All namespaces, wired. ``create`` before use, ``delete`` after."""
+    """All namespaces, wired. ``create`` before use, ``delete`` after.
+
+    The cables are laid here; what a machine makes of them is its role's own work, by the script that sets up the same
+    machine under Vagrant.
+    """
 
     def __init__(self, nodes: Sequence[str] = NODES) -> None:
         self.client, self.tor, self.consul = Namespace("client"), Namespace("tor"), Namespace("consul")
@@ -63,69 +69,48 @@ class Topology:
 
     def create(self) -> None:
         for namespace in self.all:
-            namespace.create()
-        self._core()
-        for name, namespace in self.nodes.items():
-            self._node(name, namespace)
-        for name, namespace in self.backends.items():
-            self._backend(name, namespace)
-        self._lan(self.consul, "consul", f"{CONSUL}/24", "fd00:1::64/64")
+            namespace.create({})
+        self._cables()
+        self.role("router", self.tor)
+        self.role("client", self.client)
+        self.role("consul", self.consul)
+        for namespace in self.nodes.values():
+            self.role("node", namespace)
+        for namespace in self.backends.values():
+            self.role("backend", namespace)
 
     def delete(self) -> None:
         for namespace in self.all:
             namespace.delete()
 
-    def _core(self) -> None:
-        self.tor.sysctl(
-            {"net/ipv4/fib_multipath_hash_policy": "1", "net/ipv6/fib_multipath_hash_policy": "1"}  # by flow
-        )
-        self.tor.ip("link add lan type bridge forward_delay 0", f"link set lan mtu {LAN_MTU}")
-        address(self.tor, "lan", "10.1.0.254/24", "fd00:1::fe/64")
-        connect(self.tor, "client", self.client, "tor")
-        address(self.tor, "client", "10.9.0.1/24", "fd00:9::1/64")
-        self.client.ip("link set tor mtu 1400")  # so that a full segment still fits a tunnel
-        address(self.client, "tor", "10.9.0.2/24", "fd00:9::2/64")
-        self.client.ip("route add default via 10.9.0.1", "route add default via fd00:9::1")
+    def role(self, role: str, namespace: Namespace, part: str = "network") -> str:
+        """Run a part of a role's script in a machine; what it printed."""
+        return namespace.run("bash", str(ROLES / role), part, env=self.environment(namespace))
 
-    def _lan(self, namespace: Namespace, name: str, *addresses: str) -> None:
-        connect(self.tor, name, namespace, "lan")
-        self.tor.ip(f"link set {name} mtu {LAN_MTU} master lan up")
-        namespace.ip(f"link set lan mtu {LAN_MTU}")
-        address(namespace, "lan", *addresses)
-
-    def _node(self, name: str, namespace: Namespace) -> None:
-        connect(self.tor, f"{name}-uplink", namespace, "uplink")
-        address(self.tor, f"{name}-uplink", f"{uplink(name, 4, True)}/30", f"{uplink(name, 6, True)}/64")
-        address(namespace, "uplink", f"{uplink(name)}/30", f"{uplink(name, 6)}/64")
-        self._lan(namespace, name, f"{own(name)}/24", f"{own(name, 6)}/64")
-        namespace.ip(f"link set lan address {mac(name)}")
-        self.route(name)
+    def environment(self, namespace: Namespace) -> dict[str, str]:
+        """What tells a role's script about the machine and the lab. There is no way out of here but the router."""
+        return {
+            "MACHINE": namespace.name,
+            "NODES": " ".join(self.nodes),
+            "BACKENDS": " ".join(self.backends),
+            "BEYOND": "0.0.0.0/0 ::/0",
+        }
 
     def route(self, name: str) -> None:
         """A node's way back to the clients; setting a link down takes it away."""
-        for version in (4, 6):
-            self.nodes[name].ip(f"route replace default via {uplink(name, version, True)}")
+        self.nodes[name].ip(*(f"route replace default via {uplink(name, version, True)}" for version in (4, 6)))
 
-    def _backend(self, name: str, namespace: Namespace) -> None:
-        self._lan(namespace, name, f"{own(name)}/24", f"{own(name, 6)}/64")
-        namespace.ip("route add default via 10.1.0.254", "route add default via fd00:1::fe")
-        namespace.run("ip", "tunnel", "add", "tunl0", "mode", "ipip", check=False)  # loads the module, which makes it
-        namespace.run("ip", "-6", "tunnel", "add", "ip6tnl0", "mode", "ip6ip6", check=False)
-        namespace.ip("link set tunl0 up", "link set ip6tnl0 up")
-        vips = [vip(number, version) for version in (4, 6) for number in range(VIPS_OF_EACH_FAMILY)]
-        namespace.ip(*(f"addr add {item}/{item.max_prefixlen} dev lo" for item in vips))
-        self._answer_through_the_node(name, namespace)
+    def _cables(self) -> None:
+        self.tor.ip("link add lan type bridge forward_delay 0")
+        connect(self.tor, "client", self.client, "tor")
+        self._plug(self.consul)
+        for name, namespace in self.nodes.items():
+            connect(self.tor, f"{name}-uplink", namespace, "uplink")
+            self._plug(namespace)
+        for namespace in self.backends.values():
+            self._plug(namespace)
 
-    def _answer_through_the_node(self, name: str, namespace: Namespace) -> None:
-        namespace.sysctl({"net/ipv4/tcp_fwmark_accept": "1"})
-        namespace.run("tc", "qdisc", "add", "dev", "lan", "ingress")
-        for mark, node in enumerate(self.nodes, 1):
-            for version, protocol, any_way in ((4, "ip", "default"), (6, "ipv6", "::/0")):
-                namespace.run(
-                    *("tc", "filter", "add", "dev", "lan", "ingress", "protocol", protocol, "flower"),
-                    *("src_mac", mac(node), "dst_ip", own(name, version), "ip_proto", "tcp"),
-                    *("action", "skbedit", "mark", str(mark)),
-                )
-                table = str(100 + mark)
-                namespace.run("ip", f"-{version}", "rule", "add", "fwmark", str(mark), "lookup", table)
-                namespace.ip(f"route add {any_way} via {own(node, version)} table {table}")
+    def _plug(self, namespace: Namespace) -> None:
+        """Into the switch that all machines of the LAN share."""
+        connect(self.tor, namespace.name, namespace, "lan")
+        self.tor.ip(f"link set {namespace.name} mtu {LAN_MTU} master lan up")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import consul, prometheus, testkernel, usermode
+from tests.rig import consul, debian, prometheus, rootfs, testkernel, usermode
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps daemons; a plain user's PATH leaves these out."""
@@ -80,6 +80,15 @@ def runner() -> str:
     return choice.kernel
 
 
+def root() -> str:
+    """A bare Debian root can be made here, or is there."""
+    program("debootstrap")
+    try:
+        return " ".join([*rootfs.privilege(), "debootstrap"])
+    except debian.Unavailable as exc:
+        raise Missing(str(exc)) from exc
+
+
 def library(name: str) -> str:
     if importlib.util.find_spec(name) is None:
         raise Missing(f"the Python package {name} is not installed; install it: make setup")
@@ -96,6 +105,7 @@ def program(name: str) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "kernel": kernel,
     "testkernel": runner,
+    "rootfs": root,
     "consul": server,
     **{name: functools.partial(monitor, name) for name in prometheus.PROGRAMS},
     "exabgp": functools.partial(library, "exabgp"),

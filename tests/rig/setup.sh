@@ -13,6 +13,7 @@ cd "$(dirname "$0")/../.."
 PROGRAMS=(
     ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
     flock:util-linux unshare:util-linux nginx:nginx nsd:nsd rsyslogd:rsyslog chromium:chromium groff:groff-base
+    vtysh:frr debootstrap:debootstrap shellcheck:shellcheck vagrant:vagrant
 )
 
 say() { echo "setup: $*" >&2; }
@@ -57,8 +58,9 @@ install_packages() {
     apt-get -qq update || { sleep 5 && apt-get -qq update; } || true
     apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
     local service
-    for service in bird ipvsadm nsd rsyslog nginx; do
+    for service in bird ipvsadm nsd rsyslog nginx frr vagrant; do
         case " $* " in *" $service"*) ;; *) continue ;; esac
+        [ $service != vagrant ] || service=rsync # which vagrant depends on
         { systemctl disable $service.service; update-rc.d $service disable; } >/dev/null 2>&1 || true
     done
 }
