@@ -83,7 +83,8 @@ class Frr:
         return {peer["peer"] for peer in self.show("bfd peers") if peer["status"] == "up"}
 
     def updates(self, node: str) -> tuple[int, int]:
-        """UPDATE messages since the start, whatever is in them, over all sessions so far: (messages, 0)."""
+        """UPDATE messages since the start, over all sessions so far, whatever is in them, but without the End-of-RIB
+        that opens each session: (messages, 0)."""
         peer = next(peer for peer in self._peers if peer.name == node)
-        told = (self.show(f"bgp neighbors {peer.address(version)}") for version in (4, 6))
-        return sum(one["messageStats"]["updatesRecv"] for all_ in told for one in all_.values()), 0
+        told = [found for version in (4, 6) for found in self.show(f"bgp neighbors {peer.address(version)}").values()]
+        return sum(one["messageStats"]["updatesRecv"] - one["connectionsEstablished"] for one in told), 0
