@@ -26,7 +26,7 @@ grep -rIlZ --exclude-dir=lib -e "$root" "$home" | xargs -0 sed -i "s,$root,,g"
 mkdir -p "$root/usr/share/man/man1" "$root/usr/share/doc/anycastlb"
 mv "$home/share/anycastlb" "$root/usr/share/anycastlb"
 find "$home/bin" -type f,l ! -name anycastlb ! -name 'anycastlb-bridge' ! -name exabgp ! -name 'python*' -delete
-rm -rf "$home/share" "$home/include" "$home"/lib/python3*/site-packages/*.dist-info/direct_url.json
+rm -rf "$home/share" "$home/etc" "$home/include" "$home"/lib/python3*/site-packages/*.dist-info/direct_url.json
 find "$home" -name __pycache__ -type d -prune -exec rm -rf {} +
 find "$home" -name '*.so' -exec chmod 644 {} +
 
