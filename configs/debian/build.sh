@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 python=${1:-.venv/bin/python}
-version=$("$python" -c 'import anycastlb; print(anycastlb.__version__)')${DEB_SUFFIX-}
+version=$("$python" -c 'import anycastlb; print(anycastlb.__version__)')
 architecture=$(dpkg --print-architecture)
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
@@ -20,7 +20,7 @@ home=$root/usr/lib/anycastlb
 
 /usr/bin/python3 -m venv --without-pip "$home"
 "$python" -m pip --python "$home/bin/python" --disable-pip-version-check --quiet \
-    install --no-compile --no-warn-script-location "${WHEEL:-.}[bgp,grpc]"
+    install --no-compile --no-warn-script-location ".[bgp,grpc]"
 # It was made here and is to live there.
 grep -rIlZ --exclude-dir=lib -e "$root" "$home" | xargs -0 sed -i "s,$root,,g"
 mkdir -p "$root/usr/share/man/man1" "$root/usr/share/doc/anycastlb"
@@ -63,5 +63,6 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@SIZE@
 echo /etc/anycastlb/node.toml >"$root/DEBIAN/conffiles"
 install -m 755 configs/debian/{postinst,prerm,postrm} "$root/DEBIAN/"
 chmod -R u=rwX,go=rX "$root"
-mkdir -p dist
-dpkg-deb --root-owner-group -Zxz -z1 --build "$root" "dist/anycastlb_${version}_$architecture.deb"
+folder=${DEB_FOLDER:-dist}
+mkdir -p "$folder"
+dpkg-deb --root-owner-group -Zxz -z1 --build "$root" "$folder/anycastlb_${version}_$architecture.deb"

@@ -55,7 +55,7 @@ class Machine:
         self.root = PLACE / name
         self._tree = tree
         self._child: subprocess.Popen[bytes] | None = None
-        self._init = 0
+        self.init = 0
 
     def start(self) -> None:
         """Unpack it, start its systemd, and wait until that has reached its target."""
@@ -80,14 +80,14 @@ class Machine:
                 ["sh", "-c", join], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            self._init = until(self._systemd, 10, f"the systemd of {self.name} runs")
+            self.init = until(self._systemd, 10, f"the systemd of {self.name} runs")
             until(self._booted, BOOT, f"{self.name} has booted")
         except LabError as exc:
             raise LabError(f"{exc}\n{(PLACE / f'{self.name}.log').read_text(errors='replace')}") from None
 
     def end(self) -> None:
         if self._child is not None:
-            os.kill(self._init or self._child.pid, signal.SIGKILL)  # and with it all that runs in it
+            os.kill(self.init or self._child.pid, signal.SIGKILL)  # and with it all that runs in it
             self._child.wait(20)
         run("umount", "-R", str(self.root), check=False)
         shutil.rmtree(self.root, ignore_errors=True)
@@ -108,11 +108,28 @@ class Machine:
 
     def sh(self, script: str, check: bool = True, timeout: float = 300) -> str:
         """The output of a script that root runs on it, line by line as typed. Raises ``LabError`` if a line fails."""
-        argv = ["nsenter", "--target", str(self._init), "--all", "env", "-i", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"]
-        argv += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "bash", "-e", "-c", f"cd /root\n{script}"]
+        argv = [
+            "nsenter",
+            "--target",
+            str(self.init),
+            "--all",
+            "env",
+            "-i",
+            "HOME=/root",
+            "DEBIAN_FRONTEND=noninteractive",
+        ]
+        argv += [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "bash",
+            "-e",
+            "-c",
+            f"cd /root\n{script}",
+        ]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
         if check and done.returncode:
-            raise LabError(f"on {self.name}, status {done.returncode}:\n{script}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+            raise LabError(
+                f"on {self.name}, status {done.returncode}:\n{script}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+            )
         return done.stdout
 
     def show(self, unit: str, *names: str) -> dict[str, str]:
@@ -149,5 +166,3 @@ def _cgroups() -> Path:
         place.mkdir(parents=True, exist_ok=True)
         run("mount", "-t", "cgroup2", "cgroup2", str(place))
     return place
-
-
