@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 
-.PHONY: help setup python demo test check lint man bench clean distclean
+.PHONY: help setup python demo test check lint man bench deb clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +34,9 @@ man: python ## write the manual pages anew, from the commands' own help
 
 bench: setup ## programming and reading 11,000 IPVS objects, beside ipvsadm
 	@$(KERNEL) -- $(PYTHON) -m tests.bench
+
+deb: python ## a Debian package, in dist/, for the Debian it is built on
+	@configs/debian/build.sh
 
 clean: ## remove what tools and tests leave behind; keeps .venv and downloads
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache/reports build dist

@@ -6,6 +6,7 @@ That is signals, logging, the preflight and the service manager. Nothing is deci
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -293,6 +294,12 @@ class Notifier:
             return  # the service manager's trouble must not become ours
 
 
+def keep_privileges() -> None:
+    """Keep for this process what a unit's AmbientCapabilities gave it: the programs of checks must not inherit it."""
+    clear_all, ambient = 4, 47  # PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT
+    ctypes.CDLL(None).prctl(ambient, clear_all, 0, 0, 0)  # it cannot fail on a kernel that we run on
+
+
 def set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter(settings.log.format, under_journald(sys.stderr)))
@@ -302,6 +309,7 @@ def set_up_logging(settings: Settings) -> None:
 def main(settings: Settings, path: str | Path | None = None, load: Callable[[], Settings] | None = None) -> int:
     """Run a node in this process; the exit code. Errors go to the log, one line each."""
     set_up_logging(settings)
+    keep_privileges()
     code = 0
     try:
         asyncio.run(serve(settings, load))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import consul, debian, prometheus, rootfs, testkernel, usermode
+from tests.rig import bareroot, consul, debian, package, prometheus, rootfs, testkernel, usermode
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian keeps daemons; a plain user's PATH leaves these out."""
@@ -89,6 +89,23 @@ def root() -> str:
         raise Missing(str(exc)) from exc
 
 
+def root_tree() -> str:
+    try:
+        found = bareroot.find()
+    except debian.Unavailable as exc:
+        raise Missing(str(exc)) from exc
+    if found is None:
+        raise Missing("no bare Debian is made; make it: python3 tests/rig/bareroot.py")
+    return str(found)
+
+
+def built() -> str:
+    try:
+        return str(package.find())
+    except debian.Unavailable as exc:
+        raise Missing(str(exc)) from exc
+
+
 def library(name: str) -> str:
     if importlib.util.find_spec(name) is None:
         raise Missing(f"the Python package {name} is not installed; install it: make setup")
@@ -108,6 +125,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "rootfs": root,
     "consul": server,
     **{name: functools.partial(monitor, name) for name in prometheus.PROGRAMS},
+    "bareroot": root_tree,
+    "package": built,
     "exabgp": functools.partial(library, "exabgp"),
 }
 """The parts that are more than a program of that name."""

@@ -1,0 +1,29 @@
+"""One bare machine in a lab of its own, for all tests of this folder, which build on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.machine.world import NODE, World, guard
+
+
+@pytest.fixture(scope="session")
+def world(require: Callable[[str], str]) -> Iterator[World]:
+    from tests.rig import bareroot
+
+    for part in ("kernel", "consul", "bird", "tc", "bareroot", "package"):
+        require(part)
+    lab = Lab(start_nodes=False, nodes=(NODE,))
+    guard(lab.consul, lab.directory)
+    tree = bareroot.find()
+    assert tree is not None
+    with lab:
+        world = World(lab, tree)
+        try:
+            world.start()
+            yield world
+        finally:
+            world.end()

@@ -1,0 +1,71 @@
+"""Makes a bare Debian, of the release this machine runs, as a tar file: what a machine has after a minimal installation.
+
+    python3 tests/rig/bareroot.py         prints the path of the tar file, making it if need be
+
+It has systemd as its init, no Python and nothing of ours. The packages that ours depends on are in its apt cache, for
+the test kernel has no network; they are not installed. Made by mmdebstrap from the mirror that the machine's own apt
+uses, as any user who may make namespaces. This module starts nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from tests.rig import debian
+
+MACHINE = ("systemd-sysv",)
+"""What makes a machine of a minimal root."""
+NEEDED = ("python3", "kmod", "libstdc++6")
+"""What our package asks apt for."""
+
+
+def release() -> str:
+    """The code name of this machine's Debian. Raises ``debian.Unavailable`` on anything else."""
+    path = Path("/etc/os-release")
+    found = re.search(r"^VERSION_CODENAME=\"?(\w+)", path.read_text() if path.exists() else "", re.MULTILINE)
+    if found is None:
+        raise debian.Unavailable("this machine's /etc/os-release names no release")
+    return found[1]
+
+
+def find() -> Path | None:
+    path = debian.cache() / "bareroot" / f"{release()}.tar"
+    return path if path.exists() else None
+
+
+def obtain() -> Path:
+    """The tar file, made if it is not there. Raises ``debian.Unavailable``."""
+    if found := find():
+        return found
+    if shutil.which("mmdebstrap") is None:
+        raise debian.Unavailable("no mmdebstrap; install it: apt-get install --no-install-recommends mmdebstrap")
+    with debian.locked(debian.cache() / "bareroot") as shelf:
+        if found := find():
+            return found
+        path = shelf / f"{release()}.tar"
+        draft = path.with_suffix(".new.tar")
+        download = f'chroot "$1" apt-get clean; chroot "$1" apt-get -q -y --download-only -o APT::Install-Recommends=true install {" ".join(NEEDED)}'
+        command = [
+            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(MACHINE)}"),
+            *("--skip=cleanup/apt", f"--customize-hook={download}"),
+            *(release(), str(draft), debian.mirrors()[0]),
+        ]
+        done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise debian.Unavailable(f"mmdebstrap ended with status {done.returncode}: {done.stderr[-2000:]}")
+        draft.rename(path)
+        return path
+
+
+if __name__ == "__main__":
+    try:
+        print(obtain())
+    except debian.Unavailable as failure:
+        sys.exit(f"bareroot: {failure}")
