@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -19,6 +23,7 @@ from anycastlb.model import Change, Destination, DestinationKey, ServiceKey, Vir
 from anycastlb.settings import Settings
 from tests.kernel.daemon import Daemon
 from tests.kernel.netns import fresh, run
+from tests.kernel.site import until
 
 pytestmark = pytest.mark.usefixtures("netns")
 THRESHOLD = "net/ipv4/vs/sync_threshold"
@@ -229,3 +234,35 @@ async def test_time_outs_are_lowered_only_where_every_entry_is_a_cache(tmp_path:
         assert await daemon.cycle() == []
         assert timeouts() == seen
     daemon.die()
+
+
+async def test_the_real_process_gives_back_at_sigterm_only(tmp_path: Path, found: dict[str, Any]) -> None:
+    """``anycastlb run``: handed over, killed, and at last stopped for good."""
+    services = tmp_path / "catalog" / "services"
+    services.mkdir(parents=True)
+    web = {"vip": "192.0.2.10", "port": 80, "check": {"type": "none"}, "drain": "1s", "scheduler": "mh"}
+    (services / "web.json").write_text(json.dumps({**web, "backends": {"b1": {"address": "10.1.0.1"}}}))
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{tmp_path}/state"\n'
+        f'[catalog]\nsource = "file"\npath = "{tmp_path}/catalog"\n[bgp]\nsocket = "{tmp_path}/bgp.sock"\n'
+        f'[api]\nsocket = "{tmp_path}/api.sock"\n[ipvs]\n{LO}udp_timeout = "20s"\n'
+    )
+    wanted: dict[str, Any] | None = None
+    for life, ending in enumerate((signal.SIGUSR1, signal.SIGKILL, signal.SIGTERM), 1):
+        with (tmp_path / "log").open("a") as log:
+            command = [sys.executable, "-m", "anycastlb", "run", "--config", str(config)]
+            process = subprocess.Popen(command, stderr=log)
+        try:
+            assert await until(lambda: timeouts() == (700, 120, 20) and len(daemons()) == 2), everything()
+            assert await until(lambda: "192.0.2.10:80" in run("ipvsadm", "-Ln"))
+            assert await until(lambda: (tmp_path / "log").read_text().count("kind=gate") == life)  # noqa: B023
+            assert wanted in (None, everything())
+            wanted = everything()
+            assert wanted["sysctls"] == {**TAKEOVER, THRESHOLD: "2 50"}
+        finally:
+            process.send_signal(ending)
+            code = await asyncio.to_thread(process.wait, 60)
+        if ending != signal.SIGTERM:
+            assert everything() == wanted
+    assert (code, everything()) == (0, found), (tmp_path / "log").read_text()
