@@ -202,8 +202,10 @@ def judge(case: Case, found: Sequence[Status] | None, budget: Budget) -> Opinion
 def _told(case: Case, better: Sequence[Status], peers: int) -> str:
     if not better:
         return case.reason
-    which = "" if len(case.names) == 1 else f"{', '.join(sorted(case.dead))}: "
-    return f"{case.reason}; {which}{len(better)} of {peers} peers reach these backends"
+    lost = [verdict for _, verdict in case.services if verdict.condition.dead]
+    names = "" if len(case.services) == 1 else f"{', '.join(verdict.service for verdict in lost)}: "
+    total = sum(verdict.total for verdict in lost)
+    return f"{names}0/{total} backends up; {len(better)} of {peers} peers reach these backends"
 
 
 def _asks(case: Case) -> Opinion:

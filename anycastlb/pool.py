@@ -216,18 +216,16 @@ def _kept(service: Service, primaries: Sequence[_Member], helped: bool, seen: Se
     before, pool = seen.before, [member for member in primaries if member.used]
     told = _told(seen.keep, pool, helped)
     failed = [member for member in pool if not member.up and (member.state.up is False or member.key in before)]
-    if pool and not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
-        return told | {member.key: "kept (fail = keep)" for member in pool if member.key not in told}
-    if service.max_failed is None or (helped and len(failed) == len(pool)):
+    if told:
         return told
+    if pool and not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
+        return {member.key: "kept (fail = keep)" for member in pool}
+    if service.max_failed is None or (helped and len(failed) == len(pool)):
+        return {}
     surplus = len(failed) - most_failed(service.max_failed, len(pool))
     failed.sort(key=lambda member: (before.get(member.key, 0) > 0, member.state.since))
     last = failed[len(failed) - surplus :] if surplus > 0 else []
-    return told | {
-        member.key: f"kept in by the floor (max_failed {service.max_failed})"
-        for member in last
-        if member.key not in told
-    }
+    return {member.key: f"kept in by the floor (max_failed {service.max_failed})" for member in last}
 
 
 def _told(keep: Keep | None, pool: Sequence[_Member], helped: bool) -> dict[DestinationKey, str]:
