@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,7 +133,7 @@ def test_no_route_goes_before_it_was_the_last_choice(history, given_rules) -> No
         return
     since: dict[object, float] = {}
     found = replay(history, given_rules)
-    for (_, _, before), (now, last, after) in zip(found, found[1:], strict=False):
+    for (_, _, before), (now, last, after) in pairwise(found):
         for vip, route in before.desired.routes.items():
             if leave.COMMUNITY not in route.communities:
                 since.pop(vip, None)
