@@ -29,6 +29,8 @@ TURNS = 10
 """How often a drain looks again because another one was quicker."""
 FRESH = 3.0
 """Seconds in which what the other nodes announce must have been heard."""
+LOOKS = 10
+"""Within them."""
 SHAPE = '{"reason": "...", "deadline": "2m", "force": true}, each if wanted'
 Make = Callable[[Tree], Awaitable[Sequence[Edit]]]
 
@@ -83,11 +85,11 @@ async def _allow(at: Context, tree: Tree, node: str) -> None:
     """Raises ``Fault`` if the node must not be drained now."""
     if fault := overspent(at.snapshot().inputs.leaving.max_drained, tree, node):
         raise fault
-    end = at.clock() + FRESH
-    while alone := _alone(at.snapshot(), node):
-        if at.clock() >= end:
-            raise _last(alone, node)
-        await asyncio.sleep(FRESH / 10)
+    for _ in range(LOOKS):
+        if not (alone := _alone(at.snapshot(), node)):
+            return
+        await asyncio.sleep(FRESH / LOOKS)
+    raise _last(alone, node)
 
 
 def overspent(most: int, tree: Tree, node: str) -> Fault | None:

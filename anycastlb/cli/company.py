@@ -58,6 +58,12 @@ def announced(view: dict[str, Any], vip: dict[str, Any]) -> list[Part]:
 def alarms(cluster: dict[str, Any]) -> list[str]:
     """Where nodes differ."""
     told = []
+    budget = cluster.get("budget")
+    if budget and budget["exceeded"]:
+        names = _named(budget["drained"])
+        told.append(
+            f"DRAINED TOO MANY: {names} at once, and max_drained is {budget['max_drained']} (anycastlb undrain)"
+        )
     if cluster["catalogs_differ"]:
         told.append(f"DIFFER: the nodes have different catalogs in force: {_parties(cluster['catalogs_differ'])}")
     differs = cluster["differs"]
@@ -67,6 +73,16 @@ def alarms(cluster: dict[str, Any]) -> list[str]:
     if len(told) > MOST:
         told = [*told[:MOST], f"and {count(len(told) - MOST, 'more difference')} (anycastlb status --json)"]
     return told
+
+
+def progress(drain: dict[str, Any]) -> str:
+    """How far a node that leaves has come, with what still comes to it."""
+    told = [f"{drain['stage']}, {drain['reason']}"]
+    told += [f"{drain['packets_per_second']:g} packets/s"] if drain["packets_per_second"] is not None else []
+    told += [f"{count(drain['connections'], 'connection')}"] if drain["connections"] is not None else []
+    told += [f"about {span(drain['eta_seconds'])} more"] if drain["eta_seconds"] is not None else []
+    told += [f"until {drain['deadline']} at most"] if drain["deadline"] else []
+    return " · ".join(told)
 
 
 def _alive(alive: int, nodes: Sequence[dict[str, Any]]) -> Part:
@@ -86,7 +102,8 @@ def _state(node: dict[str, Any]) -> tuple[bool | None, str, str]:
     if node["stopping"]:
         return None, f"{told} · stopping", WARN
     if node["drained"]:
-        return None, f"{told} · drained", WARN
+        stage = (node.get("drain") or {}).get("stage", "drained")
+        return None, f"{told} · {'drained' if stage == 'drained' else f'draining ({stage})'}", WARN
     if not node["ready"]:
         return False, f"{told} · not ready: {'; '.join(node['missing'])}", BAD
     return True, told, PLAIN

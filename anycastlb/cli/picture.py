@@ -52,10 +52,12 @@ def _header(view: dict[str, Any], columns: int) -> list[Line]:
 
 
 def _banners(node: dict[str, Any], columns: int) -> list[Line]:
-    told = []
+    told, drain = [], node.get("drain")
+    if drain and drain["stage"] in ("waiting", "graceful", "withdrawn") and not node["stopping"]:
+        told.append(f"DRAINING: {company.progress(drain)}")
     if node["stopping"]:
         told.append("STOPPING: routes are withdrawn, flows are draining")
-    if node["drained"]:
+    elif node["drained"] and not told:
         told.append(f"DRAINED: this node announces nothing until the key drain/{node['name']} is deleted")
     age = node["age_seconds"]
     if age is None:

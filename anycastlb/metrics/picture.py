@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from typing import get_args
 
+from anycastlb import leave
 from anycastlb.metrics.families import Sample, Told, one, told
 from anycastlb.metrics.rows import BackendRow, service_rows
-from anycastlb.model import TABLES, Address, Catalog, Gate, Problem, Route, Snapshot, Verdict
+from anycastlb.model import TABLES, Address, Catalog, Gate, Problem, Route, Snapshot, Stage, Verdict
 
 DOCUMENTS = ("service", "backend", "defaults", "drain", "discovery", "other")
 SESSIONS = ("up", "down", "connected", "unknown")
@@ -23,7 +25,21 @@ def node(snapshot: Snapshot, wall: float) -> Iterator[Told]:
     yield told("node_info", [((inputs.node, snapshot.speaker.version), 1)])
     yield told("node_drained", one(inputs.node in inputs.catalog.drained))
     yield told("node_stopping", one(inputs.stopping))
+    yield from _leave(snapshot)
     yield told("node_clock_timestamp_seconds", one(wall))
+
+
+def _leave(snapshot: Snapshot) -> Iterator[Told]:
+    found, epoch = snapshot.decision.memory.leave, snapshot.inputs.epoch
+    if found is None:
+        return
+    yield told("node_leave_stage", [((stage,), stage == found.stage) for stage in get_args(Stage)])
+    yield told("node_leave_since_timestamp_seconds", one(epoch + found.since))
+    if found.until is not None:
+        yield told("node_leave_deadline_timestamp_seconds", one(epoch + found.until))
+    if found.samples:
+        yield told("node_leave_connections", one(found.samples[-1].connections))
+        yield told("node_leave_packets_per_second", one(leave.rate(found)))
 
 
 def catalog(snapshot: Snapshot, now: float) -> Iterator[Told]:
@@ -40,6 +56,7 @@ def catalog(snapshot: Snapshot, now: float) -> Iterator[Told]:
     yield told("catalog_vips", one(len(found.vips)))
     yield told("catalog_backends", one(sum(len(service.backends) for service in found.services)))
     yield told("catalog_drained_nodes", one(len(found.drained)))
+    yield told("catalog_drained_budget", one(snapshot.inputs.leaving.max_drained))
     problems = Counter(document_of(problem) for problem in found.problems)
     yield told("catalog_problems", [((document,), problems[document]) for document in DOCUMENTS])
     known = found.instances

@@ -26,6 +26,8 @@ export function notices({ status, writer, error }) {
   else if (!catalog.connected) found.push(notice("warn", "away", `The catalog source has been away for ${span(catalog.since_seconds)}: ${catalog.error}`, catalog.cached && " The catalog in force is the one kept on disk."));
   if (!speaker.connected) found.push(notice("bad", "bridge", "The BGP bridge is not connected: nothing is announced by this node. Is ExaBGP running?"));
   if (node.stopping) found.push(notice("warn", "stopping", "This node is stopping: routes withdrawn, flows drain."));
+  const budget = status.cluster?.budget;
+  if (budget?.exceeded) found.push(notice("warn", "budget", `${budget.drained.join(", ")} are drained at once, and at most ${budget.max_drained} may be.`));
   if (failures.length) found.push(notice("bad", "failures", h("div", null, h("b", null, `The machine refused ${plural(failures.length, "change")}. `),
     failures.slice(0, 5).map((one) => h("div", null, `${one.verb} ${one.object}: ${one.refused}`)))));
   if (pending) found.push(notice("calm", "pending", h("span", null, `${plural(pending, "change")} still to be made on ${node.name}. `, link("plan", "See the plan"))));
@@ -86,10 +88,10 @@ function nodes({ nodes: all, writer, status }) {
   const rows = all.map((node) => {
     const missing = node.missing ?? [], late = node.alive && node.catalog?.index < newest;
     const what = !node.alive ? sign("bad", "✕", "gone") : node.stopping ? sign("warn", "◌", "stopping")
-      : node.drained ? sign("calm", "◇", "drained") : node.ready ? sign("good", "●", "ready") : sign("bad", "✕", "not ready");
+      : node.drained ? sign("calm", "◇", node.drain && node.drain.stage !== "drained" ? `draining: ${node.drain.stage}` : "drained") : node.ready ? sign("good", "●", "ready") : sign("bad", "✕", "not ready");
     return h("tr", { "data-key": node.name },
       h("th", { scope: "row" }, node.name, node.self && h("span", { class: "dim" }, " (this node)")),
-      cell("State", "", what, missing.length ? h("div", { class: "dim reason" }, missing.join("; ")) : null),
+      cell("State", "", what, node.drained && node.drain ? h("div", { class: "dim reason" }, [node.drain.reason, node.drain.why && `for: ${node.drain.why}`].filter(Boolean).join("; ")) : null, missing.length ? h("div", { class: "dim reason" }, missing.join("; ")) : null),
       cell("Announces", "number", String(Object.values(node.vips ?? {}).filter((vip) => vip.announced).length)),
       cell("Catalog", "", node.catalog ? h("span", null, `index ${node.catalog.index}`, late && h("span", { class: "dim" }, ` (newest ${newest})`), !node.catalog.connected && [" ", sign("warn", "△", "source away")], node.catalog.held && [" ", sign("warn", "△", "held back")]) : "–"),
       cell("Version", "", node.version ?? "–"),

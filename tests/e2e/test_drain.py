@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -99,3 +100,40 @@ def test_a_drain_under_load_costs_nothing(lab: Lab) -> None:
     assert not load6.failed, str(load6)
     assert lab.router.sessions() == sessions
     assert stages(lab.lb1) == ["waiting", "graceful", "withdrawn", "drained", "undrained"]
+
+
+def test_a_drained_node_that_restarts_stays_away(lab: Lab) -> None:
+    """As in an upgrade: it stops at once, and its next process announces nothing until it is undrained."""
+    lab.put("web", document(VIP, check=CALM, drain="30s"))
+    lab.settle(VIP)
+    with lab.client.load(VIP, pause=0.05) as load:
+        until(lambda: load.sent > 20, 10, "20 requests")
+        assert lab.lb2.cli("drain", "lb1", "--wait", "--timeout", "25", "--reason", "upgrade").returncode == 0
+        refused = lab.lb1.cli("drain", "lb2", check=False)
+        assert refused.returncode == 1 and "lb1 is drained already, and at most 1 may be at once" in refused.stderr
+        updates = lab.router.updates("lb1")
+        assert lab.lb1.daemon.stop(10) == 0, "nothing comes any more, so it waits for nothing"
+        assert not lab.lb1.vips() and not lab.lb1.ipvs()
+        lab.lb1.daemon.start()
+        lab.lb1.ready()
+        lab.lb1.until(lambda: stage(lab.lb1) == "drained", 20, "it stays drained")
+        assert lab.router.updates("lb1") == updates, "nothing was announced"
+        assert "DRAINED" in lab.lb1.cli("status").stdout
+        assert lab.lb2.cli("undrain", "lb1", "--wait", "--timeout", "25").returncode == 0
+        lab.router.until(VIP, BOTH, within=2)
+        sent = load.sent
+        until(lambda: load.sent > sent + 20, 10, "20 more requests")
+    assert not load.failed, str(load)
+
+
+def test_a_node_that_stops_is_the_last_choice_before_it_goes(lab: Lab) -> None:
+    lab.put("web", document(VIP, check=CALM))
+    lab.settle(VIP)
+    with lab.client.load(VIP, pause=0.05) as load:
+        until(lambda: load.sent > 20, 10, "20 requests")
+        lab.lb1.daemon.signal(signal.SIGTERM)
+        until(lambda: marked(lab, "lb1"), 3, "its route carries 65535:0")
+        lab.router.until(VIP, {"lb2"}, within=1)
+        until(lambda: not lab.lb1.daemon.running, 15, "it has stopped")
+        assert not lab.lb1.vips() and not lab.lb1.ipvs()
+    assert not load.failed, str(load)
