@@ -9,12 +9,34 @@ import pytest
 from tests.lab.lab import Lab
 
 
+PARTS = ("kernel", "consul", "exabgp", "bird", "ipvsadm", "tc")
+RUNNING: list[Lab] = []
+"""The lab that tests share, once one of them asked for it."""
+
+
 @pytest.fixture(scope="session")
 def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
-    for part in ("kernel", "consul", "exabgp", "bird", "ipvsadm", "tc"):
+    for part in PARTS:
         require(part)
     with Lab() as lab:
+        RUNNING.append(lab)
         yield lab
+        RUNNING.remove(lab)
+
+
+@pytest.fixture(scope="module")
+def three(require: Callable[[str], str]) -> Iterator[Lab]:
+    """A lab of three nodes, none of them started, for the tests of one file; the lab that others share rests."""
+    for part in PARTS:
+        require(part)
+    for shared in RUNNING:
+        shared.rest()
+    try:
+        with Lab(start_nodes=False, nodes=("lb1", "lb2", "lb3")) as lab:
+            yield lab
+    finally:
+        for shared in RUNNING:
+            shared.start()
 
 
 @pytest.fixture
@@ -29,7 +51,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test shows the end of every log of the nodes, and their kernel tables."""
     report = yield
-    lab = getattr(item, "funcargs", {}).get("running_lab")
+    arguments = getattr(item, "funcargs", {})
+    lab = arguments.get("running_lab", arguments.get("three"))
     if report.failed and isinstance(lab, Lab):
         for node in lab.nodes.values():
             report.sections += [

@@ -1,0 +1,264 @@
+"""Whatever happened to two nodes: once they want the same, they send every flow to the same backend, and so does a third
+that was started just now.
+
+The whole way is ours, from catalog and health through ``decide`` and ``plan`` to the kernel, in a network namespace for
+each node. Two nodes live through 1,000 pairs of random histories: edits, deaths, restarts, drift, interrupted plans.
+At the end of each pair both get the same catalog and the same health, and the third begins with them. What the kernels
+list must be equal, and real packets must agree, because the kernel does not show the last weight of a backend that is
+down and keeps deleted backends for minutes, with that weight, should they return.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from anycastlb import maglev, plan
+from anycastlb.decide import adopt, decide
+from anycastlb.drivers.ipvs import IpvsDriver
+from anycastlb.model import (
+    Address,
+    Backend,
+    Catalog,
+    Change,
+    Check,
+    CheckState,
+    Decision,
+    Destination,
+    DestinationKey,
+    Inputs,
+    Memory,
+    Result,
+    Service,
+    ServiceKey,
+    State,
+    VirtualService,
+)
+from tests.kernel.netns import fresh, run
+
+HISTORIES = 1000
+FLOWS = 300
+"""Real flows of every pair: tables that differ in one backend's last weight differ in at least 2 % of the flows."""
+ALL_FLOWS = 10_000
+EVERY = 50
+"""Every so many pairs all flows are real."""
+VIP, CLIENT = ip_address("192.0.2.10"), "198.51.100."
+KEY = ServiceKey("udp", VIP, 53)
+MH = VirtualService("mh", frozenset({"mh-port", "mh-fallback"}), one_packet=True)
+RANGES = [ip_network("192.0.2.0/24")]
+POOL = 10
+DRAIN, SLOW = 5.0, 20.0
+
+_WIRES = "link add out type dummy\naddress add 10.0.0.254/24 dev out\nlink set out up\nroute add default dev out\n"
+_ETH_P_ALL, _SO_RCVBUFFORCE = 3, 33
+_MH_MISSES = 0.02
+
+
+# ---------------------------------------------------------------- what nodes are told
+
+
+def address(number: int) -> Address:
+    return ip_address(f"10.0.0.{number}")
+
+
+def check(number: int) -> Check:
+    return Check("tcp", address(number), 53, (), 1, 1, 1, 1)
+
+
+def catalogs(dice: random.Random) -> Catalog:
+    """Any service over some of the ten backends."""
+    members = sorted(dice.sample(range(1, POOL + 1), dice.randint(2, POOL)))
+    if dice.random() < 0.3:
+        dice.shuffle(members)  # keys of other ages
+    backends = tuple(
+        Backend(
+            f"b{n}", address(n), 53, check(n), dice.choice([100, 100, 100, 50, 10, 0]),
+            drain=dice.random() < 0.1, forward="tunnel",
+        )
+        for n in members
+    )  # fmt: skip
+    slow = dice.choice([0.0, 0.0, SLOW])
+    return Catalog((Service("dns", (VIP,), "udp", 53, MH, backends, drain=DRAIN, slow_start=slow),))
+
+
+def healths(dice: random.Random, unknown: bool = True) -> dict[Check, CheckState]:
+    states = [True, True, True, False] + ([None] if unknown else [])
+    return {check(n): _state(up) for n in range(1, POOL + 1) if (up := dice.choice(states)) is not None}
+
+
+def _state(up: bool) -> CheckState:
+    return CheckState(up, last=Result(up, "seen", 0.1, 0.0))
+
+
+# ---------------------------------------------------------------- a node
+
+
+@dataclass
+class Node:
+    """A namespace with a kernel table, and the daemon's brain over it, on a clock of its own."""
+
+    stack: ExitStack
+    driver: IpvsDriver = field(init=False)
+    hand: IpvsDriver = field(init=False)
+    """Somebody else's, who knows nothing of ours."""
+    inputs: Inputs = field(default_factory=lambda: Inputs("lb1", Catalog()))
+    memory: Memory | None = None
+    now: float = 1000.0
+    told: list[str] = field(default_factory=list)
+    """What happened to it since the last comparison."""
+
+    def __post_init__(self) -> None:
+        with self.stack.enter_context(elsewhere()) as self._there, within(self._there):
+            run("ip", "-batch", "-", stdin=_WIRES)
+            self.driver, self.hand = IpvsDriver(RANGES), IpvsDriver(RANGES)
+            self.driver.open()
+            self.hand.open()
+            self._out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+            self._tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
+            self._tap.bind(("out", _ETH_P_ALL))
+            self._tap.setblocking(False)
+        for part in (self.driver, self.hand, self._out, self._tap):
+            self.stack.callback(part.close)
+
+    async def observe(self, driver: IpvsDriver | None = None) -> State:
+        return State(**{str(t): rows for t, rows in (await (driver or self.driver).observe()).items()})
+
+    async def cycle(self, most: int | None = None) -> bool:
+        """As the reconciler does: look, decide, write. With ``most``: the daemon dies after so many changes. Did
+        anything have to be written?"""
+        actual = await self.observe()
+        if self.memory is None:
+            self.memory = adopt(actual, self.now)
+        decision: Decision = decide(self.inputs, self.memory, self.now)
+        self.memory = decision.memory
+        desired = State(services=decision.desired.services, destinations=decision.desired.destinations)
+        changes = plan.diff(actual, desired)
+        failures = await self.driver.apply(changes[:most])
+        assert not failures, failures
+        return bool(changes)
+
+    async def settle(self, catalog: Catalog, health: dict[Check, CheckState]) -> None:
+        """Told this, and time passes until nothing moves any more."""
+        self.inputs = replace(self.inputs, catalog=catalog, health=health)
+        await self.cycle()
+        self.now += DRAIN + SLOW + 60
+        await self.cycle()
+        assert not await self.cycle(), "it does not come to rest"
+
+    # ------------------------------------------------------------ what may happen
+
+    async def live(self, dice: random.Random) -> None:
+        """One random event, and what the daemon makes of it."""
+        event = dice.choice([self.edited, self.edited, self.sick, self.sick, self.later, self.restart, self.drift])
+        self.told.append(event.__name__)
+        await event(dice)
+        if dice.random() < 0.2:
+            self.told.append("interrupted")
+            await self.cycle(most=dice.randint(0, 4))
+            await self.restart(dice)
+        elif dice.random() < 0.8:
+            await self.cycle()
+
+    async def edited(self, dice: random.Random) -> None:
+        self.inputs = replace(self.inputs, catalog=catalogs(dice))
+
+    async def sick(self, dice: random.Random) -> None:
+        self.inputs = replace(self.inputs, health=healths(dice))
+
+    async def later(self, dice: random.Random) -> None:
+        self.now += dice.choice([1.0, DRAIN + 1, SLOW / 2])
+
+    async def restart(self, dice: random.Random) -> None:
+        """Another daemon: it knows what the kernel shows, and of health nothing yet."""
+        self.driver.close()
+        with within(self._there):
+            self.driver = IpvsDriver(RANGES)
+            self.driver.open()
+        self.stack.callback(self.driver.close)
+        self.memory = None
+        self.inputs = replace(self.inputs, health={})
+
+    async def drift(self, dice: random.Random) -> None:
+        """Somebody changes the kernel's table by hand."""
+        there = await self.observe(self.hand)
+        await self.hand.apply(_tampered(dice, there))
+
+    # ------------------------------------------------------------ flows
+
+    def flows(self, packets: list[bytes]) -> dict[bytes, bytes]:
+        """Where the kernel sends these packets: by client address and port, the backend's address."""
+        for packet in packets:
+            self._out.sendto(packet, (str(VIP), 0))
+        found = {}
+        while True:
+            try:
+                seen = self._tap.recv(64)
+            except BlockingIOError:
+                return found
+            if seen[9] == socket.IPPROTO_IPIP:
+                found[seen[32:36] + seen[40:42]] = seen[16:20]
+
+
+def _tampered(dice: random.Random, there: State) -> list[Change]:
+    if KEY not in there.services:
+        return []
+    rows = there.destinations
+    if not rows or dice.random() < 0.1:
+        return [Change("services", KEY, there.services[KEY], None)]
+    key = dice.choice(list(rows))
+    weight = dice.choice([0, 1, 7, 1000])
+    other = DestinationKey(KEY, address(dice.randint(1, POOL)), 53)
+    return dice.choice(
+        [
+            [Change("destinations", key, rows[key], None)],
+            [Change("destinations", key, rows[key], replace(rows[key], weight=weight, last_weight=weight or 3))],
+            [Change("destinations", key, rows[key], rows[key], moved=True)],
+            [Change("destinations", other, None, Destination("dr", weight, weight))] if other not in rows else [],
+            [Change("services", KEY, there.services[KEY], VirtualService("rr"))],
+        ]
+    )
+
+
+@contextmanager
+def elsewhere() -> Iterator[Any]:
+    """A fresh namespace, held open; the calling thread stays where it is."""
+    with fresh():
+        there = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        yield there
+    finally:
+        os.close(there)
+
+
+@contextmanager
+def within(there: int) -> Iterator[None]:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    os.setns(there, 0)
+    try:
+        yield
+    finally:
+        os.setns(home, 0)
+        os.close(home)
+
+
+def packets(dice: random.Random, count: int) -> list[bytes]:
+    """UDP from random clients, whole with their IP headers."""
+    made = []
+    for _ in range(count):
+        client = bytes([198, 18, dice.randrange(256), dice.randrange(256)])
+        udp = struct.pack("!HHHH", dice.randrange(1024, 65536), 53, 9, 0) + b"x"
+        header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, client, VIP.packed)
+        made.append(header + udp)
+    return made
+
+
+def listing(state: State) -> list[tuple[DestinationKey, int, int | None]]:
+    return [(key, row.weight, row.last_weight) for key, row in state.destinations.items()]
