@@ -8,7 +8,6 @@ import pytest
 
 from tests.lab.lab import Lab
 
-
 PARTS = ("kernel", "consul", "exabgp", "bird", "ipvsadm", "tc")
 RUNNING: list[Lab] = []
 """The lab that tests share, once one of them asked for it."""

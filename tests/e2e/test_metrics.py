@@ -18,8 +18,8 @@ from tests.unit.promql import dashboard_expressions, names, rule_expressions
 
 FRESH = 13
 COUNTED = vip(FRESH)
-"""A VIP that no other test uses: the kernel remembers a deleted destination for some minutes, and one that is added again
-begins its counters with what was counted after the last reading of its former life."""
+"""A VIP that no other test uses: the kernel remembers a deleted destination for some minutes, and one that is added
+again begins its counters with what was counted after the last reading of its former life."""
 
 WEB = {"service": "web", "vip": str(COUNTED)}
 ELSEWHERE = {
@@ -88,7 +88,9 @@ def test_values_follow_the_story_and_series_vanish(lab: Lab) -> None:
 
     lab.remove("web")
     for node in nodes:
-        node.until(lambda node=node: not any(str(COUNTED) in name for name in node.metrics()), 8, f"{COUNTED} has vanished")
+        node.until(
+            lambda node=node: not any(str(COUNTED) in name for name in node.metrics()), 8, f"{COUNTED} has vanished"
+        )
         assert not any('service="web"' in name for name in node.metrics())
 
 

@@ -122,6 +122,7 @@ class Lab:
         for part in ("services/", "drain/", "defaults"):
             self.consul.delete(f"anycastlb/{part}", below=True)
         for node in self.nodes.values():
+            node.unmute()
             node.plug()
             node.start()
         self.ready()

@@ -130,6 +130,17 @@ class Node:
         self.namespace.ip("link set dev uplink up", "link set dev lan up")
         self._topology.route(self.name)
 
+    def mute(self, *interfaces: str) -> None:
+        """Its cables stay in, but nothing comes through, in or out: others learn of it only by its silence."""
+        for interface in interfaces or ("uplink", "lan"):
+            self.namespace.run("tc", "qdisc", "replace", "dev", interface, "clsact")
+            for way in ("ingress", "egress"):
+                self.namespace.run("tc", "filter", "add", "dev", interface, way, "matchall", "action", "drop")
+
+    def unmute(self) -> None:
+        for interface in ("uplink", "lan"):
+            self.namespace.run("tc", "qdisc", "del", "dev", interface, "clsact", check=False)
+
     def wipe(self) -> None:
         """What a reboot does to the kernel's state: no IPVS entry and no VIP is left."""
         self.namespace.run("ipvsadm", "-C")

@@ -1,14 +1,15 @@
 """Traffic that counts exactly: ``python -m tests.lab.traffic VIP LINES RATE`` in the client's namespace.
 
 *Lines* are long-lived connections to the echo port. Each says a numbered word, waits for exactly that word, rests for
-``BEAT`` seconds and says the next. A line is broken by a reset, by an end, by a wrong word, or when an echo takes longer
-than ``PATIENCE``. *Requests* are sent ``RATE`` times a second, each on a new connection, and never again: one fails when
-it is refused, reset, cut short or not answered within ``PATIENCE``. TCP itself repeats packets that were lost; the
-kernel counts these for each connection (``TCP_INFO``), so a request that had to is answered but ``delayed``. Nothing
-else is counted as lost, and nothing that is lost goes uncounted.
+``BEAT`` seconds and says the next. A line is broken by a reset, by an end, by a wrong word, or by an echo that takes
+longer than ``PATIENCE``. *Requests* are sent ``RATE`` times a second, each on a new connection, and never again: one
+fails when it is refused, reset, cut short or not answered within ``PATIENCE``. TCP itself repeats packets that were
+lost; the kernel counts these for each connection (``TCP_INFO``), so a request of which a packet had to be repeated is
+answered, but ``delayed``. Nothing else is counted as lost, and nothing that is lost goes uncounted.
 
-Each line on standard input is answered by one on standard output: all that was counted, as JSON. The end of standard
-input ends it. Times are ``time.monotonic()``, which all processes of one kernel share.
+Each line on standard input is answered by one on standard output: all that was counted, as JSON. The line ``mark`` counts
+what lines had to repeat, too, and begins the longest silence anew. The end of standard input ends it. Times are
+``time.monotonic()``, which all processes of one kernel share.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import until
 from tests.lab.server import ECHO, WEB
 
-BEAT = 2.0
-PATIENCE = 20.0
+BEAT = 3.0
+PATIENCE = 30.0
 AT_ONCE = 50
 STALL = 1.0
 """Seconds: an echo that takes longer is named."""
@@ -125,15 +126,22 @@ class Tally:
     delayed: list[tuple[float, float, int]] = field(default_factory=list)
     """When the request began, how long it took, and the packets that were sent again."""
     failed: list[tuple[float, str]] = field(default_factory=list)
+    pending: set[float] = field(default_factory=set)
+    """When the requests began that are not answered yet."""
+    silence: float = 0.0
+    """The longest time between two answers, seconds."""
+    last: float = 0.0
 
-    def told(self) -> dict[str, Any]:
+    def told(self, whole: bool) -> dict[str, Any]:
         living = [line for line in self.lines if not line.broken]
         return {
             "at": time.monotonic(),
             "open": sum(bool(line.backend) for line in living),
             "backends": Counter(line.backend for line in living),
             "heard": min((line.heard for line in living), default=0.0),
-            "repeated": sum(repeated(line.transport) for line in living),
+            "pending": min(self.pending, default=time.monotonic()),
+            "silence": max(self.silence, time.monotonic() - self.last),
+            "repeated": sum(repeated(line.transport) for line in living) if whole else 0,
             "echoes": self.echoes,
             "stalls": self.stalls,
             "broken": self.broken,
@@ -147,6 +155,7 @@ class Tally:
 async def request(vip: str, tally: Tally) -> None:
     began = time.monotonic()
     tally.sent += 1
+    tally.pending.add(began)
     writer = None
     try:
         async with asyncio.timeout(PATIENCE):
@@ -161,9 +170,12 @@ async def request(vip: str, tally: Tally) -> None:
         tally.failed.append((began, f"{type(exc).__name__} after {time.monotonic() - began:.1f} s: {exc}"))
     else:
         tally.answered[body.decode()] += 1
+        now = time.monotonic()
+        tally.silence, tally.last = max(tally.silence, now - (tally.last or now)), now
         if again:
             tally.delayed.append((began, time.monotonic() - began, again))
     finally:
+        tally.pending.discard(began)
         if writer:
             writer.transport.abort()
 
@@ -191,8 +203,10 @@ async def run(vip: str, lines: int, rate: float) -> None:
             await asyncio.sleep(following - time.monotonic())
 
     async def answer() -> None:
-        while await commands.readline():
-            print(json.dumps(tally.told()), flush=True)
+        while line := await commands.readline():
+            mark = line == b"mark\n"
+            print(json.dumps(tally.told(mark)), flush=True)
+            tally.silence = 0.0 if mark else tally.silence
         raise EOFError
 
     try:
@@ -208,7 +222,7 @@ async def run(vip: str, lines: int, rate: float) -> None:
 class Traffic:
     """The running program, seen from a test. ``with Traffic(lab.client.namespace, vip) as traffic``."""
 
-    def __init__(self, namespace: Namespace, vip: Address, lines: int = 500, rate: float = 20.0) -> None:
+    def __init__(self, namespace: Namespace, vip: Address, lines: int = 500, rate: float = 15.0) -> None:
         self.vip, self.lines = vip, lines
         self._argv = namespace.argv(sys.executable, "-m", "tests.lab.traffic", str(vip), str(lines), str(rate))
         self._child: subprocess.Popen[str] | None = None
@@ -224,24 +238,32 @@ class Traffic:
         self._child.kill()
         self._child.wait()
 
-    def ask(self) -> dict[str, Any]:
-        """What it has counted since its start."""
+    def ask(self, mark: bool = False) -> dict[str, Any]:
+        """What it has counted since its start. ``mark``: packets of lines too, and the longest silence begins anew."""
         assert self._child and self._child.stdin and self._child.stdout
         try:
-            self._child.stdin.write("\n")
+            self._child.stdin.write("mark\n" if mark else "\n")
             self._child.stdin.flush()
             told: dict[str, Any] = json.loads(self._child.stdout.readline())
         except (OSError, ValueError) as exc:
             raise LabError(f"the traffic to {self.vip} ended by itself: {exc}") from None
         return told
 
-    def established(self, within: float = 30) -> None:
+    def established(self, within: float = 60) -> None:
         """Wait until every line was made and echoed once."""
-        until(lambda: (now := self.ask())["open"] == self.lines and now["heard"] > 0, within, f"lines to {self.vip}")
+        until(
+            lambda: (now := self.ask())["open"] == self.lines and now["heard"] > 0, within, f"lines to {self.vip}", 0.3
+        )
 
     def passed(self, since: float, within: float = 3 * PATIENCE) -> None:
-        """Wait until every line that lives said something after ``since`` (``time.monotonic()``) and heard it."""
-        until(lambda: self.ask()["heard"] > since, within, f"every line to {self.vip} was used", every=0.2)
+        """Wait until every line that lives said something after ``since`` (``time.monotonic()``) and heard it, and no
+        request of before waits any more."""
+
+        def done() -> bool:
+            now = self.ask()
+            return bool(now["heard"] > since and now["pending"] > since)
+
+        until(done, within, f"every line to {self.vip} was used", every=0.3)
 
 
 if __name__ == "__main__":
