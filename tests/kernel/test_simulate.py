@@ -113,7 +113,10 @@ class Daemon:
             time.sleep(0.05)
 
     def weights(self) -> dict[str, int]:
+        """By backend; none while the table is still being filled."""
         words = [line.split() for line in run("ipvsadm", "-Sn").splitlines()]
+        if not any("mh" in row for row in words):
+            return {}
         rows = {row[row.index("-r") + 1]: int(row[row.index("-w") + 1]) for row in words if row[0] == "-a"}
         return {f"b{name.partition(':')[0].rpartition('.')[2]}": weight for name, weight in rows.items()}
 

@@ -59,7 +59,7 @@ class Wire:
         for packet in packets:
             with suppress(OSError):
                 self._out.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
-        went = {}
+        went: dict[Flow, bytes] = {}
         while True:
             try:
                 seen = self._tap.recv(64)

@@ -7,9 +7,9 @@ fails when it is refused, reset, cut short or not answered within ``PATIENCE``. 
 lost; the kernel counts these for each connection (``TCP_INFO``), so a request of which a packet had to be repeated is
 answered, but ``delayed``. Nothing else is counted as lost, and nothing that is lost goes uncounted.
 
-Each line on standard input is answered by one on standard output: all that was counted, as JSON. The line ``mark`` counts
-what lines had to repeat, too, and begins the longest silence anew. The end of standard input ends it. Times are
-``time.monotonic()``, which all processes of one kernel share.
+Each line on standard input is answered by one on standard output: all that was counted, as JSON. The line ``mark``
+counts what lines had to repeat, too, and begins the longest silence anew. The end of standard input ends it. Times
+are ``time.monotonic()``, which all processes of one kernel share.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ async def run(vip: str, lines: int, rate: float) -> None:
         for number in numbers:
             line = Line(number, tally)
             try:
-                await loop.create_connection(lambda line=line: line, vip, ECHO)
+                await loop.create_connection(lambda line=line: line, vip, ECHO)  # type: ignore[misc]
                 tally.lines.append(line)
             except OSError as exc:
                 tally.broken.append((time.monotonic(), f"line {number} was never made: {exc}"))
@@ -254,6 +254,10 @@ class Traffic:
         until(
             lambda: (now := self.ask())["open"] == self.lines and now["heard"] > 0, within, f"lines to {self.vip}", 0.3
         )
+
+    def breaks(self, lines: int, within: float = 15) -> None:
+        """Wait until so many lines broke."""
+        until(lambda: len(self.ask()["broken"]) == lines > 0, within, f"{lines} lines to {self.vip} break", every=0.3)
 
     def passed(self, since: float, within: float = 3 * PATIENCE) -> None:
         """Wait until every line that lives said something after ``since`` (``time.monotonic()``) and heard it, and no
