@@ -34,6 +34,8 @@ from anycastlb.discovery.watch import Kinds, survey
 from anycastlb.drivers.addresses import AddressDriver
 from anycastlb.drivers.bgp import BgpDriver
 from anycastlb.drivers.ipvs import IpvsDriver
+from anycastlb.drivers.ipvs_config import ConfigDriver
+from anycastlb.drivers.originals import Originals, Restorable
 from anycastlb.drivers.preflight import Finding, preflight, probing
 from anycastlb.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
 from anycastlb.events import Event, Journal, LogFormatter, epoch, under_journald
@@ -55,6 +57,7 @@ from anycastlb.model import (
 )
 from anycastlb.node import Node, checks
 from anycastlb.settings import Settings
+from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 from anycastlb.sources import Source, Store
 from anycastlb.sources.consul import ConsulSource
 from anycastlb.sources.consul_store import ConsulStore
@@ -105,10 +108,24 @@ def described(settings: Settings) -> str:
     return f"consul {settings.consul.address} {settings.consul.prefix}"
 
 
-def make_drivers(settings: Settings) -> tuple[SysctlDriver, AddressDriver, IpvsDriver]:
+def make_drivers(settings: Settings) -> tuple[SysctlDriver, ConfigDriver, AddressDriver, IpvsDriver]:
     node = settings.node
-    marks = (*node.fwmark_ranges, settings.checks.marks)
-    return SysctlDriver({**TAKEOVER, **PROBING}), AddressDriver(), IpvsDriver(node.vip_ranges, marks)
+    ipvs = IpvsDriver(node.vip_ranges, (*node.fwmark_ranges, settings.checks.marks))
+    sysctls = SysctlDriver((*TAKEOVER, *PROBING, SYNC_THRESHOLD, SYNC_REFRESH))
+    return sysctls, ConfigDriver(ipvs.use), AddressDriver(), ipvs
+
+
+def kernel_settings(settings: Settings) -> dict[str, Any]:
+    """What the kernel must be set to, as inputs of a decision; nothing where the operator manages it."""
+    ipvs = settings.ipvs
+    if not ipvs.manage_sysctls:
+        return {}
+    return {
+        "sysctls": {**TAKEOVER, **ipvs.sysctls},
+        "lane_sysctls": PROBING,
+        "config": ipvs.config,
+        "cached_config": ipvs.cached_config,
+    }
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -117,10 +134,13 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     Raises ``AnycastlbError`` when the node cannot start.
     """
     journal = Journal(start=epoch())
-    sysctls, addresses, ipvs = make_drivers(settings)
+    sysctls, config, addresses, ipvs = make_drivers(settings)
     with suppress(DriverError):
         ipvs.open()  # loads ip_vs where it may; what it may not, the preflight tells with its mend
     inspect(settings, journal)
+    originals = Originals(settings.node.state_dir, lambda what, mend: tell([Finding("warning", what, mend)], journal))
+    if not settings.ipvs.manage_sysctls:
+        originals.drop()  # from now on they are the operator's
     notify = Notifier()
     source = make_source(settings)
     bgp = BgpDriver(
@@ -134,15 +154,15 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     node = Node(
         settings,
         source,
-        (sysctls, addresses, ipvs),
+        (Restorable(sysctls, originals), Restorable(config, originals), addresses, ipvs),
         bgp,
         journal,
         types=types(settings.checks),
         kinds=make_kinds(settings),
-        sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
+        **kernel_settings(settings),
+        originals=lambda: originals.rows,
         pulse=notify.alive,
         unused=ipvs.unused,
-        lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
         first_lane=lambda: tell(probing(settings), journal),
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),
@@ -324,8 +344,8 @@ async def look(settings: Settings) -> Snapshot:
         catalog=catalog,
         feed=Feed(connected=True, loaded=True, since=now),
         health=dict.fromkeys(checks(catalog), up),
-        sysctls=TAKEOVER if settings.ipvs.manage_sysctls else {},
-        lane_sysctls=PROBING if settings.ipvs.manage_sysctls else {},
+        **kernel_settings(settings),
+        originals=Originals(node.state_dir).rows,
         marks=settings.checks.marks,
     )
     decision = decide(inputs, adopt(actual, now, inputs.marks), now)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import gate, marks
+from anycastlb import gate, marks, tuning
 from anycastlb.model import (
     MARKS,
     Address,
@@ -89,7 +89,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
         backends=board.backends,
         wake_at=max(min(board.wakes), now + TICK) if board.wakes else None,
     )
-    return marks.lay(decision, inputs, memory.marks, now + TICK)
+    return tuning.lay(marks.lay(decision, inputs, memory.marks, now + TICK), inputs)
 
 
 @dataclass

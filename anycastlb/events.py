@@ -42,6 +42,7 @@ KINDS: Mapping[str, str] = {
         f"{table}.{verb}": noun
         for table, noun in (
             ("addresses", "vip"),
+            ("config", "setting"),
             ("destinations", "destination"),
             ("routes", "vip"),
             ("services", "service"),

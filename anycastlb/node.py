@@ -23,7 +23,7 @@ from anycastlb.drivers import Driver
 from anycastlb.events import Journal
 from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
-from anycastlb.model import Catalog, Check, Decision, Feed, Health, Inputs, Lane, Snapshot, Via
+from anycastlb.model import Catalog, Check, Decision, Feed, Health, Inputs, Lane, Rows, Snapshot, SyncDaemon, Table, Via
 from anycastlb.prober import Prober
 from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
 from anycastlb.settings import Settings
@@ -34,6 +34,8 @@ class Node:
     """One node's parts, wired.
 
     ``lane_sysctls`` are those it must have too while a check goes through IPVS; ``lane`` finds how such a probe goes;
+    ``config`` are the settings of IPVS it must have, ``cached_config`` those while connection entries are only caches,
+    ``originals()`` what settings were before the drivers changed them;
     ``first_lane`` is called once, when the first of them can run. ``registry`` is where the nodes know of each other;
     ``instance`` tells this installation from another with the same name; ``started_wall``: when the process began.
     """
@@ -52,6 +54,9 @@ class Node:
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
         lane_sysctls: Mapping[str, str] | None = None,
+        config: Mapping[str, int | SyncDaemon] | None = None,
+        cached_config: Mapping[str, int] | None = None,
+        originals: Callable[[], Mapping[Table, Rows]] = dict,
         lane: Callable[[Via, int], Lane] | None = None,
         first_lane: Callable[[], None] = lambda: None,
         registry: Registry | None = None,
@@ -67,6 +72,9 @@ class Node:
                 node=settings.node.name,
                 sysctls=sysctls or {},
                 lane_sysctls=lane_sysctls or {},
+                config=config or {},
+                cached_config=cached_config or {},
+                originals=originals(),
                 marks=settings.checks.marks,
             )
         )
@@ -93,6 +101,7 @@ class Node:
             on_cycle=self._cycled,
             pulse=pulse,
             unused=unused,
+            originals=originals,
             clock=clock,
         )
         self.members = Members(

@@ -26,6 +26,7 @@ from anycastlb.model import (
 
 ORDER: tuple[tuple[Table, str], ...] = (
     ("sysctls", "set"),
+    ("config", "set"),
     ("routes", "delete"),
     ("addresses", "create"),
     ("addresses", "update"),
@@ -45,8 +46,8 @@ _RANK = {phase: rank for rank, phase in enumerate(ORDER)}
 
 def phase(change: Change) -> tuple[Table, str]:
     """Which line of ``ORDER`` a change belongs to."""
-    if change.table == "sysctls":
-        return "sysctls", "set"
+    if change.table in ("sysctls", "config"):
+        return change.table, "set"
     if change.table == "destinations":
         if change.moved:
             return "destinations", "create"
@@ -71,7 +72,7 @@ def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -
         old = actual.get(key)
         if old != new:
             yield Change(table, key, old, new)
-    if table != "sysctls":  # a sysctl cannot be deleted, and one nobody asks for is not ours
+    if table not in ("sysctls", "config"):  # settings: those nobody asks for are not ours
         for key, old in actual.items():
             if key not in desired:
                 yield Change(table, key, old, None)

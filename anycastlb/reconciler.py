@@ -81,7 +81,8 @@ async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]
 class Reconciler:
     """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
 
-    ``unused(destinations)`` says which of them have no connection left.
+    ``unused(destinations)`` says which of them have no connection left; ``originals()``, what settings were before
+    the drivers changed them.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Reconciler:
         on_cycle: Callable[[Snapshot, float], None] = lambda snapshot, seconds: None,
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
+        originals: Callable[[], Mapping[Table, Rows]] = dict,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -101,7 +103,7 @@ class Reconciler:
         self._drivers: Sequence[Driver] = (*drivers, announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
         self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
-        self._clock, self._wall = clock, wall
+        self._originals, self._clock, self._wall = originals, clock, wall
         self._memory: Memory | None = None
         self._decision: Decision | None = None
         self._decided = -1
@@ -117,7 +119,10 @@ class Reconciler:
             self._inbox.dirty.clear()
             await self.cycle()
             if self.snapshot.inputs.stopping and not _left(self.snapshot):
-                return
+                if self.snapshot.inputs.emptied or not self._inbox.inputs.originals:
+                    return
+                if not self._inbox.inputs.emptied:
+                    self._inbox.put(emptied=True)  # the settings are given back last
             await self._wait()
 
     async def cycle(self) -> None:
@@ -130,6 +135,7 @@ class Reconciler:
             return
         self._blind = ""
         await self._look_for_idle(actual)
+        self._recall()
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -151,6 +157,7 @@ class Reconciler:
         refused = refusals(failures)
         if refused != self._inbox.inputs.failures:
             self._inbox.put(failures=refused)
+        self._recall()
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
 
@@ -161,6 +168,11 @@ class Reconciler:
         idle = await self._unused(waiting) if waiting else frozenset()
         if idle != self._inbox.inputs.idle:
             self._inbox.put(idle=idle)
+
+    def _recall(self) -> None:
+        """What the drivers have remembered of settings, or struck out."""
+        if (originals := self._originals()) != self._inbox.inputs.originals:
+            self._inbox.put(originals=originals)
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""

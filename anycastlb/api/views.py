@@ -327,6 +327,8 @@ def _why(index: Index, change: Change) -> str:
         return verdict.reason
     if change.table == "services" and (service := index.by_key.get(change.key)):
         return f"{service.service}: {service.reason}"
-    if change.table == "sysctls":
+    if change.table in ("sysctls", "config"):
+        if index.snapshot.inputs.originals.get(change.table, {}).get(change.key, change.old) == change.new:
+            return "gives back what was found before the node first changed it"
         return "lets a node take over the flows of another"
     return "no document asks for it" if change.new is None else ""

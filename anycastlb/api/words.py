@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from anycastlb.model import Address, Route, VirtualService
 
 TABLE_NOUNS: Mapping[str, str] = {
     "sysctls": "sysctl",
+    "config": "ipvs setting",
     "addresses": "address",
     "services": "service",
     "destinations": "destination",
@@ -67,8 +69,8 @@ def attributes(route: Route) -> str:
 
 
 def fields_of(row: Any) -> Any:
-    """A row of the machine as JSON: its fields by name; a plain value (a sysctl) as it is; None stays None."""
-    if row is None or isinstance(row, str):
+    """A row of the machine as JSON: its fields by name; a plain value (a sysctl, a time-out) and None as they are."""
+    if row is None or isinstance(row, (str, int)):
         return row
     return {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
 
@@ -76,4 +78,6 @@ def fields_of(row: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(value)
+    if isinstance(value, (IPv4Address, IPv6Address)):
+        return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -76,6 +76,10 @@ class IpvsDriver:
         found = await self.statistics()
         return frozenset(key for key in keys if (now := found.get(key)) and not now.active + now.inactive)
 
+    async def use(self, work: Callable[[GenericNetlink], T]) -> T:
+        """Do other blocking work of the family IPVS with this driver's socket. Raises ``DriverError``."""
+        return await asyncio.to_thread(self._locked, work)
+
     def open(self) -> None:
         """Open the socket now, in the calling thread and its network namespace. Raises ``DriverError``."""
         with self._lock:

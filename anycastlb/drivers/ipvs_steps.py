@@ -148,6 +148,12 @@ def _destination_refusal(change: Change, number: int) -> str | None:
     if number == errno.EINVAL and change.new is not None:
         if key.address.version != key.service.address.version and change.new.forward != "tunnel":
             return f"{key}: a destination of the other address family needs forward tunnel, not {change.new.forward}"
+        if key.address.version != key.service.address.version:
+            return (
+                f"{key}: the kernel refused it; while connection sync runs ([ipvs] sync_interface) it takes no "
+                "destination of another address family than its VIP: turn sync off, or give the service a VIP of its "
+                "backends' family"
+            )
         return (
             f"{key}: the kernel refused its attributes (forward {change.new.forward}); "
             "is its address local or unreachable, or has mh 4093 destinations already?"

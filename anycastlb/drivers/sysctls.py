@@ -7,7 +7,7 @@ for ``apply``.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -48,8 +48,8 @@ class SysctlDriver:
 
     tables: tuple[Table, ...] = ("sysctls",)
 
-    def __init__(self, wanted: Mapping[str, str] = TAKEOVER, root: Path = ROOT) -> None:
-        self._names = tuple(wanted)
+    def __init__(self, names: Iterable[str] = TAKEOVER, root: Path = ROOT) -> None:
+        self._names = tuple(names)
         self._root = root
 
     async def observe(self) -> Mapping[Table, Rows]:

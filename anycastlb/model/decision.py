@@ -9,7 +9,7 @@ from typing import Any, Literal
 from anycastlb.model.base import EMPTY, MARKS, Address
 from anycastlb.model.catalog import Catalog, Feed, Via
 from anycastlb.model.cluster import Cluster
-from anycastlb.model.machine import Change, DestinationKey, Failure, ServiceKey, State, Table
+from anycastlb.model.machine import Change, DestinationKey, Failure, Rows, ServiceKey, State, SyncDaemon, Table
 from anycastlb.model.results import Health
 
 
@@ -29,11 +29,19 @@ class Inputs:
     """The sysctls this node must have; empty when the operator manages them."""
     lane_sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """Those it must have too while a probe goes through IPVS."""
+    config: Mapping[str, int | SyncDaemon] = field(default_factory=lambda: EMPTY)
+    """The settings of IPVS (rows of ``config``) this node must have; empty when the operator manages them."""
+    cached_config: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    """Those it must have too while a connection's entry is only a cache."""
+    originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
     cluster: Cluster = Cluster()
     """The other nodes. Readers see it; no decision depends on it yet."""
     stopping: bool = False
+    emptied: bool = False
+    """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,25 @@ class Route:
         return "announced" + (f" with {', '.join(parts)}" if parts else "")
 
 
-Table: TypeAlias = Literal["sysctls", "addresses", "services", "destinations", "routes"]
-TABLES: tuple[Table, ...] = ("sysctls", "addresses", "services", "destinations", "routes")
+@dataclass(frozen=True, slots=True)
+class SyncDaemon:
+    """One of the two kernel threads of connection sync: the one that tells (master), or that listens (backup)."""
+
+    interface: str
+    sync_id: int
+    """Which cluster it belongs to: 1 to 255."""
+    group: Address
+    """The multicast group."""
+    port: int
+    """UDP."""
+    ttl: int = 1
+
+    def __str__(self) -> str:
+        return f"on {self.interface}, id {self.sync_id}, to {endpoint(self.group, self.port)}"
+
+
+Table: TypeAlias = Literal["sysctls", "config", "addresses", "services", "destinations", "routes"]
+TABLES: tuple[Table, ...] = ("sysctls", "config", "addresses", "services", "destinations", "routes")
 Rows: TypeAlias = Mapping[Any, Any]
 
 
@@ -126,6 +143,9 @@ class State:
 
     sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """``net/ipv4/vs/sloppy_tcp`` -> ``"1"``. Only those asked for; never deleted."""
+    config: Mapping[str, int | SyncDaemon | None] = field(default_factory=lambda: EMPTY)
+    """IPVS's own settings: ``tcp_timeout``, ``tcpfin_timeout``, ``udp_timeout`` -> seconds; ``sync_master`` and
+    ``sync_backup`` -> the daemon that runs. Only those asked for; in a desired state, None: it must not run."""
     addresses: Mapping[Address, VipAddress] = field(default_factory=lambda: EMPTY)
     services: Mapping[ServiceKey, VirtualService] = field(default_factory=lambda: EMPTY)
     destinations: Mapping[DestinationKey, Destination] = field(default_factory=lambda: EMPTY)

@@ -15,6 +15,7 @@ from anycastlb import plan
 from anycastlb.drivers import Driver
 from anycastlb.drivers.addresses import AddressDriver
 from anycastlb.drivers.ipvs import IpvsDriver
+from anycastlb.drivers.ipvs_config import ConfigDriver
 from anycastlb.drivers.memory import MemoryDriver
 from anycastlb.drivers.sysctls import TAKEOVER, SysctlDriver
 from anycastlb.model import (
@@ -25,6 +26,7 @@ from anycastlb.model import (
     Protocol,
     ServiceKey,
     State,
+    SyncDaemon,
     VipAddress,
     VirtualService,
 )
@@ -34,6 +36,8 @@ RANGES = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")]
 MARKS = [(100, 199)]
 MH = VirtualService("mh", frozenset({"mh-port", "mh-fallback"}))
 UP = Destination("dr", 10, 10)
+DEFAULT = {"tcp_timeout": 900, "tcpfin_timeout": 120, "udp_timeout": 300}
+"""A kernel's."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Machine:
     ipvs: Driver
     addresses: Driver
     sysctls: Driver
+    config: Driver
 
 
 @pytest.fixture(params=["memory", "kernel"])
@@ -50,13 +55,15 @@ def machine(request: pytest.FixtureRequest, require: Callable[[str], str]) -> It
     if request.param == "memory":
         sysctls = MemoryDriver(("sysctls",))
         sysctls.rows["sysctls"] = dict.fromkeys(TAKEOVER, "0")
-        yield Machine(MemoryDriver(("services", "destinations")), MemoryDriver(("addresses",)), sysctls)
+        config = MemoryDriver(("config",))
+        config.rows["config"] = dict(DEFAULT)
+        yield Machine(MemoryDriver(("services", "destinations")), MemoryDriver(("addresses",)), sysctls, config)
         return
     require("kernel")
     with fresh():
         ipvs = IpvsDriver(RANGES, MARKS)
         ipvs.open()
-        yield Machine(ipvs, AddressDriver(), SysctlDriver())
+        yield Machine(ipvs, AddressDriver(), SysctlDriver(), ConfigDriver(ipvs.use))
         ipvs.close()
 
 
@@ -259,6 +266,44 @@ async def test_an_unknown_sysctl_fails_alone(machine: Machine) -> None:
     assert [failure.change for failure in failures] == [unknown]
     assert "no_such_thing" in failures[0].reason
     assert (await look(machine.sysctls)).sysctls["net/ipv4/vs/sloppy_tcp"] == "1"
+
+
+SYNC = SyncDaemon("lo", 7, ip_address("224.0.0.81"), 8848)
+
+
+async def test_settings_are_set_one_by_one_and_given_back(machine: Machine) -> None:
+    assert (await look(machine.config)).config == DEFAULT
+    for wanted in ({"udp_timeout": 30}, {"tcp_timeout": 300, "tcpfin_timeout": 60}, dict(DEFAULT)):
+        assert await settle(machine.config, State(config=wanted)) == []
+        assert plan.diff(await look(machine.config), State(config=wanted)) == ()
+    assert (await look(machine.config)).config == DEFAULT
+
+
+async def test_sync_daemons_start_change_and_stop(machine: Machine) -> None:
+    for row in (SYNC, replace(SYNC, sync_id=255, port=1234, ttl=8, group=ip_address("239.1.2.3"))):
+        for names in (("sync_master",), ("sync_master", "sync_backup")):
+            wanted = dict.fromkeys(names, row)
+            assert await settle(machine.config, State(config=wanted)) == []
+            assert plan.diff(await look(machine.config), State(config=wanted)) == ()
+    assert await settle(machine.config, State(config={"sync_master": None})) == []
+    assert (await look(machine.config)).config == {**DEFAULT, "sync_backup": row}
+    assert await settle(machine.config, State(config={"sync_master": None, "sync_backup": None})) == []
+    assert (await look(machine.config)).config == DEFAULT
+
+
+async def test_settings_nobody_asks_for_stay(machine: Machine) -> None:
+    await settle(machine.config, State(config={"sync_backup": SYNC}))
+    assert plan.diff(await look(machine.config), State()) == ()
+
+
+async def test_a_bad_setting_fails_alone(machine: Machine) -> None:
+    again = Change("config", "sync_master", None, SYNC)
+    missing = Change("config", "sync_backup", SYNC, None)
+    assert await write(machine.config, again) == []
+    failures = await write(machine.config, again, missing, Change("config", "udp_timeout", 300, 20))
+    assert [failure.change for failure in failures] == [again, missing]
+    assert all(failure.change.key in failure.reason for failure in failures)
+    assert (await look(machine.config)).config == {**DEFAULT, "udp_timeout": 20, "sync_master": SYNC}
 
 
 # ---------------------------------------------------------------- the one in memory is like the other

@@ -1,0 +1,58 @@
+"""As much of a daemon as writes to the kernel, cycle by cycle: the real drivers, decisions and plans, no BGP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from anycastlb.catalog import parse
+from anycastlb.checks import PARAMS
+from anycastlb.daemon import kernel_settings, make_drivers
+from anycastlb.drivers.originals import Originals, Restorable
+from anycastlb.events import Journal
+from anycastlb.model import Catalog, CheckState, Entry, Inputs, Result, Tree
+from anycastlb.node import checks
+from anycastlb.reconciler import Inbox, Reconciler
+from anycastlb.settings import Settings
+from tests.scenario.world import MemoryAnnouncer
+
+
+class Daemon:
+    """In the calling thread's network namespace. Every backend of its catalog counts as up."""
+
+    def __init__(self, config: Settings) -> None:
+        self.complaints: list[str] = []
+        self._settings = config
+        sysctls, timeouts, addresses, self.ipvs = make_drivers(config)
+        self.ipvs.open()
+        self.originals = Originals(config.node.state_dir, lambda what, mend: self.complaints.append(what))
+        if not config.ipvs.manage_sysctls:
+            self.originals.drop()
+        drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
+        self.inbox = Inbox(Inputs(originals=self.originals.rows, **kernel_settings(config)))
+        self.reconciler = Reconciler(
+            self.inbox, drivers, MemoryAnnouncer(), Journal(), 0.1, originals=lambda: self.originals.rows
+        )
+
+    def want(self, **documents: Any) -> None:
+        """Follow a catalog of these services."""
+        tree = Tree({f"services/{name}": Entry(json.dumps(doc).encode()) for name, doc in documents.items()})
+        found: Catalog = parse(tree, Catalog(), self._settings.node.vip_ranges, (), PARAMS)
+        assert not found.problems
+        up = CheckState(up=True, last=Result(True, "assumed up", 0.0, 0.0))
+        self.inbox.put(catalog=found, health=dict.fromkeys(checks(found), up))
+
+    async def cycle(self) -> list[str]:
+        """One cycle; what failed in it."""
+        await self.reconciler.cycle()
+        return [failure.reason for failure in self.reconciler.snapshot.failures]
+
+    def die(self) -> None:
+        """As by kill -9, and as by a handover: nobody tidies up."""
+        self.ipvs.close()
+
+    async def stop(self) -> None:
+        """As by SIGTERM: runs until nothing is left."""
+        self.inbox.put(stopping=True)
+        await self.reconciler.run()
+        self.ipvs.close()
