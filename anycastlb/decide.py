@@ -1,9 +1,10 @@
 """The brain: from everything that is known to everything that should be.
 
-``decide(inputs, memory, now)`` is a pure function composed of ``pool`` (which backends, with which weights) and
-``gate`` (may the VIP be announced). It never looks at the machine: what it wants does not depend on what is there,
-except through ``adopt``, once, when the daemon starts, and through what the last cycle found: ``inputs.failures``
-(what the machine refused) and ``inputs.idle`` (leaving backends without connections).
+``decide(inputs, memory, now)`` is a pure function composed of ``pool`` (which backends, with which weights), ``gate``
+(may the VIP be announced) and ``belief`` (what the other nodes make of it). It never looks at the machine: what it
+wants does not depend on what is there, except through ``adopt``, once, when the daemon starts, and through what the
+last cycle found: ``inputs.failures`` (what the machine refused) and ``inputs.idle`` (leaving backends without
+connections).
 
 Waiting is a desired state: a row nobody asks for any more stays in the desired state until its drain time is over.
 """
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import gate, marks, tuning
+from anycastlb import belief, gate, marks, tuning
+from anycastlb.council import Council
 from anycastlb.model import (
     MARKS,
     Address,
@@ -39,7 +41,7 @@ from anycastlb.model import (
     VipAddress,
     VirtualService,
 )
-from anycastlb.pool import Seen, assess
+from anycastlb.pool import Keep, Pool, Seen, assess
 
 ADOPTED_DRAIN = 30.0
 """Seconds a row found at start, which no catalog names any more, is still served."""
@@ -84,7 +86,16 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     desired = _state(rows, leaving, memory)
     decision = Decision(
         desired=replace(desired, sysctls=inputs.sysctls, routes=routes),
-        memory=Memory(gates, rows, leaving, board.up_since, board.serving(), tuple(desired.destinations)),
+        memory=Memory(
+            gates,
+            rows,
+            leaving,
+            board.up_since,
+            board.serving(),
+            tuple(desired.destinations),
+            doubts=board.council.doubts,
+            believed=board.council.believed,
+        ),
         verdicts=verdicts,
         backends=board.backends,
         wake_at=max(min(board.wakes), now + TICK) if board.wakes else None,
@@ -104,6 +115,9 @@ class _Board:
     services: dict[Address, list[tuple[Announce, ServiceVerdict]]] = field(default_factory=dict)
     up_since: dict[DestinationKey, float] = field(default_factory=dict)
     wakes: list[float] = field(default_factory=list)
+    asked: list[tuple[Service, Address]] = field(default_factory=list)
+    pools: dict[tuple[str, ServiceKey], Pool] = field(default_factory=dict)
+    council: Council = field(init=False)
     refused: Mapping[Address | ServiceKey | DestinationKey, str] = field(init=False)
     """What the machine refused to create, and so cannot serve, with its reason."""
 
@@ -117,8 +131,23 @@ class _Board:
 
     def assess(self, service: Service, vip: Address) -> None:
         """One service on one VIP: rows for the kernel, and whether it can be served."""
+        pool = self._pool(service, vip, None)
+        self.services.setdefault(vip, []).append((service.announce, pool.verdict))
+        self.asked.append((service, vip))
+        self.pools[service.name, pool.verdict.key] = pool
+
+    def _pool(self, service: Service, vip: Address, keep: Keep | None) -> Pool:
         key, memory = service.key(vip), self.memory
-        seen = Seen(self.inputs.health, memory.up_since, self.before, self.refused, key in memory.serving, self.now)
+        seen = Seen(
+            self.inputs.health,
+            memory.up_since,
+            self.before,
+            self.refused,
+            key in memory.serving,
+            self.now,
+            keep,
+            (service.name, key) in memory.believed,
+        )
         pool = assess(service, vip, seen)
         self.rows["addresses", vip] = (VipAddress(), max(service.drain, self._drain(vip)))
         self.rows["services", key] = (service.row(vip), service.drain)
@@ -126,7 +155,7 @@ class _Board:
         self.backends.update(pool.backends)
         self.up_since.update(pool.up_since)
         self.wakes += pool.wakes
-        self.services.setdefault(vip, []).append((service.announce, pool.verdict))
+        return pool
 
     def _drain(self, vip: Address) -> float:
         known: tuple[Any, float] = self.rows.get(("addresses", vip), (None, 0.0))
@@ -139,28 +168,35 @@ class _Board:
     def gates(self) -> tuple[dict[Address, Verdict], dict[Address, Gate], dict[Address, Route]]:
         """Every VIP's verdict, what its gate remembers, and the routes that follow."""
         verdicts, gates, routes = {}, {}, {}
+        council = self.council = Council(self.inputs, self.memory, self.now, self.pools, len(self.services))
         for vip, services in self.services.items():
             announces = [announce for announce, _ in services]
             refusal = self._administrative()
-            ready, reason = (False, refusal) if refusal else self._ready(vip, services)
+            case = council.case(vip, services, *self._ready(vip, services), refused=vip in self.refused)
+            opinion = belief.Opinion(False, refusal) if refusal else council.hear(case)
             memory, reason, wake = gate.step(
                 self.memory.gates.get(vip),
-                ready,
-                reason,
+                opinion.ready,
+                opinion.reason,
                 self.now,
                 hold_up=max(announce.hold_up for announce in announces),
                 hold_down=max(announce.hold_down for announce in announces),
                 unsettled=max(verdict.unsettled for _, verdict in services),
                 damping=next((announce.damping for announce in announces if announce.damping), None),
                 blame=not refusal,
+                catching_up=council.believe(case),
             )
-            gates[vip] = memory
             judged = tuple(verdict for _, verdict in services)
-            verdicts[vip] = Verdict(vip, memory.open, reason, memory.since, judged, memory.penalty)
+            verdict = Verdict(vip, memory.open, reason, memory.since, judged, memory.penalty, case.own)
+            gates[vip], verdicts[vip] = council.settle(opinion, memory, verdict)
             if memory.open:
                 routes[vip] = _route(announces)
             if wake is not None:
                 self.wakes.append(wake)
+        self.wakes += council.wakes
+        for service, vip in self.asked:
+            if keep := council.keeps.get((service.name, service.key(vip))):
+                self._pool(service, vip, keep)
         return verdicts, gates, routes
 
     def _administrative(self) -> str:

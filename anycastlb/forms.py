@@ -146,6 +146,7 @@ class AnnounceDocument(Document):
     when: Literal["any", "all"] = "any"
     fail: Literal["withdraw", "keep"] = "withdraw"
     fallback: Literal["withdraw", "keep"] = "keep"
+    last: Literal["withdraw", "keep"] = "withdraw"
     damping: DampingDocument | None = None
     hold_up: Drain = 0.0
     hold_down: Drain = 0.0

@@ -58,12 +58,13 @@ def step(
     damping: Damping | None = None,
     unsettled: float = 0.0,
     blame: bool = True,
+    catching_up: float = NEVER,
 ) -> tuple[Gate, str, float | None]:
     """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not).
 
     ``unsettled``: seconds until the backends that were not checked yet must have been; a node that announced before
     would send their flows elsewhere, unlike its peers. ``blame``: a closing counts as a flap (not so when the node is
-    drained or stops).
+    drained or stops). ``catching_up``: until when it waits for the backends that its peers reach, and it does not yet.
     """
     gate = gate or Gate(open=False, since=NEVER)
     gate = replace(gate, penalty=penalty(gate, damping, now), penalty_at=now)
@@ -78,6 +79,7 @@ def step(
     waits = {"hold_up": ready_since + hold_up, "hold_down": gate.since + hold_down}
     if unsettled:
         waits["some backends are not checked yet"] = ready_since + unsettled
+    waits["some backends that peers reach are not up here yet"] = catching_up
     if damping is not None and gate.suppressed_since is not None:
         waits["damped"] = _reusable_at(gate, damping, now)
     cause = max(waits, key=lambda name: waits[name])

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from anycastlb import marks, origin
+from anycastlb import belief, marks, origin
 from anycastlb.checks import TYPES, CheckType
 from anycastlb.cluster import Registry
 from anycastlb.cluster.members import Members
@@ -23,7 +23,21 @@ from anycastlb.drivers import Driver
 from anycastlb.events import Journal
 from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
-from anycastlb.model import Catalog, Check, Decision, Feed, Health, Inputs, Lane, Rows, Snapshot, SyncDaemon, Table, Via
+from anycastlb.model import (
+    Catalog,
+    Check,
+    Cluster,
+    Decision,
+    Feed,
+    Health,
+    Inputs,
+    Lane,
+    Rows,
+    Snapshot,
+    SyncDaemon,
+    Table,
+    Via,
+)
 from anycastlb.prober import Prober
 from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
 from anycastlb.settings import Settings
@@ -63,6 +77,7 @@ class Node:
         instance: str = "",
         started_wall: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         offload: Offload = asyncio.to_thread,
     ) -> None:
         self.journal = journal
@@ -76,6 +91,7 @@ class Node:
                 cached_config=cached_config or {},
                 originals=originals(),
                 marks=settings.checks.marks,
+                max_withdrawals=settings.cluster.max_withdrawals,
             )
         )
         lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
@@ -103,11 +119,12 @@ class Node:
             unused=unused,
             originals=originals,
             clock=clock,
+            wall=wall,
         )
         self.members = Members(
             settings.node.name,
             registry,
-            lambda cluster: self.inbox.put(wake=False, cluster=cluster),
+            self._company,
             journal,
             clock,
             alone=f"the catalog is a {settings.catalog.source}, which knows of no other node",
@@ -180,6 +197,9 @@ class Node:
         if self._first_lane and any(isinstance(mark, int) for mark in usable.values()):
             tell, self._first_lane = self._first_lane, None
             tell()
+
+    def _company(self, cluster: Cluster) -> None:
+        self.inbox.put(wake=belief.news(self.inbox.inputs.cluster, cluster), cluster=cluster)
 
     def _health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned, health=health)

@@ -7,6 +7,8 @@ operator set, what health says, and how far its slow start is. Three rules look 
 * *the floor* (``max_failed``): never more than this share is taken out on health alone; who is in stays in;
 * *fallback* backends are used only while no other backend is up.
 
+The caller may keep more of them in (``Seen.keep``), on grounds that lie outside of this pool: see ``belief``.
+
 A drained backend is not in the pool at all: the caller keeps its row for the drain time, like that of a removed one.
 """
 
@@ -19,9 +21,12 @@ from typing import Any
 from anycastlb import gate, health, weights
 from anycastlb.model import (
     Address,
+    Announce,
     Backend,
     BackendVerdict,
+    Check,
     CheckState,
+    Condition,
     Destination,
     DestinationKey,
     Health,
@@ -31,6 +36,15 @@ from anycastlb.model import (
     Weights,
 )
 from anycastlb.services import most_failed
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Backends that stay in although they are down."""
+
+    names: frozenset[str] | None
+    """None: all of them, while no backend is up."""
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,9 @@ class Seen:
     """What the machine refused to create, with its reason."""
     was_open: bool
     now: float
+    keep: Keep | None = None
+    believed: bool = False
+    """So far it was kept in as peers reach it: what comes up again was never away, and starts at full weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +85,14 @@ class _Member:
     up: bool
     reason: str
     nominal: int
-    first: float
-    """Seconds within which its first result must be there, 0 if one is."""
+    check: Check
     since: float
     """When it came up, as far as its slow start is concerned."""
+
+    @property
+    def first(self) -> float:
+        """Seconds within which its first result must be there, 0 if one is."""
+        return self.check.interval + self.check.timeout if self.state.up is None else 0.0
 
     @property
     def used(self) -> bool:
@@ -92,7 +113,7 @@ def assess(service: Service, vip: Address, seen: Seen) -> Pool:
     primaries = [member for member in members if not member.backend.fallback]
     helpers = [member for member in members if member.backend.fallback and member.up and member.used]
     verdict = _verdict(service, key, primaries, helpers, seen)
-    kept = _kept(service, primaries, bool(helpers), seen.before)
+    kept = _kept(service, primaries, bool(helpers), seen)
     standing = weights.standing([member.nominal for member in members])
     backends: dict[DestinationKey, BackendVerdict] = {}
     rows: dict[DestinationKey, Destination] = {}
@@ -130,12 +151,12 @@ def _members(service: Service, vip: Address, seen: Seen) -> list[_Member]:
         name = DestinationKey(key, backend.address, backend.port)
         check = service.check(vip, backend)
         state = seen.health.get(check, health.UNKNOWN)
-        first = check.interval + check.timeout if state.up is None else 0.0
         up, reason = health.verdict(state, name in seen.up_since)
         if refusal := seen.refused.get(name):
             up, reason = False, f"down: {refusal}"
-        since = seen.up_since.get(name, seen.now)
-        members.append(_Member(backend, name, state, up, reason, weight, first, since))
+        returns = seen.believed and seen.before.get(name, 0) > 0
+        since = seen.up_since.get(name, gate.NEVER if returns else seen.now)
+        members.append(_Member(backend, name, state, up, reason, weight, check, since))
     return members
 
 
@@ -151,6 +172,7 @@ def _verdict(
     met, needed, words = gate.enough(threshold, up, total, *sums)
     if not met and not seen.was_open and gate.enough(announce.min_backends, up, total, *sums)[0]:
         words += " to open again"
+    condition = _condition(pool, helpers, met, announce, seen.refused, key)
     if refusal := seen.refused.get(key):
         met, words = False, refusal
     elif not up and helpers and announce.fallback == "keep":
@@ -158,26 +180,63 @@ def _verdict(
     elif total and not up and announce.fail == "keep":
         met, words = True, f"{up}/{total} backends up; kept open (fail = keep)"
     unsettled = max((member.first for member in pool if not member.up), default=0.0)
-    return ServiceVerdict(name, key, met, up, total, needed, words, unsettled)
+    return ServiceVerdict(name, key, met, up, total, needed, words, unsettled, condition)
 
 
-def _kept(
-    service: Service, primaries: Sequence[_Member], helped: bool, before: Mapping[DestinationKey, int]
-) -> Mapping[DestinationKey, str]:
+def _condition(
+    pool: Sequence[_Member],
+    helpers: Sequence[_Member],
+    met: bool,
+    announce: Announce,
+    refused: Mapping[Any, str],
+    key: ServiceKey,
+) -> Condition:
+    ups = [member for member in pool if member.up]
+    built = [member for member in pool if member.key not in refused]
+    helped = not ups and bool(helpers)
+    return Condition(
+        well=key not in refused and (met or (helped and announce.fallback == "keep")),
+        dead=bool(built) and not ups and not helped and all(member.state.up is False for member in built),
+        able=key not in refused and bool(built or helpers),
+        cycle=max((member.check.interval + member.check.timeout for member in pool), default=0.0),
+        recovery=max((_recovery(member.check) for member in pool), default=0.0),
+    )
+
+
+def _recovery(check: Check) -> float:
+    """Seconds in which a backend that is back counts as up: the wait for the first good result, then its rise."""
+    return max(check.interval, check.down_interval or 0.0) + check.rise * (check.interval + check.timeout)
+
+
+def _kept(service: Service, primaries: Sequence[_Member], helped: bool, seen: Seen) -> Mapping[DestinationKey, str]:
     """Backends that are down and stay in all the same, with the rule that keeps them.
 
     A new backend that was never checked is not kept: it is not in yet.
     """
-    pool = [member for member in primaries if member.used]
+    before, pool = seen.before, [member for member in primaries if member.used]
+    told = _told(seen.keep, pool, helped)
     failed = [member for member in pool if not member.up and (member.state.up is False or member.key in before)]
     if pool and not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
-        return {member.key: "kept (fail = keep)" for member in pool}
+        return told | {member.key: "kept (fail = keep)" for member in pool if member.key not in told}
     if service.max_failed is None or (helped and len(failed) == len(pool)):
-        return {}
+        return told
     surplus = len(failed) - most_failed(service.max_failed, len(pool))
     failed.sort(key=lambda member: (before.get(member.key, 0) > 0, member.state.since))
     last = failed[len(failed) - surplus :] if surplus > 0 else []
-    return {member.key: f"kept in by the floor (max_failed {service.max_failed})" for member in last}
+    return told | {
+        member.key: f"kept in by the floor (max_failed {service.max_failed})"
+        for member in last
+        if member.key not in told
+    }
+
+
+def _told(keep: Keep | None, pool: Sequence[_Member], helped: bool) -> dict[DestinationKey, str]:
+    """Who stays in as the caller wants it."""
+    if keep is None or helped:
+        return {}
+    if keep.names is None:
+        return {} if any(member.up for member in pool) else {member.key: keep.words for member in pool}
+    return {member.key: keep.words for member in pool if not member.up and member.backend.name in keep.names}
 
 
 def _weights(service: Service, member: _Member, kept: bool, now: float) -> tuple[Weights, str, float | None]:

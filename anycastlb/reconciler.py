@@ -38,6 +38,8 @@ PULSE = 1.0
 """Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
 
 
+STEP = 0.5
+"""Seconds by which the wall clock must have gone astray before a decision learns of it."""
 READABLE = 100
 """Changes of one plan that are told one by one."""
 
@@ -136,6 +138,7 @@ class Reconciler:
         self._blind = ""
         await self._look_for_idle(actual)
         self._recall()
+        self._look_at_the_clock()
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -173,6 +176,12 @@ class Reconciler:
         """What the drivers have remembered of settings, or struck out."""
         if (originals := self._originals()) != self._inbox.inputs.originals:
             self._inbox.put(originals=originals)
+
+    def _look_at_the_clock(self) -> None:
+        """Wall time, as far as decisions need it: its steps, not its drift."""
+        wall = self._wall() - self._clock()
+        if abs(wall - self._inbox.inputs.wall) > STEP:
+            self._inbox.put(wake=False, wall=wall)
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""

@@ -105,6 +105,7 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
             when=announce.when,
             fail=announce.fail,
             fallback=announce.fallback,
+            last=announce.last,
             damping=Damping(**announce.damping.model_dump()) if announce.damping else None,
             hold_up=announce.hold_up,
             hold_down=announce.hold_down,

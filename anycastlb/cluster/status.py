@@ -20,6 +20,7 @@ from anycastlb.model import (
     Destination,
     DestinationKey,
     Difference,
+    Gate,
     ServiceKey,
     ServiceSummary,
     SessionSummary,
@@ -139,7 +140,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
         for item in verdict.services:
             lost = tuple(down.get((item.key, item.service), ()))
             lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
-            services[item.service][vip] = ServiceSummary(item.open, item.up, item.total, lost)
+            services[item.service][vip] = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
     found = hash_of(catalog) if fingerprint is None and feed.loaded else fingerprint or ""
     return Status(
         node=inputs.node,
@@ -151,12 +152,19 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, found, feed.connected, feed.cached, feed.held is not None),
-        vips={vip: VipSummary(vip in routes, x.open, x.reason) for vip, x in verdicts.items()}
+        vips={
+            vip: VipSummary(vip in routes, x.open, x.reason, x.own, _withdrawn(decision.memory.gates.get(vip)))
+            for vip, x in verdicts.items()
+        }
         | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
         digests=digests(catalog, snapshot.actual),
         sessions=tuple(SessionSummary(session.peer, session.state) for session in snapshot.speaker.sessions),
     )
+
+
+def _withdrawn(gate: Gate | None) -> float:
+    return gate.withdrawn_wall if gate else 0.0
 
 
 def hash_of(catalog: Catalog) -> str:

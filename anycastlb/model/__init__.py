@@ -62,7 +62,9 @@ from anycastlb.model.cluster import (
 )
 from anycastlb.model.decision import (
     BackendVerdict,
+    Condition,
     Decision,
+    Doubt,
     Gate,
     Inputs,
     Leaving,
@@ -107,6 +109,7 @@ __all__ = [
     "CheckState",
     "Cluster",
     "Combination",
+    "Condition",
     "Conflict",
     "ConsulInstances",
     "Damping",
@@ -116,6 +119,7 @@ __all__ = [
     "Difference",
     "Discover",
     "DnsInstances",
+    "Doubt",
     "DriverError",
     "Edit",
     "Entry",

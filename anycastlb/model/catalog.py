@@ -241,6 +241,8 @@ class Announce:
     fail: Literal["withdraw", "keep"] = "withdraw"
     fallback: Literal["withdraw", "keep"] = "keep"
     """What becomes of the route while only fallback backends serve."""
+    last: Literal["withdraw", "keep"] = "withdraw"
+    """What becomes of the cluster's last route when health would withdraw it."""
     damping: Damping | None = None
     hold_up: float = 0.0
     hold_down: float = 0.0

@@ -27,6 +27,11 @@ class VipSummary:
     """ExaBGP has acknowledged its route."""
     open: bool
     reason: str = ""
+    own: str = ""
+    """What the node's own probes say of it, whatever other nodes say and whatever its gate is: ``well``: it can be
+    served; ``ill``: it cannot; ``unable``: nor would it be if every backend were up. Empty: an older node."""
+    withdrawn_wall: float = 0.0
+    """When this node closed its gate because of health, out of the cluster's budget for that; 0 = it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class ServiceSummary:
     total: int
     down: tuple[str, ...] = ()
     """The backends that do not count as up; ``*`` alone if none does."""
+    dead: bool = False
+    """Every backend that is wanted was probed and is down, and no fallback serves instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from anycastlb.model.base import EMPTY, MARKS, Address
-from anycastlb.model.catalog import Catalog, Feed, Via
+from anycastlb.model.catalog import Catalog, Feed, Share, Via
 from anycastlb.model.cluster import Cluster
 from anycastlb.model.machine import Change, DestinationKey, Failure, Rows, ServiceKey, State, SyncDaemon, Table
 from anycastlb.model.results import Health
@@ -38,7 +38,11 @@ class Inputs:
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
     cluster: Cluster = Cluster()
-    """The other nodes. Readers see it; no decision depends on it yet."""
+    """The other nodes. What decisions depend on of it: ``belief.news``."""
+    max_withdrawals: Share | None = None
+    """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
+    wall: float = 0.0
+    """Wall-clock seconds at the daemon's clock's zero: what nodes tell each other of time is wall time."""
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
@@ -71,6 +75,22 @@ class BackendVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What this node's own probes say of a service, before any policy and whatever the other nodes say."""
+
+    well: bool = True
+    """Enough backends are up, or fallback ones that may stand in."""
+    dead: bool = False
+    """Every backend that is wanted was probed and is down, and no fallback is up."""
+    able: bool = True
+    """With its backends up it could be served: operators want flows on one, and the machine refuses nothing."""
+    cycle: float = 0.0
+    """Seconds by which two nodes' probes may see one and the same death apart from each other."""
+    recovery: float = 0.0
+    """Seconds within which all backends that came back together must count as up."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceVerdict:
     """Can this service be served on this VIP?"""
 
@@ -84,6 +104,7 @@ class ServiceVerdict:
     reason: str
     unsettled: float = 0.0
     """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
+    condition: Condition = Condition()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,11 @@ class Verdict:
     services: tuple[ServiceVerdict, ...] = ()
     penalty: float = 0.0
     """RFC 2439 figure of merit at the time of the decision; 0 without damping."""
+    own: Literal["", "well", "ill", "unable"] = ""
+    """As ``VipSummary.own``."""
+    kept: Literal["", "asks", "last", "limit"] = ""
+    """Why the gate is open although this node's own probes would close it: it waits for what the peers have to say,
+    it holds the last route, or the cluster may withdraw no more for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +138,20 @@ class Gate:
     """Of damping, as it was at ``penalty_at``."""
     penalty_at: float = 0.0
     suppressed_since: float | None = None
+    withdrawn_wall: float = 0.0
+    """When it was last closed out of the cluster's budget of withdrawals, in wall time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is wrong with a VIP by this node's own probes."""
+
+    dead: frozenset[str]
+    """Services all of whose backends are down."""
+    shut: bool
+    """Local health alone would close the gate."""
+    since: float
+    """When the last of it began: what peers published before may be older than the same trouble there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +178,9 @@ class Memory:
     """The destinations of the desired state, in its order."""
     marks: Mapping[Via, int] = field(default_factory=lambda: EMPTY)
     """The firewall marks given to probes through IPVS."""
+    doubts: Mapping[Address, Doubt] = field(default_factory=lambda: EMPTY)
+    believed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
+    """Services whose weights follow the peers, and since when one of their backends is up here again."""
 
 
 @dataclass(frozen=True, slots=True)

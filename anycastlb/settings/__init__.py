@@ -17,6 +17,7 @@ from anycastlb.settings.api import ApiSettings
 from anycastlb.settings.bgp import BgpSettings
 from anycastlb.settings.catalog import CatalogSettings, ConsulSettings
 from anycastlb.settings.checks import ChecksSettings
+from anycastlb.settings.cluster import ClusterSettings
 from anycastlb.settings.ipvs import IpvsSettings
 from anycastlb.settings.node import LogSettings, NodeSettings
 
@@ -25,6 +26,7 @@ __all__ = [
     "BgpSettings",
     "CatalogSettings",
     "ChecksSettings",
+    "ClusterSettings",
     "ConsulSettings",
     "IpvsSettings",
     "LogSettings",
@@ -43,6 +45,7 @@ class Settings(Document):
     api: Annotated[ApiSettings, Field(validate_default=True)] = ApiSettings()
     ipvs: IpvsSettings = IpvsSettings()
     checks: Annotated[ChecksSettings, Field(validate_default=True)] = ChecksSettings()
+    cluster: ClusterSettings = ClusterSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("api")

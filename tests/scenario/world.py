@@ -92,6 +92,7 @@ class World:
             instance=self.settings.node.state_dir,
             started_wall=self.started_wall,
             clock=clock,
+            wall=lambda: self.started_wall + clock(),
             offload=in_place,
         )
         running = asyncio.ensure_future(node.run())  # noqa: TID251

@@ -58,6 +58,7 @@ def test_what_is_no_toml_is_one_problem(text: str) -> None:
         ("vip_ranges = []", "node"), ("resync = \"1h\"", "node"), ("fwmark_ranges = [\"9-1\"]", "node"),
         ("max_shrink = \"101%\"", "catalog"), ("confirm = \"soon\"", "catalog"), ("source = \"etcd\"", "catalog"),
         ("address = \"localhost\"", "consul"), ("prefix = \"/\"", "consul"), ("hold = \"0s\"", "bgp"),
+        ("max_withdrawals = \"most\"", "cluster"), ("max_withdrawals = \"weight 5\"", "cluster"),
     ],
 )  # fmt: skip
 def test_values_out_of_bounds(line: str, table: str) -> None:
@@ -75,3 +76,12 @@ def test_values_in_their_other_forms() -> None:
     assert found.node.fwmark_ranges == ((7, 7), (100, 199))
     assert found.catalog.confirm is None and found.catalog.max_shrink == Share(count=3)
     assert found.consul.prefix == "lb/" and found.api.listen == (("::1", 4672),)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("0", None), ('"off"', None), ('"0%"', None), ("3", Share(3)), ('"3"', Share(3)), ('"10%"', Share(percent=10.0))],
+)
+def test_the_budget_of_withdrawals(text: str, budget: Share | None) -> None:
+    assert settings.parse(f"{LEAST}[cluster]\nmax_withdrawals = {text}\n").cluster.max_withdrawals == budget
+    assert settings.parse(LEAST).cluster.max_withdrawals is None
