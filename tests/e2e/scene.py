@@ -9,6 +9,9 @@ from typing import Any
 from tests.lab.lab import Lab
 from tests.lab.traffic import Traffic
 
+PATIENCE = 90.0
+"""Seconds until a node must be routed to, or not any more: programs start slowly on a busy machine."""
+
 
 class Scene:
     """All the ways at once, what happens to the nodes, and what each step cost."""
@@ -19,7 +22,7 @@ class Scene:
         self.now = {name: way.ask(mark=True) for name, way in ways.items()}
         """What each way had counted when the last step was over."""
 
-    def routed(self, *nodes: str, within: float = 30) -> None:
+    def routed(self, *nodes: str, within: float = PATIENCE) -> None:
         for way in self.ways.values():
             self.lab.router.until(way.vip, set(nodes), within)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from anycastlb.model import Address
-from tests.e2e.scene import Scene
+from tests.e2e.scene import PATIENCE, Scene
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.server import ECHO
 from tests.lab.topology import vip
@@ -43,11 +43,9 @@ def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
             lab.put(f"{service}{number}", document(addresses[name], forward, port, check=check))
     for node in (lb1, lb2):
         node.start()
-    for node in (lb1, lb2):
-        node.ready()
     with ExitStack() as stack:
         for address in addresses.values():
-            lab.router.until(address, {"lb1", "lb2"}, 30)
+            lab.router.until(address, {"lb1", "lb2"}, PATIENCE)
         ways = {
             name: stack.enter_context(Traffic(lab.client.namespace, address)) for name, address in addresses.items()
         }

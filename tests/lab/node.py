@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -137,7 +138,17 @@ class Node:
             for way in ("ingress", "egress"):
                 self.namespace.run("tc", "filter", "add", "dev", interface, way, "matchall", "action", "drop")
 
+    def sever(self, addresses: Iterable[str]) -> None:
+        """In the LAN nothing passes any more between it and these addresses."""
+        self.namespace.run("tc", "qdisc", "replace", "dev", "lan", "clsact")
+        for address in addresses:
+            family = "ipv6" if ":" in address else "ip"
+            for way, end in (("ingress", "src_ip"), ("egress", "dst_ip")):
+                rule = ("protocol", family, "flower", end, address, "action", "drop")
+                self.namespace.run("tc", "filter", "add", "dev", "lan", way, *rule)
+
     def unmute(self) -> None:
+        """Undo ``mute`` and ``sever``."""
         for interface in ("uplink", "lan"):
             self.namespace.run("tc", "qdisc", "del", "dev", interface, "clsact", check=False)
 

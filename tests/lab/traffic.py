@@ -249,7 +249,7 @@ class Traffic:
             raise LabError(f"the traffic to {self.vip} ended by itself: {exc}") from None
         return told
 
-    def established(self, within: float = 60) -> None:
+    def established(self, within: float = 120) -> None:
         """Wait until every line was made and echoed once."""
         until(
             lambda: (now := self.ask())["open"] == self.lines and now["heard"] > 0, within, f"lines to {self.vip}", 0.3
