@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import raw, services
+from anycastlb import drains, raw, services
 from anycastlb.documents import shown
 from anycastlb.model import (
     EMPTY,
@@ -57,9 +57,12 @@ def parse(
     for name, own in keys.services.items():
         reading.read_service(name, own)
     reading.settle_claims()
+    leaving = {node: drains.parse(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
+    reading.problems += [problem for _, found in leaving.values() for problem in found]
     return Catalog(
         services=tuple(service for _, service in sorted(reading.services.items())),
         drained=frozenset(keys.drained),
+        drains={node: told for node, (told, _) in leaving.items()},
         problems=tuple(dict.fromkeys(reading.problems)),
         index=tree.index,
         good=reading.good() | {f"drain/{node}": tree.entries[f"drain/{node}"] for node in keys.drained},
@@ -122,8 +125,8 @@ def _sorted_keys(tree: Tree) -> _Keys:
     keys = _Keys()
     for key, entry in sorted(tree.entries.items()):
         parts = key.split("/")
-        if key.endswith("/") or parts[0] == "nodes" or key == "defaults":
-            continue  # a folder key, other nodes' status, and what is read by itself
+        if key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
+            continue  # a folder key, what nodes keep there for each other, and what is read by itself
         named = all(NAME.fullmatch(part) for part in parts[1:])
         if named and parts[0] == "drain" and len(parts) == 2:
             keys.drained.add(parts[1])

@@ -163,6 +163,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         originals=lambda: originals.rows,
         pulse=notify.alive,
         unused=ipvs.unused,
+        counters=ipvs.statistics,
         first_lane=lambda: tell(probing(settings), journal),
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),

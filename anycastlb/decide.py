@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import belief, gate, marks, tuning
+from anycastlb import belief, gate, leave, marks, tuning
 from anycastlb.council import Council
 from anycastlb.model import (
     MARKS,
@@ -29,6 +29,7 @@ from anycastlb.model import (
     Failure,
     Gate,
     Inputs,
+    Leave,
     Leaving,
     Memory,
     Route,
@@ -70,6 +71,7 @@ def adopt(actual: State, now: float, probes: marks.Range = MARKS) -> Memory:
         serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight),
         order=tuple(actual.destinations),
         marks=given,
+        routes=actual.routes,
     )
 
 
@@ -79,9 +81,10 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     for service in inputs.catalog.services:
         for vip in service.vips:
             board.assess(service, vip)
+    board.depart()
     verdicts, gates, routes = board.gates()
-    rows = {} if inputs.stopping else board.rows
-    leaving = _leaving(rows, memory, inputs.idle, now)
+    rows = {} if inputs.stopping and board.withdrawn else board.rows
+    leaving = _leaving(rows, memory, inputs.idle, now, served=not board.unused)
     board.wakes += [item.until for item in leaving.values()]
     desired = _state(rows, leaving, memory)
     decision = Decision(
@@ -95,6 +98,8 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             tuple(desired.destinations),
             doubts=board.council.doubts,
             believed=board.council.believed,
+            routes=routes,
+            leave=board.leave,
         ),
         verdicts=verdicts,
         backends=board.backends,
@@ -123,6 +128,9 @@ class _Board:
 
     before: Mapping[DestinationKey, int] = field(init=False)
     """The weights of the last decision."""
+
+    leave: Leave | None = None
+    """How far this node has left, if it does."""
 
     def __post_init__(self) -> None:
         rows = self.memory.rows.items()
@@ -165,13 +173,63 @@ class _Board:
         """The services that can be served."""
         return frozenset(verdict.key for services in self.services.values() for _, verdict in services if verdict.open)
 
+    def depart(self) -> None:
+        """How far this node leaves the routes, now that all services are assessed."""
+        inputs, memory = self.inputs, self.memory
+        node, catalog = inputs.node, inputs.catalog
+        drained = node in catalog.drained
+        waiting = drained and (memory.leave is None or memory.leave.stage == "waiting")
+        known = catalog.drains.get(node)
+        told = known.deadline if known is not None else None
+        seen = leave.Seen(
+            cause="stopping" if inputs.stopping else "drained" if drained else "",
+            rules=inputs.leaving,
+            deadline=inputs.leaving.deadline if told is None else told,
+            announced=bool(memory.routes),
+            marked=any(leave.COMMUNITY in route.communities for route in memory.routes.values()),
+            company=leave.company(inputs),
+            trouble=(self._unsettled() or leave.trouble(inputs, memory.routes)) if waiting else "",
+            table=hash((tuple(self.rows.items()), tuple(memory.routes))) if waiting else 0,
+            traffic=inputs.traffic,
+        )
+        self.leave, wake = leave.step(memory.leave, seen, self.now)
+        if wake is not None:
+            self.wakes.append(wake)
+
+    def _unsettled(self) -> str:
+        """Why this node's own table is about to change, if it is."""
+        for table, key in _leaving(self.rows, self.memory, self.inputs.idle, self.now):
+            if table == "destinations" and ("services", key.service) in self.rows:
+                return f"{key} is leaving"
+        for key, backend in self.backends.items():
+            if backend.up and backend.weights.ramp < 1:
+                return f"{key} is in its slow start"
+        for _, verdict in (item for services in self.services.values() for item in services):
+            if verdict.unsettled:
+                return f"backends of {verdict.service} are not checked yet"
+        return ""
+
+    @property
+    def withdrawn(self) -> bool:
+        """Has this node left so far that it announces nothing?"""
+        return self.leave is not None and self.leave.stage in ("withdrawn", "drained")
+
+    @property
+    def unused(self) -> bool:
+        """Does nothing come any more, so that there is nothing to wait for?"""
+        return self.leave is not None and self.leave.stage == "drained" and not self.leave.overdue
+
+    @property
+    def _graceful(self) -> bool:
+        return self.leave is not None and self.leave.stage == "graceful"
+
     def gates(self) -> tuple[dict[Address, Verdict], dict[Address, Gate], dict[Address, Route]]:
         """Every VIP's verdict, what its gate remembers, and the routes that follow."""
         verdicts, gates, routes = {}, {}, {}
         council = self.council = Council(self.inputs, self.memory, self.now, self.pools, len(self.services))
         for vip, services in self.services.items():
             announces = [announce for announce, _ in services]
-            refusal = self._administrative()
+            refusal = self._administrative(vip)
             case = council.case(vip, services, *self._ready(vip, services), refused=vip in self.refused)
             opinion = belief.Opinion(False, refusal) if refusal else council.hear(case)
             memory, reason, wake = gate.step(
@@ -186,11 +244,14 @@ class _Board:
                 blame=not refusal,
                 catching_up=council.believe(case),
             )
+            if self._graceful and memory.open:
+                reason = f"{reason}; {self._cause()}: still announced, with {leave.COMMUNITY}"
             judged = tuple(verdict for _, verdict in services)
             verdict = Verdict(vip, memory.open, reason, memory.since, judged, memory.penalty, case.own)
             gates[vip], verdicts[vip] = council.settle(opinion, memory, verdict)
             if memory.open:
-                routes[vip] = _route(announces)
+                route = _route(announces)
+                routes[vip] = leave.marked(route, self.inputs.leaving) if self._graceful else route
             if wake is not None:
                 self.wakes.append(wake)
         self.wakes += council.wakes
@@ -199,13 +260,12 @@ class _Board:
                 self._pool(service, vip, keep)
         return verdicts, gates, routes
 
-    def _administrative(self) -> str:
-        """Why this node must not announce anything, if so."""
-        if self.inputs.stopping:
-            return "this node is stopping"
-        if self.inputs.node in self.inputs.catalog.drained:
-            return f"this node is drained (drain/{self.inputs.node})"
-        return ""
+    def _administrative(self, vip: Address) -> str:
+        """Why this node must not announce the VIP, if so: it has left, or leaves and did not announce it before."""
+        return self._cause() if self.withdrawn or (self._graceful and vip not in self.memory.routes) else ""
+
+    def _cause(self) -> str:
+        return "this node is stopping" if self.inputs.stopping else f"this node is drained (drain/{self.inputs.node})"
 
     def _ready(self, vip: Address, services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, str]:
         if refusal := self.refused.get(vip):
@@ -226,16 +286,16 @@ def _route(announces: Iterable[Announce]) -> Route:
 
 
 def _leaving(
-    rows: Mapping[RowId, Any], memory: Memory, idle: frozenset[DestinationKey], now: float
+    rows: Mapping[RowId, Any], memory: Memory, idle: frozenset[DestinationKey], now: float, served: bool = True
 ) -> dict[RowId, Leaving]:
     """Rows nobody asks for any more, until their drain time is over or, for a backend, its last connection is.
 
-    One that is asked for again is taken back.
+    One that is asked for again is taken back. ``served`` is False where nothing comes any more.
     """
     leaving = {row_id: item for row_id, item in memory.leaving.items() if row_id not in rows}
     for row_id, (row, drain) in memory.rows.items():
         if row_id not in rows:
-            leaving[row_id] = Leaving(row, now + drain)
+            leaving[row_id] = Leaving(row, now + drain * served)
     done = {("destinations", key) for key in idle if ("services", key.service) in rows}
     return {row_id: item for row_id, item in leaving.items() if item.until > now and row_id not in done}
 

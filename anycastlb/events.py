@@ -31,6 +31,7 @@ KINDS: Mapping[str, str] = {
     "daemon": "node",
     "denied": "request",
     "discovery": "discovery",
+    "drain": "node",
     "failure": "change",
     "gate": "vip",
     "observe": "kernel",

@@ -28,6 +28,7 @@ from anycastlb.model import (
     Check,
     Cluster,
     Decision,
+    DrainRules,
     Feed,
     Health,
     Inputs,
@@ -39,7 +40,7 @@ from anycastlb.model import (
     Via,
 )
 from anycastlb.prober import Prober
-from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
+from anycastlb.reconciler import PULSE, Announcer, Counters, Inbox, Reconciler, Unused, none_of
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
 
@@ -67,6 +68,7 @@ class Node:
         sysctls: Mapping[str, str] | None = None,
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
+        counters: Counters | None = None,
         lane_sysctls: Mapping[str, str] | None = None,
         config: Mapping[str, int | SyncDaemon] | None = None,
         cached_config: Mapping[str, int] | None = None,
@@ -92,6 +94,7 @@ class Node:
                 originals=originals(),
                 marks=settings.checks.marks,
                 max_withdrawals=settings.cluster.max_withdrawals,
+                leaving=drain_rules(settings),
             )
         )
         lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
@@ -118,6 +121,7 @@ class Node:
             pulse=pulse,
             unused=unused,
             originals=originals,
+            counters=counters,
             clock=clock,
             wall=wall,
         )
@@ -203,6 +207,13 @@ class Node:
 
     def _health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned, health=health)
+
+
+def drain_rules(settings: Settings) -> DrainRules:
+    """How this node leaves the routes."""
+    told = settings.drain
+    most = settings.cluster.max_drained
+    return DrainRules(told.graceful, told.med, told.prepend, told.settle, told.deadline, most)
 
 
 def checks(catalog: Catalog) -> set[Check]:

@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
-from anycastlb import plan
+from anycastlb import leave, plan
 from anycastlb.decide import adopt, decide, refusals
 from anycastlb.drivers import Driver
 from anycastlb.events import Event, Journal
@@ -26,6 +27,7 @@ from anycastlb.model import (
     DriverError,
     Failure,
     Inputs,
+    Leave,
     Memory,
     Rows,
     Snapshot,
@@ -75,6 +77,9 @@ class Inbox:
 Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
 
 
+Counters = Callable[[], Awaitable[Mapping[Any, leave.Counted]]]
+
+
 async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
     """Nothing is known of connections."""
     return frozenset()
@@ -83,8 +88,8 @@ async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]
 class Reconciler:
     """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
 
-    ``unused(destinations)`` says which of them have no connection left; ``originals()``, what settings were before
-    the drivers changed them.
+    ``unused(destinations)`` says which of them have no connection left; ``counters()``, what the kernel has counted;
+    ``originals()``, what settings were before the drivers changed them.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Reconciler:
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
         originals: Callable[[], Mapping[Table, Rows]] = dict,
+        counters: Counters | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -105,7 +111,7 @@ class Reconciler:
         self._drivers: Sequence[Driver] = (*drivers, announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
         self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
-        self._originals, self._clock, self._wall = originals, clock, wall
+        self._originals, self._counters, self._clock, self._wall = originals, counters, clock, wall
         self._memory: Memory | None = None
         self._decision: Decision | None = None
         self._decided = -1
@@ -139,6 +145,7 @@ class Reconciler:
         await self._look_for_idle(actual)
         self._recall()
         self._look_at_the_clock()
+        await self._look_at_traffic(started)
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -182,6 +189,16 @@ class Reconciler:
         wall = self._wall() - self._clock()
         if abs(wall - self._inbox.inputs.wall) > STEP:
             self._inbox.put(wake=False, wall=wall)
+
+    async def _look_at_traffic(self, now: float) -> None:
+        """What still comes to a node that leaves, once a second; the decision looks again by itself."""
+        leaving, last = self._memory.leave if self._memory else None, self._inbox.inputs.traffic
+        if self._counters is None or leaving is None or leaving.stage not in ("graceful", "withdrawn"):
+            return
+        if last is None or now - last.at >= 0.9 * leave.LOOK:
+            with suppress(DriverError):  # the deadline does not depend on it
+                traffic = leave.count(await self._counters(), now, self._inbox.inputs.marks)
+                self._inbox.put(wake=False, traffic=traffic)
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
@@ -247,6 +264,8 @@ class Reconciler:
             old = before.get(vip)
             if old is None or old.open != verdict.open:
                 self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
+        if event := _leave_event(self._inbox.inputs.node, self.snapshot.decision.memory.leave, decision.memory.leave):
+            self._journal.emit(event)
         done = [change for change in changes if change not in failed]
         for event in _change_events(done, decision):
             self._journal.emit(event)
@@ -259,6 +278,16 @@ def _gate_event(vip: Address, before: bool | None, after: bool, reason: str) -> 
     words = {None: "", True: "open", False: "closed"}
     level: Any = "info" if after else "warning"
     return Event("gate", str(vip), reason=reason, before=words[before], after=words[after], level=level)
+
+
+def _leave_event(node: str, before: Leave | None, after: Leave | None) -> Event | None:
+    """How far the node has left, when that or the reason has changed."""
+    if (before and (before.stage, before.reason)) == (after and (after.stage, after.reason)):
+        return None
+    was, now = (item.stage if item else "" for item in (before, after))
+    reason = after.reason if after else "it is drained no more, and may announce again"
+    level: Any = "warning" if after and after.overdue else "info"
+    return Event("drain", node, reason=reason, before=was, after=now or "undrained", level=level)
 
 
 def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:

@@ -70,13 +70,18 @@ async def commit(at: Context, edits: Sequence[Edit]) -> None:
     """Raises ``Fault``."""
     try:
         await at.store.commit(edits)
-    except Conflict as exc:
-        mend = "read it again and decide anew; nothing was written"
-        raise Fault(409, f"lost a race: {exc}", edits[0].key, "what was read is still what is stored", mend) from exc
     except SourceError as exc:
-        what, expected = f"the catalog's store did not take the write: {exc}", "an answer"
-        mend = "read it again before you repeat it: if only the answer was lost, it was written"
-        raise Fault(503, what, edits[0].key, expected, mend) from exc
+        raise lost(exc, edits[0].key) from exc
+
+
+def lost(exc: SourceError, key: str) -> Fault:
+    """What became of a write that failed."""
+    if isinstance(exc, Conflict):
+        mend = "read it again and decide anew; nothing was written"
+        return Fault(409, f"lost a race: {exc}", key, "what was read is still what is stored", mend)
+    what, expected = f"the catalog's store did not take the write: {exc}", "an answer"
+    mend = "read it again before you repeat it: if only the answer was lost, it was written"
+    return Fault(503, what, key, expected, mend)
 
 
 async def tell(request: web.Request, before: Tree, edits: Sequence[Edit]) -> None:

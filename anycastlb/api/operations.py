@@ -6,7 +6,7 @@ from functools import partial
 
 from aiohttp import web
 
-from anycastlb.api import bulk, guard, lists, nodes, plots, proposing, reading, writing
+from anycastlb.api import bulk, draining, guard, lists, nodes, plots, proposing, reading, writing
 from anycastlb.api.context import built, context
 from anycastlb.api.openapi import Operation, describe
 from anycastlb.api.openapi import routes as routes_of
@@ -202,15 +202,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST",
         "/v1/nodes/{node}/drain",
-        writing.drain_node,
-        "Withdraw every route of a node",
+        draining.drain_node,
+        "Take a node out of the routes, stage by stage; refused if that is one too many",
         WRITTEN,
         (404, 409, 503),
-        "Reason",
+        "Drain",
         optional=True,
-        examples={"reason": {"reason": "new kernel"}},
+        examples={"reason": {"reason": "new kernel", "deadline": "5m", "force": False}},
     ),
-    Operation("POST", "/v1/nodes/{node}/undrain", writing.undrain_node, "Announce again", WRITTEN, (404, 409, 503)),
+    Operation("POST", "/v1/nodes/{node}/undrain", draining.undrain_node, "Announce again", WRITTEN, (404, 409, 503)),
     Operation("POST", "/v1/confirm", reading.confirm, "Let a held catalog through", {200: "Confirmed"}, (409,)),
     # ------------------------------------------------------------ whole catalogs
     Operation("GET", "/v1/export", proposing.export, "Every document by key", {200: "Export"}, (503,)),

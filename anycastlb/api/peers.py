@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anycastlb import __version__
+from anycastlb import __version__, leave
 from anycastlb.cluster import status as statuses
-from anycastlb.model import Address, Difference, Peer, Snapshot, Status
+from anycastlb.model import Address, Difference, Drain, Peer, Snapshot, Status
 
 View = dict[str, Any]
 MOMENT = 5.0
@@ -25,16 +25,36 @@ def nodes(snapshot: Snapshot, now: float) -> View:
     cluster = snapshot.inputs.cluster
     own = statuses.summarise(snapshot, cluster.started)
     age = _age(snapshot.at, now) if snapshot.cycle else None
-    return {
-        "nodes": [_node(own, True, True, "", age), *(_peer(peer, now) for peer in shown(snapshot, now))],
-        **_standing(snapshot, now),
-    }
+    mine = _node(own, True, True, "", age)
+    mine["drain"] = drain(snapshot, now)
+    return {"nodes": [mine, *(_peer(peer, now, snapshot) for peer in shown(snapshot, now))], **_standing(snapshot, now)}
 
 
 def node(snapshot: Snapshot, now: float, name: str) -> View | None:
     """One of them; None if there is no such node."""
     found: list[View] = nodes(snapshot, now)["nodes"]
     return next((view for view in found if view["name"] == name), None)
+
+
+def drain(snapshot: Snapshot, now: float) -> View | None:
+    """How far this node has left the routes, with what still comes to it; None if it does not leave."""
+    inputs, told = snapshot.inputs, snapshot.decision.memory.leave
+    view = _drain(Status(inputs.node, leave=statuses.leaving(snapshot)), snapshot)
+    if view is None or told is None:
+        return None
+    eta = leave.eta(told, now)
+    return {
+        **view,
+        "connections": told.samples[-1].connections if told.samples else None,
+        "packets_per_second": round(leave.rate(told), 1) if len(told.samples) > 1 else None,
+        "eta_seconds": None if eta is None else round(eta, 1),
+    }
+
+
+def budget(snapshot: Snapshot) -> View:
+    """How many nodes may be drained at once, and which are; ``exceeded`` if there are more."""
+    most, drained = snapshot.inputs.leaving.max_drained, sorted(snapshot.inputs.catalog.drained)
+    return {"max_drained": most, "drained": drained, "exceeded": bool(most) and len(drained) > most}
 
 
 def shown(snapshot: Snapshot, now: float) -> list[Peer]:
@@ -55,13 +75,14 @@ def brief(snapshot: Snapshot, now: float) -> View:
         "ready": not lacking,
         "missing": lacking,
         "drained": inputs.node in inputs.catalog.drained,
+        "drain": drain(snapshot, now),
         "stopping": inputs.stopping,
         "index": inputs.catalog.index,
         "announced": len(snapshot.actual.routes),
         "vips": len(snapshot.decision.verdicts),
         "age_seconds": _age(snapshot.at, now) if snapshot.cycle else None,
     }
-    peers = [_brief(peer, now) for peer in shown(snapshot, now)]
+    peers = [_brief(peer, now, snapshot) for peer in shown(snapshot, now)]
     told = {str(vip): names for vip, names in announcers(snapshot).items()}
     return {"nodes": [own, *peers], "announcers": told, **_standing(snapshot, now)}
 
@@ -97,15 +118,28 @@ def _standing(snapshot: Snapshot, now: float) -> View:
             if lasting(difference, now)
         ],
         "catalogs_differ": _parties(catalogs) if catalogs else {},
+        "budget": budget(snapshot),
     }
+
+
+def _drain(status: Status | None, snapshot: Snapshot) -> View | None:
+    """What a node says of its leaving; what still comes to it, only itself can tell."""
+    if status is None or status.leave is None:
+        return None
+    known = snapshot.inputs.catalog.drains.get(status.node, Drain())
+    names = ("stage", "cause", "reason", "since", "deadline", "asked")
+    told = {name: getattr(status.leave, name) for name in names}
+    live = ("connections", "packets_per_second", "eta_seconds")
+    return {**told, "why": known.reason, "by": known.by, **dict.fromkeys(live)}
 
 
 def _parties(difference: Difference) -> dict[str, list[str]]:
     return {digest: list(names) for digest, names in difference.parties.items()}
 
 
-def _peer(peer: Peer, now: float) -> View:
-    return _node(peer.status or Status(peer.name), False, peer.alive, peer.error, _age(peer.since, now))
+def _peer(peer: Peer, now: float, snapshot: Snapshot) -> View:
+    view = _node(peer.status or Status(peer.name), False, peer.alive, peer.error, _age(peer.since, now))
+    return {**view, "drain": _drain(peer.status, snapshot)}
 
 
 def _node(status: Status, own: bool, alive: bool, error: str, age: float | None) -> View:
@@ -117,6 +151,7 @@ def _node(status: Status, own: bool, alive: bool, error: str, age: float | None)
         "version": status.version,
         "started": status.started,
         "drained": status.drained,
+        "drain": None,
         "stopping": status.stopping,
         "ready": status.ready,
         "missing": list(status.missing),
@@ -145,7 +180,7 @@ def _node(status: Status, own: bool, alive: bool, error: str, age: float | None)
     }
 
 
-def _brief(peer: Peer, now: float) -> View:
+def _brief(peer: Peer, now: float, snapshot: Snapshot) -> View:
     status = peer.status or Status(peer.name)
     return {
         "name": peer.name,
@@ -156,6 +191,7 @@ def _brief(peer: Peer, now: float) -> View:
         "ready": status.ready,
         "missing": list(status.missing),
         "drained": status.drained,
+        "drain": _drain(peer.status, snapshot),
         "stopping": status.stopping,
         "index": status.catalog.index,
         "announced": sum(item.announced for item in status.vips.values()),

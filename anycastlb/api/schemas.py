@@ -252,6 +252,10 @@ ANSWERS: dict[str, Schema] = {
     "Export": record(catalog={"type": "object", "additionalProperties": STORED}, problems=listed(ref("Problem"))),
     "Confirmed": record(confirmed=YES),
     "Names": listed(TEXT),
-    "Reason": {"type": "object", "properties": {"reason": MAYBE_TEXT}, "additionalProperties": False},
+    "Drain": {
+        "type": "object",
+        "properties": {"reason": MAYBE_TEXT, "deadline": MAYBE_TEXT, "force": MAYBE_YES},
+        "additionalProperties": False,
+    },
     "OpenApi": record(openapi=TEXT, info=record(), paths=record()),
 }

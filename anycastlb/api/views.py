@@ -108,6 +108,7 @@ def _node(index: Index) -> View:
         "name": inputs.node,
         "version": __version__,
         "drained": inputs.node in inputs.catalog.drained,
+        "drain": peers.drain(index.snapshot, index.now),
         "stopping": inputs.stopping,
         "cycle": index.snapshot.cycle,
         "at": moment(index.snapshot.at_wall),

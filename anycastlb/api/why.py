@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any
 
+from anycastlb import takeover
 from anycastlb.api import sums
 from anycastlb.api.evidence import Run, results, runs
 from anycastlb.api.index import Index, Seat
@@ -241,17 +242,19 @@ def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
         parts = [_result(index, seat.state), _state(index, seat), _short_weight(seat), _kernel(index, seat)]
         name = f"{seat.backend.name} {endpoint(seat.backend.address, seat.backend.port)}"
         backends.append(link("backend", _serves(seat), name, ARROW.join(parts)))
-    text = "; ".join([f"{key}: {verdict.reason if verdict else 'not decided yet'}", *_terms(service, verdict)])
+    sync = "sync_master" in index.snapshot.actual.config
+    text = "; ".join([f"{key}: {verdict.reason if verdict else 'not decided yet'}", *_terms(service, verdict, sync)])
     return link("service", verdict.open if verdict else None, service.name, text, backends)
 
 
-def _terms(service: Service, verdict: ServiceVerdict | None) -> list[str]:
-    """What else the service's verdict depends on, beside its reason."""
+def _terms(service: Service, verdict: ServiceVerdict | None, sync: bool) -> list[str]:
+    """What else the service's verdict depends on, beside its reason, and whether its flows can move."""
     told = [sums.threshold(service.announce)]
     if verdict and verdict.unsettled:
         told.append(f"some backends are not checked yet: all will be within {span(verdict.unsettled)}")
     if service.backends_from:
         told.append(f"backends from {service.backends_from}")
+    told.append(takeover.told(service, sync).partition(": ")[2])
     return [text for text in told if text]
 
 

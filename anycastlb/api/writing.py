@@ -1,4 +1,4 @@
-"""The documents of the catalog over HTTP: services, backends, defaults, drained nodes, one or many at a time.
+"""The documents of the catalog over HTTP: services, backends and defaults, one or many at a time.
 
 What is answered is what is stored, read for this very request. Nothing is decided here: ``edits`` says what a write
 means, and whether it may be.
@@ -7,14 +7,12 @@ means, and whether it may be.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from aiohttp import web
 
-from anycastlb import edits as wishes
 from anycastlb.api import commits
 from anycastlb.api.bodies import body, condition
-from anycastlb.api.context import answer, built, caller, context
+from anycastlb.api.context import built, context
 from anycastlb.api.errors import Fault
 from anycastlb.catalog import NAME
 from anycastlb.edits import BackendPlace, DefaultsPlace, Place, Seen, ServicePlace
@@ -119,34 +117,3 @@ def _discovered(request: web.Request, service: str, backend: str) -> bool:
         if service in names
         for instance in catalog.instances.get(wanted, ())
     )
-
-
-# ---------------------------------------------------------------- nodes
-
-
-async def drain_node(request: web.Request) -> web.Response:
-    told = await body(request, dict, optional=True) or {}
-    reason = told.get("reason")
-    if set(told) - {"reason"} or not (reason is None or isinstance(reason, str)):
-        raise Fault(400, "the body has not the right shape", "body", '{"reason": "..."} or nothing', "send only that")
-    by = {"reason": reason, "by": caller(request).name} if reason else {}
-    return await _drain(request, lambda tree, node: wishes.drain(tree, node, by))
-
-
-async def undrain_node(request: web.Request) -> web.Response:
-    await request.read()
-    return await _drain(request, wishes.undrain)
-
-
-async def _drain(request: web.Request, make: Any) -> web.Response:
-    node = request.match_info["node"]
-    if not NAME.fullmatch(node):
-        raise Fault(404, "no node can have that name", node[:200], NAMES, "check the path")
-    at = context(request)
-    tree = await commits.load(at)
-    edits = make(tree, node)
-    if edits:
-        await commits.commit(at, edits)
-        await commits.tell(request, tree, edits)
-    document = wishes.drained(wishes.applied(tree, edits), node)
-    return answer({"changed": bool(edits), "document": document})

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from anycastlb import __version__
-from anycastlb.cli import moving, names
+from anycastlb.cli import leaving, moving, names
 from anycastlb.cli.completion import completion
 from anycastlb.cli.convert import convert
 from anycastlb.cli.doctor import doctor
@@ -208,32 +208,8 @@ def confirm(where: Where) -> None:
     click.echo("confirmed: the held catalog is let through")
 
 
-@main.command()
-@click.argument("name", required=False, metavar="[NODE]", shell_complete=names.nodes)
-@click.option("--reason", default="", metavar="TEXT", help="Why, for those who will wonder.")
-@node
-def drain(where: Where, name: str | None, reason: str) -> None:
-    """Drain a node, this one unless named: it withdraws every route, and goes on serving what still comes."""
-    _drain(where, name, lambda lb, known: lb.drain_node(known, reason), "drained: it withdraws its routes")
-
-
-@main.command()
-@click.argument("name", required=False, metavar="[NODE]", shell_complete=names.nodes)
-@node
-def undrain(where: Where, name: str | None) -> None:
-    """Let a drained node announce again, this one unless named."""
-    _drain(where, name, lambda lb, known: lb.undrain_node(known), "not drained any more")
-
-
-def _drain(where: Where, name: str | None, write: Any, told: str) -> None:
-    from anycastlb.cli.ask import ask
-
-    async def act(lb: Any) -> None:
-        known = name or (await lb.status())["node"]["name"]
-        done = await write(lb, known)
-        click.echo(f"node {line(known)}: {told if done.get('changed', True) else 'unchanged'}")
-
-    ask(where, act)
+main.add_command(leaving.drain)
+main.add_command(leaving.undrain)
 
 
 @main.command()

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from anycastlb import catalog, services, settings
+from anycastlb import catalog, services, settings, takeover
 from anycastlb.checks import PARAMS, parameters, types
 from anycastlb.cli.lines import line_of
-from anycastlb.model import Catalog, Entry, Network, Problem, SettingsError, SourceError, Tree
+from anycastlb.model import Catalog, Entry, Network, Problem, Service, SettingsError, SourceError, Tree
 from anycastlb.settings import ChecksSettings, Settings
 from anycastlb.sources.file import FORMATS, MOST_BYTES, FileSource
 
@@ -58,7 +58,8 @@ def judge(names: Iterable[str], config: str | None = None) -> Report:
     for tree, shown in [*_trees(folders, problems), *_loose(texts, problems)]:
         result = catalog.parse(tree, Catalog(), ranges, marks, kinds)
         problems += [_placed(problem, tree, shown) for problem in result.problems]
-        notices += [_placed(notice, tree, shown) for notice in _notices(result)]
+        problems += [_placed(problem, tree, shown) for problem in _unsynced(result, found)]
+        notices += [_placed(notice, tree, shown) for notice in (*_notices(result), *_flows(result, found))]
         bad = {problem.key for problem in problems}
         fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
     return Report(tuple(fine), tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notices)))
@@ -72,6 +73,35 @@ def _notices(found: Catalog) -> Iterator[Problem]:
         for text in services.notices(service):
             path, _, told = text.partition(": ")
             yield Problem(found.good[key].origin or key, path, told)
+
+
+def _flows(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
+    """What of the flows another node cannot take over, and what the nodes' time-outs end."""
+    sync = bool(nodes) and all(node.ipvs.sync_interface for node in nodes)
+    timeouts = [node.ipvs.tcp_timeout for node in nodes if node.ipvs.tcp_timeout is not None]
+    for service in found.services:
+        for text in (takeover.told(service, sync), takeover.hasty(service, min(timeouts, default=None))):
+            if text:
+                path, _, words = text.partition(": ")
+                yield Problem(_document(found, service), path, words)
+
+
+def _unsynced(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
+    """Services that the kernel refuses while connection sync runs."""
+    if not any(node.ipvs.sync_interface for node in nodes):
+        return
+    for service in found.services:
+        if vip := takeover.mixed(service):
+            expected = (
+                f"expected IPv{vip.version} backends for VIP {vip}: with connection sync on ([ipvs] sync_interface), "
+                "the kernel takes no backend of another address family"
+            )
+            yield Problem(_document(found, service), "backends", expected)
+
+
+def _document(found: Catalog, service: Service) -> str:
+    key = f"services/{service.name}"
+    return found.good[key].origin or key
 
 
 def _allowed(nodes: Iterable[Settings]) -> ChecksSettings:

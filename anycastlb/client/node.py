@@ -193,9 +193,11 @@ class Client:
     async def delete_defaults(self, *, if_match: str = "") -> Written:
         return await self._write("DELETE", "/v1/defaults", None, if_match)
 
-    async def drain_node(self, node: str, reason: str = "") -> View:
-        """The node withdraws every route, and goes on serving what still comes."""
-        body = {"reason": reason} if reason else None
+    async def drain_node(self, node: str, reason: str = "", *, deadline: str = "", force: bool = False) -> View:
+        """The node leaves the routes stage by stage, and goes on serving what still comes. ``Conflict`` if that were
+        one drain too many, unless forced. ``deadline``: a duration after its withdrawal."""
+        told: dict[str, Any] = {"reason": reason, "deadline": deadline, "force": force}
+        body = {name: value for name, value in told.items() if value} or None
         return _object(await self._transport.ask("POST", _path("nodes", node, "drain"), body=body))
 
     async def undrain_node(self, node: str) -> View:

@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +22,7 @@ from anycastlb.model import (
     DestinationKey,
     Difference,
     Gate,
+    LeaveSummary,
     ServiceKey,
     ServiceSummary,
     SessionSummary,
@@ -160,11 +162,32 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
         services=dict(services),  # type: ignore[arg-type]
         digests=digests(catalog, snapshot.actual),
         sessions=tuple(SessionSummary(session.peer, session.state) for session in snapshot.speaker.sessions),
+        leave=leaving(snapshot),
     )
 
 
 def _withdrawn(gate: Gate | None) -> float:
     return gate.withdrawn_wall if gate else 0.0
+
+
+def leaving(snapshot: Snapshot) -> LeaveSummary | None:
+    """How far this node has left the routes, without what changes by itself; None if it does not leave."""
+    told, inputs = snapshot.decision.memory.leave, snapshot.inputs
+    if told is None:
+        return None
+    drain = inputs.catalog.drains.get(inputs.node)
+    return LeaveSummary(
+        stage=told.stage,
+        cause=told.cause,
+        reason=told.reason,
+        since=_moment(inputs.wall + told.since),
+        deadline="" if told.until is None else _moment(inputs.wall + told.until),
+        asked=drain.since if drain else "",
+    )
+
+
+def _moment(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def hash_of(catalog: Catalog) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from anycastlb.drivers.links import Link, Route
-from anycastlb.model import EMPTY, Address, Forward
+from anycastlb.model import EMPTY, Address, Forward, SyncDaemon
 from anycastlb.settings import Settings
 
 
@@ -40,8 +40,8 @@ class Kernel:
     """IPVS' own first line in /proc/net/ip_vs."""
     loadable: Mapping[str, bool] = field(default_factory=lambda: EMPTY)
     """Module -> is it loaded, built in, or there to be loaded?"""
-    timeouts: tuple[int, int, int] | Unseen = Unseen("not asked")
-    """Seconds for TCP, TCP after FIN, UDP."""
+    config: Mapping[str, int | SyncDaemon] | Unseen = Unseen("not asked")
+    """IPVS's own settings: rows of the table ``config``."""
     table_bits: int | None = None
     sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """Name with slashes -> value; missing = this kernel does not have it."""
@@ -61,6 +61,8 @@ class Needs:
     forwards: Mapping[tuple[Address, Forward], str] = field(default_factory=lambda: EMPTY)
     """(backend's address, method) -> a service/backend that is so."""
     vips: tuple[Address, ...] = ()
+    caches: bool = True
+    """Every flow can do without its connection entry."""
     through: bool = False
     """Some check goes through IPVS, over IPv4."""
 

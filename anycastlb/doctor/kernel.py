@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from anycastlb.doctor import flows
 from anycastlb.doctor.facts import Facts, Needs, Unseen
 from anycastlb.doctor.finding import Finding, Level
 from anycastlb.drivers.preflight import CAP_NET_ADMIN, IFA_PROTO_SINCE
 from anycastlb.drivers.sysctls import PROBING, TAKEOVER
 
 CAP_NET_RAW = 13
-LONG_TCP = 600
-"""Seconds above which idle connections fill the table: under mh an entry is only a cache."""
 SPARE_FILES = 256
 """Descriptors a node needs beside its probes: API, Consul, log."""
 CROWDED = 0.8
@@ -31,6 +30,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     yield from _modules(facts)
     yield from _privilege(facts)
     yield from _takeover(facts)
+    yield from flows.judge(facts)
     yield from _table(facts)
     yield from _conntrack(facts)
     yield from _files(facts)
@@ -98,7 +98,7 @@ def _takeover(facts: Facts) -> Iterator[Finding]:
         return
     managed = facts.settings.ipvs.manage_sysctls
     through = isinstance(facts.needs, Needs) and facts.needs.through
-    wanted = {**TAKEOVER, **(PROBING if through else {})}
+    wanted = {**TAKEOVER, **(PROBING if through else {}), **facts.settings.ipvs.sysctls}
     good = []
     for name, value in wanted.items():
         dotted, actual = name.replace("/", "."), facts.kernel.sysctls.get(name)
@@ -111,24 +111,14 @@ def _takeover(facts: Facts) -> Iterator[Finding]:
             yield Finding("ok", "kernel", what, f"{dotted} = {actual}, and [ipvs] manage_sysctls is on")
         else:
             what = f"{dotted} is not {value}, which a node of a cluster needs"
-            yield Finding("warning", "kernel", what, f"{dotted} = {actual}", f"sysctl -w {dotted}={value}")
+            setting = f'"{dotted}={value}"' if " " in value else f"{dotted}={value}"
+            yield Finding("warning", "kernel", what, f"{dotted} = {actual}", f"sysctl -w {setting}")
     if good:
         yield Finding("ok", "kernel", "sysctls let this node take over flows of others", ", ".join(good))
 
 
 def _table(facts: Facts) -> Iterator[Finding]:
     kernel = facts.kernel
-    if isinstance(kernel.timeouts, Unseen):
-        if not kernel.family:
-            yield Finding("notice", "kernel", "IPVS time-outs could not be seen", kernel.timeouts.why, "run it as root")
-    else:
-        tcp, fin, udp = kernel.timeouts
-        evidence = f"tcp {tcp} s, tcpfin {fin} s, udp {udp} s"
-        if tcp > LONG_TCP:
-            what = "idle TCP connections stay in the table for long; under mh an entry is only a cache"
-            yield Finding("notice", "kernel", what, evidence, f"ipvsadm --set 300 {fin} {udp}")
-        else:
-            yield Finding("ok", "kernel", "IPVS time-outs are short", evidence)
     resizes = "net/ipv4/vs/conn_lfactor" in kernel.sysctls
     if kernel.table_bits is not None and kernel.table_bits < 16 and not resizes:
         what = f"the table of connections has {2**kernel.table_bits} buckets and never grows"

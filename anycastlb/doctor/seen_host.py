@@ -11,17 +11,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from anycastlb.doctor.facts import Folder, Kernel, Process, Unseen
-from anycastlb.drivers.genl import PAYLOAD, GenericNetlink, attributes
+from anycastlb.drivers import ipvs_config
+from anycastlb.drivers.genl import GenericNetlink
 from anycastlb.drivers.ipvs import FAMILY
 from anycastlb.drivers.preflight import WHOLE_MACHINE, loadable
 from anycastlb.drivers.sysctls import PROBING, ROOT, TAKEOVER, read
-from anycastlb.model import DriverError
+from anycastlb.model import DriverError, SyncDaemon
+from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 
-GET_CONFIG = 13
-TIMEOUTS = (4, 5, 6)
-"""Attributes of its answer: TCP, TCP after FIN, UDP."""
 SYSCTLS = (
-    *TAKEOVER, *PROBING, "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/all/disable_ipv6",
+    *TAKEOVER, *PROBING, SYNC_THRESHOLD, SYNC_REFRESH,
+    "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_ignore",
     "net/ipv4/conf/all/arp_announce", "net/ipv4/vs/conntrack", "net/ipv4/vs/pmtu_disc", "net/ipv4/vs/conn_lfactor",
     "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max",
@@ -96,34 +96,28 @@ def kernel(schedulers: Iterable[str], interfaces: Iterable[str], proc: Path = Pa
     names = [*SYSCTLS, *(f"net/ipv4/conf/{name}/rp_filter" for name in interfaces)]
     sysctls = {name: value for name in names if (value := read(name, ROOT)) is not None}
     modules = ("ip_vs", *(f"ip_vs_{name}" for name in sorted(set(schedulers) - {"none"})))
-    family, timeouts = _ipvs()
+    family, config = _ipvs()
     return Kernel(
         release=os.uname().release,
         family=family,
         info=_line(proc / "net/ip_vs"),
         loadable={name: loadable(name) for name in modules},
-        timeouts=timeouts,
+        config=config,
         table_bits=_table_bits(),
         sysctls=sysctls,
         owns_machine=WHOLE_MACHINE in _text(proc / "self/uid_map", WHOLE_MACHINE),
     )
 
 
-def _ipvs() -> tuple[str, tuple[int, int, int] | Unseen]:
-    """Why there is no netlink family, and the time-outs."""
+def _ipvs() -> tuple[str, dict[str, int | SyncDaemon] | Unseen]:
+    """Why there is no netlink family, and the settings of IPVS."""
     try:
         netlink = GenericNetlink(FAMILY)
     except DriverError as exc:
         return str(exc), Unseen("IPVS is not there")
     try:
-        data = netlink.ask(GET_CONFIG)
-        found = {
-            kind: int.from_bytes(data[start:end], sys.byteorder)
-            for kind, start, end in attributes(data, PAYLOAD, len(data))
-        }
-        tcp, fin, udp = (found[kind] for kind in TIMEOUTS)
-        return "", (tcp, fin, udp)
-    except (DriverError, KeyError) as exc:
+        return "", ipvs_config.look(netlink)
+    except DriverError as exc:
         return "", Unseen(f"IPVS GET_CONFIG: {exc}")
     finally:
         netlink.close()

@@ -19,6 +19,7 @@ from anycastlb.model import AnycastlbError, Backend, Catalog, Forward, SourceErr
 from anycastlb.node import checks
 from anycastlb.settings import Settings
 from anycastlb.sources.consul_http import Client
+from anycastlb.takeover import only_caches
 
 PATIENCE = 15.0
 NOBODY = "services/.doctor"
@@ -54,6 +55,7 @@ async def needs(settings: Settings) -> Needs | Unseen:
         schedulers=tuple(sorted({service.virtual.scheduler for service in found.services})),
         forwards=forwards,
         vips=tuple(sorted(found.vips, key=lambda vip: (vip.version, vip))),
+        caches=bool(found.services) and all(map(only_caches, found.services)),
         through=any(backend.through for backend in every) and any(vip.version == 4 for vip in found.vips),
     )
 

@@ -6,12 +6,13 @@ of the tree that was read, so that a commit fails rather than overwrites what no
 """
 
 from anycastlb.edits.judge import Judged, Rules, applied, judge
-from anycastlb.edits.many import document, drain, drained, export, imported, undrain
+from anycastlb.edits.many import LOCK, document, drain, drained, export, imported, undrain
 from anycastlb.edits.merge import merge_patch, same
 from anycastlb.edits.places import BackendPlace, DefaultsPlace, Missing, Place, ServicePlace
 from anycastlb.edits.stored import Seen, Stored, grouped, stored
 
 __all__ = [
+    "LOCK",
     "BackendPlace",
     "DefaultsPlace",
     "Judged",

@@ -60,12 +60,20 @@ def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit
     return tuple(edits)
 
 
-def drain(tree: Tree, node: str, told: Mapping[str, Any]) -> tuple[Edit, ...]:
-    """Drain a node; ``told`` says more of it, for people."""
-    key, document = f"drain/{node}", merge.bare(told)
-    if key in tree.entries and (not document or drained(tree, node) == document):
+LOCK = "locks/drain"
+"""Written with every drain and depending on its last version: of two drains at once only one goes through."""
+
+
+def drain(tree: Tree, node: str, told: Mapping[str, Any], ticket: str) -> tuple[Edit, ...]:
+    """Drain a node; ``told`` says more of it; ``ticket`` is like no other. Of one that is drained already the reason,
+    the deadline and the force may be said anew."""
+    key, before, document = f"drain/{node}", drained(tree, node), merge.bare(told)
+    if before is None:
+        return write(tree, key, document), write(tree, LOCK, {"node": node, "ticket": ticket})
+    news = {name: value for name, value in document.items() if name not in ("by", "since")}
+    if all(before.get(name) == value for name, value in news.items()):
         return ()
-    return (write(tree, key, document),)
+    return (write(tree, key, {**before, **news, "by": document.get("by", "")}),)
 
 
 def undrain(tree: Tree, node: str) -> tuple[Edit, ...]:

@@ -26,7 +26,7 @@ from anycastlb.events import Journal
 from anycastlb.metrics import picture
 from anycastlb.metrics.cluster import cluster
 from anycastlb.metrics.families import Told, one, told
-from anycastlb.metrics.kernel import Counted, Statistics, ipvs
+from anycastlb.metrics.kernel import Counted, Statistics, ipvs, settings
 from anycastlb.metrics.meters import Meters, Requests
 from anycastlb.metrics.rows import backend_rows
 from anycastlb.metrics.text import Writer
@@ -150,6 +150,7 @@ class _Scrape:
         yield from picture.backends(snapshot, rows)
         yield from picture.speaker(snapshot)
         yield from picture.reconciler(snapshot)
+        yield from settings(snapshot)
         yield told("checks_running", one(len(snapshot.inputs.health)))
         for name, value in zip(("probing", "waiting", "limit"), self.load, strict=True):
             yield told(f"checks_{name}", one(value))

@@ -163,6 +163,9 @@ SECTIONS: Mapping[str, list[Family]] = {
         *_gauges(
             "ipvs_backend_active service backend vip: Open connections.",
             "ipvs_backend_inactive service backend vip: Connections about to be forgotten.",
+            "ipvs_timeout_seconds kind: When the kernel forgets an idle flow: tcp, tcpfin (after a FIN), udp.",
+            "ipvs_sync_wanted: 1 while node.toml asks for connection sync.",
+            "ipvs_sync_running role: 1 while this daemon of connection sync runs: master (tells), backup (listens).",
         ),
     ],
     "BGP": [

@@ -57,6 +57,17 @@ def ipvs(snapshot: Snapshot, rows: Sequence[BackendRow], kernel: Statistics | No
     yield told("ipvs_backend_inactive", ((labels, c.inactive) for labels, c, _ in backends))
 
 
+def settings(snapshot: Snapshot) -> Iterator[Told]:
+    """Time-outs and connection sync; nothing where nobody has looked."""
+    config = snapshot.actual.config
+    times = [((name.removesuffix("_timeout"),), row) for name, row in config.items() if isinstance(row, int)]
+    yield told("ipvs_timeout_seconds", times)
+    if times:
+        yield told("ipvs_sync_wanted", one("sync_master" in snapshot.inputs.config))
+        roles = ("master", "backup")
+        yield told("ipvs_sync_running", [((role,), f"sync_{role}" in config) for role in roles])
+
+
 def _counted(what: str, rows: Sequence[tuple[tuple[str, ...], Counted, bool]]) -> Iterator[Told]:
     """Of (labels, numbers, does traffic back pass the node): what never can be anything but 0 is left out."""
     for name in COUNTERS:

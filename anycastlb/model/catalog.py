@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from anycastlb.model.base import EMPTY, Address, Forward, Problem, Protocol, endpoint
+from anycastlb.model.leave import Drain
 from anycastlb.model.machine import Route, ServiceKey, VirtualService
 
 
@@ -316,6 +317,8 @@ class Catalog:
     services: tuple[Service, ...] = ()
     drained: frozenset[str] = frozenset()
     """Names of drained nodes."""
+    drains: Mapping[str, Drain] = field(default_factory=lambda: EMPTY)
+    """What is told of them; nothing of those that carry no document."""
     problems: tuple[Problem, ...] = ()
     index: int = 0
     """Consul's index of the read (0 for other sources): which catalog this is."""

@@ -54,6 +54,21 @@ class SessionSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveSummary:
+    """How far a node that leaves has come."""
+
+    stage: str
+    cause: str
+    reason: str
+    since: str
+    """When the stage began, RFC 3339 in UTC."""
+    deadline: str = ""
+    """When it ends at the latest; empty: it stays."""
+    asked: str = ""
+    """When the drain was asked for, as its document says: which drain this is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What a node publishes of itself. Nothing in it changes by the mere passing of time."""
 
@@ -75,6 +90,7 @@ class Status:
     digests: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """By service, of the kernel's tables as they are: equal on nodes that map every flow alike."""
     sessions: tuple[SessionSummary, ...] = ()
+    leave: LeaveSummary | None = None
     omitted: tuple[str, ...] = ()
     """What was left out because it would not have fitted into one key of Consul."""
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from anycastlb.model.base import EMPTY, MARKS, Address
 from anycastlb.model.catalog import Catalog, Feed, Share, Via
 from anycastlb.model.cluster import Cluster
-from anycastlb.model.machine import Change, DestinationKey, Failure, Rows, ServiceKey, State, SyncDaemon, Table
+from anycastlb.model.leave import DrainRules, Leave, Traffic
+from anycastlb.model.machine import Change, DestinationKey, Failure, Route, Rows, ServiceKey, State, SyncDaemon, Table
 from anycastlb.model.results import Health
 
 
@@ -38,7 +39,7 @@ class Inputs:
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
     cluster: Cluster = Cluster()
-    """The other nodes. What decisions depend on of it: ``belief.news``."""
+    """The other nodes. What decisions depend on of it: ``belief.news``, and a drain's wait for a stable table."""
     max_withdrawals: Share | None = None
     """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
     wall: float = 0.0
@@ -46,6 +47,10 @@ class Inputs:
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
+    leaving: DrainRules = DrainRules()
+    """How this node leaves the routes."""
+    traffic: Traffic | None = None
+    """What the kernel counts while it does; None where nobody counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,10 @@ class Memory:
     doubts: Mapping[Address, Doubt] = field(default_factory=lambda: EMPTY)
     believed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
+    routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
+    """The routes of the desired state; at the start, those that were found."""
+    leave: Leave | None = None
+    """How far a node that leaves has come; None: it does not leave."""
 
 
 @dataclass(frozen=True, slots=True)

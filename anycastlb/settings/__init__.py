@@ -18,6 +18,7 @@ from anycastlb.settings.bgp import BgpSettings
 from anycastlb.settings.catalog import CatalogSettings, ConsulSettings
 from anycastlb.settings.checks import ChecksSettings
 from anycastlb.settings.cluster import ClusterSettings
+from anycastlb.settings.drain import DrainSettings
 from anycastlb.settings.ipvs import IpvsSettings
 from anycastlb.settings.node import LogSettings, NodeSettings
 
@@ -28,6 +29,7 @@ __all__ = [
     "ChecksSettings",
     "ClusterSettings",
     "ConsulSettings",
+    "DrainSettings",
     "IpvsSettings",
     "LogSettings",
     "NodeSettings",
@@ -46,6 +48,7 @@ class Settings(Document):
     ipvs: IpvsSettings = IpvsSettings()
     checks: Annotated[ChecksSettings, Field(validate_default=True)] = ChecksSettings()
     cluster: ClusterSettings = ClusterSettings()
+    drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("api")

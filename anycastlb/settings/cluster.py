@@ -1,4 +1,4 @@
-"""``[cluster]``: what the nodes do not do all at once."""
+"""``[cluster]``: what the nodes do not do all at once. The same on every node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from anycastlb.documents import CountedShare, Document, share, shown
+from anycastlb.documents import Count, CountedShare, Document, share, shown
 
 
 def _budget(value: Any) -> Any:
@@ -23,3 +23,5 @@ def _budget(value: Any) -> Any:
 class ClusterSettings(Document):
     max_withdrawals: Annotated[CountedShare | None, BeforeValidator(_budget)] = None
     """Of the cluster's VIPs, how many may be withdrawn by health within a minute; the rest wait. None: no bound."""
+    max_drained: Count = 1
+    """How many nodes may be drained at once; 0: any number."""

@@ -190,7 +190,7 @@ def _files(root: Path) -> Iterator[str]:
         if not top.is_dir():
             if key_of(top.name) == "defaults":
                 yield top.name
-        elif top.name in ("services", "drain"):
+        elif top.name in ("services", "drain", "locks"):
             yield from _below(root, top.name, depth=3 if top.name == "services" else 1)
 
 

@@ -96,7 +96,9 @@ def _kept(origin: str) -> bool:
 
 def _fits(name: str) -> None:
     parts = name.split("/")
-    deep = {"services": (2, 4), "drain": (2, 2)}.get(parts[0], (1, 1) if name == "defaults.json" else (0, 0))
+    deep = {"services": (2, 4), "drain": (2, 2), "locks": (2, 2)}.get(
+        parts[0], (1, 1) if name == "defaults.json" else (0, 0)
+    )
     if not deep[0] <= len(parts) <= deep[1]:
         raise SourceError(f"{name} is no place for a document; nothing was written; expected one such as services/web")
     for part in parts:

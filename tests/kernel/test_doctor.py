@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_a_good_namespace_has_nothing_amiss(patient: Patient) -> None:
     text = "\n".join(f"{f.what}: {f.evidence}" for f in found)
     assert "IPVS is there: IP Virtual Server version" in text
     assert "up0: mtu 1600, tunnel over IPv4 adds 20, leaves 1580" in text
-    assert "idle TCP connections stay in the table for long" in text
+    assert "the node will set IPVS time-outs when it starts: tcp_timeout 300 s, tcpfin_timeout 60 s" in text
     assert "tcp 900 s, tcpfin 120 s, udp 300 s" in text
 
 
@@ -165,6 +166,33 @@ def test_sysctls_nobody_manages(patient: Patient) -> None:
     assert patient.amiss() == []
 
 
+def test_settings_of_ipvs_nobody_manages(patient: Patient) -> None:
+    def amiss() -> list[Finding]:
+        found = diagnose(look(str(patient.config), load(str(patient.config))))
+        words = ("IPVS time-outs", "connection sync", "net.ipv4.vs.")
+        return [f for f in found if f.level != "ok" and any(word in f.what for word in words)]
+
+    text = patient.config.read_text() + "[ipvs]\nmanage_sysctls = false\n"
+    patient.config.write_text(text)
+    for finding in patient.amiss():
+        mend(finding)
+    (finding,) = amiss()
+    assert (finding.level, "tcp_timeout 300 s, tcpfin_timeout 60 s" in finding.what) == ("notice", True)
+    mend(finding)
+    assert amiss() == []
+    run("ipvsadm", "--start-daemon", "backup", "--mcast-interface", "lo", "--syncid", "3")
+    (finding,) = amiss()
+    assert "does not ask for" in finding.what
+    more = 'sync_interface = "lo"\nsync_ttl = 2\nsync_refresh = "1m"\ntcp_timeout = "8m"\n'
+    patient.config.write_text(text + more)
+    found = amiss()
+    assert [finding.level for finding in found] == ["warning"] * 5  # two sysctls, the time-outs, two daemons
+    for finding in found:
+        for command in finding.mend.split("; "):
+            mend(replace(finding, mend=command))
+    assert amiss() == []
+
+
 def test_a_scheduler_whose_module_is_missing(patient: Patient) -> None:
     program = Path("/proc/sys/kernel/modprobe")
     before = program.read_text()
@@ -199,7 +227,7 @@ def test_without_privilege_it_says_what_it_lacks_and_ends_with_2(
     found = {f["what"]: f for f in told["findings"]}
     assert told["worst"] == "error"
     assert found["this process lacks CAP_NET_ADMIN, which IPVS, addresses and marked probes need"]["level"] == "error"
-    assert "IPVS time-outs could not be seen" in found
+    assert "IPVS time-outs and connection sync could not be seen" in found
 
 
 def test_a_node_in_another_namespace_is_told(patient: Patient, tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ wait = "10s"
 socket = "{directory}/bgp.sock"
 hold = "{timing.hold}"
 
+[drain]
+graceful = "{timing.graceful}"
+settle = "{timing.settle}"
+deadline = "20s"
+
 [api]
 listen = "127.0.0.1:{port}"
 socket = "{directory}/api.sock"
@@ -55,6 +60,8 @@ socket = "{directory}/api.sock"
 class Timing:
     hold: str = "8s"
     resync: str = "1s"
+    graceful: str = "300ms"
+    settle: str = "500ms"
 
 
 USUAL = Timing()

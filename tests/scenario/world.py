@@ -15,6 +15,8 @@ from anycastlb.checks import CheckType, Down, Found, none, tcp
 from anycastlb.cluster import Registry
 from anycastlb.discovery.memory import nowhere
 from anycastlb.discovery.watch import Kinds
+from anycastlb.drivers import Driver
+from anycastlb.drivers.ipvs_reader import Counters
 from anycastlb.drivers.memory import MemoryDriver
 from anycastlb.events import Journal
 from anycastlb.model import Address, Change, Check, Lane, ServiceKey, Speaker
@@ -30,6 +32,10 @@ WEB: dict[str, Any] = {
     "backends": {"web1": {"address": "10.1.0.1"}, "web2": {"address": "10.1.0.2"}, "web3": {"address": "10.1.0.3"}},
     "drain": "10s",
 }
+
+
+AT_ONCE = {"graceful": "0s"}
+"""Most stories are not about how a node leaves."""
 
 
 class MemoryAnnouncer(MemoryDriver):
@@ -50,20 +56,26 @@ class MemoryAnnouncer(MemoryDriver):
 class World:
     """What surrounds a node, and outlives it: stop the node, start another, and the kernel is as it was."""
 
-    def __init__(self, state_dir: str, **node: Any) -> None:
+    def __init__(self, state_dir: str, drain: dict[str, Any] | None = None, **node: Any) -> None:
         self.source = MemorySource()
         self.kernel = MemoryDriver(("addresses", "services", "destinations"))
         self.router = MemoryAnnouncer()
         self.dead: set[str] = set()
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
+        self.more_drivers: tuple[Driver, ...] = ()
+        self.more: dict[str, Any] = {}
+        """Further arguments of a node."""
         self.registry: Registry | None = None
         """Where nodes know of each other; one for several worlds."""
         self.started_wall = 1_800_000_000.0
         values = "\n".join(
             f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
         )
-        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}'
+        self.counted = Counters()
+        """What the kernel counts of the first service, packets of which come when a test says so."""
+        leave = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**AT_ONCE, **(drain or {})}.items())
+        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}'
         self.settings = settings.parse(text)
 
     def put(self, key: str, document: Any) -> None:
@@ -81,12 +93,13 @@ class World:
         node = Node(
             self.settings,
             self.source,
-            (self.kernel,),
+            (self.kernel, *self.more_drivers),
             self.router,
             Journal(),
             types=types,
             kinds=self.kinds,
             unused=self.kernel.unused,
+            counters=self._counters,
             lane=lambda via, mark: Lane(mark, ip_address("10.1.0.254")),
             registry=self.registry,
             instance=self.settings.node.state_dir,
@@ -94,6 +107,7 @@ class World:
             clock=clock,
             wall=lambda: self.started_wall + clock(),
             offload=in_place,
+            **self.more,
         )
         running = asyncio.ensure_future(node.run())  # noqa: TID251
         try:
@@ -112,6 +126,9 @@ class World:
         if name in self.dead:
             raise Down("connection refused")
         return Found("connected")
+
+    async def _counters(self) -> dict[Any, Counters]:
+        return dict.fromkeys(list(self.kernel.rows["services"])[:1], self.counted)
 
     def _by_mark(self, mark: int) -> str:
         """Where the kernel sends a packet with this mark."""

@@ -183,3 +183,30 @@ def test_the_line_of_a_path(text: str, form: str, path: str, line: int) -> None:
 
 def test_a_line_that_the_message_states() -> None:
     assert line_of("", "json", "", "expected a JSON object: Expecting value: line 3 column 5 (char 20)") == 3
+
+
+SHOP = {**GOOD, "scheduler": "rr", "forward": "nat"}
+
+
+def test_flows_that_another_node_cannot_take_over_are_noticed(tmp_path: Path) -> None:
+    shop = write(tmp_path / "shop.json", SHOP)
+    (notice,) = judge([str(shop)]).notices
+    assert (notice.path, notice.line) == ("scheduler", 9)
+    assert "[ipvs] sync_interface in node.toml" in notice.expected and "replies of nat" in notice.expected
+    on = write(tmp_path / "node.toml", NODE + '[ipvs]\nsync_interface = "lan"\n')
+    (notice,) = judge([str(shop), str(on)]).notices
+    assert "covered by connection sync" in notice.expected
+    (notice,) = judge([str(shop)], str(on)).notices
+    assert "covered by connection sync" in notice.expected
+    off = write(tmp_path / "other" / "node.toml", NODE + '[ipvs]\ntcp_timeout = "2m"\n')
+    notices = [notice.expected for notice in judge([str(shop), str(on), str(off)]).notices]
+    assert len(notices) == 2 and "connection sync mends that" in notices[0] and "idle for 120 s" in notices[1]
+
+
+def test_with_connection_sync_mixed_families_are_a_problem(tmp_path: Path) -> None:
+    web = write(tmp_path / "web.json", {**GOOD, "backends": {"web1": {"address": "2001:db8::1"}}})
+    node = write(tmp_path / "node.toml", NODE)
+    assert told(web, node) == []
+    write(node, NODE + '[ipvs]\nsync_interface = "lan"\n')
+    (problem,) = told(web, node)
+    assert problem.startswith(f"{web}:4: backends: expected IPv4 backends for VIP 192.0.2.10: with connection sync on")

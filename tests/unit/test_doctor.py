@@ -16,6 +16,7 @@ from anycastlb.doctor.facts import Agent, Api, Folder, Kernel, Needs, Process, S
 from anycastlb.doctor.finding import worst
 from anycastlb.drivers.links import Link, Route
 from anycastlb.drivers.sysctls import PROBING, TAKEOVER
+from anycastlb.model import SyncDaemon
 
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]\n'
 FOUR, SIX = ip_address("10.1.0.1"), ip_address("fd00::1")
@@ -38,7 +39,7 @@ WELL = Facts(
     node=DAEMON,
     kernel=Kernel(
         "6.12.1", info="IP Virtual Server version 1.2.1 (size=4096)", loadable={"ip_vs": True, "ip_vs_mh": True},
-        timeouts=(300, 120, 300), table_bits=12, sysctls=SYSCTLS,
+        config={"tcp_timeout": 300, "tcpfin_timeout": 60, "udp_timeout": 300}, table_bits=12, sysctls=SYSCTLS,
     ),
     links=(Link("lo", 65536, True, ("127.0.0.1/8",)), Link("eth0", 1600, True, ("10.1.0.9/24",))),
     routes={FOUR: Route("eth0", 1600), SIX: Route("eth0", 1600)},
@@ -81,6 +82,13 @@ def consul(**changes: Any) -> dict[str, Any]:
     return {"agent": replace(WELL.agent, **changes)}
 
 
+def kernel_config(**changes: Any) -> dict[str, Any]:
+    """A kernel whose IPVS has other settings; None: not there."""
+    assert not isinstance(WELL.kernel.config, Unseen)
+    rows = {name: row for name, row in {**WELL.kernel.config, **changes}.items() if row is not None}
+    return {"kernel": replace(WELL.kernel, config=rows)}
+
+
 def needs(**changes: Any) -> dict[str, Any]:
     assert isinstance(WELL.needs, Needs)
     return {"needs": replace(WELL.needs, **changes)}
@@ -93,6 +101,9 @@ def test_nothing_is_amiss_on_a_good_node() -> None:
 
 
 UNMANAGED = settings.parse(NODE + "[ipvs]\nmanage_sysctls = false\n")
+DAEMON_ROW = SyncDaemon("eth0", 7, ip_address("224.0.0.81"), 8848)
+SYNC: dict[str, Any] = {"sync_master": DAEMON_ROW, "sync_backup": DAEMON_ROW, "tcp_timeout": 900, "udp_timeout": 20}
+SYNCED = settings.parse(NODE + '[ipvs]\nsync_interface = "eth0"\nsync_id = 7\nudp_timeout = "20s"\n')
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("an old kernel", {"kernel": replace(WELL.kernel, release="5.10.0-8")}, "error", "IFA_PROTO"),
     ("no ip_vs", {"kernel": replace(WELL.kernel, family="no such file", loadable={"ip_vs_mh": True})}, "error",
@@ -105,8 +116,24 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("unmanaged", {"node": None, "settings": UNMANAGED, "api": Api("x", 200),
                    **sysctl(net__ipv4__vs__sloppy_tcp="0")}, "warning", "sloppy_tcp is not 1"),
     ("accept_local", needs(through=True) | sysctl(net__ipv4__conf__all__accept_local="0"), "warning", "accept_local"),
-    ("long time-outs", {"kernel": replace(WELL.kernel, timeouts=(900, 120, 300))}, "notice", "idle TCP"),
-    ("unseen time-outs", {"kernel": replace(WELL.kernel, timeouts=Unseen("EPERM"))}, "notice", "could not be seen"),
+    ("long time-outs", kernel_config(tcp_timeout=900), "warning", "tcp_timeout 300 s"),
+    ("long time-outs nobody manages", {"settings": UNMANAGED, **kernel_config(tcp_timeout=900)}, "notice",
+     "tcp_timeout 300 s"),
+    ("a time-out that is set", {"settings": SYNCED, **kernel_config(**{**SYNC, "udp_timeout": 77})}, "warning",
+     "udp_timeout 20 s"),
+    ("no sync", {"settings": SYNCED, **kernel_config(**{**SYNC, "sync_master": None})}, "warning",
+     "(master) does not run"),
+    ("other sync", {"settings": SYNCED, **kernel_config(**{**SYNC, "sync_backup": replace(DAEMON_ROW, sync_id=9)})},
+     "warning", "(backup) does not run as the settings say"),
+    ("unasked sync", kernel_config(sync_master=DAEMON_ROW), "notice", "(master) runs, which node.toml does not ask"),
+    ("sync nowhere", {"settings": SYNCED, **kernel_config(**SYNC), "links": (WELL.links[0],)},  # type: ignore[index]
+     "error", "no interface eth0"),
+    ("sync down", {"settings": SYNCED, **kernel_config(**SYNC),
+                   "links": (WELL.links[0], replace(WELL.links[1], up=False))}, "warning", "is down"),  # type: ignore[index]
+    ("sync told seldom", {"settings": SYNCED, "kernel": replace(
+        kernel_config(**SYNC)["kernel"], sysctls={**SYSCTLS, "net/ipv4/vs/sync_threshold": "3 50"})}, "warning",
+     "sync_threshold is not 2 50"),
+    ("unseen time-outs", {"kernel": replace(WELL.kernel, config=Unseen("EPERM"))}, "notice", "could not be seen"),
     ("a small table", sysctl(net__ipv4__vs__conn_lfactor=None), "notice", "4096 buckets"),
     ("conntrack", sysctl(net__ipv4__vs__conntrack="1"), "notice", "conntrack entry"),
     ("conntrack full", sysctl(net__netfilter__nf_conntrack_count="950"), "warning", "nearly full"),
@@ -183,6 +210,15 @@ def test_one_thing_amiss_is_one_finding(changes: dict[str, Any], level: str, tex
     assert found[0].evidence
     if level != "notice":
         assert found[0].mend
+
+
+def test_connection_sync_as_asked_for_is_fine() -> None:
+    assert amiss(replace(WELL, settings=SYNCED, **kernel_config(**SYNC))) == []
+    assert amiss(replace(WELL, settings=SYNCED, node=None)) == []
+
+
+def test_time_outs_of_a_catalog_that_needs_its_entries_stay_as_they_are() -> None:
+    assert amiss(replace(WELL, **kernel_config(tcp_timeout=900), **needs(caches=False))) == []
 
 
 def test_managed_sysctls_of_a_node_that_does_not_run_are_fine() -> None:

@@ -10,6 +10,7 @@ import urllib.request
 from asyncio import to_thread
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from anycastlb.model import (
     Problem,
     Route,
     Snapshot,
+    SyncDaemon,
 )
 from anycastlb.prober import Prober
 from tests.unit import promql, scene
@@ -625,7 +627,11 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
         instances={a: ()},
     )
     follows = Cluster(follows=True)
-    trouble = replace(scene.trouble(), inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows))
+    trouble = replace(
+        scene.trouble(),
+        inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows),
+        actual=replace(scene.trouble().actual, config={"tcp_timeout": 900}),
+    )
 
     async def statistics() -> dict[Any, Counters]:
         return held
@@ -726,3 +732,15 @@ def _values(node: Any, key: str) -> Iterable[Any]:
     elif isinstance(node, list):
         for child in node:
             yield from _values(child, key)
+
+
+async def test_settings_of_ipvs() -> None:
+    sync = SyncDaemon("eth0", 1, ip_address("224.0.0.81"), 8848)
+    config = {"tcp_timeout": 300, "tcpfin_timeout": 60, "udp_timeout": 20, "sync_backup": sync}
+    wanted = replace(scene.trouble().inputs, config={"sync_master": sync, "sync_backup": sync})
+    snapshot = replace(scene.trouble(), inputs=wanted, actual=replace(scene.trouble().actual, config=config))
+    async with serving(snapshot) as served:
+        text, _ = await fetch(served)
+    for line in ('timeout_seconds{kind="tcp"} 300', 'timeout_seconds{kind="tcpfin"} 60', "sync_wanted 1",
+                 'sync_running{role="master"} 0', 'sync_running{role="backup"} 1'):  # fmt: skip
+        assert f"\nanycastlb_ipvs_{line}\n" in text

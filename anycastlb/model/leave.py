@@ -1,0 +1,75 @@
+"""A node that leaves the routes: what it was told, the rules it goes by, and how far it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Stage: TypeAlias = Literal["waiting", "graceful", "withdrawn", "drained"]
+"""``waiting`` for a stable table; ``graceful``: announced, but asking routers to prefer others; ``withdrawn``: until
+nothing comes any more; ``drained``: it may be taken away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """What stands under ``drain/<node>``. Everything in it is for people but ``deadline`` and ``force``."""
+
+    reason: str = ""
+    by: str = ""
+    since: str = ""
+    """When it was asked for, as it was written."""
+    deadline: float | None = None
+    """Seconds after the withdrawal at which the node counts as drained whatever still comes; None: the node's own."""
+    force: bool = False
+    """Leave even where that spends more than the cluster's budget, or nobody else announces."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRules:
+    """How this node leaves. The zero of each leaves its stage out."""
+
+    graceful: float = 0.0
+    """Seconds for which routes stay up with the community 65535:0."""
+    med: int | None = None
+    """The MED they carry then; None: theirs."""
+    prepend: int = 0
+    """How many times more the own AS is prepended then."""
+    settle: float = 0.0
+    """Seconds that a drain waits for a stable table at most."""
+    deadline: float = 0.0
+    """Seconds after the withdrawal at which the node counts as drained whatever still comes."""
+    max_drained: int = 0
+    """How many nodes may be drained at once; 0: any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the kernel has counted for all services of the catalog."""
+
+    at: float
+    packets: int
+    """Since the services were created."""
+    connections: int
+    """Open now, as far as this node saw them end: of one that moved to another node it sees no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """How far a node that leaves has come."""
+
+    stage: Stage
+    cause: Literal["drained", "stopping"]
+    since: float
+    """When the stage began."""
+    until: float | None
+    """When it ends at the latest; None: it stays."""
+    reason: str
+    """In words, without anything that changes by itself."""
+    overdue: bool = False
+    """The stage before ended because its time was over, not because it had come to its end."""
+    unchanged: tuple[int, float] | None = None
+    """While it waits: what the table is like, and since when it is so."""
+    samples: tuple[Traffic, ...] = ()
+    """The last few, oldest first."""
+    calm: Traffic | None = None
+    """The sample since which almost nothing came."""

@@ -1,0 +1,101 @@
+"""A node leaves the routes and comes back, on real parts: nobody who asks the VIP notices."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab.lab import CHECK, Lab, document
+from tests.lab.node import ROOT, Node, Timing
+from tests.lab.process import until
+from tests.lab.server import ECHO
+from tests.lab.topology import vip
+
+VIP = vip(0)
+VIP6 = vip(0, 6)
+BOTH = {"lb1", "lb2"}
+CALM = {**CHECK, "interval": "1s", "timeout": "3s"}
+"""A check that a busy machine does not fail: a table that changes all the time is waited for."""
+PATIENT = Timing(hold="8s", resync="1s", graceful="4s", settle="30s")
+
+
+@pytest.fixture(scope="module")
+def calm_lab(require: Callable[[str], str]) -> Iterator[Lab]:
+    """A lab of its own, whose nodes take their time to leave."""
+    for part in ("kernel", "consul", "exabgp", "bird", "ipvsadm"):
+        require(part)
+    with Lab(PATIENT) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(calm_lab: Lab) -> Lab:
+    calm_lab.reset()
+    return calm_lab
+
+
+def follow(node: Node, *argv: str) -> subprocess.Popen[str]:
+    """A command that goes on beside the test."""
+    command = [sys.executable, "-m", "anycastlb", *argv, "--config", str(node.settings)]
+    return subprocess.Popen(
+        node.namespace.argv(*command),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def stage(node: Node) -> str:
+    drain = node.status()["node"]["drain"]
+    return drain["stage"] if drain else ""
+
+
+def stages(node: Node) -> list[str]:
+    """What its events tell of how it left, each stage once."""
+    records = map(json.loads, node.cli("events", "-o", "json").stdout.splitlines())
+    return list(dict.fromkeys(record["after"] for record in records if record["kind"] == "drain"))
+
+
+def marked(lab: Lab, name: str, address: Any = VIP) -> bool:
+    """Does BIRD have the node's route with 65535:0, and with nothing to prefer it by?"""
+    shown = lab.router.birdc("show", "route", "all", "protocol", f"{name}v{address.version}", "for", str(address))
+    return "(65535,0)" in shown and "BGP.local_pref: 0" in shown
+
+
+def test_a_drain_under_load_costs_nothing(lab: Lab) -> None:
+    """Community first, out of ECMP while the route still stands, then withdrawn, then drained; and back."""
+    lab.put("web", document([VIP, VIP6], check=CALM))
+    lab.put("echo", document([VIP, VIP6], port=ECHO, check=CALM))
+    lab.settle(VIP, VIP6)
+    sessions = lab.router.sessions()
+    with (
+        lab.client.load(VIP, pause=0.05) as load,
+        lab.client.load(VIP6, pause=0.05) as load6,
+        lab.client.open(40, VIP) as connections,
+        lab.client.open(40, VIP6) as connections6,
+    ):
+        until(lambda: load.sent > 50 and load6.sent > 50, 10, "50 requests each")
+        drain = follow(lab.lb2, "drain", "lb1", "--wait", "--timeout", "60")
+        lab.lb1.until(lambda: marked(lab, "lb1") and marked(lab, "lb1", VIP6), 25, "its routes carry 65535:0")
+        lab.router.until(VIP, {"lb2"}, within=2)
+        lab.router.until(VIP6, {"lb2"}, within=2)
+        assert stage(lab.lb1) == "graceful" and marked(lab, "lb1"), "out of ECMP before it is withdrawn"
+        lab.lb1.until(lambda: stage(lab.lb1) == "withdrawn", 10, "it has withdrawn")
+        until(lambda: str(VIP) not in lab.router.birdc("show", "route", "protocol", "lb1v4"), 2, "BIRD has no route")
+        assert VIP in lab.lb1.vips() and f"tcp {VIP}:80" in lab.lb1.ipvs(), "it goes on serving"
+        told, _ = drain.communicate(timeout=40)
+        assert drain.returncode == 0 and "nothing comes any more" in told, told
+        assert stage(lab.lb1) == "drained"
+        back = lab.lb1.cli("undrain", "--wait", "--timeout", "30")
+        assert back.returncode == 0, back.stderr
+        lab.router.until(VIP, BOTH, within=2)
+        sent, sent6 = load.sent, load6.sent
+        until(lambda: load.sent > sent + 50 and load6.sent > sent6 + 50, 10, "50 more requests each")
+        assert connections.alive() == connections6.alive() == 40
+    assert not load.failed, str(load)
+    assert not load6.failed, str(load6)
+    assert lab.router.sessions() == sessions
+    assert stages(lab.lb1) == ["waiting", "graceful", "withdrawn", "drained", "undrained"]

@@ -1,0 +1,65 @@
+"""Settings as desired state: wanted while they are, as found when not, and all as found at the very end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from anycastlb import tuning
+from anycastlb.model import MARKS, Decision, Destination, DestinationKey, Inputs, ServiceKey, State, VirtualService
+from anycastlb.settings.ipvs import CACHED
+
+KEY = ServiceKey("tcp", ip_address("192.0.2.10"), 80)
+PROBE = ServiceKey("fwmark", ip_address("0.0.0.0"), MARKS[0])
+INPUTS = Inputs(
+    sysctls={"a": "1"},
+    config={"udp_timeout": 20},
+    cached_config=CACHED,
+    originals={"sysctls": {"a": "0", "b": "7"}, "config": {"tcp_timeout": 900, "sync_master": None}},
+)
+
+
+def state(scheduler: str = "mh", forward: Any = "dr", **more: Any) -> State:
+    services = {KEY: VirtualService(scheduler, **more), PROBE: VirtualService("rr")}
+    rows = {DestinationKey(key, ip_address("10.0.0.1"), 80): Destination(forward, 1, 1) for key in services}
+    rows[DestinationKey(PROBE, ip_address("10.0.0.1"), 80)] = Destination("nat", 1, 1)
+    return State(services=services, destinations=rows)
+
+
+def laid(desired: State, inputs: Inputs = INPUTS) -> tuple[dict[str, str], dict[str, Any]]:
+    found = tuning.lay(Decision(desired=replace(desired, sysctls=inputs.sysctls)), inputs).desired
+    return dict(found.sysctls), dict(found.config)
+
+
+def test_what_is_not_wanted_is_wanted_as_it_was_found() -> None:
+    assert laid(state("rr")) == ({"a": "1", "b": "7"}, {"udp_timeout": 20, "tcp_timeout": 900, "sync_master": None})
+
+
+def test_entries_that_are_only_caches_are_kept_for_a_short_time() -> None:
+    config = laid(state())[1]
+    assert config == {"udp_timeout": 20, "sync_master": None, **CACHED}
+    explicit = replace(INPUTS, config={"tcp_timeout": 500})
+    assert laid(state(), explicit)[1]["tcp_timeout"] == 500
+
+
+@pytest.mark.parametrize("desired", [State(), state("rr"), state("sh"), state(forward="nat"), state(persistence=9)])
+def test_entries_that_are_more_than_caches_are_left_alone(desired: State) -> None:
+    assert not tuning.only_caches(desired, MARKS)
+
+
+def test_rows_of_probes_do_not_count() -> None:
+    assert tuning.only_caches(state(), MARKS)
+    assert not tuning.only_caches(state(), (1, 2))
+
+
+def test_at_the_end_everything_is_as_it_was_found() -> None:
+    assert laid(State(), replace(INPUTS, stopping=True))[0] == {"a": "1", "b": "7"}
+    last = replace(INPUTS, stopping=True, emptied=True)
+    assert laid(State(), last) == ({"a": "0", "b": "7"}, {"tcp_timeout": 900, "sync_master": None})
+
+
+def test_nothing_is_asked_for_where_the_operator_manages_it() -> None:
+    assert laid(state(), Inputs()) == ({}, {})
