@@ -24,18 +24,22 @@ def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def three(require: Callable[[str], str]) -> Iterator[Lab]:
-    """A lab of three nodes, none of them started, for the tests of one file; the lab that others share rests."""
+def alone(require: Callable[[str], str]) -> Iterator[None]:
+    """For tests of a file that bring a lab of their own: the one that others share rests meanwhile."""
     for part in PARTS:
         require(part)
     for shared in RUNNING:
         shared.rest()
-    try:
-        with Lab(start_nodes=False, nodes=("lb1", "lb2", "lb3")) as lab:
-            yield lab
-    finally:
-        for shared in RUNNING:
-            shared.start()
+    yield
+    for shared in RUNNING:
+        shared.start()
+
+
+@pytest.fixture
+def three(alone: None) -> Iterator[Lab]:
+    """A lab of three nodes, none of them started."""
+    with Lab(start_nodes=False, nodes=("lb1", "lb2", "lb3")) as lab:
+        yield lab
 
 
 @pytest.fixture

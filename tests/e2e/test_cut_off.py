@@ -1,9 +1,9 @@
 """A node is cut off from the backends, from Consul, from its peers, each alone and in pairs: clients do not notice, and
 the VIP is never without a route.
 
-*Peers*: nodes meet in Consul, and nowhere else (but for connection sync, if it is on). So a node that is cut off from its
-peers can reach no other node in the LAN, and nobody sees a status of another: they are taken out of Consul as fast as
-they are written, which is more than a real network would do to them. A node that the router does not hear is another
+*Peers*: nodes meet in Consul, and nowhere else (but for connection sync, if it is on). So a node that is cut off from
+its peers can reach no other node in the LAN, and nobody sees a status of another: they are taken out of Consul as fast
+as they are written, which is more than a real network would do to them. A node that the router does not hear is another
 matter: see ``test_takeover``.
 """
 

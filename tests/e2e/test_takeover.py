@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import product
 
 from anycastlb.model import Address
 from tests.e2e.scene import PATIENCE, Scene
 from tests.lab.lab import CHECK, Lab, document
+from tests.lab.node import Node
 from tests.lab.server import ECHO
 from tests.lab.topology import vip
 from tests.lab.traffic import Traffic
@@ -73,6 +75,70 @@ def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
             lab.backends["b1"].kill()
             for name, way in ways.items():
                 way.breaks(scene.now[name]["backends"]["b1"])
+        finally:
+            print("\n".join(scene.figures))
+            record_property("figures", scene.figures)
+
+
+SYNCED = """
+[ipvs]
+sync_interface = "lan"
+sync_refresh = "3s"
+"""
+
+
+def test_no_connection_through_nat_breaks_with_connection_sync(
+    three: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    """With ``nat`` answers pass a node, too. When one goes, its address as the backends' gateway must move to another
+    (VRRP, in a real network), and that one must know the connections. A node that returns learns them first."""
+    lab = three
+    lb1, lb2, lb3 = (lab.nodes[name] for name in THREE)
+    for node in lab.nodes.values():
+        node.settings.write_text(node.settings.read_text() + SYNCED)
+    addresses = {f"nat v{version}": vip(0, version) for version in (4, 6)}
+    for (name, address), (service, port) in product(addresses.items(), (("web", 80), ("echo", ECHO))):
+        lab.put(f"{service}{name[-1]}", document(address, "nat", port, check={**CHECKED, "port": 80}))
+    for node in (lb1, lb2):
+        node.start()
+    with ExitStack() as stack:
+        for address in addresses.values():
+            lab.router.until(address, {"lb1", "lb2"}, PATIENCE)
+        ways = {
+            name: stack.enter_context(Traffic(lab.client.namespace, address)) for name, address in addresses.items()
+        }
+        for way in ways.values():
+            way.established()
+        scene = Scene(lab, ways)
+
+        def learned(node: Node) -> None:
+            for way in ways.values():
+                node.until(lambda way=way: carried(lab, way, node.name) >= way.lines, PATIENCE, "it knows every line")
+
+        def dies() -> None:
+            lb1.die()
+            lab.topology.answer("lb1", through="lb2")
+
+        def boots() -> None:
+            lab.consul.put("anycastlb/drain/lb1", "")
+            lb1.revive()
+            lb1.ready(PATIENCE)
+            learned(lb1)
+            lab.topology.answer("lb1", through="lb1")
+            lab.consul.delete("anycastlb/drain/lb1")
+
+        def stops() -> None:
+            lab.topology.answer("lb2", through="lb1")
+            assert lb2.daemon.stop(30) == 0, lb2.daemon.tail()
+
+        try:
+            learned(lb1)
+            learned(lb2)
+            scene.step("lb1 loses power", dies, "lb2", loses=LINK)
+            scene.step("lb1 boots", boots, "lb1", "lb2")
+            scene.step("lb3 is added", lb3.start, *THREE)
+            scene.step("lb2 is drained", lambda: lab.consul.put("anycastlb/drain/lb2", ""), "lb1", "lb3")
+            scene.step("lb2 is stopped", stops, "lb1", "lb3")
         finally:
             print("\n".join(scene.figures))
             record_property("figures", scene.figures)

@@ -42,7 +42,7 @@ from anycastlb.model import (
 from tests.kernel.netns import enter, fresh
 from tests.kernel.wire import Wire, flow, packets
 
-HISTORIES = int(os.environ.get("HIST", "1000"))
+HISTORIES = 1000
 FLOWS = 300
 """Real flows of every pair: tables that differ in one backend's last weight differ in at least 2 % of the flows."""
 ALL_FLOWS = 10_000
@@ -254,7 +254,7 @@ async def test_a_thousand_histories_end_in_one_table(
     differing = compared = 0
     with ExitStack() as stack:
         pair = (Node(stack), Node(stack))
-        for number in range(int(os.environ.get("START", "0")), HISTORIES):
+        for number in range(HISTORIES):
             dice = random.Random(number)
             catalog, health = catalogs(dice), healths(dice, unknown=False)
             for node in pair:
@@ -278,4 +278,4 @@ async def test_a_thousand_histories_end_in_one_table(
                 assert not differ, f"{story}: {differ} of {len(went)} flows"
             assert went == modelled(seen, sent), story
     record_property("figures", f"{compared} flows compared, {differing} differ")
-    assert compared > 0
+    assert compared > 2 * HISTORIES * FLOWS * 0.9, "too few flows were sent anywhere to prove anything"

@@ -183,14 +183,14 @@ class Node:
 
     # ------------------------------------------------------------ what the daemon says
 
-    def cli(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(self, *argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """``anycastlb ARGV --config node.toml`` on this node; exit code 2 (unhealthy, differs) is an answer too."""
         command = [sys.executable, "-m", "anycastlb", *argv, "--config", str(self.settings)]
         done = subprocess.run(
             self.namespace.argv(*command),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=timeout,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )

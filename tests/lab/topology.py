@@ -106,6 +106,13 @@ class Topology:
         for version in (4, 6):
             self.nodes[name].ip(f"route replace default via {uplink(name, version, True)}")
 
+    def answer(self, node: str, through: str) -> None:
+        """What came through one node is answered through another from now on, as when the backends' gateway moves."""
+        table = 101 + list(self.nodes).index(node)
+        for backend in self.backends.values():
+            for version, any_way in ((4, "default"), (6, "::/0")):
+                backend.ip(f"route replace {any_way} via {own(through, version)} table {table}")
+
     def _backend(self, name: str, namespace: Namespace) -> None:
         self._lan(namespace, name, f"{own(name)}/24", f"{own(name, 6)}/64")
         namespace.ip("route add default via 10.1.0.254", "route add default via fd00:1::fe")
