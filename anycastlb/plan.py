@@ -141,7 +141,7 @@ def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Addre
             needs = {service.key for service in verdict.services} if verdict else set()
             if (table == "addresses" and key == change.key) or (table == "services" and key in needs):
                 return f"not announced: {failure.reason}"
-        elif change.verb == "delete" and table == "routes" and _vip(change) == key:
+        elif change.verb == "delete" and table == "routes" and failure.change.verb == "delete" and _vip(change) == key:
             return f"kept, because the route is still up: {failure.reason}"
         elif change.table == "destinations" and failure.change.verb == "create" and key == change.key.service:
             return f"its service is missing: {failure.reason}"

@@ -179,7 +179,8 @@ def _verdict(
         met, words = True, f"{up}/{total} backends up; {len(helpers)} fallback serving"
     elif total and not up and announce.fail == "keep":
         met, words = True, f"{up}/{total} backends up; kept open (fail = keep)"
-    unsettled = max((member.first for member in pool if not member.up), default=0.0)
+    turned = max((member.state.since for member in ups if member.state.up), default=gate.NEVER)
+    unsettled = max((member.first or _returning(member, turned) for member in pool if not member.up), default=0.0)
     return ServiceVerdict(name, key, met, up, total, needed, words, unsettled, condition)
 
 
@@ -201,6 +202,19 @@ def _condition(
         cycle=max((member.check.interval + member.check.timeout for member in pool), default=0.0),
         recovery=max((_recovery(member.check) for member in pool), default=0.0),
     )
+
+
+def _returning(member: _Member, turned: float) -> float:
+    """Seconds in which a backend that is down may yet follow the last that came up (at ``turned``); 0 once a result
+    from after that says that it does not.
+
+    When all come back, as after this node alone was cut off from them, one is always the first. A node that announced
+    at that moment would send it the flows of all the others.
+    """
+    last = member.state.last
+    if member.state.up is not False or turned == gate.NEVER or (last and not last.ok and last.at > turned):
+        return 0.0
+    return member.check.interval + member.check.rise * (member.check.interval + member.check.timeout)
 
 
 def _recovery(check: Check) -> float:

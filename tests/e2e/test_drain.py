@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,10 +26,8 @@ PATIENT = Timing(hold="8s", resync="1s", graceful="4s", settle="30s")
 
 
 @pytest.fixture(scope="module")
-def calm_lab(require: Callable[[str], str]) -> Iterator[Lab]:
+def calm_lab(alone: None) -> Iterator[Lab]:
     """A lab of its own, whose nodes take their time to leave."""
-    for part in ("kernel", "consul", "exabgp", "bird", "ipvsadm"):
-        require(part)
     with Lab(PATIENT) as lab:
         yield lab
 

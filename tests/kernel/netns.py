@@ -26,8 +26,13 @@ def fresh() -> Iterator[None]:
             run("ip", "link", "set", "lo", "up")
             yield
         finally:
-            if _LIBC.setns(home.fileno(), CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
+            enter(home.fileno())
+
+
+def enter(there: int) -> None:
+    """Be in the namespace of this file descriptor."""
+    if _LIBC.setns(there, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
 
 
 def run(*command: str, stdin: str = "") -> str:

@@ -94,12 +94,16 @@ class Lab:
         sessions = {f"{node}v{version}" for node in self.nodes for version in (4, 6)}
         until(lambda: self.router.sessions() == sessions, 15, f"BGP sessions up: {', '.join(sorted(sessions))}")
 
-    def stop(self) -> None:
+    def rest(self) -> None:
+        """Nothing of it runs any more; ``start`` brings it back, with Consul's data."""
         for node in self.nodes.values():
             node.end()
         for process in self.processes:
             process.end()
         self.topology.delete()
+
+    def stop(self) -> None:
+        self.rest()
         if not os.environ.get("LAB_KEEP_LOGS"):
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -128,6 +132,7 @@ class Lab:
         for part in ("services/", "drain/", "defaults"):
             self.consul.delete(f"anycastlb/{part}", below=True)
         for node in self.nodes.values():
+            node.unmute()
             node.plug()
             node.start()
         self.ready()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -137,6 +138,27 @@ class Node:
         self.namespace.ip("link set dev uplink up", "link set dev lan up")
         self._topology.route(self.name)
 
+    def mute(self, *interfaces: str) -> None:
+        """Its cables stay in, but nothing comes through, in or out: others learn of it only by its silence."""
+        for interface in interfaces or ("uplink", "lan"):
+            self.namespace.run("tc", "qdisc", "replace", "dev", interface, "clsact")
+            for way in ("ingress", "egress"):
+                self.namespace.run("tc", "filter", "add", "dev", interface, way, "matchall", "action", "drop")
+
+    def sever(self, addresses: Iterable[str]) -> None:
+        """In the LAN nothing passes any more between it and these addresses."""
+        self.namespace.run("tc", "qdisc", "replace", "dev", "lan", "clsact")
+        for address in addresses:
+            family = "ipv6" if ":" in address else "ip"
+            for way, end in (("ingress", "src_ip"), ("egress", "dst_ip")):
+                rule = ("protocol", family, "flower", end, address, "action", "drop")
+                self.namespace.run("tc", "filter", "add", "dev", "lan", way, *rule)
+
+    def unmute(self) -> None:
+        """Undo ``mute`` and ``sever``."""
+        for interface in ("uplink", "lan"):
+            self.namespace.run("tc", "qdisc", "del", "dev", interface, "clsact", check=False)
+
     def wipe(self) -> None:
         """What a reboot does to the kernel's state: no IPVS entry and no VIP is left."""
         self.namespace.run("ipvsadm", "-C")
@@ -161,14 +183,14 @@ class Node:
 
     # ------------------------------------------------------------ what the daemon says
 
-    def cli(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(self, *argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """``anycastlb ARGV --config node.toml`` on this node; exit code 2 (unhealthy, differs) is an answer too."""
         command = [sys.executable, "-m", "anycastlb", *argv, "--config", str(self.settings)]
         done = subprocess.run(
             self.namespace.argv(*command),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=timeout,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )

@@ -100,6 +100,13 @@ class Topology:
         """A node's way back to the clients; setting a link down takes it away."""
         self.nodes[name].ip(*(f"route replace default via {uplink(name, version, True)}" for version in (4, 6)))
 
+    def answer(self, node: str, through: str) -> None:
+        """What came through one node is answered through another from now on, as when the backends' gateway moves."""
+        table = 101 + list(self.nodes).index(node)
+        for backend in self.backends.values():
+            for version, any_way in ((4, "default"), (6, "::/0")):
+                backend.ip(f"route replace {any_way} via {own(through, version)} table {table}")
+
     def _cables(self) -> None:
         self.tor.ip("link add lan type bridge forward_delay 0")
         connect(self.tor, "client", self.client, "tor")

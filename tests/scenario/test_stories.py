@@ -56,6 +56,24 @@ def test_a_starting_node_announces_only_what_it_has_checked(world: World) -> Non
     tell(story())
 
 
+def test_a_node_that_was_cut_off_announces_again_with_every_backend_that_is_back(world: World) -> None:
+    """One of them is always the first to be found up; it must not get the flows of all the others."""
+
+    async def story() -> None:
+        world.put("services/web", WEB)
+        async with world.node():
+            await until(lambda: VIP in world.announced, within=3)
+            world.dead.update({"10.1.0.1", "10.1.0.2", "10.1.0.3"})
+            await until(lambda: VIP not in world.announced, within=5)
+            await asyncio.sleep(20)
+            world.dead.discard("10.1.0.1")
+            world.dead.discard("10.1.0.2")
+            await until(lambda: VIP in world.announced, within=5)
+            assert sorted(world.weights().values()) == [0, 100, 100], "it waits for no one who is still away"
+
+    tell(story())
+
+
 def test_an_edited_check_takes_nobody_out(world: World) -> None:
     async def story() -> None:
         world.put("services/web", WEB)

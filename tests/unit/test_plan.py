@@ -84,6 +84,12 @@ def test_nothing_is_torn_down_under_a_route() -> None:
     assert blocked(lower, [failure], VERDICTS) is None, "a dead backend loses its weight all the same"
 
 
+def test_a_route_that_cannot_be_announced_keeps_no_removed_backend() -> None:
+    """While ExaBGP is away every announcement fails; that a backend leaves has nothing to do with it."""
+    leaves = Change("destinations", destination(1), Destination("tunnel", 1, 1), None)
+    assert blocked(leaves, [Failure(ANNOUNCE, "ExaBGP's bridge is not connected")], VERDICTS) is None
+
+
 def test_a_service_that_was_not_made_gets_no_destinations() -> None:
     create = Change("destinations", destination(1), None, Destination("tunnel", 1, 1))
     assert blocked(create, [Failure(SERVICE, "no")], VERDICTS)

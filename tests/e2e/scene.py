@@ -1,0 +1,70 @@
+"""Clients' traffic over a lab in which things happen, step by step, and what each step cost them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.lab.lab import Lab
+from tests.lab.traffic import Traffic
+
+PATIENCE = 90.0
+"""Seconds until a node must be routed to, or not any more: programs start slowly on a busy machine."""
+
+
+class Scene:
+    """All the ways at once, what happens to the nodes, and what each step cost."""
+
+    def __init__(self, lab: Lab, ways: dict[str, Traffic]) -> None:
+        self.lab, self.ways = lab, ways
+        self.figures: list[str] = []
+        self.now = {name: way.ask(mark=True) for name, way in ways.items()}
+        """What each way had counted when the last step was over."""
+
+    def routed(self, *nodes: str, within: float = PATIENCE) -> None:
+        for way in self.ways.values():
+            self.lab.router.until(way.vip, set(nodes), within)
+
+    def step(self, what: str, do: Callable[[], Any], *after: str, loses: float = 0.0) -> int:
+        """Do it, wait until exactly these nodes are routed to and every line was used since; nothing broke.
+
+        ``loses``: seconds from its beginning in which packets may be lost. How many requests lost some.
+        """
+        began = time.monotonic()
+        do()
+        self.routed(*after)
+        converged = time.monotonic()
+        for way in self.ways.values():
+            way.passed(converged)
+        before, self.now = self.now, {name: way.ask(mark=True) for name, way in self.ways.items()}
+        grown = {name: _grown(before[name], now) for name, now in self.now.items()}
+        late = {name: [at - began for at, _, _ in new["delayed"]] for name, new in grown.items()}
+        self.figures.append(
+            f"{what:22} routed within {converged - began:4.1f} s; {_figures(list(grown.values()), late)}"
+        )
+        for name, new in grown.items():
+            assert not new["broken"], f"{what}: {name}: {len(new['broken'])} broken, first: {new['broken'][:3]}"
+            assert not new["failed"], f"{what}: {name}: {len(new['failed'])} failed, first: {new['failed'][:3]}"
+            assert self.now[name]["open"] == self.ways[name].lines
+            assert max(late[name], default=0) <= loses, f"{what}: {name}: packets lost after convergence: {late[name]}"
+        return sum(map(len, late.values()))
+
+
+def _grown(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What was counted between the two."""
+    new: dict[str, Any] = {key: now[key] - before[key] for key in ("echoes", "sent", "repeated")}
+    lists = {key: now[key][len(before[key]) :] for key in ("delayed", "stalls", "broken", "failed")}
+    return {**new, **lists, "silence": now["silence"]}
+
+
+def _figures(ways: list[dict[str, Any]], late: dict[str, list[float]]) -> str:
+    times = [at for each in late.values() for at in each]
+    return (
+        f"{sum(way['echoes'] for way in ways):5} echoes, {sum(way['sent'] for way in ways):4} requests, "
+        f"{sum(len(way['broken']) for way in ways)} broken, {sum(len(way['failed']) for way in ways)} failed, "
+        f"{len(times):2} delayed, the last begun at {max(times, default=0):4.1f} s; "
+        f"lines sent {sum(way['repeated'] for way in ways):3} packets again, "
+        f"longest echo {max((took for way in ways for _, took in way['stalls']), default=0):4.1f} s; "
+        f"longest time without an answer {max(way['silence'] for way in ways):4.2f} s"
+    )

@@ -1,0 +1,112 @@
+"""A node is cut off from the backends, from Consul, from its peers, each alone and in pairs: clients do not notice, and
+the VIP is never without a route.
+
+*Peers*: nodes meet in Consul, and nowhere else (but for connection sync, if it is on). So a node that is cut off from
+its peers can reach no other node in the LAN, and nobody sees a status of another: they are taken out of Consul as fast
+as they are written, which is more than a real network would do to them. A node that the router does not hear is another
+matter: see ``test_takeover``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import combinations
+
+from tests.e2e.scene import PATIENCE, Scene
+from tests.e2e.test_node import BOTH, VIP
+from tests.lab.lab import CHECK, Lab, document
+from tests.lab.namespaces import LabError
+from tests.lab.server import ECHO
+from tests.lab.topology import BACKENDS, CONSUL, own
+from tests.lab.traffic import Traffic
+
+CHECKED = {**CHECK, "interval": "500ms", "timeout": "1500ms", "rise": 1, "fall": 2}
+CYCLE = 2 * 0.5 + 1.5
+"""Seconds of one check cycle: interval x fall + timeout."""
+SLACK = 2.0
+"""Seconds more for a machine that others use too."""
+FAR = {
+    "backends": [own(name, version) for name in BACKENDS for version in (4, 6)],
+    "Consul": [CONSUL],
+    "peers": [own("lb2", version) for version in (4, 6)],
+}
+CASES = [*((part,) for part in FAR), *combinations(FAR, 2)]
+
+
+@contextmanager
+def watched(lab: Lab) -> Iterator[list[float]]:
+    """When, if ever, the router had no route."""
+    over, without = threading.Event(), []
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            if not lab.router.routes(VIP):
+                without.append(time.monotonic())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield without
+    finally:
+        over.set()
+        thread.join(10)
+
+
+@contextmanager
+def unseen(lab: Lab) -> Iterator[None]:
+    """No node sees another's status."""
+    over = threading.Event()
+
+    def hide() -> None:
+        while not over.wait(0.1):
+            with suppress(OSError, LabError):
+                lab.consul.delete("anycastlb/nodes/", below=True)
+
+    thread = threading.Thread(target=hide, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(10)
+
+
+def says_it(lab: Lab, case: tuple[str, ...]) -> None:
+    """The node knows what happened to it."""
+    if "Consul" in case:
+        lab.lb1.until(lambda: not lab.lb1.status()["catalog"]["connected"], 45, "it says that Consul is away")
+    if "backends" in case:
+        (told,) = [view for view in lab.lb1.status()["vips"] if view["vip"] == str(VIP)]
+        assert "0/3 backends up" in told["reason"], told
+        seen = "2 of 2" if len(lab.nodes) > 2 else "1 of 1"
+        if case == ("backends",):
+            assert f"{seen} peers reach these backends" in told["reason"], told
+
+
+def test_a_node_that_is_cut_off_costs_clients_nothing(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    for name, port in (("web", 80), ("echo", ECHO)):
+        lab.put(name, document(VIP, port=port, check={**CHECKED, "port": 80}))
+    lab.router.until(VIP, BOTH, PATIENCE)
+    with Traffic(lab.client.namespace, VIP, lines=200) as traffic, watched(lab) as without:
+        traffic.established()
+        scene = Scene(lab, {"tunnel v4": traffic})
+        try:
+            for case in CASES:
+                name = " and ".join(case)
+                left = {"lb2"} if "backends" in case else BOTH
+                with ExitStack() as stack:
+                    if "peers" in case:
+                        stack.enter_context(unseen(lab))
+                    stack.callback(lab.lb1.unmute)
+                    addresses = [address for part in case for address in FAR[part]]
+                    scene.step(f"cut off: {name}", lambda cut=addresses: lab.lb1.sever(cut), *left, loses=CYCLE + SLACK)
+                    says_it(lab, case)
+                    scene.step("meanwhile", lambda: None, *left)
+                scene.step("and back", lambda: None, *BOTH)
+        finally:
+            print("\n".join(scene.figures))
+            record_property("figures", scene.figures)
+        assert not without, f"no route at all, {len(without)} times"

@@ -1,0 +1,52 @@
+"""Every node is restarted under load, one after the other, as docs/OPERATIONS.md says: it costs clients nothing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from tests.e2e.scene import PATIENCE, Scene
+from tests.e2e.test_node import BOTH, VIP
+from tests.lab.lab import CHECK, Lab, document
+from tests.lab.node import Node
+from tests.lab.process import until
+from tests.lab.server import ECHO
+from tests.lab.traffic import Traffic
+
+CHECKED = {**CHECK, "interval": "1s", "timeout": "3s"}
+
+
+def restart(node: Node) -> None:
+    """``anycastlb drain --wait``, ``systemctl restart anycastlb``, ``anycastlb undrain --wait``."""
+    node.cli("drain", node.name, "--wait", "--timeout", "60", timeout=90)
+    assert node.daemon.stop(30) == 0, node.daemon.tail()
+    node.daemon.start()
+    node.ready(PATIENCE)
+    node.cli("undrain", node.name, "--wait", "--timeout", "60", timeout=90)
+
+
+def hand_over(node: Node) -> None:
+    """``systemctl kill -s SIGUSR1 anycastlb``: the next process takes over what this one leaves."""
+    node.daemon.signal(signal.SIGUSR1)
+    until(lambda: not node.daemon.running, 10, "the daemon has ended")
+    node.daemon.start()
+    node.ready(PATIENCE)
+
+
+def test_every_node_is_restarted_under_load(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    for name, port in (("web", 80), ("echo", ECHO)):
+        lab.put(name, document(VIP, port=port, check={**CHECKED, "port": 80}))
+    lab.router.until(VIP, BOTH, PATIENCE)
+    with Traffic(lab.client.namespace, VIP, rate=30) as traffic:
+        traffic.established()
+        scene = Scene(lab, {"tunnel v4": traffic})
+        try:
+            for node in lab.nodes.values():
+                scene.step(f"{node.name} is restarted", lambda node=node: restart(node), *BOTH)
+            updates = lab.router.all_updates()
+            for node in lab.nodes.values():
+                scene.step(f"{node.name} hands over", lambda node=node: hand_over(node), *BOTH)
+        finally:
+            print("\n".join(scene.figures))
+            record_property("figures", scene.figures)
+        assert lab.router.all_updates() == updates, "handing over is no news to the router"

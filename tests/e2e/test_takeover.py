@@ -1,0 +1,144 @@
+"""Nodes come and go under 500 long-lived connections and a stream of requests in every way: nothing breaks.
+
+How it is counted: see ``tests.lab.traffic``. What is printed is the figure of each step: the packets that were lost and
+sent again, and for how long that went on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import product
+
+from anycastlb.model import Address
+from tests.e2e.scene import PATIENCE, Scene
+from tests.lab.lab import CHECK, Lab, document
+from tests.lab.node import Node
+from tests.lab.server import ECHO
+from tests.lab.topology import vip
+from tests.lab.traffic import Traffic
+
+THREE = ("lb1", "lb2", "lb3")
+WAYS = {f"{forward} v{version}": (forward, version) for forward in ("tunnel", "dr") for version in (4, 6)}
+CHECKED = {**CHECK, "interval": "1s", "timeout": "3s"}
+"""With patience: a backend that a busy machine answers for late is no subject here."""
+LINK = 3.0
+"""Seconds within which the router must have noticed that a node's link is down."""
+HOLD = 9.0 + 1.0
+"""Seconds within which it must have noticed that a node is silent: BGP's hold time, and a moment."""
+
+
+def carried(lab: Lab, traffic: Traffic, name: str) -> int:
+    return len(lab.nodes[name].carries(traffic.vip))
+
+
+def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
+    three: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    lab = three
+    lb1, lb2, lb3 = (lab.nodes[name] for name in THREE)
+    addresses: dict[str, Address] = {}
+    for number, (name, (forward, version)) in enumerate(WAYS.items()):
+        addresses[name] = vip(number, version)
+        for service, port in (("web", 80), ("echo", ECHO)):
+            check = {**CHECKED, "port": 80}
+            lab.put(f"{service}{number}", document(addresses[name], forward, port, check=check))
+    for node in (lb1, lb2):
+        node.start()
+    with ExitStack() as stack:
+        for address in addresses.values():
+            lab.router.until(address, {"lb1", "lb2"}, PATIENCE)
+        ways = {
+            name: stack.enter_context(Traffic(lab.client.namespace, address)) for name, address in addresses.items()
+        }
+        for way in ways.values():
+            way.established()
+        scene = Scene(lab, ways)
+        try:
+            for name in ("lb1", "lb2"):
+                for way in ways.values():
+                    assert carried(lab, way, name) > way.lines / 5, f"{name} carries too few to prove anything"
+            scene.step("nothing", lambda: None, "lb1", "lb2")
+            scene.step("lb1 loses power", lb1.die, "lb2", loses=LINK)
+            scene.step("lb1 boots", lb1.revive, "lb1", "lb2")
+            scene.step("lb1 is stopped", lambda: lb1.daemon.stop(20), "lb2")
+            scene.step("lb1 is started", lb1.start, "lb1", "lb2")
+            scene.step("lb2 is drained", lambda: lab.consul.put("anycastlb/drain/lb2", ""), "lb1")
+            scene.step("lb2 is undrained", lambda: lab.consul.delete("anycastlb/drain/lb2"), "lb1", "lb2")
+            scene.step("lb3 is added", lb3.start, *THREE)
+            assert scene.step("lb1 falls silent", lb1.mute, "lb2", "lb3", loses=HOLD), "it lost nothing: was it silent?"
+            scene.step("lb1 speaks again", lb1.unmute, *THREE)
+            scene.step("lb2 loses power", lb2.die, "lb1", "lb3", loses=LINK)
+            for way in ways.values():
+                assert carried(lab, way, "lb3") > way.lines / 5, "lb3 has its share"
+            # and were a line to break, it would be counted
+            lab.backends["b1"].kill()
+            for name, way in ways.items():
+                way.breaks(scene.now[name]["backends"]["b1"])
+        finally:
+            print("\n".join(scene.figures))
+            record_property("figures", scene.figures)
+
+
+SYNCED = """
+[ipvs]
+sync_interface = "lan"
+sync_refresh = "3s"
+"""
+
+
+def test_no_connection_through_nat_breaks_with_connection_sync(
+    three: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    """With ``nat`` answers pass a node, too. When one goes, its address as the backends' gateway must move to another
+    (VRRP, in a real network), and that one must know the connections. A node that returns learns them first."""
+    lab = three
+    lb1, lb2, lb3 = (lab.nodes[name] for name in THREE)
+    for node in lab.nodes.values():
+        node.settings.write_text(node.settings.read_text() + SYNCED)
+    addresses = {f"nat v{version}": vip(0, version) for version in (4, 6)}
+    for (name, address), (service, port) in product(addresses.items(), (("web", 80), ("echo", ECHO))):
+        lab.put(f"{service}{name[-1]}", document(address, "nat", port, check={**CHECKED, "port": 80}))
+    for node in (lb1, lb2):
+        node.start()
+    with ExitStack() as stack:
+        for address in addresses.values():
+            lab.router.until(address, {"lb1", "lb2"}, PATIENCE)
+        ways = {
+            name: stack.enter_context(Traffic(lab.client.namespace, address)) for name, address in addresses.items()
+        }
+        for way in ways.values():
+            way.established()
+        scene = Scene(lab, ways)
+
+        def learned(node: Node) -> None:
+            for way in ways.values():
+                node.until(lambda way=way: carried(lab, way, node.name) >= way.lines, PATIENCE, "it knows every line")
+
+        def dies() -> None:
+            lb1.die()
+            lab.topology.answer("lb1", through="lb2")
+
+        def boots() -> None:
+            lab.consul.put("anycastlb/drain/lb1", "")
+            lb1.revive()
+            lb1.ready(PATIENCE)
+            learned(lb1)
+            lab.topology.answer("lb1", through="lb1")
+            lab.consul.delete("anycastlb/drain/lb1")
+
+        def stops() -> None:
+            lab.topology.answer("lb2", through="lb1")
+            assert lb2.daemon.stop(30) == 0, lb2.daemon.tail()
+
+        try:
+            learned(lb1)
+            learned(lb2)
+            scene.step("lb1 loses power", dies, "lb2", loses=LINK)
+            scene.step("lb1 boots", boots, "lb1", "lb2")
+            scene.step("lb3 is added", lb3.start, *THREE)
+            scene.step("lb2 is drained", lambda: lab.consul.put("anycastlb/drain/lb2", ""), "lb1", "lb3")
+            scene.step("lb2 is stopped", stops, "lb1", "lb3")
+        finally:
+            print("\n".join(scene.figures))
+            record_property("figures", scene.figures)
