@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import gate, marks
+from anycastlb import gate, marks, naming
 from anycastlb.model import (
     MARKS,
     Address,
@@ -82,9 +82,20 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     leaving = _leaving(rows, memory, inputs.idle, now)
     board.wakes += [item.until for item in leaving.values()]
     desired = _state(rows, leaving, memory)
+    company = naming.accompanied(inputs.cluster, memory.company)
+    own = naming.votes(inputs, routes)
+    desired = replace(
+        desired,
+        sysctls=inputs.sysctls,
+        routes=routes,
+        dns_records=naming.dns_records(inputs, own, naming.view(inputs.cluster, company)),
+        consul_services=naming.consul_services(inputs, own, verdicts),
+    )
     decision = Decision(
-        desired=replace(desired, sysctls=inputs.sysctls, routes=routes),
-        memory=Memory(gates, rows, leaving, board.up_since, board.serving(), tuple(desired.destinations)),
+        desired=desired,
+        memory=Memory(
+            gates, rows, leaving, board.up_since, board.serving(), tuple(desired.destinations), company=company
+        ),
         verdicts=verdicts,
         backends=board.backends,
         wake_at=max(min(board.wakes), now + TICK) if board.wakes else None,

@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "discovery": "discovery",
     "failure": "change",
     "gate": "vip",
+    "names": "registrar",
     "observe": "kernel",
     "peer": "node",
     "preflight": "finding",
@@ -42,7 +43,9 @@ KINDS: Mapping[str, str] = {
         f"{table}.{verb}": noun
         for table, noun in (
             ("addresses", "vip"),
+            ("consul_services", "registration"),
             ("destinations", "destination"),
+            ("dns_records", "record"),
             ("routes", "vip"),
             ("services", "service"),
             ("sysctls", "sysctl"),

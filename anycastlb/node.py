@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from anycastlb import marks, origin
+from anycastlb import marks, naming, origin
 from anycastlb.checks import TYPES, CheckType
 from anycastlb.cluster import Registry
 from anycastlb.cluster.members import Members
@@ -23,9 +23,10 @@ from anycastlb.drivers import Driver
 from anycastlb.events import Journal
 from anycastlb.follower import Follower, Offload
 from anycastlb.metrics import Meters
-from anycastlb.model import Catalog, Check, Decision, Feed, Health, Inputs, Lane, Snapshot, Via
+from anycastlb.model import Catalog, Check, Cluster, Decision, Feed, Health, Inputs, Lane, Snapshot, Via
 from anycastlb.prober import Prober
 from anycastlb.reconciler import PULSE, Announcer, Inbox, Reconciler, Unused, none_of
+from anycastlb.records.driver import RecordDriver
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
 
@@ -36,6 +37,7 @@ class Node:
     ``lane_sysctls`` are those it must have too while a check goes through IPVS; ``lane`` finds how such a probe goes;
     ``first_lane`` is called once, when the first of them can run. ``registry`` is where the nodes know of each other;
     ``instance`` tells this installation from another with the same name; ``started_wall``: when the process began.
+    ``registrars`` write the names that ``settings`` ask for.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Node:
         lane: Callable[[Via, int], Lane] | None = None,
         first_lane: Callable[[], None] = lambda: None,
         registry: Registry | None = None,
+        registrars: Sequence[RecordDriver] = (),
         instance: str = "",
         started_wall: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +71,7 @@ class Node:
                 sysctls=sysctls or {},
                 lane_sysctls=lane_sysctls or {},
                 marks=settings.checks.marks,
+                naming=settings.naming,
             )
         )
         lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
@@ -86,19 +90,20 @@ class Node:
         )
         self.reconciler = Reconciler(
             self.inbox,
-            drivers,
+            (*drivers, *registrars),
             announcer,
             journal,
             settings.node.resync,
             on_cycle=self._cycled,
             pulse=pulse,
             unused=unused,
+            registrars=lambda: tuple(driver.registrar() for driver in registrars),
             clock=clock,
         )
         self.members = Members(
             settings.node.name,
             registry,
-            lambda cluster: self.inbox.put(wake=False, cluster=cluster),
+            self._company,
             journal,
             clock,
             alone=f"the catalog is a {settings.catalog.source}, which knows of no other node",
@@ -107,7 +112,7 @@ class Node:
             started_wall=started_wall,
             offload=offload,
         )
-        self._source, self._pulse = source, pulse
+        self._source, self._pulse, self._registrars = source, pulse, registrars
         self._first_lane: Callable[[], None] | None = first_lane
         self._laid: Decision | None = None
         """The decision whose marks the prober knows."""
@@ -127,12 +132,16 @@ class Node:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                engines = (self.follower.run(), self.prober.run(), self.members.run())
+                registrars = [driver.run() for driver in self._registrars]
+                engines = (self.follower.run(), self.prober.run(), self.members.run(), *registrars)
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
                     await self.reconciler.run()
+                async with asyncio.TaskGroup() as last:
+                    for driver in self._registrars:
+                        last.create_task(driver.flush())
                 await self.members.leave()
                 for task in beside:
                     task.cancel()
@@ -156,9 +165,18 @@ class Node:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self.prober.want(checks(catalog))
+            if policy := self.inbox.inputs.naming.dns:
+                for driver in self._registrars:
+                    driver.want(naming.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
+
+    def _company(self, cluster: Cluster) -> None:
+        """Only names in DNS depend on what the others announce."""
+        before = self.inbox.inputs
+        news = before.naming.dns is not None and naming.view(before.cluster) != naming.view(cluster)
+        self.inbox.put(wake=news, cluster=cluster)
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self.meters.observe_cycle(snapshot, seconds)

@@ -19,6 +19,7 @@ from anycastlb.decide import adopt, decide, refusals
 from anycastlb.drivers import Driver
 from anycastlb.events import Event, Journal
 from anycastlb.model import (
+    NAMES,
     Address,
     Change,
     Decision,
@@ -27,6 +28,7 @@ from anycastlb.model import (
     Failure,
     Inputs,
     Memory,
+    Registrar,
     Rows,
     Snapshot,
     Speaker,
@@ -40,6 +42,9 @@ PULSE = 1.0
 
 READABLE = 100
 """Changes of one plan that are told one by one."""
+
+EARLY = 30.0
+"""Seconds after the start in which routes that are not there may only not have been seen yet."""
 
 
 class Announcer(Driver, Protocol):
@@ -81,7 +86,8 @@ async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]
 class Reconciler:
     """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
 
-    ``unused(destinations)`` says which of them have no connection left.
+    ``unused(destinations)`` says which of them have no connection left; ``registrars()`` how it stands with the places
+    where names are written.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Reconciler:
         on_cycle: Callable[[Snapshot, float], None] = lambda snapshot, seconds: None,
         pulse: Callable[[], None] = lambda: None,
         unused: Unused = none_of,
+        registrars: Callable[[], tuple[Registrar, ...]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -101,7 +108,9 @@ class Reconciler:
         self._drivers: Sequence[Driver] = (*drivers, announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
         self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
+        self._registrars = registrars
         self._clock, self._wall = clock, wall
+        self._early = clock() + EARLY
         self._memory: Memory | None = None
         self._decision: Decision | None = None
         self._decided = -1
@@ -130,6 +139,7 @@ class Reconciler:
             return
         self._blind = ""
         await self._look_for_idle(actual)
+        self._look_at_routes(actual)
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -144,6 +154,7 @@ class Reconciler:
             plan=changes,
             failures=failures,
             speaker=self._announcer.speaker(),
+            registrars=self._registrars(),
             at=ended,
             at_wall=self._wall(),
             cycle=previous.cycle + 1,
@@ -151,6 +162,7 @@ class Reconciler:
         refused = refusals(failures)
         if refused != self._inbox.inputs.failures:
             self._inbox.put(failures=refused)
+        self._look_at_routes(self.snapshot.actual)
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
 
@@ -161,6 +173,17 @@ class Reconciler:
         idle = await self._unused(waiting) if waiting else frozenset()
         if idle != self._inbox.inputs.idle:
             self._inbox.put(idle=idle)
+
+    def _look_at_routes(self, actual: State) -> None:
+        """Names follow the routes that are there."""
+        inputs = self._inbox.inputs
+        if not (inputs.naming.dns or inputs.naming.consul):
+            return
+        announced: frozenset[Address] | None = frozenset(actual.routes)
+        if self._clock() < self._early and not self._announcer.speaker().connected:
+            announced = announced or None
+        if announced != inputs.announced:
+            self._inbox.put(announced=announced)
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
@@ -177,6 +200,9 @@ class Reconciler:
         tables: dict[Table, Rows] = {}
         for driver in self._drivers:
             tables.update(await driver.observe())
+        names = {table: rows for table in NAMES if (rows := tables.get(table)) is not None}
+        if names != self._inbox.inputs.names:
+            self._inbox.put(names=names)
         return State(**tables)
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
@@ -226,7 +252,7 @@ class Reconciler:
             old = before.get(vip)
             if old is None or old.open != verdict.open:
                 self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
-        done = [change for change in changes if change not in failed]
+        done = [change for change in changes if change not in failed and change.table not in NAMES]
         for event in _change_events(done, decision):
             self._journal.emit(event)
         for failure in failures:
@@ -264,7 +290,7 @@ def _applied(actual: State, changes: Iterable[Change], failures: Iterable[Failur
     failed = {failure.change for failure in failures}
     tables: dict[str, dict[Any, Any]] = {}
     for change in changes:
-        if change in failed:
+        if change in failed or change.table in NAMES:
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
         if change.new is None:

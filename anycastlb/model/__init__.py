@@ -75,6 +75,7 @@ from anycastlb.model.decision import (
     Weights,
 )
 from anycastlb.model.machine import (
+    NAMES,
     TABLES,
     Change,
     Destination,
@@ -88,11 +89,24 @@ from anycastlb.model.machine import (
     VipAddress,
     VirtualService,
 )
+from anycastlb.model.names import (
+    ConsulKey,
+    ConsulName,
+    ConsulService,
+    DnsKey,
+    DnsName,
+    DnsPolicy,
+    DnsRecord,
+    Naming,
+    RecordType,
+    Registrar,
+)
 from anycastlb.model.results import CheckState, Health, Result
 
 __all__ = [
     "EMPTY",
     "MARKS",
+    "NAMES",
     "TABLES",
     "Address",
     "Announce",
@@ -108,6 +122,9 @@ __all__ = [
     "Combination",
     "Conflict",
     "ConsulInstances",
+    "ConsulKey",
+    "ConsulName",
+    "ConsulService",
     "Damping",
     "Decision",
     "Destination",
@@ -115,6 +132,10 @@ __all__ = [
     "Difference",
     "Discover",
     "DnsInstances",
+    "DnsKey",
+    "DnsName",
+    "DnsPolicy",
+    "DnsRecord",
     "DriverError",
     "Edit",
     "Entry",
@@ -128,10 +149,13 @@ __all__ = [
     "Lane",
     "Leaving",
     "Memory",
+    "Naming",
     "Network",
     "Peer",
     "Problem",
     "Protocol",
+    "RecordType",
+    "Registrar",
     "Result",
     "Route",
     "Rows",

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from anycastlb.model.base import EMPTY, MARKS, Address
 from anycastlb.model.catalog import Catalog, Feed, Via
 from anycastlb.model.cluster import Cluster
-from anycastlb.model.machine import Change, DestinationKey, Failure, ServiceKey, State, Table
+from anycastlb.model.machine import Change, DestinationKey, Failure, Rows, ServiceKey, State, Table
+from anycastlb.model.names import Naming, Registrar
 from anycastlb.model.results import Health
 
 
@@ -32,7 +33,13 @@ class Inputs:
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
     cluster: Cluster = Cluster()
-    """The other nodes. Readers see it; no decision depends on it yet."""
+    """The other nodes. Of all decisions, those about names in DNS alone depend on it."""
+    naming: Naming = Naming()
+    """The names this node publishes."""
+    names: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """The tables of names as they were last seen; one that was never seen is missing."""
+    announced: frozenset[Address] | None = None
+    """The routes that were there at the last look; None while it is too early to say."""
     stopping: bool = False
 
 
@@ -130,6 +137,8 @@ class Memory:
     """The destinations of the desired state, in its order."""
     marks: Mapping[Via, int] = field(default_factory=lambda: EMPTY)
     """The firewall marks given to probes through IPVS."""
+    company: bool | None = None
+    """Were other nodes ever known? None: nobody could say yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +185,7 @@ class Snapshot:
     plan: tuple[Change, ...] = ()
     failures: tuple[Failure, ...] = ()
     speaker: Speaker = Speaker()
+    registrars: tuple[Registrar, ...] = ()
     at: float = 0.0
     at_wall: float = 0.0
     cycle: int = 0
