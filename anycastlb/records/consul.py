@@ -2,18 +2,19 @@
 
 The check (TTL) is ``passing`` while this node announces the VIP and ``critical`` with the reason while it does not. A
 node that dies renews nothing: Consul itself turns the check critical when its time is over, and deregisters the service
-after ``consul.deregister_after``. A node that returns earlier finds its registrations by their ``Meta`` and goes on with
-them; only those that name this node are ever seen, changed or deregistered.
+after ``consul.deregister_after``. A node that returns earlier finds its registrations by their ``Meta`` and goes on
+with them; only those that name this node are ever seen, changed or deregistered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import quote
 
 from anycastlb.model import Change, ConsulKey, ConsulService, DriverError, Rows, SourceError, Table
 from anycastlb.records import RACED
@@ -23,6 +24,10 @@ from anycastlb.sources.consul_http import Client, Forbidden
 NODE, SERVICE, VIP, TTL = "anycastlb-node", "anycastlb-service", "anycastlb-vip", "anycastlb-ttl"
 """Keys of ``Meta``; the first one makes a registration ours."""
 EXPIRED = "TTL expired"
+UNKNOWN = ("nknown", "does not have associated TTL")
+"""In the answer to a request about a service or check that is not there."""
+UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
+"""In a path; Consul does not undo the percent signs of all of them."""
 SHORTEST = 10.0
 """Seconds a check lives at least."""
 AT_ONCE = 8
@@ -53,7 +58,7 @@ class ConsulServices:
             for service in services.values():
                 if (service.get("Meta") or {}).get(NODE) == self._node:
                     key, row = _row(service, said.get(service["ID"]), self._ttl)
-                    if service["ID"] == str(key):
+                    if service["ID"] == _id(key):
                         rows[key] = row
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise DriverError(f"{self.where}: its list of services is not one: {exc!r:.200}") from exc
@@ -74,14 +79,14 @@ class ConsulServices:
     async def _write(self, change: Change) -> str:
         key, old, new = change.key, change.old, change.new
         if new is None:
-            await self._call("PUT", f"/v1/agent/service/deregister/{quote(str(key), safe='')}", missing=True)
+            await self._call("PUT", f"/v1/agent/service/deregister/{_id(key)}", missing=True)
             return ""
         if old is None or _registration(old) != _registration(new):
             await self._call("PUT", "/v1/agent/service/register", self._document(key, new))
         return await self._say(key, new)
 
     async def _say(self, key: ConsulKey, row: ConsulService) -> str:
-        path = f"/v1/agent/check/update/{quote(_check(str(key)), safe='')}"
+        path = f"/v1/agent/check/update/{_check(_id(key))}"
         said = {"Status": "passing" if row.passing else "critical", "Output": row.reason}
         return "" if await self._call("PUT", path, said, missing=True) else RACED
 
@@ -101,14 +106,14 @@ class ConsulServices:
 
     def _document(self, key: ConsulKey, row: ConsulService) -> dict[str, Any]:
         return {
-            "ID": str(key),
+            "ID": _id(key),
             "Name": row.name,
             "Tags": list(row.tags),
             "Address": str(row.address),
             "Port": row.port,
             "Meta": {NODE: key.node, SERVICE: key.service, VIP: str(key.vip), TTL: self._ttl},
             "Check": {
-                "CheckID": _check(str(key)),
+                "CheckID": _check(_id(key)),
                 "Name": f"announced by {key.node}",
                 "TTL": self._ttl,
                 "Status": "passing" if row.passing else "critical",
@@ -126,7 +131,7 @@ class ConsulServices:
             body = response.body.strip()
             if response.code == 200:
                 return json.loads(body) if body else True
-            if missing and (response.code == 404 or "nknown" in body):  # Unknown check ID, unknown service ID
+            if missing and (response.code == 404 or any(word in body for word in UNKNOWN)):
                 return False
             raise SourceError(f"{method} {path}: {response.code} {body:.200}")
 
@@ -146,6 +151,12 @@ class ConsulServices:
 
 
 # ---------------------------------------------------------------- pure
+
+
+def _id(key: ConsulKey) -> str:
+    """Unique on one agent, also if several nodes share it."""
+    plain = UNSAFE.sub("-", str(key))
+    return plain if plain == str(key) else f"{plain}-{hashlib.sha256(str(key).encode()).hexdigest()[:8]}"
 
 
 def _check(service: str) -> str:

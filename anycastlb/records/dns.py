@@ -43,6 +43,9 @@ ATTEMPT = 5.0
 MARKER = "_anycastlb."
 UNMET = {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.NXRRSET}
 """A prerequisite did not hold."""
+UNSIGNED = (
+    "its answer is not signed, so it may be anybody's; expected the primary server of dns.zone, one that knows our key"
+)
 MEANT: Mapping[int, str] = {
     dns.rcode.REFUSED: "REFUSED: expected a server that lets this key query and update the zone (allow-update or "
     "update-policy in BIND, an acl with action update in Knot)",
@@ -139,7 +142,8 @@ class DnsZone:
             if wanted != had.records.get(kind, frozenset()) or after.ttls.get(kind) != had.ttls.get(kind):
                 _put(update, host, after.ttls.get(kind, 0), kind, _rdata(kind, wanted))
         if after.marker != had.marker:
-            _put(update, marker, max(after.ttls.values(), default=0), "TXT", [_txt(after.marker)] * bool(after.marker))
+            told = [_txt(after.marker)] if after.marker else []
+            _put(update, marker, max(after.ttls.values(), default=0), "TXT", told)
         rcode = (await self._exchange(update, key)).rcode()
         if rcode == dns.rcode.NOERROR:
             self._standing.pop(name, None)
@@ -188,16 +192,18 @@ class DnsZone:
         except dns.exception.Timeout as exc:
             raise self._fault(f"no answer within {self._attempt:g} s; expected a name server there") from exc
         except (dns.tsig.PeerBadKey, dns.message.UnknownTSIGKey) as exc:
-            raise self._fault(f"BADKEY: it does not know the key {_name(key)} with this algorithm") from exc
+            raise self._fault(f"BADKEY: it does not know the key {_name(key)}, or lets it do nothing here") from exc
         except (dns.tsig.PeerBadSignature, dns.tsig.BadSignature) as exc:
             raise self._fault(f"BADSIG: it has another secret for the key {_name(key)}") from exc
         except (dns.tsig.PeerBadTime, dns.tsig.BadTime) as exc:
             raise self._fault("BADTIME: its clock and ours differ by more than 5 minutes; set them") from exc
         except (dns.exception.DNSException, OSError, EOFError, ValueError) as exc:
+            if "requires a TSIG" in str(exc):
+                raise self._fault(UNSIGNED) from exc
             told = " ".join(str(exc).split()) or type(exc).__name__
             raise self._fault(f"{told:.200}; expected a name server there") from exc
         if not answer.had_tsig and answer.rcode() in (dns.rcode.NOERROR, *UNMET):
-            raise self._fault("its answer is not signed, so it may be anybody's; expected one signed with our key")
+            raise self._fault(UNSIGNED)
         return answer
 
     def _fault(self, what: str) -> DriverError:
