@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from anycastlb.model import Address, Route, VirtualService
@@ -18,6 +19,8 @@ TABLE_NOUNS: Mapping[str, str] = {
     "services": "service",
     "destinations": "destination",
     "routes": "route",
+    "dns_records": "record",
+    "consul_services": "registration",
 }
 
 
@@ -74,6 +77,8 @@ def fields_of(row: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (IPv4Address, IPv6Address)):
+        return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     return list(value) if isinstance(value, tuple) else value

@@ -133,7 +133,7 @@ class Meters:
             _forget(self._sessions, {session.peer for session in snapshot.speaker.sessions})
 
     def observe_event(self, event: Event) -> None:
-        """Count what the events tell of gates, sessions and the bridge."""
+        """Count what the events tell of gates, sessions, the bridge, and names written in the background."""
         if event.kind == "gate" and event.before:
             self._vips[event.subject, event.after] += 1
         elif event.kind == "bgp" and event.after:
@@ -141,6 +141,9 @@ class Meters:
                 self._bridge[event.after] += 1
             else:
                 self._sessions[event.subject, event.after] += 1
+        elif event.kind.partition(".")[0] in NAMES:
+            table, _, verb = event.kind.partition(".")
+            self.changes[table, verb] += 1
 
     def observe_result(self, type: str, outcome: str, seconds: float | None) -> None:
         """Count one result of a check of this type; ``seconds`` is None where no probe was sent."""

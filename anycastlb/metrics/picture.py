@@ -187,5 +187,8 @@ def reconciler(snapshot: Snapshot) -> Iterator[Told]:
     yield told("table_rows_desired", [((table,), len(desired.rows(table))) for table in TABLES])
     yield told("plan_changes", [((table,), plan[table]) for table in TABLES])
     yield told("failed_changes", [((table,), failed[table]) for table in TABLES])
+    registrars = snapshot.registrars
+    yield told("names_up", [((item.table,), item.seen and not item.error) for item in registrars])
+    yield told("names_refused", [((item.table,), len(item.refused)) for item in registrars])
     yield told("leaving_rows", one(len(snapshot.decision.memory.leaving)))
     yield told("last_cycle_timestamp_seconds", one(snapshot.at_wall))

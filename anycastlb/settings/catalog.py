@@ -35,7 +35,7 @@ class ConsulSettings(Document):
     datacenter: str | None = None
     wait: Duration = 60.0
     """How long one blocking query may wait."""
-    register_services: Annotated[bool, Field(alias="register")] = False
+    register_services: bool = False
     """Register every service with the agent, for as long as this node serves it."""
     deregister_after: Annotated[Duration, Field(ge=60, le=7 * 86400)] = 600.0
     """How long Consul keeps a registration that is critical, as that of a dead node is."""

@@ -260,7 +260,7 @@ def test_a_record_that_somebody_deleted_or_added_is_repaired(tmp_path: Path, boa
 
 def test_a_consul_service_follows_the_gate_and_goes_with_the_node(tmp_path: Path) -> None:
     board = Board()
-    world = World(str(tmp_path / "lb1"), "[consul]\nregister = true")
+    world = World(str(tmp_path / "lb1"), "[consul]\nregister_services = true")
     world.places = [MemoryPlace(board, "consul_services", period=5.0)]
     world.put("services/web", WEB)
 

@@ -38,6 +38,7 @@ from anycastlb.model import (
     Gate,
     Instance,
     Problem,
+    Registrar,
     Route,
     Snapshot,
 )
@@ -625,7 +626,10 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
         instances={a: ()},
     )
     follows = Cluster(follows=True)
-    trouble = replace(scene.trouble(), inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows))
+    registrars = (Registrar("dns_records", "DNS", refused={"www": "taken"}), Registrar("consul_services", "Consul"))
+    trouble = replace(
+        scene.trouble(), registrars=registrars, inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows)
+    )
 
     async def statistics() -> dict[Any, Counters]:
         return held
