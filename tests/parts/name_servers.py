@@ -6,6 +6,7 @@ import base64
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import dns.exception
@@ -16,6 +17,7 @@ import dns.tsig
 import dns.update
 import pytest
 
+from tests.lab.namespaces import Namespace
 from tests.parts.test_consul_source import free_ports
 
 ZONE = "example.net"
@@ -83,10 +85,17 @@ zone "{zone}" {{ type primary; file "zone"; allow-update {{ key writer; }}; }};
 
 
 class NameServer:
-    """One primary of ``ZONE``. Its writer may update; its reader may only ask."""
+    """One primary of ``ZONE``. Its writer may update; its reader may only ask. ``namespace``: where it runs."""
 
-    def __init__(self, program: str, directory: Path, address: str = "127.0.0.1", port: int = 0) -> None:
-        self.directory, self.address = directory, address
+    def __init__(
+        self,
+        program: str,
+        directory: Path,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        namespace: Namespace | None = None,
+    ) -> None:
+        self.directory, self.address, self._namespace = directory, address, namespace
         (self.port,) = (port,) if port else free_ports(1)
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,9 +115,14 @@ class NameServer:
 
     def start(self) -> None:
         options = ["-f", "-c", "conf"] if self._program.endswith("named") else ["-c", "conf"]
+        argv = [self._program, *options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, *options], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._namespace.argv(*argv) if self._namespace else argv,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         end = time.monotonic() + 60
         while not self._answers():
@@ -129,7 +143,8 @@ class NameServer:
     def dig(self, name: str, kind: str = "A") -> list[str]:
         """What anybody is told."""
         query = dns.message.make_query(f"{name}.{ZONE}", kind)
-        answer = dns.query.udp(query, self.address, timeout=5, port=self.port)
+        with self._namespace.inside() if self._namespace else nullcontext():
+            answer = dns.query.udp(query, self.address, timeout=5, port=self.port)
         return sorted(record.to_text() for rrset in answer.answer for record in rrset)
 
     def ttl(self, name: str, kind: str = "A") -> int:
