@@ -57,6 +57,10 @@ from anycastlb.model import (
     State,
 )
 from anycastlb.node import Node, checks
+from anycastlb.records import Place
+from anycastlb.records.consul import ConsulServices
+from anycastlb.records.dns import DnsZone
+from anycastlb.records.driver import RecordDriver
 from anycastlb.settings import Settings
 from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 from anycastlb.sources import Source, Store
@@ -100,6 +104,18 @@ def make_kinds(settings: Settings) -> Kinds:
 
 def make_registry(settings: Settings) -> Registry | None:
     return ConsulRegistry(settings.consul) if settings.catalog.source == "consul" else None
+
+
+def make_registrars(
+    settings: Settings, emit: Callable[[Event], None], on_change: Callable[[], None], alive_at: Callable[[], float]
+) -> tuple[RecordDriver, ...]:
+    """Where this node writes names."""
+    places: list[Place] = []
+    if settings.dns.server:
+        places.append(DnsZone(settings.dns, Path(settings.node.state_dir) / "dns-names"))
+    if settings.consul.register_services:
+        places.append(ConsulServices(settings.consul, settings.node.name, settings.bgp.hold))
+    return tuple(RecordDriver(place, emit, on_change, alive_at, max(settings.bgp.hold, 5.0)) for place in places)
 
 
 def described(settings: Settings) -> str:
@@ -167,6 +183,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         counters=ipvs.statistics,
         first_lane=lambda: tell(probing(settings), journal),
         registry=make_registry(settings),
+        registrars=make_registrars(settings, journal.emit, lambda: node.inbox.wake(), lambda: node.reconciler.alive_at),
         instance=instance(settings.node.state_dir),
         started_wall=time.time(),
     )

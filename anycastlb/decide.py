@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from anycastlb import belief, gate, leave, marks, tuning
+from anycastlb import belief, gate, leave, marks, naming, tuning
 from anycastlb.council import Council
 from anycastlb.model import (
     MARKS,
@@ -87,8 +87,17 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     leaving = _leaving(rows, memory, inputs.idle, now, served=not board.unused)
     board.wakes += [item.until for item in leaving.values()]
     desired = _state(rows, leaving, memory)
+    company = naming.accompanied(inputs.cluster, memory.company)
+    own = naming.votes(inputs, routes)
+    desired = replace(
+        desired,
+        sysctls=inputs.sysctls,
+        routes=routes,
+        dns_records=naming.dns_records(inputs, own, naming.view(inputs.cluster, company)),
+        consul_services=naming.consul_services(inputs, own, verdicts),
+    )
     decision = Decision(
-        desired=replace(desired, sysctls=inputs.sysctls, routes=routes),
+        desired=desired,
         memory=Memory(
             gates,
             rows,
@@ -100,6 +109,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             believed=board.council.believed,
             routes=routes,
             leave=board.leave,
+            company=company,
         ),
         verdicts=verdicts,
         backends=board.backends,

@@ -18,6 +18,9 @@ from anycastlb.model import Address, Problem, Share
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+LABELS = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+"""Host names as in RFC 1123, relative: without a dot at the end."""
+
 
 def duration(value: Any) -> float:
     """``"500ms"``, ``"2s"``, ``"1m30s"``, ``"5m"``, ``"14d"`` -> seconds. Raises ValueError."""

@@ -34,6 +34,7 @@ KINDS: Mapping[str, str] = {
     "drain": "node",
     "failure": "change",
     "gate": "vip",
+    "names": "registrar",
     "observe": "kernel",
     "peer": "node",
     "preflight": "finding",
@@ -44,7 +45,9 @@ KINDS: Mapping[str, str] = {
         for table, noun in (
             ("addresses", "vip"),
             ("config", "setting"),
+            ("consul_services", "registration"),
             ("destinations", "destination"),
+            ("dns_records", "record"),
             ("routes", "vip"),
             ("services", "service"),
             ("sysctls", "sysctl"),

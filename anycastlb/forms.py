@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from anycastlb.documents import (
+    LABELS,
     Count,
     CountedShare,
     Document,
@@ -157,6 +158,30 @@ class AnnounceDocument(Document):
     as_path_prepend: Annotated[Whole, Field(ge=0, le=10)] = 0
 
 
+Named = Annotated[str, Field(pattern=f"^{LABELS}$", max_length=150)]
+
+
+def _named(value: Any) -> Any:
+    """A lone name, or ``false`` for none at all."""
+    if isinstance(value, bool):
+        return {"publish": value}
+    return {"name": value} if isinstance(value, str) else value
+
+
+class DnsNameDocument(Document):
+    name: Named | None = None
+    ttl: Annotated[Duration, Field(ge=1, le=86400)] | None = None
+    srv: Annotated[str, Field(pattern=r"^_[A-Za-z0-9]([A-Za-z0-9-]{0,14})\._(tcp|udp|sctp)$")] | None = None
+    publish: bool = True
+
+
+class ConsulNameDocument(Document):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")] | None = None
+    """As a label of DNS, which Consul makes of it."""
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
+    publish: bool = True
+
+
 class BackendDocument(Document):
     address: Ip
     port: Port | None = None
@@ -193,3 +218,11 @@ class ServiceDocument(Document):
     max_failed: CountedShare | None = None
     slow_start: Literal["history"] | Drain = 0.0
     drain: Drain = 30.0
+    dns: (
+        Annotated[DnsNameDocument, BeforeValidator(_named, json_schema_input_type=DnsNameDocument | Named | bool)]
+        | None
+    ) = None
+    consul: (
+        Annotated[ConsulNameDocument, BeforeValidator(_named, json_schema_input_type=ConsulNameDocument | Named | bool)]
+        | None
+    ) = None

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from anycastlb import belief, marks, origin
+from anycastlb import belief, marks, naming, origin
 from anycastlb.checks import TYPES, CheckType
 from anycastlb.cluster import Registry
 from anycastlb.cluster.members import Members
@@ -41,6 +41,7 @@ from anycastlb.model import (
 )
 from anycastlb.prober import Prober
 from anycastlb.reconciler import PULSE, Announcer, Counters, Inbox, Reconciler, Unused, none_of
+from anycastlb.records.driver import RecordDriver
 from anycastlb.settings import Settings
 from anycastlb.sources import Source
 
@@ -53,6 +54,7 @@ class Node:
     ``originals()`` what settings were before the drivers changed them;
     ``first_lane`` is called once, when the first of them can run. ``registry`` is where the nodes know of each other;
     ``instance`` tells this installation from another with the same name; ``started_wall``: when the process began.
+    ``registrars`` write the names that ``settings`` ask for.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Node:
         lane: Callable[[Via, int], Lane] | None = None,
         first_lane: Callable[[], None] = lambda: None,
         registry: Registry | None = None,
+        registrars: Sequence[RecordDriver] = (),
         instance: str = "",
         started_wall: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -95,6 +98,7 @@ class Node:
                 marks=settings.checks.marks,
                 max_withdrawals=settings.cluster.max_withdrawals,
                 leaving=drain_rules(settings),
+                naming=settings.naming,
             )
         )
         lane = lane or partial(origin.lane, foreign=settings.node.vip_ranges)
@@ -113,7 +117,7 @@ class Node:
         )
         self.reconciler = Reconciler(
             self.inbox,
-            drivers,
+            (*drivers, *registrars),
             announcer,
             journal,
             settings.node.resync,
@@ -122,6 +126,7 @@ class Node:
             unused=unused,
             originals=originals,
             counters=counters,
+            registrars=lambda: tuple(driver.registrar() for driver in registrars),
             clock=clock,
             wall=wall,
         )
@@ -137,7 +142,7 @@ class Node:
             started_wall=started_wall,
             offload=offload,
         )
-        self._source, self._pulse = source, pulse
+        self._source, self._pulse, self._registrars = source, pulse, registrars
         self._first_lane: Callable[[], None] | None = first_lane
         self._laid: Decision | None = None
         """The decision whose marks the prober knows."""
@@ -157,12 +162,16 @@ class Node:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                engines = (self.follower.run(), self.prober.run(), self.members.run())
+                registrars = [driver.run() for driver in self._registrars]
+                engines = (self.follower.run(), self.prober.run(), self.members.run(), *registrars)
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
                     await self.reconciler.run()
+                async with asyncio.TaskGroup() as last:
+                    for driver in self._registrars:
+                        last.create_task(driver.flush())
                 await self.members.leave()
                 for task in beside:
                     task.cancel()
@@ -186,6 +195,9 @@ class Node:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self.prober.want(checks(catalog))
+            if policy := self.inbox.inputs.naming.dns:
+                for driver in self._registrars:
+                    driver.want(naming.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
@@ -203,7 +215,9 @@ class Node:
             tell()
 
     def _company(self, cluster: Cluster) -> None:
-        self.inbox.put(wake=belief.news(self.inbox.inputs.cluster, cluster), cluster=cluster)
+        before = self.inbox.inputs
+        names = before.naming.dns is not None and naming.view(before.cluster) != naming.view(cluster)
+        self.inbox.put(wake=names or belief.news(before.cluster, cluster), cluster=cluster)
 
     def _health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned, health=health)

@@ -27,6 +27,9 @@ from anycastlb.model import (
 ORDER: tuple[tuple[Table, str], ...] = (
     ("sysctls", "set"),
     ("config", "set"),
+    ("dns_records", "delete"),
+    ("consul_services", "delete"),
+    ("consul_services", "close"),
     ("routes", "delete"),
     ("addresses", "create"),
     ("addresses", "update"),
@@ -36,6 +39,10 @@ ORDER: tuple[tuple[Table, str], ...] = (
     ("destinations", "raise"),
     ("routes", "create"),
     ("routes", "update"),
+    ("dns_records", "create"),
+    ("dns_records", "update"),
+    ("consul_services", "create"),
+    ("consul_services", "update"),
     ("destinations", "lower"),
     ("destinations", "delete"),
     ("services", "delete"),
@@ -53,6 +60,8 @@ def phase(change: Change) -> tuple[Table, str]:
             return "destinations", "create"
         if change.verb == "update":
             return "destinations", "lower" if change.new.weight < change.old.weight else "raise"
+    if change.table == "consul_services" and change.verb == "update" and not change.new.passing:
+        return "consul_services", "close"
     return change.table, change.verb
 
 

@@ -20,6 +20,7 @@ from anycastlb.decide import adopt, decide, refusals
 from anycastlb.drivers import Driver
 from anycastlb.events import Event, Journal
 from anycastlb.model import (
+    NAMES,
     Address,
     Change,
     Decision,
@@ -29,6 +30,7 @@ from anycastlb.model import (
     Inputs,
     Leave,
     Memory,
+    Registrar,
     Rows,
     Snapshot,
     Speaker,
@@ -44,6 +46,9 @@ STEP = 0.5
 """Seconds by which the wall clock must have gone astray before a decision learns of it."""
 READABLE = 100
 """Changes of one plan that are told one by one."""
+
+EARLY = 30.0
+"""Seconds after the start in which routes that are not there may only not have been seen yet."""
 
 
 class Announcer(Driver, Protocol):
@@ -89,7 +94,8 @@ class Reconciler:
     """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
 
     ``unused(destinations)`` says which of them have no connection left; ``counters()``, what the kernel has counted;
-    ``originals()``, what settings were before the drivers changed them.
+    ``originals()``, what settings were before the drivers changed them; ``registrars()``, how it stands with the places
+    where names are written.
     """
 
     def __init__(
@@ -104,6 +110,7 @@ class Reconciler:
         unused: Unused = none_of,
         originals: Callable[[], Mapping[Table, Rows]] = dict,
         counters: Counters | None = None,
+        registrars: Callable[[], tuple[Registrar, ...]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -111,7 +118,9 @@ class Reconciler:
         self._drivers: Sequence[Driver] = (*drivers, announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
         self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
-        self._originals, self._counters, self._clock, self._wall = originals, counters, clock, wall
+        self._originals, self._counters, self._registrars = originals, counters, registrars
+        self._clock, self._wall = clock, wall
+        self._early = clock() + EARLY
         self._memory: Memory | None = None
         self._decision: Decision | None = None
         self._decided = -1
@@ -146,6 +155,7 @@ class Reconciler:
         self._recall()
         self._look_at_the_clock()
         await self._look_at_traffic(started)
+        self._look_at_routes(actual)
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
@@ -160,6 +170,7 @@ class Reconciler:
             plan=changes,
             failures=failures,
             speaker=self._announcer.speaker(),
+            registrars=self._registrars(),
             at=ended,
             at_wall=self._wall(),
             cycle=previous.cycle + 1,
@@ -168,6 +179,7 @@ class Reconciler:
         if refused != self._inbox.inputs.failures:
             self._inbox.put(failures=refused)
         self._recall()
+        self._look_at_routes(self.snapshot.actual)
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
 
@@ -200,6 +212,17 @@ class Reconciler:
                 traffic = leave.count(await self._counters(), now, self._inbox.inputs.marks)
                 self._inbox.put(wake=False, traffic=traffic)
 
+    def _look_at_routes(self, actual: State) -> None:
+        """Names follow the routes that are there."""
+        inputs = self._inbox.inputs
+        if not (inputs.naming.dns or inputs.naming.consul):
+            return
+        announced: frozenset[Address] | None = frozenset(actual.routes)
+        if self._clock() < self._early and not self._announcer.speaker().connected:
+            announced = announced or None
+        if announced != inputs.announced:
+            self._inbox.put(announced=announced)
+
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
@@ -215,6 +238,9 @@ class Reconciler:
         tables: dict[Table, Rows] = {}
         for driver in self._drivers:
             tables.update(await driver.observe())
+        names = {table: rows for table in NAMES if (rows := tables.get(table)) is not None}
+        if names != self._inbox.inputs.names:
+            self._inbox.put(names=names)
         return State(**tables)
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
@@ -266,7 +292,7 @@ class Reconciler:
                 self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
         if event := _leave_event(self._inbox.inputs.node, self.snapshot.decision.memory.leave, decision.memory.leave):
             self._journal.emit(event)
-        done = [change for change in changes if change not in failed]
+        done = [change for change in changes if change not in failed and change.table not in NAMES]
         for event in _change_events(done, decision):
             self._journal.emit(event)
         for failure in failures:
@@ -314,7 +340,7 @@ def _applied(actual: State, changes: Iterable[Change], failures: Iterable[Failur
     failed = {failure.change for failure in failures}
     tables: dict[str, dict[Any, Any]] = {}
     for change in changes:
-        if change in failed:
+        if change in failed or change.table in NAMES:
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
         if change.new is None:

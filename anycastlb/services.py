@@ -9,15 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from anycastlb.documents import (
-    Document,
-    problems,
-    shown,
-)
+from anycastlb.documents import Document, problems, shown
 from anycastlb.forms import BackendDocument, CheckDocument, DiscoverDocument, ServiceDocument
 from anycastlb.model import (
     Address,
@@ -26,9 +22,11 @@ from anycastlb.model import (
     Check,
     Combination,
     ConsulInstances,
+    ConsulName,
     Damping,
     Discover,
     DnsInstances,
+    DnsName,
     Network,
     Problem,
     Protocol,
@@ -122,7 +120,16 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
         slow_start_by_history=parsed.slow_start == "history",
         max_failed=parsed.max_failed,
         backends_from=_discover(parsed.backends_from),
+        dns=_filled(DnsName, parsed.dns),
+        consul=_filled(ConsulName, parsed.consul),
     )
+
+
+Named = TypeVar("Named", DnsName, ConsulName)
+
+
+def _filled(kind: type[Named], document: Document | None) -> Named | None:
+    return None if document is None else kind(**document.model_dump(exclude_none=True))
 
 
 def discover(document: Any) -> Discover | None:
@@ -324,6 +331,8 @@ def _contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[s
         yield "port", "expected a port from 1 to 65535; 0 (every port) needs persistence"
     if parsed.one_packet and parsed.protocol != "udp":
         yield "one_packet", "expected protocol udp: one-packet scheduling is for datagrams"
+    if parsed.dns and parsed.dns.srv and not parsed.port:
+        yield "dns.srv", "expected a service with a port, which an SRV record tells; this one has none"
     reopen, least = parsed.announce.reopen, parsed.announce.min_backends
     if reopen and _unit(reopen) != _unit(least):
         yield "announce.reopen", f"expected the same kind of threshold as min_backends ({least}), not {reopen}"

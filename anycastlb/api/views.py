@@ -13,7 +13,7 @@ from typing import Any
 
 from anycastlb import __version__
 from anycastlb import plan as difference
-from anycastlb.api import peers
+from anycastlb.api import named, peers
 from anycastlb.api.evidence import Run, runs
 from anycastlb.api.index import Index, Seat
 from anycastlb.api.words import TABLE_NOUNS, fields_of
@@ -32,6 +32,7 @@ def status(snapshot: Snapshot, now: float, source: str = "") -> View:
         "catalog": _catalog(index, source),
         "speaker": _speaker(index),
         "cluster": peers.brief(snapshot, now),
+        "names": named.places(index),
         "vips": [_vip(index, vip) for vip in index.vips()],
         "leaving": _leaving(index),
         "problems": [
@@ -309,7 +310,7 @@ def _change(index: Index, change: Change) -> View:
         "before": fields_of(change.old),
         "after": fields_of(change.new),
         "why": _why(index, change),
-        "refused": index.refusal(change.table, change.key),
+        "refused": index.refusal(change.table, change.key) or named.refusal(index, change.table, change.key),
     }
 
 
@@ -328,6 +329,14 @@ def _why(index: Index, change: Change) -> str:
         return verdict.reason
     if change.table == "services" and (service := index.by_key.get(change.key)):
         return f"{service.service}: {service.reason}"
+    if change.table == "dns_records":
+        return (
+            f"{change.key.data if change.key.type != 'SRV' else 'its VIP'} is announced"
+            if change.new
+            else ("no node announces it, or no document asks for it")
+        )
+    if change.table == "consul_services" and change.new:
+        return str(change.new.reason)
     if change.table in ("sysctls", "config"):
         if index.snapshot.inputs.originals.get(change.table, {}).get(change.key, change.old) == change.new:
             return "gives back what was found before the node first changed it"

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from anycastlb import takeover
-from anycastlb.api import sums
+from anycastlb.api import named, sums
 from anycastlb.api.evidence import Run, results, runs
 from anycastlb.api.index import Index, Seat
 from anycastlb.api.views import result
@@ -88,13 +88,17 @@ def _explain_vip(index: Index, vip: Address) -> dict[str, Any]:
     else:
         text = f"not announced: {verdict.reason if verdict and not verdict.open else tail[-2]['text']}"
     heard = announced and any(session.state == "up" for session in index.carriers(vip))
-    return _answer("vip", str(vip), heard, text, services + tail)
+    return _answer("vip", str(vip), heard, text, services + tail + _names(index, vip))
 
 
 def _explain_service(index: Index, service: Service) -> dict[str, Any]:
     chain = [
         link(
-            "vip", vip in index.snapshot.actual.routes, str(vip), "", [_service(index, service, vip, every=True), *tail]
+            "vip",
+            vip in index.snapshot.actual.routes,
+            str(vip),
+            "",
+            [_service(index, service, vip, every=True), *tail, *_names(index, vip)],
         )
         for vip in service.vips
         for tail in [_to_route(index, vip)]
@@ -322,6 +326,10 @@ def _route(index: Index, vip: Address) -> Link:
         return link("route", False, name, "withdrawn, because the gate is closed")
     waiting = "ExaBGP has not acknowledged it yet" if snapshot.speaker.connected else "the BGP bridge is not connected"
     return link("route", False, name, f"wanted, but {waiting}")
+
+
+def _names(index: Index, vip: Address) -> list[Link]:
+    return [link("name", ok, name, text) for ok, name, text in named.of(index, vip)]
 
 
 def _sessions(index: Index, vip: Address) -> Link:

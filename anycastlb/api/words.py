@@ -20,6 +20,8 @@ TABLE_NOUNS: Mapping[str, str] = {
     "services": "service",
     "destinations": "destination",
     "routes": "route",
+    "dns_records": "record",
+    "consul_services": "registration",
 }
 
 
@@ -76,6 +78,8 @@ def fields_of(row: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (IPv4Address, IPv6Address)):
+        return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     if isinstance(value, (IPv4Address, IPv6Address)):

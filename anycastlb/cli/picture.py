@@ -5,6 +5,7 @@ Pure: a view in, lines out. What needs attention stands at the bottom, where the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from anycastlb.api.words import span
@@ -48,6 +49,7 @@ def _header(view: dict[str, Any], columns: int) -> list[Line]:
         *_catalog(view["catalog"], columns),
         *_speaker(view, columns),
         *company.header(view["cluster"], columns),
+        *_names(view.get("names", ()), columns),
     ]
 
 
@@ -97,6 +99,25 @@ def _speaker(view: dict[str, Any], columns: int) -> list[Line]:
         reason = f": {session['reason']}" if session["reason"] else ""
         text = f" {session['peer']}  {session['state']} for {span(session['since_seconds'])}{reason}"
         lines += wrap([(" " * 9, PLAIN), sign(good), (text, PLAIN if good else BAD)], columns, 11)
+    return lines
+
+
+def _names(places: Sequence[dict[str, Any]], columns: int) -> list[Line]:
+    """Where names are written: what stands there, and what keeps it from being so."""
+    lines = []
+    for place in places:
+        told: Line = [("names    ", DIM), (f"{place['place']} · ", PLAIN)]
+        if place["error"]:
+            told.append((f"AWAY for {span(place['since_seconds'])}: {place['error']}", BAD))
+        elif not place["seen"]:
+            told.append(("not looked at yet", WARN))
+        else:
+            told.append((count(place["rows"], "record" if place["table"] == "dns_records" else "registration"), PLAIN))
+        lines += wrap(told, columns, 9)
+        for refused in place["refused"][:MOST]:
+            lines += wrap(
+                [(" " * 9, PLAIN), sign(False), (f" {refused['object']}: {refused['reason']}", BAD)], columns, 11
+            )
     return lines
 
 

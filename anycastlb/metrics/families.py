@@ -195,6 +195,8 @@ SECTIONS: Mapping[str, list[Family]] = {
             "table_rows_desired table: Rows that should be there.",
             "plan_changes table: Changes the last cycle found necessary.",
             "failed_changes table: Changes the machine refused in the last cycle.",
+            "names_up table: 1 while the place where this table of names is written can be used.",
+            "names_refused table: Names that their place would not take.",
             "leaving_rows: Rows nobody asks for, kept while they drain.",
             "last_cycle_timestamp_seconds: When the last cycle ended, 0 = never.",
             "reconciler_silent_seconds: Since when the reconciler gave no sign of life; above [bgp] hold routes go.",

@@ -18,7 +18,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 
 from anycastlb.events import Event
 from anycastlb.metrics.families import FAMILIES, Told, one, told
-from anycastlb.model import TABLES, Snapshot
+from anycastlb.model import NAMES, TABLES, Snapshot
 
 FINE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 VERBS = ("create", "update", "delete")
@@ -124,7 +124,7 @@ class Meters:
         """Count one finished cycle: ``snapshot.plan`` was tried and ``snapshot.failures`` of it refused."""
         refused = {failure.change for failure in snapshot.failures}
         self.refused.update((failure.change.table, failure.change.verb) for failure in snapshot.failures)
-        self.changes.update((c.table, c.verb) for c in snapshot.plan if c not in refused)
+        self.changes.update((c.table, c.verb) for c in snapshot.plan if c not in refused and c.table not in NAMES)
         self.cycles += 1
         self._cycle.add(duration)
         if len(self._vips) > 2 * len(snapshot.decision.verdicts):
@@ -133,7 +133,7 @@ class Meters:
             _forget(self._sessions, {session.peer for session in snapshot.speaker.sessions})
 
     def observe_event(self, event: Event) -> None:
-        """Count what the events tell of gates, sessions and the bridge."""
+        """Count what the events tell of gates, sessions, the bridge, and names written in the background."""
         if event.kind == "gate" and event.before:
             self._vips[event.subject, event.after] += 1
         elif event.kind == "bgp" and event.after:
@@ -141,6 +141,9 @@ class Meters:
                 self._bridge[event.after] += 1
             else:
                 self._sessions[event.subject, event.after] += 1
+        elif event.kind.partition(".")[0] in NAMES:
+            table, _, verb = event.kind.partition(".")
+            self.changes[table, verb] += 1
 
     def observe_result(self, type: str, outcome: str, seconds: float | None) -> None:
         """Count one result of a check of this type; ``seconds`` is None where no probe was sent."""

@@ -30,7 +30,7 @@ def node(snapshot: Snapshot, wall: float) -> Iterator[Told]:
 
 
 def _leave(snapshot: Snapshot) -> Iterator[Told]:
-    found, epoch = snapshot.decision.memory.leave, snapshot.inputs.epoch
+    found, epoch = snapshot.decision.memory.leave, snapshot.inputs.wall
     if found is None:
         return
     yield told("node_leave_stage", [((stage,), stage == found.stage) for stage in get_args(Stage)])
@@ -204,5 +204,8 @@ def reconciler(snapshot: Snapshot) -> Iterator[Told]:
     yield told("table_rows_desired", [((table,), len(desired.rows(table))) for table in TABLES])
     yield told("plan_changes", [((table,), plan[table]) for table in TABLES])
     yield told("failed_changes", [((table,), failed[table]) for table in TABLES])
+    registrars = snapshot.registrars
+    yield told("names_up", [((item.table,), item.seen and not item.error) for item in registrars])
+    yield told("names_refused", [((item.table,), len(item.refused)) for item in registrars])
     yield told("leaving_rows", one(len(snapshot.decision.memory.leaving)))
     yield told("last_cycle_timestamp_seconds", one(snapshot.at_wall))

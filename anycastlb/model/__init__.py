@@ -79,6 +79,7 @@ from anycastlb.model.decision import (
 )
 from anycastlb.model.leave import Drain, DrainRules, Leave, Stage, Traffic
 from anycastlb.model.machine import (
+    NAMES,
     TABLES,
     Change,
     Destination,
@@ -93,11 +94,24 @@ from anycastlb.model.machine import (
     VipAddress,
     VirtualService,
 )
+from anycastlb.model.names import (
+    ConsulKey,
+    ConsulName,
+    ConsulService,
+    DnsKey,
+    DnsName,
+    DnsPolicy,
+    DnsRecord,
+    Naming,
+    RecordType,
+    Registrar,
+)
 from anycastlb.model.results import CheckState, Health, Result
 
 __all__ = [
     "EMPTY",
     "MARKS",
+    "NAMES",
     "TABLES",
     "Address",
     "Announce",
@@ -114,6 +128,9 @@ __all__ = [
     "Condition",
     "Conflict",
     "ConsulInstances",
+    "ConsulKey",
+    "ConsulName",
+    "ConsulService",
     "Damping",
     "Decision",
     "Destination",
@@ -121,6 +138,10 @@ __all__ = [
     "Difference",
     "Discover",
     "DnsInstances",
+    "DnsKey",
+    "DnsName",
+    "DnsPolicy",
+    "DnsRecord",
     "Doubt",
     "Drain",
     "DrainRules",
@@ -139,10 +160,13 @@ __all__ = [
     "LeaveSummary",
     "Leaving",
     "Memory",
+    "Naming",
     "Network",
     "Peer",
     "Problem",
     "Protocol",
+    "RecordType",
+    "Registrar",
     "Result",
     "Route",
     "Rows",

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from anycastlb.model.base import EMPTY, Address, Forward, Problem, Protocol, endpoint
 from anycastlb.model.leave import Drain
 from anycastlb.model.machine import Route, ServiceKey, VirtualService
+from anycastlb.model.names import ConsulName, DnsName
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,10 @@ class Service:
     """Never take out more than this on health alone; the surplus stays in. None = no such floor."""
     backends_from: Discover | None = None
     """Where further backends come from; those known are among ``backends``."""
+    dns: DnsName | None = None
+    """Its name in DNS; None = as the node's settings say."""
+    consul: ConsulName | None = None
+    """Its name among Consul's services; None = as the node's settings say."""
 
     def key(self, vip: Address) -> ServiceKey:
         if self.protocol == "fwmark":

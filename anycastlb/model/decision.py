@@ -11,6 +11,7 @@ from anycastlb.model.catalog import Catalog, Feed, Share, Via
 from anycastlb.model.cluster import Cluster
 from anycastlb.model.leave import DrainRules, Leave, Traffic
 from anycastlb.model.machine import Change, DestinationKey, Failure, Route, Rows, ServiceKey, State, SyncDaemon, Table
+from anycastlb.model.names import Naming, Registrar
 from anycastlb.model.results import Health
 
 
@@ -39,11 +40,18 @@ class Inputs:
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
     cluster: Cluster = Cluster()
-    """The other nodes. What decisions depend on of it: ``belief.news``, and a drain's wait for a stable table."""
+    """The other nodes. What decisions depend on of it: ``belief.news``, ``naming.view``, and a drain's wait for a
+    stable table."""
     max_withdrawals: Share | None = None
     """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
     wall: float = 0.0
     """Wall-clock seconds at the daemon's clock's zero: what nodes tell each other of time is wall time."""
+    naming: Naming = Naming()
+    """The names this node publishes."""
+    names: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """The tables of names as they were last seen; one that was never seen is missing."""
+    announced: frozenset[Address] | None = None
+    """The routes that were there at the last look; None while it is too early to say."""
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
@@ -190,6 +198,8 @@ class Memory:
     """The routes of the desired state; at the start, those that were found."""
     leave: Leave | None = None
     """How far a node that leaves has come; None: it does not leave."""
+    company: bool | None = None
+    """Were other nodes ever known? None: nobody could say yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +246,7 @@ class Snapshot:
     plan: tuple[Change, ...] = ()
     failures: tuple[Failure, ...] = ()
     speaker: Speaker = Speaker()
+    registrars: tuple[Registrar, ...] = ()
     at: float = 0.0
     at_wall: float = 0.0
     cycle: int = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from anycastlb.model.base import EMPTY, Address, Forward, Protocol, endpoint
+from anycastlb.model.names import ConsulKey, ConsulService, DnsKey, DnsRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,14 @@ class SyncDaemon:
         return f"on {self.interface}, id {self.sync_id}, to {endpoint(self.group, self.port)}"
 
 
-Table: TypeAlias = Literal["sysctls", "config", "addresses", "services", "destinations", "routes"]
-TABLES: tuple[Table, ...] = ("sysctls", "config", "addresses", "services", "destinations", "routes")
+Table: TypeAlias = Literal[
+    "sysctls", "config", "addresses", "services", "destinations", "routes", "dns_records", "consul_services"
+]
+TABLES: tuple[Table, ...] = (
+    "sysctls", "config", "addresses", "services", "destinations", "routes", "dns_records", "consul_services",
+)  # fmt: skip
+NAMES: tuple[Table, ...] = ("dns_records", "consul_services")
+"""Tables that are not in the machine, and so are written in the background: their drivers tell when it is done."""
 Rows: TypeAlias = Mapping[Any, Any]
 
 
@@ -150,6 +157,8 @@ class State:
     services: Mapping[ServiceKey, VirtualService] = field(default_factory=lambda: EMPTY)
     destinations: Mapping[DestinationKey, Destination] = field(default_factory=lambda: EMPTY)
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
+    dns_records: Mapping[DnsKey, DnsRecord] = field(default_factory=lambda: EMPTY)
+    consul_services: Mapping[ConsulKey, ConsulService] = field(default_factory=lambda: EMPTY)
 
     def rows(self, table: Table) -> Rows:
         rows: Rows = getattr(self, table)

@@ -12,12 +12,13 @@ from typing import Annotated
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from anycastlb.documents import Document, problems
-from anycastlb.model import Problem, SettingsError
+from anycastlb.model import Naming, Problem, SettingsError
 from anycastlb.settings.api import ApiSettings
 from anycastlb.settings.bgp import BgpSettings
 from anycastlb.settings.catalog import CatalogSettings, ConsulSettings
 from anycastlb.settings.checks import ChecksSettings
 from anycastlb.settings.cluster import ClusterSettings
+from anycastlb.settings.dns import DnsSettings
 from anycastlb.settings.drain import DrainSettings
 from anycastlb.settings.ipvs import IpvsSettings
 from anycastlb.settings.node import LogSettings, NodeSettings
@@ -29,6 +30,7 @@ __all__ = [
     "ChecksSettings",
     "ClusterSettings",
     "ConsulSettings",
+    "DnsSettings",
     "DrainSettings",
     "IpvsSettings",
     "LogSettings",
@@ -49,6 +51,7 @@ class Settings(Document):
     checks: Annotated[ChecksSettings, Field(validate_default=True)] = ChecksSettings()
     cluster: ClusterSettings = ClusterSettings()
     drain: DrainSettings = DrainSettings()
+    dns: Annotated[DnsSettings, Field(validate_default=True)] = DnsSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("api")
@@ -78,6 +81,11 @@ class Settings(Document):
                     'set marks to a range that nothing else on this node uses, such as "65536-69631"'
                 )
         return value
+
+    @property
+    def naming(self) -> Naming:
+        """The names this node publishes."""
+        return Naming(self.dns.policy, self.consul.register_services)
 
 
 def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from anycastlb.documents import CountedShare, Document, Duration, shown
 from anycastlb.model import Share
@@ -35,6 +35,10 @@ class ConsulSettings(Document):
     datacenter: str | None = None
     wait: Duration = 60.0
     """How long one blocking query may wait."""
+    register_services: bool = False
+    """Register every service with the agent, for as long as this node serves it."""
+    deregister_after: Annotated[Duration, Field(ge=60, le=7 * 86400)] = 600.0
+    """How long Consul keeps a registration that is critical, as that of a dead node is."""
 
     @field_validator("address")
     @classmethod

@@ -134,9 +134,11 @@ def test_the_sick_one_is_closed_and_its_weights_are_its_peers(company: Company) 
         peers = {n for peer in serving if peer is not node for n in peer.reach & set(BACKENDS["web"])}
         rows = node.decision.desired.destinations.items()
         assert {int(str(key.address)[-1]) for key, row in rows if row.weight} == peers, told(company)
-        assert node in company.active and f"of {len(company.active) - 1} peers reach these backends" in (
-            node.decision.verdicts[VIP].reason
-        ) or node not in company.active
+        assert (
+            (node in company.active
+            and f"of {len(company.active) - 1} peers reach these backends" in (node.decision.verdicts[VIP].reason))
+            or node not in company.active
+        )
 
 
 @given(companies(limit=st.sampled_from([None, Share(1)])))

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 # What must be found, and the package that brings it.
 PROGRAMS=(
     ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
-    flock:util-linux unshare:util-linux nginx:nginx nsd:nsd rsyslogd:rsyslog chromium:chromium groff:groff-base
+    flock:util-linux unshare:util-linux nginx:nginx nsd:nsd knotd:knot rsyslogd:rsyslog chromium:chromium groff:groff-base
     vtysh:frr debootstrap:debootstrap shellcheck:shellcheck vagrant:vagrant
 )
 
@@ -58,7 +58,7 @@ install_packages() {
     apt-get -qq update || { sleep 5 && apt-get -qq update; } || true
     apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
     local service
-    for service in bird ipvsadm nsd rsyslog nginx frr vagrant; do
+    for service in bird ipvsadm nsd knot rsyslog nginx frr vagrant; do
         case " $* " in *" $service"*) ;; *) continue ;; esac
         [ $service != vagrant ] || service=rsync # which vagrant depends on
         { systemctl disable $service.service; update-rc.d $service disable; } >/dev/null 2>&1 || true

@@ -21,6 +21,8 @@ from anycastlb.drivers.memory import MemoryDriver
 from anycastlb.events import Journal
 from anycastlb.model import Address, Change, Check, Lane, ServiceKey, Speaker
 from anycastlb.node import Node
+from anycastlb.records.driver import RecordDriver
+from anycastlb.records.memory import MemoryPlace
 from anycastlb.sources.memory import MemorySource
 
 VIP = ip_address("192.0.2.10")
@@ -56,7 +58,7 @@ class MemoryAnnouncer(MemoryDriver):
 class World:
     """What surrounds a node, and outlives it: stop the node, start another, and the kernel is as it was."""
 
-    def __init__(self, state_dir: str, drain: dict[str, Any] | None = None, **node: Any) -> None:
+    def __init__(self, state_dir: str, tables: str = "", drain: dict[str, Any] | None = None, **node: Any) -> None:
         self.source = MemorySource()
         self.kernel = MemoryDriver(("addresses", "services", "destinations"))
         self.router = MemoryAnnouncer()
@@ -68,6 +70,8 @@ class World:
         """Further arguments of a node."""
         self.registry: Registry | None = None
         """Where nodes know of each other; one for several worlds."""
+        self.places: list[MemoryPlace] = []
+        """Where names are written, by ``tables``: more of node.toml."""
         self.started_wall = 1_800_000_000.0
         values = "\n".join(
             f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
@@ -75,7 +79,7 @@ class World:
         self.counted = Counters()
         """What the kernel counts of the first service, packets of which come when a test says so."""
         leave = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**AT_ONCE, **(drain or {})}.items())
-        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}'
+        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
         self.settings = settings.parse(text)
 
     def put(self, key: str, document: Any) -> None:
@@ -90,18 +94,30 @@ class World:
             return function(*args)
 
         clock = asyncio.get_running_loop().time
+        journal = Journal()
         node = Node(
             self.settings,
             self.source,
             (self.kernel, *self.more_drivers),
             self.router,
-            Journal(),
+            journal,
             types=types,
             kinds=self.kinds,
             unused=self.kernel.unused,
             counters=self._counters,
             lane=lambda via, mark: Lane(mark, ip_address("10.1.0.254")),
             registry=self.registry,
+            registrars=[
+                RecordDriver(
+                    place,
+                    journal.emit,
+                    lambda: node.inbox.wake(),
+                    lambda: node.reconciler.alive_at,
+                    clock=clock,
+                    jitter=lambda: 1.0,
+                )
+                for place in self.places
+            ],
             instance=self.settings.node.state_dir,
             started_wall=self.started_wall,
             clock=clock,

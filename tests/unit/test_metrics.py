@@ -39,6 +39,7 @@ from anycastlb.model import (
     Gate,
     Instance,
     Problem,
+    Registrar,
     Route,
     Snapshot,
     SyncDaemon,
@@ -627,8 +628,10 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
         instances={a: ()},
     )
     follows = Cluster(follows=True)
+    registrars = (Registrar("dns_records", "DNS", refused={"www": "taken"}), Registrar("consul_services", "Consul"))
     trouble = replace(
         scene.trouble(),
+        registrars=registrars,
         inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows),
         actual=replace(scene.trouble().actual, config={"tcp_timeout": 900}),
     )
