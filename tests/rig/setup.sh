@@ -13,6 +13,7 @@ cd "$(dirname "$0")/../.."
 PROGRAMS=(
     ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
     flock:util-linux unshare:util-linux nginx:nginx nsd:nsd rsyslogd:rsyslog chromium:chromium groff:groff-base
+    mmdebstrap:mmdebstrap pipx:pipx systemd-analyze:systemd
 )
 
 say() { echo "setup: $*" >&2; }
