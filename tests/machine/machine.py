@@ -42,6 +42,7 @@ hostname {name}
 pivot_root . old
 umount -l old
 rmdir old
+mount --make-rshared /
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=journal
 """
 

@@ -1,4 +1,4 @@
-"""Makes a bare Debian, of the release this machine runs, as a tar file: what a machine has after a minimal installation.
+"""Makes a bare Debian of the release this machine runs, as a tar file: a machine after a minimal installation.
 
     python3 tests/rig/bareroot.py         prints the path of the tar file, making it if need be
 
@@ -51,7 +51,8 @@ def obtain() -> Path:
             return found
         path = shelf / f"{release()}.tar"
         draft = path.with_suffix(".new.tar")
-        download = f'chroot "$1" apt-get clean; chroot "$1" apt-get -q -y --download-only -o APT::Install-Recommends=true install {" ".join(NEEDED)}'
+        fetch = "apt-get -q -y --download-only -o APT::Install-Recommends=true install"
+        download = f'chroot "$1" apt-get clean; chroot "$1" {fetch} {" ".join(NEEDED)}'
         command = [
             *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(MACHINE)}"),
             *("--skip=cleanup/apt", f"--customize-hook={download}"),

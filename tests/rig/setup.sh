@@ -14,6 +14,7 @@ PROGRAMS=(
     ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
     flock:util-linux unshare:util-linux nginx:nginx nsd:nsd knotd:knot rsyslogd:rsyslog chromium:chromium groff:groff-base
     vtysh:frr debootstrap:debootstrap shellcheck:shellcheck vagrant:vagrant
+    mmdebstrap:mmdebstrap pipx:pipx systemd-analyze:systemd
 )
 
 say() { echo "setup: $*" >&2; }

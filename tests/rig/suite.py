@@ -42,8 +42,9 @@ class Part:
 
 LANES = (
     (
-        Part("host", ("unit", "laws", "scenario", "rig"), inside=False),
+        Part("host", ("unit", "laws", "scenario", "rig", "packaging"), inside=False),
         Part("test kernel", ("kernel", "contract", "parts"), inside=True),
+        Part("machine", ("machine",), inside=True),  # of what "packaging" has built
     ),
     (Part("lab", ("e2e",), inside=True),),
 )
