@@ -1,4 +1,4 @@
-"""The tour of ``vagrant/README.md``, command for command in the lab: what it promises on Vagrant's machines holds here."""
+"""The tour of ``vagrant/README.md``, command for command in the lab."""
 
 from __future__ import annotations
 
