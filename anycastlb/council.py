@@ -22,7 +22,7 @@ class Council:
     def __init__(self, inputs: Inputs, memory: Memory, now: float, pools: Mapping[Name, Pool], vips: int) -> None:
         self._node, self._memory, self._now, self._pools = inputs.node, memory, now, pools
         self._found = belief.statuses(inputs.cluster)
-        self._wall = round(inputs.wall + now, 3)
+        self._wall = inputs.wall + now
         self._budget = Budget(inputs.max_withdrawals, vips, memory.gates, self._found or (), self._wall)
         self.doubts: dict[Address, Doubt] = {}
         self.believed: dict[Name, float | None] = {}
@@ -83,7 +83,7 @@ class Council:
     def settle(self, opinion: belief.Opinion, after: Gate, verdict: Verdict) -> tuple[Gate, Verdict]:
         """What the opinion leaves behind, now that the gate has moved."""
         if opinion.withdrawn:
-            after = replace(after, withdrawn_wall=self._wall)
+            after = replace(after, withdrawn_wall=int(self._wall))
         if not opinion.kept or not after.open:
             return after, verdict
         for service in verdict.services:

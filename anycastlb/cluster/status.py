@@ -166,8 +166,8 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
     )
 
 
-def _withdrawn(gate: Gate | None) -> float:
-    return gate.withdrawn_wall if gate else 0.0
+def _withdrawn(gate: Gate | None) -> int:
+    return gate.withdrawn_wall if gate else 0
 
 
 def leaving(snapshot: Snapshot) -> LeaveSummary | None:

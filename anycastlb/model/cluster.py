@@ -30,8 +30,9 @@ class VipSummary:
     own: str = ""
     """What the node's own probes say of it, whatever other nodes say and whatever its gate is: ``well``: it can be
     served; ``ill``: it cannot; ``unable``: nor would it be if every backend were up. Empty: an older node."""
-    withdrawn_wall: float = 0.0
-    """When this node closed its gate because of health, out of the cluster's budget for that; 0 = it did not."""
+    withdrawn_wall: int = 0
+    """When this node closed its gate because of health, out of the cluster's budget for that; 0 = it did not. Whole
+    seconds."""
 
 
 @dataclass(frozen=True, slots=True)

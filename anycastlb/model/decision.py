@@ -151,8 +151,8 @@ class Gate:
     """Of damping, as it was at ``penalty_at``."""
     penalty_at: float = 0.0
     suppressed_since: float | None = None
-    withdrawn_wall: float = 0.0
-    """When it was last closed out of the cluster's budget of withdrawals, in wall time."""
+    withdrawn_wall: int = 0
+    """When it was last closed out of the cluster's budget of withdrawals, in whole seconds of wall time."""
 
 
 @dataclass(frozen=True, slots=True)

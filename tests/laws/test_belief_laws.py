@@ -98,6 +98,26 @@ def test_the_last_route_stays_while_a_candidate_lives(company: Company) -> None:
     assert not company.active or any(node.open() for node in company.active), told(company)
 
 
+@given(
+    announces(last=st.just("keep")),
+    st.lists(st.tuples(st.tuples(REACH, REACH, REACH), st.sampled_from([0.0, 0.5, 1.0, 2.9])), min_size=1, max_size=12),
+)
+def test_the_route_is_made_before_it_is_broken(announce: Announce, history) -> None:
+    """While what nodes publish arrives within the time it is given, there is no moment without a route."""
+    company = Company(Catalog((service("web", announce),)), NAMES)
+    company.quiet()
+    assert all(node.open() for node in company)
+    for turn, pause in history:
+        company.now += pause
+        for node, reach in zip(company, turn, strict=True):
+            node.reach = reach
+        for node in company:
+            company.look(node)
+            assert any(node.open() for node in company), told(company)
+        company.exchange()
+        assert any(node.open() for node in company), told(company)
+
+
 @given(companies(fail=st.just("withdraw"), last=st.just("keep"), one=True))
 def test_one_node_holds_the_last_route(company: Company) -> None:
     company.quiet()
