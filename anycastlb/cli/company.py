@@ -77,7 +77,7 @@ def alarms(cluster: dict[str, Any]) -> list[str]:
 
 def progress(drain: dict[str, Any]) -> str:
     """How far a node that leaves has come, with what still comes to it."""
-    told = [f"{drain['stage']}, {drain['reason']}"]
+    told = [drain["reason"]]
     told += [f"{drain['packets_per_second']:g} packets/s"] if drain["packets_per_second"] is not None else []
     told += [f"{count(drain['connections'], 'connection')}"] if drain["connections"] is not None else []
     told += [f"about {span(drain['eta_seconds'])} more"] if drain["eta_seconds"] is not None else []

@@ -59,7 +59,7 @@ def _banners(node: dict[str, Any], columns: int) -> list[Line]:
         told.append(f"DRAINING: {company.progress(drain)}")
     if node["stopping"]:
         told.append("STOPPING: routes are withdrawn, flows are draining")
-    elif node["drained"] and not told:
+    if node["drained"] and not any(text.startswith("DRAINING") for text in told):
         told.append(f"DRAINED: this node announces nothing until the key drain/{node['name']} is deleted")
     age = node["age_seconds"]
     if age is None:

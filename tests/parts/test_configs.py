@@ -62,5 +62,5 @@ def test_the_defaults_shown_are_the_defaults() -> None:
     consul = {"token_file", "ca_file", "cert_file", "key_file", "namespace", "datacenter"}
     api = {"group", "read_token_file", "write_token_file", "tls_writers"}
     api |= {"tls_cert_file", "tls_key_file", "tls_client_ca_file"}
-    optional = {"consul": consul, "bgp": {"group"}, "api": api, "checks": {"commands"}}
+    optional = {"consul": consul, "bgp": {"group"}, "api": api, "checks": {"commands"}, "drain": {"med"}}
     assert shown.model_dump(exclude=optional) == usual.model_dump(exclude=optional)

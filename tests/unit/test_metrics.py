@@ -38,11 +38,13 @@ from anycastlb.model import (
     Feed,
     Gate,
     Instance,
+    Leave,
     Problem,
     Registrar,
     Route,
     Snapshot,
     SyncDaemon,
+    Traffic,
 )
 from anycastlb.prober import Prober
 from tests.unit import promql, scene
@@ -638,6 +640,11 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
 
     async def statistics() -> dict[Any, Counters]:
         return held
+
+    samples = (Traffic(scene.NOW - 2, 10, 3), Traffic(scene.NOW - 1, 15, 3))
+    left = Leave("withdrawn", "drained", scene.NOW - 3, scene.NOW + 50, "a reason", samples=samples)
+    memory = replace(trouble.decision.memory, leave=left)
+    trouble = replace(trouble, decision=replace(trouble.decision, memory=memory))
 
     names, labels = set(), {}
     for snapshot in (trouble, scene.subtle(flaps=2)):
