@@ -9,7 +9,7 @@ from typing import Any
 from tests.lab.lab import Lab
 from tests.lab.traffic import Traffic
 
-PATIENCE = 90.0
+PATIENCE = 150.0
 """Seconds until a node must be routed to, or not any more: programs start slowly on a busy machine."""
 
 

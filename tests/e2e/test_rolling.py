@@ -37,7 +37,7 @@ def test_every_node_is_restarted_under_load(lab: Lab, record_property: Callable[
     for name, port in (("web", 80), ("echo", ECHO)):
         lab.put(name, document(VIP, port=port, check={**CHECKED, "port": 80}))
     lab.router.until(VIP, BOTH, PATIENCE)
-    with Traffic(lab.client.namespace, VIP, rate=30) as traffic:
+    with Traffic(lab.client.namespace, VIP) as traffic:
         traffic.established()
         scene = Scene(lab, {"tunnel v4": traffic})
         try:

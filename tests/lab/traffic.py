@@ -31,7 +31,7 @@ from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import until
 from tests.lab.server import ECHO, WEB
 
-BEAT = 3.0
+BEAT = 5.0
 PATIENCE = 30.0
 AT_ONCE = 50
 STALL = 1.0
@@ -222,7 +222,7 @@ async def run(vip: str, lines: int, rate: float) -> None:
 class Traffic:
     """The running program, seen from a test. ``with Traffic(lab.client.namespace, vip) as traffic``."""
 
-    def __init__(self, namespace: Namespace, vip: Address, lines: int = 500, rate: float = 15.0) -> None:
+    def __init__(self, namespace: Namespace, vip: Address, lines: int = 500, rate: float = 10.0) -> None:
         self.vip, self.lines = vip, lines
         self._argv = namespace.argv(sys.executable, "-m", "tests.lab.traffic", str(vip), str(lines), str(rate))
         self._child: subprocess.Popen[str] | None = None
