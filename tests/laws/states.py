@@ -6,7 +6,19 @@ from ipaddress import ip_address
 
 from hypothesis import strategies as st
 
-from anycastlb.model import Destination, DestinationKey, Route, ServiceKey, State, VipAddress, VirtualService
+from anycastlb.model import (
+    ConsulKey,
+    ConsulService,
+    Destination,
+    DestinationKey,
+    DnsKey,
+    DnsRecord,
+    Route,
+    ServiceKey,
+    State,
+    VipAddress,
+    VirtualService,
+)
 
 VIPS = [ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")]
 BACKENDS = [ip_address(f"10.0.0.{n}") for n in range(1, 5)]
@@ -38,4 +50,24 @@ def states(draw: st.DrawFn, served: bool = True) -> State:
     )
     announced = draw(st.lists(st.sampled_from(servable), unique=True)) if servable else []
     routes = {vip: Route(med=draw(st.sampled_from([None, 10]))) for vip in announced}
-    return State(addresses=addresses, services=services, destinations=rows, routes=routes)
+    named = draw(st.lists(st.sampled_from(announced), unique=True)) if announced else []
+    records = {
+        DnsKey("www.lb.", "A" if vip.version == 4 else "AAAA", str(vip)): DnsRecord(
+            draw(st.sampled_from([30, 60])), "web"
+        )
+        for vip in named
+    }
+    registered = {
+        ConsulKey("web", vip, "lb1"): ConsulService(
+            "web", vip, 80, passing=vip in announced and draw(st.booleans()), reason=draw(st.sampled_from(["", "up"]))
+        )
+        for vip in draw(st.lists(st.sampled_from(VIPS), unique=True))
+    }
+    return State(
+        addresses=addresses,
+        services=services,
+        destinations=rows,
+        routes=routes,
+        dns_records=records,
+        consul_services=registered,
+    )

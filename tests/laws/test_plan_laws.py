@@ -53,6 +53,14 @@ def test_no_black_hole(a: State, b: State) -> None:
 
 
 @given(states(), states())
+def test_no_name_leads_to_a_vip_that_is_not_announced(a: State, b: State) -> None:
+    for state in run(a, diff(a, b)):
+        routes = set(map(str, state.routes))
+        assert {key.data for key in state.dns_records} <= routes
+        assert {str(row.address) for row in state.consul_services.values() if row.passing} <= routes
+
+
+@given(states(), states())
 def test_always_a_weight(a: State, b: State) -> None:
     """A VIP that is announced throughout, and has a weight at both ends, has one at every step."""
 

@@ -140,11 +140,11 @@ class NameServer:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def dig(self, name: str, kind: str = "A") -> list[str]:
+    def dig(self, name: str, kind: str = "A", timeout: float = 5.0) -> list[str]:
         """What anybody is told."""
         query = dns.message.make_query(f"{name}.{ZONE}", kind)
         with self._namespace.inside() if self._namespace else nullcontext():
-            answer = dns.query.udp(query, self.address, timeout=5, port=self.port)
+            answer = dns.query.udp(query, self.address, timeout=timeout, port=self.port)
         return sorted(record.to_text() for rrset in answer.answer for record in rrset)
 
     def ttl(self, name: str, kind: str = "A") -> int:
@@ -173,6 +173,6 @@ class NameServer:
 
     def _answers(self) -> bool:
         try:
-            return bool(self.dig("ns"))
+            return bool(self.dig("ns", timeout=0.2))
         except (OSError, dns.exception.DNSException):
             return False

@@ -167,7 +167,7 @@ async def settle(driver: RecordDriver, desired: State, done: Callable[[], bool])
 
 async def test_a_server_that_is_silent_or_dead_is_waited_for_in_the_background(server: NameServer) -> None:
     wanted = State(dns_records={a(): ROW})
-    async with running(zone(server, attempt=0.5, refresh=1.0)) as (driver, events):
+    async with running(zone(server, attempt=0.5, refresh="1s")) as (driver, events):
         await settle(driver, wanted, lambda: server.dig("www.lb") == ["192.0.2.10"])
         server.signal(signal.SIGSTOP)
         try:
@@ -191,7 +191,7 @@ async def test_many_writers_at_once_end_in_what_they_all_want(server: NameServer
     drivers: list[RecordDriver] = []
     async with asyncio.TaskGroup() as group:
         for _ in range(5):
-            driver = RecordDriver(zone(server, refresh=1.0))
+            driver = RecordDriver(zone(server, refresh="1s"))
             driver.want([WWW])
             drivers.append(driver)
         tasks = [group.create_task(driver.run()) for driver in drivers]

@@ -1,0 +1,177 @@
+"""Services registered in a real Consul: whose they are, what ACLs they take, what becomes of those of a dead node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anycastlb import plan
+from anycastlb.model import Change, ConsulKey, ConsulService, DriverError, State
+from anycastlb.records.consul import EXPIRED, ConsulServices
+from anycastlb.records.driver import RecordDriver
+from anycastlb.settings import ConsulSettings
+from tests.parts.test_consul_source import Agent, under_acl
+
+VIP = ip_address("192.0.2.10")
+KEY = ConsulKey("web", VIP, "lb1")
+ROW = ConsulService("anycastlb-web", VIP, 80, (), True, "2/2 backends up")
+RULES = 'service_prefix "anycastlb-" { policy = "write" }'
+NODE = """
+import asyncio, sys
+from tests.parts.test_consul_names import keep_up
+asyncio.run(keep_up(sys.argv[1], sys.argv[2]))
+"""
+"""A node in a process of its own: Consul's address, and the node's name."""
+
+
+@pytest.fixture
+def agent(require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(require("consul"), tmp_path)
+    agent.start()
+    yield agent
+    agent.kill()
+
+
+@asynccontextmanager
+async def opened(agent: Agent, node: str = "lb1", **settings: Any) -> AsyncIterator[ConsulServices]:
+    place = ConsulServices(ConsulSettings(address=agent.address, **settings), node, 10.0)
+    try:
+        yield place
+    finally:
+        await place.close()
+
+
+async def write(place: ConsulServices, *changes: tuple[ConsulKey, Any, Any]) -> list[str]:
+    found = [Change("consul_services", key, old, new) for key, old, new in changes]
+    return [reason async for _, reason in place.write(found)]
+
+
+def checks(agent: Agent) -> dict[str, tuple[str, str]]:
+    """Node of ours -> state and output of its check."""
+    found = json.loads(agent.call("GET", "/v1/agent/checks")).values()
+    return {check["Name"].removeprefix("announced by "): (check["Status"], check["Output"]) for check in found}
+
+
+async def keep_up(address: str, node: str) -> None:
+    """One service of a node, kept passing until the process ends."""
+    place = ConsulServices(ConsulSettings(address=address, deregister_after="1m"), node, 10.0)
+    await keep(RecordDriver(place), replace(KEY, node=node), lambda: False)
+
+
+async def keep(driver: RecordDriver, key: ConsulKey, done: Callable[[], bool]) -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(driver.run())
+        while not done():
+            tables: Any = await driver.observe()
+            if tables:
+                await driver.apply(plan.diff(State(**tables), State(consul_services={key: ROW})))
+            await asyncio.sleep(0.1)
+        task.cancel()
+
+
+async def until(condition: Callable[[], object], within: float) -> None:
+    async with asyncio.timeout(within):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.1)
+
+
+async def test_other_peoples_services_are_not_seen(agent: Agent) -> None:
+    for name, meta in (("anycastlb-web", {}), ("other", {"anycastlb-node": "lb2"})):
+        agent.call("PUT", "/v1/agent/service/register", json.dumps({"Name": name, "Meta": meta}))
+    async with opened(agent) as place:
+        assert await place.look(()) == {}
+        assert await write(place, (KEY, None, ROW)) == [""]
+        assert await place.look(()) == {KEY: ROW}
+        assert await write(place, (KEY, ROW, None)) == [""]
+    assert set(json.loads(agent.call("GET", "/v1/agent/services"))) == {"anycastlb-web", "other"}
+
+
+async def test_an_agent_that_forgot_everything_is_told_again(agent: Agent) -> None:
+    async with opened(agent) as place:
+        await write(place, (KEY, None, ROW))
+        agent.kill()
+        with pytest.raises(DriverError, match="expected an agent that answers there"):
+            await place.look(())
+        agent.start()  # empty
+        assert await place.look(()) == {}
+        (reason,) = await write(place, (KEY, ROW, replace(ROW, reason="1/2 backends up")))
+        assert "look" in reason or reason, "an update of what is not there is no success"
+        assert await write(place, (KEY, None, ROW)) == [""]
+        assert await place.look(()) == {KEY: ROW}
+
+
+async def test_a_registration_that_is_not_as_we_make_it_is_made_anew(agent: Agent) -> None:
+    async with opened(agent) as place:
+        await write(place, (KEY, None, ROW))
+        agent.call("PUT", "/v1/agent/check/deregister/service:anycastlb-web-192.0.2.10-lb1")
+        (bare,) = (await place.look(())).values()
+        assert bare != ROW
+        assert await write(place, (KEY, bare, ROW)) == [""]
+        assert await place.look(()) == {KEY: ROW}
+
+
+class TestAcl:
+    @pytest.fixture
+    def agent(self, require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
+        with under_acl(require("consul"), tmp_path) as agent:
+            yield agent
+
+    async def test_one_rule_is_enough_and_names_beyond_it_are_refused_alone(self, agent: Agent, tmp_path: Path) -> None:
+        agent.call("PUT", "/v1/acl/policy", json.dumps({"Name": "lb", "Rules": RULES}))
+        made = json.loads(agent.call("PUT", "/v1/acl/token", json.dumps({"Policies": [{"Name": "lb"}]})))
+        token = tmp_path / "token"
+        token.write_text(made["SecretID"] + "\n")
+        shop = ConsulKey("shop", VIP, "lb1")
+        async with opened(agent, token_file=str(token)) as place:
+            assert await place.look(()) == {}
+            refused, done = await write(place, (shop, None, replace(ROW, name="shop")), (KEY, None, ROW))
+            assert 'expected a token with service "shop" { policy = "write" }' in refused and done == ""
+            closed = replace(ROW, passing=False, reason="0/2 backends up, needs 1")
+            assert await write(place, (KEY, ROW, closed)) == [""]
+            assert await place.look(()) == {KEY: closed}
+            assert await write(place, (KEY, closed, None)) == [""]
+            assert await place.look(()) == {}
+        token.write_text("5f0c1c9e-2f3a-4b5e-9d3c-00000000dead")
+        async with opened(agent, token_file=str(token)) as place:
+            with pytest.raises(DriverError, match=r"403|may not read"):
+                await place.look(())
+                await write(place, (KEY, None, ROW))
+
+
+async def test_a_dead_node_is_deregistered_by_consul_and_one_that_returns_goes_on(agent: Agent) -> None:
+    nodes = {
+        name: subprocess.Popen([sys.executable, "-c", NODE, agent.address, name], cwd=Path(__file__).parents[2])
+        for name in ("lb1", "lb2")
+    }
+    try:
+        both = {"lb1": ("passing", ROW.reason), "lb2": ("passing", ROW.reason)}
+        await until(lambda: checks(agent) == both, within=30)
+        await asyncio.sleep(12)
+        assert checks(agent) == both, "a living node renews its check"
+    finally:
+        for process in nodes.values():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    await until(lambda: {state for state, _ in checks(agent).values()} == {"critical"}, within=25)
+    key, returned = replace(KEY, node="lb2"), asyncio.Event()
+    async with opened(agent, "lb2") as place:
+        (row,) = (await place.look(())).values()
+        assert row.reason.startswith(EXPIRED) and not row.passing
+    place = ConsulServices(ConsulSettings(address=agent.address, deregister_after="1m"), "lb2", 10.0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep(RecordDriver(place), key, returned.is_set))
+        await until(lambda: checks(agent)["lb2"] == ("passing", ROW.reason), within=20)
+        await until(lambda: set(checks(agent)) == {"lb2"}, within=150)
+        assert checks(agent)["lb2"] == ("passing", ROW.reason)
+        returned.set()

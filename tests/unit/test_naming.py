@@ -1,0 +1,177 @@
+"""Which names should be there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anycastlb import naming
+from anycastlb.model import (
+    Catalog,
+    Cluster,
+    ConsulName,
+    DnsKey,
+    DnsName,
+    DnsPolicy,
+    DnsRecord,
+    Inputs,
+    Naming,
+    Peer,
+    Service,
+    Status,
+    Verdict,
+    VipSummary,
+    VirtualService,
+)
+
+V4, V6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
+POLICY = DnsPolicy("lb.example.net.", ttl=30.0)
+WEB = Service("web", (V4, V6), "tcp", 80, VirtualService("mh"), (), dns=DnsName("www", srv="_http._tcp"))
+WWW = "www.lb.example.net."
+A, AAAA = DnsKey(WWW, "A", str(V4)), DnsKey(WWW, "AAAA", str(V6))
+SRV = DnsKey(f"_http._tcp.{WWW}", "SRV", f"0 0 80 {WWW}")
+ROW = DnsRecord(30, "web")
+
+
+def peer(name: str, *vips: Any, alive: bool = True, status: bool = True, services: tuple[str, ...] = ()) -> Peer:
+    told = Status(name, vips={vip: VipSummary(True, True) for vip in vips}, services={item: {} for item in services})
+    return Peer(name, alive, told if status else None, "" if status else "garbage")
+
+
+def cluster(*peers: Peer, connected: bool = True) -> Cluster:
+    return Cluster(follows=True, connected=connected, peers={peer.name: peer for peer in peers})
+
+
+NOBODY = Cluster()
+
+
+def records(
+    known: Cluster = NOBODY,
+    own: tuple[Any, ...] = (),
+    standing: dict[DnsKey, DnsRecord] | None = None,
+    services: tuple[Service, ...] = (WEB,),
+    company: bool | None = None,
+    **inputs: Any,
+) -> dict[DnsKey, DnsRecord]:
+    values = {"announced": frozenset(own), "naming": Naming(POLICY), "names": {"dns_records": standing or {}}}
+    given = Inputs(**{"node": "lb1", "catalog": Catalog(services), "cluster": known, **values, **inputs})
+    return dict(naming.dns_records(given, naming.votes(given, own), naming.view(known, company)))
+
+
+def test_a_record_for_each_vip_that_is_announced() -> None:
+    assert records(own=(V4, V6)) == {A: ROW, AAAA: ROW, SRV: ROW}
+    assert records(own=(V6,)) == {AAAA: ROW, SRV: ROW}
+    assert records() == {}
+
+
+def test_nothing_is_decided_before_the_zone_was_seen_or_without_a_zone() -> None:
+    assert records(own=(V4,), names={}) == {}
+    assert records(own=(V4,), naming=Naming()) == {}
+
+
+ALL = {A: ROW, AAAA: ROW, SRV: ROW}
+
+
+@pytest.mark.parametrize(
+    ("known", "company", "kept"),
+    [
+        (Cluster(), None, False),  # of a file: nobody else
+        (cluster(), None, False),
+        (cluster(peer("lb2")), None, False),
+        (cluster(peer("lb2", V4, V6)), None, True),
+        (cluster(peer("lb2", V4, V6, alive=False)), None, False),
+        (cluster(peer("lb2", status=False)), None, True),  # who knows what it announces
+        (cluster(connected=False), None, True),
+        (cluster(connected=False), False, False),  # it never had any
+        (cluster(peer("lb2"), connected=False), True, True),
+    ],
+)
+def test_what_becomes_of_a_record_when_the_own_gate_is_closed(known: Cluster, company: Any, kept: bool) -> None:
+    assert records(known, standing=ALL, company=company) == (ALL if kept else {})
+
+
+def test_a_peer_that_announces_is_enough_to_publish_and_a_doubt_is_not() -> None:
+    assert records(cluster(peer("lb2", V4))) == {A: ROW, SRV: ROW}
+    assert records(cluster(connected=False)) == {}
+
+
+def test_routes_that_could_not_be_seen_yet_change_nothing() -> None:
+    given = Inputs(catalog=Catalog((WEB,)), naming=Naming(POLICY), names={"dns_records": {A: ROW}}, announced=None)
+    assert naming.dns_records(given, naming.votes(given, (V4, V6)), naming.View(True)) == {A: ROW}
+
+
+def test_records_of_a_service_this_catalog_does_not_have() -> None:
+    old = {DnsKey("old.lb.example.net.", "A", "192.0.2.9"): DnsRecord(30, "old")}
+    assert records(standing=old) == {}
+    assert records(cluster(peer("lb2", services=("old",))), standing=old) == old, "a peer's catalog has it"
+    assert records(cluster(peer("lb2", services=("web",))), standing=old) == {}
+    assert records(cluster(connected=False), standing=old) == old
+    mine = {DnsKey("before.lb.example.net.", "A", str(V4)): DnsRecord(30, "web")}
+    assert records(cluster(peer("lb2", services=("web",))), standing=mine) == {}, "renamed"
+
+
+def test_services_that_share_a_name() -> None:
+    tls = replace(WEB, name="tls", port=443, dns=DnsName("www", ttl=10.0, srv="_https._tcp"))
+    found = records(own=(V4,), services=(WEB, tls))
+    assert found[A] == DnsRecord(10, "web"), "one marker and one time to live: the first one's, and the shortest"
+    assert set(found) == {A, SRV, DnsKey(f"_https._tcp.{WWW}", "SRV", f"0 0 443 {WWW}")}
+
+
+def test_which_services_have_a_name() -> None:
+    plain, off = replace(WEB, dns=None), replace(WEB, dns=DnsName(publish=False))
+    every = replace(POLICY, every=True)
+    assert naming.dns_names((plain,), POLICY) == frozenset() == naming.dns_names((off,), every)
+    assert naming.dns_names((plain,), every) == {"web.lb.example.net."}
+    assert naming.dns_names((WEB,), POLICY) == {WWW, SRV.name}
+
+
+@given(
+    st.sets(st.sampled_from([V4, V6])),
+    st.lists(st.tuples(st.sets(st.sampled_from([V4, V6])), st.booleans(), st.booleans()), max_size=3),
+    st.booleans(),
+    st.sets(st.sampled_from([A, AAAA, SRV])),
+)
+def test_a_record_leaves_only_when_nobody_announces_and_comes_only_when_somebody_does(
+    own: set[Any], others: list[tuple[set[Any], bool, bool]], connected: bool, there: set[DnsKey]
+) -> None:
+    peers = [peer(f"lb{n}", *vips, alive=alive, status=read) for n, (vips, alive, read) in enumerate(others, 2)]
+    found = records(cluster(*peers, connected=connected), tuple(own), dict.fromkeys(there, ROW), company=bool(peers))
+    announced = set(own)
+    announced |= {vip for vips, alive, read in others if alive and read and connected for vip in vips}
+    certain = (connected and all(read for _, alive, read in others if alive)) or (not connected and not peers)
+    for key, vip in ((A, V4), (AAAA, V6)):
+        if vip in announced:
+            assert key in found
+        elif certain:
+            assert key not in found
+        else:
+            assert (key in found) == (key in there)
+    assert set(found) <= {A, AAAA, SRV}
+
+
+def test_a_registration_says_why_it_is_critical() -> None:
+    verdicts = {V4: Verdict(V4, True, "2/2 backends up", 0.0), V6: Verdict(V6, False, "0/2 backends up, needs 1", 0.0)}
+    given = Inputs(
+        node="lb1",
+        catalog=Catalog((WEB, replace(WEB, name="off", consul=ConsulName(publish=False)))),
+        naming=Naming(consul=True),
+        names={"consul_services": {}},
+        announced=frozenset(),
+    )
+
+    def told(inputs: Inputs) -> dict[Any, tuple[bool, str]]:
+        rows = naming.consul_services(inputs, naming.votes(inputs, (V4,)), verdicts)
+        return {key.vip: (row.passing, row.reason) for key, row in rows.items()}
+
+    assert told(given) == {V4: (False, "its route is not up"), V6: (False, "0/2 backends up, needs 1")}
+    up = replace(given, announced=frozenset({V4}))
+    assert told(up)[V4] == (True, "2/2 backends up")
+    assert told(replace(up, stopping=True)) == told(replace(up, names={})) == told(replace(up, naming=Naming())) == {}
+    early = replace(given, announced=None, names={"consul_services": naming.consul_services(
+        up, naming.votes(up, (V4,)), verdicts)})  # fmt: skip
+    assert told(early)[V4] == (True, "2/2 backends up"), "a restart does not touch what stands there"
