@@ -70,7 +70,7 @@ def commands(text: str) -> Iterator[list[str]]:
             words = re.sub(r"\d?[<>]+\s*\S+", "", part).split()
             while words and words[0] in ("sudo", "do", "while", "until", "if", "!"):
                 words.pop(0)
-            if words[:1] == ["anycastlb"] and len(words) > 1 and not words[1][0].isdigit():
+            if words[:1] == ["anycastlb"] and len(words) > 1 and not re.match(r"\d|…", words[1]):
                 try:
                     yield shlex.split(" ".join(words[1:]))
                 except ValueError:
