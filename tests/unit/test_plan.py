@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 
+from anycastlb import plan
 from anycastlb.model import (
     Change,
     Destination,
@@ -11,6 +12,7 @@ from anycastlb.model import (
     ServiceKey,
     ServiceVerdict,
     State,
+    SyncDaemon,
     Verdict,
     VipAddress,
     VirtualService,
@@ -95,3 +97,24 @@ def test_a_service_that_was_not_made_gets_no_destinations() -> None:
     assert blocked(create, [Failure(SERVICE, "no")], VERDICTS)
     update = Change("services", WEB, VirtualService("rr"), VirtualService("mh"))
     assert blocked(create, [Failure(update, "no")], VERDICTS) is None, "it still serves as it was"
+
+
+def test_settings_come_first_and_go_only_when_asked() -> None:
+    daemon = SyncDaemon("lan", 1, ip_address("224.0.0.81"), 8848)
+    actual = State(sysctls={"a": "0"}, config={"tcp_timeout": 900, "sync_master": daemon, "sync_backup": daemon})
+    assert plan.diff(actual, State()) == ()
+    config = {"tcp_timeout": 300, "sync_master": None, "udp_timeout": 9}
+    desired = State(sysctls={"a": "1"}, config=config, addresses={ip_address("192.0.2.10"): VipAddress()})
+    changes = plan.diff(actual, desired)
+    assert [(change.table, change.key, change.verb) for change in changes] == [
+        ("sysctls", "a", "update"),
+        ("config", "tcp_timeout", "update"),
+        ("config", "sync_master", "delete"),
+        ("config", "udp_timeout", "create"),
+        ("addresses", ip_address("192.0.2.10"), "create"),
+    ]
+    state = actual
+    for change in changes:
+        state = plan.apply(state, change)
+    assert plan.diff(state, desired) == ()
+    assert state.config == {"tcp_timeout": 300, "sync_backup": daemon, "udp_timeout": 9}

@@ -1,11 +1,11 @@
 """node.toml: everything has a default but vip_ranges, and every problem is told at once, with its line."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from anycastlb import settings
-from anycastlb.model import SettingsError, Share
+from anycastlb.model import SettingsError, Share, SyncDaemon
 
 LEAST = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
 
@@ -85,3 +85,46 @@ def test_values_in_their_other_forms() -> None:
 def test_the_budget_of_withdrawals(text: str, budget: Share | None) -> None:
     assert settings.parse(f"{LEAST}[cluster]\nmax_withdrawals = {text}\n").cluster.max_withdrawals == budget
     assert settings.parse(LEAST).cluster.max_withdrawals is None
+
+
+IPVS = LEAST + "[ipvs]\n"
+
+
+def test_connection_sync_and_time_outs() -> None:
+    default = settings.parse(LEAST).ipvs
+    assert (default.config, default.sysctls) == ({}, {})
+    assert default.cached_config == {"tcp_timeout": 300, "tcpfin_timeout": 60}
+    own = settings.parse(IPVS + 'tcp_timeout = "2m"\ntcpfin_timeout = "auto"\nudp_timeout = "20s"').ipvs
+    assert own.config == {"tcp_timeout": 120, "udp_timeout": 20} and own.cached_config == {"tcpfin_timeout": 60}
+    sync = settings.parse(IPVS + 'sync_interface = "lan"\nsync_id = "9"\nsync_group = "ff02::81"\nsync_ttl = 4').ipvs
+    assert sync.config == dict.fromkeys(
+        ("sync_master", "sync_backup"), SyncDaemon("lan", 9, ip_address("ff02::81"), 8848, 4)
+    )
+    assert sync.cached_config == {}
+    for text, threshold, refresh in (
+        ("", "2 50", "0"),
+        ('sync_threshold = " 3  100 "', "3 100", "0"),
+        ('sync_refresh = "1m"', "2 0", "60"),
+        ('sync_refresh = "1m"\nsync_threshold = "3 0"', "3 0", "60"),
+    ):
+        found = settings.parse(f'{IPVS}sync_interface = "lan"\n{text}').ipvs.sysctls
+        assert found == {"net/ipv4/vs/sync_threshold": threshold, "net/ipv4/vs/sync_refresh_period": refresh}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'tcp_timeout = "1500ms"', 'tcp_timeout = "2d"', "tcp_timeout = 0", 'udp_timeout = "soon"',
+        'sync_interface = ""', 'sync_interface = "a/b"', 'sync_interface = "averyveryverylong"', "sync_id = 0", "sync_id = 256",
+        'sync_threshold = "2"', 'sync_threshold = "50 50"', "sync_threshold = 2", 'sync_group = "10.0.0.1"',
+        "sync_port = 0", "sync_ttl = 256", 'sync_refresh = "0s"', 'sync_refresh = "auto"',
+    ],
+)  # fmt: skip
+def test_bad_connection_sync_and_time_outs(line: str) -> None:
+    (problem,) = problems(IPVS + line)
+    assert problem.startswith(f"node.toml:4: ipvs.{line.split()[0]}: expected ")
+
+
+def test_sync_by_packets_and_by_time_at_once() -> None:
+    (problem,) = problems(IPVS + 'sync_threshold = "2 50"\nsync_refresh = "1m"')
+    assert problem.startswith("node.toml:3: ipvs: expected with sync_refresh a sync_threshold whose second number is 0")
