@@ -115,8 +115,9 @@ def test_connection_sync_and_time_outs() -> None:
     "line",
     [
         'tcp_timeout = "1500ms"', 'tcp_timeout = "2d"', "tcp_timeout = 0", 'udp_timeout = "soon"',
-        'sync_interface = ""', 'sync_interface = "a/b"', 'sync_interface = "averyveryverylong"', "sync_id = 0", "sync_id = 256",
-        'sync_threshold = "2"', 'sync_threshold = "50 50"', "sync_threshold = 2", 'sync_group = "10.0.0.1"',
+        'sync_interface = ""', 'sync_interface = "a/b"', 'sync_interface = "averyveryverylong"',
+        "sync_id = 0", "sync_id = 256", 'sync_threshold = "2"', 'sync_threshold = "50 50"',
+        "sync_threshold = 2", 'sync_group = "10.0.0.1"',
         "sync_port = 0", "sync_ttl = 256", 'sync_refresh = "0s"', 'sync_refresh = "auto"',
     ],
 )  # fmt: skip
