@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "discovery": "discovery",
     "failure": "change",
     "gate": "vip",
+    "kept": "vip",
     "observe": "kernel",
     "peer": "node",
     "preflight": "finding",

@@ -32,6 +32,7 @@ from anycastlb.model import (
     Speaker,
     State,
     Table,
+    Verdict,
 )
 
 PULSE = 1.0
@@ -235,6 +236,8 @@ class Reconciler:
             old = before.get(vip)
             if old is None or old.open != verdict.open:
                 self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
+            if verdict.kept != (old.kept if old else ""):
+                self._journal.emit(_kept_event(vip, old.kept if old else "", verdict))
         done = [change for change in changes if change not in failed]
         for event in _change_events(done, decision):
             self._journal.emit(event)
@@ -247,6 +250,13 @@ def _gate_event(vip: Address, before: bool | None, after: bool, reason: str) -> 
     words = {None: "", True: "open", False: "closed"}
     level: Any = "info" if after else "warning"
     return Event("gate", str(vip), reason=reason, before=words[before], after=words[after], level=level)
+
+
+def _kept_event(vip: Address, before: str, verdict: Verdict) -> Event:
+    """Told loudly where something else than this node's own health decides, and will not pass by itself."""
+    levels: Mapping[str, Any] = {"last": "warning", "limit": "error"}
+    level = levels.get(verdict.kept, "info")
+    return Event("kept", str(vip), reason=verdict.reason, before=before, after=verdict.kept, level=level)
 
 
 def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:
