@@ -627,6 +627,10 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
     follows = Cluster(follows=True)
     trouble = replace(scene.trouble(), inputs=replace(scene.trouble().inputs, catalog=catalog, cluster=follows))
 
+    verdicts = trouble.decision.verdicts
+    kept = {scene.WEB4: replace(verdicts[scene.WEB4], kept="limit")}
+    trouble = replace(trouble, decision=replace(trouble.decision, verdicts={**verdicts, **kept}))
+
     async def statistics() -> dict[Any, Counters]:
         return held
 
