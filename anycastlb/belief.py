@@ -108,7 +108,7 @@ def _heeded(status: Status) -> Any:
         name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in found.items()}
         for name, found in status.services.items()
     }
-    return status.ready, status.stopping, status.drained, vips, services
+    return status.ready, status.stopping, status.drained, vips, services, status.withdrawn
 
 
 # ---------------------------------------------------------------- one VIP

@@ -37,8 +37,8 @@ class Budget:
             for vip, gate in gates.items():
                 self._count(vip, gate.withdrawn_wall)
             for status in statuses:
-                for vip, summary in status.vips.items():
-                    self._count(vip, summary.withdrawn_wall)
+                for vip, at in status.withdrawn.items():
+                    self._count(vip, at)
 
     def _count(self, vip: Address, at: float) -> None:
         if abs(self._now - at) < WINDOW:

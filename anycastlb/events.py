@@ -35,6 +35,7 @@ KINDS: Mapping[str, str] = {
     "failure": "change",
     "gate": "vip",
     "names": "registrar",
+    "kept": "vip",
     "observe": "kernel",
     "peer": "node",
     "preflight": "finding",

@@ -36,6 +36,7 @@ from anycastlb.model import (
     Speaker,
     State,
     Table,
+    Verdict,
 )
 
 PULSE = 1.0
@@ -290,6 +291,8 @@ class Reconciler:
             old = before.get(vip)
             if old is None or old.open != verdict.open:
                 self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
+            if verdict.kept != (old.kept if old else ""):
+                self._journal.emit(_kept_event(vip, old.kept if old else "", verdict))
         if event := _leave_event(self._inbox.inputs.node, self.snapshot.decision.memory.leave, decision.memory.leave):
             self._journal.emit(event)
         done = [change for change in changes if change not in failed and change.table not in NAMES]
@@ -314,6 +317,13 @@ def _leave_event(node: str, before: Leave | None, after: Leave | None) -> Event 
     reason = after.reason if after else "it is drained no more, and may announce again"
     level: Any = "warning" if after and after.overdue else "info"
     return Event("drain", node, reason=reason, before=was, after=now or "undrained", level=level)
+
+
+def _kept_event(vip: Address, before: str, verdict: Verdict) -> Event:
+    """Told loudly where something else than this node's own health decides, and will not pass by itself."""
+    levels: Mapping[str, Any] = {"last": "warning", "limit": "error"}
+    level = levels.get(verdict.kept, "info")
+    return Event("kept", str(vip), reason=verdict.reason, before=before, after=verdict.kept, level=level)
 
 
 def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:

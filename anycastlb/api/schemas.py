@@ -202,7 +202,9 @@ _VERDICT = record(
     since_seconds=MAYBE_NUMBER,
     services=listed(record(service=TEXT, key=TEXT, open=YES, up=WHOLE, total=WHOLE, needed=WHOLE, reason=TEXT)),
 )
-_VIP = record(vip=TEXT, open=YES, reason=TEXT, since_seconds=MAYBE_NUMBER, announced=YES, services=listed(record()))
+_VIP = record(
+    vip=TEXT, open=YES, reason=TEXT, kept=TEXT, since_seconds=MAYBE_NUMBER, announced=YES, services=listed(record())
+)
 _CHECKED = record(
     service=TEXT,
     backend=TEXT,

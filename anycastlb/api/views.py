@@ -163,6 +163,7 @@ def _vip(index: Index, vip: Address) -> View:
         "vip": str(vip),
         "open": bool(verdict and verdict.open),
         "reason": verdict.reason if verdict else undecided,
+        "kept": verdict.kept if verdict else "",
         "since_seconds": index.age(verdict.since) if verdict else None,
         "leaving": leaving,
         "address": vip in index.snapshot.actual.addresses,

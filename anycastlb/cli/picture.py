@@ -156,6 +156,8 @@ def _standing(view: dict[str, Any], vip: dict[str, Any]) -> tuple[str, str, str]
     if not up:
         return "◐", BAD, f"open{age}, but no BGP session is up"
     peers = ", ".join(up[:4]) + (f" and {len(up) - 4} more" if len(up) > 4 else "")
+    if vip["kept"]:
+        return "◐", WARN, f"announced to {peers}, open{age}: {vip['reason']}"
     return "●", GOOD, f"announced to {peers}, open{age}{_penalty(vip['damping'])}"
 
 

@@ -21,7 +21,6 @@ from anycastlb.model import (
     Destination,
     DestinationKey,
     Difference,
-    Gate,
     LeaveSummary,
     ServiceKey,
     ServiceSummary,
@@ -154,20 +153,14 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, found, feed.connected, feed.cached, feed.held is not None),
-        vips={
-            vip: VipSummary(vip in routes, x.open, x.reason, x.own, _withdrawn(decision.memory.gates.get(vip)))
-            for vip, x in verdicts.items()
-        }
+        vips={vip: VipSummary(vip in routes, x.open, x.reason, x.own) for vip, x in verdicts.items()}
         | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
         digests=digests(catalog, snapshot.actual),
+        withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
         sessions=tuple(SessionSummary(session.peer, session.state) for session in snapshot.speaker.sessions),
         leave=leaving(snapshot),
     )
-
-
-def _withdrawn(gate: Gate | None) -> int:
-    return gate.withdrawn_wall if gate else 0
 
 
 def leaving(snapshot: Snapshot) -> LeaveSummary | None:

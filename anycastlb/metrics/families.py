@@ -97,6 +97,8 @@ SECTIONS: Mapping[str, list[Family]] = {
         *_gauges(
             "vip_open vip: 1 while this VIP may be announced.",
             "vip_closed vip reason: 1 for the one reason why this VIP may not be announced; absent while it is open.",
+            "vip_kept vip why: 1 while this VIP is open though local health says no: asks (the peers), last (route), "
+            "limit (max_withdrawals); absent otherwise.",
             "vip_announced vip: 1 while ExaBGP has acknowledged this VIP's route.",
             "vip_address vip: 1 while this VIP is on the loopback.",
             "vip_route_attributes vip: BGP attributes of the announced route: communities, MED and so on.",

@@ -98,6 +98,8 @@ def vips(snapshot: Snapshot) -> Iterator[Told]:
     yield told("vip_open", [((str(vip),), verdict.open) for vip, verdict in verdicts.items()])
     shut = [(vip, verdict) for vip, verdict in verdicts.items() if not verdict.open]
     yield told("vip_closed", [((str(vip), closed_by(snapshot, verdict, gates[vip])), 1) for vip, verdict in shut])
+    kept = [((str(vip), verdict.kept), 1.0) for vip, verdict in verdicts.items() if verdict.kept]
+    yield told("vip_kept", kept)
     known = {**verdicts, **dict.fromkeys(routes)}
     yield told("vip_announced", [((str(vip),), vip in routes) for vip in known])
     addresses = snapshot.actual.addresses

@@ -30,9 +30,6 @@ class VipSummary:
     own: str = ""
     """What the node's own probes say of it, whatever other nodes say and whatever its gate is: ``well``: it can be
     served; ``ill``: it cannot; ``unable``: nor would it be if every backend were up. Empty: an older node."""
-    withdrawn_wall: int = 0
-    """When this node closed its gate because of health, out of the cluster's budget for that; 0 = it did not. Whole
-    seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,8 @@ class Status:
     """By service, of the kernel's tables as they are: equal on nodes that map every flow alike."""
     sessions: tuple[SessionSummary, ...] = ()
     leave: LeaveSummary | None = None
+    withdrawn: Mapping[Address, int] = field(default_factory=dict)
+    """When it last closed a gate because of health, out of the cluster's budget for that: whole seconds, wall time."""
     omitted: tuple[str, ...] = ()
     """What was left out because it would not have fitted into one key of Consul."""
 

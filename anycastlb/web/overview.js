@@ -55,7 +55,7 @@ function place(node, name, own) {
   if (!node.alive) return h("td", null, sign("dim", "✕", "node gone"));
   if (!vip) return h("td", null, sign("dim", "–", "not known there"));
   const full = node.self && own ? own : vip;
-  return h("td", null, vipSign(full), vip.announced && vip.open ? null : h("div", { class: "dim reason" }, full.rejected || vip.reason));
+  return h("td", null, vipSign(full), vip.announced && vip.open && !full.kept ? null : h("div", { class: "dim reason" }, full.rejected || vip.reason));
 }
 
 function services({ status, history, writer }) {

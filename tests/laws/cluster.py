@@ -1,4 +1,4 @@
-"""Several brains that tell each other what they see, over a registry that delivers when it likes: no loop, no sockets."""
+"""Several brains that tell each other what they see, over a registry that delivers when it likes."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class Machine:
     connected: bool = True
     alive: bool = True
     views: dict[str, Status] = field(default_factory=dict)
-    memory: Memory = Memory()
-    decision: Decision = Decision()
-    inputs: Inputs = Inputs()
+    memory: Memory = field(default_factory=Memory)
+    decision: Decision = field(default_factory=Decision)
+    inputs: Inputs = field(default_factory=Inputs)
 
     def open(self, vip: object = VIP) -> bool:
         return self.alive and vip in self.decision.desired.routes

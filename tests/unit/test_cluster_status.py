@@ -44,15 +44,24 @@ STATUSES = st.builds(
     drained=st.booleans(),
     stopping=st.booleans(),
     catalog=st.builds(CatalogSummary, NUMBERS, NAMES, st.booleans(), st.booleans(), st.booleans()),
-    vips=st.dictionaries(VIPS, st.builds(VipSummary, st.booleans(), st.booleans(), NAMES), max_size=3),
+    vips=st.dictionaries(VIPS, st.builds(VipSummary, st.booleans(), st.booleans(), NAMES, NAMES), max_size=3),
     services=st.dictionaries(
         NAMES,
         st.dictionaries(
-            VIPS, st.builds(ServiceSummary, st.booleans(), NUMBERS, NUMBERS, st.lists(NAMES, max_size=3).map(tuple))
+            VIPS,
+            st.builds(
+                ServiceSummary,
+                st.booleans(),
+                NUMBERS,
+                NUMBERS,
+                st.lists(NAMES, max_size=3).map(tuple),
+                st.booleans(),
+            ),
         ),
         max_size=3,
     ),
     digests=st.dictionaries(NAMES, NAMES, max_size=3),
+    withdrawn=st.dictionaries(VIPS, NUMBERS, max_size=2),
     sessions=st.lists(st.builds(SessionSummary, NAMES, NAMES), max_size=2).map(tuple),
 )
 

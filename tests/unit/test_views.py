@@ -67,6 +67,15 @@ def test_status_of_a_calm_node() -> None:
     assert "!" not in text
 
 
+def test_a_vip_that_is_only_kept_open_is_no_good_news() -> None:
+    calm = scene.calm()
+    before = calm.decision.verdicts[scene.WEB4]
+    kept = replace(before, kept="last", reason="0/3 backends up, needs 1; kept as the last route (last = keep)")
+    decision = replace(calm.decision, verdicts={**calm.decision.verdicts, scene.WEB4: kept})
+    (line,) = [line for line in drawn(replace(calm, decision=decision), 300).splitlines() if str(scene.WEB4) in line]
+    assert "◐" in line and "open for 2 h: 0/3 backends up, needs 1; kept as the last route (last = keep)" in line
+
+
 def test_status_on_a_narrow_terminal() -> None:
     golden("status-narrow", drawn(scene.trouble(), 60))
 
