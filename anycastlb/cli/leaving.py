@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable
@@ -95,6 +94,8 @@ def undrain(where: Where, name: str | None, wait: bool, patience: float | None) 
 
 async def _follow(lb: Any, name: str, judge: Judge, patience: float | None) -> None:
     """Look until it is over. Raises ``click.ClickException`` when it cannot come to its end."""
+    import asyncio
+
     from anycastlb.client import NoAnswer, Unavailable, Unreachable
 
     show, began, said = _Progress(), time.monotonic(), "nothing is known of it yet"
