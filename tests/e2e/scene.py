@@ -13,6 +13,10 @@ PATIENCE = 150.0
 """Seconds until a node must be routed to, or not any more: programs start slowly on a busy machine."""
 
 
+MOMENT = 0.5
+"""Seconds in which a request that began may still have been on the old way."""
+
+
 class Scene:
     """All the ways at once, what happens to the nodes, and what each step cost."""
 
@@ -26,10 +30,10 @@ class Scene:
         for way in self.ways.values():
             self.lab.router.until(way.vip, set(nodes), within)
 
-    def step(self, what: str, do: Callable[[], Any], *after: str, loses: float = 0.0) -> int:
+    def step(self, what: str, do: Callable[[], Any], *after: str, lossy: bool = False) -> int:
         """Do it, wait until exactly these nodes are routed to and every line was used since; nothing broke.
 
-        ``loses``: seconds from its beginning in which packets may be lost. How many requests lost some.
+        ``lossy``: packets may be lost until the router has converged, and none after. How many requests lost some.
         """
         began = time.monotonic()
         do()
@@ -47,7 +51,8 @@ class Scene:
             assert not new["broken"], f"{what}: {name}: {len(new['broken'])} broken, first: {new['broken'][:3]}"
             assert not new["failed"], f"{what}: {name}: {len(new['failed'])} failed, first: {new['failed'][:3]}"
             assert self.now[name]["open"] == self.ways[name].lines
-            assert max(late[name], default=0) <= loses, f"{what}: {name}: packets lost after convergence: {late[name]}"
+            until = converged - began + MOMENT if lossy else 0.0
+            assert max(late[name], default=0) <= until, f"{what}: {name}: packets lost after convergence: {late[name]}"
         return sum(map(len, late.values()))
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import combinations
 
 from tests.e2e.scene import PATIENCE, Scene
@@ -24,10 +25,6 @@ from tests.lab.topology import BACKENDS, CONSUL, own
 from tests.lab.traffic import Traffic
 
 CHECKED = {**CHECK, "interval": "500ms", "timeout": "1500ms", "rise": 1, "fall": 2}
-CYCLE = 2 * 0.5 + 1.5
-"""Seconds of one check cycle: interval x fall + timeout."""
-SLACK = 2.0
-"""Seconds more for a machine that others use too."""
 FAR = {
     "backends": [own(name, version) for name in BACKENDS for version in (4, 6)],
     "Consul": [CONSUL],
@@ -102,7 +99,7 @@ def test_a_node_that_is_cut_off_costs_clients_nothing(lab: Lab, record_property:
                         stack.enter_context(unseen(lab))
                     stack.callback(lab.lb1.unmute)
                     addresses = [address for part in case for address in FAR[part]]
-                    scene.step(f"cut off: {name}", lambda cut=addresses: lab.lb1.sever(cut), *left, loses=CYCLE + SLACK)
+                    scene.step(f"cut off: {name}", partial(lab.lb1.sever, addresses), *left, lossy=True)
                     says_it(lab, case)
                     scene.step("meanwhile", lambda: None, *left)
                 scene.step("and back", lambda: None, *BOTH)
