@@ -40,6 +40,8 @@ from anycastlb.settings import DnsSettings
 
 ATTEMPT = 5.0
 """Seconds a server has for one answer."""
+AT_ONCE = 8
+"""Names that are looked up at the same time."""
 MARKER = "_anycastlb."
 UNMET = {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.NXRRSET}
 """A prerequisite did not hold."""
@@ -87,10 +89,25 @@ class DnsZone:
 
     async def look(self, names: Collection[str]) -> Rows:
         known = await self._recall()
-        key, found = tsig.read(self._key_file), {}
-        for name in sorted({*names, *known}):
-            if standing := await self._at(name, key):
-                found[name] = standing
+        key, some = tsig.read(self._key_file), asyncio.Semaphore(AT_ONCE)
+        found: dict[str, Standing] = {}
+        failures: list[DriverError] = []
+
+        async def ask(name: str) -> None:
+            async with some:
+                if failures:
+                    return
+                try:
+                    if standing := await self._at(name, key):
+                        found[name] = standing
+                except DriverError as exc:
+                    failures.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            for name in sorted({*names, *known}):
+                group.create_task(ask(name))
+        if failures:
+            raise failures[0]
         self._standing = found
         await self._remember(set(found))
         return {row_key: row for name, standing in found.items() for row_key, row in _rows(name, standing)}
