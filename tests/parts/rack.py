@@ -16,7 +16,8 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ socket = "{directory}/bgp.sock"
 [api]
 socket = "{directory}/api.sock"
 """
+CABLED = {f"neighbor {ROUTER.v4} ": "neighbor 198.18.0.1 "}
 FRR_BFD = ("zebra", "bfdd")
 ENV = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
@@ -145,6 +147,8 @@ class Rack:
             address(namespace, "eth0", f"{peer.v4}/24", f"{peer.v6}/64")
         for node in self.nodes.values():
             node.daemon.start()
+        for node in self.nodes.values():
+            node.daemon.until((node.directory / "api.sock").exists, 120, "it runs")
 
     def delete(self) -> None:
         for node in self.nodes.values():
@@ -190,6 +194,21 @@ class Rack:
 
     def plug(self, name: str) -> None:
         self.switch.ip(f"link set dev {name} master bridge0")
+
+    @contextmanager
+    def cabled(self, node: RackNode) -> Iterator[None]:
+        """Inside the block the node's IPv4 session runs over a cable of its own (``eth1`` at both ends), not the
+        switch. Its ExaBGP needs the edits ``CABLED``."""
+        connect(self.place, "eth1", node.namespace, "eth1")
+        address(self.place, "eth1", "198.18.0.1/30")
+        address(node.namespace, "eth1", "198.18.0.2/30")
+        usual = node.peer
+        node.peer = replace(usual, v4="198.18.0.2")
+        try:
+            yield
+        finally:
+            node.peer = usual
+            self.place.ip("link del eth1")
 
     def count(self, counter: str) -> int:
         """A counter of the router's kernel (``TCPMD5Failure``)."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.process import until
 from tests.lab.router import Flavour
-from tests.parts.rack import Rack
+from tests.parts.rack import CABLED, Rack
 
 FOUR, SIX = ip_address("192.0.2.10"), ip_address("2001:db8:2::10")
 LATER4, LATER6 = ip_address("192.0.2.11"), ip_address("2001:db8:2::11")
@@ -172,6 +172,18 @@ def test_who_vanishes_without_a_word_is_given_up_after_the_hold_time(rack: Rack)
         told(f"unplugged, hold time 3 s, the route to {vip} leaves", rack.router.until(vip, {"lb2"}, within=8) - at)
     rack.plug("lb1")
     spread(rack)
+
+
+def test_a_cable_that_was_out_for_a_moment_is_used_again(rack: Rack) -> None:
+    with rack.cabled(rack.lb2):
+        rack.begin(nodes={"lb2": CABLED})
+        spread(rack)
+        for _ in range(2):
+            at = time.monotonic()
+            rack.lb2.namespace.ip("link set eth1 down")
+            told("cable out, the route leaves", rack.router.until(FOUR, {"lb1"}, within=4) - at)
+            rack.lb2.namespace.ip("link set eth1 up")
+            rack.router.until(FOUR, BOTH, within=30)
 
 
 def test_bfd_gives_up_a_silent_node_long_before_the_hold_time(rack: Rack) -> None:
