@@ -136,7 +136,7 @@ class Node:
         self.daemon.signal(signal.SIGUSR1)
         self.daemon.wait(10)
         self.daemon.start()
-        self.ready()
+        self.ready(60)
 
     def cut(self) -> None:
         self.namespace.ip("link set dev uplink down", "link set dev lan down")

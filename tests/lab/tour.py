@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "vagrant/README.md"
 INSTALLED = "/usr/src/anycastlb"
 """Where Vagrant puts the tree."""
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds within which a command must come to say what the tour shows."""
 ON_A_MACHINE = re.compile(r"vagrant ssh (\w+) -c '(.*)'")
 
