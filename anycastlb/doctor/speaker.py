@@ -41,7 +41,7 @@ def _installed(seen: Speaker) -> Finding:
 
 def _running(seen: Speaker) -> Iterator[Finding]:
     if not seen.processes:
-        mend = "systemctl start exabgp"
+        mend = "systemctl start anycastlb-exabgp"
         yield Finding("warning", "bgp", "ExaBGP does not run: nothing is announced", "no process exabgp", mend)
         return
     pids = ", ".join(str(process.pid) for process in seen.processes)
@@ -99,7 +99,7 @@ def _socket(facts: Facts, seen: Speaker) -> Iterator[Finding]:
     if not socket.listening:
         yield Finding("warning", "bgp", "the socket is a dead daemon's", evidence, "systemctl start anycastlb")
     elif not socket.connections:
-        yield Finding("error", "bgp", "no bridge is connected to the node", evidence, "systemctl status exabgp")
+        yield Finding("error", "bgp", "no bridge is connected to the node", evidence, "systemctl status anycastlb-exabgp")
     else:
         yield Finding("ok", "bgp", "the bridge is connected to the node", evidence)
 

@@ -163,7 +163,7 @@ def _takeover(sysctls: Path, managed: bool, wanted: Mapping[str, str] = TAKEOVER
             yield Finding(
                 "warning", f"{dotted} is {actual}, and a cluster node needs {value}", f"sysctl -w {dotted}={value}"
             )
-        elif not os.access(sysctls / name, os.W_OK):
+        elif not os.access(sysctls / name, os.W_OK, effective_ids=True):  # with CAP_NET_ADMIN it may
             yield Finding(
                 "warning",
                 f"{dotted} is {actual}, a cluster node needs {value}, and this process may not write it",

@@ -18,6 +18,8 @@ home=$root/usr/lib/anycastlb
 
 # ------------------------------------------------------------ the virtual environment
 
+rm -rf build # what an earlier build left there would come along
+
 /usr/bin/python3 -m venv --without-pip "$home"
 "$python" -m pip --python "$home/bin/python" --disable-pip-version-check --quiet \
     install --no-compile --no-warn-script-location ".[bgp,grpc]"
@@ -37,8 +39,8 @@ for program in anycastlb anycastlb-bridge exabgp; do
     ln -s ../lib/anycastlb/bin/$program "$root/usr/bin/$program"
 done
 share=$root/usr/share/anycastlb
-mkdir -p "$root/lib/systemd"
-mv "$share/systemd" "$root/lib/systemd/system"
+mkdir -p "$root/usr/lib/systemd"
+mv "$share/systemd" "$root/usr/lib/systemd/system"
 for part in sysusers.d tmpfiles.d sysctl.d modules-load.d; do
     mkdir -p "$root/usr/lib/$part"
     mv "$share/$part"/* "$root/usr/lib/$part/"
@@ -48,8 +50,8 @@ install -D -m 644 configs/debian/node.toml "$root/etc/anycastlb/node.toml"
 for page in docs/man/*.1; do
     gzip -9nc "$page" >"$root/usr/share/man/man1/$(basename "$page").gz"
 done
-gzip -9nc CHANGELOG.md >"$root/usr/share/doc/anycastlb/changelog.gz"
-{ echo "Copyright: the authors of anycastlb. License: Apache-2.0, as in /usr/share/common-licenses/Apache-2.0."
+gzip -9nc CHANGELOG.md >"$root/usr/share/doc/anycastlb/CHANGELOG.md.gz"
+{ echo "Copyright 2026, the authors of anycastlb. License: Apache-2.0, as in /usr/share/common-licenses/Apache-2.0."
   echo "The libraries under /usr/lib/anycastlb come with their own, each in its .dist-info."
 } >"$root/usr/share/doc/anycastlb/copyright"
 cp docs/INSTALL.md "$root/usr/share/doc/anycastlb/"

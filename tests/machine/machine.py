@@ -1,9 +1,9 @@
 """A bare Debian machine of the lab: its own file tree and its own systemd, in the network of one of the lab's nodes.
 
 The tree is the one ``tests/rig/bareroot.py`` made, unpacked into memory. systemd is process 1 of namespaces of its own,
-so that units, users, sandboxes, watchdog and journal are the real ones; the kernel is the test kernel's, as is its IPVS.
-What differs from a real machine: no boot loader, no udev, the network's addresses are there before it starts, and the
-kernel's modules are those of the test kernel.
+so units, users, sandboxes, watchdog and journal are the real ones; the kernel is the test kernel, as is its IPVS. What
+differs from a real machine: no boot loader, no udev, its network is there before it starts, and the kernel's modules
+are those of the test kernel.
 """
 
 from __future__ import annotations

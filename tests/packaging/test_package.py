@@ -1,4 +1,4 @@
-"""Wheel and Debian package hold what they should, and what they should not. Builds, too, what ``tests/machine`` needs."""
+"""Wheel and Debian package hold what they should and no more; building, too, what ``tests/machine`` needs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_debian_package_is_whole() -> None:
     ours = {name.removeprefix(home) for name in names if name.startswith(f"{home}anycastlb/")}
     assert {name for name in ours if not name.endswith("/")} == sources()
     for name in ("/usr/bin/anycastlb", "/usr/bin/anycastlb-bridge", "/usr/bin/exabgp", "/etc/anycastlb/node.toml",
-                 "/lib/systemd/system/anycastlb.service", "/usr/lib/sysusers.d/anycastlb.conf"):  # fmt: skip
+                 "/usr/lib/systemd/system/anycastlb.service", "/usr/lib/sysusers.d/anycastlb.conf"):  # fmt: skip
         assert name in names
     assert not {name for name in names if "__pycache__" in name or name.startswith(("/usr/local", "/tmp"))}
     assert all(line.split()[1] == "root/root" for line in listed.splitlines())
