@@ -99,9 +99,8 @@ def _socket(facts: Facts, seen: Speaker) -> Iterator[Finding]:
     if not socket.listening:
         yield Finding("warning", "bgp", "the socket is a dead daemon's", evidence, "systemctl start anycastlb")
     elif not socket.connections:
-        yield Finding(
-            "error", "bgp", "no bridge is connected to the node", evidence, "systemctl status anycastlb-exabgp"
-        )
+        mend = "systemctl status anycastlb-exabgp"
+        yield Finding("error", "bgp", "no bridge is connected to the node", evidence, mend)
     else:
         yield Finding("ok", "bgp", "the bridge is connected to the node", evidence)
 
