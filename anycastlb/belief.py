@@ -196,7 +196,7 @@ def judge(case: Case, found: Sequence[Status] | None, budget: Budget) -> Opinion
         kept = _last(case, found, peers)
         if kept is not None:
             return kept
-    return _withdraw(case, settled, bool(serving), budget)
+    return _withdraw(case, settled, bool(serving), peers, budget)
 
 
 def _told(case: Case, better: Sequence[Status], peers: int) -> str:
@@ -218,7 +218,9 @@ def _closed(case: Case, found: Sequence[Status] | None, peers: Sequence[Status],
     no = Opinion(False, case.reason)
     if case.ready or not case.guarded or found is None or serving:
         return no
-    if any(verdict.unsettled for _, verdict in case.services) or holder(case, peers) != case.node:
+    if holder(case, peers) != case.node:
+        return replace(no, reason=_elsewhere(case, peers))
+    if any(verdict.unsettled for _, verdict in case.services):
         return no
     if case.now < case.settled_at:
         return replace(no, wake=case.settled_at)
@@ -238,15 +240,25 @@ def _last(case: Case, found: Sequence[Status] | None, peers: Sequence[Status]) -
     name = holder(case, peers)
     if name == case.node:
         return kept
-    if any(status.node == name and announces(status, case.vip) for status in peers):
+    if _holds(name, case, peers):
         return None
     return replace(kept, reason=f"{kept.reason} until {name} announces it")
 
 
-def _withdraw(case: Case, settled: bool, served: bool, budget: Budget) -> Opinion:
+def _holds(name: str, case: Case, peers: Iterable[Status]) -> bool:
+    """Does the holder's route stand?"""
+    return any(status.node == name and announces(status, case.vip) for status in peers)
+
+
+def _elsewhere(case: Case, peers: Sequence[Status]) -> str:
+    """Why a gate is closed that might have been kept as the last route."""
+    name = holder(case, peers)
+    return f"{case.reason}; {name} keeps the last route" if _holds(name, case, peers) else case.reason
+
+
+def _withdraw(case: Case, settled: bool, served: bool, peers: Sequence[Status], budget: Budget) -> Opinion:
     """Close, if the cluster can bear it."""
-    reason = f"{case.reason}; another node keeps the last route" if case.guarded and not served else case.reason
-    no = Opinion(False, reason)
+    no = Opinion(False, _elsewhere(case, peers) if case.guarded and not served else case.reason)
     if budget.most is None or (settled and (served or case.guarded)):
         return no
     if budget.spend(case.vip):

@@ -56,6 +56,7 @@ class Council:
     def believe(self, case: belief.Case) -> float:
         """Let weights follow the peers', where they reach what this node does not; until when a gate waits for that.
 
+        Until the peers can have seen the same trouble no weight is raised: it might have to be lowered again at once.
         It lasts until everything that the peers reach is up here too, or had the time to come up: a gate that opened
         with the first backend that is back would send the flows of all others elsewhere.
         """
@@ -69,7 +70,10 @@ class Council:
             if not keep.names:
                 continue
             if verdict.condition.dead:
-                self.believed[name], self.keeps[name] = None, keep
+                soon = self._now < case.settled_at
+                self.believed[name], self.keeps[name] = None, replace(keep, still=soon)
+                if soon:
+                    self.wakes.append(case.settled_at)
                 continue
             back = self._memory.believed[name]
             since = self._now if back is None else back

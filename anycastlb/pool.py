@@ -45,6 +45,8 @@ class Keep:
     names: frozenset[str] | None
     """None: all of them, while no backend is up."""
     words: str
+    still: bool = False
+    """Not yet: whoever is in now stays in, and who is out stays out, as long as there is anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,7 @@ def _kept(service: Service, primaries: Sequence[_Member], helped: bool, seen: Se
     A new backend that was never checked is not kept: it is not in yet.
     """
     before, pool = seen.before, [member for member in primaries if member.used]
-    told = _told(seen.keep, pool, helped)
+    told = _told(seen.keep, pool, helped, before)
     failed = [member for member in pool if not member.up and (member.state.up is False or member.key in before)]
     if told:
         return told
@@ -242,13 +244,18 @@ def _kept(service: Service, primaries: Sequence[_Member], helped: bool, seen: Se
     return {member.key: f"kept in by the floor (max_failed {service.max_failed})" for member in last}
 
 
-def _told(keep: Keep | None, pool: Sequence[_Member], helped: bool) -> dict[DestinationKey, str]:
+def _told(
+    keep: Keep | None, pool: Sequence[_Member], helped: bool, before: Mapping[DestinationKey, int]
+) -> dict[DestinationKey, str]:
     """Who stays in as the caller wants it."""
     if keep is None or helped:
         return {}
     if keep.names is None:
         return {} if any(member.up for member in pool) else {member.key: keep.words for member in pool}
-    return {member.key: keep.words for member in pool if not member.up and member.backend.name in keep.names}
+    down = [member for member in pool if not member.up]
+    standing = [member for member in down if before.get(member.key, 0) > 0]
+    named = [member for member in down if member.backend.name in keep.names]
+    return {member.key: keep.words for member in (standing if keep.still and standing else named)}
 
 
 def _weights(service: Service, member: _Member, kept: bool, now: float) -> tuple[Weights, str, float | None]:

@@ -89,7 +89,7 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
 def test_who_holds_the_last_route() -> None:
     assert belief.judge(case("keep"), (ILL,), FREE).kept == "last"
     away = belief.judge(case("keep", name="lb3"), (ILL,), FREE)
-    assert not away.ready and away.reason.endswith("another node keeps the last route")
+    assert not away.ready and away.reason.endswith("; lb2 keeps the last route")
     waits = belief.judge(case("keep", name="lb3"), (shut(ILL, announced=False),), FREE)
     assert waits.kept == "last" and waits.reason.endswith("until lb2 announces it")
     assert belief.judge(case("keep", name="lb3"), (replace(ILL, ready=False),), FREE).kept == "last"
