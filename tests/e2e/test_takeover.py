@@ -20,12 +20,19 @@ from tests.lab.traffic import Traffic
 
 THREE = ("lb1", "lb2", "lb3")
 WAYS = {f"{forward} v{version}": (forward, version) for forward in ("tunnel", "dr") for version in (4, 6)}
-CHECKED = {**CHECK, "interval": "1s", "timeout": "3s"}
+CHECKED = {**CHECK, "interval": "2s", "timeout": "5s", "rise": 1, "fall": 5}
 """With patience: a backend that a busy machine answers for late is no subject here."""
 
 
 def carried(lab: Lab, traffic: Traffic, name: str) -> int:
     return len(lab.nodes[name].carries(traffic.vip))
+
+
+def begun(stack: ExitStack, lab: Lab, address: Address) -> Traffic:
+    """Its lines are made before others' begin: a storm of them is no subject here."""
+    traffic = stack.enter_context(Traffic(lab.client.namespace, address, rate=5))
+    traffic.established()
+    return traffic
 
 
 def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
@@ -44,11 +51,7 @@ def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
     with ExitStack() as stack:
         for address in addresses.values():
             lab.router.until(address, {"lb1", "lb2"}, PATIENCE)
-        ways = {
-            name: stack.enter_context(Traffic(lab.client.namespace, address)) for name, address in addresses.items()
-        }
-        for way in ways.values():
-            way.established()
+        ways = {name: begun(stack, lab, address) for name, address in addresses.items()}
         scene = Scene(lab, ways)
         try:
             for name in ("lb1", "lb2"):
@@ -100,11 +103,7 @@ def test_no_connection_through_nat_breaks_with_connection_sync(
     with ExitStack() as stack:
         for address in addresses.values():
             lab.router.until(address, {"lb1", "lb2"}, PATIENCE)
-        ways = {
-            name: stack.enter_context(Traffic(lab.client.namespace, address)) for name, address in addresses.items()
-        }
-        for way in ways.values():
-            way.established()
+        ways = {name: begun(stack, lab, address) for name, address in addresses.items()}
         scene = Scene(lab, ways)
 
         def learned(node: Node) -> None:

@@ -33,7 +33,7 @@ from tests.lab.server import ECHO, WEB
 
 BEAT = 5.0
 PATIENCE = 30.0
-AT_ONCE = 50
+AT_ONCE = 10
 STALL = 1.0
 """Seconds: an echo that takes longer is named."""
 ROOT = Path(__file__).resolve().parents[2]
