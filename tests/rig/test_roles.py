@@ -84,7 +84,7 @@ MACHINES = {
             "anycastlb validate /etc/anycastlb/node.toml",
             "exabgp validate -nrv /etc/exabgp/exabgp.conf",
             "anycastlb-bridge --help",
-            "ipvsadm --version",
+            "command -v ipvsadm",
         ),
         addresses=(f"{own('lb1')}/24", f"{own('lb1', 6)}/64", f"{uplink('lb1')}/30", f"{uplink('lb1', 6)}/64"),
     ),
