@@ -120,13 +120,18 @@ def test_null_resets() -> None:
 
 
 def test_every_edit_expects_what_was_read() -> None:
-    made = (*ServicePlace("web").delete(MIXED), *ServicePlace("new").put(MIXED, WEB), *edits.drain(MIXED, "lb1", {}))
+    made = (
+        *ServicePlace("web").delete(MIXED),
+        *ServicePlace("new").put(MIXED, WEB),
+        *edits.drain(MIXED, "lb1", {}, "t1"),
+    )
     assert {edit.key: edit.expects for edit in made} == {
         "services/web": "v1",
         "services/web/backends/b9": "v2",
         "services/web/backends/b3": "v3",
         "services/new": "",
         "drain/lb1": "",
+        "locks/drain": "",
     }
 
 

@@ -24,7 +24,7 @@ LEFT = {
 def leaving(leave: Leave, drained: frozenset[str] = frozenset({"lb1"}), **told: Any) -> Snapshot:
     calm = scene.calm()
     catalog = replace(calm.inputs.catalog, drained=drained, drains={"lb1": Drain("new disks", "ann", "then")})
-    inputs = replace(calm.inputs, catalog=catalog, leaving=DrainRules(max_drained=1), epoch=1.7e9, **told)
+    inputs = replace(calm.inputs, catalog=catalog, leaving=DrainRules(max_drained=1), wall=1.7e9, **told)
     memory = replace(calm.decision.memory, leave=leave)
     return replace(calm, inputs=inputs, decision=replace(calm.decision, memory=memory))
 
