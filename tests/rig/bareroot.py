@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:
@@ -40,12 +41,23 @@ def find() -> Path | None:
     return path if path.exists() else None
 
 
+def strap(target: Path, suite: str, *options: str, privilege: Sequence[str] = ()) -> None:
+    """A minimal Debian in a directory, or in a tar file if it is named so. Raises ``debian.Unavailable``."""
+    if shutil.which("mmdebstrap") is None:
+        raise debian.Unavailable("no mmdebstrap; install it: apt-get install --no-install-recommends mmdebstrap")
+    mirrors = debian.mirrors()
+    if not mirrors:
+        raise debian.Unavailable("this machine's apt has no Debian source; name one in ANYCASTLB_DEBIAN_MIRROR")
+    command = [*privilege, "mmdebstrap", "--quiet", "--variant=minbase", *options, suite, str(target), mirrors[0]]
+    done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise debian.Unavailable(f"mmdebstrap ended with status {done.returncode}: {done.stderr[-2000:]}")
+
+
 def obtain() -> Path:
     """The tar file, made if it is not there. Raises ``debian.Unavailable``."""
     if found := find():
         return found
-    if shutil.which("mmdebstrap") is None:
-        raise debian.Unavailable("no mmdebstrap; install it: apt-get install --no-install-recommends mmdebstrap")
     with debian.locked(debian.cache() / "bareroot") as shelf:
         if found := find():
             return found
@@ -53,14 +65,8 @@ def obtain() -> Path:
         draft = path.with_suffix(".new.tar")
         fetch = "apt-get -q -y --download-only -o APT::Install-Recommends=true install"
         download = f'chroot "$1" apt-get clean; chroot "$1" {fetch} {" ".join(NEEDED)}'
-        command = [
-            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(MACHINE)}"),
-            *("--skip=cleanup/apt", f"--customize-hook={download}"),
-            *(release(), str(draft), debian.mirrors()[0]),
-        ]
-        done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL)
-        if done.returncode != 0:
-            raise debian.Unavailable(f"mmdebstrap ended with status {done.returncode}: {done.stderr[-2000:]}")
+        options = ("--skip=cleanup/apt", f"--include={','.join(MACHINE)}", f"--customize-hook={download}")
+        strap(draft, release(), *options)
         draft.rename(path)
         return path
 

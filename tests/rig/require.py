@@ -82,9 +82,9 @@ def runner() -> str:
 
 def root() -> str:
     """A bare Debian root can be made here, or is there."""
-    program("debootstrap")
+    program("mmdebstrap")
     try:
-        return " ".join([*rootfs.privilege(), "debootstrap"])
+        return " ".join([*rootfs.privilege(), "mmdebstrap"])
     except debian.Unavailable as exc:
         raise Missing(str(exc)) from exc
 

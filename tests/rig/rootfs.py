@@ -1,4 +1,4 @@
-"""Makes a bare Debian root to try an installation in: debootstrap's ``minbase`` of this machine's own suite, from the
+"""Makes a bare Debian root to try an installation in: a minimal Debian of this machine's own suite, from the
 mirror that this machine's own apt uses, kept in the cache and copied for every use.
 
     python3 tests/rig/rootfs.py DIRECTORY [COMMAND...]    make one there, and run a command in it
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.rig import debian
+from tests.rig import bareroot, debian
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -48,14 +47,6 @@ done
 shift
 exec chroot "$root" "$@"
 """
-
-
-def codename() -> str:
-    """The suite of the machine itself: the one its mirrors are sure to have."""
-    found = re.search(r"^VERSION_CODENAME=\"?(\w+)", Path("/etc/os-release").read_text(), re.M)
-    if not found:
-        raise debian.Unavailable("/etc/os-release names no VERSION_CODENAME: is this a Debian?")
-    return found[1]
 
 
 @functools.cache
@@ -120,7 +111,7 @@ def bare(suite: str | None = None) -> Rootfs:
 
 def cached(name: str, suite: str | None, make: Callable[[Path, str], None]) -> Rootfs:
     """The root ``name`` in the cache, made by ``make(directory, suite)`` if it is not there; never a part of one."""
-    suite = suite or codename()
+    suite = suite or bareroot.release()
     path = debian.cache() / "bare" / f"{suite}-{name}"
     if not path.exists():
         with debian.locked(debian.cache() / "bare" / f"{suite}-{name}.making"):
@@ -145,27 +136,9 @@ def archives(suite: str) -> dict[str, tuple[str, str]]:
 
 
 def bootstrap(directory: Path, suite: str) -> None:
-    """debootstrap, then what makes apt in it behave as the machine's own, and nothing in it start a service."""
-    mirrors = debian.mirrors()
-    if not mirrors:
-        raise debian.Unavailable("this machine's apt has no Debian source; name one in ANYCASTLB_DEBIAN_MIRROR")
+    """A minimal Debian, then what makes apt in it behave as the machine's own, and nothing in it start a service."""
+    bareroot.strap(directory, suite, privilege=privilege())
     settings = apt_settings()
-    proxy = re.search(r'^Acquire::http::Proxy "([^"]+)";', settings, re.M)
-    done = subprocess.run(
-        [
-            *privilege(),
-            "env",
-            "PATH=" + os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
-            *([f"http_proxy={proxy[1]}"] if proxy else []),
-            *("debootstrap", "--variant=minbase", suite, str(directory), mirrors[0]),
-        ],
-        check=False,
-        text=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode:
-        raise debian.Unavailable(f"debootstrap {suite}: " + " ".join((done.stdout + done.stderr).split()[-60:]))
     write(directory / "etc/apt/apt.conf.d/90machine", settings + 'APT::Keep-Downloaded-Packages "true";\n')
     write(directory / "etc/dpkg/dpkg.cfg.d/90fast", "force-unsafe-io\n")
     write(directory / "usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 PROGRAMS=(
     ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
     flock:util-linux unshare:util-linux nginx:nginx nsd:nsd knotd:knot rsyslogd:rsyslog chromium:chromium groff:groff-base
-    vtysh:frr debootstrap:debootstrap shellcheck:shellcheck vagrant:vagrant
+    vtysh:frr shellcheck:shellcheck vagrant:vagrant
     mmdebstrap:mmdebstrap pipx:pipx systemd-analyze:systemd
 )
 

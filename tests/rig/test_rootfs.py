@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import rootfs
+from tests.rig import bareroot, rootfs
 from tests.rig.require import require
 
 
 @pytest.fixture(scope="module", autouse=True)
-def debootstrap() -> str:
+def maker() -> str:
     return require("rootfs")
 
 
@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> rootfs.Rootfs:
 
 def test_a_copy_is_the_machines_own_suite_and_nothing_more(root: rootfs.Rootfs) -> None:
     said = root.run("sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME; hostname; ls /home; command -v ip python3")
-    assert said.stdout.split() == [rootfs.codename(), "bare"]
+    assert said.stdout.split() == [bareroot.release(), "bare"]
 
 
 def test_what_is_bound_is_there_while_a_command_runs_and_only_written_where_it_may_be(
