@@ -162,6 +162,8 @@ class Opinion:
 
 def own(services: Judged) -> Own:
     """What this node's probes say of the VIP, for other nodes to read."""
+    if all(verdict.condition.well for _, verdict in services):
+        return "well"
     if gate.combine([(a, replace(v, open=v.condition.well)) for a, v in services])[0]:
         return "well"
     return "ill" if gate.combine([(a, replace(v, open=v.condition.able)) for a, v in services])[0] else "unable"

@@ -38,6 +38,10 @@ from anycastlb.model import (
 from anycastlb.services import most_failed
 
 
+WELL = Condition()
+"""Of a service all of whose backends are up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keep:
     """Backends that stay in although they are down."""
@@ -195,6 +199,8 @@ def _condition(
     key: ServiceKey,
 ) -> Condition:
     ups = [member for member in pool if member.up]
+    if met and len(ups) == len(pool) and key not in refused:
+        return WELL
     built = [member for member in pool if member.key not in refused]
     helped = not ups and bool(helpers)
     return Condition(
