@@ -125,3 +125,9 @@ def test_keepalived_becomes_what_its_page_shows() -> None:
     found = dict(blocks("docs/migration/keepalived.md"))
     documents, _ = keepalived.convert(found["keepalived"])
     assert documents == json.loads(found["json converted"])["catalog"]
+
+
+def test_the_readmes_way_to_a_node_is_the_tested_one() -> None:
+    tested = [text for kind, text in blocks("docs/INSTALL.md") if kind == "sh"]
+    path = [text for kind, text in blocks("README.md") if kind == "sh"]
+    assert len(path) >= 5 and not [text for text in path if text not in tested]
