@@ -37,7 +37,6 @@ from anycastlb.model import (
 )
 from anycastlb.services import most_failed
 
-
 WELL = Condition()
 """Of a service all of whose backends are up."""
 
