@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import combinations
@@ -83,7 +83,7 @@ def says_it(lab: Lab, case: tuple[str, ...]) -> None:
             assert f"{seen} peers reach these backends" in told["reason"], told
 
 
-def test_a_node_that_is_cut_off_costs_clients_nothing(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+def test_a_node_that_is_cut_off_costs_clients_nothing(lab: Lab) -> None:
     for name, port in (("web", 80), ("echo", ECHO)):
         lab.put(name, document(VIP, port=port, check={**CHECKED, "port": 80}))
     lab.router.until(VIP, BOTH, PATIENCE)
@@ -105,5 +105,4 @@ def test_a_node_that_is_cut_off_costs_clients_nothing(lab: Lab, record_property:
                 scene.step("and back", lambda: None, *BOTH)
         finally:
             print("\n".join(scene.figures))
-            record_property("figures", scene.figures)
         assert not without, f"no route at all, {len(without)} times"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from functools import partial
 
 from tests.e2e.scene import PATIENCE, Scene
@@ -35,7 +34,7 @@ def hand_over(node: Node) -> None:
     node.ready(PATIENCE)
 
 
-def test_every_node_is_restarted_under_load(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+def test_every_node_is_restarted_under_load(lab: Lab) -> None:
     for name, port in (("web", 80), ("echo", ECHO)):
         lab.put(name, document(VIP, port=port, check={**CHECKED, "port": 80}))
     lab.router.until(VIP, BOTH, PATIENCE)
@@ -49,4 +48,3 @@ def test_every_node_is_restarted_under_load(lab: Lab, record_property: Callable[
                 scene.step(f"{node.name} hands over", partial(hand_over, node), *BOTH)
         finally:
             print("\n".join(scene.figures))
-            record_property("figures", scene.figures)

@@ -6,7 +6,6 @@ sent again, and for how long that went on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import product
 
@@ -35,9 +34,7 @@ def begun(stack: ExitStack, lab: Lab, address: Address) -> Traffic:
     return traffic
 
 
-def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
-    three: Lab, record_property: Callable[[str, object], None]
-) -> None:
+def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(three: Lab) -> None:
     lab = three
     lb1, lb2, lb3 = (lab.nodes[name] for name in THREE)
     addresses: dict[str, Address] = {}
@@ -76,7 +73,6 @@ def test_no_connection_and_no_request_breaks_whatever_happens_to_a_node(
                 way.breaks(scene.now[name]["backends"]["b1"])
         finally:
             print("\n".join(scene.figures))
-            record_property("figures", scene.figures)
 
 
 SYNCED = """
@@ -86,9 +82,7 @@ sync_refresh = "3s"
 """
 
 
-def test_no_connection_through_nat_breaks_with_connection_sync(
-    three: Lab, record_property: Callable[[str, object], None]
-) -> None:
+def test_no_connection_through_nat_breaks_with_connection_sync(three: Lab) -> None:
     """With ``nat`` answers pass a node, too. When one goes, its address as the backends' gateway must move to another
     (VRRP, in a real network), and that one must know the connections. A node that returns learns them first."""
     lab = three
@@ -136,4 +130,3 @@ def test_no_connection_through_nat_breaks_with_connection_sync(
             scene.step("lb2 is stopped", stops, "lb1", "lb3")
         finally:
             print("\n".join(scene.figures))
-            record_property("figures", scene.figures)

@@ -193,8 +193,11 @@ def _tampered(dice: random.Random, there: State) -> list[Change]:
     if not rows or dice.random() < 0.1:
         return [Change("services", KEY, there.services[KEY], None)]
     key = dice.choice(list(rows))
-    # not from 0 to 0 by way of 3: nobody could see that
-    weight = dice.choice([0, 1, 7, 1000] if rows[key].weight else [1, 7, 1000])
+    weight = dice.choice([0, 1, 7, 1000])
+    if not rows[key].weight:
+        # Raised and lowered, or deleted and added, a backend at weight 0 may look as it did, and its last weight is
+        # another. What leaves no trace nobody can repair.
+        return [Change("destinations", key, rows[key], replace(rows[key], weight=weight or 3, last_weight=weight or 3))]
     other = DestinationKey(KEY, address(dice.randint(1, POOL)), 53)
     return dice.choice(
         [
@@ -247,9 +250,7 @@ async def newborn(catalog: Catalog, health: dict[Check, CheckState], stack: Exit
     return node
 
 
-async def test_a_thousand_histories_end_in_one_table(
-    require: Callable[[str], str], record_property: Callable[[str, object], None]
-) -> None:
+async def test_a_thousand_histories_end_in_one_table(require: Callable[[str], str]) -> None:
     require("kernel")
     differing = compared = 0
     with ExitStack() as stack:
@@ -277,5 +278,5 @@ async def test_a_thousand_histories_end_in_one_table(
                 compared += len(went)
                 assert not differ, f"{story}: {differ} of {len(went)} flows"
             assert went == modelled(seen, sent), story
-    record_property("figures", f"{compared} flows compared, {differing} differ")
+    print(f"{compared} flows compared, {differing} differ")
     assert compared > HISTORIES * FLOWS, "too few flows were sent anywhere to prove anything"

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,7 @@ ALL_UP = dict.fromkeys(NAMES, 100)
 OTHERS = {name: 100 for name in NAMES if name != VICTIM}
 
 
-def test_simulate_tells_the_share_that_really_moves(
-    daemon: Daemon, record_property: Callable[[str, Any], None]
-) -> None:
+def test_simulate_tells_the_share_that_really_moves(daemon: Daemon) -> None:
     wire, sent = Wire(), packets(random.Random(1), FLOWS, VIP)
     daemon.until(ALL_UP)
     home = wire.send(sent)
@@ -171,7 +169,6 @@ def test_simulate_tells_the_share_that_really_moves(
     daemon.until({**ALL_UP, VICTIM: 0})
     gone = moved()
     figures.append(f"one of ten dies: {len(gone) / FLOWS:.2%} of {FLOWS} flows moved, {predicted:.2%} predicted")
-    record_property("figures", figures)
     print("\n".join(figures))
     assert gone == {flow for flow in home if home[flow] == ip_address(own(VICTIM)).packed}, "others' flows moved"
     assert len(gone) / FLOWS <= 1.3 / len(NAMES)
