@@ -57,7 +57,8 @@ def test_ten_thousand_random_requests_leave_the_node_healthy(lab: Lab) -> None:
     assert not {"500", "501", "502", "503"} & set(tally), tally
     assert {"400", "401", "403"} <= set(tally), tally
     until(lambda: node.http("/healthz")[0] == 200 and node.http("/readyz")[0] == 200, 10, "it is healthy")
-    until(lambda: descriptors(node) <= before + 2, 20, "every connection is closed")
+    # Of 2,000; checks and reads of the daemon's own come and go.
+    until(lambda: descriptors(node) <= before + 10, 20, "every connection is closed")
     assert stored(lab) == catalog
     assert lab.router.all_updates() == updates, "no route moved"
     assert lab.router.routes(VIP) == BOTH
