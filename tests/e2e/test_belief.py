@@ -102,7 +102,7 @@ def test_the_last_route_is_kept_by_one_and_given_back(lab: Lab) -> None:
     while lab.router.routes(VIP) != {"lb1"}:
         assert lab.router.routes(VIP), "a moment without a route"
         assert time.monotonic() < end
-    assert "kept as the last route" in reason(lab.lb1)
+    lab.lb1.until(lambda: "kept as the last route" in reason(lab.lb1), SETTLES, "it has the last route for good")
     lab.lb2.until(
         lambda: reason(lab.lb2) == "0/3 backends up, needs 1; lb1 keeps the last route", 3, "why it is closed"
     )
