@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from anycastlb.model import Address
 from tests.e2e.test_cluster import nodes, together
 from tests.e2e.test_node import BOTH, DETECTION, VIP, serve
 from tests.lab.lab import Lab, document
@@ -120,3 +121,45 @@ def test_the_last_route_is_kept_by_one_and_given_back(lab: Lab) -> None:
     lab.lb1.start()
     lab.ready()
     lab.settle(VIP)
+
+
+@contextmanager
+def limited(lab: Lab, most: int) -> Iterator[None]:
+    """Every node with ``[cluster] max_withdrawals``, taken over by a process that has read it."""
+    before = {node: node.settings.read_text() for node in lab.nodes.values()}
+    try:
+        for node, text in before.items():
+            node.settings.write_text(f"{text}\n[cluster]\nmax_withdrawals = {most}\n")
+            node.hand_over()
+        yield
+    finally:
+        for node, text in before.items():
+            node.settings.write_text(text)
+            node.hand_over()
+
+
+def test_no_more_is_withdrawn_within_a_minute_than_the_cluster_allows(lab: Lab) -> None:
+    """Two VIPs lose all their backends at once, and one may go: the other stays, loudly, and both come back."""
+    with limited(lab, 1):
+        serve(lab)
+        lab.put("other", document(KEPT))
+        lab.settle(VIP, KEPT)
+        for backend in lab.backends.values():
+            backend.fail()
+        lab.lb1.until(lambda: _held(lab.lb1) and _held(lab.lb1) == _held(lab.lb2), 2 * SETTLES, "both hold one VIP")
+        kept = _held(lab.lb1)
+        (gone,) = {VIP, KEPT} - {kept}
+        lab.router.until(gone, set())
+        assert lab.router.routes(kept) == BOTH
+        events = json.loads(lab.lb1.http("/v1/events")[1])["events"]
+        levels = {event["level"] for event in events if event["kind"] == "kept" and event["after"] == "limit"}
+        assert levels == {"error"}
+        assert lab.lb1.metrics()[f'anycastlb_vip_kept{{vip="{kept}",why="limit"}}'] == 1
+        for backend in lab.backends.values():
+            backend.restore()
+        lab.settle(VIP, KEPT)
+
+
+def _held(node: Node) -> Address | None:
+    """The VIP whose withdrawal waits."""
+    return next((address for address in (VIP, KEPT) if "its withdrawal waits: 1 VIPs" in reason(node, address)), None)
