@@ -250,6 +250,7 @@ class _Board:
                 hold_up=max(announce.hold_up for announce in announces),
                 hold_down=max(announce.hold_down for announce in announces),
                 unsettled=max(verdict.unsettled for _, verdict in services),
+                returning=max(verdict.returning for _, verdict in services),
                 damping=next((announce.damping for announce in announces if announce.damping), None),
                 blame=not refusal,
                 catching_up=council.believe(case),

@@ -57,13 +57,15 @@ def step(
     hold_down: float = 0.0,
     damping: Damping | None = None,
     unsettled: float = 0.0,
+    returning: float = 0.0,
     blame: bool = True,
     catching_up: float = NEVER,
 ) -> tuple[Gate, str, float | None]:
     """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not).
 
     ``unsettled``: seconds until the backends that were not checked yet must have been; a node that announced before
-    would send their flows elsewhere, unlike its peers. ``blame``: a closing counts as a flap (not so when the node is
+    would send their flows elsewhere, unlike its peers. ``returning``: seconds until those that are down must have
+    followed those that came up, if they do. ``blame``: a closing counts as a flap (not so when the node is
     drained or stops). ``catching_up``: until when it waits for the backends that its peers reach, and it does not yet.
     """
     gate = gate or Gate(open=False, since=NEVER)
@@ -79,6 +81,8 @@ def step(
     waits = {"hold_up": ready_since + hold_up, "hold_down": gate.since + hold_down}
     if unsettled:
         waits["some backends are not checked yet"] = ready_since + unsettled
+    if returning:
+        waits["some backends may come up with the others"] = ready_since + returning
     waits["some backends that peers reach are not up here yet"] = catching_up
     if damping is not None and gate.suppressed_since is not None:
         waits["damped"] = _reusable_at(gate, damping, now)

@@ -185,8 +185,10 @@ def _verdict(
     elif total and not up and announce.fail == "keep":
         met, words = True, f"{up}/{total} backends up; kept open (fail = keep)"
     turned = max((member.state.since for member in ups if member.state.up), default=gate.NEVER)
-    unsettled = max((member.first or _returning(member, turned) for member in pool if not member.up), default=0.0)
-    return ServiceVerdict(name, key, met, up, total, needed, words, unsettled, condition)
+    down = [member for member in pool if not member.up]
+    unsettled = max((member.first for member in down), default=0.0)
+    returning = max((_returning(member, turned) for member in down), default=0.0)
+    return ServiceVerdict(name, key, met, up, total, needed, words, unsettled, returning, condition)
 
 
 def _condition(

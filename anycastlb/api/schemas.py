@@ -256,7 +256,7 @@ ANSWERS: dict[str, Schema] = {
     "Names": listed(TEXT),
     "Drain": {
         "type": "object",
-        "properties": {"reason": MAYBE_TEXT, "deadline": MAYBE_TEXT, "force": MAYBE_YES},
+        "properties": {"reason": MAYBE_TEXT, "deadline": {"anyOf": [MAYBE_TEXT, {"const": 0}]}, "force": MAYBE_YES},
         "additionalProperties": False,
     },
     "OpenApi": record(openapi=TEXT, info=record(), paths=record()),

@@ -130,7 +130,7 @@ def closed_by(snapshot: Snapshot, verdict: Verdict, gate: Gate | None) -> str:
         return "refused" if any(key in refused for key in keys) else "backends"
     if gate.suppressed_since is not None:
         return "damped"
-    return "unsettled" if any(service.unsettled for service in verdict.services) else "hold"
+    return "unsettled" if any(service.unsettled or service.returning for service in verdict.services) else "hold"
 
 
 def attributes(route: Route) -> int:

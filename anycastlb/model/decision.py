@@ -117,6 +117,8 @@ class ServiceVerdict:
     reason: str
     unsettled: float = 0.0
     """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
+    returning: float = 0.0
+    """Seconds within which backends that are down may follow those that came up; 0 if nobody does."""
     condition: Condition = Condition()
 
 

@@ -34,7 +34,7 @@ def registry() -> MemoryRegistry:
 
 def worlds(tmp_path: Path, registry: MemoryRegistry, limit: Share | None = None, **announce: Any) -> list[World]:
     """Three machines that read the same catalog."""
-    found = [World(str(tmp_path / name), name=name) for name in ("lb1", "lb2", "lb3")]
+    found = [World(str(tmp_path / name), name=name, drain={"settle": "0s"}) for name in ("lb1", "lb2", "lb3")]
     for world in found:
         world.source, world.registry = found[0].source, registry
         world.settings = world.settings.model_copy(update={"cluster": ClusterSettings(max_withdrawals=limit)})
