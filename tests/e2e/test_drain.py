@@ -6,11 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.lab.bird import Bird
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.node import ROOT, Node, Timing
 from tests.lab.process import until
@@ -28,7 +29,7 @@ PATIENT = Timing(hold="8s", resync="1s", graceful="4s", settle="30s")
 @pytest.fixture(scope="module")
 def calm_lab(alone: None) -> Iterator[Lab]:
     """A lab of its own, whose nodes take their time to leave."""
-    with Lab(PATIENT) as lab:
+    with Lab(PATIENT, router="bird") as lab:
         yield lab
 
 
@@ -58,9 +59,15 @@ def stages(node: Node) -> list[str]:
     return list(dict.fromkeys(record["after"] for record in records if record["kind"] == "drain"))
 
 
+def bird(lab: Lab) -> Callable[..., str]:
+    """What BIRD answers to the words of ``birdc``."""
+    assert isinstance(lab.router.speaker, Bird)
+    return lab.router.speaker.ask
+
+
 def marked(lab: Lab, name: str, address: Any = VIP) -> bool:
     """Does BIRD have the node's route with 65535:0, and with nothing to prefer it by?"""
-    shown = lab.router.birdc("show", "route", "all", "protocol", f"{name}v{address.version}", "for", str(address))
+    shown = bird(lab)("show", "route", "all", "protocol", f"{name}v{address.version}", "for", str(address))
     return "(65535,0)" in shown and "BGP.local_pref: 0" in shown
 
 
@@ -83,7 +90,7 @@ def test_a_drain_under_load_costs_nothing(lab: Lab) -> None:
         lab.router.until(VIP6, {"lb2"}, within=2)
         assert stage(lab.lb1) == "graceful" and marked(lab, "lb1"), "out of ECMP before it is withdrawn"
         lab.lb1.until(lambda: stage(lab.lb1) == "withdrawn", 10, "it has withdrawn")
-        until(lambda: str(VIP) not in lab.router.birdc("show", "route", "protocol", "lb1v4"), 2, "BIRD has no route")
+        until(lambda: str(VIP) not in bird(lab)("show", "route", "protocol", "lb1v4"), 2, "BIRD has no route")
         assert VIP in lab.lb1.vips() and f"tcp {VIP}:80" in lab.lb1.ipvs(), "it goes on serving"
         told, _ = drain.communicate(timeout=40)
         assert drain.returncode == 0 and "nothing comes any more" in told, told

@@ -72,7 +72,7 @@ class Router:
         self.namespace = namespace
         self.peers = tuple(peers)
         self.flavour = flavour
-        self._speaker: Speaker = (Bird if flavour == "bird" else Frr)(namespace, directory, peers)
+        self.speaker: Speaker = (Bird if flavour == "bird" else Frr)(namespace, directory, peers)
         self._config = self.example("ebgp")
 
     def meet(self, peers: Sequence[Peer]) -> None:
@@ -85,19 +85,19 @@ class Router:
 
     @property
     def processes(self) -> Sequence[Process]:
-        return self._speaker.processes
+        return self.speaker.processes
 
     def start(self, config: str | None = None) -> None:
         """With ``config``, or the one it had last."""
         self._config = config or self._config
-        self._speaker.start(self._config)
+        self.speaker.start(self._config)
 
     def stop(self) -> None:
         for process in self.processes:
             process.end()
 
     def kill(self) -> None:
-        self._speaker.kill()
+        self.speaker.kill()
 
     def routes(self, vip: Address) -> frozenset[str]:
         """The names of the nodes the kernel forwards this VIP's flows to; empty = no route."""
@@ -107,7 +107,7 @@ class Router:
     def table(self, version: int = 4) -> dict[str, frozenset[str]]:
         """All routes the program put into the kernel: VIP -> gateways."""
         question = ("ip", "-n", self.namespace.full, f"-{version}", "-j", "route", "show", "proto")
-        rows = json.loads(run(*question, self._speaker.protocol) or "[]")
+        rows = json.loads(run(*question, self.speaker.protocol) or "[]")
         return {
             row["dst"]: frozenset(hop["gateway"] for hop in row.get("nexthops", [row]) if "gateway" in hop)
             for row in rows
@@ -125,15 +125,15 @@ class Router:
 
     def sessions(self) -> set[str]:
         """The BGP sessions that are up: ``lb1v4``, ``lb1v6``, ..."""
-        return self._speaker.sessions()
+        return self.speaker.sessions()
 
     def watched(self) -> set[str]:
         """The addresses whose BFD session is up."""
-        return self._speaker.watched()
+        return self.speaker.watched()
 
     def updates(self, node: str) -> tuple[int, int]:
         """How many route updates and withdrawals it ever received from a node, over both its sessions."""
-        return self._speaker.updates(node)
+        return self.speaker.updates(node)
 
     def all_updates(self) -> dict[str, tuple[int, int]]:
         return {peer.name: self.updates(peer.name) for peer in self.peers}
