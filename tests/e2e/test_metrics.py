@@ -28,6 +28,14 @@ ELSEWHERE = {
     "anycastlb_backend_administrative_weight",
     "anycastlb_backend_leaves_timestamp_seconds",
     "anycastlb_vip_closed",
+    "anycastlb_vip_kept",
+    "anycastlb_node_leave_stage",
+    "anycastlb_node_leave_since_timestamp_seconds",
+    "anycastlb_node_leave_deadline_timestamp_seconds",
+    "anycastlb_node_leave_connections",
+    "anycastlb_node_leave_packets_per_second",
+    "anycastlb_names_up",
+    "anycastlb_names_refused",
 }
 """What a healthy lab has no object for; tests/unit/test_metrics.py sees them."""
 
