@@ -26,7 +26,7 @@ if not __package__:
 
 from tests.rig import debian
 
-LIMIT = "3600"
+LIMIT = "4500"
 """Seconds after which the test kernel is ended, should a test hang."""
 NOTHING_COLLECTED = 5
 """pytest's status when no test matched, as happens to one of the runs under ``-k``."""
