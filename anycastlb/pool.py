@@ -223,7 +223,7 @@ def _returning(member: _Member, turned: float) -> float:
     last = member.state.last
     if member.state.up is not False or turned == gate.NEVER or (last and not last.ok and last.at > turned):
         return 0.0
-    return member.check.interval + member.check.rise * (member.check.interval + member.check.timeout)
+    return _recovery(member.check)
 
 
 def _recovery(check: Check) -> float:

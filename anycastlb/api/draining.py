@@ -8,9 +8,9 @@ and told wherever the budget is.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,7 @@ from anycastlb.api.context import Context, answer, caller, context
 from anycastlb.api.errors import Fault
 from anycastlb.api.writing import NAMES
 from anycastlb.catalog import NAME
+from anycastlb.cluster.status import moment
 from anycastlb.model import Address, Conflict, Edit, Snapshot, SourceError, Tree
 
 TURNS = 10
@@ -38,7 +39,7 @@ Make = Callable[[Tree], Awaitable[Sequence[Edit]]]
 async def drain_node(request: web.Request) -> web.Response:
     told = _told(await body(request, dict, optional=True) or {})
     node, at = _named(request), context(request)
-    said = {**told, "by": caller(request).name, "since": _now()}
+    said = {**told, "by": caller(request).name, "since": moment(time.time())}
 
     async def make(tree: Tree) -> Sequence[Edit]:
         new = wishes.drained(tree, node) is None
@@ -149,7 +150,3 @@ def _named(request: web.Request) -> str:
     if not NAME.fullmatch(node):
         raise Fault(404, "no node can have that name", node[:200], NAMES, "check the path")
     return node
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from anycastlb import __version__
@@ -100,7 +99,7 @@ def moment(at_wall: float) -> str | None:
     """Wall-clock seconds as RFC 3339 in UTC with milliseconds; None for "never"."""
     if not at_wall or not math.isfinite(at_wall):
         return None
-    return datetime.fromtimestamp(at_wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return statuses.moment(at_wall)
 
 
 def _node(index: Index) -> View:

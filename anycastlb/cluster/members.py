@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from anycastlb.cluster import Denied, Posted, Registry, Roll
@@ -69,7 +68,7 @@ class Members:
         self._node, self._registry = node, registry
         self._publish_to, self._journal, self._clock = publish, journal, clock
         self._alone, self._instance = alone, instance
-        self._started = _moment(started_wall) if started_wall else ""
+        self._started = statuses.moment(started_wall) if started_wall else ""
         self._offload, self._jitter = offload, jitter
         self._alive_at = alive_at or clock
         self._cluster = Cluster()
@@ -368,7 +367,3 @@ def _same_name(node: str, theirs: Status | str) -> str:
         f"expected a name of its own: another living node{who:.120} holds nodes/{node}; set another [node] name in the "
         "node.toml of one of them and restart it. This one goes on serving, and the others do not see it"
     )
-
-
-def _moment(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -173,13 +173,14 @@ def leaving(snapshot: Snapshot) -> LeaveSummary | None:
         stage=told.stage,
         cause=told.cause,
         reason=told.reason,
-        since=_moment(inputs.wall + told.since),
-        deadline="" if told.until is None else _moment(inputs.wall + told.until),
+        since=moment(inputs.wall + told.since),
+        deadline="" if told.until is None else moment(inputs.wall + told.until),
         asked=drain.since if drain else "",
     )
 
 
-def _moment(wall: float) -> str:
+def moment(wall: float) -> str:
+    """Wall-clock seconds as RFC 3339 in UTC with milliseconds."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

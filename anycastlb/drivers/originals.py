@@ -8,7 +8,6 @@ another network namespace says nothing about this one and is not used. Nothing i
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from anycastlb import whole
 from anycastlb.drivers import Driver
 from anycastlb.model import Change, Failure, Rows, SyncDaemon, Table
 
@@ -95,7 +95,8 @@ class Originals:
             return
         self.rows = rows
         try:
-            _write(self.path, {"version": VERSION, "machine": self._here, "rows": rows})
+            document = {"version": VERSION, "machine": self._here, "rows": rows}
+            whole.write(self.path, json.dumps(document, indent=1, default=_plain).encode())
         except OSError as exc:
             if str(exc) != self._complained:
                 self._complained = str(exc)
@@ -131,22 +132,3 @@ def _row(row: Any) -> Any:
 
 def _plain(row: Any) -> Any:
     return {**asdict(row), "group": str(row.group)}
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Beside its place, synced and renamed over: a crash leaves the old file or the new one."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, default=_plain)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -30,13 +30,13 @@ def node(snapshot: Snapshot, wall: float) -> Iterator[Told]:
 
 
 def _leave(snapshot: Snapshot) -> Iterator[Told]:
-    found, epoch = snapshot.decision.memory.leave, snapshot.inputs.wall
+    found, wall = snapshot.decision.memory.leave, snapshot.inputs.wall
     if found is None:
         return
     yield told("node_leave_stage", [((stage,), stage == found.stage) for stage in get_args(Stage)])
-    yield told("node_leave_since_timestamp_seconds", one(epoch + found.since))
+    yield told("node_leave_since_timestamp_seconds", one(wall + found.since))
     if found.until is not None:
-        yield told("node_leave_deadline_timestamp_seconds", one(epoch + found.until))
+        yield told("node_leave_deadline_timestamp_seconds", one(wall + found.until))
     if found.samples:
         yield told("node_leave_connections", one(found.samples[-1].connections))
         yield told("node_leave_packets_per_second", one(leave.rate(found)))

@@ -34,6 +34,7 @@ import dns.rdtypes.ANY.TXT
 import dns.tsig
 import dns.update
 
+from anycastlb import whole
 from anycastlb.model import Change, DnsKey, DnsRecord, DriverError, RecordType, Rows, Table
 from anycastlb.records import RACED, tsig
 from anycastlb.settings import DnsSettings
@@ -254,10 +255,7 @@ def _load(path: Path) -> set[str]:
 
 def _save(path: Path, names: set[str]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".new")
-        part.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
-        part.replace(path)
+        whole.write(path, "".join(f"{name}\n" for name in sorted(names)).encode())
     except OSError as exc:
         raise DriverError(f"{path}: {exc}; expected a state_dir this node may write to") from exc
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from anycastlb import whole
 from anycastlb.model import ConsulInstances, Discover, DnsInstances, Entry, Instance, SourceError, Tree
 
 VERSION = 1
@@ -138,18 +138,8 @@ def _read(path: Path, identity: str) -> Any:
 
 def _write(path: Path, identity: str, content: Mapping[str, Any]) -> None:
     document = {"version": VERSION, "source": identity, **content}
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(beside, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(json.dumps(document, indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            _sync(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
+        whole.write(path, json.dumps(document, indent=1).encode())
     except OSError as exc:
         raise SourceError(f"the catalog cannot be saved to {path}: {exc}; free or mend that disk") from exc
 
@@ -191,12 +181,3 @@ def _instance(row: dict[str, Any]) -> Instance:
 def _checksum(index: int, content: Any) -> str:
     canonical = json.dumps([index, content], sort_keys=True).encode()
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """A rename lasts only once the directory is on the disk too."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -35,14 +35,6 @@ asyncio.run(keep_up(sys.argv[1], sys.argv[2]))
 """A node in a process of its own: Consul's address, and the node's name."""
 
 
-@pytest.fixture
-def agent(require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path)
-    agent.start()
-    yield agent
-    agent.kill()
-
-
 @asynccontextmanager
 async def opened(agent: Agent, node: str = "lb1", **settings: Any) -> AsyncIterator[ConsulServices]:
     place = ConsulServices(ConsulSettings(address=agent.address, **settings), node, 10.0)

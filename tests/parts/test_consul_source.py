@@ -113,14 +113,6 @@ class Agent:
         return True
 
 
-@pytest.fixture
-def agent(require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path)
-    agent.start()
-    yield agent
-    agent.kill()
-
-
 @asynccontextmanager
 async def opened(address: str, **settings: Any) -> AsyncIterator[ConsulSource]:
     source = ConsulSource(ConsulSettings(address=address, **settings))

@@ -352,7 +352,7 @@ class TestSaved:
         def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("anycastlb.sources.saved.os.fsync", full)
+        monkeypatch.setattr("anycastlb.whole.os.fsync", full)
         with pytest.raises(SourceError, match="No space left on device"):
             saved.save(Tree({"a": Entry(b"2")}, 2))
         assert saved.load() == Tree({"a": Entry(b"1")}, 1)
