@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from anycastlb.bridge.loop import Loop
-from anycastlb.model import SettingsError
+from anycastlb.core.model import SettingsError
 from anycastlb.settings import Settings, parse
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
-from anycastlb.model import Address, Route
+from anycastlb.core.model import Address, Route
 
 VERSION = "version"
 ENABLE_ACK = "enable-ack"

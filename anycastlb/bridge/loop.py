@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from anycastlb.bridge.protocol import MAX_LINE, ProtocolError, Report, decode_order, encode
 from anycastlb.bridge.relay import Relay
-from anycastlb.model import SettingsError
+from anycastlb.core.model import SettingsError
 from anycastlb.settings import Settings
-from anycastlb.wire import MAX_LINE, Report, WireError, decode_order, encode
 
 TICK = 0.1
 """Seconds between two looks at the clock, and between two attempts to reach the daemon."""
@@ -37,7 +37,7 @@ class Lines:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE:
             self._rest = b""
-            raise WireError(f"a line of more than {MAX_LINE} bytes")
+            raise ProtocolError(f"a line of more than {MAX_LINE} bytes")
         return lines
 
 
@@ -93,7 +93,7 @@ class Loop:
             return True
         try:
             lines = self._from_exabgp.feed(data)
-        except WireError as exc:
+        except ProtocolError as exc:
             say(f"ExaBGP sent {exc}; ignored")
             return True
         now = time.monotonic()
@@ -188,7 +188,7 @@ class Loop:
         try:
             for line in self._from_daemon.feed(data):
                 self._relay.ordered(decode_order(line), time.monotonic())
-        except WireError as exc:
+        except ProtocolError as exc:
             self._disconnect(f"the daemon said something that is no message, connection dropped: {exc}")
 
     def _tell(self, now: float) -> None:

@@ -23,8 +23,8 @@ from typing import Literal
 
 from anycastlb.bridge import grammar
 from anycastlb.bridge.grammar import Neighbor
-from anycastlb.model import Address, Network, Route, Session
-from anycastlb.wire import Beat, Report, Set, WireError, fault, within
+from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet, fault, within
+from anycastlb.core.model import Address, Network, Route, Session
 
 ACK_TIMEOUT = 2.0
 """Seconds ExaBGP has for an answer when a route must leave."""
@@ -109,11 +109,11 @@ class Relay:
             self._deadline = min(now + self._hold, self._deadline + 1.0)
         self._proven, self._serial, self._done = False, 0, 0
 
-    def ordered(self, message: Set | Beat, now: float) -> None:
+    def ordered(self, message: RouteSet | Heartbeat, now: float) -> None:
         """Raises ``WireError`` for a beat that belongs to no set of this connection."""
-        if isinstance(message, Beat):
+        if isinstance(message, Heartbeat):
             if message.serial != self._serial:  # which is 0 before the first set of a connection
-                raise WireError(
+                raise ProtocolError(
                     f"beat {message.serial}: expected one of set {self._serial}, the last of this connection"
                 )
         else:
@@ -124,7 +124,7 @@ class Relay:
             self.notes.append("the daemon speaks again: its routes are announced again")
             self._changed()
 
-    def _take(self, message: Set) -> None:
+    def _take(self, message: RouteSet) -> None:
         self._hold, self._serial = message.hold, message.serial
         faults = {vip: fault(vip, route, self.ranges) for vip, route in message.routes.items()}
         refused = {vip: reason for vip, reason in faults.items() if reason}

@@ -14,14 +14,14 @@ from typing import Any
 import click
 
 from anycastlb import __version__
-from anycastlb.cli import leaving, moving, names
-from anycastlb.cli.completion import completion
-from anycastlb.cli.convert import convert
-from anycastlb.cli.doctor import doctor
+from anycastlb.cli.commands import complete, drain, transfer
+from anycastlb.cli.commands.completion import completion
+from anycastlb.cli.commands.convert import convert
+from anycastlb.cli.commands.doctor import doctor
+from anycastlb.cli.commands.server import server
+from anycastlb.cli.commands.service import listed, service
+from anycastlb.cli.location import CONFIG, Location
 from anycastlb.cli.options import DIFFERS, Commands, dump, line, node, output, tell
-from anycastlb.cli.server import server
-from anycastlb.cli.service import listed, service
-from anycastlb.cli.where import CONFIG, Where
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,9 +39,9 @@ def main() -> None:
 main.add_command(service)
 main.add_command(server)
 main.add_command(listed)  # meradm's `list`
-main.add_command(moving.export)
-main.add_command(moving.import_)
-main.add_command(moving.simulate)
+main.add_command(transfer.export)
+main.add_command(transfer.import_)
+main.add_command(transfer.simulate)
 main.add_command(completion)
 
 
@@ -50,7 +50,7 @@ main.add_command(completion)
 def run(config: str) -> None:
     """Run the node until it is told to stop."""
     from anycastlb import daemon
-    from anycastlb.cli.judge import load
+    from anycastlb.cli.commands.validate import load
 
     raise SystemExit(daemon.main(load(config), config, lambda: load(config)))
 
@@ -67,9 +67,9 @@ def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
     """
     from dataclasses import asdict
 
-    from anycastlb.cli.judge import judge
+    from anycastlb.cli.commands.validate import validate_files
 
-    report = judge(files, config)
+    report = validate_files(files, config)
     if form != "table":
         problems, notices = ([asdict(one) for one in found] for found in (report.problems, report.notices))
         dump({"fine": list(report.fine), "notices": notices, "problems": problems}, form)
@@ -89,11 +89,12 @@ def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
 @output
 def checks(kind: str | None, verbose: bool, form: str) -> None:
     """List the types of health checks, or every parameter of one."""
-    from anycastlb.cli import kinds, paint
+    from anycastlb.cli.commands.checks import describe_type, list_types
+    from anycastlb.cli.render import style
 
     if form != "table":
-        return dump(kinds.described(kind), form)
-    paint.show(kinds.listed(kind, verbose, paint.width()))
+        return dump(describe_type(kind), form)
+    style.show(list_types(kind, verbose, style.width()))
 
 
 main.add_command(convert)
@@ -113,64 +114,67 @@ main.add_command(doctor)
 )
 @output
 @node
-def status(where: Where, watch: bool, interval: float, form: str) -> None:
+def status(where: Location, watch: bool, interval: float, form: str) -> None:
     """Show the whole node: catalog, BGP sessions, VIPs, services, backends, and what is wrong.
 
     Ends with 2 if something is down, withdrawn or quarantined.
     """
-    from anycastlb.cli import paint, picture, trouble
     from anycastlb.cli.ask import ask
+    from anycastlb.cli.render import exit_code, style
+    from anycastlb.cli.render.status import status_lines
 
     if watch and form == "table":
-        from anycastlb.cli.follow import watch as look
+        from anycastlb.cli.commands.events import watch as look
 
         with suppress(KeyboardInterrupt):
-            look(where, interval, picture.picture)
+            look(where, interval, status_lines)
         return
     view = ask(where, lambda lb: lb.status())
     if form != "table":
         dump(view, form)
     else:
-        paint.show(picture.picture(view, paint.width()))
-    if any(trouble.troubles(view)):
+        style.show(status_lines(view, style.width()))
+    if any(exit_code.troubles(view)):
         raise SystemExit(DIFFERS)
 
 
 @main.command()
-@click.argument("name", metavar="VIP|SERVICE|SERVICE/BACKEND", shell_complete=names.objects)
+@click.argument("name", metavar="VIP|SERVICE|SERVICE/BACKEND", shell_complete=complete.objects)
 @output
 @node
-def why(where: Where, name: str, form: str) -> None:
+def why(where: Location, name: str, form: str) -> None:
     """Explain one object: the chain from check results to route. Ends with 2 if it is not as it should be."""
-    from anycastlb.cli import chain, paint
     from anycastlb.cli.ask import ask
+    from anycastlb.cli.render import style
+    from anycastlb.cli.render.why import why_lines
 
     view = ask(where, lambda lb: lb.why(name))
     if form != "table":
         dump(view, form)
     else:
-        paint.show(chain.chain(view, paint.width()))
+        style.show(why_lines(view, style.width()))
     if not view["ok"]:
         raise SystemExit(DIFFERS)
 
 
 @main.command()
 @click.argument("files", nargs=-1, metavar="[FILE|DIR...]", type=click.Path())
-@moving.proposes
+@transfer.proposes
 @output
 @node
-def plan(where: Where, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+def plan(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
     """Show what the node is about to change, in order, and why; what it would change, when it is not running.
 
     With documents, a dump or a directory: what those would change, in the catalog and on this node; nothing is
     written. Ends with 2 if something would change.
     """
-    from anycastlb.cli import chain, paint
     from anycastlb.cli.ask import ask
+    from anycastlb.cli.render import style
+    from anycastlb.cli.render.why import changes
     from anycastlb.client import Unreachable
 
     if files:
-        return moving.propose(where, files, kind, replace, form)
+        return transfer.propose(where, files, kind, replace, form)
     assumption = ""
     try:
         view: Any = ask(where, lambda lb: lb.plan())
@@ -183,24 +187,24 @@ def plan(where: Where, files: tuple[str, ...], kind: str, replace: bool, form: s
     if form != "table":
         dump(view, form)
     else:
-        paint.show(chain.changes(view, paint.width(), assumption))
+        style.show(changes(view, style.width(), assumption))
     if view["changes"]:
         raise SystemExit(DIFFERS)
 
 
 def _dry_run(config: str) -> dict[str, Any]:
     """The plan of a node that would start now; it writes nothing."""
-    from anycastlb import daemon
-    from anycastlb.api import views
-    from anycastlb.cli.judge import load
+    from anycastlb.cli.commands.validate import load
+    from anycastlb.engine.dry_run import dry_run
+    from anycastlb.serving.views.status import plan_view
 
-    snapshot = daemon.dry_run(load(config))
-    return views.plan(snapshot, snapshot.at)
+    snapshot = dry_run(load(config))
+    return plan_view(snapshot, snapshot.at)
 
 
 @main.command()
 @node
-def confirm(where: Where) -> None:
+def confirm(where: Location) -> None:
     """Let a held catalog through."""
     from anycastlb.cli.ask import ask
 
@@ -208,8 +212,8 @@ def confirm(where: Where) -> None:
     click.echo("confirmed: the held catalog is let through")
 
 
-main.add_command(leaving.drain)
-main.add_command(leaving.undrain)
+main.add_command(drain.drain)
+main.add_command(drain.undrain)
 
 
 @main.command()
@@ -218,9 +222,9 @@ main.add_command(leaving.undrain)
 @click.option("--follow", "-f", is_flag=True, help="Go on as events happen, until interrupted.")
 @output
 @node
-def events(where: Where, after: int, last: int | None, follow: bool, form: str) -> None:
+def events(where: Location, after: int, last: int | None, follow: bool, form: str) -> None:
     """Show what happened, oldest first. With -o json one object a line."""
-    from anycastlb.cli import follow as journal
+    from anycastlb.cli.commands.events import show_events
 
     with suppress(KeyboardInterrupt):
-        journal.events(where, after, last, follow, form)
+        show_events(where, after, last, follow, form)

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from anycastlb.cli.where import Where
+from anycastlb.cli.location import Location
 from anycastlb.client import Client
 
 T = TypeVar("T")
 
 
-def ask(where: Where, job: Callable[[Client], Awaitable[T]]) -> T:
+def ask(where: Location, job: Callable[[Client], Awaitable[T]]) -> T:
     """What ``job`` makes of the node. Raises ``ClientError`` and ``click.ClickException``."""
 
     async def run() -> T:

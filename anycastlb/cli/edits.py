@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anycastlb.cli.letters import endpoint, is_endpoint, merge, written
+from anycastlb.cli.ipvsadm_options import endpoint, is_endpoint, merge, written
 
 Catalog = dict[str, Any]
 """Documents by key, as exported; None in a proposal means deleted."""
@@ -44,7 +44,7 @@ def _shown(content: Any) -> str:
     return "none" if content in (None, "", {}) else str(content)
 
 
-def told(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, changed: bool) -> str:
+def write_summary(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, changed: bool) -> str:
     """The one line after a write."""
     if not changed:
         return f"{name}: unchanged"

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from anycastlb.cli.where import CONFIG, Where
-from anycastlb.model import AnycastlbError, SettingsError
+from anycastlb.cli.location import CONFIG, Location
+from anycastlb.core.model import AnycastlbError, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 DIFFERS = 2
@@ -78,7 +78,7 @@ def node(command: F) -> F:
     @functools.wraps(command)
     def call(*args: Any, **given: Any) -> Any:
         said = {name: given.pop(name) for name in ("config", "api", "socket", "token_file", "ca", "cert", "key")}
-        return command(*args, where=Where(**said), **given)
+        return command(*args, where=Location(**said), **given)
 
     for option in reversed(
         [
@@ -141,7 +141,7 @@ def tell(lines: Iterable[str]) -> None:
 
 def line(text: str) -> str:
     """An error is one line, whatever a peer or a library put into it."""
-    from anycastlb.cli.paint import clean
+    from anycastlb.cli.render.style import clean
 
     return clean(" ".join(text.split()))
 

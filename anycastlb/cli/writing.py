@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from anycastlb.cli.edits import Catalog
-from anycastlb.cli.letters import Fields
+from anycastlb.cli.ipvsadm_options import Fields
 from anycastlb.cli.options import line, node
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,7 +108,7 @@ def fwmark(*letters: str) -> Callable[[F], F]:
     return click.option(*letters, "fwmark_service", multiple=True, metavar="MARK", help=text)
 
 
-def said(text: str) -> None:
+def say(text: str) -> None:
     click.echo(line(text))
 
 
@@ -122,7 +122,7 @@ def pairs(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 def _names(word: str) -> bool:
     """Is it NAME=ADDRESS, rather than a parameter of a check?"""
-    from anycastlb.cli.letters import is_endpoint, several
+    from anycastlb.cli.ipvsadm_options import is_endpoint, several
 
     name, _, text = word.partition("=")
     return name != "address" and all(map(is_endpoint, several(text))) if text else False
@@ -130,13 +130,13 @@ def _names(word: str) -> bool:
 
 async def show_plan(lb: Any, proposed: Catalog, mode: str = "merge") -> None:
     """What these documents would change, instead of writing them."""
-    from anycastlb.cli import chain, paint
+    from anycastlb.cli.render import style, why
 
-    paint.show(chain.proposal(await lb.plan(proposed, mode), paint.width()))
+    style.show(why.proposal(await lb.plan(proposed, mode), style.width()))
 
 
 def document(patch: Fields) -> Fields:
     """A new document from a patch: what is reset is simply not there."""
-    from anycastlb.cli.letters import merge
+    from anycastlb.cli.ipvsadm_options import merge
 
     return merge({}, patch)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anycastlb.model import AnycastlbError, Problem
+from anycastlb.core.model import AnycastlbError, Problem
 
 
 class ClientError(AnycastlbError):

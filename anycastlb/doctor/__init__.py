@@ -5,9 +5,9 @@ Looking and judging are apart: ``look`` gathers a frozen ``Facts`` (``seen_*``),
 privilege; what it could not see is a finding too.
 """
 
+from anycastlb.doctor.collect import collect
 from anycastlb.doctor.diagnosis import diagnose
 from anycastlb.doctor.facts import Facts
 from anycastlb.doctor.finding import Finding
-from anycastlb.doctor.look import look
 
-__all__ = ["Facts", "Finding", "diagnose", "look"]
+__all__ = ["Facts", "Finding", "collect", "diagnose"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from anycastlb.doctor import kernel, network, speaker, store
 from anycastlb.doctor.facts import Facts
 from anycastlb.doctor.finding import Finding
+from anycastlb.doctor.rules import consul, exabgp, kernel, network
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
     """Every finding, those that are fine too. Pure."""
-    return (*_settings(facts), *kernel.judge(facts), *network.judge(facts), *speaker.judge(facts), *store.judge(facts))
+    return (*_settings(facts), *kernel.judge(facts), *network.judge(facts), *exabgp.judge(facts), *consul.judge(facts))
 
 
 def _settings(facts: Facts) -> list[Finding]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from anycastlb.drivers.links import Link, Route
-from anycastlb.model import EMPTY, Address, Forward, SyncDaemon
+from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
+from anycastlb.core.model import EMPTY, Address, Forward, SyncDaemon
 from anycastlb.settings import Settings
 
 
@@ -92,7 +92,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class ExabgpFacts:
     installed: str = ""
     """The version; empty = not found."""
     where: str = ""
@@ -153,10 +153,10 @@ class Facts:
     rivals: tuple[Process, ...] = ()
     """Other programs that manage IPVS or VIPs."""
     kernel: Kernel = Kernel("")
-    links: tuple[Link, ...] | Unseen = ()
-    routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
+    links: tuple[Interface, ...] | Unseen = ()
+    routes: Mapping[Address, KernelRoute] = field(default_factory=lambda: EMPTY)
     needs: Needs | Unseen = Needs()
-    speaker: Speaker = Speaker()
+    speaker: ExabgpFacts = ExabgpFacts()
     agent: Agent | None = None
     """None = the catalog is a directory."""
     api: Api = Api("")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from anycastlb.documents import Document, problems
-from anycastlb.model import Naming, Problem, SettingsError
+from anycastlb.core.fields import Document, problems
+from anycastlb.core.model import Naming, Problem, SettingsError
 from anycastlb.settings.api import ApiSettings
 from anycastlb.settings.bgp import BgpSettings
 from anycastlb.settings.catalog import CatalogSettings, ConsulSettings

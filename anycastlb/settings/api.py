@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from anycastlb.documents import Document, Whole, one_or_many, shown
-from anycastlb.model import Address, Network
+from anycastlb.core.fields import Document, Whole, one_or_many, shown
+from anycastlb.core.model import Address, Network
 
 
 def _listen(value: Any) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
-from anycastlb.documents import Document, Duration
+from anycastlb.core.fields import Document, Duration
 
 
 class BgpSettings(Document):

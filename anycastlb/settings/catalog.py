@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from anycastlb.documents import CountedShare, Document, Duration, shown
-from anycastlb.model import Share
+from anycastlb.core.fields import CountedShare, Document, Duration, shown
+from anycastlb.core.model import Share
 
 
 def _patience(value: Any) -> Any:

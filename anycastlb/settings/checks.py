@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from anycastlb.documents import Document, one_or_many, shown
-from anycastlb.model import MARKS
+from anycastlb.core.fields import Document, one_or_many, shown
+from anycastlb.core.model import MARKS
 from anycastlb.settings.marks import MarkRange
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from anycastlb.documents import Count, CountedShare, Document, share, shown
+from anycastlb.core.fields import Count, CountedShare, Document, share, shown
 
 
 def _budget(value: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from anycastlb.documents import LABELS, Document, Duration, Whole, is_address, shown
-from anycastlb.model import DnsPolicy
+from anycastlb.core.fields import LABELS, Document, Duration, Whole, is_address, shown
+from anycastlb.core.model import DnsPolicy
 
 
 def _relative(value: Any) -> Any:

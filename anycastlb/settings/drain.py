@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from anycastlb.documents import Document, Duration, Whole
+from anycastlb.core.fields import Document, Duration, Whole
 
-MOST = {"graceful": 600.0, "settle": 3600.0, "deadline": 86400.0}
+MAX_SECONDS = {"graceful": 600.0, "settle": 3600.0, "deadline": 86400.0}
 """Seconds."""
 
 
@@ -27,7 +27,7 @@ class DrainSettings(Document):
     @field_validator("graceful", "settle", "deadline")
     @classmethod
     def _bounded(cls, value: float, info: ValidationInfo) -> float:
-        most = MOST[info.field_name or ""]
+        most = MAX_SECONDS[info.field_name or ""]
         if value > most:
             raise ValueError(f'a duration from "0s" to "{most:g}s"')
         return value

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from anycastlb.documents import Document, Whole, duration, shown
-from anycastlb.model import Address, SyncDaemon
+from anycastlb.core.fields import Document, Whole, duration, shown
+from anycastlb.core.model import Address, SyncDaemon
 
 TIMEOUTS = ("tcp_timeout", "tcpfin_timeout", "udp_timeout")
 CACHED: Mapping[str, int] = {"tcp_timeout": 300, "tcpfin_timeout": 60}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from anycastlb.documents import shown
+from anycastlb.core.fields import shown
 
 
 def mark_range(value: Any) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from anycastlb.documents import Document, Duration, shown
-from anycastlb.model import Network
+from anycastlb.core.fields import Document, Duration, shown
+from anycastlb.core.model import Network
 from anycastlb.settings.marks import MarkRange
 
 

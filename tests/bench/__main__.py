@@ -22,8 +22,8 @@ from ipaddress import IPv4Address, ip_network
 from statistics import median
 
 import anycastlb
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import Change, Destination, DestinationKey, Failure, Rows, ServiceKey, Table, VirtualService
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.core.model import Change, Destination, DestinationKey, Failure, Rows, ServiceKey, Table, VirtualService
 from tests.kernel.netns import fresh, run
 
 RANGES = [ip_network("10.200.0.0/16")]

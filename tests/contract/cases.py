@@ -16,8 +16,8 @@ from ipaddress import ip_address
 from typing import Any, Literal
 
 import tests.contract
-from anycastlb.checks import TYPES
-from anycastlb.model import Check
+from anycastlb.adapters.checks import TYPES
+from anycastlb.core.model import Check
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.drivers import Driver, bgp
-from anycastlb.drivers.bgp import BgpDriver
-from anycastlb.drivers.memory import MemoryDriver
-from anycastlb.events import Event
-from anycastlb.model import Address, Change, DriverError, Route, Session
-from anycastlb.wire import Beat, Report, Set, decode_order, encode
+from anycastlb.adapters.drivers import Driver, bgp
+from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.adapters.drivers.memory import MemoryDriver
+from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, decode_order, encode
+from anycastlb.core.events import Event
+from anycastlb.core.model import Address, Change, DriverError, Route, Session
 
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
 ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
@@ -38,7 +38,7 @@ class FakeBridge:
 
     def __init__(self, path: Path, announced: Mapping[Address, Route] | None = None) -> None:
         self.path = path
-        self.orders: list[Set | Beat] = []
+        self.orders: list[RouteSet | Heartbeat] = []
         self.report = Report(ready=True, version="5.0.15", announced=announced or {}, sessions=(UP,))
         self.deaf = False
         """Reads and does nothing."""
@@ -50,12 +50,12 @@ class FakeBridge:
             while line := await reader.readline():
                 order = decode_order(line)
                 self.orders.append(order)
-                if isinstance(order, Set) and not self.deaf:
+                if isinstance(order, RouteSet) and not self.deaf:
                     self.obey(order)
         finally:
             self.writer.close()
 
-    def obey(self, order: Set) -> None:
+    def obey(self, order: RouteSet) -> None:
         announced = {vip: route for vip, route in order.routes.items() if vip != BAD}
         rejected = {BAD: "ExaBGP refused it"} if BAD in order.routes else {}
         self.say(Report(order.serial, True, "5.0.15", announced, rejected, (UP,)))
@@ -66,7 +66,7 @@ class FakeBridge:
 
     @property
     def sets(self) -> list[Mapping[Address, Route]]:
-        return [order.routes for order in self.orders if isinstance(order, Set)]
+        return [order.routes for order in self.orders if isinstance(order, RouteSet)]
 
 
 class Stage:
@@ -117,7 +117,7 @@ async def staged(path: Path) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(bgp, "PATIENCE", 0.1)
+    monkeypatch.setattr(bgp, "TIMEOUT", 0.1)
     monkeypatch.setattr(bgp, "ANSWER", 0.2)
     return tmp_path / "run" / "bgp.sock"
 
@@ -213,7 +213,7 @@ async def test_a_fresh_daemon_changes_only_what_it_decided_to(path: Path) -> Non
 
 
 async def test_the_first_look_waits_for_the_bridge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgp, "PATIENCE", 5.0)
+    monkeypatch.setattr(bgp, "TIMEOUT", 5.0)
     async with staged(path) as stage, asyncio.TaskGroup() as tasks:
         look = tasks.create_task(stage.driver.observe())
         await asyncio.sleep(0.05)
@@ -304,7 +304,7 @@ async def test_a_beat_is_sent_for_every_beat_and_never_otherwise(path: Path) -> 
         for _ in range(3):
             stage.driver.beat()
         await until(lambda: len(bridge.orders) == 4)
-        assert bridge.orders[1:] == [Beat(1)] * 3
+        assert bridge.orders[1:] == [Heartbeat(1)] * 3
 
 
 async def test_a_silent_bridge_is_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from anycastlb.checks import TYPES, CheckType, Down, Found
-from anycastlb.events import Journal
-from anycastlb.model import Check, Health, Lane, Result
-from anycastlb.prober import Prober
+from anycastlb.adapters.checks import TYPES, CheckType, Down, Found
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Check, Health, ProbePath, Result
+from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case, cases
 from tests.contract.servers import BAD, answering, free_port, serving, silent
 from tests.soak import grown, soak
@@ -86,7 +86,7 @@ async def test_a_leak_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof that the one above can fail: a probe that keeps something of every check."""
     kept: list[object] = []
 
-    async def leaking(given: Check, lane: Lane | None) -> Found:
+    async def leaking(given: Check, probe_path: ProbePath | None) -> Found:
         kept.append([given.port])
         return Found("yes")
 
@@ -100,7 +100,7 @@ async def test_none_is_always_up() -> None:
 
 
 async def test_a_probe_that_breaks_is_a_failed_check_not_a_crash() -> None:
-    async def broken(given: Check, lane: Lane | None) -> Found:
+    async def broken(given: Check, probe_path: ProbePath | None) -> Found:
         raise ZeroDivisionError("oops")
 
     prober = Prober({"tcp": CheckType(TYPES["tcp"].params, broken)}, lambda health, turned: None, Journal())

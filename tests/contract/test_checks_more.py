@@ -20,11 +20,11 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from anycastlb import checks
-from anycastlb.checks import CheckType
-from anycastlb.events import Journal
-from anycastlb.model import Check, Combination, Result
-from anycastlb.prober import Prober
+from anycastlb.adapters import checks
+from anycastlb.adapters.checks import CheckType
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Check, Combination, Result
+from anycastlb.engine.prober import Prober
 from anycastlb.settings import ChecksSettings
 from tests.contract.cases_more import answered, health_server
 from tests.contract.cases_web import authority
@@ -149,7 +149,7 @@ async def test_a_program_gets_the_target_and_nothing_else(monkeypatch: pytest.Mo
 
 
 async def _said(argv: list[str], port: int) -> str:
-    from anycastlb.checks.command import _ran
+    from anycastlb.adapters.checks.command import _ran
 
     given = check("command", port, at="2001:db8::1", command=argv)
     params: Any = given.params

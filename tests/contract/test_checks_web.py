@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from anycastlb.checks import TYPES
-from anycastlb.model import Check, Lane
-from anycastlb.probing import Refused, probe
-from anycastlb.probing.params import WebParams
-from anycastlb.probing.tls import Contexts, Unusable, expiry
+from anycastlb.adapters.checks import TYPES
+from anycastlb.adapters.checks.probe import ProbeRefused, web
+from anycastlb.adapters.checks.probe.params import WebParams
+from anycastlb.adapters.checks.probe.tls import Contexts, UnusableTls, expiry
+from anycastlb.core.model import Check, ProbePath
 from tests.contract.authority import DAY, Authority, server_context
 from tests.contract.servers import Handler, answering, saying, serving
 from tests.contract.test_checks import run
@@ -245,8 +245,8 @@ async def test_https_through_proxies(authority: Authority) -> None:
 async def test_a_proxy_and_ipvs_exclude_each_other() -> None:
     given = check("http", 80, "192.0.2.7", proxy="http://127.0.0.1:9")
     assert isinstance(given.params, WebParams)
-    with pytest.raises(Refused, match="cannot go through IPVS"):
-        await probe(given, given.params, Lane(1, ip_address("127.0.0.1")))
+    with pytest.raises(ProbeRefused, match="cannot go through IPVS"):
+        await web(given, given.params, ProbePath(1, ip_address("127.0.0.1")))
 
 
 # ---------------------------------------------------------------- https
@@ -371,9 +371,9 @@ def test_files_that_are_no_certificates(authority: Authority, tmp_path: Path) ->
     noise.write_bytes(os.urandom(1000))
     os.mkfifo(tmp_path / "fifo")
     for name in (str(noise), str(tmp_path), str(tmp_path / "fifo"), "/dev/zero", "/a\0b", str(tmp_path / "none")):
-        with pytest.raises(Unusable, match=name.replace("\0", ".")):
+        with pytest.raises(UnusableTls, match=name.replace("\0", ".")):
             Contexts().get(True, name)
-    with pytest.raises(Unusable, match="no certificate with its private key"):
+    with pytest.raises(UnusableTls, match="no certificate with its private key"):
         Contexts().get(True, "", str(authority.file))
 
 

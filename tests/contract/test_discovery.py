@@ -10,11 +10,11 @@ from typing import Protocol
 
 import pytest
 
-from anycastlb.discovery import Answer, Discovery, ordered
-from anycastlb.discovery.consul import ConsulDiscovery
-from anycastlb.discovery.dns import DnsDiscovery
-from anycastlb.discovery.memory import MemoryDiscovery
-from anycastlb.model import ConsulInstances, DnsInstances, Instance, SourceError
+from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, ordered
+from anycastlb.adapters.discovery.consul import ConsulDiscovery
+from anycastlb.adapters.discovery.dns import DnsDiscovery
+from anycastlb.adapters.discovery.memory import MemoryDiscovery
+from anycastlb.core.model import ConsulInstances, DnsInstances, Instance, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.e2e.test_discovery import NameServer, Registry
 from tests.parts.test_consul_source import Agent
@@ -111,12 +111,12 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     await made.discovery.close()
 
 
-async def reading(discovery: Discovery, after: Answer | None) -> Answer:
+async def reading(discovery: Discovery, after: DiscoveryAnswer | None) -> DiscoveryAnswer:
     async with asyncio.timeout(PATIENCE):
         return await discovery.read(after)
 
 
-async def silent(discovery: Discovery, after: Answer) -> bool:
+async def silent(discovery: Discovery, after: DiscoveryAnswer) -> bool:
     """Whether the discovery has nothing to tell."""
     try:
         async with asyncio.timeout(QUIET):
@@ -126,7 +126,7 @@ async def silent(discovery: Discovery, after: Answer) -> bool:
     return False
 
 
-def found(answer: Answer) -> list[int]:
+def found(answer: DiscoveryAnswer) -> list[int]:
     """The last octets of the instances, in their order."""
     return [int(str(instance.address).rpartition(".")[2]) for instance in answer.instances]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from anycastlb.model import DrainRules, Inputs, Snapshot
+from anycastlb.adapters.sources import Store
+from anycastlb.adapters.sources.consul_store import ConsulStore
+from anycastlb.adapters.sources.file_store import FileStore
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.core.model import DrainRules, Inputs, Snapshot
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources import Store
-from anycastlb.sources.consul_store import ConsulStore
-from anycastlb.sources.file_store import FileStore
-from anycastlb.sources.memory import MemorySource
 from tests.parts.test_consul_source import Agent
 from tests.unit.serving import serving
 from tests.unit.test_api_writing import go

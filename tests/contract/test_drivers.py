@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anycastlb import plan
-from anycastlb.drivers import Driver
-from anycastlb.drivers.addresses import AddressDriver
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.drivers.ipvs_config import ConfigDriver
-from anycastlb.drivers.memory import MemoryDriver
-from anycastlb.drivers.sysctls import TAKEOVER, SysctlDriver
-from anycastlb.model import (
+from anycastlb.adapters.drivers import Driver
+from anycastlb.adapters.drivers.addresses import AddressDriver
+from anycastlb.adapters.drivers.ipvs.config import ConfigDriver
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.adapters.drivers.memory import MemoryDriver
+from anycastlb.adapters.drivers.sysctls import TAKEOVER, SysctlDriver
+from anycastlb.core.decision import plan
+from anycastlb.core.model import (
     Change,
     Destination,
     DestinationKey,

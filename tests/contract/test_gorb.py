@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from anycastlb.model import Snapshot
+from anycastlb.core.model import Snapshot
 from tests.unit.serving import serving
 
 SERVICE = {"host": "192.0.2.30", "port": 12345, "protocol": "tcp", "method": "rr"}

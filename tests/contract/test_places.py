@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from anycastlb.model import Change, ConsulKey, ConsulService, DnsKey, DnsRecord, Rows, Table
-from anycastlb.records import RACED, Place
-from anycastlb.records.consul import ConsulServices
-from anycastlb.records.dns import DnsZone
-from anycastlb.records.memory import Board, MemoryPlace
+from anycastlb.adapters.drivers.names import RACED, RecordStore
+from anycastlb.adapters.drivers.names.consul import ConsulServices
+from anycastlb.adapters.drivers.names.dns import DnsZone
+from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
+from anycastlb.core.model import Change, ConsulKey, ConsulService, DnsKey, DnsRecord, Rows, Table
 from anycastlb.settings import ConsulSettings, DnsSettings
 from tests.parts.name_servers import ZONE, NameServer
 from tests.parts.test_consul_source import Agent
@@ -45,7 +45,7 @@ SERVICES = {
 class Case:
     """A place, and what may stand there."""
 
-    open: Callable[[], Place]
+    open: Callable[[], RecordStore]
     """The same place, as another process or another node sees it."""
     rows: Mapping[Any, Any]
     changed: Callable[[Any], Any]
@@ -84,7 +84,7 @@ def servers(
 
 def in_memory(rows: Rows, changed: Callable[[Any], Any], table: Table) -> Case:
     board = Board()
-    return Case(lambda: MemoryPlace(board, table), rows, changed)
+    return Case(lambda: MemoryRecordStore(board, table), rows, changed)
 
 
 def in_zone(server: NameServer, folder: Path) -> Case:
@@ -112,9 +112,9 @@ async def dns_case(kind: str, servers: Callable[[str], NameServer], folder: Path
 
 
 async def consul_case(agent: Agent) -> AsyncIterator[Case]:
-    opened: list[Place] = []
+    opened: list[RecordStore] = []
 
-    def open_another() -> Place:
+    def open_another() -> RecordStore:
         opened.append(ConsulServices(ConsulSettings(address=agent.address), "lb1", 15.0))
         return opened[-1]
 
@@ -139,13 +139,13 @@ async def case(
             yield case
 
 
-async def write(place: Place, rows: Mapping[Any, tuple[Any, Any]]) -> dict[Any, str]:
+async def write(place: RecordStore, rows: Mapping[Any, tuple[Any, Any]]) -> dict[Any, str]:
     """From old to new rows; the reasons by key."""
     changes = [Change(place.table, key, old, new) for key, (old, new) in rows.items()]
     return {change.key: reason async for change, reason in place.write(changes)}
 
 
-async def create(place: Place, rows: Rows) -> dict[Any, str]:
+async def create(place: RecordStore, rows: Rows) -> dict[Any, str]:
     return await write(place, {key: (None, row) for key, row in rows.items()})
 
 

@@ -14,12 +14,12 @@ from typing import Protocol
 
 import pytest
 
-from anycastlb.cluster import Registry, Roll
-from anycastlb.cluster.consul import ConsulRegistry
-from anycastlb.cluster.members import Members
-from anycastlb.cluster.memory import MemoryRegistry
-from anycastlb.events import Journal
-from anycastlb.model import Cluster, Snapshot, SourceError
+from anycastlb.adapters.cluster import Membership, Registry
+from anycastlb.adapters.cluster.consul import ConsulRegistry
+from anycastlb.adapters.cluster.members import Members
+from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Cluster, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.parts.test_consul_source import ROOT_TOKEN, Agent
 from tests.unit import scene
@@ -125,12 +125,12 @@ async def registry(world: World) -> AsyncIterator[Registry]:
     await registry.close()
 
 
-async def reading(registry: Registry, after: Roll | None) -> Roll:
+async def reading(registry: Registry, after: Membership | None) -> Membership:
     async with asyncio.timeout(PATIENCE):
         return await registry.read(after)
 
 
-def values(roll: Roll) -> dict[str, bytes]:
+def values(roll: Membership) -> dict[str, bytes]:
     return {name: posted.value for name, posted in roll.entries.items()}
 
 
@@ -430,7 +430,7 @@ async def test_a_session_that_is_not_renewed_ends(agent: Agent) -> None:
 
 async def test_nobody_waits_for_the_catalog_because_of_a_status(agent: Agent) -> None:
     """What the nodes publish lies below the catalog's prefix, and is no part of any catalog."""
-    from anycastlb.sources.consul import ConsulSource
+    from anycastlb.adapters.sources.consul import ConsulSource
 
     source = ConsulSource(ConsulSettings(address=agent.address, wait="2s"))
     async with Member(ConsulWorld(agent), "lb1").running() as one:

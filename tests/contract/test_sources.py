@@ -11,12 +11,12 @@ from typing import Protocol
 
 import pytest
 
-from anycastlb.model import SourceError, Tree
+from anycastlb.adapters.sources import Source
+from anycastlb.adapters.sources.consul import ConsulSource
+from anycastlb.adapters.sources.file import FileSource
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources import Source
-from anycastlb.sources.consul import ConsulSource
-from anycastlb.sources.file import FileSource
-from anycastlb.sources.memory import MemorySource
 from tests.parts.test_consul_source import Agent
 
 PATIENCE = 15.0

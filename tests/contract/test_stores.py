@@ -11,14 +11,14 @@ from typing import Protocol
 
 import pytest
 
-from anycastlb.model import Conflict, Edit, SourceError, Tree
+from anycastlb.adapters.sources import Source, Store
+from anycastlb.adapters.sources.consul import ConsulSource
+from anycastlb.adapters.sources.consul_store import ConsulStore
+from anycastlb.adapters.sources.file import FileSource
+from anycastlb.adapters.sources.file_store import FileStore
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.core.model import Conflict, Edit, SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources import Source, Store
-from anycastlb.sources.consul import ConsulSource
-from anycastlb.sources.consul_store import ConsulStore
-from anycastlb.sources.file import FileSource
-from anycastlb.sources.file_store import FileStore
-from anycastlb.sources.memory import MemorySource
 from tests.parts.test_consul_source import Agent
 
 PATIENCE = 180.0

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.e2e.test_cluster import nodes, together
 from tests.e2e.test_node import BOTH, DETECTION, VIP, serve
 from tests.lab.lab import Lab, document

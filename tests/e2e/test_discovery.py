@@ -20,14 +20,14 @@ import dns.message
 import dns.query
 import pytest
 
-from anycastlb.checks import PARAMS
-from anycastlb.daemon import make_kinds, make_source
-from anycastlb.discovery import Kind
-from anycastlb.discovery import consul as consul_discovery
-from anycastlb.discovery.dns import DnsDiscovery
-from anycastlb.events import Event, Journal
-from anycastlb.follower import Follower
-from anycastlb.model import Backend, Catalog, Discover, DnsInstances, Feed
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.discovery import Kind, consul
+from anycastlb.adapters.discovery.dns import DnsDiscovery
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.events import Event
+from anycastlb.core.model import Backend, Catalog, Discover, DnsInstances, Feed
+from anycastlb.engine.follower import Follower
+from anycastlb.engine.parts import make_kinds, make_source
 from anycastlb.settings import parse
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
@@ -175,7 +175,7 @@ async def test_instances_come_and_leave_one_by_one(registry: Registry, node: Fol
     for number in (2, 1, 4):
         registry.deregister(number)
         took.append(await node.until(lambda number=number: f"web{number}" not in node.backends()))  # type: ignore[misc]
-    assert max(took) < consul_discovery.GRACE / 2, "one by one nothing is doubted"
+    assert max(took) < consul.GRACE / 2, "one by one nothing is doubted"
     assert list(node.backends()) == ["web3"]
     registry.register(1)
     await node.names("web3", "web1")  # by age: it is the newest now
@@ -192,7 +192,7 @@ async def test_all_vanish_at_once(registry: Registry, node: Following) -> None:
     await node.until(lambda: any("3 of 3 instances vanished at once: kept for 5 s" in told for told in node.problems()))
     assert list(node.backends()) == ["web1", "web2", "web3"]
     took = await node.names()
-    assert took > consul_discovery.GRACE / 2
+    assert took > consul.GRACE / 2
     assert node.problems() == [
         "services/web: backends_from: no instance: Consul has none of 'web' (or this token may not see it)"
     ]
@@ -226,7 +226,7 @@ async def test_a_confirmed_loss_is_believed_at_once(registry: Registry, node: Fo
     await node.until(node.problems)
     assert node.follower.confirm()
     took = await node.names("web3")
-    assert took < consul_discovery.GRACE / 2 and not node.follower.confirm()
+    assert took < consul.GRACE / 2 and not node.follower.confirm()
 
 
 async def test_failing_checks(registry: Registry, node: Following) -> None:
@@ -236,11 +236,11 @@ async def test_failing_checks(registry: Registry, node: Following) -> None:
         registry.register(number)
     await node.names("web1", "web2", "web3")
     registry.set(2, "critical")
-    assert await node.names("web1", "web3") < consul_discovery.GRACE / 2
+    assert await node.names("web1", "web3") < consul.GRACE / 2
     registry.set(3, "warning")
     await node.names("web1")
     registry.set(1, "critical")
-    assert await node.names() < consul_discovery.GRACE / 2
+    assert await node.names() < consul.GRACE / 2
     told = "services/web: backends_from: no instance: none of the 3 of 'web' passes its checks in Consul"
     assert node.problems() == [told]
     for number in (3, 1, 2):
@@ -275,7 +275,7 @@ async def test_tags_choose(registry: Registry, node: Following) -> None:
     for number, tags in ((1, ["v2"]), (2, ["v1"]), (3, ["v1"])):
         registry.register(number, Tags=tags)
     took = await node.names("web1")
-    assert took < consul_discovery.GRACE / 2, "who lost the tag is known"
+    assert took < consul.GRACE / 2, "who lost the tag is known"
     registry.put({**WEB, "backends_from": {"consul": {"service": "web", "tag": "v3"}}})
     await node.until(lambda: any("none of the 4 of 'web' has the tag 'v3'" in told for told in node.problems()))
 
@@ -318,7 +318,7 @@ async def test_the_address_of_the_node_and_names_of_one_agent(registry: Registry
     await node.names("api.test", "api.node-a", "api.node-b", "x-y-z")
     assert not node.problems()
     call("PUT", "/v1/catalog/deregister", json.dumps({"Node": "node-a"}))
-    assert await node.names("api.test", "api.node-b", "x-y-z") < consul_discovery.GRACE / 2
+    assert await node.names("api.test", "api.node-b", "x-y-z") < consul.GRACE / 2
 
 
 async def test_from_written_backends_to_discovered_ones_without_a_gap(registry: Registry, node: Following) -> None:
@@ -334,7 +334,7 @@ async def test_from_written_backends_to_discovered_ones_without_a_gap(registry: 
     registry.put({**WEB, "backends_from": {"consul": {"service": "wbe"}}})
     await node.until(node.problems)
     assert list(node.backends()) == ["web1"]
-    assert await node.names() > consul_discovery.GRACE / 2  # it stays so: it was meant
+    assert await node.names() > consul.GRACE / 2  # it stays so: it was meant
 
 
 async def test_it_stops_asking_for_what_nobody_wants(registry: Registry, node: Following) -> None:

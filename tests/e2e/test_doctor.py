@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from anycastlb.cli.judge import load
-from anycastlb.doctor import Finding, diagnose, look
+from anycastlb.cli.commands.validate import load
+from anycastlb.doctor import Finding, collect, diagnose
 from tests.lab.lab import Lab
 from tests.parts.test_consul_source import ROOT_TOKEN, Agent, under_acl
 
@@ -45,7 +45,7 @@ class TestConsul:
         (folder / "token").write_text(token)
         config = folder / "node.toml"
         config.write_text(NODE.format(folder=folder, address=agent.address))
-        return [f for f in diagnose(look(str(config), load(str(config)))) if f.area == "catalog"]
+        return [f for f in diagnose(collect(str(config), load(str(config)))) if f.area == "catalog"]
 
     def test_rights_of_tokens(self, agent: Agent, tmp_path: Path) -> None:
         found = self.findings(agent, tmp_path, ROOT_TOKEN)

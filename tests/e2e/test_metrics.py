@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from anycastlb.metrics.families import FAMILIES
+from anycastlb.serving.metrics.families import FAMILIES
 from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.http import get
 from tests.lab.lab import Lab, document

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import product
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.e2e.scene import PATIENCE, Scene
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.node import Node

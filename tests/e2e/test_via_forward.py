@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.dial import opened
-from anycastlb.drivers.ipvs import load_module
-from anycastlb.model import MARKS, Address, Lane
+from anycastlb.adapters.checks.probe.sockets import opened
+from anycastlb.adapters.drivers.ipvs.driver import load_module
+from anycastlb.core.model import MARKS, Address, ProbePath
 from tests.lab.backend import Backend
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.node import Node
@@ -69,7 +69,7 @@ def probes(node: Node) -> list[str]:
     return sorted(line for line in lines if line.split()[1] == "-f" and low <= int(line.split()[2]) <= high)
 
 
-def lanes(node: Node, version: int = 4) -> dict[str, Lane]:
+def probe_paths(node: Node, version: int = 4) -> dict[str, ProbePath]:
     """Backend -> how the node's own probes reach it, read from its kernel."""
     found = {}
     for words in map(str.split, probes(node)):
@@ -77,7 +77,7 @@ def lanes(node: Node, version: int = 4) -> dict[str, Lane]:
             address = words[words.index("-r") + 1].rpartition(":")[0].strip("[]")
             names = {own(name, version): name for name in BACKENDS}
             if address in names:
-                found[names[address]] = Lane(int(words[2]), ip_address(own(node.name, version)))
+                found[names[address]] = ProbePath(int(words[2]), ip_address(own(node.name, version)))
     return found
 
 
@@ -246,10 +246,10 @@ Ask = Callable[[asyncio.AbstractEventLoop, socket.socket, Address], Coroutine[An
 KINDS = {echoed: socket.SOCK_STREAM, answered: socket.SOCK_DGRAM}
 
 
-async def who(ask: Ask, node: Node, address: Address, lane: Lane, timeout: float) -> str:
-    """The backend that answers by this lane; empty if none does in time."""
+async def who(ask: Ask, node: Node, address: Address, probe_path: ProbePath, timeout: float) -> str:
+    """The backend that answers by this probe path; empty if none does in time."""
     with node.namespace.inside():
-        sock = opened(socket.AF_INET6 if address.version == 6 else socket.AF_INET, KINDS[ask], lane)
+        sock = opened(socket.AF_INET6 if address.version == 6 else socket.AF_INET, KINDS[ask], probe_path)
     with sock:
         try:
             async with asyncio.timeout(timeout):
@@ -259,7 +259,7 @@ async def who(ask: Ask, node: Node, address: Address, lane: Lane, timeout: float
 
 
 async def asked(
-    ask: Ask, node: Node, address: Address, ways: dict[str, Lane], rounds: int, timeout: float = 5
+    ask: Ask, node: Node, address: Address, ways: dict[str, ProbePath], rounds: int, timeout: float = 5
 ) -> Counter[tuple[str, str]]:
     """(meant, answered) -> how often; some at a time, those of all backends mixed."""
     found: Counter[tuple[str, str]] = Counter()
@@ -275,7 +275,7 @@ async def asked(
 @pytest.mark.parametrize("forward", ["tunnel", "dr"])
 async def test_a_probe_reaches_exactly_its_backend(lab: Lab, forward: str, version: int, ask: Ask) -> None:
     address = serve(lab, forward, version, TCP)
-    found = await asked(ask, lab.lb1, address, lanes(lab.lb1, version), 100)
+    found = await asked(ask, lab.lb1, address, probe_paths(lab.lb1, version), 100)
     assert found == {(name, name): 100 for name in BACKENDS}
 
 
@@ -283,14 +283,14 @@ async def test_a_probe_reaches_exactly_its_backend(lab: Lab, forward: str, versi
 async def test_a_probe_by_nat_reaches_exactly_its_backend(lab: Lab, version: int) -> None:
     backends = {name: {"address": own(name, version), "port": ECHO} for name in BACKENDS}
     address = serve(lab, "nat", version, TCP, port=ECHO, backends=backends)
-    found = await asked(echoed, lab.lb1, address, lanes(lab.lb1, version), 100)
+    found = await asked(echoed, lab.lb1, address, probe_paths(lab.lb1, version), 100)
     assert found == {(name, name): 100 for name in BACKENDS}
 
 
 async def test_connections_of_a_dead_backend_mislead_no_probe(lab: Lab) -> None:
     """A probe that was never answered leaves an entry in IPVS for a minute: nobody may come from its port again."""
     address = serve(lab, "dr", check=TCP)
-    ways = lanes(lab.lb1)
+    ways = probe_paths(lab.lb1)
     lab.lb1.namespace.ip(f"neigh replace {own('b2')} lladdr 02:00:00:00:00:ff dev lan nud permanent")  # nobody's
     try:
         dead = await asked(echoed, lab.lb1, address, {"b2": ways["b2"]}, 500, timeout=0.01)
@@ -343,15 +343,17 @@ def test_marks_come_and_go_with_their_backends(lab: Lab) -> None:
     before = lab.lb1.namespace.run("ipvsadm", "-Sn")
     try:
         serve(lab, "tunnel")
-        kept = lanes(lab.lb1)
+        kept = probe_paths(lab.lb1)
         lab.put("web", document(vip(0), check=HTTP, backends={n: {"address": own(n)} for n in ("b1", "b3")}))
-        lab.lb1.until(lambda: set(lanes(lab.lb1)) == {"b1", "b3"}, 5, "the mark of b2 is gone")
-        assert lanes(lab.lb1) == {name: kept[name] for name in ("b1", "b3")}
+        lab.lb1.until(lambda: set(probe_paths(lab.lb1)) == {"b1", "b3"}, 5, "the mark of b2 is gone")
+        assert probe_paths(lab.lb1) == {name: kept[name] for name in ("b1", "b3")}
         # A second VIP over the same backends needs no further marks.
         lab.put("more", document(vip(1), check=HTTP))
         lab.settle(vip(1))
-        assert {name: lanes(lab.lb1)[name] for name in ("b1", "b3")} == {name: kept[name] for name in ("b1", "b3")}
-        assert len(lanes(lab.lb1)) == 3
+        assert {name: probe_paths(lab.lb1)[name] for name in ("b1", "b3")} == {
+            name: kept[name] for name in ("b1", "b3")
+        }
+        assert len(probe_paths(lab.lb1)) == 3
         lab.remove("web")
         lab.remove("more")
         lab.lb1.until(lambda: not probes(lab.lb1), 5, "all marks are gone")
@@ -363,7 +365,7 @@ def test_marks_come_and_go_with_their_backends(lab: Lab) -> None:
 def test_rows_deleted_by_hand_come_back(lab: Lab) -> None:
     serve(lab, "dr")
     before = probes(lab.lb1)
-    lab.lb1.namespace.run("ipvsadm", "-D", "-f", str(lanes(lab.lb1)["b2"].mark))
+    lab.lb1.namespace.run("ipvsadm", "-D", "-f", str(probe_paths(lab.lb1)["b2"].mark))
     lab.lb1.until(lambda: probes(lab.lb1) == before, 5, "the deleted row is back")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from anycastlb.catalog import parse
-from anycastlb.checks import PARAMS
-from anycastlb.daemon import kernel_settings, make_drivers
-from anycastlb.drivers.originals import Originals, Restorable
-from anycastlb.events import Journal
-from anycastlb.model import Catalog, CheckState, Entry, Inputs, Result, Tree
-from anycastlb.node import checks
-from anycastlb.reconciler import Inbox, Reconciler
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Result, Tree
+from anycastlb.engine.node import checks
+from anycastlb.engine.parts import kernel_settings, make_drivers
+from anycastlb.engine.reconciler import Inbox, Reconciler
 from anycastlb.settings import Settings
 from tests.scenario.world import MemoryAnnouncer
 
@@ -25,7 +25,7 @@ class Daemon:
         self._settings = config
         sysctls, timeouts, addresses, self.ipvs = make_drivers(config)
         self.ipvs.open()
-        self.originals = Originals(config.node.state_dir, lambda what, mend: self.complaints.append(what))
+        self.originals = SavedSettings(config.node.state_dir, lambda what, mend: self.complaints.append(what))
         if not config.ipvs.manage_sysctls:
             self.originals.drop()
         drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
@@ -37,7 +37,7 @@ class Daemon:
     def want(self, **documents: Any) -> None:
         """Follow a catalog of these services."""
         tree = Tree({f"services/{name}": Entry(json.dumps(doc).encode()) for name, doc in documents.items()})
-        found: Catalog = parse(tree, Catalog(), self._settings.node.vip_ranges, (), PARAMS)
+        found: Catalog = parse_catalog(tree, Catalog(), self._settings.node.vip_ranges, (), PARAMS)
         assert not found.problems
         up = CheckState(up=True, last=Result(True, "assumed up", 0.0, 0.0))
         self.inbox.put(catalog=found, health=dict.fromkeys(checks(found), up))

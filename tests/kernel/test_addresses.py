@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from anycastlb.drivers.addresses import AddressDriver
-from anycastlb.model import Change, DriverError, VipAddress
+from anycastlb.adapters.drivers.addresses import AddressDriver
+from anycastlb.core.model import Change, DriverError, VipAddress
 from tests.kernel.netns import run
 
 VIP4, VIP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
-from anycastlb.drivers.ipvs import IpvsDriver, connect
-from anycastlb.drivers.originals import NAME
-from anycastlb.drivers.sysctls import TAKEOVER, read
-from anycastlb.model import Change, Destination, DestinationKey, ServiceKey, VirtualService
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver, connect
+from anycastlb.adapters.drivers.saved_settings import NAME
+from anycastlb.adapters.drivers.sysctls import TAKEOVER, read
+from anycastlb.core.model import Change, Destination, DestinationKey, ServiceKey, VirtualService
 from anycastlb.settings import Settings
 from tests.kernel.daemon import Daemon
 from tests.kernel.netns import fresh, run

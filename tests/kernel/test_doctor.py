@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.cli.judge import load
-from anycastlb.doctor import Finding, diagnose, look
-from anycastlb.drivers.ipvs import connect
+from anycastlb.adapters.drivers.ipvs.driver import connect
+from anycastlb.cli.commands.validate import load
+from anycastlb.doctor import Finding, collect, diagnose
 from tests.kernel.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -58,7 +58,7 @@ class Patient:
 
     def amiss(self) -> list[Finding]:
         """What is worse than a notice, of the kernel, the network and the catalog."""
-        found = diagnose(look(str(self.config), load(str(self.config))))
+        found = diagnose(collect(str(self.config), load(str(self.config))))
         return [f for f in found if f.level in ("warning", "error") and f.area in ("kernel", "network", "catalog")]
 
 
@@ -73,7 +73,7 @@ def mend(finding: Finding) -> None:
 
 def test_a_good_namespace_has_nothing_amiss(patient: Patient) -> None:
     assert patient.amiss() == []
-    found = diagnose(look(str(patient.config), load(str(patient.config))))
+    found = diagnose(collect(str(patient.config), load(str(patient.config))))
     text = "\n".join(f"{f.what}: {f.evidence}" for f in found)
     assert "IPVS is there: IP Virtual Server version" in text
     assert "up0: mtu 1600, tunnel over IPv4 adds 20, leaves 1580" in text
@@ -168,7 +168,7 @@ def test_sysctls_nobody_manages(patient: Patient) -> None:
 
 def test_settings_of_ipvs_nobody_manages(patient: Patient) -> None:
     def amiss() -> list[Finding]:
-        found = diagnose(look(str(patient.config), load(str(patient.config))))
+        found = diagnose(collect(str(patient.config), load(str(patient.config))))
         words = ("IPVS time-outs", "connection sync", "net.ipv4.vs.")
         return [f for f in found if f.level != "ok" and any(word in f.what for word in words)]
 

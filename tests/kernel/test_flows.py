@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb import plan
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import Destination, DestinationKey, ServiceKey, State, VirtualService
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.core.decision import plan
+from anycastlb.core.model import Destination, DestinationKey, ServiceKey, State, VirtualService
 from tests.kernel.netns import fresh, run
 
 FLOWS = range(20_000, 21_500)

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from anycastlb import maglev, plan
-from anycastlb.decide import adopt, decide
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import (
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.core.decision import maglev, plan
+from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.model import (
     Address,
     Backend,
     Catalog,

@@ -9,14 +9,14 @@ from ipaddress import ip_network
 
 import pytest
 
-from anycastlb import catalog, plan
-from anycastlb.checks import PARAMS
-from anycastlb.cli import importing
-from anycastlb.cli.judge import ANY_MARK, ANYWHERE
-from anycastlb.decide import adopt, decide
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Result, State, Tree
-from anycastlb.node import checks
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.cli import formats
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.decision import plan
+from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Result, State, Tree
+from anycastlb.engine.node import checks
 from tests.kernel.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -43,9 +43,9 @@ async def test_save_import_decide_and_nothing_is_left_to_change(require: Callabl
     program = require("ipvsadm")
     for line in RULES.splitlines():
         run(program, *line.split())
-    documents, _ = importing.read(run(program, "-Sn"))
+    documents, _ = formats.read(run(program, "-Sn"))
     tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
-    found = catalog.parse(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    found = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
     assert (len(found.services), found.problems) == (6, ())
     driver = IpvsDriver([ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")])
     tables = await driver.observe()

@@ -10,10 +10,10 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from anycastlb import plan
-from anycastlb.drivers import genl
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import Change, Destination, DestinationKey, Protocol, ServiceKey, State, VirtualService
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.adapters.system import netlink
+from anycastlb.core.decision import plan
+from anycastlb.core.model import Change, Destination, DestinationKey, Protocol, ServiceKey, State, VirtualService
 from tests.kernel.netns import fresh, run
 
 RANGES = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")]
@@ -301,7 +301,7 @@ async def test_a_large_batch_tells_exactly_which_messages_were_wrong(driver: Ipv
 
 async def test_lost_answers_are_made_up_for_by_a_look(driver: IpvsDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     await settle(driver, State(services={WEB: RR}))
-    monkeypatch.setattr(genl, "CHUNK", 2000)
+    monkeypatch.setattr(netlink, "CHUNK", 2000)
     kernel = driver._socket
     assert kernel is not None
     kernel._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb import maglev, plan
-from anycastlb.drivers.ipvs import IpvsDriver
-from anycastlb.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.core.decision import maglev, plan
+from anycastlb.core.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
 from tests.kernel.netns import fresh, run
 
 PORTS = range(20_000, 23_000)

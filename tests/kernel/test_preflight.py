@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from anycastlb import settings
-from anycastlb.drivers.ipvs import connect
-from anycastlb.drivers.preflight import preflight
-from anycastlb.drivers.sysctls import TAKEOVER, SysctlDriver
-from anycastlb.model import Change
+from anycastlb.adapters.drivers.ipvs.driver import connect
+from anycastlb.adapters.drivers.sysctls import TAKEOVER, SysctlDriver
+from anycastlb.core.model import Change
+from anycastlb.doctor.preflight import preflight
 from tests.kernel.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -71,7 +71,7 @@ def test_a_scheduler_the_kernel_lacks_is_an_error() -> None:
 
 def test_without_the_capability_that_is_the_first_finding(require: Callable[[str], str]) -> None:
     code = (
-        "from anycastlb import settings; from anycastlb.drivers.preflight import preflight\n"
+        "from anycastlb import settings; from anycastlb.doctor.preflight import preflight\n"
         "for finding in preflight(settings.parse('[node]\\nvip_ranges = [\"192.0.2.0/24\"]')): print(finding)"
     )
     command = [require("setpriv"), "--bounding-set=-net_admin", sys.executable, "-c", code]
@@ -82,8 +82,9 @@ def test_without_the_capability_that_is_the_first_finding(require: Callable[[str
 def test_without_the_capability_the_drivers_say_so(require: Callable[[str], str]) -> None:
     code = (
         "import asyncio; from ipaddress import ip_address, ip_network\n"
-        "from anycastlb.model import *\n"
-        "from anycastlb.drivers.ipvs import IpvsDriver; from anycastlb.drivers.addresses import AddressDriver\n"
+        "from anycastlb.core.model import *\n"
+        "from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver\n"
+        "from anycastlb.adapters.drivers.addresses import AddressDriver\n"
         "async def main():\n"
         "    change = Change('addresses', ip_address('192.0.2.1'), None, VipAddress())\n"
         "    for work in (IpvsDriver([ip_network('192.0.2.0/24')]).observe(), AddressDriver().apply([change])):\n"

@@ -7,8 +7,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from anycastlb import dial, origin
-from anycastlb.model import Lane, Via
+from anycastlb.adapters.checks.probe import sockets
+from anycastlb.adapters.checks.probe.path import find_path, routed
+from anycastlb.core.model import ForwardPath, ProbePath
 from tests.kernel.netns import run
 
 VIPS = (ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/64"))
@@ -30,9 +31,9 @@ def machine(netns: None) -> None:
         run("ip", *command.split())
 
 
-def via(address: str, forward: str = "dr", family: int = 0) -> Via:
+def via(address: str, forward: str = "dr", family: int = 0) -> ForwardPath:
     found = ip_address(address)
-    return Via(found, forward, 0, family or found.version)  # type: ignore[arg-type]
+    return ForwardPath(found, forward, 0, family or found.version)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,41 +50,41 @@ def via(address: str, forward: str = "dr", family: int = 0) -> Via:
     ],
     ids=str,
 )
-def test_a_probe_goes_as_far_as_its_backend(machine: None, way: Via, source: str, hops: int | None) -> None:
-    assert origin.lane(way, 7, VIPS) == Lane(7, ip_address(source), hops)
+def test_a_probe_goes_as_far_as_its_backend(machine: None, way: ForwardPath, source: str, hops: int | None) -> None:
+    assert find_path(way, 7, VIPS) == ProbePath(7, ip_address(source), hops)
 
 
 def test_an_address_that_changes_is_seen_at_once(machine: None) -> None:
-    assert origin.lane(via("10.1.0.1"), 7).source == ip_address("10.1.0.11")
+    assert find_path(via("10.1.0.1"), 7).source == ip_address("10.1.0.11")
     run("ip", "addr", "add", "10.1.0.12/24", "dev", "lan")
     run("ip", "route", "change", "10.1.0.0/24", "dev", "lan", "src", "10.1.0.12")
-    assert origin.lane(via("10.1.0.1"), 7).source == ip_address("10.1.0.12")
+    assert find_path(via("10.1.0.1"), 7).source == ip_address("10.1.0.12")
 
 
 def test_no_probe_is_sent_from_a_vip(machine: None) -> None:
     run("ip", "addr", "flush", "dev", "lan")
     run("ip", "route", "add", "10.1.0.0/24", "dev", "lan", "src", "192.0.2.10")
     with pytest.raises(OSError, match=r"only IPv4 address towards 10\.1\.0\.1 is the VIP 192\.0\.2\.10"):
-        origin.lane(via("10.1.0.1"), 7, VIPS)
+        find_path(via("10.1.0.1"), 7, VIPS)
 
 
 def test_without_a_route_there_is_no_lane(netns: None) -> None:
     for way in (via("10.1.0.1"), via("fd00:1::1")):
         with pytest.raises(OSError, match="unreachable"):
-            origin.lane(way, 7)
+            find_path(way, 7)
     with pytest.raises(OSError, match="unreachable"):
-        origin.routed(ip_address("10.1.0.1"))
+        routed(ip_address("10.1.0.1"))
 
 
 @pytest.mark.parametrize("source", ["10.1.0.11", "fd00:1::b"])
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_a_socket_takes_its_lane(machine: None, kind: int, source: str) -> None:
-    lane = Lane(0x414C0001, ip_address(source), 3)
-    with dial.opened(dial.family(lane.source), kind, lane) as sock:
+    probe_path = ProbePath(0x414C0001, ip_address(source), 3)
+    with sockets.opened(sockets.family(probe_path.source), kind, probe_path) as sock:
         assert sock.getsockname()[0] == source
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == lane.mark
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == probe_path.mark
         level = (socket.SOL_IP, socket.IP_TTL)
-        if lane.source.version == 6:
+        if probe_path.source.version == 6:
             level = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
         assert sock.getsockopt(*level) == 3
 
@@ -92,18 +93,18 @@ def test_no_port_of_a_datagram_comes_again_soon(machine: None) -> None:
     """By nat, IPVS remembers for minutes which backend a port belongs to."""
     ports = []
     for number in range(5000):
-        with dial.opened(socket.AF_INET, socket.SOCK_DGRAM, Lane(number, ip_address("10.1.0.11"))) as sock:
+        with sockets.opened(socket.AF_INET, socket.SOCK_DGRAM, ProbePath(number, ip_address("10.1.0.11"))) as sock:
             ports.append(sock.getsockname()[1])
     assert len(set(ports)) == len(ports)
 
 
 def test_a_port_in_use_is_passed_over(machine: None) -> None:
-    lane = Lane(7, ip_address("10.1.0.11"))
-    with dial.opened(socket.AF_INET, socket.SOCK_DGRAM, lane) as first:
+    probe_path = ProbePath(7, ip_address("10.1.0.11"))
+    with sockets.opened(socket.AF_INET, socket.SOCK_DGRAM, probe_path) as first:
         port = first.getsockname()[1]
     taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     following = port + 1 if port < 60999 else 32768
     with taken:
         taken.bind(("10.1.0.11", following))
-        with dial.opened(socket.AF_INET, socket.SOCK_DGRAM, lane) as second:
+        with sockets.opened(socket.AF_INET, socket.SOCK_DGRAM, probe_path) as second:
             assert second.getsockname()[1] not in (port, following)

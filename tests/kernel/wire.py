@@ -11,7 +11,7 @@ import socket
 import struct
 from contextlib import suppress
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.kernel.netns import run
 
 CLIENTS = bytes([198, 18])

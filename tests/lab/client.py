@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.http import connect, get, open_socket
 from tests.lab.namespaces import Namespace
 from tests.lab.server import DNS, ECHO, WEB

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.backend import Backend
 from tests.lab.client import Client
 from tests.lab.consul import ConsulServer

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.consul import ConsulServer
 from tests.lab.http import get
 from tests.lab.namespaces import LabError, Namespace

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.bird import Bird
 from tests.lab.examples import SHIPPED, Peer, edited
 from tests.lab.frr import Frr

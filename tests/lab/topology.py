@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.namespaces import Namespace, connect
 
 ROLES = Path(__file__).resolve().parents[2] / "vagrant/roles"

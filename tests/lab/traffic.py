@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import until
 from tests.lab.server import ECHO, WEB

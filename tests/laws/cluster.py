@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from anycastlb.cluster import status as statuses
-from anycastlb.decide import decide
-from anycastlb.model import (
+from anycastlb.adapters.cluster import status_document
+from anycastlb.core.decision.decide import decide
+from anycastlb.core.model import (
     Announce,
     Backend,
     Catalog,
@@ -112,13 +112,13 @@ class Company:
         decision = decide(node.inputs, node.memory, self.now)
         changed = decision.desired != node.decision.desired
         node.memory, node.decision = decision.memory, decision
-        told = statuses.summarise(
+        told = status_document.summarise(
             Snapshot(node.inputs, decision.desired, decision, speaker=Speaker(connected=True), cycle=1)
         )
-        raw = statuses.encode(told)
+        raw = status_document.encode(told)
         if node.connected:
             changed |= self.published.get(node.name) != told
-            self.published[node.name] = statuses.decode(raw, node.name)
+            self.published[node.name] = status_document.decode(raw, node.name)
         return changed
 
     def deliver(self, source: str, target: str) -> bool:

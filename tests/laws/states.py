@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from hypothesis import strategies as st
 
-from anycastlb.model import (
+from anycastlb.core.model import (
     ConsulKey,
     ConsulService,
     Destination,

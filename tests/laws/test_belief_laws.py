@@ -7,11 +7,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import gate
-from anycastlb.belief import news
-from anycastlb.decide import decide
-from anycastlb.model import Announce, Catalog, Cluster, Share
-from anycastlb.plan import diff
+from anycastlb.core.decision import gate
+from anycastlb.core.decision.decide import decide
+from anycastlb.core.decision.peer_health import news
+from anycastlb.core.decision.plan import diff
+from anycastlb.core.model import Announce, Catalog, Cluster, Share
 from tests.laws.cluster import ALL, BACKENDS, OTHER, VIP, Company, service
 
 NAMES = ("lb1", "lb2", "lb3")

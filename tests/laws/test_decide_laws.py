@@ -8,8 +8,9 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.decide import adopt, decide
-from anycastlb.model import (
+from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.decision.plan import diff
+from anycastlb.core.model import (
     Announce,
     Backend,
     Catalog,
@@ -23,7 +24,6 @@ from anycastlb.model import (
     State,
     VirtualService,
 )
-from anycastlb.plan import diff
 
 VIPS = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
 SECONDS = st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0, 40.0])

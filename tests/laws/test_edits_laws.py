@@ -7,10 +7,20 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
-from anycastlb import edits
-from anycastlb.edits import BackendPlace, DefaultsPlace, Missing, Place, ServicePlace
-from anycastlb.model import Edit, Entry, Tree
-from anycastlb.raw import Bad
+from anycastlb.core.catalog.decode import MalformedDocument
+from anycastlb.core.catalog.edit import (
+    BackendTarget,
+    DefaultsTarget,
+    ServiceTarget,
+    Target,
+    TargetMissing,
+    applied,
+    export_documents,
+    imported,
+    merge_patch,
+    validate,
+)
+from anycastlb.core.model import Edit, Entry, Tree
 from tests.unit.test_edits import MIXED, RULES, WEB, backends, order, read, tree
 
 NAMES = some.sampled_from(["b1", "b2", "b3", "10.0.0.9:81"])
@@ -29,12 +39,12 @@ SERVICE = some.fixed_dictionaries(
     {}, optional={**FIELDS, "backends": some.none() | some.dictionaries(NAMES, BACKEND | some.none(), max_size=3)}
 )
 WISHES = some.one_of(
-    some.tuples(some.just("put"), some.builds(ServicePlace, SERVICES), SERVICE),
-    some.tuples(some.just("patch"), some.builds(ServicePlace, SERVICES), SERVICE),
-    some.tuples(some.just("delete"), some.builds(ServicePlace, SERVICES), some.none()),
-    some.tuples(some.sampled_from(["put", "patch"]), some.builds(BackendPlace, SERVICES, NAMES), BACKEND),
-    some.tuples(some.just("delete"), some.builds(BackendPlace, SERVICES, NAMES), some.none()),
-    some.tuples(some.sampled_from(["put", "patch"]), some.builds(DefaultsPlace), SERVICE),
+    some.tuples(some.just("put"), some.builds(ServiceTarget, SERVICES), SERVICE),
+    some.tuples(some.just("patch"), some.builds(ServiceTarget, SERVICES), SERVICE),
+    some.tuples(some.just("delete"), some.builds(ServiceTarget, SERVICES), some.none()),
+    some.tuples(some.sampled_from(["put", "patch"]), some.builds(BackendTarget, SERVICES, NAMES), BACKEND),
+    some.tuples(some.just("delete"), some.builds(BackendTarget, SERVICES, NAMES), some.none()),
+    some.tuples(some.sampled_from(["put", "patch"]), some.builds(DefaultsTarget), SERVICE),
     some.tuples(some.just("import"), some.booleans(), some.dictionaries(some.sampled_from(
         ["services/web", "services/dns", "services/web/backends/b1"]), SERVICE | BACKEND | some.none(), max_size=3)),
 )  # fmt: skip
@@ -47,7 +57,7 @@ START = [
 
 def make(found: Tree, verb: str, place: Any, document: Any) -> tuple[Edit, ...]:
     if verb == "import":
-        return edits.imported(found, document, place)
+        return imported(found, document, place)
     return tuple(place.delete(found) if verb == "delete" else getattr(place, verb)(found, document))
 
 
@@ -55,11 +65,11 @@ def perform(found: Tree, wish: tuple[str, Any, Any]) -> tuple[Tree, bool]:
     """As a node would: refused whole, or done."""
     try:
         made = make(found, *wish)
-    except (Missing, Bad):
+    except (TargetMissing, MalformedDocument):
         return found, False
-    if edits.judge(found, made, RULES, read(found)).problems:
+    if validate(found, made, RULES, read(found)).problems:
         return found, False
-    return edits.applied(found, made), True
+    return applied(found, made), True
 
 
 @given(some.sampled_from(START), some.lists(WISHES, max_size=6))
@@ -78,15 +88,15 @@ def test_what_was_put_or_patched_is_what_is_seen(start: Tree, wishes: list[Any],
     for wish in wishes:
         found, _ = perform(found, wish)
     verb, place, document = last
-    before = place.seen(found) if isinstance(place, Place) else None
+    before = place.seen(found) if isinstance(place, Target) else None
     was = order(found, getattr(place, "name", ""))
     found, done = perform(found, last)
     if not done or verb not in ("put", "patch"):
         return
     seen = place.seen(found)
     under = before.document if verb == "patch" and before else {}
-    wanted = edits.merge_patch(under, document)
-    if isinstance(place, ServicePlace):
+    wanted = merge_patch(under, document)
+    if isinstance(place, ServiceTarget):
         if verb == "put" and "backends" not in wanted and before and before.document and "backends" in before.document:
             wanted["backends"] = before.document["backends"]
         for name, backend in (wanted.get("backends") or {}).items():
@@ -107,9 +117,9 @@ def test_an_export_imported_into_nothing_is_the_same_catalog(start: Tree, wishes
     found = start
     for wish in wishes:
         found, _ = perform(found, wish)
-    exported, unreadable = edits.export(found)
+    exported, unreadable = export_documents(found)
     assert not unreadable
-    made = edits.imported(Tree(), exported, replace=True)
+    made = imported(Tree(), exported, replace=True)
     one_by_one = {edit.key: Entry(edit.value or b"", age) for age, edit in enumerate(made, 1)}
     assert read(Tree(one_by_one)).services == read(found).services
-    assert not edits.imported(found, exported, replace=True)
+    assert not imported(found, exported, replace=True)

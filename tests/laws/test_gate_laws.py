@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.gate import NEVER, enough, penalty, step
-from anycastlb.model import Damping, Gate, Share
+from anycastlb.core.decision.gate import NEVER, enough, penalty, step
+from anycastlb.core.model import Damping, Gate, Share
 
 SECONDS = st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0, 90.0])
 DAMPING = Damping(penalty=1000, half_life=30, suppress=2000, reuse=750, longest=120)

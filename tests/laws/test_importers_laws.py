@@ -7,12 +7,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import catalog
-from anycastlb.checks import PARAMS
-from anycastlb.cli import importing
-from anycastlb.cli.judge import ANY_MARK, ANYWHERE
-from anycastlb.importers import Unreadable
-from anycastlb.model import Catalog, Entry, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.cli import formats
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.importers import UnreadableInput
+from anycastlb.core.model import Catalog, Entry, Tree
 
 ADDRESSES = ["192.0.2.1", "10.0.0.1", "10.0.0.2", "[fd00::1]", "fd00::1", "0.0.0.0", "224.0.0.1", "192.0.2.1-3", "x"]
 NUMBERS = ["0", "1", "80", "65536", "-1", "99999999999", "٣", "1.5", "", "255.255.255.0", "²"]
@@ -32,17 +31,17 @@ KEYWORDS = [
 ]  # fmt: skip
 
 
-def check(text: str, kind: importing.Format) -> None:
+def check(text: str, kind: formats.Format) -> None:
     try:
-        documents, notes = importing.read(text, kind)
-    except Unreadable as exc:
+        documents, notes = formats.read(text, kind)
+    except UnreadableInput as exc:
         assert str(exc)
         return
     assert all(isinstance(note, str) for note in notes)
     if kind == "anycastlb":
         return
     tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
-    found = catalog.parse(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    found = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
     assert found.problems == ()
     assert len(found.services) == len(documents)
 
@@ -51,8 +50,8 @@ def endpoints() -> st.SearchStrategy[str]:
     return st.builds(lambda host, port: f"{host}:{port}", st.sampled_from(ADDRESSES), st.sampled_from(NUMBERS))
 
 
-@given(st.text(max_size=200), st.sampled_from(importing.FORMATS))
-def test_any_text(text: str, kind: importing.Format) -> None:
+@given(st.text(max_size=200), st.sampled_from(formats.FORMATS))
+def test_any_text(text: str, kind: formats.Format) -> None:
     check(text, kind)
 
 

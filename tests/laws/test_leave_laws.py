@@ -9,9 +9,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import leave
-from anycastlb.decide import decide
-from anycastlb.model import (
+from anycastlb.core.decision import node_drain
+from anycastlb.core.decision.decide import decide
+from anycastlb.core.decision.plan import diff
+from anycastlb.core.model import (
     Catalog,
     CheckState,
     Cluster,
@@ -26,7 +27,6 @@ from anycastlb.model import (
     Traffic,
     VipSummary,
 )
-from anycastlb.plan import diff
 from tests.laws.test_decide_laws import SECONDS, backend, catalogs
 
 VIPS = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
@@ -144,10 +144,10 @@ def test_no_route_goes_before_it_was_the_last_choice(history, given_rules) -> No
     found = replay(settled(history), given_rules)
     for (_, _, before), (now, last, after) in pairwise(found):
         for vip, route in before.desired.routes.items():
-            if leave.COMMUNITY not in route.communities:
+            if node_drain.COMMUNITY not in route.communities:
                 since.pop(vip, None)
         for vip, route in after.desired.routes.items():
-            if leave.COMMUNITY in route.communities:
+            if node_drain.COMMUNITY in route.communities:
                 since.setdefault(vip, now)
                 leaving = last.stopping or last.catalog.drained
                 assert leaving and vip in before.desired.routes, "only what was announced before"
@@ -172,7 +172,7 @@ def test_undraining_comes_back_to_what_would_be(history, given_rules) -> None:
     assert after.memory.leave is None
     late, same = (decide(back, decide(back, d.memory, now).memory, now + 1000).desired for d in (before, never))
     assert late == same
-    assert not any(leave.COMMUNITY in route.communities for route in after.desired.routes.values())
+    assert not any(node_drain.COMMUNITY in route.communities for route in after.desired.routes.values())
 
 
 @given(histories, rules, SECONDS)

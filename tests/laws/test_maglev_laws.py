@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anycastlb import maglev
-from anycastlb.model import Destination, DestinationKey, ServiceKey, State, VirtualService
+from anycastlb.core.decision import maglev
+from anycastlb.core.model import Destination, DestinationKey, ServiceKey, State, VirtualService
 
 KEY = ServiceKey("tcp", ip_address("192.0.2.10"), 80)
 MH = VirtualService("mh", frozenset({"mh-port", "mh-fallback"}))

@@ -7,23 +7,27 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import marks
-from anycastlb.decide import adopt, decide
-from anycastlb.model import Backend, Catalog, Check, Inputs, Memory, Service, Via, VirtualService
-from anycastlb.plan import apply, diff
+from anycastlb.core.decision import probe_marks
+from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.decision.plan import apply, diff
+from anycastlb.core.model import Backend, Catalog, Check, ForwardPath, Inputs, Memory, Service, VirtualService
 
 RANGES = st.sampled_from([(1, 3), (100, 104), (100, 200)])
 BACKENDS = [ip_address(f"10.0.0.{n}") for n in range(1, 5)] + [ip_address("2001:db8::1")]
 VIAS = st.builds(
-    Via, st.sampled_from(BACKENDS), st.sampled_from(["dr", "tunnel", "nat"]), st.just(0), st.sampled_from([4, 6])
+    ForwardPath,
+    st.sampled_from(BACKENDS),
+    st.sampled_from(["dr", "tunnel", "nat"]),
+    st.just(0),
+    st.sampled_from([4, 6]),
 )
 WANTED = st.lists(VIAS, unique=True, max_size=8)
 
 
 @given(WANTED, st.dictionaries(VIAS, st.integers(1, 200)), RANGES)
-def test_one_mark_is_one_way(wanted: list[Via], known: dict[Via, int], limits: tuple[int, int]) -> None:
+def test_one_mark_is_one_way(wanted: list[ForwardPath], known: dict[ForwardPath, int], limits: tuple[int, int]) -> None:
     known = {via: mark for mark, via in {mark: via for via, mark in known.items()}.items()}
-    found = marks.allot(wanted, known, limits)
+    found = probe_marks.allot(wanted, known, limits)
     given_marks = [mark for mark in found.values() if mark is not None]
     assert set(found) == set(wanted)
     assert len(set(given_marks)) == len(given_marks)
@@ -38,10 +42,10 @@ def test_one_mark_is_one_way(wanted: list[Via], known: dict[Via, int], limits: t
 
 
 @given(WANTED, st.randoms(), RANGES)
-def test_order_does_not_matter(wanted: list[Via], chance: st.random_module, limits: tuple[int, int]) -> None:
+def test_order_does_not_matter(wanted: list[ForwardPath], chance: st.random_module, limits: tuple[int, int]) -> None:
     shuffled = list(wanted)
     chance.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert marks.allot(wanted, {}, limits) == marks.allot(shuffled, {}, limits)
+    assert probe_marks.allot(wanted, {}, limits) == probe_marks.allot(shuffled, {}, limits)
 
 
 @st.composite
@@ -86,25 +90,25 @@ def test_no_reload_and_no_restart_moves_a_mark(history: list[tuple[bool, Catalog
         if died and desired is not None:
             memory = adopt(desired, now, limits)
         decision = decide(Inputs(catalog=catalog, marks=limits), memory, now)
-        assert set(decision.lanes) == set(marks.wanted(catalog))
+        assert set(decision.probe_paths) == set(probe_marks.wanted(catalog))
         for via, mark in before.items():
-            if mark is not None and via in decision.lanes:
-                assert decision.lanes[via] == mark
+            if mark is not None and via in decision.probe_paths:
+                assert decision.probe_paths[via] == mark
         rows = [key for key in decision.desired.services if key.protocol == "fwmark"]
-        assert sorted(key.port for key in rows) == sorted(m for m in decision.lanes.values() if m is not None)
+        assert sorted(key.port for key in rows) == sorted(m for m in decision.probe_paths.values() if m is not None)
         for key in rows:  # exactly one destination each, never one that is on its way out
             assert [row.weight for k, row in decision.desired.destinations.items() if k.service == key] == [1]
-        memory, desired, before = decision.memory, decision.desired, dict(decision.lanes)
+        memory, desired, before = decision.memory, decision.desired, dict(decision.probe_paths)
 
 
 @given(catalogs(), RANGES)
 def test_probes_change_nothing_else(catalog: Catalog, limits: tuple[int, int]) -> None:
     """But for the rows of its marks, a decision is what it would be without them."""
     decision = decide(Inputs(catalog=catalog, marks=limits), Memory(), 1.0)
-    known, rest = marks.split(decision.desired, limits)
-    assert known == {via: mark for via, mark in decision.lanes.items() if mark is not None}
+    known, rest = probe_marks.split(decision.desired, limits)
+    assert known == {via: mark for via, mark in decision.probe_paths.items() if mark is not None}
     none = decide(Inputs(catalog=catalog, marks=(5, 5)), Memory(), 1.0)
-    assert rest == marks.split(none.desired, (5, 5))[1]
+    assert rest == probe_marks.split(none.desired, (5, 5))[1]
 
 
 @given(catalogs(), catalogs(), RANGES)

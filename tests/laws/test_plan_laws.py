@@ -6,8 +6,8 @@ from functools import reduce
 
 from hypothesis import given
 
-from anycastlb.model import State
-from anycastlb.plan import ORDER, apply, diff, phase
+from anycastlb.core.decision.plan import ORDER, apply, diff, phase
+from anycastlb.core.model import State
 from tests.laws.states import states
 
 

@@ -8,7 +8,8 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.model import (
+from anycastlb.core.decision.pool import Observed, Pool, assess
+from anycastlb.core.model import (
     Announce,
     Backend,
     Check,
@@ -20,8 +21,7 @@ from anycastlb.model import (
     Share,
     VirtualService,
 )
-from anycastlb.pool import Pool, Seen, assess
-from anycastlb.services import most_failed
+from anycastlb.core.model.catalog import most_failed
 
 VIP = ip_address("192.0.2.1")
 SHARES = [Share(1), Share(2), Share(percent=50), Share(percent=100), Share(weight=150)]
@@ -65,7 +65,7 @@ def services(draw: st.DrawFn) -> Service:
 
 
 @st.composite
-def sights(draw: st.DrawFn) -> Seen:
+def sights(draw: st.DrawFn) -> Observed:
     health = {}
     for number in range(1, 7):
         up = draw(st.sampled_from([True, True, False, None]))
@@ -77,10 +77,10 @@ def sights(draw: st.DrawFn) -> Seen:
     keys = [DestinationKey(ServiceKey("tcp", VIP, 80), ip_address(f"10.0.0.{number}"), 80) for number in range(1, 7)]
     up_since = dict.fromkeys(draw(st.lists(st.sampled_from(keys), unique=True)), 50.0)
     before = draw(st.dictionaries(st.sampled_from(keys), st.sampled_from([0, 100])))
-    return Seen(health, up_since, before, {}, draw(st.booleans()), 100.0)
+    return Observed(health, up_since, before, {}, draw(st.booleans()), 100.0)
 
 
-def members(service: Service, pool: Pool, seen: Seen):
+def members(service: Service, pool: Pool, seen: Observed):
     """(backend, verdict, has it failed on health alone) of every primary that operators want flows on.
 
     A backend that was in and whose check says nothing yet is not out because somebody edited the check.
@@ -95,7 +95,7 @@ def members(service: Service, pool: Pool, seen: Seen):
 
 
 @given(services(), sights())
-def test_the_floor(service: Service, seen: Seen) -> None:
+def test_the_floor(service: Service, seen: Observed) -> None:
     """Never more than ``max_failed`` are out on health alone, unless fallback backends serve in their place."""
     pool = assess(service, VIP, seen)
     if service.max_failed is None:
@@ -107,7 +107,7 @@ def test_the_floor(service: Service, seen: Seen) -> None:
 
 
 @given(services(), sights())
-def test_whoever_is_kept_in_is_named(service: Service, seen: Seen) -> None:
+def test_whoever_is_kept_in_is_named(service: Service, seen: Observed) -> None:
     pool = assess(service, VIP, seen)
     for _, verdict, failed in members(service, pool, seen):
         if failed and verdict.weight:
@@ -115,7 +115,7 @@ def test_whoever_is_kept_in_is_named(service: Service, seen: Seen) -> None:
 
 
 @given(services(), sights())
-def test_fallback_backends_serve_only_alone(service: Service, seen: Seen) -> None:
+def test_fallback_backends_serve_only_alone(service: Service, seen: Observed) -> None:
     pool = assess(service, VIP, seen)
     helping = [verdict for key, verdict in pool.backends.items() if _is_fallback(service, key) and verdict.weight]
     if helping:
@@ -123,14 +123,14 @@ def test_fallback_backends_serve_only_alone(service: Service, seen: Seen) -> Non
 
 
 @given(services(), sights())
-def test_what_is_open_has_a_weight(service: Service, seen: Seen) -> None:
+def test_what_is_open_has_a_weight(service: Service, seen: Observed) -> None:
     pool = assess(service, VIP, seen)
     if pool.verdict.open:
         assert any(row.weight for row in pool.rows.values())
 
 
 @given(services(), sights())
-def test_the_floor_only_ever_adds_weight(service: Service, seen: Seen) -> None:
+def test_the_floor_only_ever_adds_weight(service: Service, seen: Observed) -> None:
     with_floor, without = assess(service, VIP, seen), assess(replace(service, max_failed=None), VIP, seen)
     for key, verdict in without.backends.items():
         assert with_floor.backends[key].weight >= verdict.weight
@@ -138,7 +138,7 @@ def test_the_floor_only_ever_adds_weight(service: Service, seen: Seen) -> None:
 
 
 @given(services(), sights())
-def test_rows_and_table_weights(service: Service, seen: Seen) -> None:
+def test_rows_and_table_weights(service: Service, seen: Observed) -> None:
     """Every backend but a drained one has a row, and its place in the table does not depend on health."""
     nobody = replace(seen, health={}, up_since={}, before={})
     pool = assess(service, VIP, seen)

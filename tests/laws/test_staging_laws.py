@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import staging
-from anycastlb.model import Conflict, Edit, Entry, SourceError
-from anycastlb.staging import Chunk, Record
+from anycastlb.adapters.sources import staging
+from anycastlb.adapters.sources.staging import Chunk, StagingRecord
+from anycastlb.core.model import Conflict, Edit, Entry, SourceError
 
 KEYS = [f"services/{name}" for name in "abcdefgh"]
 VALUES = st.binary(max_size=3) | st.sampled_from([b"{}", b"\n", b"\0" * 3])
@@ -35,7 +35,7 @@ class Kv:
                 created = before.created if before else self.index
                 self.entries[key] = Entry(value, created, version=str(self.index))
 
-    def place(self, record: Record, chunk: Chunk) -> Record:
+    def place(self, record: StagingRecord, chunk: Chunk) -> StagingRecord:
         record = replace(record, done=record.done + 1)
         moves = {edit.key: edit.value for edit in staging.outstanding(chunk, self.entries)}
         self.apply({staging.RECORD: record.text(), **moves})
@@ -77,7 +77,7 @@ def test_the_overlay_is_what_the_tree_will_be(
             chunks.append(settled[:size])
             settled = settled[size:]
     texts = [staging.pack(chunk) for chunk in chunks]
-    record = Record("id", chunks=len(chunks), sha256=staging.checksum(texts))
+    record = StagingRecord("id", chunks=len(chunks), sha256=staging.checksum(texts))
     old = shown(kv.entries)
     kv.apply({staging.RECORD: record.text()})
     for number, text in enumerate(texts):
@@ -115,7 +115,7 @@ def test_what_others_have_changed_since_is_theirs(
     kv = Kv(before)
     chunk = staging.settled(wanted, kv.entries)
     text = staging.pack(chunk)
-    committed = Record("id", "committed", 1, staging.checksum([text]))
+    committed = StagingRecord("id", "committed", 1, staging.checksum([text]))
     kv.apply({staging.RECORD: committed.text(), staging.name("id", 0): text})
     kv.apply({key: value for key, value in hand.items() if value is not None or key in kv.entries})
     for _ in range(2):
@@ -147,8 +147,8 @@ def test_every_piece_fits_and_nothing_is_missing(content: list[tuple[int | None,
     assert [edit for piece in pieces for edit in piece] == wanted
     for piece in pieces:
         weights = [staging.weight(edit, "anycastlb/") for edit in piece]
-        assert piece and sum(count for count, _ in weights) <= staging.MOST_OPERATIONS
-        assert len(piece) == 1 or sum(size for _, size in weights) <= staging.MOST_BYTES
+        assert piece and sum(count for count, _ in weights) <= staging.MAX_OPERATIONS
+        assert len(piece) == 1 or sum(size for _, size in weights) <= staging.MAX_BYTES
         assert sum(size for _, size in weights) < 500 * 1024
         assert len(staging.pack(piece)) * 4 / 3 < 500 * 1024
 

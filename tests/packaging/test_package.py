@@ -85,7 +85,7 @@ def test_nothing_in_the_debian_package_knows_where_it_was_built(tmp_path: Path) 
 
 def test_the_packaged_settings_name_no_ranges_of_ours() -> None:
     """A node that nobody has configured must not start."""
-    from anycastlb.model import SettingsError
+    from anycastlb.core.model import SettingsError
     from anycastlb.settings import parse
 
     with pytest.raises(SettingsError, match="vip_ranges"):

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anycastlb.model import Address
+from anycastlb.core.model import Address
 from tests.lab.bird import Bird
 from tests.lab.examples import DOCUMENTED, ROUTER, SHIPPED, Peer, edited
 from tests.lab.frr import Frr

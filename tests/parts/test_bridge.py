@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.drivers.bgp import BgpDriver
-from anycastlb.events import Event
-from anycastlb.model import Address, Change, Failure, Route
+from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.core.events import Event
+from anycastlb.core.model import Address, Change, Failure, Route
 from tests.lab.namespaces import Namespace, address, connect, delete
 from tests.lab.process import Process, until
 

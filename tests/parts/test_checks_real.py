@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from anycastlb.checks import TYPES
-from anycastlb.events import Journal
-from anycastlb.model import Check
-from anycastlb.prober import Prober
+from anycastlb.adapters.checks import TYPES
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Check
+from anycastlb.engine.prober import Prober
 from tests.contract.servers import free_port, silent
 from tests.kernel import netns
 

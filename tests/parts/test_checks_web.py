@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.checks import TYPES
-from anycastlb.model import Check
+from anycastlb.adapters.checks import TYPES
+from anycastlb.core.model import Check
 from tests.contract.authority import DAY, Authority
 from tests.contract.servers import free_port
 from tests.contract.test_checks import run

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from anycastlb import plan
-from anycastlb.model import Change, ConsulKey, ConsulService, DriverError, State
-from anycastlb.records.consul import EXPIRED, ConsulServices
-from anycastlb.records.driver import RecordDriver
+from anycastlb.adapters.drivers.names.background import RecordDriver
+from anycastlb.adapters.drivers.names.consul import EXPIRED, ConsulServices
+from anycastlb.core.decision import plan
+from anycastlb.core.model import Change, ConsulKey, ConsulService, DriverError, State
 from anycastlb.settings import ConsulSettings
 from tests.parts.test_consul_source import Agent, under_acl
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from anycastlb.cluster import Posted
-from anycastlb.cluster.consul import ConsulRegistry
-from anycastlb.discovery.consul import ConsulDiscovery
-from anycastlb.model import ConsulInstances, Edit, SourceError
+from anycastlb.adapters.cluster import Posted
+from anycastlb.adapters.cluster.consul import ConsulRegistry
+from anycastlb.adapters.discovery.consul import ConsulDiscovery
+from anycastlb.adapters.sources.consul import ConsulSource
+from anycastlb.adapters.sources.consul_store import ConsulStore
+from anycastlb.core.model import ConsulInstances, Edit, SourceError
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources.consul import ConsulSource
-from anycastlb.sources.consul_store import ConsulStore
 from tests.parts.test_consul_source import ROOT_TOKEN, Agent, under_acl
 
 POLICIES = Path(__file__).resolve().parents[2] / "configs/consul"

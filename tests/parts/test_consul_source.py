@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 import pytest
 
-from anycastlb.checks import PARAMS
-from anycastlb.events import Journal
-from anycastlb.follower import Follower
-from anycastlb.model import Catalog, Feed, SourceError, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.sources.consul import SPACING, ConsulSource
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Catalog, Feed, SourceError, Tree
+from anycastlb.engine.follower import Follower
 from anycastlb.settings import ConsulSettings, parse
-from anycastlb.sources.consul import SPACING, ConsulSource
 
 PATIENCE = 20.0
 ROOT_TOKEN = "5f0c1c9e-2f3a-4b5e-9d3c-000000000001"
@@ -292,7 +292,7 @@ async def test_the_agent_dies_and_comes_back_with_nothing(agent: Agent, source: 
 
 
 async def test_a_hanging_agent_is_an_error_and_no_loss(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anycastlb.sources.consul_http.ANSWER", 0.5)
+    monkeypatch.setattr("anycastlb.adapters.consul.client.ANSWER", 0.5)
     agent.put("anycastlb/services/web", "1")
     async with opened(agent.address, wait="500ms") as source:
         tree = await following(source, None)

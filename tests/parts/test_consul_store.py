@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from anycastlb.model import Conflict, Edit, SourceError, Tree
+from anycastlb.adapters.consul.client import NOTHING, UNKNOWN
+from anycastlb.adapters.consul.transaction import Operation
+from anycastlb.adapters.sources.consul import ConsulSource
+from anycastlb.adapters.sources.consul_store import ConsulStore
+from anycastlb.core.model import Conflict, Edit, SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources.consul import ConsulSource
-from anycastlb.sources.consul_http import NOTHING, UNKNOWN
-from anycastlb.sources.consul_store import ConsulStore
-from anycastlb.sources.consul_txn import Operation
 from tests.parts.test_consul_source import Agent, under_acl
 
 PATIENCE = 60.0
@@ -341,7 +341,7 @@ async def test_no_leader(require: Callable[[str], str], tmp_path: Path, count: i
 
 @pytest.mark.parametrize("step", [1, 3, TURN, TURN + 1])
 async def test_a_hanging_agent(agent: Agent, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    monkeypatch.setattr("anycastlb.sources.consul_http.ANSWER", 1.0)
+    monkeypatch.setattr("anycastlb.adapters.consul.client.ANSWER", 1.0)
     edits = puts("1", count=1 if step == 1 else COUNT)
     async with opened(agent, doing(step, lambda: agent.signal(signal.SIGSTOP))) as store:
         try:

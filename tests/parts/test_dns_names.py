@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from anycastlb import plan
-from anycastlb.events import Event
-from anycastlb.model import Change, DnsKey, DnsRecord, DriverError, State
-from anycastlb.records.dns import DnsZone
-from anycastlb.records.driver import RecordDriver
+from anycastlb.adapters.drivers.names.background import RecordDriver
+from anycastlb.adapters.drivers.names.dns import DnsZone
+from anycastlb.core.decision import plan
+from anycastlb.core.events import Event
+from anycastlb.core.model import Change, DnsKey, DnsRecord, DriverError, State
 from anycastlb.settings import DnsSettings
 from tests.parts.name_servers import OTHER, SECRET, ZONE, NameServer
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.cluster.memory import MemoryRegistry
-from anycastlb.model import Share
-from anycastlb.node import Node
+from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.core.model import Share
+from anycastlb.engine.node import Node
 from anycastlb.settings import ClusterSettings
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api import peers
-from anycastlb.cluster import status as statuses
-from anycastlb.cluster.memory import MemoryRegistry
-from anycastlb.node import Node
+from anycastlb.adapters.cluster import status_document
+from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.engine.node import Node
+from anycastlb.serving.views.cluster import announcers, nodes_view
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until
 
@@ -41,7 +41,7 @@ def alive(node: Node) -> set[str]:
 
 
 def view(node: Node) -> dict[str, Any]:
-    return peers.nodes(node.snapshot, asyncio.get_running_loop().time())
+    return nodes_view(node.snapshot, asyncio.get_running_loop().time())
 
 
 def peer_events(node: Node) -> list[tuple[str, str]]:
@@ -56,7 +56,7 @@ def test_two_nodes_meet_and_one_dies(tmp_path: Path, registry: MemoryRegistry) -
         async with one.node() as first:
             async with two.node() as second:
                 await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-                await until(lambda: peers.announcers(first.snapshot)[VIP] == ["lb1", "lb2"], within=5)
+                await until(lambda: announcers(first.snapshot)[VIP] == ["lb1", "lb2"], within=5)
                 assert first.snapshot.inputs.cluster.tables == {}
                 cycles = first.snapshot.cycle
                 await asyncio.sleep(0.5)
@@ -111,19 +111,19 @@ def test_a_restart_shows_no_gap_and_no_vip_that_is_not_announced(tmp_path: Path,
     async def story() -> None:
         async with one.node() as first:
             async with two.node():
-                await until(lambda: peers.announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
+                await until(lambda: announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
                 session = registry.entries["lb2"].session
             await asyncio.sleep(5)
             two.started_wall += 100
             async with two.node() as second:
                 until_published = asyncio.get_running_loop().time() + 10
                 while asyncio.get_running_loop().time() < until_published:
-                    assert peers.announcers(first.snapshot)[VIP] == ["lb1", "lb2"]
+                    assert announcers(first.snapshot)[VIP] == ["lb1", "lb2"]
                     await asyncio.sleep(0.05)
                 assert alive(second) == {"lb1"}
                 posted = registry.entries["lb2"]
                 assert posted.session == session
-                assert statuses.decode(posted.value, "lb2").started == view(second)["nodes"][0]["started"]
+                assert status_document.decode(posted.value, "lb2").started == view(second)["nodes"][0]["started"]
             assert peer_events(first) == [("lb2", "alive")]
 
     tell(story())
@@ -190,12 +190,12 @@ def test_two_machines_with_one_name(tmp_path: Path, registry: MemoryRegistry) ->
             await until(lambda: first.snapshot.inputs.cluster.problems, within=40)
             assert "set another [node] name" in first.snapshot.inputs.cluster.problems[0].expected
             assert VIP in one.announced and VIP in twin.announced
-            assert statuses.decode(registry.entries["lb1"].value, "lb1").instance == twin.settings.node.state_dir
+            assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == twin.settings.node.state_dir
             assert not second.snapshot.inputs.cluster.problems
             second.stop()
             await until(lambda: first.snapshot.inputs.cluster.published, within=60)
             assert not first.snapshot.inputs.cluster.problems
-            assert statuses.decode(registry.entries["lb1"].value, "lb1").instance == one.settings.node.state_dir
+            assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == one.settings.node.state_dir
 
     tell(story())
 
@@ -205,7 +205,7 @@ def test_a_table_that_differs_is_told_once_it_lasts(tmp_path: Path, registry: Me
 
     async def story() -> None:
         async with one.node() as first, two.node() as second:
-            await until(lambda: peers.announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
+            await until(lambda: announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
             await asyncio.sleep(3)
             assert first.snapshot.inputs.cluster.tables == {}
             two.dead.add("10.1.0.2")

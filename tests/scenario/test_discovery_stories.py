@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.discovery import Doubt, Kind, endpoint
-from anycastlb.discovery.memory import MemoryDiscovery
-from anycastlb.model import Instance, Share
+from anycastlb.adapters.discovery import Kind, LossRule, endpoint
+from anycastlb.adapters.discovery.memory import MemoryDiscovery
+from anycastlb.core.model import Instance, Share
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until
 
@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 def consul(world: World) -> MemoryDiscovery:
     discovery = MemoryDiscovery(*some(1, 2, 3))
-    world.kinds = lambda wanted: Kind(lambda: discovery, Doubt(Share(percent=50.0), GRACE))
+    world.kinds = lambda wanted: Kind(lambda: discovery, LossRule(Share(percent=50.0), GRACE))
     world.put("services/web", DISCOVERED)
     return discovery
 

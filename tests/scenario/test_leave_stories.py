@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api import peers
-from anycastlb.cluster.memory import MemoryRegistry
-from anycastlb.leave import COMMUNITY
-from anycastlb.model import Leave
-from anycastlb.node import Node
+from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.core.decision.node_drain import COMMUNITY
+from anycastlb.core.model import Leave
+from anycastlb.engine.node import Node
+from anycastlb.serving.views.cluster import node_view, nodes_view
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until
 
@@ -57,7 +57,7 @@ def marked(world: World) -> bool:
 
 
 def view(node: Node, name: str) -> dict[str, Any]:
-    found = peers.node(node.snapshot, asyncio.get_running_loop().time(), name)
+    found = node_view(node.snapshot, asyncio.get_running_loop().time(), name)
     assert found is not None
     return found
 
@@ -243,7 +243,7 @@ def test_drains_written_past_the_budget_are_obeyed_one_after_the_other(tmp_path:
             found = leaving(first)
             assert found is not None and found.stage == "waiting" and plain(one)
             assert "lb2 is drained too, and at most 1 may be at once" in found.reason
-            budget = peers.nodes(first.snapshot, asyncio.get_running_loop().time())["budget"]
+            budget = nodes_view(first.snapshot, asyncio.get_running_loop().time())["budget"]
             assert budget == {"max_drained": 1, "drained": ["lb1", "lb2"], "exceeded": True}
             await until(lambda: not one.announced, within=36)
             one.source.delete("drain/lb2")

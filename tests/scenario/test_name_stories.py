@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from anycastlb.cluster.memory import MemoryRegistry
-from anycastlb.events import Event
-from anycastlb.model import ConsulService, DnsKey, DnsRecord
-from anycastlb.node import Node
-from anycastlb.records.memory import Board, MemoryPlace
+from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
+from anycastlb.core.events import Event
+from anycastlb.core.model import ConsulService, DnsKey, DnsRecord
+from anycastlb.engine.node import Node
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until
 
@@ -38,7 +38,7 @@ def board() -> Board:
 
 def named(tmp_path: Path, board: Board, name: str = "lb1", registry: MemoryRegistry | None = None) -> World:
     world = World(str(tmp_path / name), NAMES, name=name)
-    world.places = [MemoryPlace(board)]
+    world.places = [MemoryRecordStore(board)]
     world.registry = registry
     world.put("services/web", NAMED)
     return world
@@ -261,7 +261,7 @@ def test_a_record_that_somebody_deleted_or_added_is_repaired(tmp_path: Path, boa
 def test_a_consul_service_follows_the_gate_and_goes_with_the_node(tmp_path: Path) -> None:
     board = Board()
     world = World(str(tmp_path / "lb1"), "[consul]\nregister_services = true")
-    world.places = [MemoryPlace(board, "consul_services", period=5.0)]
+    world.places = [MemoryRecordStore(board, "consul_services", period=5.0)]
     world.put("services/web", WEB)
 
     def now() -> ConsulService | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.drivers.memory import MemoryDriver
-from anycastlb.drivers.originals import Originals, Restorable
-from anycastlb.model import Change, DriverError, Failure, Rows, Table
+from anycastlb.adapters.drivers.memory import MemoryDriver
+from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
+from anycastlb.core.model import Change, DriverError, Failure, Rows, Table
 from anycastlb.settings import IpvsSettings
 from tests.scenario.test_stories import tell
 from tests.scenario.world import VIP, WEB, World, until
@@ -50,7 +50,7 @@ class Tuned(World):
 
     def tune(self, **ipvs: Any) -> None:
         """The next node has these settings; it reads what the last one has left in ``state_dir``."""
-        settings, originals = IpvsSettings(**ipvs), Originals(self.settings.node.state_dir, here="here")
+        settings, originals = IpvsSettings(**ipvs), SavedSettings(self.settings.node.state_dir, here="here")
         self.more_drivers = (Restorable(self.tables, originals),)
         self.more = {
             "sysctls": {SLOPPY: "1"},

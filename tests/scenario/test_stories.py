@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.model import Change, DriverError, State, VirtualService
+from anycastlb.core.model import Change, DriverError, State, VirtualService
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.model import Change
+from anycastlb.core.model import Change
 from tests.scenario import virtual
 from tests.scenario.world import VIP, WEB, World, until
 

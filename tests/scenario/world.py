@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from anycastlb import settings
-from anycastlb.checks import CheckType, Down, Found, none, tcp
-from anycastlb.cluster import Registry
-from anycastlb.discovery.memory import nowhere
-from anycastlb.discovery.watch import Kinds
-from anycastlb.drivers import Driver
-from anycastlb.drivers.ipvs_reader import Counters
-from anycastlb.drivers.memory import MemoryDriver
-from anycastlb.events import Journal
-from anycastlb.model import Address, Change, Check, Lane, ServiceKey, Speaker
-from anycastlb.node import Node
-from anycastlb.records.driver import RecordDriver
-from anycastlb.records.memory import MemoryPlace
-from anycastlb.sources.memory import MemorySource
+from anycastlb.adapters.checks import CheckType, Down, Found, none, tcp
+from anycastlb.adapters.cluster import Registry
+from anycastlb.adapters.discovery.memory import nowhere
+from anycastlb.adapters.discovery.watch import Kinds
+from anycastlb.adapters.drivers import Driver
+from anycastlb.adapters.drivers.ipvs.reader import Counters
+from anycastlb.adapters.drivers.memory import MemoryDriver
+from anycastlb.adapters.drivers.names.background import RecordDriver
+from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Address, Change, Check, ProbePath, ServiceKey, Speaker
+from anycastlb.engine.node import Node
 
 VIP = ip_address("192.0.2.10")
 ANY = ip_address("0.0.0.0")
@@ -70,7 +70,7 @@ class World:
         """Further arguments of a node."""
         self.registry: Registry | None = None
         """Where nodes know of each other; one for several worlds."""
-        self.places: list[MemoryPlace] = []
+        self.places: list[MemoryRecordStore] = []
         """Where names are written, by ``tables``: more of node.toml."""
         self.started_wall = 1_800_000_000.0
         values = "\n".join(
@@ -105,7 +105,7 @@ class World:
             kinds=self.kinds,
             unused=self.kernel.unused,
             counters=self._counters,
-            lane=lambda via, mark: Lane(mark, ip_address("10.1.0.254")),
+            probe_path=lambda via, mark: ProbePath(mark, ip_address("10.1.0.254")),
             registry=self.registry,
             registrars=[
                 RecordDriver(
@@ -136,8 +136,8 @@ class World:
             if running.done() and not running.cancelled() and (error := running.exception()):
                 raise error
 
-    async def _probe(self, check: Check, lane: Lane | None) -> Found:
-        name = str(check.address) if lane is None else self._by_mark(lane.mark)
+    async def _probe(self, check: Check, probe_path: ProbePath | None) -> Found:
+        name = str(check.address) if probe_path is None else self._by_mark(probe_path.mark)
         self.probes[name] = self.probes.get(name, 0) + 1
         if name in self.dead:
             raise Down("connection refused")

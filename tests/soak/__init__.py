@@ -15,10 +15,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from anycastlb.checks import TYPES
-from anycastlb.events import Journal
-from anycastlb.model import Check
-from anycastlb.prober import Prober
+from anycastlb.adapters.checks import TYPES
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Check
+from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case
 from tests.contract.servers import BAD
 

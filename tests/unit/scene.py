@@ -6,9 +6,10 @@ import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from anycastlb import catalog, decide, health
-from anycastlb.checks import PARAMS
-from anycastlb.model import (
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.decision import decide, health
+from anycastlb.core.model import (
     Announce,
     Backend,
     BackendVerdict,
@@ -263,7 +264,7 @@ SHOP = {
 
 def subtle(flaps: int = 1) -> Snapshot:
     """What a node decides by itself of ``SHOP`` after so many flaps."""
-    found = catalog.parse(
+    found = parse_catalog(
         Tree({"services/shop": Entry(json.dumps(SHOP).encode())}), Catalog(), (ip_network("192.0.2.0/24"),), (), PARAMS
     )
     (shop,) = found.services

@@ -12,16 +12,16 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from anycastlb.api.context import Context
-from anycastlb.api.history import History
-from anycastlb.api.server import Api
-from anycastlb.checks import TYPES, parameters
+from anycastlb.adapters.checks import TYPES, parameters
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
-from anycastlb.events import Journal
-from anycastlb.metrics import Meters, Metrics
-from anycastlb.model import Snapshot
+from anycastlb.core.model import Snapshot
+from anycastlb.serving.api.http.context import Context
+from anycastlb.serving.api.server import Api
+from anycastlb.serving.history import History
+from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.settings import Settings, parse
-from anycastlb.sources.memory import MemorySource
 from tests.unit import scene
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api.door import on_tcp
-from anycastlb.api.server import BODY_LIMIT
-from anycastlb.events import Event
-from anycastlb.model import AnycastlbError, Snapshot
+from anycastlb.core.events import Event
+from anycastlb.core.model import AnycastlbError, Snapshot
+from anycastlb.serving.api.http.listener import on_tcp
+from anycastlb.serving.api.server import BODY_LIMIT
 from tests.unit import scene
 from tests.unit.serving import Served, eventually, serving
 

@@ -26,9 +26,9 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from anycastlb.api.openapi import describe
-from anycastlb.api.operations import OPERATIONS
-from anycastlb.checks import TYPES, parameters
+from anycastlb.adapters.checks import TYPES, parameters
+from anycastlb.serving.api.openapi import describe
+from anycastlb.serving.api.operations import OPERATIONS
 from anycastlb.settings import parse
 from tests.unit import scene
 from tests.unit.serving import Served, eventually

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from anycastlb.model import Snapshot
-from anycastlb.sources.file import FileSource
-from anycastlb.sources.file_store import FileStore
+from anycastlb.adapters.sources.file import FileSource
+from anycastlb.adapters.sources.file_store import FileStore
+from anycastlb.core.model import Snapshot
 from tests.unit.serving import serving
 from tests.unit.test_api_writing import go
 

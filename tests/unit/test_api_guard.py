@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
-from anycastlb.api import connection, door, limits, tokens, users
-from anycastlb.api.server import Api
-from anycastlb.drivers.preflight import preflight
-from anycastlb.model import SettingsError
+from anycastlb.core.model import SettingsError
+from anycastlb.doctor.preflight import preflight
+from anycastlb.serving.api.http import limits, listener, local_users, tokens
+from anycastlb.serving.api.server import Api
 from tests.contract.authority import Authority
 from tests.lab.barrage import noise
 from tests.unit import scene
@@ -103,7 +103,7 @@ async def guarded(text: str = "", listen: str = "127.0.0.1", **given: Any) -> As
     api = served.api((listen, 0), **given)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(api.run())
-        await eventually(lambda: len(api.doors) == 1 + ("socket" in given))
+        await eventually(lambda: len(api.listeners) == 1 + ("socket" in given))
         assert api.address is not None
         try:
             yield Guarded(served, api, api.address)
@@ -153,7 +153,7 @@ async def test_a_socket_that_cannot_be_made_is_told_and_tried_again(tmp_path: Pa
         downs = [record.event.reason for record in served.journal.records() if record.event.after == "down"]
         assert len(downs) == 1 and "set another [api] socket in node.toml" in downs[0]
         path.unlink()
-        await eventually(lambda: len(api.doors) == 2)
+        await eventually(lambda: len(api.listeners) == 2)
         assert path.stat().st_mode & 0o777 == 0o660
         running.cancel()
     assert not path.exists(), "removed at the end"
@@ -258,7 +258,7 @@ def test_the_owner_is_read_from_the_kernels_table(client: str, server: str, line
     ours = row(spelt(server, 4672), spelt(client, 5000), uid=0)
     table = HEAD + ours + "garbage\n" + row(spelt(client, 5000), spelt(server, 4672), **line)
     asked = "::1" if server == "::1" else "127.0.0.1"
-    assert users.owner(table, (asked, 5000), (asked, 4672)) == uid
+    assert local_users.owner(table, (asked, 5000), (asked, 4672)) == uid
 
 
 # ---------------------------------------------------------------- tokens
@@ -477,7 +477,7 @@ async def test_too_many_requests_at_work() -> None:
         slow = [await asyncio.open_connection(*api.address) for _ in range(2)]
         for _, writer in slow:
             writer.write(b"POST /v1/confirm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabc")
-        (front,) = api.api.doors
+        (front,) = api.api.listeners
         await eventually(lambda: front.load.requests == 2)
         status, view, headers = await api.ask()
         assert (status, headers["Retry-After"]) == (429, "1")
@@ -493,24 +493,24 @@ async def test_too_many_requests_at_work() -> None:
 
 async def test_too_many_readers_of_events() -> None:
     async with guarded("max_streams = 1") as api:
-        api.api.doors[0].load.streams = 1
+        api.api.listeners[0].load.streams = 1
         assert (await api.ask("/v1/events", Accept="text/event-stream"))[0] == 429
         assert (await api.ask("/v1/events"))[0] == 200
         assert (await api.ask("/v1/status", Accept="text/event-stream"))[0] == 200, "no stream is to be had there"
-        api.api.doors[0].load.streams = 0
+        api.api.listeners[0].load.streams = 0
         reader, writer = await asyncio.open_connection(*(api.api.address or ("", 0)))
         writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
         assert (await reader.readline()).split()[1] == b"200"
-        assert api.api.doors[0].load.streams == 1
+        assert api.api.listeners[0].load.streams == 1
         writer.transport.abort()
         async with asyncio.timeout(5):
-            while api.api.doors[0].load != limits.Load():
+            while api.api.listeners[0].load != limits.Load():
                 await asyncio.sleep(0.05)
 
 
 async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ORDINARY", limits.Body(seconds=0.1))
-    monkeypatch.setattr(connection, "HEAD", 0.1)
+    monkeypatch.setattr(listener, "HEAD", 0.1)
     async with guarded() as api:
         answer = await api.raw(b"POST /v1/confirm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabc")
         assert parsed(answer)[0] == 408
@@ -520,8 +520,8 @@ async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.Monke
 
 
 async def test_who_never_reads_is_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(connection, "TAKE", 0.2)
-    monkeypatch.setattr(door, "LOOK", 0.05)
+    monkeypatch.setattr(listener, "TAKE", 0.2)
+    monkeypatch.setattr(listener, "LOOK_INTERVAL", 0.05)
     async with guarded("rate = 1000000", socket=tmp_path / "s") as api:
         for place in (api.address, str(tmp_path / "s")):
             with socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET) as deaf:
@@ -531,15 +531,15 @@ async def test_who_never_reads_is_dropped(monkeypatch: pytest.MonkeyPatch, tmp_p
                 await asyncio.get_running_loop().sock_sendall(
                     deaf, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300
                 )
-                await eventually(lambda: any(front.connections for front in api.api.doors))
-                await eventually(lambda: not any(front.connections for front in api.api.doors))
+                await eventually(lambda: any(front.connections for front in api.api.listeners))
+                await eventually(lambda: not any(front.connections for front in api.api.listeners))
         assert (await api.ask())[0] == 200
 
 
 async def test_idle_connections_keep_nobody_out() -> None:
     async with guarded("max_connections = 16") as api:
         idle = [await asyncio.open_connection(*api.address) for _ in range(300)]
-        (front,) = api.api.doors
+        (front,) = api.api.listeners
         assert (await api.ask("/healthz"))[0] == 200
         assert (await api.ask())[0] == 200
         assert front.connections <= 16
@@ -553,7 +553,7 @@ async def test_connections_that_never_greet_keep_nobody_out(tmp_path: Path) -> N
     async with guarded(f'tls_cert_file = "{authority.issue("lb1")}"\nmax_connections = 16', secure=True) as api:
         idle = [await asyncio.open_connection(*api.address) for _ in range(100)]
         assert (await api.ask("/healthz", tls=client(authority)))[0] == 200
-        assert api.api.doors[0].connections <= 16
+        assert api.api.listeners[0].connections <= 16
         for _, writer in idle:
             writer.transport.abort()
 
@@ -644,7 +644,7 @@ async def test_random_requests_leave_it_healthy(caplog: pytest.LogCaptureFixture
     before = 0
     async with guarded("max_connections = 64\nrate = 1000000") as api:
         assert (await api.ask("/healthz"))[0] == 200
-        await eventually(lambda: api.api.doors[0].connections == 0)
+        await eventually(lambda: api.api.listeners[0].connections == 0)
         catalog, before = (await api.served.store.read(None)).entries, descriptors()
 
         async def one(number: int) -> None:
@@ -658,7 +658,7 @@ async def test_random_requests_leave_it_healthy(caplog: pytest.LogCaptureFixture
             await asyncio.gather(*(one(start + number) for number in range(50)))
         assert (await api.ask("/healthz"))[0] == 200
         assert (await api.ask())[0] == 200
-        await eventually(lambda: api.api.doors[0].connections == 0)
+        await eventually(lambda: api.api.listeners[0].connections == 0)
         await eventually(lambda: descriptors() <= before)
         assert (await api.served.store.read(None)).entries == catalog
         assert api.served.held

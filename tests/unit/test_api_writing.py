@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from anycastlb.model import ConsulInstances, DriverError, Edit, Instance, Snapshot
-from anycastlb.sources.memory import MemorySource
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.core.model import ConsulInstances, DriverError, Edit, Instance, Snapshot
 from tests.unit import scene
 from tests.unit.serving import Served, serving
 from tests.unit.test_api import ask

@@ -7,14 +7,14 @@ from ipaddress import ip_address
 
 import pytest
 
-from anycastlb import belief
-from anycastlb.budget import WINDOW, Budget
-from anycastlb.model import (
+from anycastlb.core.decision import peer_health
+from anycastlb.core.decision.withdrawal_budget import WINDOW, WithdrawalBudget
+from anycastlb.core.model import (
     Announce,
     Cluster,
     Condition,
-    Doubt,
     Gate,
+    LocalTrouble,
     Peer,
     ServiceKey,
     ServiceSummary,
@@ -29,7 +29,7 @@ KEY = ServiceKey("tcp", VIP, 80)
 DEAD = ServiceVerdict(
     "web", KEY, False, 0, 2, 1, "0/2 backends up, needs 1", condition=Condition(False, True, True, 2.0)
 )
-FREE = Budget(None, 3, {}, (), 0.0)
+FREE = WithdrawalBudget(None, 3, {}, (), 0.0)
 SERVING = Status(
     "lb2",
     ready=True,
@@ -44,10 +44,10 @@ ILL = Status(
 )
 
 
-def case(last: str = "withdraw", open: bool = True, lasts: float = 100.0, name: str = "lb1") -> belief.Case:
+def case(last: str = "withdraw", open: bool = True, lasts: float = 100.0, name: str = "lb1") -> peer_health.Case:
     services = [(Announce(last=last), DEAD)]  # type: ignore[arg-type]
-    doubt = Doubt(frozenset({"web"}), True, 1000.0 - lasts)
-    return belief.Case(name, VIP, services, open, False, DEAD.reason, "ill", doubt, 1000.0)
+    doubt = LocalTrouble(frozenset({"web"}), True, 1000.0 - lasts)
+    return peer_health.Case(name, VIP, services, open, False, DEAD.reason, "ill", doubt, 1000.0)
 
 
 def shut(status: Status, **summary: object) -> Status:
@@ -69,8 +69,8 @@ def shut(status: Status, **summary: object) -> Status:
     ],
 )
 def test_whose_word_counts_for_nothing(status: Status) -> None:
-    assert belief.judge(case(), (SERVING,), FREE).reason == "0/2 backends up; 1 of 1 peers reach these backends"
-    assert belief.judge(case(), (status,), FREE) == belief.Opinion(False, "0/2 backends up, needs 1")
+    assert peer_health.judge(case(), (SERVING,), FREE).reason == "0/2 backends up; 1 of 1 peers reach these backends"
+    assert peer_health.judge(case(), (status,), FREE) == peer_health.Opinion(False, "0/2 backends up, needs 1")
 
 
 def test_peers_are_those_that_live_and_can_be_read() -> None:
@@ -81,65 +81,69 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
         "lb5": Peer("lb5", True),
     }
     known = Cluster(follows=True, connected=True, peers=peers)
-    assert belief.statuses(known) == (SERVING,)
-    assert belief.statuses(replace(known, connected=False)) is None
-    assert belief.statuses(Cluster()) is None
+    assert peer_health.statuses(known) == (SERVING,)
+    assert peer_health.statuses(replace(known, connected=False)) is None
+    assert peer_health.statuses(Cluster()) is None
 
 
 def test_who_holds_the_last_route() -> None:
-    assert belief.judge(case("keep"), (ILL,), FREE).kept == "last"
-    away = belief.judge(case("keep", name="lb3"), (ILL,), FREE)
+    assert peer_health.judge(case("keep"), (ILL,), FREE).kept == "last"
+    away = peer_health.judge(case("keep", name="lb3"), (ILL,), FREE)
     assert not away.ready and away.reason.endswith("; lb2 keeps the last route")
-    waits = belief.judge(case("keep", name="lb3"), (shut(ILL, announced=False),), FREE)
+    waits = peer_health.judge(case("keep", name="lb3"), (shut(ILL, announced=False),), FREE)
     assert waits.kept == "last" and waits.reason.endswith("until lb2 announces it")
-    assert belief.judge(case("keep", name="lb3"), (replace(ILL, ready=False),), FREE).kept == "last"
-    assert belief.judge(case("keep", name="lb3"), None, FREE).kept == "last"
-    assert not belief.judge(case("keep", name="lb3"), (SERVING,), FREE).ready
+    assert peer_health.judge(case("keep", name="lb3"), (replace(ILL, ready=False),), FREE).kept == "last"
+    assert peer_health.judge(case("keep", name="lb3"), None, FREE).kept == "last"
+    assert not peer_health.judge(case("keep", name="lb3"), (SERVING,), FREE).ready
 
 
 def test_a_closed_gate_opens_again_only_for_the_last_route() -> None:
-    assert belief.judge(case("keep", open=False), (ILL,), FREE).kept == "last"
-    assert not belief.judge(case("keep", open=False, name="lb3"), (ILL,), FREE).ready
-    assert not belief.judge(case("keep", open=False), (SERVING,), FREE).ready
-    assert not belief.judge(case("keep", open=False), None, FREE).ready
-    assert not belief.judge(case(open=False), (ILL,), FREE).ready
-    soon = belief.judge(case("keep", open=False, lasts=1.0), (ILL,), FREE)
-    assert not soon.ready and soon.wake == 999.0 + 2.0 + belief.GOSSIP
+    assert peer_health.judge(case("keep", open=False), (ILL,), FREE).kept == "last"
+    assert not peer_health.judge(case("keep", open=False, name="lb3"), (ILL,), FREE).ready
+    assert not peer_health.judge(case("keep", open=False), (SERVING,), FREE).ready
+    assert not peer_health.judge(case("keep", open=False), None, FREE).ready
+    assert not peer_health.judge(case(open=False), (ILL,), FREE).ready
+    soon = peer_health.judge(case("keep", open=False, lasts=1.0), (ILL,), FREE)
+    assert not soon.ready and soon.wake == 999.0 + 2.0 + peer_health.GOSSIP
 
 
 def test_one_that_is_well_and_waits_is_passed_over() -> None:
     """It may be damped for minutes: meanwhile this node has the route."""
     waiting = shut(SERVING, open=False, announced=False)
-    assert belief.judge(case("keep", open=False, name="lb3"), (waiting,), FREE).kept == "last"
+    assert peer_health.judge(case("keep", open=False, name="lb3"), (waiting,), FREE).kept == "last"
 
 
 def test_what_the_machine_refuses_is_not_kept() -> None:
-    assert belief.judge(replace(case("keep"), own="unable"), (ILL,), FREE) == belief.Opinion(False, DEAD.reason)
-    spent = Budget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
-    assert not belief.judge(replace(case(), own="unable"), (ILL,), spent).ready
-    assert belief.judge(case(), (ILL,), spent).kept == "limit"
+    assert peer_health.judge(replace(case("keep"), own="unable"), (ILL,), FREE) == peer_health.Opinion(
+        False, DEAD.reason
+    )
+    spent = WithdrawalBudget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
+    assert not peer_health.judge(replace(case(), own="unable"), (ILL,), spent).ready
+    assert peer_health.judge(case(), (ILL,), spent).kept == "limit"
 
 
 def test_trouble_grows_older_unless_more_is_added() -> None:
     one, both = frozenset({"web"}), frozenset({"web", "api"})
-    first = belief.doubts(None, one, False, 1.0)
-    assert first == Doubt(one, False, 1.0)
-    assert belief.doubts(first, one, False, 2.0) == first
-    assert belief.doubts(first, one, True, 3.0) == Doubt(one, True, 3.0)
-    more = belief.doubts(first, both, False, 4.0)
-    assert more == Doubt(both, False, 4.0)
-    assert belief.doubts(more, one, False, 5.0) == Doubt(one, False, 4.0)
-    assert belief.doubts(more, frozenset(), False, 6.0) is None
+    first = peer_health.doubts(None, one, False, 1.0)
+    assert first == LocalTrouble(one, False, 1.0)
+    assert peer_health.doubts(first, one, False, 2.0) == first
+    assert peer_health.doubts(first, one, True, 3.0) == LocalTrouble(one, True, 3.0)
+    more = peer_health.doubts(first, both, False, 4.0)
+    assert more == LocalTrouble(both, False, 4.0)
+    assert peer_health.doubts(more, one, False, 5.0) == LocalTrouble(one, False, 4.0)
+    assert peer_health.doubts(more, frozenset(), False, 6.0) is None
 
 
 def test_a_withdrawal_counts_for_a_minute_whoever_did_it() -> None:
     gates = {VIP: Gate(False, 0.0, withdrawn_wall=1000)}
     peer = Status("lb2", withdrawn={VIP: 1010, OTHER: 1005, THIRD: 900})
-    budget = Budget(Share(3), 10, gates, (peer,), 1020.0)
+    budget = WithdrawalBudget(Share(3), 10, gates, (peer,), 1020.0)
     assert budget.spent == 2 and budget.wait == 1005 + WINDOW - 1020
     assert budget.spend(VIP) and budget.spent == 2, "a VIP counts once"
     assert budget.spend(THIRD) and budget.spent == 3
     assert not budget.spend(ip_address("192.0.2.4"))
-    assert Budget(Share(percent=50), 10, gates, (peer,), 1020.0).most == 5
-    assert Budget(Share(3), 10, {}, (Status("lb2", withdrawn={VIP: 10**15}),), 1020.0).spent == 0, "a clock gone mad"
+    assert WithdrawalBudget(Share(percent=50), 10, gates, (peer,), 1020.0).most == 5
+    assert WithdrawalBudget(Share(3), 10, {}, (Status("lb2", withdrawn={VIP: 10**15}),), 1020.0).spent == 0, (
+        "a clock gone mad"
+    )
     assert FREE.spend(VIP) and FREE.spent == 0 and FREE.wait == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anycastlb.bridge import grammar
 from anycastlb.bridge.grammar import Neighbor, StateEvent
-from anycastlb.model import Route
+from anycastlb.core.model import Route
 from tests.unit.test_wire import routes, vips
 
 PEER, PEER6 = ip_address("10.99.1.1"), ip_address("fd00:99:1::1")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
-from anycastlb.model import Address, Route
-from anycastlb.wire import Beat, Report, Set, WireError
+from anycastlb.core.model import Address, Route
 from tests.unit.test_wire import routes
 
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
@@ -110,7 +110,7 @@ class Talk:
         raise AssertionError(f"they never come to an end: {self.exabgp.said[-5:]}")
 
     def order(self, wanted: Mapping[Address, Route], serial: int = 1) -> Report:
-        self.relay.ordered(Set(serial, HOLD, wanted), self.now)
+        self.relay.ordered(RouteSet(serial, HOLD, wanted), self.now)
         return self.pump()
 
     def later(self, seconds: float) -> Report:
@@ -226,12 +226,12 @@ def test_one_refused_route_does_not_keep_its_batch_back(talk: Talk) -> None:
     assert talk.exabgp.announced(P1) == set(wanted) - {TWO}
 
     tries = sum("192.0.2.2/32" in line for line in talk.exabgp.said)
-    talk.relay.ordered(Beat(4), talk.now)
+    talk.relay.ordered(Heartbeat(4), talk.now)
     talk.later(HOLD / 2)
     assert sum("192.0.2.2/32" in line for line in talk.exabgp.said) == tries, "not tried again blindly"
     talk.exabgp.refuse = lambda line: False
     for _ in range(int(RETRY / 5) + 1):
-        talk.relay.ordered(Beat(4), talk.now)
+        talk.relay.ordered(Heartbeat(4), talk.now)
         report = talk.later(5)
     assert report.rejected == {} and TWO in report.announced
 
@@ -298,10 +298,10 @@ def test_a_silent_daemon_loses_every_route(talk: Talk) -> None:
 def test_beats_keep_the_routes_and_bring_them_back(talk: Talk) -> None:
     talk.order({ONE: Route()}, serial=7)
     for _ in range(5):
-        talk.relay.ordered(Beat(7), talk.now)
+        talk.relay.ordered(Heartbeat(7), talk.now)
         assert ONE in talk.later(HOLD - 0.1).announced
     assert talk.later(1).announced == {}
-    talk.relay.ordered(Beat(7), talk.now)
+    talk.relay.ordered(Heartbeat(7), talk.now)
     assert talk.pump().announced == {ONE: Route()}
 
 
@@ -344,16 +344,16 @@ def test_a_daemon_that_restarts_within_hold_changes_nothing(talk: Talk) -> None:
 @pytest.mark.parametrize("beat", [1, 3])
 def test_a_beat_of_another_set_is_an_error(talk: Talk, beat: int) -> None:
     talk.order({ONE: Route()}, serial=2)
-    with pytest.raises(WireError, match="beat"):
-        talk.relay.ordered(Beat(beat), talk.now)
+    with pytest.raises(ProtocolError, match="beat"):
+        talk.relay.ordered(Heartbeat(beat), talk.now)
 
 
 def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> None:
     talk.order({ONE: Route()}, serial=2)
     talk.relay.unlinked(talk.now)
     talk.relay.linked()
-    with pytest.raises(WireError):
-        talk.relay.ordered(Beat(2), talk.now)
+    with pytest.raises(ProtocolError):
+        talk.relay.ordered(Heartbeat(2), talk.now)
     assert talk.later(HOLD + 1).announced == {}
 
 
@@ -363,7 +363,7 @@ def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> No
 def test_an_exabgp_that_does_not_withdraw_must_be_killed(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.exabgp.silent = lambda line: "withdraw" in line
-    talk.relay.ordered(Set(2, HOLD, {}), talk.now)
+    talk.relay.ordered(RouteSet(2, HOLD, {}), talk.now)
     talk.pump()
     talk.later(ACK_TIMEOUT - 0.1)
     assert talk.relay.stuck(talk.now) == ""
@@ -388,7 +388,7 @@ def test_an_exabgp_stuck_in_an_announcement_is_killed_once_a_route_must_leave(ta
     talk.order({ONE: Route(), TWO: Route()}, serial=2)
     talk.later(ACK_TIMEOUT + 1)
     assert talk.relay.stuck(talk.now) == ""
-    talk.relay.ordered(Set(3, HOLD, {TWO: Route()}), talk.now)
+    talk.relay.ordered(RouteSet(3, HOLD, {TWO: Route()}), talk.now)
     assert talk.relay.stuck(talk.now)
 
 
@@ -405,7 +405,7 @@ def test_an_exabgp_that_never_answered_is_killed_only_when_the_daemon_is_gone_to
 def test_an_exabgp_that_refuses_every_withdrawal_must_be_killed(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.exabgp.refuse = lambda line: "withdraw" in line
-    talk.relay.ordered(Set(2, HOLD, {}), talk.now)
+    talk.relay.ordered(RouteSet(2, HOLD, {}), talk.now)
     for _ in range(REFUSALS * 3):
         command = talk.relay.next(talk.now)
         assert command

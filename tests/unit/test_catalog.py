@@ -7,9 +7,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from anycastlb import catalog
-from anycastlb.checks import PARAMS
-from anycastlb.model import Catalog, Entry, Share, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.core.catalog.parse import admit, parse_catalog
+from anycastlb.core.model import Catalog, Entry, Share, Tree
 
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
 WEB = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}
@@ -28,7 +28,7 @@ NOTHING = Catalog()
 
 
 def parse(given: Tree, previous: Catalog = NOTHING) -> Catalog:
-    return catalog.parse(given, previous, RANGES, ((100, 199),), PARAMS)
+    return parse_catalog(given, previous, RANGES, ((100, 199),), PARAMS)
 
 
 def only_service(found: Catalog):
@@ -261,22 +261,22 @@ def catalog_of(*numbers: int) -> Catalog:
 def test_a_shrunken_catalog_is_held_until_it_persists() -> None:
     full, less, half = catalog_of(1, 2, 3, 4), catalog_of(1), catalog_of(1, 2)
     limit = Share(percent=50)
-    assert catalog.admit(full, half, limit, 60, None, 0) is None, "half is not more than half"
-    held = catalog.admit(full, less, limit, 60, None, 100.0)
+    assert admit(full, half, limit, 60, None, 0) is None, "half is not more than half"
+    held = admit(full, less, limit, 60, None, 100.0)
     assert held and len(held.lost) == 3 and held.of == 4 and held.until == 160.0
-    again = catalog.admit(full, Catalog(), limit, 60, held, 130.0)
+    again = admit(full, Catalog(), limit, 60, held, 130.0)
     assert again and again.since == 100.0 and len(again.lost) == 4, "the clock runs from the first look"
-    assert catalog.admit(full, less, limit, 60, again, 160.0) is None, "it persisted"
-    assert catalog.admit(full, less, limit, None, held, 1e9) is not None, "never means never"
-    assert catalog.admit(full, full, limit, 60, held, 130.0) is None
+    assert admit(full, less, limit, 60, again, 160.0) is None, "it persisted"
+    assert admit(full, less, limit, None, held, 1e9) is not None, "never means never"
+    assert admit(full, full, limit, 60, held, 130.0) is None
 
 
 def test_an_empty_catalog_is_always_suspicious() -> None:
-    assert catalog.admit(catalog_of(1), Catalog(), Share(percent=100), 60, None, 0)
-    assert catalog.admit(Catalog(), Catalog(), Share(percent=0), 60, None, 0) is None
+    assert admit(catalog_of(1), Catalog(), Share(percent=100), 60, None, 0)
+    assert admit(Catalog(), Catalog(), Share(percent=0), 60, None, 0) is None
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_count_of_lost_vips_can_be_allowed(count: int) -> None:
-    held = catalog.admit(catalog_of(1, 2, 3, 4), catalog_of(4), Share(count=count), 60, None, 0)
+    held = admit(catalog_of(1, 2, 3, 4), catalog_of(4), Share(count=count), 60, None, 0)
     assert (held is None) == (count >= 3)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb import catalog
-from anycastlb.checks import PARAMS
-from anycastlb.model import Catalog, ConsulInstances, DnsInstances, Entry, Instance, Service, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.core.catalog.parse import parse_catalog, troubled
+from anycastlb.core.model import Catalog, ConsulInstances, DnsInstances, Entry, Instance, Service, Tree
 
 RANGES = (ip_network("192.0.2.0/24"),)
 CONSUL = {"consul": {"service": "web"}}
@@ -34,12 +34,12 @@ def instance(number: int, name: str = "", created: int = 0, address: str = "", *
 
 def parse(given: Tree, *instances: Instance, before: Catalog | None = None) -> Catalog:
     known = {WANTED: instances}
-    return catalog.parse(given, before or Catalog(), RANGES, (), PARAMS, known)
+    return parse_catalog(given, before or Catalog(), RANGES, (), PARAMS, known)
 
 
 def waiting(given: Tree, before: Catalog | None = None) -> Catalog:
     """Parsed while nothing is known of any discovery."""
-    return catalog.parse(given, before or Catalog(), RANGES, (), PARAMS)
+    return parse_catalog(given, before or Catalog(), RANGES, (), PARAMS)
 
 
 def web(found: Catalog) -> Service:
@@ -206,14 +206,14 @@ def test_troubles_are_problems_of_every_service_that_asks() -> None:
     }
     found = parse(tree(**documents), instance(1), before=before)
     dns = DnsInstances("x.example.org")
-    told = catalog.troubled(found, {WANTED: ("away",), dns: ("NXDOMAIN", "slow"), ConsulInstances("z"): ("?",)})
+    told = troubled(found, {WANTED: ("away",), dns: ("NXDOMAIN", "slow"), ConsulInstances("z"): ("?",)})
     assert sorted(problems(told)) == [
         "services/late: backends_from: NXDOMAIN",
         "services/late: backends_from: slow",
         "services/two: backends_from: away",
         "services/web: backends_from: away",
     ]
-    assert catalog.troubled(found, {}) is found
+    assert troubled(found, {}) is found
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from anycastlb import catalog, forms, services
-from anycastlb.checks import PARAMS, TYPES
-from anycastlb.documents import Document
-from anycastlb.model import Catalog, Combination, Entry, Tree
+from anycastlb.adapters.checks import PARAMS, TYPES
+from anycastlb.core.catalog import schema
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.catalog.service import service_notices
+from anycastlb.core.fields import Document
+from anycastlb.core.model import Catalog, Combination, Entry, Tree
 
 TEXT = (Path(__file__).parents[2] / "docs" / "CATALOG.md").read_text()
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -23,15 +25,15 @@ ANY_MARK = ((1, 2**32 - 1),)
 BASE = b'{"vip": "192.0.2.1", "port": 80, "backends": {"b1": {"address": "10.0.0.1"}}}'
 
 MODELS: dict[str, type[Document]] = {
-    "The service document": forms.ServiceDocument,
-    "The backend document": forms.BackendDocument,
-    "Persistence": forms.PersistenceDocument,
-    "What every check has": forms.CheckDocument,
-    "Announcing a VIP": forms.AnnounceDocument,
-    "Damping": forms.DampingDocument,
-    "Discovery": forms.DiscoverDocument,
-    "From Consul": forms.ConsulDocument,
-    "From DNS": forms.DnsDocument,
+    "The service document": schema.ServiceDocument,
+    "The backend document": schema.BackendDocument,
+    "Persistence": schema.PersistenceDocument,
+    "What every check has": schema.CheckDocument,
+    "Announcing a VIP": schema.AnnounceDocument,
+    "Damping": schema.DampingDocument,
+    "Discovery": schema.DiscoverDocument,
+    "From Consul": schema.ConsulDocument,
+    "From DNS": schema.DnsDocument,
     **{f"Check type `{name}`": model for name, model in PARAMS.items()},
 }
 """The heading over each table of fields."""
@@ -144,7 +146,7 @@ def loaded(key: str, text: str) -> Catalog:
         entries["services/any"] = Entry(BASE)
     elif key.count("/") == 3:
         entries["/".join(key.split("/")[:2])] = Entry(BASE)
-    return catalog.parse(Tree(entries), Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    return parse_catalog(Tree(entries), Catalog(), ANYWHERE, ANY_MARK, PARAMS)
 
 
 def test_every_example_says_its_key() -> None:
@@ -167,12 +169,12 @@ def test_every_example_loads(key: str, text: str) -> None:
 def test_no_example_surprises(key: str, text: str) -> None:
     for service in loaded(key, text).services:
         if service.backends_from is None:
-            assert services.notices(service) == []
+            assert service_notices(service) == []
 
 
 def test_all_examples_are_one_catalog() -> None:
     entries = {key: Entry(text.encode(), created=n) for n, (key, text) in enumerate(EXAMPLES)}
-    found = catalog.parse(Tree(entries), Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    found = parse_catalog(Tree(entries), Catalog(), ANYWHERE, ANY_MARK, PARAMS)
     assert [str(problem) for problem in found.problems] == []
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.checks import Down, Found
-from anycastlb.checks.agent import judged
+from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.agent import judged
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from anycastlb import catalog, checks, settings
-from anycastlb.checks import Down, Found
-from anycastlb.checks.command import Params, judged, permits
-from anycastlb.child import Ended
-from anycastlb.cli.judge import judge
-from anycastlb.model import Catalog, Entry, SettingsError, Tree
+from anycastlb import settings
+from anycastlb.adapters import checks
+from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.command import Params, judged, permits
+from anycastlb.adapters.checks.probe.process import Ended
+from anycastlb.cli.commands.validate import validate_files
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.model import Catalog, Entry, SettingsError, Tree
 from anycastlb.settings import ChecksSettings
 
 OURS = "/usr/local/lib/anycastlb/checks/*"
@@ -63,7 +65,7 @@ def parsed(commands: tuple[str, ...], check: str) -> Catalog:
     document = f'{{"vip": "192.0.2.1", "port": 80, "check": {check}, "backends": {{"b": {{"address": "10.0.0.1"}}}}}}'
     types = checks.parameters(checks.types(ChecksSettings(commands=commands)))
     tree = Tree({"services/web": Entry(document.encode())})
-    return catalog.parse(tree, Catalog(), (ip_network("192.0.2.0/24"),), (), types)
+    return parse_catalog(tree, Catalog(), (ip_network("192.0.2.0/24"),), (), types)
 
 
 def test_a_catalog_may_only_name_what_the_settings_allow() -> None:
@@ -122,6 +124,6 @@ def test_validate_knows_what_the_settings_beside_a_document_allow(tmp_path: Path
     node = tmp_path / "node.toml"
     for allowed, problems in (('["/opt/checks/*"]', 0), ("[]", 1)):
         node.write_text(f'[node]\nvip_ranges = ["192.0.2.0/24"]\n[checks]\ncommands = {allowed}\n')
-        found = judge([str(node), str(web)]).problems
+        found = validate_files([str(node), str(web)]).problems
         assert len(found) == problems and all("this node's settings allow" in problem.expected for problem in found)
-    assert not judge([str(web)]).problems, "without settings nobody knows"
+    assert not validate_files([str(web)]).problems, "without settings nobody knows"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from anycastlb.checks import Down
-from anycastlb.checks.dns import Answer, Params, judged, parsed
+from anycastlb.adapters.checks import Down
+from anycastlb.adapters.checks.dns import DnsAnswer, Params, judged, parsed
 
 QUESTION = dns.message.make_query("www.example.org", "A", id=7)
 WIRE = dns.message.make_response(QUESTION).to_wire()
@@ -50,14 +50,14 @@ def test_what_is_refused(document: dict[str, object]) -> None:
 
 
 def test_an_error_without_the_question_is_an_answer() -> None:
-    assert parsed(QUESTION, bytes.fromhex("0007 8181 0000 0000 0000 0000")) == Answer("FORMERR", ())
+    assert parsed(QUESTION, bytes.fromhex("0007 8181 0000 0000 0000 0000")) == DnsAnswer("FORMERR", ())
     with pytest.raises(Down, match="another question"):
         parsed(QUESTION, bytes.fromhex("0007 8180 0000 0000 0000 0000"))
 
 
 def test_a_cut_answer_is_not_read() -> None:
     cut = WIRE[:2] + bytes([WIRE[2] | 2]) + WIRE[3:6] + b"\0\5" + WIRE[8:]
-    assert parsed(QUESTION, cut) == Answer("NOERROR", (), cut=True)
+    assert parsed(QUESTION, cut) == DnsAnswer("NOERROR", (), cut=True)
 
 
 def test_names_that_point_at_themselves_end() -> None:
@@ -77,7 +77,7 @@ def test_noise_is_no_answer_and_nothing_breaks(noise: bytes, headed: bool, kept:
 def test_what_is_expected_is_told() -> None:
     wanted = Params(name="www.example.org", answer="192.0.2.9")
     with pytest.raises(Down, match="SERVFAIL, expected NOERROR"):
-        judged(Answer("SERVFAIL", ()), wanted)
+        judged(DnsAnswer("SERVFAIL", ()), wanted)
     with pytest.raises(Down, match=r"the answer '192.0.2.8' does not contain"):
-        judged(Answer("NOERROR", ("192.0.2.8",)), wanted)
-    assert judged(Answer("NOERROR", ("192.0.2.8", "192.0.2.9")), wanted).detail == "NOERROR: '192.0.2.8; 192.0.2.9'"
+        judged(DnsAnswer("NOERROR", ("192.0.2.8",)), wanted)
+    assert judged(DnsAnswer("NOERROR", ("192.0.2.8", "192.0.2.9")), wanted).detail == "NOERROR: '192.0.2.8; 192.0.2.9'"

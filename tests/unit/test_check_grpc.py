@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from anycastlb.checks import Down
-from anycastlb.checks.grpc import Params, Received, judged
+from anycastlb.adapters.checks import Down
+from anycastlb.adapters.checks.grpc import Params, Received, judged
 
 HEADERS = {":status": "200", "content-type": "application/grpc+proto", "grpc-status": "0"}
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from anycastlb.checks.syslog import Params, framed, message
+from anycastlb.adapters.checks.syslog import Params, framed, message
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, 789000, UTC)
 

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from anycastlb.checks import icmp
-from anycastlb.checks.udp import Params, patience, payload
+from anycastlb.adapters.checks import icmp
+from anycastlb.adapters.checks.udp import Params, patience, payload
 
 
 @pytest.mark.parametrize(

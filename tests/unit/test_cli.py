@@ -17,12 +17,13 @@ import yaml
 from click.testing import CliRunner
 
 from anycastlb import __version__, daemon
-from anycastlb.checks import PARAMS
-from anycastlb.cli import CONFIG, kinds, main, where
-from anycastlb.documents import Document
-from anycastlb.events import Event
-from anycastlb.forms import CheckDocument
-from anycastlb.model import DriverError, Snapshot
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.cli import CONFIG, location, main
+from anycastlb.cli.commands import checks
+from anycastlb.core.catalog.schema import CheckDocument
+from anycastlb.core.events import Event
+from anycastlb.core.fields import Document
+from anycastlb.core.model import DriverError, Snapshot
 from anycastlb.settings import Settings
 from tests.unit import scene
 from tests.unit.serving import Served, command, inside, serving
@@ -282,8 +283,8 @@ async def test_the_parameters_of_one_check() -> None:
 )  # fmt: skip
 def test_forms_and_defaults(model: type[Document], form: dict[str, str], default: dict[str, str]) -> None:
     fields, schema = model.model_fields, model.model_json_schema()["properties"]
-    assert {name: kinds.form_of(fields[name], schema[name]) for name in form} == form
-    assert {name: kinds.default_of(fields[name], schema[name]) for name in default} == default
+    assert {name: checks.form_of(fields[name], schema[name]) for name in form} == form
+    assert {name: checks.default_of(fields[name], schema[name]) for name in default} == default
 
 
 @pytest.mark.parametrize("model", [CheckDocument, *PARAMS.values()])
@@ -296,7 +297,7 @@ def test_every_parameter_says_what_it_is(model: type[Document]) -> None:
     [(2.0, "2s"), (0.5, "500ms"), (90.0, "90s"), (300.0, "5m"), (86400.0, "1d"), (1.5, "1500ms"), (0.0001, "0.0001s")],
 )
 def test_durations_as_they_are_written(seconds: float, text: str) -> None:
-    assert kinds.brief(seconds) == text
+    assert checks.brief(seconds) == text
 
 
 @pytest.mark.parametrize("words", [("status",), ("why", "web"), ("plan",), ("confirm",), ("events",)])
@@ -331,7 +332,7 @@ async def test_the_api_is_found_through_the_settings(tmp_path: Path) -> None:
 def test_where_to_dial_for_a_listening_address(tmp_path: Path, listen: str, dialled: str) -> None:
     config = tmp_path / "node.toml"
     config.write_text(f'[api]\nlisten = "{listen}"\n')
-    assert where.Where(config=str(config)).url == f"http://{dialled}"
+    assert location.Location(config=str(config)).url == f"http://{dialled}"
 
 
 @pytest.mark.parametrize("text", ["not toml", "[api]\nlisten = 5", "api = 3", '\x00"'])
@@ -456,4 +457,4 @@ async def test_commands_load_only_what_they_need() -> None:
 
 
 def test_the_settings_are_where_the_contract_says() -> None:
-    assert CONFIG == where.CONFIG == "/etc/anycastlb/node.toml"
+    assert CONFIG == location.CONFIG == "/etc/anycastlb/node.toml"

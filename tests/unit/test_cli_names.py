@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api import views
-from anycastlb.cli import edits, letters, paint, tables, trouble
-from anycastlb.cli.where import Where
-from anycastlb.model import Feed, Snapshot, Speaker
+from anycastlb.cli import edits, ipvsadm_options
+from anycastlb.cli.location import Location
+from anycastlb.cli.render import exit_code, style, tables
+from anycastlb.core.model import Feed, Snapshot, Speaker
+from anycastlb.serving.views.status import status_view
 from tests.unit import scene
 from tests.unit.recording import recording
 from tests.unit.serving import command, inside, serving
@@ -25,12 +26,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def view(snapshot: Snapshot) -> dict[str, Any]:
-    return views.status(snapshot, scene.NOW, scene.SOURCE)
+    return status_view(snapshot, scene.NOW, scene.SOURCE)
 
 
 @pytest.mark.parametrize("name", ["trouble", "calm", "subtle"])
 def test_the_list_of_services(name: str) -> None:
-    found = paint.plain(tables.listed(view(getattr(scene, name)())))
+    found = style.plain(tables.listed(view(getattr(scene, name)())))
     file = GOLDEN / f"list-{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(found)
@@ -69,7 +70,7 @@ def well() -> Snapshot:
 
 
 def test_a_node_that_is_well_has_no_troubles() -> None:
-    assert list(trouble.troubles(view(well()))) == []
+    assert list(exit_code.troubles(view(well()))) == []
 
 
 @pytest.mark.parametrize(
@@ -84,12 +85,12 @@ def test_a_node_that_is_well_has_no_troubles() -> None:
     ],
 )
 def test_each_trouble_by_itself(change: dict[str, Any], told: str) -> None:
-    found = list(trouble.troubles(view(replace(well(), **change))))
+    found = list(exit_code.troubles(view(replace(well(), **change))))
     assert any(told in one for one in found), found
 
 
 def test_all_troubles_at_once() -> None:
-    found = list(trouble.troubles(view(scene.trouble())))
+    found = list(exit_code.troubles(view(scene.trouble())))
     for told in ("a catalog is held", "BGP session 2001:db8:0:1::1 is down", "web/web3 is down",
                  "192.0.2.11 is withdrawn", "services/api is quarantined",
                  "tcp 192.0.2.12:25 was refused"):  # fmt: skip
@@ -103,7 +104,7 @@ def test_all_troubles_at_once() -> None:
 def test_the_socket_of_the_settings_if_it_is_there_else_the_address(tmp_path: Path) -> None:
     config, path = tmp_path / "node.toml", tmp_path / "api.sock"
     config.write_text(f'[api]\nsocket = "{path}"\nlisten = "127.0.0.1:5"\n')
-    where = Where(config=str(config))
+    where = Location(config=str(config))
     assert where.url == "http://127.0.0.1:5"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -127,7 +128,7 @@ def test_the_socket_of_the_settings_if_it_is_there_else_the_address(tmp_path: Pa
 def test_of_several_addresses_the_loopback_and_tls_elsewhere(tmp_path: Path, settings: str, url: str) -> None:
     config = tmp_path / "node.toml"
     config.write_text(f'[api]\nsocket = ""\n{settings}\n')
-    assert Where(config=str(config)).url == url
+    assert Location(config=str(config)).url == url
 
 
 async def test_a_command_over_a_unix_socket_with_a_token_from_the_environment(tmp_path: Path) -> None:
@@ -160,8 +161,8 @@ async def test_a_command_over_a_unix_socket_with_a_token_from_the_environment(tm
     ],
 )
 def test_addresses(text: str, found: tuple[str, int | None]) -> None:
-    assert letters.endpoint(text) == found
-    assert letters.endpoint(letters.written(*found)) == found
+    assert ipvsadm_options.endpoint(text) == found
+    assert ipvsadm_options.endpoint(ipvsadm_options.written(*found)) == found
 
 
 @pytest.mark.parametrize(

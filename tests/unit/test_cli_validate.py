@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.cli.judge import judge
-from anycastlb.cli.lines import line_of
-from anycastlb.model import SettingsError
+from anycastlb.cli.commands.validate import validate_files
+from anycastlb.cli.line_numbers import line_of
+from anycastlb.core.model import SettingsError
 from tests.unit.serving import command
 
 NODE = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
@@ -23,7 +23,7 @@ def write(path: Path, document: object) -> Path:
 
 
 def told(*paths: Path, config: Path | None = None) -> list[str]:
-    return [str(problem) for problem in judge(map(str, paths), str(config) if config else None).problems]
+    return [str(problem) for problem in validate_files(map(str, paths), str(config) if config else None).problems]
 
 
 async def test_what_is_fine_ends_with_0(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_what_may_surprise_is_a_notice_and_no_problem(tmp_path: Path) -> N
 def test_notices_of_a_catalog_directory_name_the_file(tmp_path: Path) -> None:
     write(tmp_path / "services" / "web.json", {**GOOD, "announce": {"min_backends": 3}})
     write(tmp_path / "services" / "dns.json", {**GOOD, "port": 53})
-    (notice,) = judge([str(tmp_path)]).notices
+    (notice,) = validate_files([str(tmp_path)]).notices
     assert str(notice).startswith(f"{tmp_path}/services/web.json:")
     assert notice.path == "announce.min_backends"
 
@@ -71,7 +71,7 @@ def test_notices_of_a_catalog_directory_name_the_file(tmp_path: Path) -> None:
 def test_of_a_pool_that_nobody_knows_yet_nothing_is_noticed(tmp_path: Path) -> None:
     found = {"consul": {"service": "web"}}
     web = write(tmp_path / "web.json", {**GOOD, "backends_from": found, "announce": {"min_backends": 3}})
-    report = judge([str(web)])
+    report = validate_files([str(web)])
     assert (report.problems, report.notices) == ((), ())
 
 
@@ -89,7 +89,7 @@ def test_a_directory_is_a_catalog(tmp_path: Path) -> None:
     write(tmp_path / "services" / "web.json", GOOD)
     write(tmp_path / "services" / "web" / "backends" / "web2", "address=10.1.0.2 weight=7")
     write(tmp_path / "services" / "bad.yaml", "vip: 192.0.2.11\nport: 80\ncolour: red\n")
-    report = judge([str(tmp_path)])
+    report = validate_files([str(tmp_path)])
     assert len(report.problems) == 1
     assert str(report.problems[0]).startswith(f"{tmp_path}/services/bad.yaml:3: colour: unknown field; expected ")
     assert f"{tmp_path}/services/web.json: fine, services/web" in report.fine
@@ -151,7 +151,7 @@ def test_what_is_no_text_or_too_large(tmp_path: Path) -> None:
 
 def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.toml"):
-        judge([str(write(tmp_path / "web.json", GOOD))], str(tmp_path / "none.toml"))
+        validate_files([str(write(tmp_path / "web.json", GOOD))], str(tmp_path / "none.toml"))
 
 
 JSON = '{\n\t"vip": "x",\n\t"backends": {\n\t\t"10.1.0.1": {\n\t\t\t"weight": 1\n\t\t}\n\t}\n}'
@@ -190,16 +190,16 @@ SHOP = {**GOOD, "scheduler": "rr", "forward": "nat"}
 
 def test_flows_that_another_node_cannot_take_over_are_noticed(tmp_path: Path) -> None:
     shop = write(tmp_path / "shop.json", SHOP)
-    (notice,) = judge([str(shop)]).notices
+    (notice,) = validate_files([str(shop)]).notices
     assert (notice.path, notice.line) == ("scheduler", 9)
     assert "[ipvs] sync_interface in node.toml" in notice.expected and "replies of nat" in notice.expected
     on = write(tmp_path / "node.toml", NODE + '[ipvs]\nsync_interface = "lan"\n')
-    (notice,) = judge([str(shop), str(on)]).notices
+    (notice,) = validate_files([str(shop), str(on)]).notices
     assert "covered by connection sync" in notice.expected
-    (notice,) = judge([str(shop)], str(on)).notices
+    (notice,) = validate_files([str(shop)], str(on)).notices
     assert "covered by connection sync" in notice.expected
     off = write(tmp_path / "other" / "node.toml", NODE + '[ipvs]\ntcp_timeout = "2m"\n')
-    notices = [notice.expected for notice in judge([str(shop), str(on), str(off)]).notices]
+    notices = [notice.expected for notice in validate_files([str(shop), str(on), str(off)]).notices]
     assert len(notices) == 2 and "connection sync mends that" in notices[0] and "idle for 120 s" in notices[1]
 
 

@@ -30,8 +30,8 @@ from anycastlb.client import (
     Unreachable,
 )
 from anycastlb.client.stream import Reader
-from anycastlb.events import Event
-from anycastlb.model import Problem
+from anycastlb.core.events import Event
+from anycastlb.core.model import Problem
 from tests.unit import scene
 from tests.unit.recording import Recorder, error, recording
 from tests.unit.serving import serving

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anycastlb.cluster.instance import NAME, instance
+from anycastlb.adapters.cluster.instance import NAME, instance
 
 
 def test_every_process_of_one_installation_is_the_same(tmp_path: Path) -> None:

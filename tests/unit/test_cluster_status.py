@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import decide
-from anycastlb.cluster import status as statuses
-from anycastlb.model import (
+from anycastlb.adapters.cluster import status_document
+from anycastlb.core.decision import decide
+from anycastlb.core.model import (
     Catalog,
     CatalogSummary,
     Destination,
@@ -68,16 +68,18 @@ STATUSES = st.builds(
 
 @given(STATUSES)
 def test_bytes_and_back_is_the_same(status: Status) -> None:
-    assert statuses.decode(statuses.encode(status), status.node) == status
+    assert status_document.decode(status_document.encode(status), status.node) == status
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(str))
 def test_garbage_is_an_error_in_words(raw: bytes | str) -> None:
-    with pytest.raises(statuses.Unreadable, match="expected a node's status"):
-        statuses.decode(raw.encode(errors="replace") if isinstance(raw, str) else raw, "lb1")
+    with pytest.raises(status_document.UnreadableStatus, match="expected a node's status"):
+        status_document.decode(raw.encode(errors="replace") if isinstance(raw, str) else raw, "lb1")
 
 
-GOOD: dict[str, Any] = json.loads(statuses.encode(statuses.summarise(scene.trouble(), "2026-01-01T00:00:00.000Z")))
+GOOD: dict[str, Any] = json.loads(
+    status_document.encode(status_document.summarise(scene.trouble(), "2026-01-01T00:00:00.000Z"))
+)
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -93,29 +95,29 @@ def test_a_status_with_one_wrong_field_is_read_or_refused_but_breaks_nothing(pat
         at = at[step]
     at[path[-1]] = value
     try:
-        found = statuses.decode(json.dumps(document).encode(), "lb1")
-    except statuses.Unreadable:
+        found = status_document.decode(json.dumps(document).encode(), "lb1")
+    except status_document.UnreadableStatus:
         return
-    statuses.compare([found, replace(found, node="lb2")], (None, {}), 1.0)
-    assert statuses.decode(statuses.encode(found), "lb1") == found
+    status_document.compare([found, replace(found, node="lb2")], (None, {}), 1.0)
+    assert status_document.decode(status_document.encode(found), "lb1") == found
 
 
 def test_a_newer_version_may_say_more() -> None:
     more = json.loads(json.dumps(GOOD))
     more["status"]["moods"] = ["good"]
     more["status"]["catalog"]["colour"] = "red"
-    assert statuses.decode(json.dumps(more).encode(), "lb1").node == "lb1"
+    assert status_document.decode(json.dumps(more).encode(), "lb1").node == "lb1"
 
 
 def test_another_format_and_another_node_are_named() -> None:
-    with pytest.raises(statuses.Unreadable, match="format 2, and this node reads format 1"):
-        statuses.decode(b'{"format": 2, "status": {"all": "new"}}', "lb1")
-    with pytest.raises(statuses.Unreadable, match="the status of 'lb1', not of 'lb2'"):
-        statuses.decode(json.dumps(GOOD).encode(), "lb2")
+    with pytest.raises(status_document.UnreadableStatus, match="format 2, and this node reads format 1"):
+        status_document.decode(b'{"format": 2, "status": {"all": "new"}}', "lb1")
+    with pytest.raises(status_document.UnreadableStatus, match="the status of 'lb1', not of 'lb2'"):
+        status_document.decode(json.dumps(GOOD).encode(), "lb2")
 
 
 def test_what_a_node_says_of_itself() -> None:
-    told = statuses.summarise(scene.trouble(), instance="here")
+    told = status_document.summarise(scene.trouble(), instance="here")
     assert (told.node, told.instance, told.ready) == ("lb1", "here", False)
     assert told.missing == (f"changes refused: 1; the first: create services tcp {scene.MAIL}:25: {scene.REFUSED}",)
     assert told.catalog == CatalogSummary(4711, told.catalog.hash, True, False, True)
@@ -129,14 +131,14 @@ def test_what_a_node_says_of_itself() -> None:
 def test_time_that_passes_is_nothing_new() -> None:
     snapshot = scene.trouble()
     later = replace(snapshot, at=snapshot.at + 100, at_wall=snapshot.at_wall + 100, cycle=snapshot.cycle + 1)
-    assert statuses.summarise(later) == statuses.summarise(snapshot)
+    assert status_document.summarise(later) == status_document.summarise(snapshot)
 
 
 def test_when_all_are_down_one_star_says_so() -> None:
     service = scene.RESOLVER
     inputs = Inputs("lb1", Catalog((service,)), Feed(True, 0.0, loaded=True))
     decision = decide.decide(inputs, Memory(), 1.0)
-    told = statuses.summarise(replace(scene.calm(), inputs=inputs, decision=decision))
+    told = status_document.summarise(replace(scene.calm(), inputs=inputs, decision=decision))
     assert told.services["dns"][scene.DNS] == ServiceSummary(False, 0, 4, ("*",))
 
 
@@ -153,17 +155,17 @@ def large(services: int = 1000, backends: int = 10) -> Status:
 
 
 def test_a_thousand_services_fit_into_one_key() -> None:
-    raw = statuses.encode(large())
+    raw = status_document.encode(large())
     assert len(raw) < 512 * 1024
-    assert statuses.decode(raw, "lb1") == large()
+    assert status_document.decode(raw, "lb1") == large()
 
 
 def test_what_does_not_fit_is_left_out_and_named() -> None:
     whole, omitted = large(200), set()
     for most in range(70_000, 14_000, -1000):
-        raw = statuses.encode(whole, most)
+        raw = status_document.encode(whole, most)
         assert len(raw) <= most
-        told = statuses.decode(raw, "lb1")
+        told = status_document.decode(raw, "lb1")
         omitted.add(told.omitted)
         assert told.vips.keys() == whole.vips.keys() and all(item.announced for item in told.vips.values())
         assert ("digests" in told.omitted) or told.digests == whole.digests
@@ -177,7 +179,7 @@ def test_what_does_not_fit_is_left_out_and_named() -> None:
 def test_the_hash_is_of_what_the_catalog_was_made_of() -> None:
     base = {"services/web": Entry(b"{}", 7), "services/api": Entry(b"[]", 8)}
     hashes = [
-        statuses.hash_of(Catalog(good=good))
+        status_document.hash_of(Catalog(good=good))
         for good in (
             base,
             {**base, "services/web": Entry(b"{ }", 7)},
@@ -186,7 +188,7 @@ def test_the_hash_is_of_what_the_catalog_was_made_of() -> None:
         )
     ]
     assert len(set(hashes)) == 4
-    assert statuses.hash_of(Catalog(good=dict(reversed(base.items())), index=99)) == hashes[0]
+    assert status_document.hash_of(Catalog(good=dict(reversed(base.items())), index=99)) == hashes[0]
 
 
 WEB = scene.WEB.key(scene.WEB4)
@@ -198,7 +200,7 @@ def table(*rows: tuple[str, int, int | None], scheduler: Any = scene.MH) -> dict
         for address, weight, last in rows
     }
     catalog = Catalog((replace(scene.WEB, vips=(scene.WEB4,)),))
-    return statuses.digests(catalog, State(services={WEB: scheduler}, destinations=destinations))
+    return status_document.digests(catalog, State(services={WEB: scheduler}, destinations=destinations))
 
 
 def test_a_digest_is_of_all_that_places_a_flow() -> None:
@@ -228,23 +230,23 @@ def said(node: str, catalog: str = "c", stopping: bool = False, **digests: str) 
 
 
 def test_only_nodes_with_the_same_catalog_are_compared() -> None:
-    catalogs, tables = statuses.compare([said("a", "c1", web="1"), said("b", "c2", web="2")], (None, {}), 5.0)
+    catalogs, tables = status_document.compare([said("a", "c1", web="1"), said("b", "c2", web="2")], (None, {}), 5.0)
     assert catalogs is not None and catalogs.parties == {"c1": ("a",), "c2": ("b",)}
     assert tables == {}
 
 
 def test_stopping_nodes_and_those_without_catalog_differ_from_nobody() -> None:
     of = [said("a", web="1"), said("b", stopping=True, web="2"), said("c", catalog="", web="3")]
-    assert statuses.compare(of, (None, {}), 5.0) == (None, {})
+    assert status_document.compare(of, (None, {}), 5.0) == (None, {})
 
 
 def test_a_difference_keeps_its_age_while_nothing_about_it_changes() -> None:
     nodes = [said("a", web="1", api="1"), said("b", web="2", api="1"), said("c", web="1", api="1")]
-    first = statuses.compare(nodes, (None, {}), 5.0)
+    first = status_document.compare(nodes, (None, {}), 5.0)
     assert {name: (found.parties, found.since) for name, found in first[1].items()} == {
         "web": ({"1": ("a", "c"), "2": ("b",)}, 5.0)
     }
-    assert statuses.compare(nodes, first, 9.0) == first
-    changed = statuses.compare([*nodes[:1], said("b", web="3", api="1")], first, 9.0)
+    assert status_document.compare(nodes, first, 9.0) == first
+    changed = status_document.compare([*nodes[:1], said("b", web="3", api="1")], first, 9.0)
     assert changed[1]["web"].since == 9.0
-    assert statuses.compare(nodes[:1], first, 9.0) == (None, {})
+    assert status_document.compare(nodes[:1], first, 9.0) == (None, {})

@@ -11,17 +11,18 @@ from typing import Any
 
 import aiohttp
 
-from anycastlb.api import peers, views
-from anycastlb.cli import company, paint
-from anycastlb.cluster import status as statuses
-from anycastlb.metrics.cluster import cluster as figures
-from anycastlb.metrics.families import PREFIX
-from anycastlb.model import CatalogSummary, Cluster, Difference, Peer, Problem, Snapshot, VipSummary
+from anycastlb.adapters.cluster import status_document
+from anycastlb.cli.render import cluster, style
+from anycastlb.core.model import CatalogSummary, Cluster, Difference, Peer, Problem, Snapshot, VipSummary
+from anycastlb.serving.metrics.cluster import cluster_metrics as figures
+from anycastlb.serving.metrics.families import PREFIX
+from anycastlb.serving.views.cluster import announcers, nodes_view
+from anycastlb.serving.views.status import status_view
 from tests.unit import scene
 from tests.unit.serving import serving
 from tests.unit.test_views import drawn, golden
 
-OWN = statuses.summarise(scene.calm(), "2026-01-01T00:00:00.000Z")
+OWN = status_document.summarise(scene.calm(), "2026-01-01T00:00:00.000Z")
 
 
 def peer(name: str, alive: bool = True, ago: float = 7200.0, error: str = "", **status: Any) -> Peer:
@@ -97,15 +98,15 @@ def test_a_vip_that_nobody_announces() -> None:
 
 def test_many_nodes_are_counted_and_those_in_trouble_come_first() -> None:
     many = {f"lb{n}": peer(f"lb{n}") for n in range(20, 50)} | {"lb4": PEERS["lb4"]}
-    view = views.status(among(replace(CLUSTER, peers=many)), scene.NOW)
-    text = paint.plain(company.header(view["cluster"], 80))
+    view = status_view(among(replace(CLUSTER, peers=many)), scene.NOW)
+    text = style.plain(cluster.header(view["cluster"], 80))
     assert "31 of 32 nodes alive" in text
     assert "lb4   gone for" in text
     assert text.splitlines()[-1].strip() == "and 22 more"
 
 
 def test_this_node_comes_first_and_is_as_it_is_now() -> None:
-    view = peers.nodes(among(), scene.NOW)
+    view = nodes_view(among(), scene.NOW)
     first, *others = view["nodes"]
     assert (first["name"], first["self"], first["age_seconds"]) == ("lb1", True, 0.0)
     assert first["vips"] == {"192.0.2.10": {"announced": True, "open": True, "reason": "2/3 backends up"}}
@@ -118,19 +119,19 @@ def test_this_node_comes_first_and_is_as_it_is_now() -> None:
 
 
 def test_only_what_has_lasted_is_called_a_difference() -> None:
-    view = peers.nodes(among(), scene.NOW)
+    view = nodes_view(among(), scene.NOW)
     assert view["differs"] == [
         {"service": "web", "nodes": {"aaaaaaaaaaaaaaaa": ["lb1"], "bbbbbbbbbbbbbbbb": ["lb2", "lb10"]}}
     ]
     assert view["catalogs_differ"]["0123456789abcdef"] == ["lb3"]
     fresh = replace(CLUSTER, catalogs=Difference({"a": ("lb1",), "b": ("lb2",)}, scene.NOW - 1), tables={})
-    view = peers.nodes(among(fresh), scene.NOW)
+    view = nodes_view(among(fresh), scene.NOW)
     assert (view["differs"], view["catalogs_differ"]) == ([], {})
 
 
 def test_who_announces_what() -> None:
-    assert peers.announcers(among()) == {scene.WEB4: ["lb1", "lb10", "lb2"]}
-    told = views.status(among(), scene.NOW)
+    assert announcers(among()) == {scene.WEB4: ["lb1", "lb10", "lb2"]}
+    told = status_view(among(), scene.NOW)
     assert told["cluster"]["announcers"] == {"192.0.2.10": ["lb1", "lb10", "lb2"]}
     assert {"key": "nodes/lb1", "path": "", "expected": "expected a name of its own", "line": 0} in told["problems"]
 
@@ -139,7 +140,7 @@ async def test_the_nodes_over_http() -> None:
     async with serving(among()) as served, aiohttp.ClientSession() as session:
         async with session.get(f"{served.url}/v1/nodes") as answer:
             assert answer.status == 200
-            assert await answer.json() == peers.nodes(among(), scene.NOW)
+            assert await answer.json() == nodes_view(among(), scene.NOW)
         async with session.get(f"{served.url}/v1/nodes/lb4") as answer:
             assert (await answer.json())["alive"] is False
         async with session.get(f"{served.url}/v1/nodes/lb99") as answer:

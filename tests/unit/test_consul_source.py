@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from anycastlb.model import SourceError, Tree
+from anycastlb.adapters.consul import client
+from anycastlb.adapters.sources.consul import PARTS, ConsulSource
+from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from anycastlb.sources import consul_http
-from anycastlb.sources.consul import PARTS, ConsulSource
 
 PATIENCE = 10.0
 KV = "/v1/kv/anycastlb/"
@@ -191,7 +191,7 @@ async def test_a_forbidden_read_says_which_policy_is_needed(server: Server) -> N
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_endless_answer_is_broken_off(server: Server, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
-    monkeypatch.setattr(consul_http, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(client, "MAX_BYTES", 100_000)
     head = b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: 1000000000\r\n\r\n"
     piece = b" " * 4096
     server.script = lambda request: (
@@ -203,7 +203,7 @@ async def test_an_endless_answer_is_broken_off(server: Server, monkeypatch: pyte
 
 
 async def test_a_silent_server_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consul_http, "ANSWER", 0.1)
+    monkeypatch.setattr(client, "ANSWER", 0.1)
     server.script = lambda request: None
     async with opened(server, wait="100ms") as source:
         with pytest.raises(SourceError, match="no answer within"):
@@ -213,7 +213,7 @@ async def test_a_silent_server_is_an_error(server: Server, monkeypatch: pytest.M
 
 
 async def test_a_server_that_drips_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consul_http, "ANSWER", 0.1)
+    monkeypatch.setattr(client, "ANSWER", 0.1)
     server.script = lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n["
     async with opened(server) as source:
         with pytest.raises(SourceError, match="no answer within"):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from anycastlb import daemon, settings
-from anycastlb.daemon import Notifier, compare, described
-from anycastlb.events import Journal
-from anycastlb.model import DriverError, SettingsError
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.adapters.system.sd_notify import Notifier
+from anycastlb.core.model import DriverError, SettingsError
+from anycastlb.daemon import compare
+from anycastlb.engine.parts import described
 
 LEAST = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.discovery import Answer
-from anycastlb.discovery.consul import ConsulDiscovery, chosen
-from anycastlb.model import ConsulInstances, SourceError
+from anycastlb.adapters.discovery import DiscoveryAnswer
+from anycastlb.adapters.discovery.consul import ConsulDiscovery, chosen
+from anycastlb.core.model import ConsulInstances, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.unit.test_consul_source import Request, Server, answer, server  # noqa: F401
 
@@ -27,7 +27,7 @@ def item(number: int, *statuses: str, id: str = "", node: str = "n1", **service:
     return {"Node": {"Node": node, "Address": "10.9.9.9"}, "Service": named | more | service, "Checks": checks}
 
 
-def names(found: Answer) -> list[str]:
+def names(found: DiscoveryAnswer) -> list[str]:
     return [instance.name for instance in found.instances]
 
 
@@ -137,7 +137,7 @@ async def opened(server: Server, wanted: ConsulInstances = WANTED, **settings: A
         await discovery.close()
 
 
-async def reading(discovery: ConsulDiscovery, after: Answer | None) -> Answer:
+async def reading(discovery: ConsulDiscovery, after: DiscoveryAnswer | None) -> DiscoveryAnswer:
     async with asyncio.timeout(PATIENCE):
         return await discovery.read(after)
 

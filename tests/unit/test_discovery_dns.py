@@ -12,10 +12,10 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from anycastlb.discovery import Answer
-from anycastlb.discovery import dns as module
-from anycastlb.discovery.dns import DnsDiscovery, spread
-from anycastlb.model import DnsInstances, SourceError
+from anycastlb.adapters.discovery import DiscoveryAnswer
+from anycastlb.adapters.discovery import dns as module
+from anycastlb.adapters.discovery.dns import DnsDiscovery, spread
+from anycastlb.core.model import DnsInstances, SourceError
 
 PATIENCE = 10.0
 NAME = "web.example.org."
@@ -94,12 +94,12 @@ def discovery(server: Server, kind: str = "A", shortest: float = 0.0) -> DnsDisc
     return DnsDiscovery(wanted, port=server.port, shortest=shortest)
 
 
-async def reading(found: DnsDiscovery, after: Answer | None = None) -> Answer:
+async def reading(found: DnsDiscovery, after: DiscoveryAnswer | None = None) -> DiscoveryAnswer:
     async with asyncio.timeout(PATIENCE):
         return await found.read(after)
 
 
-def names(found: Answer) -> list[str]:
+def names(found: DiscoveryAnswer) -> list[str]:
     return [instance.name for instance in found.instances]
 
 
@@ -245,7 +245,7 @@ class TestServices:
         assert found.problems == ("the target c.example.org. has no address",)
 
     async def test_too_many_targets(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "MOST_TARGETS", 2)
+        monkeypatch.setattr(module, "MAX_TARGETS", 2)
         server.script = self.script(*(f"1 5 {port} a.example.org." for port in (80, 81, 82)))
         with pytest.raises(SourceError, match="3 SRV records; expected at most 2"):
             await reading(discovery(server, "SRV"))

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from anycastlb.checks import PARAMS
-from anycastlb.discovery import Doubt, Kind
-from anycastlb.discovery.memory import MemoryDiscovery
-from anycastlb.events import Journal
-from anycastlb.follower import Follower
-from anycastlb.model import Catalog, ConsulInstances, Discover, DnsInstances, Feed, Instance, Share, SourceError
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.discovery import Kind, LossRule
+from anycastlb.adapters.discovery.memory import MemoryDiscovery
+from anycastlb.adapters.sources.cache import SavedInstances
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Catalog, ConsulInstances, Discover, DnsInstances, Feed, Instance, Share, SourceError
+from anycastlb.engine.follower import Follower
 from anycastlb.settings import parse
-from anycastlb.sources.memory import MemorySource
-from anycastlb.sources.saved import SavedInstances
 
 PATIENCE = 10.0
 WEB = {"vip": "192.0.2.10", "port": 80, "backends_from": {"consul": {"service": "web"}}}
@@ -53,7 +53,7 @@ class Node:
         )  # fmt: skip
 
     def kind(self, wanted: Discover) -> Kind:
-        return Kind(lambda: self.discovery(wanted), Doubt(Share(percent=50.0), self.grace))
+        return Kind(lambda: self.discovery(wanted), LossRule(Share(percent=50.0), self.grace))
 
     def discovery(self, wanted: Discover = WANTED) -> MemoryDiscovery:
         return self.found.setdefault(wanted, MemoryDiscovery())

@@ -7,11 +7,12 @@ from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
 
-from anycastlb.discovery import Answer, Doubt, Kind, endpoint
-from anycastlb.discovery.memory import MemoryDiscovery, nowhere
-from anycastlb.discovery.watch import Watch, Watches, survey
-from anycastlb.events import Event, Journal
-from anycastlb.model import ConsulInstances, Discover, Instance, Share
+from anycastlb.adapters.discovery import DiscoveryAnswer, Kind, LossRule, endpoint
+from anycastlb.adapters.discovery.memory import MemoryDiscovery, nowhere
+from anycastlb.adapters.discovery.watch import Watch, Watches, survey
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.events import Event
+from anycastlb.core.model import ConsulInstances, Discover, Instance, Share
 from tests.scenario import virtual
 
 WANTED = ConsulInstances("web")
@@ -39,7 +40,7 @@ class Desk:
         self.changes = 0
         self.history: list[int] = []
         clock = asyncio.get_running_loop().time
-        kind = Kind(lambda: self.discovery, Doubt(share, grace))
+        kind = Kind(lambda: self.discovery, LossRule(share, grace))
         self.watch = Watch(WANTED, kind, known, self._changed, self.journal, clock, jitter=lambda: 1.0)
 
     def _changed(self) -> None:
@@ -235,7 +236,7 @@ def test_a_fault_of_ours_stops_nothing() -> None:
         class Faulty(MemoryDiscovery):
             faulty = True
 
-            async def read(self, after: Answer | None) -> Answer:
+            async def read(self, after: DiscoveryAnswer | None) -> DiscoveryAnswer:
                 if self.faulty:
                     raise ZeroDivisionError("a bug")
                 return await super().read(after)
@@ -262,7 +263,7 @@ class TestWatches:
                     made.setdefault(wanted, []).append(MemoryDiscovery(*some(1)))
                     return made[wanted][-1]
 
-                return Kind(make, Doubt(HALF, GRACE))
+                return Kind(make, LossRule(HALF, GRACE))
 
             a, b = ConsulInstances("a"), ConsulInstances("b")
             watches = Watches(kinds, lambda: None, Journal(), asyncio.get_running_loop().time)
@@ -292,7 +293,7 @@ class TestWatches:
             clock = asyncio.get_running_loop().time
             discovery = MemoryDiscovery(*some(1))
             discovery.fail()
-            kind = Kind(lambda: discovery, Doubt(HALF, GRACE))
+            kind = Kind(lambda: discovery, LossRule(HALF, GRACE))
             watches = Watches(lambda wanted: kind, lambda: None, Journal(), clock, jitter=lambda: 1.0)
             watches.want({WANTED})
             async with asyncio.TaskGroup() as group:
@@ -310,7 +311,7 @@ class TestWatches:
 
     def test_a_survey(self) -> None:
         async def story() -> None:
-            found = Kind(lambda: MemoryDiscovery(*some(2)), Doubt(HALF, GRACE))
+            found = Kind(lambda: MemoryDiscovery(*some(2)), LossRule(HALF, GRACE))
             a, b = ConsulInstances("a"), ConsulInstances("b")
             kinds = {a: found, b: nowhere(b)}
             instances, problems = await survey(kinds.__getitem__, {a, b}, {a: some(1, 2), b: some(9)}, 3.0)

@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
-from anycastlb import catalog
-from anycastlb.checks import PARAMS
+from anycastlb.adapters.checks import PARAMS
 from anycastlb.cli import main
-from anycastlb.importers import keepalived
-from anycastlb.model import Catalog, Entry, Tree
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.importers import keepalived
+from anycastlb.core.model import Catalog, Entry, Tree
 
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def test_documents_of_the_migration_pages_load(name: str) -> None:
     for kind, text in blocks(name):
         if kind.startswith("json services/"):
             key = kind.removeprefix("json ")
-            found = catalog.parse(Tree({key: Entry(text.encode())}), Catalog(), ANYWHERE, (), PARAMS)
+            found = parse_catalog(Tree({key: Entry(text.encode())}), Catalog(), ANYWHERE, (), PARAMS)
             assert not found.problems
 
 

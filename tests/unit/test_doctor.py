@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
-from anycastlb.cli.doctor import report
-from anycastlb.cli.paint import plain
+from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
+from anycastlb.adapters.drivers.sysctls import PROBING, TAKEOVER
+from anycastlb.cli.commands.doctor import report
+from anycastlb.cli.render.style import plain
+from anycastlb.core.model import SyncDaemon
 from anycastlb.doctor import Facts, Finding, diagnose
-from anycastlb.doctor.facts import Agent, Api, Folder, Kernel, Needs, Process, Socket, Speaker, Trial, Unseen
+from anycastlb.doctor.facts import Agent, Api, ExabgpFacts, Folder, Kernel, Needs, Process, Socket, Trial, Unseen
 from anycastlb.doctor.finding import worst
-from anycastlb.drivers.links import Link, Route
-from anycastlb.drivers.sysctls import PROBING, TAKEOVER
-from anycastlb.model import SyncDaemon
 
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]\n'
 FOUR, SIX = ip_address("10.1.0.1"), ip_address("fd00::1")
@@ -41,11 +41,11 @@ WELL = Facts(
         "6.12.1", info="IP Virtual Server version 1.2.1 (size=4096)", loadable={"ip_vs": True, "ip_vs_mh": True},
         config={"tcp_timeout": 300, "tcpfin_timeout": 60, "udp_timeout": 300}, table_bits=12, sysctls=SYSCTLS,
     ),
-    links=(Link("lo", 65536, True, ("127.0.0.1/8",)), Link("eth0", 1600, True, ("10.1.0.9/24",))),
-    routes={FOUR: Route("eth0", 1600), SIX: Route("eth0", 1600)},
+    links=(Interface("lo", 65536, True, ("127.0.0.1/8",)), Interface("eth0", 1600, True, ("10.1.0.9/24",))),
+    routes={FOUR: KernelRoute("eth0", 1600), SIX: KernelRoute("eth0", 1600)},
     needs=Needs(2, 4, 4, (), ("mh",), {(FOUR, "tunnel"): "web/b1", (SIX, "gue"): "web/b2", (FOUR, "nat"): "ftp/b1"},
                 (ip_address("192.0.2.1"), ip_address("2001:db8:2::1"))),
-    speaker=Speaker(
+    speaker=ExabgpFacts(
         "5.0.15", "beside anycastlb", (EXABGP,), (BRIDGE,), "/etc/exabgp/exabgp.conf", CONF,
         Socket("/run/anycastlb/bgp.sock", "socket", 0o660, 0, 901, "exabgp", True, 1),
         Trial("as user 901: anycastlb-bridge --check", 0, "the settings can be used"),
@@ -142,7 +142,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("another namespace", {"node": replace(DAEMON, namespace="net:[2]")}, "warning", "another network namespace"),
     ("an unseen namespace", {"node": replace(DAEMON, namespace="")}, "notice", "namespace could not be seen"),
     ("no links", {"links": Unseen("EPERM")}, "notice", "interfaces and routes could not be seen"),
-    ("lo down", {"links": (Link("lo", 65536, False), Link("eth0", 1600, True))}, "error", "loopback"),
+    ("lo down", {"links": (Interface("lo", 65536, False), Interface("eth0", 1600, True))}, "error", "loopback"),
     ("no IPv6", sysctl(net__ipv6__conf__lo__disable_ipv6="1"), "error", "IPv6 is off"),
     ("rp_filter", sysctl(net__ipv4__conf__eth0__rp_filter="1"), "warning", "strict on eth0"),
     ("rp_filter all", sysctl(net__ipv4__conf__all__rp_filter="1", net__ipv4__conf__eth0__rp_filter="0"), "warning",
@@ -152,12 +152,12 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("arp_announce", sysctl(net__ipv4__conf__all__arp_announce="0") | needs(forwards={(FOUR, "dr"): "a/b"}), "notice",
      "ARP requests"),
     ("no forwarding", sysctl(net__ipv4__ip_forward="0"), "error", "replies of nat"),
-    ("no way", {"routes": {FOUR: Route(error="network is unreachable")}}, "error", "no way to backend web/b1"),
-    ("mtu 1500", {"routes": {FOUR: Route("eth0", 1500)}, "links": (WELL.links[0], Link("eth0", 1500, True))},  # type: ignore[index]
+    ("no way", {"routes": {FOUR: KernelRoute(error="network is unreachable")}}, "error", "no way to backend web/b1"),
+    ("mtu 1500", {"routes": {FOUR: KernelRoute("eth0", 1500)}, "links": (WELL.links[0], Interface("eth0", 1500, True))},  # type: ignore[index]
      "notice", "full packets do not fit through tunnel on eth0: clients are told"),
-    ("mtu 1400", {"routes": {FOUR: Route("eth1", 1400)}}, "warning", "by more than what the tunnel adds"),
-    ("mtu 1300", {"routes": {SIX: Route("eth0", 1300)}}, "error", "1280 bytes, which IPv6 needs"),
-    ("no pmtu", sysctl(net__ipv4__vs__pmtu_disc="0") | {"routes": {FOUR: Route("eth0", 1500)}}, "warning",
+    ("mtu 1400", {"routes": {FOUR: KernelRoute("eth1", 1400)}}, "warning", "by more than what the tunnel adds"),
+    ("mtu 1300", {"routes": {SIX: KernelRoute("eth0", 1300)}}, "error", "1280 bytes, which IPv6 needs"),
+    ("no pmtu", sysctl(net__ipv4__vs__pmtu_disc="0") | {"routes": {FOUR: KernelRoute("eth0", 1500)}}, "warning",
      "cut in pieces"),
     ("no exabgp", speaks(installed=""), "notice", "not installed"),
     ("exabgp 4", speaks(installed="4.2.25"), "error", "too old"),
@@ -227,7 +227,7 @@ def test_managed_sysctls_of_a_node_that_does_not_run_are_fine() -> None:
 
 
 def test_the_sum_says_how_much_a_tunnel_adds() -> None:
-    tight = {FOUR: Route("eth0", 1500), SIX: Route("eth0", 1500)}
+    tight = {FOUR: KernelRoute("eth0", 1500), SIX: KernelRoute("eth0", 1500)}
     needs = Needs(1, 6, 6, (), ("mh",), {(FOUR, "tunnel"): "a", (FOUR, "gre"): "b", (FOUR, "gue"): "c",
                                          (SIX, "tunnel"): "d", (SIX, "gre"): "e", (SIX, "gue"): "f"},
                   (ip_address("192.0.2.1"),))  # fmt: skip

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from anycastlb.catalog import parse
-from anycastlb.model import Catalog, Drain, Entry, Tree
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.model import Catalog, Drain, Entry, Tree
 
 
 def catalog(value: bytes) -> Catalog:
-    return parse(Tree({"drain/lb1": Entry(value), "locks/drain": Entry(b"x")}), Catalog(), (), (), {})
+    return parse_catalog(Tree({"drain/lb1": Entry(value), "locks/drain": Entry(b"x")}), Catalog(), (), (), {})
 
 
 @pytest.mark.parametrize(

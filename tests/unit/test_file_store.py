@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.model import Conflict, Edit, SourceError
-from anycastlb.sources import journal
-from anycastlb.sources.file import FileSource
-from anycastlb.sources.file_store import FileStore
+from anycastlb.adapters.sources import file_journal
+from anycastlb.adapters.sources.file import FileSource
+from anycastlb.adapters.sources.file_store import FileStore
+from anycastlb.core.model import Conflict, Edit, SourceError
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def files(root: Path) -> dict[str, str]:
     return {name: path.read_text() for name, path in found.items() if not name.startswith(".anycastlb")}
 
 
-def stopped(root: Path, *changes: journal.Change) -> None:
+def stopped(root: Path, *changes: file_journal.FileChange) -> None:
     """A writer has died right after the moment."""
-    journal.write(root, journal.Journal("dead", changes))
+    file_journal.write(root, file_journal.FileJournal("dead", changes))
 
 
 async def test_each_document_stays_in_its_file_or_becomes_json(root: Path, store: FileStore) -> None:
@@ -102,14 +102,14 @@ async def test_a_file_that_cannot_be_read_can_be_replaced(root: Path, store: Fil
 
 async def test_what_a_dead_writer_put_in_force_is_seen_and_finished(root: Path, store: FileStore) -> None:
     """But not where somebody has changed the file since."""
-    web, dns = (journal.version(text) for text in (b"{}", b"port = 53"))
+    web, dns = (file_journal.version(text) for text in (b"{}", b"port = 53"))
     stopped(
         root,
-        journal.Change("services/web.json", web, b"[1]"),
-        journal.Change("services/dns.json", "", b"[2]"),
-        journal.Change("services/dns.toml", dns, None),
-        journal.Change("services/mail.yml", journal.version(b"port: 25"), None),
-        journal.Change("services/a/backends/b.json", "", b"[3]"),
+        file_journal.FileChange("services/web.json", web, b"[1]"),
+        file_journal.FileChange("services/dns.json", "", b"[2]"),
+        file_journal.FileChange("services/dns.toml", dns, None),
+        file_journal.FileChange("services/mail.yml", file_journal.version(b"port: 25"), None),
+        file_journal.FileChange("services/a/backends/b.json", "", b"[3]"),
     )
     (root / "services" / "mail.yml").write_text("port: 26")
     new = {
@@ -126,25 +126,25 @@ async def test_what_a_dead_writer_put_in_force_is_seen_and_finished(root: Path, 
     assert "services/dns.toml" not in files(root) and files(root)["services/a/backends/b.json"] == "[3]"
     entries = (await store.load()).entries
     assert {key: entry.value for key, entry in entries.items()} == new | {"services/web": b"[4]"}
-    assert journal.read(root).changes == ()
+    assert file_journal.read(root).changes == ()
 
 
 async def test_a_source_that_waits_is_told_of_the_moment(root: Path) -> None:
     source = FileSource(root)
     tree = await source.read(None)
-    stopped(root, journal.Change("services/web.json", journal.version(b"{}"), b"[1]"))
+    stopped(root, file_journal.FileChange("services/web.json", file_journal.version(b"{}"), b"[1]"))
     assert (await source.read(tree)).entries["services/web"].value == b"[1]"
     await source.close()
 
 
 async def test_a_journal_that_is_none(root: Path, store: FileStore) -> None:
     for text in ("", "[]", '{"id": "x"}', '{"id": "x", "changes": [["a", "b", "not base64!"]]}'):
-        (root / journal.NAME).write_text(text)
+        (root / file_journal.NAME).write_text(text)
         with pytest.raises(SourceError, match="remove it if it cannot be mended"):
             await store.load()
         with pytest.raises(SourceError, match="remove it if it cannot be mended"):
             await store.commit([Edit("services/web", b"[1]")])
-    (root / journal.NAME).unlink()
+    (root / file_journal.NAME).unlink()
     assert files(root)["services/web.json"] == "{}"
 
 
@@ -179,9 +179,9 @@ async def test_no_directory_and_one_that_may_not_be_written(root: Path, store: F
 
 
 async def test_another_writer_that_does_not_end(root: Path, monkeypatch: pytest.MonkeyPatch, store: FileStore) -> None:
-    monkeypatch.setattr(journal, "PATIENCE", 0.1)
+    monkeypatch.setattr(file_journal, "TIMEOUT", 0.1)
     with (
-        journal.alone(root),
+        file_journal.alone(root),
         pytest.raises(SourceError, match=r"another process has held .*nothing was written"),
     ):
         await store.commit([Edit("services/web", b"[1]")])

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from anycastlb import follower as module
-from anycastlb.checks import PARAMS
-from anycastlb.events import Event, Journal
-from anycastlb.follower import Follower, identity
-from anycastlb.model import Catalog, Entry, Feed, SourceError, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.sources.cache import SavedTree
+from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.events import Event
+from anycastlb.core.model import Catalog, Entry, Feed, SourceError, Tree
+from anycastlb.engine import follower
+from anycastlb.engine.follower import Follower, identity
 from anycastlb.settings import Settings, parse
-from anycastlb.sources.memory import MemorySource
-from anycastlb.sources.saved import SavedTree
 
 PATIENCE = 10.0
 
@@ -159,12 +160,12 @@ class TestAway:
         real = asyncio.sleep
 
         async def sleep(delay: float, result: Any = None) -> Any:
-            if delay >= module.BACKOFF / 2:
+            if delay >= follower.BACKOFF / 2:
                 slept.append(delay)
                 delay = 0
             return await real(delay, result)
 
-        monkeypatch.setattr(module.asyncio, "sleep", sleep)
+        monkeypatch.setattr(follower.asyncio, "sleep", sleep)
         source = MemorySource()
         source.fail()
         async with Node(source, tmp_path, jitter=lambda: 1.0) as node:
@@ -179,12 +180,12 @@ class TestAway:
         real = asyncio.sleep
 
         async def sleep(delay: float, result: Any = None) -> Any:
-            if delay >= module.BACKOFF / 2:
+            if delay >= follower.BACKOFF / 2:
                 slept.append(delay)
                 delay = 0
             return await real(delay, result)
 
-        monkeypatch.setattr(module.asyncio, "sleep", sleep)
+        monkeypatch.setattr(follower.asyncio, "sleep", sleep)
         source = MemorySource()
         source.fail()
         async with Node(source, tmp_path, jitter=lambda: 0.0):
@@ -352,7 +353,7 @@ class TestSaved:
         def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("anycastlb.whole.os.fsync", full)
+        monkeypatch.setattr("anycastlb.adapters.system.atomic_file.os.fsync", full)
         with pytest.raises(SourceError, match="No space left on device"):
             saved.save(Tree({"a": Entry(b"2")}, 2))
         assert saved.load() == Tree({"a": Entry(b"1")}, 1)
@@ -485,25 +486,25 @@ class TestProblems:
         async with Node(source, tmp_path) as node:
             catalog, _ = await node.until(lambda catalog, feed: feed.loaded)
             assert len(catalog.problems) == 1000
-            events = await node.told("problem", module.MOST_TOLD + 1)
-            assert events[-1].reason == f"and {1000 - module.MOST_TOLD} more"
+            events = await node.told("problem", follower.MAX_SHOWN + 1)
+            assert events[-1].reason == f"and {1000 - follower.MAX_SHOWN} more"
 
     async def test_a_fault_in_a_parser_stops_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = MemorySource()
         fill(source, 1)
         async with Node(source, tmp_path) as node:
             await node.until(lambda catalog, feed: feed.loaded)
-            real = module.catalogs.parse
+            real = follower.parse_catalog
 
             def broken(*args: Any) -> Catalog:
                 raise ZeroDivisionError("a bug")
 
-            monkeypatch.setattr(module.catalogs, "parse", broken)
+            monkeypatch.setattr(follower, "parse_catalog", broken)
             source.put("services/s1", service(1, 81))
             (event,) = await node.told("unparsed")
             assert event.level == "error" and "a bug" in event.reason
             assert node.seen[-1][0].services[0].port == 80
-            monkeypatch.setattr(module.catalogs, "parse", real)
+            monkeypatch.setattr(follower, "parse_catalog", real)
             source.put("services/s1", service(1, 82))
             await node.until(lambda catalog, feed: catalog.services[0].port == 82)
 

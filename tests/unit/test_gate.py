@@ -4,8 +4,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from anycastlb.gate import NEVER, combine, enough, step
-from anycastlb.model import Announce, Damping, Gate, ServiceKey, ServiceVerdict, Share
+from anycastlb.core.decision.gate import NEVER, combine, enough, step
+from anycastlb.core.model import Announce, Damping, Gate, ServiceKey, ServiceVerdict, Share
 
 KEY = ServiceKey("tcp", ip_address("192.0.2.1"), 80)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.health import UNKNOWN, pause, step, verdict
-from anycastlb.model import Check, CheckState, Result
+from anycastlb.core.decision.health import UNKNOWN, pause, step, verdict
+from anycastlb.core.model import Check, CheckState, Result
 
 
 def fold(text: str, rise: int = 2, fall: int = 3, state: CheckState = UNKNOWN) -> CheckState:

@@ -1,4 +1,4 @@
-"""anycastlb.api.history: a bounded ring of rates and check results."""
+"""anycastlb.serving.history: a bounded ring of rates and check results."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.api import history
-from anycastlb.api.history import SLOTS, History, sample
-from anycastlb.drivers.ipvs_reader import Counters
-from anycastlb.model import DriverError, Result, Snapshot
+from anycastlb.adapters.drivers.ipvs.reader import Counters
+from anycastlb.core.model import DriverError, Result, Snapshot
+from anycastlb.serving import history
+from anycastlb.serving.history import SLOTS, History, sample
 from tests.unit import scene
 from tests.unit.serving import eventually, serving
 from tests.unit.test_api import ask
@@ -51,7 +51,7 @@ def test_the_ring_is_bounded_and_turns() -> None:
 
 
 def test_rows_are_bounded_services_first(monkeypatch: Any) -> None:
-    monkeypatch.setattr(history, "MOST", 2)
+    monkeypatch.setattr(history, "MAX_ROWS", 2)
     view = fed([1, 2]).series(scene.NOW, "web")
     assert (len(view["services"]), len(view["backends"]), view["left_out"]) == (1, 1, 2)
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from anycastlb import catalog
-from anycastlb.checks import PARAMS
-from anycastlb.cli import importing
-from anycastlb.cli.judge import ANY_MARK, ANYWHERE
-from anycastlb.importers import Unreadable
-from anycastlb.model import Catalog, Entry, Service, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.cli import formats
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.importers import UnreadableInput
+from anycastlb.core.model import Catalog, Entry, Service, Tree
 from tests.unit.serving import command
 
 SAVED = """\
@@ -38,7 +37,7 @@ SAVED = """\
 def parsed(documents: dict[str, Any]) -> dict[str, Service]:
     """The services, as a node would have them; no problem may be among them."""
     tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
-    found = catalog.parse(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    found = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
     assert found.problems == ()
     return {service.name: service for service in found.services}
 
@@ -47,7 +46,7 @@ def parsed(documents: dict[str, Any]) -> dict[str, Service]:
 
 
 def test_every_letter_of_ipvsadm() -> None:
-    documents, notes = importing.read(SAVED)
+    documents, notes = formats.read(SAVED)
     services = parsed(documents)
     web = services["tcp-192.0.2.10-80"]
     assert (web.virtual.scheduler, web.virtual.flags) == ("mh", frozenset({"mh-fallback", "mh-port"}))
@@ -85,7 +84,7 @@ def test_commands_with_long_options_are_read_too() -> None:
     ipvsadm --edit-server -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 8
     ipvsadm --set 900 120 300
     """
-    documents, notes = importing.read(text)
+    documents, notes = formats.read(text)
     (service,) = parsed(documents).values()
     assert (service.virtual.scheduler, service.virtual.persistence) == ("wrr", 0)
     assert [(b.address.compressed, b.port, b.weight) for b in service.backends] == [("10.0.0.1", 80, 8)]
@@ -93,10 +92,10 @@ def test_commands_with_long_options_are_read_too() -> None:
 
 
 def test_names_of_ports_but_not_of_hosts() -> None:
-    documents, _ = importing.read("-A -t 192.0.2.1:http -s rr\n-a -t 192.0.2.1:http -r 10.0.0.1:http -g")
+    documents, _ = formats.read("-A -t 192.0.2.1:http -s rr\n-a -t 192.0.2.1:http -r 10.0.0.1:http -g")
     assert [service.port for service in parsed(documents).values()] == [80]
-    with pytest.raises(Unreadable, match=r"line 1: expected an IPv4 or IPv6 address, not 'lb.example.org'; .*-Sn"):
-        importing.read("-A -t lb.example.org:http -s rr")
+    with pytest.raises(UnreadableInput, match=r"line 1: expected an IPv4 or IPv6 address, not 'lb.example.org'; .*-Sn"):
+        formats.read("-A -t lb.example.org:http -s rr")
 
 
 @pytest.mark.parametrize(
@@ -115,8 +114,8 @@ def test_names_of_ports_but_not_of_hosts() -> None:
     ],
 )
 def test_garbage_from_ipvsadm_is_told_with_its_line(text: str, told: str) -> None:
-    with pytest.raises(Unreadable) as caught:
-        importing.read(text)
+    with pytest.raises(UnreadableInput) as caught:
+        formats.read(text)
     assert told in str(caught.value)
 
 
@@ -227,7 +226,7 @@ vrrp_instance VI_1 {
 
 
 def test_keepalived_services() -> None:
-    documents, notes = importing.read(CONF)
+    documents, notes = formats.read(CONF)
     services = parsed(documents)
     assert sorted(services) == [
         "tcp-192.0.2.10-80", "tcp-192.0.2.20-443", "tcp-192.0.2.30-444", "udp-2001:db8::1-53",
@@ -261,14 +260,14 @@ def test_keepalived_services() -> None:
 
 
 def test_keepalived_checks() -> None:
-    services = parsed(importing.read(CONF)[0])
+    services = parsed(formats.read(CONF)[0])
     _, first, _, third = (backend.check for backend in services["tcp-192.0.2.10-80"].backends)
     assert (first.type, first.interval, first.timeout, first.rise, first.fall) == ("http", 6.0, 2.5, 1, 3)
     assert first.fast_interval == 3.0, "HTTP_GET's delay_before_retry"
     assert (third.type, third.timeout, third.fall) == ("all", 9.0, 3)
     secure = services["tcp-192.0.2.20-443"].backends[0].check
     assert (secure.type, secure.interval, secure.fall) == ("https", 60.0, 2)
-    document = importing.read(CONF)[0]["services/tcp-192.0.2.20-443"]["check"]
+    document = formats.read(CONF)[0]["services/tcp-192.0.2.20-443"]["check"]
     assert document["body"] == "re:(?i)^ok$"
     assert (document["host"], document["verify"], document["expect"]) == ("www.example.org", False, "200-299")
     kinds = [backend.check.type for backend in services["udp-2001:db8::1-53"].backends]
@@ -280,15 +279,15 @@ def test_an_included_file_is_read_and_named(tmp_path: Path) -> None:
     (tmp_path / "conf.d/a.conf").write_text("virtual_server 192.0.2.1 80 {\n frobnicate\n}\n")
     main = tmp_path / "keepalived.conf"
     main.write_text("include conf.d/*.conf\n")
-    documents, notes = importing.read(importing.load(str(main)), "auto", importing.beside(str(main)))
+    documents, notes = formats.read(formats.load(str(main)), "auto", formats.beside(str(main)))
     assert list(documents) == ["services/tcp-192.0.2.1-80"]
     assert any("a.conf line 2: virtual_server 192.0.2.1: frobnicate: left out" in note for note in notes)
     main.write_text("include keepalived.conf\n")
-    with pytest.raises(Unreadable, match="circle"):
-        importing.read(importing.load(str(main)), "keepalived", importing.beside(str(main)))
+    with pytest.raises(UnreadableInput, match="circle"):
+        formats.read(formats.load(str(main)), "keepalived", formats.beside(str(main)))
     main.write_text("\ninclude missing.conf\n")
-    with pytest.raises(Unreadable, match=r"line 2: include missing\.conf: expected a file"):
-        importing.read(importing.load(str(main)), "keepalived", importing.beside(str(main)))
+    with pytest.raises(UnreadableInput, match=r"line 2: include missing\.conf: expected a file"):
+        formats.read(formats.load(str(main)), "keepalived", formats.beside(str(main)))
 
 
 @pytest.mark.parametrize(
@@ -308,14 +307,14 @@ def test_an_included_file_is_read_and_named(tmp_path: Path) -> None:
 def test_garbage_from_keepalived_is_told_with_its_line(text: str, told: str) -> None:
     if told == "expected a keepalived.conf":
         text = "nothing\n"
-    with pytest.raises(Unreadable) as caught:
-        importing.read(text, "keepalived")
+    with pytest.raises(UnreadableInput) as caught:
+        formats.read(text, "keepalived")
     assert told in str(caught.value)
 
 
 def test_what_the_catalog_refuses_is_left_out_and_told() -> None:
     text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r [fd00::1]:80 -g\n-A -t 192.0.2.2:80 -s rr\n"
-    documents, notes = importing.read(text)
+    documents, notes = formats.read(text)
     assert list(documents) == ["services/tcp-192.0.2.2-80"]
     assert any(
         note.startswith("services/tcp-192.0.2.1-80 is left out: backends.[fd00::1]:80: expected") for note in notes
@@ -325,7 +324,7 @@ def test_what_the_catalog_refuses_is_left_out_and_told() -> None:
 def test_backends_of_the_other_family_are_named() -> None:
     text = "-A -t [2001:db8::1]:80 -s rr\n-a -t [2001:db8::1]:80 -r [fd00::1]:80 -i\n"
     text += "-a -t [2001:db8::1]:80 -r 10.0.0.1:80 -i"
-    documents, notes = importing.read(text)
+    documents, notes = formats.read(text)
     assert len(parsed(documents)) == 1
     assert [note for note in notes if "10.0.0.1:80 gets nothing" in note]
 

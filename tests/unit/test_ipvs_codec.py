@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.drivers import ipvs_codec as codec
-from anycastlb.drivers import ipvs_reader as reader
-from anycastlb.drivers.genl import attributes
-from anycastlb.drivers.ipvs_steps import refusal, script
-from anycastlb.model import Address, Change, Destination, DestinationKey, ServiceKey, VirtualService
+from anycastlb.adapters.drivers.ipvs import codec, reader
+from anycastlb.adapters.drivers.ipvs.requests import refusal, script
+from anycastlb.adapters.system.netlink import attributes
+from anycastlb.core.model import Address, Change, Destination, DestinationKey, ServiceKey, VirtualService
 
 WEB = ServiceKey("tcp", ip_address("192.0.2.10"), 80)
 NAME = DestinationKey(WEB, ip_address("10.0.0.1"), 80)
@@ -76,7 +75,7 @@ def dumped(message: bytes, counters: dict[int, bytes]) -> bytes:
 @given(keys, services())
 def test_a_service_is_read_as_it_was_written(key: ServiceKey, row: VirtualService) -> None:
     message = codec.service(key, row)
-    fresh = reader.Reader()
+    fresh = reader.IpvsReader()
     for _ in range(3):
         assert fresh.service(message, 0, len(message)) == (key, row)
 
@@ -93,7 +92,7 @@ def test_a_destination_is_read_as_it_was_written(
 def test_what_the_reader_remembers_is_always_what_a_full_reading_gives(
     many: list[tuple[Address, int, Destination, int, bool]],
 ) -> None:
-    fast = reader.Reader()
+    fast = reader.IpvsReader()
     for address, port, row, count, wide in many:
         message = codec.destination(DestinationKey(WEB, address, port), row, row.weight)
         number = struct.pack("=I", count)
@@ -109,7 +108,7 @@ def test_what_the_reader_remembers_is_always_what_a_full_reading_gives(
 
 @given(st.binary(max_size=200), st.integers(0, 40))
 def test_garbage_is_never_an_exception(data: bytes, start: int) -> None:
-    fast = reader.Reader()
+    fast = reader.IpvsReader()
     for _ in range(2):
         fast.service(data, start, len(data))
         fast.destination(data, start, len(data))
@@ -118,7 +117,7 @@ def test_garbage_is_never_an_exception(data: bytes, start: int) -> None:
 
 @given(st.data())
 def test_a_damaged_message_is_never_an_exception(data: st.DataObject) -> None:
-    fast = reader.Reader()
+    fast = reader.IpvsReader()
     message = dumped(codec.destination(NAME, UP, 10), {codec.D_ACTIVE: bytes(4)})
     service = codec.service(WEB, MH)
     fast.destination(message, 0, len(message))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api import peers
-from anycastlb.cli.leaving import _left, _returned
-from anycastlb.model import Drain, DrainRules, Leave, LeaveSummary, Peer, Snapshot, Status, Traffic, VipSummary
+from anycastlb.cli.commands.drain import _left, _returned
+from anycastlb.core.model import Drain, DrainRules, Leave, LeaveSummary, Peer, Snapshot, Status, Traffic, VipSummary
+from anycastlb.serving.views.cluster import node_view, nodes_view
 from tests.unit import scene
 from tests.unit.recording import error, recording
 from tests.unit.serving import inside
@@ -40,12 +40,12 @@ def test_the_picture_of_a_node_that_leaves() -> None:
 
 def test_a_node_tells_of_itself_what_only_it_knows() -> None:
     snapshot = leaving(withdrawn())
-    view = peers.node(snapshot, scene.NOW, "lb1")
+    view = node_view(snapshot, scene.NOW, "lb1")
     assert view is not None and view["drained"]
     drain = view["drain"]
     assert (drain["stage"], drain["why"], drain["by"], drain["asked"]) == ("withdrawn", "new disks", "ann", "then")
     assert (drain["connections"], drain["packets_per_second"], drain["eta_seconds"]) == (812, 100.0, 50.0)
-    assert peers.nodes(snapshot, scene.NOW)["budget"] == {"max_drained": 1, "drained": ["lb1"], "exceeded": False}
+    assert nodes_view(snapshot, scene.NOW)["budget"] == {"max_drained": 1, "drained": ["lb1"], "exceeded": False}
 
 
 def test_of_others_it_tells_what_they_published() -> None:
@@ -54,7 +54,7 @@ def test_of_others_it_tells_what_they_published() -> None:
     cluster = replace(
         snapshot.inputs.cluster, follows=True, peers={"lb2": Peer("lb2", True, Status("lb2", leave=told))}
     )
-    view = peers.node(replace(snapshot, inputs=replace(snapshot.inputs, cluster=cluster)), scene.NOW, "lb2")
+    view = node_view(replace(snapshot, inputs=replace(snapshot.inputs, cluster=cluster)), scene.NOW, "lb2")
     assert view is not None and view["drain"]["stage"] == "graceful" and view["drain"]["connections"] is None
 
 
@@ -129,7 +129,7 @@ async def test_the_commands_follow_to_the_end_and_say_why_not() -> None:
 
 def test_a_vip_nobody_else_announces() -> None:
     """What the API looks at: the others as they are known, without those that leave."""
-    from anycastlb.leave import last_announced
+    from anycastlb.core.decision.node_drain import last_announced
 
     def peer(name: str, **told: Any) -> Peer:
         return Peer(name, told.pop("alive", True), Status(name, vips={scene.WEB4: VipSummary(True, True)}, **told))

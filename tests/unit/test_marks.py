@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from anycastlb import marks, services, settings
-from anycastlb.checks import PARAMS, TYPES
-from anycastlb.decide import adopt, decide
-from anycastlb.drivers.preflight import probing
-from anycastlb.model import (
+from anycastlb import settings
+from anycastlb.adapters.checks import PARAMS, TYPES
+from anycastlb.core.catalog.service import Limits, parse_service
+from anycastlb.core.decision import probe_marks
+from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.model import (
     Catalog,
     Change,
     Destination,
     DestinationKey,
     Failure,
+    ForwardPath,
     Inputs,
     Memory,
     Problem,
@@ -26,18 +28,19 @@ from anycastlb.model import (
     SettingsError,
     Snapshot,
     State,
-    Via,
     VirtualService,
 )
-from anycastlb.services import Limits
+from anycastlb.doctor.preflight import probing
 from anycastlb.settings import NodeSettings
 
 RANGE = (1000, 1003)
 LIMITS = Limits(vip_ranges=NodeSettings(name="lb1", vip_ranges=("192.0.2.0/24", "2001:db8::/64")).vip_ranges)
 
 
-def via(number: int, **more: Any) -> Via:
-    return Via(**{"address": ip_address(f"10.0.0.{number}"), "forward": "dr", "tunnel_port": 0, "family": 4, **more})
+def via(number: int, **more: Any) -> ForwardPath:
+    return ForwardPath(
+        **{"address": ip_address(f"10.0.0.{number}"), "forward": "dr", "tunnel_port": 0, "family": 4, **more}
+    )
 
 
 def parsed(name: str = "web", **document: Any) -> Service | tuple[Problem, ...]:
@@ -49,7 +52,7 @@ def parsed(name: str = "web", **document: Any) -> Service | tuple[Problem, ...]:
         "backends": {"b1": {"address": "10.0.0.1"}, "b2": {"address": "10.0.0.2"}},
         **document,
     }
-    return services.parse(f"services/{name}", name, whole, LIMITS, PARAMS)
+    return parse_service(f"services/{name}", name, whole, LIMITS, PARAMS)
 
 
 def service(name: str = "web", **document: Any) -> Service:
@@ -71,22 +74,22 @@ def snapshot(given: Inputs, **more: Any) -> Snapshot:
 
 
 def test_marks_are_given_from_the_lowest_and_kept() -> None:
-    first = marks.allot([via(2), via(1)], {}, RANGE)
+    first = probe_marks.allot([via(2), via(1)], {}, RANGE)
     assert first == {via(1): 1000, via(2): 1001}
-    assert marks.allot([via(0), via(1), via(2)], {via(1): 1000, via(2): 1001}, RANGE) == {**first, via(0): 1002}
+    assert probe_marks.allot([via(0), via(1), via(2)], {via(1): 1000, via(2): 1001}, RANGE) == {**first, via(0): 1002}
 
 
 def test_a_mark_that_is_freed_is_given_to_nobody_at_once() -> None:
-    assert marks.allot([via(1), via(3)], {via(1): 1000, via(2): 1001}, RANGE) == {via(1): 1000, via(3): 1002}
+    assert probe_marks.allot([via(1), via(3)], {via(1): 1000, via(2): 1001}, RANGE) == {via(1): 1000, via(3): 1002}
 
 
 def test_who_comes_too_late_gets_none() -> None:
-    found = marks.allot([via(n) for n in range(1, 7)], {via(6): 1000}, RANGE)
+    found = probe_marks.allot([via(n) for n in range(1, 7)], {via(6): 1000}, RANGE)
     assert found == {via(6): 1000, via(1): 1001, via(2): 1002, via(3): 1003, via(4): None, via(5): None}
 
 
 def test_a_mark_outside_of_a_changed_range_is_given_up() -> None:
-    assert marks.allot([via(1)], {via(1): 7}, RANGE) == {via(1): 1000}
+    assert probe_marks.allot([via(1)], {via(1): 7}, RANGE) == {via(1): 1000}
 
 
 # ---------------------------------------------------------------- what a decision holds
@@ -113,12 +116,12 @@ def test_each_backend_has_one_service_with_one_destination() -> None:
          {via(1, forward="nat", port=8080)}),
     ],
 )  # fmt: skip
-def test_a_way_is_what_the_real_traffic_takes(document: dict[str, Any], wanted: set[Via]) -> None:
-    assert set(marks.wanted(Catalog((service(**document),)))) == wanted
+def test_a_way_is_what_the_real_traffic_takes(document: dict[str, Any], wanted: set[ForwardPath]) -> None:
+    assert set(probe_marks.wanted(Catalog((service(**document),)))) == wanted
 
 
 def test_vips_and_services_share_the_ways_to_their_backends() -> None:
-    found = marks.wanted(Catalog((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))))
+    found = probe_marks.wanted(Catalog((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))))
     assert set(found) == {via(1), via(2)}
 
 
@@ -130,14 +133,14 @@ def test_by_nat_an_answer_needs_its_connection_entry() -> None:
 def test_a_stopping_node_has_no_probes() -> None:
     before = decide(inputs(service()), Memory(), 10.0)
     after = decide(inputs(service(), stopping=True), before.memory, 11.0)
-    assert not after.lanes and not [key for key in after.desired.services if key.protocol == "fwmark"]
+    assert not after.probe_paths and not [key for key in after.desired.services if key.protocol == "fwmark"]
     assert [key for key in after.desired.services if key.protocol == "tcp"], "the service itself drains"
 
 
 def test_sysctls_for_probes_are_asked_for_only_while_there_are_any() -> None:
     needs = {"net/ipv4/conf/all/accept_local": "1"}
-    assert decide(inputs(service(), lane_sysctls=needs), Memory(), 0.0).desired.sysctls == needs
-    assert not decide(inputs(service(check={}), lane_sysctls=needs), Memory(), 0.0).desired.sysctls
+    assert decide(inputs(service(), probing_sysctls=needs), Memory(), 0.0).desired.sysctls == needs
+    assert not decide(inputs(service(check={}), probing_sysctls=needs), Memory(), 0.0).desired.sysctls
 
 
 def test_a_mark_that_is_freed_late_is_given_in_the_next_decision() -> None:
@@ -145,9 +148,9 @@ def test_a_mark_that_is_freed_late_is_given_in_the_next_decision() -> None:
     before = decide(full, Memory(), 10.0)
     moved = inputs(service(backends={"b2": {"address": "10.0.0.2"}, "b3": {"address": "10.0.0.3"}}), marks=(1000, 1001))
     between = decide(moved, before.memory, 11.0)
-    assert between.lanes == {via(2): 1001, via(3): None}
+    assert between.probe_paths == {via(2): 1001, via(3): None}
     assert between.wake_at is not None and 11.0 < between.wake_at < 11.1
-    assert decide(moved, between.memory, between.wake_at).lanes == {via(2): 1001, via(3): 1000}
+    assert decide(moved, between.memory, between.wake_at).probe_paths == {via(2): 1001, via(3): 1000}
 
 
 # ---------------------------------------------------------------- a restart
@@ -157,7 +160,7 @@ def test_a_new_daemon_reads_the_marks_back() -> None:
     given = inputs(service())
     before = decide(given, Memory(), 10.0)
     after = decide(given, adopt(before.desired, 0.0, RANGE), 0.0)
-    assert after.lanes == before.lanes
+    assert after.probe_paths == before.probe_paths
     assert after.desired.services == before.desired.services
 
 
@@ -177,8 +180,8 @@ def test_what_cannot_be_a_probe_of_ours_is_not_taken_for_one() -> None:
         services={key(mark): VirtualService("rr") for mark in (7, 1000, 1001, 1002, 1003)},
         destinations={DestinationKey(key(mark), ip_address(address), 0): row for mark, address in names},
     )
-    known, rest = marks.split(actual, RANGE)
-    assert known == {Via(one, "dr", 0, 4, 0): 1001}
+    known, rest = probe_marks.split(actual, RANGE)
+    assert known == {ForwardPath(one, "dr", 0, 4, 0): 1001}
     assert list(rest.services) == [key(7)] and [k.service for k in rest.destinations] == [key(7)]
 
 
@@ -187,30 +190,30 @@ def test_what_cannot_be_a_probe_of_ours_is_not_taken_for_one() -> None:
 
 def test_a_mark_is_usable_once_the_kernel_has_both_rows() -> None:
     given = snapshot(inputs(service()))
-    assert marks.usable(given) == {via(1): 1000, via(2): 1001}
-    assert marks.usable(replace(given, actual=State())) == {}
+    assert probe_marks.usable(given) == {via(1): 1000, via(2): 1001}
+    assert probe_marks.usable(replace(given, actual=State())) == {}
     without = {key: row for key, row in given.actual.destinations.items() if key.service.port != 1000}
-    assert marks.usable(replace(given, actual=replace(given.actual, destinations=without))) == {via(2): 1001}
+    assert probe_marks.usable(replace(given, actual=replace(given.actual, destinations=without))) == {via(2): 1001}
 
 
 def test_a_row_that_says_something_else_is_not_usable() -> None:
     given = snapshot(inputs(service()))
     other = {k: replace(row, forward="nat") for k, row in given.actual.destinations.items()}
-    assert marks.usable(replace(given, actual=replace(given.actual, destinations=other))) == {}
+    assert probe_marks.usable(replace(given, actual=replace(given.actual, destinations=other))) == {}
 
 
 def test_what_the_kernel_refused_is_told() -> None:
     given = snapshot(inputs(service()))
-    key = marks.service_key(via(1), 1000)
+    key = probe_marks.service_key(via(1), 1000)
     failure = Failure(Change("services", key, None, given.decision.desired.services[key]), "no such scheduler")
-    assert marks.usable(replace(given, failures=(failure,))) == {
+    assert probe_marks.usable(replace(given, failures=(failure,))) == {
         via(1): "the kernel has no way for the probe: no such scheduler",
         via(2): 1001,
     }
 
 
 def test_an_exhausted_range_is_told() -> None:
-    found = marks.usable(snapshot(inputs(service(), marks=(1000, 1000))))
+    found = probe_marks.usable(snapshot(inputs(service(), marks=(1000, 1000))))
     assert found[via(1)] == 1000
     assert found[via(2)] == "no firewall mark is left for the probe in 1000-1000: widen [checks] marks in node.toml"
 

@@ -20,13 +20,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from anycastlb import __version__
-from anycastlb.checks import TYPES, CheckType, Down, Found
-from anycastlb.drivers.ipvs_reader import Counters
-from anycastlb.events import Event, Journal
-from anycastlb.metrics import Meters, Metrics, picture
-from anycastlb.metrics.families import FAMILIES, Family, Told, document
-from anycastlb.metrics.text import Writer
-from anycastlb.model import (
+from anycastlb.adapters.checks import TYPES, CheckType, Down, Found
+from anycastlb.adapters.drivers.ipvs.reader import Counters
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.events import Event
+from anycastlb.core.model import (
     Catalog,
     Change,
     Check,
@@ -46,7 +44,11 @@ from anycastlb.model import (
     SyncDaemon,
     Traffic,
 )
-from anycastlb.prober import Prober
+from anycastlb.engine.prober import Prober
+from anycastlb.serving.metrics import Meters, Metrics
+from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
+from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint
+from anycastlb.serving.metrics.text import Writer
 from tests.unit import promql, scene
 from tests.unit.serving import Served, serving
 
@@ -296,7 +298,7 @@ async def test_checks_are_counted_by_type_and_outcome() -> None:
 async def test_the_prober_tells_results_and_its_load() -> None:
     let_go = asyncio.Event()
 
-    async def probe(check: Check, lane: object) -> Found:
+    async def probe(check: Check, probe_path: object) -> Found:
         await let_go.wait()
         match check.port:
             case 1:
@@ -333,9 +335,9 @@ async def test_the_prober_tells_results_and_its_load() -> None:
 
 
 async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anycastlb.prober.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("anycastlb.engine.prober.MAX_AT_ONCE", 2)
 
-    async def probe(check: Check, lane: object) -> Found:
+    async def probe(check: Check, probe_path: object) -> Found:
         await asyncio.sleep(60)
         return Found("late")
 
@@ -452,13 +454,13 @@ async def test_requests_are_counted_by_route_method_and_class() -> None:
     ],
 )
 def test_problems_by_the_kind_of_document(key: str, path: str, kind: str) -> None:
-    assert picture.document_of(Problem(key, path, "expected something else")) == kind
-    assert kind in picture.DOCUMENTS
+    assert document_of(Problem(key, path, "expected something else")) == kind
+    assert kind in DOCUMENTS
 
 
 def test_a_fingerprint_tells_documents_apart_and_nothing_else() -> None:
     def of(good: Mapping[str, Entry], **more: Any) -> int:
-        return picture.fingerprint(Catalog(good=good, **more))
+        return fingerprint(Catalog(good=good, **more))
 
     a, b = Entry(b'{"vip": 1}', created=5, version="5"), Entry(b'{"vip": 2}')
     documents = {"services/a": a, "services/b": b}
@@ -519,7 +521,7 @@ async def test_a_backend_without_a_result_is_unknown() -> None:
 
 def closed(reason: str, snapshot: Snapshot, gate: Gate | None = None) -> None:
     verdict = snapshot.decision.verdicts[scene.DNS]
-    assert picture.closed_by(snapshot, verdict, gate) == reason
+    assert closed_by(snapshot, verdict, gate) == reason
 
 
 def test_why_a_vip_is_closed_in_one_word() -> None:
@@ -566,7 +568,7 @@ async def test_what_traffic_back_never_shows_is_left_out() -> None:
 def test_labels_and_numbers_in_words() -> None:
     family = Family("anycastlb_x_total", "counter", ("b", "a"), "Text.")
     samples = [(("", 'q"u\\o\nte'), 2**63 + 1), (("y", "é"), 0.1), (("", "z"), True), (("", "inf"), float("inf"))]
-    plain = "".join(Writer(False).lines(Told(family, samples)))
+    plain = "".join(Writer(False).lines(FamilySamples(family, samples)))
     assert plain.splitlines() == [
         "# HELP anycastlb_x_total Text.",
         "# TYPE anycastlb_x_total counter",
@@ -577,7 +579,7 @@ def test_labels_and_numbers_in_words() -> None:
     ]
     (found,) = families(plain)
     assert [(s.labels["b"], s.labels["a"]) for s in found.samples] == [labels for labels, _ in samples]
-    modern = "".join(Writer(True).lines(Told(family, samples)))
+    modern = "".join(Writer(True).lines(FamilySamples(family, samples)))
     (found,) = open_families(modern + "# EOF\n")
     assert (found.name, found.type, len(found.samples)) == ("anycastlb_x", "counter", 4)
 
@@ -675,7 +677,7 @@ async def test_every_declared_family_is_told_with_its_labels_and_no_other() -> N
 
 def test_the_documentation_has_the_tables_of_the_code() -> None:
     text = Path(promql.CONFIGS.parent / "docs/METRICS.md").read_text()
-    assert "\n".join(document()) in text, "print them anew: python -m anycastlb.metrics.families"
+    assert "\n".join(document()) in text, "print them anew: python -m anycastlb.serving.metrics.families"
 
 
 def test_every_alert_is_explained_and_tested() -> None:

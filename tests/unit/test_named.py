@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from anycastlb.api import named, views
-from anycastlb.api.index import Index
-from anycastlb.cli.picture import picture
-from anycastlb.model import (
+from anycastlb.cli.render.status import status_lines
+from anycastlb.core.model import (
     ConsulKey,
     ConsulService,
     Decision,
@@ -22,6 +20,9 @@ from anycastlb.model import (
     Snapshot,
     State,
 )
+from anycastlb.serving.views.index import Index
+from anycastlb.serving.views.names import names_of_vip
+from anycastlb.serving.views.status import plan_view, status_view
 
 VIP = ip_address("192.0.2.1")
 A = DnsKey("www.lb.", "A", "192.0.2.1")
@@ -50,17 +51,17 @@ def shown(actual: State, desired: State, *registrars: Registrar) -> Snapshot:
 )
 def test_a_record_says_how_it_stands(actual: Any, desired: Any, place: Registrar, ok: Any, text: str) -> None:
     snapshot = shown(State(dns_records=actual), State(dns_records=desired), place)
-    assert named.of(Index(snapshot, 100.0), VIP) == [(ok, "www.lb. A 192.0.2.1", text)]
+    assert names_of_vip(Index(snapshot, 100.0), VIP) == [(ok, "www.lb. A 192.0.2.1", text)]
 
 
 def test_a_vip_has_its_own_names_only() -> None:
     other = DnsKey("other.lb.", "A", "192.0.2.2")
     state = State(dns_records={A: ROW, SRV: ROW, other: ROW}, consul_services={KEY: PASSING})
-    told = named.of(Index(shown(state, state), 100.0), VIP)
+    told = names_of_vip(Index(shown(state, state), 100.0), VIP)
     assert [name for _, name, _ in told] == [str(SRV), str(A), "consul anycastlb-web"]
     assert told[-1] == (True, "consul anycastlb-web", "passing: 2/2 backends up")
     closed = State(consul_services={KEY: replace(PASSING, passing=False, reason="0/2 backends up, needs 1")})
-    assert named.of(Index(shown(closed, closed), 100.0), VIP) == [
+    assert names_of_vip(Index(shown(closed, closed), 100.0), VIP) == [
         (None, "consul anycastlb-web", "critical: 0/2 backends up, needs 1")
     ]
 
@@ -68,7 +69,7 @@ def test_a_vip_has_its_own_names_only() -> None:
 def test_status_and_plan_show_what_is_refused() -> None:
     place = replace(PLACE, refused={A: "there are records that anycastlb did not make (A)"})
     snapshot = shown(State(dns_records={SRV: ROW}), State(dns_records={A: ROW, SRV: ROW}), place)
-    view = views.status(snapshot, 100.0)
+    view = status_view(snapshot, 100.0)
     assert view["names"] == [
         {
             "table": "dns_records",
@@ -80,12 +81,12 @@ def test_status_and_plan_show_what_is_refused() -> None:
             "refused": [{"object": str(A), "reason": "there are records that anycastlb did not make (A)"}],
         }
     ]
-    text = "\n".join("".join(part for part, _ in line) for line in picture(view, 80))
+    text = "\n".join("".join(part for part, _ in line) for line in status_lines(view, 80))
     assert "DNS zone lb at 192.0.2.53 · 1 record" in text and "did not make" in text
-    away = views.status(replace(snapshot, registrars=(replace(PLACE, error="no answer"),)), 100.0)
+    away = status_view(replace(snapshot, registrars=(replace(PLACE, error="no answer"),)), 100.0)
     assert "AWAY for 10\N{NO-BREAK SPACE}s: no answer" in "\n".join(
-        "".join(part for part, _ in line) for line in picture(away, 80)
+        "".join(part for part, _ in line) for line in status_lines(away, 80)
     )
-    (change,) = views.plan(snapshot, 100.0)["changes"]
+    (change,) = plan_view(snapshot, 100.0)["changes"]
     assert (change["object"], change["verb"]) == (f"record {A}", "create")
     assert change["after"] == {"ttl": 30, "service": "web"} and "did not make" in change["refused"]

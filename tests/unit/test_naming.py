@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb import naming
-from anycastlb.model import (
+from anycastlb.core.decision import service_names
+from anycastlb.core.model import (
     Catalog,
     Cluster,
     ConsulName,
@@ -60,7 +60,7 @@ def records(
 ) -> dict[DnsKey, DnsRecord]:
     values = {"announced": frozenset(own), "naming": Naming(POLICY), "names": {"dns_records": standing or {}}}
     given = Inputs(**{"node": "lb1", "catalog": Catalog(services), "cluster": known, **values, **inputs})
-    return dict(naming.dns_records(given, naming.votes(given, own), naming.view(known, company)))
+    return dict(service_names.dns_records(given, service_names.votes(given, own), service_names.view(known, company)))
 
 
 def test_a_record_for_each_vip_that_is_announced() -> None:
@@ -102,7 +102,9 @@ def test_a_peer_that_announces_is_enough_to_publish_and_a_doubt_is_not() -> None
 
 def test_routes_that_could_not_be_seen_yet_change_nothing() -> None:
     given = Inputs(catalog=Catalog((WEB,)), naming=Naming(POLICY), names={"dns_records": {A: ROW}}, announced=None)
-    assert naming.dns_records(given, naming.votes(given, (V4, V6)), naming.View(True)) == {A: ROW}
+    assert service_names.dns_records(
+        given, service_names.votes(given, (V4, V6)), service_names.PeerAnnouncements(True)
+    ) == {A: ROW}
 
 
 def test_records_of_a_service_this_catalog_does_not_have() -> None:
@@ -125,9 +127,9 @@ def test_services_that_share_a_name() -> None:
 def test_which_services_have_a_name() -> None:
     plain, off = replace(WEB, dns=None), replace(WEB, dns=DnsName(publish=False))
     every = replace(POLICY, every=True)
-    assert naming.dns_names((plain,), POLICY) == frozenset() == naming.dns_names((off,), every)
-    assert naming.dns_names((plain,), every) == {"web.lb.example.net."}
-    assert naming.dns_names((WEB,), POLICY) == {WWW, SRV.name}
+    assert service_names.dns_names((plain,), POLICY) == frozenset() == service_names.dns_names((off,), every)
+    assert service_names.dns_names((plain,), every) == {"web.lb.example.net."}
+    assert service_names.dns_names((WEB,), POLICY) == {WWW, SRV.name}
 
 
 @given(
@@ -165,13 +167,13 @@ def test_a_registration_says_why_it_is_critical() -> None:
     )
 
     def told(inputs: Inputs) -> dict[Any, tuple[bool, str]]:
-        rows = naming.consul_services(inputs, naming.votes(inputs, (V4,)), verdicts)
+        rows = service_names.consul_services(inputs, service_names.votes(inputs, (V4,)), verdicts)
         return {key.vip: (row.passing, row.reason) for key, row in rows.items()}
 
     assert told(given) == {V4: (False, "its route is not up"), V6: (False, "0/2 backends up, needs 1")}
     up = replace(given, announced=frozenset({V4}))
     assert told(up)[V4] == (True, "2/2 backends up")
     assert told(replace(up, stopping=True)) == told(replace(up, names={})) == told(replace(up, naming=Naming())) == {}
-    early = replace(given, announced=None, names={"consul_services": naming.consul_services(
-        up, naming.votes(up, (V4,)), verdicts)})  # fmt: skip
+    early = replace(given, announced=None, names={"consul_services": service_names.consul_services(
+        up, service_names.votes(up, (V4,)), verdicts)})  # fmt: skip
     assert told(early)[V4] == (True, "2/2 backends up"), "a restart does not touch what stands there"

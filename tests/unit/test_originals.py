@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb import plan
-from anycastlb.drivers.memory import MemoryDriver
-from anycastlb.drivers.originals import NAME, Originals, Restorable, machine
-from anycastlb.model import Change, State, SyncDaemon
+from anycastlb.adapters.drivers.memory import MemoryDriver
+from anycastlb.adapters.drivers.saved_settings import NAME, Restorable, SavedSettings, machine
+from anycastlb.core.decision import plan
+from anycastlb.core.model import Change, State, SyncDaemon
 
 HERE = "boot 1"
 SYNC = SyncDaemon("lan", 3, ip_address("ff02::81"), 8848, 2)
@@ -29,7 +29,7 @@ class Machine:
         self.restart()
 
     def restart(self, here: str = HERE) -> None:
-        self.originals = Originals(self.state_dir, lambda what, mend: self.complaints.append(what), here)
+        self.originals = SavedSettings(self.state_dir, lambda what, mend: self.complaints.append(what), here)
         self.restorable = Restorable(self.driver, self.originals)
 
     async def settle(self, **config: int | SyncDaemon | None) -> int:
@@ -125,7 +125,7 @@ async def test_a_record_that_cannot_be_read_is_told_and_begun_anew(at: Machine, 
 
 
 async def test_a_sysctl_that_does_not_exist_has_no_original(tmp_path: Path) -> None:
-    originals = Originals(tmp_path, here=HERE)
+    originals = SavedSettings(tmp_path, here=HERE)
     originals.remember([Change("sysctls", "net/x", None, "1"), Change("sysctls", "net/y", "0", "1")])
     assert originals.rows == {"sysctls": {"net/y": "0"}}
     originals.drop()

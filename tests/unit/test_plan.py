@@ -2,8 +2,9 @@
 
 from ipaddress import ip_address
 
-from anycastlb import plan
-from anycastlb.model import (
+from anycastlb.core.decision import plan
+from anycastlb.core.decision.plan import blocked, diff
+from anycastlb.core.model import (
     Change,
     Destination,
     DestinationKey,
@@ -17,7 +18,6 @@ from anycastlb.model import (
     VipAddress,
     VirtualService,
 )
-from anycastlb.plan import blocked, diff
 
 VIP = ip_address("192.0.2.1")
 WEB = ServiceKey("tcp", VIP, 80)

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anycastlb.events import Event
-from anycastlb.model import Change, DnsKey, DnsRecord
-from anycastlb.records.driver import RecordDriver
-from anycastlb.records.memory import Board, MemoryPlace
+from anycastlb.adapters.drivers.names.background import RecordDriver
+from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
+from anycastlb.core.events import Event
+from anycastlb.core.model import Change, DnsKey, DnsRecord
 from tests.scenario import virtual
 
 A, ROW = DnsKey("www.", "A", "192.0.2.1"), DnsRecord(30, "web")
@@ -23,7 +23,7 @@ class Desk:
     def __init__(self, period: float = 30.0) -> None:
         loop = asyncio.get_running_loop()
         self.board, self.events, self.news, self.alive_at = Board(), list[Event](), 0, loop.time()
-        self.place = MemoryPlace(self.board, period=period)
+        self.place = MemoryRecordStore(self.board, period=period)
         self.hangs = False
         self.driver = RecordDriver(
             self.place, self.events.append, self._changed, self._alive, clock=loop.time, jitter=lambda: 1.0

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from anycastlb import settings
-from anycastlb.model import SettingsError, Share, SyncDaemon
+from anycastlb.core.model import SettingsError, Share, SyncDaemon
 
 LEAST = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
 

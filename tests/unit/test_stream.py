@@ -1,4 +1,4 @@
-"""anycastlb.api.stream: the journal as server-sent events, and anycastlb.api.page: the files of the page."""
+"""``handlers.events``: the journal as server-sent events; ``handlers.page``: the files of the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from anycastlb.api import stream
-from anycastlb.events import Event
+from anycastlb.core.events import Event
+from anycastlb.serving.api.handlers import events
 from tests.unit import scene
 from tests.unit.serving import Served, serving
 
@@ -95,7 +95,7 @@ async def test_a_new_cycle_is_told() -> None:
 
 
 async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "QUIET", 0.05)
+    monkeypatch.setattr(events, "QUIET", 0.05)
     async with serving(scene.calm()) as served, opened(served) as response:
         async with asyncio.timeout(10):
             while not (await response.content.readline()).startswith(b":"):
@@ -110,7 +110,7 @@ async def test_nonsense_is_refused(query: str, headers: dict[str, str]) -> None:
 
 
 async def test_who_does_not_read_is_dropped_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 0.2)
+    monkeypatch.setattr(events, "TIMEOUT", 0.2)
     async with serving(scene.calm()) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
         writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")

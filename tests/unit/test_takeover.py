@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from anycastlb import catalog, takeover
-from anycastlb.checks import PARAMS
-from anycastlb.cli.judge import ANY_MARK, ANYWHERE
-from anycastlb.model import Catalog, Entry, Service, Tree
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.decision import flow_takeover
+from anycastlb.core.model import Catalog, Entry, Service, Tree
 
 
 def service(**document: Any) -> Service:
     text = {"vip": "192.0.2.10", "port": 80, "backends": {"b1": {"address": "10.1.0.1"}}, **document}
-    found = catalog.parse(
+    found = parse_catalog(
         Tree({"services/web": Entry(json.dumps(text).encode())}), Catalog(), ANYWHERE, ANY_MARK, PARAMS
     )
     assert not found.problems
@@ -41,23 +41,31 @@ def service(**document: Any) -> Service:
 )  # fmt: skip
 def test_what_another_node_lacks(document: dict[str, Any], places: list[str]) -> None:
     found = service(**document)
-    assert [place for place, _ in takeover.lacks(found)] == places
-    assert bool(takeover.told(found, sync=False)) == bool(places)
-    assert takeover.only_caches(found) == (places in ([], ["one_packet"]))
+    assert [place for place, _ in flow_takeover.obstacles(found)] == places
+    assert bool(flow_takeover.warning(found, sync=False)) == bool(places)
+    assert flow_takeover.only_caches(found) == (places in ([], ["one_packet"]))
     if places:
-        assert takeover.told(found, sync=False).startswith(f"{places[0]}: another node cannot take over")
-        assert "connection sync mends that" in takeover.told(found, sync=False)
-        assert "covered by connection sync" in takeover.told(found, sync=True)
+        assert flow_takeover.warning(found, sync=False).startswith(f"{places[0]}: another node cannot take over")
+        assert "connection sync mends that" in flow_takeover.warning(found, sync=False)
+        assert "covered by connection sync" in flow_takeover.warning(found, sync=True)
 
 
 def test_time_outs_that_break_idle_flows() -> None:
-    assert "idle for 120 s" in takeover.hasty(service(scheduler="rr"), 120)
-    assert takeover.hasty(service(scheduler="rr"), 900) == takeover.hasty(service(scheduler="rr"), None) == ""
-    assert takeover.hasty(service(), 10) == takeover.hasty(service(scheduler="rr", protocol="udp"), 10) == ""
+    assert "idle for 120 s" in flow_takeover.timeout_warning(service(scheduler="rr"), 120)
+    assert (
+        flow_takeover.timeout_warning(service(scheduler="rr"), 900)
+        == flow_takeover.timeout_warning(service(scheduler="rr"), None)
+        == ""
+    )
+    assert (
+        flow_takeover.timeout_warning(service(), 10)
+        == flow_takeover.timeout_warning(service(scheduler="rr", protocol="udp"), 10)
+        == ""
+    )
 
 
 def test_mixed_families() -> None:
     six = {"b6": {"address": "2001:db8::1"}}
-    assert str(takeover.mixed(service(backends=six))) == "192.0.2.10"
-    assert takeover.mixed(service(backends={**six, "b4": {"address": "10.1.0.1"}})) is None
-    assert str(takeover.mixed(service(vip=["192.0.2.10", "2001:db8:2::1"]))) == "2001:db8:2::1"
+    assert str(flow_takeover.mixed_warning(service(backends=six))) == "192.0.2.10"
+    assert flow_takeover.mixed_warning(service(backends={**six, "b4": {"address": "10.1.0.1"}})) is None
+    assert str(flow_takeover.mixed_warning(service(vip=["192.0.2.10", "2001:db8:2::1"]))) == "2001:db8:2::1"

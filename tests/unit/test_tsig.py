@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.model import DriverError
-from anycastlb.records import tsig
+from anycastlb.adapters.drivers.names import tsig
+from anycastlb.core.model import DriverError
 
 SECRET = "c2VjcmV0IG9mIHRoZSB0ZXN0"
 GOOD = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from anycastlb import tuning
-from anycastlb.model import MARKS, Decision, Destination, DestinationKey, Inputs, ServiceKey, State, VirtualService
+from anycastlb.core.decision import kernel_settings
+from anycastlb.core.model import MARKS, Decision, Destination, DestinationKey, Inputs, ServiceKey, State, VirtualService
 from anycastlb.settings.ipvs import CACHED
 
 KEY = ServiceKey("tcp", ip_address("192.0.2.10"), 80)
@@ -30,7 +30,7 @@ def state(scheduler: str = "mh", forward: Any = "dr", **more: Any) -> State:
 
 
 def laid(desired: State, inputs: Inputs = INPUTS) -> tuple[dict[str, str], dict[str, Any]]:
-    found = tuning.lay(Decision(desired=replace(desired, sysctls=inputs.sysctls)), inputs).desired
+    found = kernel_settings.lay(Decision(desired=replace(desired, sysctls=inputs.sysctls)), inputs).desired
     return dict(found.sysctls), dict(found.config)
 
 
@@ -47,12 +47,12 @@ def test_entries_that_are_only_caches_are_kept_for_a_short_time() -> None:
 
 @pytest.mark.parametrize("desired", [State(), state("rr"), state("sh"), state(forward="nat"), state(persistence=9)])
 def test_entries_that_are_more_than_caches_are_left_alone(desired: State) -> None:
-    assert not tuning.only_caches(desired, MARKS)
+    assert not kernel_settings.only_caches(desired, MARKS)
 
 
 def test_rows_of_probes_do_not_count() -> None:
-    assert tuning.only_caches(state(), MARKS)
-    assert not tuning.only_caches(state(), (1, 2))
+    assert kernel_settings.only_caches(state(), MARKS)
+    assert not kernel_settings.only_caches(state(), (1, 2))
 
 
 def test_at_the_end_everything_is_as_it_was_found() -> None:

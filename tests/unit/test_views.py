@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from anycastlb import decide, gate, weights
-from anycastlb.api import evidence, sums, views, why
-from anycastlb.api.words import span
-from anycastlb.cli import chain, kinds, paint, picture
-from anycastlb.events import Event, Journal, Record
-from anycastlb.model import (
+from anycastlb.adapters.system.journal import EventRecord, Journal
+from anycastlb.cli.commands import checks
+from anycastlb.cli.render import status, style, why
+from anycastlb.core.decision import decide, gate, weights
+from anycastlb.core.events import Event
+from anycastlb.core.model import (
     Feed,
     Inputs,
     Memory,
@@ -32,6 +32,11 @@ from anycastlb.model import (
     VirtualService,
     Weights,
 )
+from anycastlb.serving.views import evidence
+from anycastlb.serving.views.arithmetic import explain_weight
+from anycastlb.serving.views.format import span
+from anycastlb.serving.views.status import event_views, liveness, plan_view, readiness, status_view
+from anycastlb.serving.views.why import explain, near
 from tests.unit import scene
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,13 +50,13 @@ def golden(name: str, text: str) -> None:
 
 
 def drawn(snapshot: Snapshot, columns: int = 80, now: float = scene.NOW) -> str:
-    return paint.plain(picture.picture(views.status(snapshot, now, scene.SOURCE), columns))
+    return style.plain(status.status_lines(status_view(snapshot, now, scene.SOURCE), columns))
 
 
 def explained(snapshot: Snapshot, name: str, columns: int = 80) -> str:
-    view = why.explain(snapshot, scene.NOW, name)
+    view = explain(snapshot, scene.NOW, name)
     assert view is not None
-    return paint.plain(chain.chain(view, columns))
+    return style.plain(why.why_lines(view, columns))
 
 
 # ---------------------------------------------------------------- golden files
@@ -125,33 +130,35 @@ def test_why(name: str) -> None:
 
 
 def test_the_list_of_checks() -> None:
-    golden("checks", paint.plain(kinds.listed(None, False, 80)))
+    golden("checks", style.plain(checks.list_types(None, False, 80)))
 
 
 def test_every_parameter_of_every_check() -> None:
-    golden("checks-all", paint.plain(kinds.listed(None, True, 80)))
+    golden("checks-all", style.plain(checks.list_types(None, True, 80)))
 
 
 def test_plan() -> None:
-    view = views.plan(scene.trouble(), scene.NOW)
-    golden("plan", paint.plain(chain.changes(view, 80, "The node is not running.")))
+    view = plan_view(scene.trouble(), scene.NOW)
+    golden("plan", style.plain(why.changes(view, 80, "The node is not running.")))
 
 
 def test_plan_of_a_calm_node_is_empty() -> None:
-    view = views.plan(scene.calm(), scene.NOW)
+    view = plan_view(scene.calm(), scene.NOW)
     assert view["changes"] == []
-    assert "nothing to change" in paint.plain(chain.changes(view, 80))
+    assert "nothing to change" in style.plain(why.changes(view, 80))
 
 
 def test_events() -> None:
     told = [
-        Record(1, scene.WALL, Event("catalog", "catalog", "index 4711", after="applied")),
-        Record(
+        EventRecord(1, scene.WALL, Event("catalog", "catalog", "index 4711", after="applied")),
+        EventRecord(
             2, scene.WALL + 0.25, Event("gate", "192.0.2.11", "1/4 backends up, needs 2", "open", "closed", "warning")
         ),
-        Record(3, scene.WALL + 1, Event("failure", "create services tcp 192.0.2.12:25", scene.REFUSED, level="error")),
+        EventRecord(
+            3, scene.WALL + 1, Event("failure", "create services tcp 192.0.2.12:25", scene.REFUSED, level="error")
+        ),
     ]
-    golden("events", paint.plain(chain.events(views.events(told))))
+    golden("events", style.plain(why.events(event_views(told))))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +186,7 @@ def test_pictures_fit_eighty_columns(name: str) -> None:
 
 
 def test_status_names_everything_an_operator_asks_for() -> None:
-    view = views.status(scene.trouble(), scene.NOW, scene.SOURCE)
+    view = status_view(scene.trouble(), scene.NOW, scene.SOURCE)
     web = next(vip for vip in view["vips"] if vip["vip"] == "192.0.2.10")
     assert (web["open"], web["announced"], web["address"], web["since_seconds"]) == (True, True, True, 7200.0)
     web3 = web["services"][0]["backends"][2]
@@ -191,11 +198,11 @@ def test_status_names_everything_an_operator_asks_for() -> None:
         "age_seconds": 1.2,
     }
     assert view["catalog"]["held"]["believed_in_seconds"] == 270
-    assert view["pending"] == len(views.plan(scene.trouble(), scene.NOW)["changes"]) == 4
+    assert view["pending"] == len(plan_view(scene.trouble(), scene.NOW)["changes"]) == 4
 
 
 def test_vips_stand_in_order_ipv4_first() -> None:
-    names = [vip["vip"] for vip in views.status(scene.trouble(), scene.NOW)["vips"]]
+    names = [vip["vip"] for vip in status_view(scene.trouble(), scene.NOW)["vips"]]
     assert names == ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8:ffff::10"]
 
 
@@ -203,10 +210,10 @@ def test_vips_stand_in_order_ipv4_first() -> None:
 def test_views_are_strict_json(snapshot: Snapshot) -> None:
     never = {vip: replace(v, since=gate.NEVER) for vip, v in snapshot.decision.verdicts.items()}
     snapshot = replace(snapshot, decision=replace(snapshot.decision, verdicts=never))
-    for view in (views.status(snapshot, 5.0), views.plan(snapshot, 5.0), views.readiness(snapshot)):
+    for view in (status_view(snapshot, 5.0), plan_view(snapshot, 5.0), readiness(snapshot)):
         assert json.loads(json.dumps(view, allow_nan=False)) == view
     for name in ("192.0.2.10", "web", "web/web1", "192.0.2.20", "shop", "shop/s1"):
-        json.dumps(why.explain(snapshot, 5.0, name), allow_nan=False)
+        json.dumps(explain(snapshot, 5.0, name), allow_nan=False)
     drawn(snapshot)
 
 
@@ -224,7 +231,7 @@ def test_views_join_what_the_decision_really_made() -> None:
     inputs = Inputs("lb1", catalog, Feed(True, loaded=True), scene.HEALTH)
     decision = decide.decide(inputs, Memory(), scene.NOW)
     snapshot = Snapshot(inputs, decision.desired, decision, at=scene.NOW, cycle=1)
-    view = views.status(snapshot, scene.NOW)
+    view = status_view(snapshot, scene.NOW)
     assert [vip["vip"] for vip in view["vips"]] == ["192.0.2.10", "192.0.2.11", "192.0.2.12", "2001:db8:ffff::10"]
     for vip in view["vips"]:
         for service in vip["services"]:
@@ -233,7 +240,7 @@ def test_views_join_what_the_decision_really_made() -> None:
     assert view["pending"] == 0
     assert "1/4 backends up" in explained(snapshot, "marked")
     empty = replace(snapshot, actual=State())
-    told = {change["object"]: change["why"] for change in views.plan(empty, scene.NOW)["changes"]}
+    told = {change["object"]: change["why"] for change in plan_view(empty, scene.NOW)["changes"]}
     assert told["destination tcp 192.0.2.10:80 -> 10.1.0.3:80"] == "down: connection refused"
     assert told["route 192.0.2.10"] == told["address 192.0.2.10"] == "2/3 backends up"
 
@@ -242,7 +249,7 @@ def test_views_join_what_the_decision_really_made() -> None:
 
 
 def backend_view(snapshot: Snapshot, name: str) -> dict[str, Any]:
-    (vip,) = views.status(snapshot, scene.NOW)["vips"]
+    (vip,) = status_view(snapshot, scene.NOW)["vips"]
     return next(backend for backend in vip["services"][0]["backends"] if backend["backend"] == name)
 
 
@@ -258,14 +265,14 @@ def test_evidence_is_told_newest_first_and_failures_outlive_successes() -> None:
 
 
 def test_every_single_result_is_in_the_answer_for_one_backend() -> None:
-    view = why.explain(scene.subtle(), scene.NOW, "shop/s6")
+    view = explain(scene.subtle(), scene.NOW, "shop/s6")
     assert view is not None
     (evidence,) = view["evidence"]
     assert evidence["vip"] == "192.0.2.20"
     assert [result["age_seconds"] for result in evidence["results"]] == [3.0, 5.0, 7.0, 9.0, 16.5, 18.5, 20.5]
     assert [result["ok"] for result in evidence["results"]] == [False] * 4 + [True] * 3
     assert evidence["failures"] == [], "they are all among the last results"
-    s1 = why.explain(scene.subtle(), scene.NOW, "shop/s1")
+    s1 = explain(scene.subtle(), scene.NOW, "shop/s1")
     assert s1 is not None
     assert [result["detail"] for result in s1["evidence"][0]["failures"]] == ["HTTP 503"]
 
@@ -300,27 +307,27 @@ def test_a_check_without_a_way_through_ipvs_says_why() -> None:
     assert backend_view(bare, "s1")["check"]["via"]["problem"] == "the kernel has no way for the probe yet"
     assert "the kernel has no way for the probe yet" in explained(bare, "shop/s1", 120)
     assert "the check cannot run" in drawn(bare, 120)
-    lanes = dict.fromkeys(snapshot.decision.lanes)
-    full = replace(snapshot, decision=replace(snapshot.decision, lanes=lanes))
+    probe_paths = dict.fromkeys(snapshot.decision.probe_paths)
+    full = replace(snapshot, decision=replace(snapshot.decision, probe_paths=probe_paths))
     assert "widen [checks] marks" in backend_view(full, "s1")["check"]["via"]["problem"]
 
 
 def test_rows_of_probes_are_told_as_such_and_are_no_vips() -> None:
     snapshot = scene.subtle()
-    view = views.status(snapshot, scene.NOW)
+    view = status_view(snapshot, scene.NOW)
     assert [vip["vip"] for vip in view["vips"]] == ["192.0.2.20"]
     assert "1095499776" not in drawn(snapshot)
     told = [
         (change["verb"], change["why"])
-        for change in views.plan(replace(snapshot, actual=State()), scene.NOW)["changes"]
+        for change in plan_view(replace(snapshot, actual=State()), scene.NOW)["changes"]
         if "fwmark" in change["object"]
     ]
     assert told
     assert set(told) == {("create", "the way of a probe through IPVS (via forward)")}
-    gone = replace(snapshot.decision, desired=State(), lanes={})
+    gone = replace(snapshot.decision, desired=State(), probe_paths={})
     told = [
         (change["verb"], change["why"])
-        for change in views.plan(replace(snapshot, decision=gone), scene.NOW)["changes"]
+        for change in plan_view(replace(snapshot, decision=gone), scene.NOW)["changes"]
         if "fwmark" in change["object"]
     ]
     assert set(told) == {("delete", "no probe goes this way any more")}
@@ -355,11 +362,11 @@ def test_a_drained_backend_is_drained_and_not_missing() -> None:
 )
 def test_the_arithmetic_of_a_weight(parts: Weights, configured: int, effective: int, words: str) -> None:
     assert weights.effective(parts) == effective, "the case itself must be one that can be"
-    assert sums.weight(parts, configured, effective) == words
+    assert explain_weight(parts, configured, effective) == words
 
 
 def test_the_penalty_is_shown_beside_its_limits() -> None:
-    view = views.status(scene.subtle(), scene.NOW)["vips"][0]["damping"]
+    view = status_view(scene.subtle(), scene.NOW)["vips"][0]["damping"]
     assert view == {
         "penalty": 896.1,
         "suppressed": False,
@@ -368,10 +375,10 @@ def test_the_penalty_is_shown_beside_its_limits() -> None:
         "half_life_seconds": 60,
         "longest_seconds": 600,
     }
-    damped = views.status(scene.subtle(flaps=2), scene.NOW)["vips"][0]
+    damped = status_view(scene.subtle(flaps=2), scene.NOW)["vips"][0]
     assert damped["damping"]["suppressed"]
     assert "damped: penalty" in damped["reason"]
-    assert views.status(scene.calm(), scene.NOW)["vips"][0]["damping"] is None
+    assert status_view(scene.calm(), scene.NOW)["vips"][0]["damping"] is None
 
 
 def test_backends_that_were_not_checked_yet_are_told_with_their_deadline() -> None:
@@ -384,22 +391,22 @@ def test_backends_that_were_not_checked_yet_are_told_with_their_deadline() -> No
 
 def test_near_names() -> None:
     snapshot = scene.trouble()
-    assert why.near(snapshot, "web3")[0] == "web/web3"
-    assert why.near(snapshot, "wbe") == ["web"]
-    assert why.near(snapshot, "webb")[0] == "web"
-    assert "web/web3" in why.near(snapshot, "wbe/web33")
-    assert why.near(snapshot, "dns/web2")[0] == "web/web2"
-    assert "192.0.2.11" in why.near(snapshot, "192.0.2.1")
-    assert why.near(snapshot, "zzzzzzzzz") == []
+    assert near(snapshot, "web3")[0] == "web/web3"
+    assert near(snapshot, "wbe") == ["web"]
+    assert near(snapshot, "webb")[0] == "web"
+    assert "web/web3" in near(snapshot, "wbe/web33")
+    assert near(snapshot, "dns/web2")[0] == "web/web2"
+    assert "192.0.2.11" in near(snapshot, "192.0.2.1")
+    assert near(snapshot, "zzzzzzzzz") == []
 
 
 @pytest.mark.parametrize("name", ["", "192.0.2.99", "web/none", "nothing", "/", "web/web1/x", "😀"])
 def test_why_knows_what_it_does_not_know(name: str) -> None:
-    assert why.explain(scene.trouble(), scene.NOW, name) is None
+    assert explain(scene.trouble(), scene.NOW, name) is None
 
 
 def test_why_takes_any_spelling_of_an_address() -> None:
-    view = why.explain(scene.trouble(), scene.NOW, "[2001:DB8:FFFF:0::10]")
+    view = explain(scene.trouble(), scene.NOW, "[2001:DB8:FFFF:0::10]")
     assert view is not None
     assert view["object"] == "2001:db8:ffff::10"
 
@@ -453,35 +460,35 @@ def test_a_hold_that_only_a_person_ends_says_so() -> None:
 
 
 def test_ready_says_what_is_missing() -> None:
-    assert views.readiness(scene.calm()) == {"ready": True, "missing": []}
-    missing = views.readiness(Snapshot(inputs=Inputs(feed=Feed(error="connection refused"))))["missing"]
+    assert readiness(scene.calm()) == {"ready": True, "missing": []}
+    missing = readiness(Snapshot(inputs=Inputs(feed=Feed(error="connection refused"))))["missing"]
     assert [text.split(":")[0] for text in missing[:2]] == ["the first cycle has not finished", "no catalog is loaded"]
     assert "bridge" in missing[2]
-    failed = views.readiness(scene.trouble())
+    failed = readiness(scene.trouble())
     assert not failed["ready"]
     assert failed["missing"] == [f"changes refused: 1; the first: create services tcp 192.0.2.12:25: {scene.REFUSED}"]
 
 
 def test_alive_while_there_are_signs_of_life() -> None:
-    assert views.liveness(scene.calm(), 100.0, 71.0, 30.0)["alive"]
-    assert not views.liveness(scene.calm(), 100.0, 69.0, 30.0)["alive"]
+    assert liveness(scene.calm(), 100.0, 71.0, 30.0)["alive"]
+    assert not liveness(scene.calm(), 100.0, 69.0, 30.0)["alive"]
 
 
 def test_waiting_for_the_first_catalog_is_alive() -> None:
-    waiting = views.liveness(Snapshot(), 1000.0, 0.0, 30.0)
+    waiting = liveness(Snapshot(), 1000.0, 0.0, 30.0)
     assert (waiting["alive"], waiting["waiting_for_catalog"]) == (True, True)
     loaded = Snapshot(inputs=Inputs(feed=Feed(loaded=True)))
-    assert not views.liveness(loaded, 1000.0, 0.0, 30.0)["alive"]
+    assert not liveness(loaded, 1000.0, 0.0, 30.0)["alive"]
 
 
 def test_events_above_an_id() -> None:
     journal = Journal()
     for number in range(3):
         journal.emit(Event("gate", f"192.0.2.{number}"))
-    view = views.events(journal.records(), 2)
+    view = event_views(journal.records(), 2)
     assert [item["id"] for item in view["events"]] == [3]
     assert view["last"] == 3
-    assert views.events([], 7) == {"events": [], "last": 0}
+    assert event_views([], 7) == {"events": [], "last": 0}
 
 
 @pytest.mark.parametrize(
@@ -494,4 +501,4 @@ def test_durations_in_words(seconds: float | None, words: str) -> None:
 
 
 def test_addresses_are_no_services() -> None:
-    assert why.explain(scene.calm(), scene.NOW, str(ip_address("192.0.2.11"))) is None
+    assert explain(scene.calm(), scene.NOW, str(ip_address("192.0.2.11"))) is None

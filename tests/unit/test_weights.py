@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.model import Weights
-from anycastlb.weights import asked, earned, effective, quantise, ramp, standing
+from anycastlb.core.decision.weights import asked, earned, effective, quantise, ramp, standing
+from anycastlb.core.model import Weights
 
 
 @pytest.mark.parametrize(

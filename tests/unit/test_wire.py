@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.model import Route, Session
-from anycastlb.wire import Beat, Report, Set, WireError, decode_order, decode_report, encode, fault, within
+from anycastlb.bridge.protocol import (
+    Heartbeat,
+    ProtocolError,
+    Report,
+    RouteSet,
+    decode_order,
+    decode_report,
+    encode,
+    fault,
+    within,
+)
+from anycastlb.core.model import Route, Session
 
 VIP, SIX = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
@@ -44,8 +54,8 @@ near_misses = st.dictionaries(
 )
 
 
-@given(st.builds(Set, st.integers(1), st.floats(0.1, 600), tables) | st.builds(Beat, st.integers(1)))
-def test_orders_survive_the_wire(message: Set | Beat) -> None:
+@given(st.builds(RouteSet, st.integers(1), st.floats(0.1, 600), tables) | st.builds(Heartbeat, st.integers(1)))
+def test_orders_survive_the_wire(message: RouteSet | Heartbeat) -> None:
     line = encode(message)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     assert decode_order(line) == message
@@ -61,10 +71,10 @@ def test_decoding_gives_a_message_or_its_own_error(line: bytes) -> None:
     for decode in (decode_order, decode_report):
         try:
             message = decode(line)
-        except WireError as exc:
+        except ProtocolError as exc:
             assert str(exc)
         else:
-            assert isinstance(message, (Set, Beat, Report))
+            assert isinstance(message, (RouteSet, Heartbeat, Report))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +97,7 @@ def test_decoding_gives_a_message_or_its_own_error(line: bytes) -> None:
     ],
 )
 def test_what_is_wrong_is_named(line: bytes, complaint: str) -> None:
-    with pytest.raises(WireError, match=complaint):
+    with pytest.raises(ProtocolError, match=complaint):
         decode_order(line)
 
 

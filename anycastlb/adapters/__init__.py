@@ -1,0 +1,1 @@
+"""Everything that touches the world outside this process, one folder for each neighbour."""

@@ -1,0 +1,80 @@
+"""Health checks: one file per type, the file's name is the type in the catalog.
+
+A check type is a model of its parameters (``Params``) and a coroutine ``probe(check, probe_path)`` that returns a
+``Found`` or raises ``Down`` with what went wrong, both in an operator's words (``HTTP 200``, ``connection refused``).
+``probe_path`` is None for a probe straight to its target; else the probe must make its sockets with it
+(``probe.sockets``), or declare ``DIRECT_ONLY = True`` if it cannot go through IPVS. A probe sets no time-out of its own
+and keeps no state: the prober bounds it (by cancelling it) and folds its results.
+
+A type that depends on the node it runs on has, in place of ``probe``, a function ``bound(settings, types)`` that
+returns its model and its coroutine for a node with these settings, whose check types are ``types``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from anycastlb.core.fields import Document
+from anycastlb.core.model import Check, ProbePath
+from anycastlb.settings import ChecksSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The target is healthy, and what was seen."""
+
+    detail: str
+    weight: int | None = None
+    """The weight it asks for, in percent of its nominal weight (0 to 100; more is cut); None = it says nothing."""
+    drain: bool = False
+    """It asks for no new flows."""
+
+
+class Down(Exception):
+    """The target is not healthy; the text says what was found, and what was expected where that is not plain."""
+
+
+Probe = Callable[[Check, ProbePath | None], Awaitable[Found]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckType:
+    params: type[Document]
+    probe: Probe
+    direct_only: bool = False
+    """It cannot go through IPVS (``"via": "forward"``)."""
+    summary: str = ""
+    """The first line of its documentation."""
+
+
+def types(settings: ChecksSettings) -> dict[str, CheckType]:
+    """Every check type by its name, as a node with these settings runs it."""
+    found: dict[str, CheckType] = {}
+    for name, module in _modules().items():
+        params, probe = module.bound(settings, found) if hasattr(module, "bound") else (module.Params, module.probe)
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        found[name] = CheckType(params, probe, params.direct_only, summary)
+    return found
+
+
+def parameters(types: dict[str, CheckType]) -> dict[str, type[Document]]:
+    """What the parser of the catalog needs of them."""
+    return {name: kind.params for name, kind in types.items()}
+
+
+def _modules() -> dict[str, ModuleType]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    modules = {name.strip("_"): importlib.import_module(f"{__name__}.{name}") for name in names}
+    for module in modules.values():
+        module.Params.direct_only = getattr(module, "DIRECT_ONLY", False)  # the parser of the catalog sees only Params
+    return modules
+
+
+TYPES = types(ChecksSettings())
+"""Every check type by its name, as a node runs it whose settings allow nothing special."""
+PARAMS = {name: module.Params for name, module in _modules().items()}
+"""The parameters of every check type, for reading documents without knowing the node: what a node forbids is fine."""

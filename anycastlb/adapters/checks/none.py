@@ -1,0 +1,17 @@
+"""``none``: always up. For a backend whose health nobody can or wants to test."""
+
+from __future__ import annotations
+
+from anycastlb.adapters.checks import Found
+from anycastlb.core.fields import Document
+from anycastlb.core.model import Check, ProbePath
+
+DIRECT_ONLY = True
+
+
+class Params(Document):
+    """No parameters."""
+
+
+async def probe(check: Check, probe_path: ProbePath | None) -> Found:
+    return Found("not checked (type none)")

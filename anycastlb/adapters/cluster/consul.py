@@ -1,0 +1,112 @@
+"""The registry in Consul: one key a node below ``nodes/``, each held by a session with a time to live.
+
+The session belongs to no health check of Consul's: a node whose local agent restarts has not gone. It deletes its keys
+when it ends, and leaves no lock-delay behind, which would keep the node's next process from its own key. Keys are
+followed by the rules of ``sources.blocking``, with a distance: nobody decides by them within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+from anycastlb.adapters.cluster import Denied, Membership, Posted
+from anycastlb.adapters.consul.blocking_query import BlockingQuery, number
+from anycastlb.adapters.consul.client import Client, Forbidden
+from anycastlb.core.model import SourceError
+from anycastlb.settings import ConsulSettings
+
+NODES = "nodes/"
+TTL = 10.0
+"""Seconds; the least that Consul takes. It ends a session at twice that."""
+LONGEST_WAIT = 15
+"""Seconds of one blocking query: of a recursive delete from above Consul tells it nothing before."""
+DISTANCE = 0.25
+"""Seconds in which the news of several nodes are taken together."""
+
+
+class ConsulRegistry:
+    def __init__(self, settings: ConsulSettings, ttl: float = TTL) -> None:
+        self.ttl = ttl
+        self._client = Client(settings)
+        self._below = settings.prefix + NODES
+        self._dc = settings.datacenter
+        self._wait = f"{round(min(settings.wait, LONGEST_WAIT) * 1000)}ms"
+        self._roll = BlockingQuery(
+            self._look,
+            self._wait_for_news,
+            same=lambda before, now: before.entries == now.entries,
+            lost=lambda before, now: bool(before.entries.keys() - now.entries.keys()),
+        )
+
+    async def read(self, after: Membership | None) -> Membership:
+        return await self._roll.read(after)
+
+    async def begin(self, node: str) -> str:
+        wanted = {
+            "Name": f"anycastlb {node}",
+            "TTL": f"{round(self.ttl)}s",
+            "Behavior": "delete",
+            "LockDelay": "0s",
+            "Checks": [],
+            "NodeChecks": [],
+        }
+        answer = await self._put("/v1/session/create", json.dumps(wanted).encode())
+        if not isinstance(answer, dict) or not isinstance(answer.get("ID"), str):
+            raise SourceError(f"Consul answered {answer!r:.100} instead of a session")
+        return str(answer["ID"])
+
+    async def renew(self, session: str) -> bool:
+        return await self._put(f"/v1/session/renew/{session}") is not None
+
+    async def write(self, node: str, value: bytes, session: str) -> bool:
+        return await self._put(f"/v1/kv/{self._below}{node}", value, ("acquire", session)) is True
+
+    async def end(self, session: str) -> None:
+        await self._put(f"/v1/session/destroy/{session}")
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _look(self, consistent: bool) -> Membership:
+        mode = "consistent" if consistent else None
+        index, items = await self._client.kv.get(self._below, recurse=True, consistency=mode)
+        try:
+            entries = {item["Key"].removeprefix(self._below): _posted(item) for item in items or ()}
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+        return Membership(
+            {name: posted for name, posted in entries.items() if not name.endswith("/") and name}, number(index)
+        )
+
+    async def _wait_for_news(self, seen: Membership) -> None:
+        await self._client.kv.get(self._below, index=str(seen.index), wait=self._wait, keys=True)
+        await asyncio.sleep(DISTANCE)
+
+    async def _put(self, path: str, body: bytes = b"", *params: tuple[str, str]) -> Any:
+        """The answer as JSON; None for what does not exist. Raises ``SourceError``."""
+
+        def read(response: Any) -> Any:
+            if response.code == 404:
+                return None
+            if response.code != 200:
+                raise SourceError(f"Consul refused {path}: {response.code} {response.body:.200}")
+            return json.loads(response.body)
+
+        more = [("dc", self._dc)] if self._dc else []
+        try:
+            return await self._client.http.put(read, path, params=[*params, *more], data=body)
+        except Forbidden as exc:
+            raise Denied(
+                "Consul's ACLs refuse this node's status; expected a token (consul.token_file) with the policy "
+                f'session_prefix "" {{ policy = "write" }} key_prefix "{self._below}" {{ policy = "write" }}'
+            ) from exc
+
+
+def _posted(item: dict[str, Any]) -> Posted:
+    value = item["Value"]
+    if isinstance(value, str):
+        value = base64.b64decode(value)
+    return Posted(value or b"", item.get("Session") or "")

@@ -1,0 +1,254 @@
+"""A snapshot to the status that a node publishes, that status to bytes and back, and where statuses differ.
+
+Pure. What peers wrote is anything: it may be garbage, or of another version. Fields that are not known are passed over,
+so that a newer node may say more; what cannot be read is an error in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pydantic import TypeAdapter, ValidationError
+
+from anycastlb import __version__
+from anycastlb.core.model import (
+    Catalog,
+    CatalogSummary,
+    Destination,
+    DestinationKey,
+    Difference,
+    LeaveSummary,
+    ServiceKey,
+    ServiceSummary,
+    SessionSummary,
+    Snapshot,
+    State,
+    Status,
+    VipSummary,
+)
+
+FORMAT = 1
+"""Grows when an older node could no longer read what a newer one writes."""
+MAX_BYTES = 480 * 1024
+"""A value in Consul is at most 512 KiB."""
+ALL = ("*",)
+"""In place of the names when every backend of a service is down."""
+MAX_MISSING = 300
+"""Characters of one thing a node waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    format: int
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format: int
+
+
+_PUBLISHED, _FORMAT = TypeAdapter(_Published), TypeAdapter(_Format)
+
+
+class UnreadableStatus(Exception):
+    """What was published is no status; the text says why."""
+
+
+# ---------------------------------------------------------------- bytes
+
+
+def encode(status: Status, most: int = MAX_BYTES) -> bytes:
+    """The status as JSON of at most ``most`` bytes: what does not fit is left out, the dearest first, and named."""
+    raw = _dump(status)
+    for name in ("services.down", "services", "vips.reason", "digests"):
+        if len(raw) <= most:
+            break
+        status = replace(_without(status, name), omitted=(*status.omitted, name))
+        raw = _dump(status)
+    return raw
+
+
+def decode(raw: bytes, name: str) -> Status:
+    """The status that the node ``name`` wrote. Raises ``Unreadable``."""
+    try:
+        found = _FORMAT.validate_json(raw, strict=True).format
+        if found != FORMAT:
+            raise UnreadableStatus(
+                f"it is of format {found}, and this node reads format {FORMAT}: run one version on all"
+            )
+        status = _PUBLISHED.validate_json(raw, strict=True).status
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:100]
+        raise UnreadableStatus(
+            f"expected a node's status: {where + ': ' if where else ''}{first['msg']:.200}"
+        ) from None
+    if status.node != name:
+        raise UnreadableStatus(f"it is the status of {status.node!r:.80}, not of {name!r:.80}")
+    return status
+
+
+def _dump(status: Status) -> bytes:
+    return _PUBLISHED.dump_json(_Published(FORMAT, status))
+
+
+def _without(status: Status, name: str) -> Status:
+    if name == "services.down":
+        judged = {
+            service: {vip: replace(summary, down=()) for vip, summary in vips.items()}
+            for service, vips in status.services.items()
+        }
+        return replace(status, services=judged)
+    if name == "vips.reason":
+        return replace(status, vips={vip: replace(summary, reason="") for vip, summary in status.vips.items()})
+    return replace(status, services={}) if name == "services" else replace(status, digests={})
+
+
+# ---------------------------------------------------------------- of this node
+
+
+def missing(snapshot: Snapshot) -> list[str]:
+    """What the node waits for before it is in sync and able to serve, in words; empty if it is ready."""
+    feed = snapshot.inputs.feed
+    told = []
+    if not snapshot.cycle:
+        told.append("the first cycle has not finished")
+    if not feed.loaded:
+        told.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
+    if snapshot.failures:
+        first = snapshot.failures[0]
+        told.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
+    if not snapshot.speaker.connected:
+        told.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
+    if snapshot.inputs.stopping:
+        told.append("the node is stopping")
+    return told
+
+
+def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerprint: str | None = None) -> Status:
+    """What this node has to say of itself. ``fingerprint``: that of the catalog in force, if it is known already."""
+    inputs, decision = snapshot.inputs, snapshot.decision
+    catalog, feed = inputs.catalog, inputs.feed
+    lacking = missing(snapshot)
+    verdicts, routes = decision.verdicts, snapshot.actual.routes
+    down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
+    for key, backend in decision.backends.items():
+        if not backend.up:
+            down[key.service, backend.service].append(backend.backend)
+    services: dict[str, dict[object, ServiceSummary]] = defaultdict(dict)
+    for vip, verdict in verdicts.items():
+        for item in verdict.services:
+            lost = tuple(down.get((item.key, item.service), ()))
+            lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
+            services[item.service][vip] = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
+    found = hash_of(catalog) if fingerprint is None and feed.loaded else fingerprint or ""
+    return Status(
+        node=inputs.node,
+        version=__version__,
+        instance=instance,
+        started=started,
+        ready=not lacking,
+        missing=tuple(text[:MAX_MISSING] for text in lacking),
+        drained=inputs.node in catalog.drained,
+        stopping=inputs.stopping,
+        catalog=CatalogSummary(catalog.index, found, feed.connected, feed.cached, feed.held is not None),
+        vips={vip: VipSummary(vip in routes, x.open, x.reason, x.own) for vip, x in verdicts.items()}
+        | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
+        services=dict(services),  # type: ignore[arg-type]
+        digests=digests(catalog, snapshot.actual),
+        withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
+        sessions=tuple(SessionSummary(session.peer, session.state) for session in snapshot.speaker.sessions),
+        leave=leaving(snapshot),
+    )
+
+
+def leaving(snapshot: Snapshot) -> LeaveSummary | None:
+    """How far this node has left the routes, without what changes by itself; None if it does not leave."""
+    told, inputs = snapshot.decision.memory.leave, snapshot.inputs
+    if told is None:
+        return None
+    drain = inputs.catalog.drains.get(inputs.node)
+    return LeaveSummary(
+        stage=told.stage,
+        cause=told.cause,
+        reason=told.reason,
+        since=moment(inputs.wall + told.since),
+        deadline="" if told.until is None else moment(inputs.wall + told.until),
+        asked=drain.since if drain else "",
+    )
+
+
+def moment(wall: float) -> str:
+    """Wall-clock seconds as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def hash_of(catalog: Catalog) -> str:
+    """Equal on nodes whose catalogs in force are: of the documents, their age, and what was discovered."""
+    told = hashlib.sha256()
+    for key, entry in sorted(catalog.good.items()):
+        told.update(f"{key}\0{entry.created}\0{entry.format}\0{len(entry.value)}\0".encode())
+        told.update(entry.value)
+    for wanted, instances in sorted(catalog.instances.items(), key=lambda item: repr(item[0])):
+        told.update(f"\n{wanted!r}\0{instances!r}".encode())
+    return told.hexdigest()[:16]
+
+
+def digests(catalog: Catalog, actual: State) -> dict[str, str]:
+    """By service, of its tables in the kernel; without those of which the kernel's last weights are not known yet."""
+    rows: dict[ServiceKey, list[tuple[DestinationKey, Destination]]] = defaultdict(list)
+    for key, row in actual.destinations.items():
+        rows[key.service].append((key, row))
+    found = {}
+    for service in catalog.services:
+        parts = [_table(actual, key, rows.get(key, ())) for key in dict.fromkeys(map(service.key, service.vips))]
+        if None not in parts:
+            found[service.name] = hashlib.sha256("\n".join(filter(None, parts)).encode()).hexdigest()[:16]
+    return found
+
+
+def _table(actual: State, key: ServiceKey, rows: Iterable[tuple[DestinationKey, Destination]]) -> str | None:
+    """All that makes the kernel choose a backend for a flow, as text; None if that is not wholly known."""
+    virtual = actual.services.get(key)
+    told = [f"{key} {virtual}"]
+    for name, row in rows:
+        if row.last_weight is None:
+            return None
+        told.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
+    return "\n".join(told)
+
+
+# ---------------------------------------------------------------- of several
+
+
+def compare(
+    statuses: Iterable[Status], before: tuple[Difference | None, Mapping[str, Difference]], now: float
+) -> tuple[Difference | None, Mapping[str, Difference]]:
+    """Where living nodes differ: in their catalogs, and, with the same catalog, in a service's tables.
+
+    A difference keeps its age for as long as the same nodes stand on the same sides of it.
+    """
+    catalogs: dict[str, list[str]] = defaultdict(list)
+    tables: dict[str, dict[str, dict[str, list[str]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for status in sorted(statuses, key=lambda status: status.node):
+        if status.stopping or not status.catalog.hash:
+            continue  # its tables are about to go, or not there yet
+        catalogs[status.catalog.hash].append(status.node)
+        for service, digest in status.digests.items():
+            tables[service][status.catalog.hash][digest].append(status.node)
+    found = {}
+    for service, by_catalog in tables.items():
+        parties = {digest: names for part in by_catalog.values() if len(part) > 1 for digest, names in part.items()}
+        if parties:
+            found[service] = _aged(parties, before[1].get(service), now)
+    return _aged(catalogs, before[0], now) if len(catalogs) > 1 else None, found
+
+
+def _aged(parties: Mapping[str, list[str]], before: Difference | None, now: float) -> Difference:
+    told = {digest: tuple(names) for digest, names in parties.items()}
+    return before if before is not None and before.parties == told else Difference(told, now)

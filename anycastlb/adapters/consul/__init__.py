@@ -1,0 +1,1 @@
+"""Consul over HTTP: the client, blocking queries and transactions."""

@@ -1,0 +1,169 @@
+"""The instances of a Consul service, followed with blocking health queries (the rules: ``sources.blocking``).
+
+Consul is always asked for every instance, in whatever health and with whatever tags, and the choice is made here. So an
+instance that fails its checks, or lost the tag, is told apart from one that has vanished: the first is the truth, the
+second may be a server that has just become leader (hashicorp/consul#4103). It registers nothing and checks nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from anycastlb.adapters.consul.blocking_query import BlockingQuery, number
+from anycastlb.adapters.consul.client import Client, waiting
+from anycastlb.adapters.discovery import DiscoveryAnswer, Endpoint, endpoint, ordered
+from anycastlb.core.fields import address
+from anycastlb.core.model import ConsulInstances, Instance, SourceError
+from anycastlb.settings import ConsulSettings
+
+Health = Literal["passing", "warning", "critical"]
+GRACE = 5.0
+"""Seconds that a loss of too many instances must persist: longer than an election and what follows it."""
+UNFIT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+MAX_NAMED = 128
+
+
+class ConsulDiscovery:
+    def __init__(self, wanted: ConsulInstances, settings: ConsulSettings) -> None:
+        self._wanted = wanted
+        self._client = Client(settings)
+        self._wait = waiting(settings)
+        self._answer = BlockingQuery(self._read, self._wait_for_news, same=DiscoveryAnswer.same, lost=_lost)
+
+    @property
+    def reads(self) -> int:
+        """Whole answers read so far."""
+        return self._answer.reads
+
+    async def read(self, after: DiscoveryAnswer | None) -> DiscoveryAnswer:
+        """See ``Discovery``. ``after`` must be of this discovery's own reading."""
+        return await self._answer.read(after)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _read(self, consistent: bool) -> DiscoveryAnswer:
+        wanted = self._wanted
+        index, items = await self._client.instances(wanted.service, datacenter=wanted.datacenter, consistent=consistent)
+        return chosen(wanted, items, number(index))
+
+    async def _wait_for_news(self, seen: DiscoveryAnswer) -> None:
+        await self._client.instances(
+            self._wanted.service, datacenter=self._wanted.datacenter, index=seen.index, wait=self._wait
+        )
+
+
+def _lost(before: DiscoveryAnswer, now: DiscoveryAnswer) -> bool:
+    return bool(_known(before) - _known(now))
+
+
+def _known(answer: DiscoveryAnswer) -> frozenset[Endpoint]:
+    return answer.unfit | {endpoint(instance) for instance in answer.instances}
+
+
+# ---------------------------------------------------------------- pure
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """One instance as it is registered."""
+
+    id: str
+    node: str
+    instance: Instance
+    health: Health
+    tags: frozenset[str]
+
+
+def chosen(wanted: ConsulInstances, items: Any, index: int) -> DiscoveryAnswer:
+    """The answer in Consul's list of a service's instances. Raises ``SourceError`` for what is no such list."""
+    problems: list[str] = []
+    registered: list[_Registered] = []
+    try:
+        if not isinstance(items, list):
+            raise TypeError(f"a {type(items).__name__}")
+        for item in items:
+            try:
+                registered.append(_registered(item))
+            except _Unusable as exc:
+                problems.append(str(exc))
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise SourceError(f"Consul answered a list that is not one of instances: {exc!r:.200}") from exc
+    tagged = [one for one in registered if not wanted.tag or wanted.tag.casefold() in one.tags]
+    fit = [one for one in tagged if one.health == "passing" or not wanted.passing]
+    instances = ordered(_named(fit, wanted.service))
+    known = {endpoint(one.instance) for one in registered}
+    if not fit:
+        problems.append(_why_none(wanted, len(registered), len(tagged)))
+    return DiscoveryAnswer(
+        instances, frozenset(known - set(map(endpoint, instances))), tuple(dict.fromkeys(problems)), index
+    )
+
+
+class _Unusable(Exception):
+    """An instance that cannot be a backend."""
+
+
+def _registered(item: Mapping[str, Any]) -> _Registered:
+    service, node = item["Service"], item["Node"]
+    name, where = str(service["ID"]), service["Address"] or node["Address"]
+    try:
+        found = address(where)
+    except ValueError as exc:
+        raise _Unusable(f"the instance {name!r:.80} is left out: its address is expected to be {exc}") from exc
+    health = _health(item["Checks"] or ())
+    port = int(service["Port"])
+    weights = service.get("Weights") or {}
+    weight = weights.get("Passing" if health == "passing" else "Warning")
+    instance = Instance(
+        name,
+        found,
+        port=port or None,
+        weight=None if weight is None else int(weight),
+        created=int(service["CreateIndex"]),
+    )
+    return _Registered(
+        name, str(node["Node"]), instance, health, frozenset(map(str.casefold, service.get("Tags") or ()))
+    )
+
+
+def _health(checks: Sequence[Mapping[str, Any]]) -> Health:
+    """The worst of the instance's checks and its node's, as Consul itself sees it; maintenance is a critical check."""
+    found = {check["Status"] for check in checks}
+    if found <= {"passing"}:
+        return "passing"
+    return "warning" if found <= {"passing", "warning"} else "critical"
+
+
+def _named(registered: Sequence[_Registered], service: str) -> list[Instance]:
+    """Each under a name of its own: its ID; with its node's name if the ID is only unique on its node.
+
+    An agent that is given no ID uses the service's name, so the same ID on many nodes is the rule there.
+    """
+    names = [_plain(one.id) for one in registered]
+    count = Counter(names)
+    found: dict[str, Instance] = {}
+    for one, name in zip(registered, names, strict=True):
+        if count[name] > 1 or one.id == service:
+            name = _plain(f"{one.id}.{one.node}")
+        if name in found:
+            name = f"{name}.{one.instance.created}"
+        found[name] = replace(one.instance, name=name)
+    return list(found.values())
+
+
+def _plain(name: str) -> str:
+    """A name that can be a key, a path and a label."""
+    return UNFIT_FOR_NAMES.sub("-", name).lstrip("._:]-")[:MAX_NAMED] or "instance"
+
+
+def _why_none(wanted: ConsulInstances, registered: int, tagged: int) -> str:
+    if not registered:
+        return f"no instance: Consul has none of {wanted.service!r:.80} (or this token may not see it)"
+    if not tagged:
+        return f"no instance: none of the {registered} of {wanted.service!r:.80} has the tag {wanted.tag!r:.80}"
+    return f"no instance: none of the {tagged} of {wanted.service!r:.80} passes its checks in Consul"

@@ -1,0 +1,1 @@
+"""IPVS over generic netlink: services, destinations and its own settings."""

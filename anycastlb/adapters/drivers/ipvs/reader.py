@@ -1,0 +1,238 @@
+"""IPVS services and destinations from the kernel's dumps. Pure: bytes in, values out; it only remembers what it read.
+
+What the kernel reports and we have no word for (a scheduler, a forwarding method, a tunnel flag) becomes a value no
+catalog can ask for, never an error; a service that no ``ServiceKey`` can name is None.
+
+Reading is fast because it is mostly not done: once the counters are cut out of a message, the rest is the same bytes
+as at the last look, and stands for the same values. Where to cut is learnt from the messages, by their length.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6
+from typing import cast
+
+from anycastlb.adapters.drivers.ipvs import codec
+from anycastlb.adapters.system.netlink import attributes
+from anycastlb.core.model import Address, Destination, Forward, ServiceKey, VirtualService
+
+ODD_PREFIX = -1
+"""The persistence prefix of a netmask that is none, such as 255.0.255.0."""
+REMEMBERED = 65_536
+"""Messages remembered before all are forgotten; each is some 300 bytes."""
+
+_PROTOCOLS = {number: name for name, number in codec.PROTOCOLS.items()}
+_METHODS = {pair: name for name, pair in codec.METHODS.items()}
+_FLAG_NAMES = {
+    "mh": {0x08: "mh-fallback", 0x10: "mh-port", 0x20: "flag-3"},
+    "sh": {0x08: "sh-fallback", 0x10: "sh-port", 0x20: "flag-3"},
+}
+_PLAIN_FLAG_NAMES = {0x08: "flag-1", 0x10: "flag-2", 0x20: "flag-3"}
+
+SERVICE_COUNTERS = frozenset({codec.S_STATS, codec.S_STATS64})
+DESTINATION_COUNTERS = frozenset({codec.D_ACTIVE, codec.D_INACTIVE, codec.D_PERSISTENT, codec.D_STATS, codec.D_STATS64})
+_KEY = struct.Struct("=I16sI2s2x")
+
+Service = tuple[ServiceKey, VirtualService]
+Real = tuple[Address, int, Destination]
+"""A destination's address, port and attributes; its ``last_weight`` is None while its weight is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the kernel counted for a service or a destination since it was created."""
+
+    connections: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    active: int = 0
+    """Open connections now; destinations only, as ``inactive``."""
+    inactive: int = 0
+    rates: tuple[int, ...] = ()
+    """Now, as the kernel estimates: connections, packets in and out, bytes in and out, each per second."""
+
+
+def _number(raw: bytes | None) -> int:
+    return int.from_bytes(raw or b"", sys.byteorder)
+
+
+@lru_cache(65_536)
+def _address(raw: bytes, family: int) -> Address:
+    return IPv6Address(raw) if family == AF_INET6 else IPv4Address(raw[:4])
+
+
+def _nested(data: bytes, start: int, end: int) -> dict[int, bytes]:
+    """The attributes inside the message's one nested attribute."""
+    return {kind: data[at:stop] for kind, at, stop in attributes(data, start + 4, end)}
+
+
+# ---------------------------------------------------------------- one message, read in full
+
+
+def service(data: bytes, start: int, end: int) -> Service | None:
+    """The service in one message of a dump, if a ``ServiceKey`` can name it."""
+    found = _nested(data, start, end)
+    family = _number(found.get(codec.S_AF))
+    if family not in (AF_INET, AF_INET6):
+        return None
+    if codec.S_FWMARK in found:
+        key = ServiceKey("fwmark", _address(bytes(16), family), _number(found[codec.S_FWMARK]))
+    else:
+        protocol = _PROTOCOLS.get(_number(found.get(codec.S_PROTOCOL)))
+        raw = found.get(codec.S_ADDRESS, b"")
+        if protocol is None or len(raw) != 16:
+            return None
+        key = ServiceKey(protocol, _address(raw, family), int.from_bytes(found.get(codec.S_PORT, b""), "big"))
+    scheduler = found.get(codec.S_SCHEDULER, b"").rstrip(b"\0").decode("ascii", "replace")
+    bits = _number(found.get(codec.S_FLAGS, b"")[:4])
+    names = _FLAG_NAMES.get(scheduler, _PLAIN_FLAG_NAMES)
+    persistent = bool(bits & codec.PERSISTENT)
+    return key, VirtualService(
+        scheduler=scheduler,
+        flags=frozenset(name for bit, name in names.items() if bits & bit),
+        one_packet=bool(bits & codec.ONE_PACKET),
+        persistence=_number(found.get(codec.S_TIMEOUT)) if persistent else 0,
+        persistence_prefix=_prefix(found.get(codec.S_NETMASK, b""), family) if persistent else 0,
+    )
+
+
+def _prefix(raw: bytes, family: int) -> int:
+    """The prefix length of a netmask attribute; 0 = full length, as in a ``VirtualService`` that asks for none."""
+    if family == AF_INET6:
+        prefix = _number(raw)
+        return 0 if prefix == 128 else prefix
+    mask = int.from_bytes(raw, "big")
+    length = mask.bit_count()
+    if mask != 0xFFFFFFFF << 32 - length & 0xFFFFFFFF:
+        return ODD_PREFIX
+    return 0 if length == 32 else length
+
+
+def destination(data: bytes, start: int, end: int) -> Real | None:
+    """The destination in one message of a dump."""
+    found = _nested(data, start, end)
+    raw = found.get(codec.D_ADDRESS, b"")
+    if len(raw) != 16:
+        return None
+    address = _address(raw, _number(found.get(codec.D_FAMILY)))
+    port = int.from_bytes(found.get(codec.D_PORT, b""), "big")
+    method = _number(found.get(codec.D_METHOD)) & 0x7
+    tunnel_type = _number(found.get(codec.D_TUNNEL_TYPE)) if method == 2 else 0
+    tunnel_flags = _number(found.get(codec.D_TUNNEL_FLAGS)) if method == 2 else 0
+    forward = _METHODS.get((method, tunnel_type), cast(Forward, f"method-{method}.{tunnel_type}"))
+    if tunnel_flags:
+        forward = cast(Forward, f"{forward}+{tunnel_flags:#x}")
+    weight = _number(found.get(codec.D_WEIGHT))
+    return (
+        address,
+        port,
+        Destination(
+            forward=forward,
+            weight=weight,
+            last_weight=weight or None,
+            upper=_number(found.get(codec.D_UPPER)),
+            lower=_number(found.get(codec.D_LOWER)),
+            tunnel_port=int.from_bytes(found.get(codec.D_TUNNEL_PORT, b""), "big") if tunnel_type == 1 else 0,
+        ),
+    )
+
+
+def counters(data: bytes, start: int, end: int, of_destination: bool) -> Counters:
+    """The counters in one message of a dump."""
+    found = _nested(data, start, end)
+    totals: list[int] = [0] * 10
+    raw = found.get(codec.D_STATS64 if of_destination else codec.S_STATS64, b"")
+    for kind, at, stop in attributes(raw, 0, len(raw)):
+        if 1 <= kind <= 10:
+            totals[kind - 1] = _number(raw[at:stop])
+    conns, in_packets, out_packets, in_bytes, out_bytes, *rates = totals
+    # A service has neither; its attributes of these numbers are others.
+    now = (found.get(codec.D_ACTIVE), found.get(codec.D_INACTIVE)) if of_destination else (None, None)
+    active, inactive = (_number(raw) for raw in now)
+    return Counters(conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates))
+
+
+# ---------------------------------------------------------------- many messages, most of them seen before
+
+
+def _cuts(data: bytes, start: int, end: int, without: frozenset[int]) -> Iterator[tuple[int, int]]:
+    """The stretches of a message, from ``start`` on, that hold no attribute of these."""
+    begin = finish = 4
+    for kind, _, stop in attributes(data, start + 4, end):
+        if kind in without:
+            if finish > begin:
+                yield begin, finish
+            begin = (stop - start) + 3 & ~3
+        finish = (stop - start) + 3 & ~3
+    if finish > begin:
+        yield begin, finish
+
+
+class IpvsReader:
+    """Reads dumps and remembers: equal messages (but for their counters) give the very same values."""
+
+    def __init__(self) -> None:
+        self._service_cuts: dict[int, tuple[tuple[int, int], ...]] = {}
+        self._services: dict[bytes, Service | None] = {}
+        self._cut: dict[int, tuple[int, int, int, int]] = {}
+        self._reals: dict[bytes, Real] = {}
+        self._attributes: dict[bytes, tuple[int, Destination]] = {}
+
+    def service(self, data: bytes, start: int, end: int) -> Service | None:
+        cuts = self._service_cuts.get(end - start)
+        if cuts:
+            lasting = b"".join([data[start + a : start + b] for a, b in cuts])
+            if lasting in self._services:
+                return self._services[lasting]
+        cuts = self._service_cuts[end - start] = tuple(_cuts(data, start, end, SERVICE_COUNTERS))
+        lasting = b"".join([data[start + a : start + b] for a, b in cuts])
+        if len(self._services) > REMEMBERED:
+            self._services.clear()
+        found = self._services[lasting] = service(data, start, end)
+        return found
+
+    def destination(self, data: bytes, start: int, end: int) -> Real | None:
+        cut = self._cut.get(end - start)
+        if cut is None:
+            return self._learn(data, start, end)
+        a, b, c, d = cut
+        lasting = data[start + a : start + b] + data[start + c : start + d]
+        real = self._reals.get(lasting)
+        if real is not None:
+            return real
+        known = self._attributes.get(lasting[_KEY.size :])
+        address_head, raw, port_head, port = _KEY.unpack_from(lasting)
+        if known is None or address_head != codec.H_ADDRESS or port_head != codec.H_PORT:
+            return self._learn(data, start, end)
+        return self._keep(lasting, (_address(raw, known[0]), int.from_bytes(port, "big"), known[1]))
+
+    def _learn(self, data: bytes, start: int, end: int) -> Real | None:
+        """Read a message in full, and remember where to cut the like of it if it is laid out as usual."""
+        real = destination(data, start, end)
+        cuts = tuple(_cuts(data, start, end, DESTINATION_COUNTERS))
+        if real is None or len(cuts) != 2 or cuts[0][1] - cuts[0][0] < _KEY.size:
+            return real
+        (a, b), (c, d) = cuts
+        address_head, _, port_head, _ = _KEY.unpack_from(data, start + a)
+        if address_head != codec.H_ADDRESS or port_head != codec.H_PORT:
+            return real
+        self._cut[end - start] = a, b, c, d
+        lasting = data[start + a : start + b] + data[start + c : start + d]
+        if len(self._attributes) > REMEMBERED:
+            self._attributes.clear()
+        self._attributes[lasting[_KEY.size :]] = (AF_INET6 if real[0].version == 6 else AF_INET, real[2])
+        return self._keep(lasting, real)
+
+    def _keep(self, lasting: bytes, real: Real) -> Real:
+        if len(self._reals) > REMEMBERED:
+            self._reals.clear()
+        self._reals[lasting] = real
+        return real

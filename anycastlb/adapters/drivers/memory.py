@@ -1,0 +1,80 @@
+"""A machine in memory: the fake behind every driver protocol, for speed and for faults.
+
+It keeps what it is told and can be told to fail. It passes the same contract tests as the real drivers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from anycastlb.core.model import Change, Destination, DestinationKey, Failure, Rows, Table
+
+
+class MemoryDriver:
+    """Tables as dicts. ``refuse`` answers the reason a change is to fail with, or None."""
+
+    def __init__(
+        self,
+        tables: tuple[Table, ...],
+        refuse: Callable[[Change], str | None] = lambda change: None,
+    ) -> None:
+        self.tables = tables
+        self.rows: dict[Table, dict[Any, Any]] = {table: {} for table in tables}
+        self.refuse = refuse
+        self.writes: list[Change] = []
+        self.idle: set[DestinationKey] = set()
+        """Destinations without a connection."""
+
+    async def unused(self, keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
+        return frozenset(keys) & self.idle
+
+    async def observe(self) -> Mapping[Table, Rows]:
+        return {table: dict(rows) for table, rows in self.rows.items()}
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
+        failures = []
+        for change in changes:
+            reason = self.refuse(change) or self._clash(change)
+            if reason:
+                failures.append(Failure(change, reason))
+                continue
+            self.writes.append(change)
+            self._write(change)
+        return failures
+
+    def _clash(self, change: Change) -> str | None:
+        """What a kernel would say: EEXIST, ENOENT, and ESRCH for a destination without its service."""
+        rows = self.rows[change.table]
+        if change.table == "destinations" and change.new and change.key.service not in self.rows["services"]:
+            return f"{change.key.service} does not exist"
+        if change.verb == "create" and change.key in rows:
+            return f"{change.key} exists already"
+        if change.verb != "create" and change.key not in rows:
+            return f"{change.key} does not exist"
+        return None
+
+    def _write(self, change: Change) -> None:
+        rows = self.rows[change.table]
+        if change.new is None:
+            del rows[change.key]
+            if change.table == "services":
+                destinations = self.rows.get("destinations", {})
+                for key in [key for key in destinations if key.service == change.key]:
+                    del destinations[key]
+            return
+        row = change.new
+        if change.moved or _unweighted(change):
+            del rows[change.key]
+        if isinstance(row, Destination) and row.weight:
+            row = replace(row, last_weight=row.weight)  # a kernel cannot be told otherwise
+        rows[change.key] = row
+
+
+def _unweighted(change: Change) -> bool:
+    """A destination that never had a weight is asked for: only one fresh from the kernel is that."""
+    old, new = change.old, change.new
+    if not isinstance(old, Destination) or not isinstance(new, Destination):
+        return False
+    return new.weight == new.last_weight == 0 != old.last_weight

@@ -1,0 +1,38 @@
+"""Names in places that are not this machine: DNS and Consul's catalog of services.
+
+A place is far away: it may be slow, dead or full of other people's things. So what it holds is looked at in the
+background and shown from memory, and what is to be written there is handed over and written in the background: nothing
+that a place does can hold up the reconciler, which has routes to keep (``driver``). Only what carries our mark is ever
+seen, changed or deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Protocol
+
+from anycastlb.core.model import Change, Rows, Table
+
+RACED = "somebody else has just changed it"
+"""Why a change was not made that is simply to be looked at again."""
+
+
+class RecordStore(Protocol):
+    """One table somewhere else. All of it may be cancelled at any await, and raises ``DriverError`` when nothing can be
+    done at all: the place is away, or refuses us."""
+
+    table: Table
+    where: str
+    """In words, for people."""
+    period: float
+    """Seconds from one look to the next."""
+
+    async def look(self, names: Collection[str]) -> Rows:
+        """Our rows. ``names``: those that may be there, where a place cannot be asked what it has."""
+        ...
+
+    def write(self, changes: Sequence[Change]) -> AsyncIterator[tuple[Change, str]]:
+        """Each change as it is done, with the reason why it could not be, or an empty one."""
+        ...
+
+    async def close(self) -> None: ...

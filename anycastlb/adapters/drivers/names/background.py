@@ -1,0 +1,197 @@
+"""The driver of a table that is somewhere else: seen from memory, written in the background.
+
+``observe`` and ``apply`` never wait. What was handed to ``apply`` in one cycle is all that is to be done: the next
+cycle says it again, or no longer. So a place that is away costs nothing and nothing piles up; when it returns it is
+looked at first, and gets what is wanted then.
+
+It tells by itself what it has done and what was refused, since a cycle ends long before. It acts only while the
+reconciler gives signs of life: names of a node that hangs must not be kept fresh by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from anycastlb.adapters.drivers.names import RACED, RecordStore
+from anycastlb.core.events import Event
+from anycastlb.core.model import Change, DriverError, Failure, Registrar, Rows, Table
+
+BACKOFF, LONGEST = 1.0, 60.0
+"""Seconds before the first and the later attempts at a place that fails; doubled each time."""
+AGAIN = 30.0
+"""Seconds until a row that was refused is tried again."""
+STUCK = 15.0
+"""Seconds without a sign of life from the reconciler after which nothing is kept fresh or written any more, unless
+given."""
+TIMEOUT = 120.0
+"""Seconds one look, or one batch of changes, may take."""
+
+
+class RecordDriver:
+    """``on_change`` is called whenever there is news: it must only set a flag. ``alive_at``: when the reconciler last
+    gave a sign of life."""
+
+    def __init__(
+        self,
+        place: RecordStore,
+        emit: Callable[[Event], None] = lambda event: None,
+        on_change: Callable[[], None] = lambda: None,
+        alive_at: Callable[[], float] | None = None,
+        stuck: float = STUCK,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.tables: tuple[Table, ...] = (place.table,)
+        self._place, self._emit, self._on_change = place, emit, on_change
+        self._clock, self._jitter = clock, jitter
+        self._rows: Rows | None = None
+        """As last seen, and written since; None before the first look."""
+        self._names: frozenset[str] = frozenset()
+        self._asked: dict[Any, Change] = {}
+        """What the current cycle wants changed."""
+        self._refused: dict[Any, tuple[Change, str, float]] = {}
+        """By row: what was refused, why, and when to try again."""
+        self._error, self._since = "", clock()
+        self._alive_at, self._stuck = alive_at or clock, stuck
+        self._look_at = clock()
+        self._failures = 0
+        self._stir = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    # ------------------------------------------------------------ for the reconciler
+
+    async def observe(self) -> Mapping[Table, Rows]:
+        """What is there as far as is known; no table at all before it was looked at once."""
+        self._asked = {}
+        return {} if self._rows is None else {self._place.table: self._rows}
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
+        """Hand over; whether it could be done is told by ``registrar`` and by events."""
+        self._asked.update((change.key, change) for change in changes)
+        self._stir.set()
+        return ()
+
+    def registrar(self) -> Registrar:
+        refused = {key: reason for key, (_, reason, _) in self._refused.items()}
+        seen = self._rows is not None
+        return Registrar(self._place.table, self._place.where, seen, self._error, self._since, refused)
+
+    def want(self, names: Collection[str]) -> None:
+        """The names that a place is to be asked for."""
+        if frozenset(names) - self._names:
+            self._look_at = self._clock()
+            self._stir.set()
+        self._names |= frozenset(names)
+
+    # ------------------------------------------------------------ in the background
+
+    async def run(self) -> None:
+        """Look and write until cancelled."""
+        try:
+            while True:
+                self._stir.clear()
+                await self._turn()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, self._look_at - self._clock())):
+                        await self._stir.wait()
+                await self._held_back()
+        finally:
+            await self._place.close()
+
+    async def flush(self, patience: float = 3.0) -> None:
+        """Write what is still to be written, once, for at most ``patience`` seconds."""
+        with suppress(TimeoutError, DriverError):
+            async with asyncio.timeout(patience), self._writing:
+                await self._write()
+
+    async def _held_back(self) -> None:
+        """While the place fails it is left alone for longer and longer."""
+        if self._failures:
+            pause = min(LONGEST, BACKOFF * 2.0 ** min(self._failures - 1, 10)) * (0.5 + self._jitter() / 2)
+            await asyncio.sleep(pause)
+
+    async def _turn(self) -> None:
+        """Look if it is time to, then write."""
+        if self._clock() - self._alive_at() > self._stuck:
+            self._look_at = self._clock() + 1.0
+            return
+        try:
+            async with self._writing, asyncio.timeout(TIMEOUT):
+                if self._clock() >= self._look_at or self._error:
+                    await self._look()
+                await self._write()
+            self._trouble("")
+        except TimeoutError:
+            self._trouble(f"{self._place.where}: not done within {TIMEOUT:.0f} s; expected a place that answers")
+        except DriverError as exc:
+            self._trouble(str(exc))
+        except Exception as exc:  # a fault of ours here must not stop a node that serves
+            self._trouble(f"{self._place.where}: please report: {exc!r:.300}")
+
+    async def _look(self) -> None:
+        rows = await self._place.look(self._names)
+        now = self._clock()
+        self._look_at = now + self._place.period
+        self._refused = {key: item for key, item in self._refused.items() if now < item[2] + AGAIN}
+        self._show(rows)
+
+    async def _write(self) -> None:
+        now = self._clock()
+        due = [change for change in self._asked.values() if self._due(change, now)]
+        if not due or self._rows is None:
+            return
+        async for change, reason in self._place.write(due):
+            if self._asked.get(change.key) == change:
+                del self._asked[change.key]
+            if reason:
+                self._refuse(change, reason)
+            else:
+                self._done(change)
+
+    def _due(self, change: Change, now: float) -> bool:
+        assert self._rows is not None
+        if self._rows.get(change.key) != change.old:
+            return False  # a change of what is there no longer; the next cycle knows better
+        before = self._refused.get(change.key)
+        return before is None or before[0] != change or now >= before[2]
+
+    def _done(self, change: Change) -> None:
+        self._refused.pop(change.key, None)
+        rows = dict(self._rows or {})
+        if change.new is None:
+            rows.pop(change.key, None)
+        else:
+            rows[change.key] = change.new
+        told = ["" if row is None else str(row) for row in (change.old, change.new)]
+        self._emit(Event(f"{change.table}.{change.verb}", str(change.key), before=told[0], after=told[1]))
+        self._show(rows)
+
+    def _refuse(self, change: Change, reason: str) -> None:
+        now, before = self._clock(), self._refused.get(change.key)
+        if reason == RACED:
+            self._look_at = min(self._look_at, now + 0.5)
+            return
+        if before is None or before[:2] != (change, reason):
+            self._emit(Event("failure", str(change), reason=reason, level="error"))
+            self._on_change()
+        self._refused[change.key] = (change, reason, now + AGAIN)
+
+    def _show(self, rows: Rows) -> None:
+        if rows != self._rows:
+            self._rows = rows
+            self._on_change()
+
+    def _trouble(self, error: str) -> None:
+        """The place cannot be used, or, with an empty text, can be again."""
+        self._failures = self._failures + 1 if error else 0
+        if error != self._error:
+            self._error, self._since = error, self._clock()
+            after = "away" if error else "answers"
+            level: Any = "error" if error else "info"
+            self._emit(Event("names", self._place.where, reason=error, after=after, level=level))
+            self._on_change()

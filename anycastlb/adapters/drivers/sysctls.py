@@ -1,0 +1,100 @@
+"""Kernel settings under /proc/sys: reads and writes those it was given the names of, and no other.
+
+Whether they are to be written at all (``manage_sysctls``) is the caller's to decide: who must not write does not ask
+for ``apply``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from anycastlb.core.model import Change, Failure, Rows, Table
+
+ROOT = Path("/proc/sys")
+
+TAKEOVER: Mapping[str, str] = MappingProxyType(
+    {
+        # Take up a TCP flow in its middle: the router moved it here from a node that died. Without it all are reset.
+        "net/ipv4/vs/sloppy_tcp": "1",
+        # The same for SCTP.
+        "net/ipv4/vs/sloppy_sctp": "1",
+        # End the connections of a deleted destination at once, instead of letting their clients hang for 15 minutes.
+        # Draining comes first, so whoever is left then has had his time.
+        "net/ipv4/vs/expire_nodest_conn": "1",
+        # Do not let persistence hold clients to a destination that is drained.
+        "net/ipv4/vs/expire_quiescent_template": "1",
+        # A client port used again is a new connection, and is not sent to a drained destination.
+        "net/ipv4/vs/conn_reuse_mode": "1",
+    }
+)
+"""What lets any node of the cluster take over any other's flows. All are per network namespace."""
+
+PROBING: Mapping[str, str] = MappingProxyType(
+    {
+        # The answer to a probe through IPVS comes from the VIP, which is this node's own address too: by default the
+        # kernel drops such a packet when it arrives from outside (IPv4 only, with dr and the tunnels). The kernel takes
+        # the logical or of "all" and the interface's own.
+        "net/ipv4/conf/all/accept_local": "1",
+    }
+)
+"""What checks with ``"via": "forward"`` need besides; per network namespace too."""
+
+
+class SysctlDriver:
+    """Table ``sysctls``: names such as ``net/ipv4/vs/sloppy_tcp``, values as their text, blanks made single."""
+
+    tables: tuple[Table, ...] = ("sysctls",)
+
+    def __init__(self, names: Iterable[str] = TAKEOVER, root: Path = ROOT) -> None:
+        self._names = tuple(names)
+        self._root = root
+
+    async def observe(self) -> Mapping[Table, Rows]:
+        """The values of the sysctls that exist; the kernel makes ``net/ipv4/vs`` when ip_vs is loaded."""
+        return {"sysctls": {name: value for name in self._names if (value := read(name, self._root)) is not None}}
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
+        return [Failure(change, reason) for change in changes if (reason := self._write(change))]
+
+    def _write(self, change: Change) -> str | None:
+        name, value = change.key, change.new
+        if value is None:
+            return f"sysctl {name}: cannot be deleted"
+        try:
+            # Not "w": in /proc/sys there is nothing to create, and nothing to truncate.
+            with (self._root / name).open("r+") as file:
+                file.write(value)
+        except OSError as exc:
+            return refusal(name, value, exc)
+        return None
+
+
+def read(name: str, root: Path = ROOT) -> str | None:
+    """A sysctl's value; None if this kernel does not have it or does not show it."""
+    try:
+        return " ".join((root / name).read_text().split())
+    except OSError:
+        return None
+
+
+def refusal(name: str, value: str, exc: OSError) -> str:
+    """Why a sysctl could not be written, and what to do about it."""
+    dotted = name.replace("/", ".")
+    if exc.errno == errno.ENOENT:
+        hint = (
+            "load ip_vs first (modprobe ip_vs)" if name.startswith("net/ipv4/vs/") else "this kernel is too old for it"
+        )
+        return f"sysctl {dotted}: this kernel has no such setting; {hint}"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return f"sysctl {dotted}: not allowed to write it; run as root, or once as root: sysctl -w {dotted}={value}"
+    if exc.errno == errno.EROFS:
+        return (
+            f"sysctl {dotted}: /proc/sys is read-only here (a container? ProtectKernelTunables=yes in the unit?); "
+            f"set it from outside: sysctl -w {dotted}={value}"
+        )
+    if exc.errno == errno.EINVAL:
+        return f"sysctl {dotted}: the kernel does not accept the value {value!r}"
+    return f"sysctl {dotted}={value}: {exc.strerror}"

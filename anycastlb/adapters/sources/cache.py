@@ -1,0 +1,183 @@
+"""What was good last, on disk, so that a node starts when its source is away: the catalog, and what was discovered.
+
+Two JSON files in ``state_dir``: version, identity of the source, checksum, content. Each is written beside its place,
+synced and renamed over, so that a crash leaves the old file or the new one. A file that is not exactly what was
+written is refused, never half used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from anycastlb.adapters.system.atomic_file import write_atomic
+from anycastlb.core.model import ConsulInstances, Discover, DnsInstances, Entry, Instance, SourceError, Tree
+
+VERSION = 1
+NAME = "catalog.json"
+INSTANCES = "instances.json"
+BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a damaged file can raise."""
+Found: TypeAlias = Mapping[Discover, tuple[Instance, ...]]
+
+
+class SavedTree:
+    """The saved tree of one source. ``identity`` says which (``consul anycastlb/``): another's tree is not ours."""
+
+    def __init__(self, state_dir: str | Path, identity: str) -> None:
+        self.path = Path(state_dir) / NAME
+        self._identity = identity
+
+    def load(self) -> Tree | None:
+        """The saved tree; None if there is none. Raises ``SourceError`` for one that cannot be used."""
+        try:
+            document = _read(self.path, self._identity)
+            if document["checksum"] != _checksum(document["index"], document["entries"]):
+                raise ValueError("the checksum does not fit")
+            return Tree({key: _entry(row) for key, row in document["entries"].items()}, int(document["index"]))
+        except FileNotFoundError:
+            return None
+        except BAD as exc:
+            raise SourceError(f"the saved catalog {self.path} cannot be used ({exc}); it will be replaced") from exc
+
+    def save(self, tree: Tree) -> None:
+        """Replace the file. Raises ``SourceError`` (a full disk), which leaves the old file as it was."""
+        entries = {key: _row(entry) for key, entry in sorted(tree.entries.items())}
+        checksum = _checksum(tree.index, entries)
+        _write(self.path, self._identity, {"index": tree.index, "checksum": checksum, "entries": entries})
+
+
+class SavedInstances:
+    """What was discovered last, beside the saved tree of the same source."""
+
+    def __init__(self, state_dir: str | Path, identity: str) -> None:
+        self.path = Path(state_dir) / INSTANCES
+        self._identity = identity
+
+    def load(self) -> Found:
+        """What was saved; empty if nothing was. Raises ``SourceError`` for a file that cannot be used."""
+        try:
+            document = _read(self.path, self._identity)
+            if document["checksum"] != _checksum(0, document["found"]):
+                raise ValueError("the checksum does not fit")
+            return {_discover(row): tuple(map(_instance, row["instances"])) for row in document["found"]}
+        except FileNotFoundError:
+            return {}
+        except BAD as exc:
+            raise SourceError(f"the saved instances {self.path} cannot be used ({exc}); replaced when found") from exc
+
+    def save(self, found: Found) -> None:
+        """Replace the file. Raises ``SourceError``, which leaves the old file as it was."""
+        rows = [_discovered(wanted, instances) for wanted, instances in sorted(found.items(), key=str)]
+        _write(self.path, self._identity, {"checksum": _checksum(0, rows), "found": rows})
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What was on disk, and why not what was not."""
+
+    tree: Tree | None = None
+    instances: Found = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+
+
+class CatalogCache:
+    """Both files of one source; each is written only when it would say something else."""
+
+    def __init__(self, state_dir: str | Path, identity: str) -> None:
+        self._tree = SavedTree(state_dir, identity)
+        self._instances = SavedInstances(state_dir, identity)
+        self._entries: Mapping[str, Entry] | None = None
+        """What is known to be on disk; None = nothing is."""
+        self._found: Found = {}
+
+    def load(self) -> Recalled:
+        """Whatever of it can be used. Blocks."""
+        errors: list[str] = []
+        tree: Tree | None = None
+        found: Found = {}
+        try:
+            tree = self._tree.load()
+            self._entries = tree.entries if tree is not None else None
+        except SourceError as exc:
+            errors.append(str(exc))
+        try:
+            found = self._found = self._instances.load()
+        except SourceError as exc:
+            errors.append(str(exc))
+        return Recalled(tree, found, tuple(errors))
+
+    def has(self, entries: Mapping[str, Entry], found: Found) -> bool:
+        """Is exactly this on disk?"""
+        return entries == self._entries and found == self._found
+
+    def save(self, tree: Tree, found: Found) -> None:
+        """Make it so. Blocks. Raises ``SourceError``."""
+        if found != self._found:  # first: the tree needs them
+            self._instances.save(found)
+            self._found = found
+        if tree.entries != self._entries:
+            self._tree.save(tree)
+            self._entries = tree.entries
+
+
+def _read(path: Path, identity: str) -> Any:
+    document = json.loads(path.read_bytes())
+    if document["version"] != VERSION:
+        raise ValueError(f"version {document['version']!r}, expected {VERSION}")
+    if document["source"] != identity:
+        raise ValueError(f"it was read from {document['source']!r}, this node follows {identity!r}")
+    return document
+
+
+def _write(path: Path, identity: str, content: Mapping[str, Any]) -> None:
+    document = {"version": VERSION, "source": identity, **content}
+    try:
+        write_atomic(path, json.dumps(document, indent=1).encode())
+    except OSError as exc:
+        raise SourceError(f"the catalog cannot be saved to {path}: {exc}; free or mend that disk") from exc
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {"value": base64.b64encode(entry.value).decode(), "created": entry.created}
+    return row | {"format": entry.format, "origin": entry.origin, "error": entry.error}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    value = base64.b64decode(row["value"], validate=True)
+    return Entry(value, int(row["created"]), row["format"], str(row["origin"]), str(row["error"]))
+
+
+def _discovered(wanted: Discover, instances: tuple[Instance, ...]) -> dict[str, Any]:
+    kind = "consul" if isinstance(wanted, ConsulInstances) else "dns"
+    return {kind: _fields(wanted), "instances": [_fields(instance) for instance in instances]}
+
+
+def _fields(value: Discover | Instance) -> dict[str, Any]:
+    return {name: str(field) if _is_address(field) else field for name, field in asdict(value).items()}
+
+
+def _is_address(field: object) -> bool:
+    return isinstance(field, (IPv4Address, IPv6Address))
+
+
+def _discover(row: dict[str, Any]) -> Discover:
+    if "consul" in row:
+        return ConsulInstances(**row["consul"])
+    fields, resolver = row["dns"], row["dns"]["resolver"]
+    return DnsInstances(**{**fields, "resolver": None if resolver is None else ip_address(resolver)})
+
+
+def _instance(row: dict[str, Any]) -> Instance:
+    return Instance(**{**row, "address": ip_address(row["address"])})
+
+
+def _checksum(index: int, content: Any) -> str:
+    canonical = json.dumps([index, content], sort_keys=True).encode()
+    return "sha256:" + hashlib.sha256(canonical).hexdigest()

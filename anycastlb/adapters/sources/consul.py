@@ -1,0 +1,142 @@
+"""The catalog in Consul's key-value store, followed with blocking queries.
+
+Four blocking queries wait for a change, one for each part of the tree that is the catalog, and one for the record of an
+import, which comes into force before its keys are in their places (``staging``); then the whole prefix is read in one
+request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
+under the same prefix and change all the time: they cause no read. A fifth query lists the names right below the
+prefix: of a recursive delete from above, Consul tells the queries below nothing until their time is up (measured with
+1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
+from anycastlb.adapters.consul.client import Client, waiting
+from anycastlb.adapters.sources import staging
+from anycastlb.core.model import Entry, SourceError, Tree
+from anycastlb.settings import ConsulSettings
+
+SERVICES, DEFAULTS, DRAIN, IMPORT = PARTS = ("services/", "defaults", "drain/", staging.RECORD)
+NODES = "nodes/"
+
+
+class ConsulSource:
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._prefix = settings.prefix
+        self._wait = waiting(settings)
+        self._client = Client(settings)
+        self._tree = BlockingQuery(
+            self._read_all,
+            self._wait_for_news,
+            same=lambda before, now: before.entries == now.entries,
+            lost=lambda before, now: bool(before.entries.keys() - now.entries.keys()),
+        )
+
+    @property
+    def reads(self) -> int:
+        """Whole trees read so far."""
+        return self._tree.reads
+
+    async def read(self, after: Tree | None) -> Tree:
+        """See ``Source``. ``after`` must be of this source's own reading."""
+        return await self._tree.read(after)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _read_all(self, consistent: bool) -> Tree:
+        whole = await read(self._client, self._prefix, consistent)
+        return Tree(staging.in_force(whole.entries), whole.index)
+
+    async def _wait_for_news(self, seen: Tree) -> None:
+        """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
+        failures: list[SourceError] = []
+
+        async def told(wait: Coroutine[Any, Any, None]) -> None:
+            try:
+                await wait
+            except SourceError as exc:
+                failures.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            waits = [self._wait_for_part(part, seen) for part in PARTS] + [self._wait_for_loss(seen)]
+            waiting = [group.create_task(told(wait)) for wait in waits]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _wait_for_part(self, part: str, seen: Tree) -> None:
+        """One blocking query, repeated for as long as it tells nothing.
+
+        Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
+        near by. So nothing, where there was nothing, is no news. That an import's record is gone is none either: what
+        it told is then in its place.
+        """
+        empty = part == IMPORT or not _holds(seen, part)
+        index = seen.index
+        deadline = time.monotonic() + SPACING
+        while True:
+            found, items = await self._client.kv.get(
+                self._prefix + part,
+                index=str(index),
+                wait=self._wait,
+                keys=part[-1] == "/",
+                separator="/" if part[-1] == "/" else None,
+            )
+            if items or not empty or number(found) <= index:
+                return
+            index = number(found)
+            await asyncio.sleep(deadline - time.monotonic())
+            deadline = time.monotonic() + SPACING
+
+    async def _wait_for_loss(self, seen: Tree) -> None:
+        """Return when a part of the tree that was there is gone whole."""
+        there = {self._prefix + part for part in PARTS if _holds(seen, part)}
+        index = seen.index
+        while True:
+            found, names = await self._client.kv.get(
+                self._prefix, index=str(index), wait=self._wait, keys=True, separator="/"
+            )
+            if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise SourceError(f"Consul answered a list that is not one of names: {names!r:.200}")
+            if there - set(names or ()) or number(found) < index:
+                return
+            index = number(found)
+            await asyncio.sleep(SPACING)
+
+
+async def read(client: Client, prefix: str, consistent: bool) -> Tree:
+    """Every key below the prefix at one moment, but for the nodes' status: the documents and what is staged."""
+    index, items = await client.kv.get(prefix, recurse=True, consistency="consistent" if consistent else None)
+    try:
+        entries = dict(_entry(prefix, item) for item in items or ())
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+    return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
+
+
+def _entry(prefix: str, item: dict[str, Any]) -> tuple[str, Entry]:
+    key, value = item["Key"], item["Value"]
+    if not key.startswith(prefix):
+        raise ValueError(f"the key {key!r:.100} is not below {prefix!r}")
+    entry = Entry(value or b"", created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
+    return key.removeprefix(prefix), entry
+
+
+def _holds(tree: Tree, part: str) -> bool:
+    return any(key == part or (part[-1] == "/" and key.startswith(part)) for key in tree.entries)
+
+
+def _wanted(key: str) -> bool:
+    """Is it for the catalog? Not a node's status, nor a folder (a key ending with ``/``) that Consul's web page made.
+
+    What is neither service, default nor drain is read too: a misspelt key should be named.
+    """
+    return not key.startswith(NODES) and not key.endswith("/")

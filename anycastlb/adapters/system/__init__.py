@@ -1,0 +1,1 @@
+"""The operating system: netlink, Unix sockets, files, journald and systemd."""

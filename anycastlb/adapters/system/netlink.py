@@ -1,0 +1,255 @@
+"""One generic-netlink socket: the family's number by its name, batches of requests, and dumps.
+
+It knows messages and their answers, nothing of what they mean. It blocks: call it from a thread. It never repeats a
+request and never reads what it did not ask for; after any trouble the caller closes it and opens another.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+
+from anycastlb.core.model import DriverError
+
+NETLINK_GENERIC = 16
+GENL_ID_CTRL = 16
+CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 3, 1, 2
+NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+
+HEADER = struct.Struct("=IHHIIBBH")
+"""struct nlmsghdr (length, type, flags, sequence, port) and struct genlmsghdr (command, version, reserved)."""
+PAYLOAD = HEADER.size
+_LENGTH_TYPE = struct.Struct("=IH")
+_ERROR = struct.Struct("=IHHIIi")
+_LENGTH_KIND = struct.Struct("=HH").unpack_from
+_FLAGS_AT = 6
+
+CHUNK = 200
+"""Messages in one send. Up to 237 answers fit the default receive buffer, so none is lost even if all fail."""
+CHUNK_BYTES = 128 * 1024
+"""Bytes in one send; the default send buffer holds 208 KiB."""
+BUFFER = 64 * 1024
+"""The kernel never puts more than 32 KiB into one datagram of a dump."""
+TIMEOUT = 10.0
+"""Seconds without an answer after which the kernel is taken to have dropped the request."""
+
+Request = tuple[int, bytes]
+"""A command and its attributes."""
+
+
+class Overrun(DriverError):
+    """Answers were lost (the receive buffer was full): the operations were done, their outcome is unknown."""
+
+
+class GenericNetlink:
+    """A socket bound to one family. ``family`` is its name (``IPVS``); ``version`` goes into every request."""
+
+    def __init__(self, family: str, version: int = 1) -> None:
+        """Raises ``FamilyMissing`` if the kernel has no such family, ``DriverError`` if it does not answer."""
+        self._buffer = bytearray(BUFFER)
+        self._view = memoryview(self._buffer)
+        self._version = version
+        self._sequence = 0
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
+        except OSError as exc:
+            raise DriverError(f"cannot open a generic netlink socket: {exc.strerror}") from exc
+        try:
+            self._tune()
+            self._socket.bind((0, 0))
+            self._family = self._resolve(family)
+        except OSError as exc:
+            self.close()
+            raise DriverError(f"generic netlink family {family}: {exc.strerror}") from exc
+        except DriverError:
+            self.close()
+            raise
+
+    def _tune(self) -> None:
+        seconds, rest = divmod(TIMEOUT, 1)
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), int(rest * 1_000_000))
+        )
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, option, 4 * 1024 * 1024)
+            except PermissionError:
+                return  # the chunks are small enough for the default buffers
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _resolve(self, name: str) -> int:
+        text = name.encode() + b"\0"
+        attribute = struct.pack("=HH", 4 + len(text), CTRL_ATTR_FAMILY_NAME) + text + b"\0" * (-len(text) % 4)
+        self._family = GENL_ID_CTRL
+        self._sequence += 1
+        self._send(self._message(NLM_F_REQUEST, CTRL_CMD_GETFAMILY, attribute))
+        data = self._receive()
+        _, kind, _, _, _, error = _ERROR.unpack_from(data)
+        if kind == NLMSG_ERROR:
+            raise FamilyMissing(-error, name)
+        for attribute_type, start, end in attributes(data, PAYLOAD, len(data)):
+            if attribute_type == CTRL_ATTR_FAMILY_ID:
+                return int.from_bytes(data[start:end], sys.byteorder)
+        raise DriverError(f"generic netlink family {name}: the kernel's answer names no family id")
+
+    def _message(self, flags: int, command: int, payload: bytes) -> bytes:
+        header = HEADER.pack(PAYLOAD + len(payload), self._family, flags, self._sequence, 0, command, self._version, 0)
+        return header + payload
+
+    def _send(self, data: bytes | bytearray) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as exc:
+            raise DriverError(f"netlink send: {exc.strerror}") from exc
+
+    def _receive(self, flags: int = 0) -> bytes:
+        """One datagram."""
+        try:
+            return bytes(self._view[: self._socket.recv_into(self._buffer, 0, flags)])
+        except BlockingIOError as exc:
+            raise DriverError(f"netlink: the kernel did not answer within {TIMEOUT:g} s") from exc
+        except OSError as exc:
+            if exc.errno == errno.ENOBUFS:
+                raise Overrun("netlink: the kernel's answers overran the receive buffer and some were lost") from exc
+            raise DriverError(f"netlink receive: {exc.strerror}") from exc
+
+    def exchange(self, requests: Sequence[Request]) -> tuple[dict[int, int], set[int]]:
+        """Send all requests; one that is refused does not stop the others.
+
+        Returns the refused ones, as index -> errno, and the indexes whose outcome is unknown (answers lost).
+        """
+        refused: dict[int, int] = {}
+        unknown: set[int] = set()
+        start = 0
+        while start < len(requests):
+            end = self._send_chunk(requests, start)
+            try:
+                self._answers(start, end, refused)
+            except Overrun:
+                unknown.update(index for index in range(start, end) if index not in refused)
+            start = end
+        return refused, unknown
+
+    def _send_chunk(self, requests: Sequence[Request], start: int) -> int:
+        """One send from ``requests[start]`` on; only its last message asks for an answer. Returns where it ended."""
+        pack, family, version = HEADER.pack, self._family, self._version
+        first = self._sequence + 1 - start
+        parts: list[bytes] = []
+        size = length = 0
+        index = start
+        for index, (command, payload) in enumerate(requests[start : start + CHUNK], start):
+            if size + PAYLOAD + len(payload) > CHUNK_BYTES and parts:
+                index -= 1
+                break
+            length = PAYLOAD + len(payload)
+            size += length
+            parts.append(pack(length, family, NLM_F_REQUEST, first + index & 0xFFFFFFFF, 0, command, version, 0))
+            parts.append(payload)
+        chunk = bytearray().join(parts)
+        struct.pack_into("=H", chunk, size - length + _FLAGS_AT, NLM_F_REQUEST | NLM_F_ACK)
+        self._sequence = first + index
+        self._send(chunk)
+        return index + 1
+
+    def _answers(self, start: int, end: int, refused: dict[int, int]) -> None:
+        """Read up to the answer of the chunk's last message; note the errors in ``refused``."""
+        last = self._sequence
+        flags = 0
+        lost: Overrun | None = None
+        while True:
+            try:
+                data = self._receive(flags)
+            except Overrun as exc:
+                lost, flags = exc, socket.MSG_DONTWAIT  # all answers are queued by now: read what is left of them
+                continue
+            except DriverError:
+                if lost:
+                    raise lost from None
+                raise
+            for offset, _, kind in messages(data):
+                if kind != NLMSG_ERROR:
+                    continue
+                _, _, _, sequence, _, error = _ERROR.unpack_from(data, offset)
+                behind = last - sequence & 0xFFFFFFFF
+                if behind >= end - start:
+                    continue  # the answer to something older
+                if error:
+                    refused[end - 1 - behind] = -error
+                if not behind and not lost:
+                    return
+
+    def ask(self, command: int, payload: bytes = b"") -> bytes:
+        """The one answer to a request, whose attributes start at ``PAYLOAD``. Raises ``Refused``."""
+        self._sequence = self._sequence + 1 & 0xFFFFFFFF
+        self._send(self._message(NLM_F_REQUEST, command, payload))
+        data = self._receive()
+        _, kind, _, _, _, error = _ERROR.unpack_from(data)
+        if kind == NLMSG_ERROR:
+            raise NetlinkRefused(-error)
+        return data
+
+    def dump(self, command: int, payload: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
+        """Every message of a dump as (datagram, start of its attributes, end). Raises ``Refused``."""
+        self._sequence = self._sequence + 1 & 0xFFFFFFFF
+        self._send(self._message(NLM_F_REQUEST | NLM_F_DUMP, command, payload))
+        while True:
+            data = self._receive()
+            at, size = 0, len(data)
+            while at + 16 <= size:
+                length, kind = _LENGTH_TYPE.unpack_from(data, at)
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    code = struct.unpack_from("=i", data, at + 16)[0] if length >= 20 else 0
+                    if code < 0:
+                        raise NetlinkRefused(-code)
+                    return
+                if length < 16:
+                    raise DriverError(f"netlink: a message of {length} bytes in a dump")
+                yield data, at + PAYLOAD, at + length
+                at += length + 3 & ~3
+
+
+class NetlinkRefused(DriverError):
+    """The kernel refused a whole request, with this errno."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"netlink: {os.strerror(number)}")
+        self.number = number
+
+
+class FamilyMissing(NetlinkRefused):
+    """The kernel has no generic netlink family of this name (its module is not loaded)."""
+
+    def __init__(self, number: int, name: str) -> None:
+        super().__init__(number)
+        self.name = name
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(start, end, type) of every netlink message of a datagram."""
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = _LENGTH_TYPE.unpack_from(data, at)
+        if length < 16:
+            return
+        yield at, at + length, kind
+        at += length + 3 & ~3
+
+
+def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(type, start, end) of the payload of every attribute in ``data[start:end]``; stops at the first broken one."""
+    while start + 4 <= end:
+        length, kind = _LENGTH_KIND(data, start)
+        if length < 4 or start + length > end:
+            return
+        yield kind & 0x3FFF, start + 4, start + length
+        start += length + 3 & ~3

@@ -1,0 +1,36 @@
+"""systemd's notify protocol: readiness, status and the watchdog."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from anycastlb import __version__
+
+
+class Notifier:
+    """systemd's notify protocol (sd_notify(3)); silent when nobody asked."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address or os.environ.get("NOTIFY_SOCKET", "")
+
+    def ready(self) -> None:
+        self._send(f"READY=1\nSTATUS=anycastlb {__version__}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1\nSTATUS=routes withdrawn, draining")
+
+    def alive(self) -> None:
+        """Fed by the reconciler's progress, not by a timer: a stuck node must be restarted."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(text.encode(), address)
+        except OSError:
+            return  # the service manager's trouble must not become ours

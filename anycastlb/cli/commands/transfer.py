@@ -1,0 +1,126 @@
+"""``anycastlb export``, ``import`` and ``plan FILE``: whole catalogs in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from anycastlb.cli.files import FROM, gather_files
+from anycastlb.cli.location import Location
+from anycastlb.cli.options import DIFFERS, agreed, dump, dumped, node, output, tell
+
+
+@click.command()
+@click.argument("file", required=False, metavar="[FILE]", type=click.Path(dir_okay=False))
+@click.option("-o", "--output", "form", type=click.Choice(["json", "yaml"]), help="By the file's name; else json.")
+@node
+def export(where: Location, file: str | None, form: str | None) -> None:
+    """Write every document of the catalog to FILE, or to standard output. `import` reads it again."""
+    from anycastlb.cli.ask import ask
+    from anycastlb.cli.render.style import count
+
+    catalog = ask(where, lambda lb: lb.export())
+    by_name = "yaml" if file and Path(file).suffix in (".yaml", ".yml") else "json"
+    text = dumped({"catalog": catalog}, form or by_name)
+    if file is None or file == "-":
+        return click.echo(text, nl=False)
+    _write(Path(file), text)
+    services = sum(key.startswith("services/") and key.count("/") == 1 for key in catalog)
+    click.echo(f"{file}: {count(len(catalog), 'document')}, {count(services, 'service')}")
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing: a full disk must not leave half a dump under a good name."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    except OSError as exc:
+        beside.unlink(missing_ok=True)
+        raise click.ClickException(f"{path} cannot be written: {exc.strerror}") from None
+
+
+def proposes(command: Any) -> Any:
+    command = click.option("--replace", is_flag=True, help="Documents that are not named are deleted.")(command)
+    return click.option(
+        "--from", "kind", type=click.Choice(FROM), default="auto", show_default=True,
+        help="What wrote the file.",
+    )(command)  # fmt: skip
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path())
+@proposes
+@click.option("--dry-run", is_flag=True, help="Show what would change, on this node too; write nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before --replace deletes something.")
+@node
+def import_(where: Location, files: tuple[str, ...], kind: str, replace: bool, dry_run: bool, yes: bool) -> None:
+    """Write the documents of a dump, of documents or of a directory to the catalog: all of them, or none.
+
+    `-` is standard input. They are validated as a whole first. Services that are not named stay, unless --replace.
+    """
+    from anycastlb.cli.ask import ask
+    from anycastlb.cli.render import style, why
+
+    catalog, mode = gather_files(files, kind), "replace" if replace else "merge"
+
+    async def write(lb: Any) -> None:
+        if dry_run or replace:
+            proposal = await lb.plan(catalog, mode)
+            if dry_run:
+                return style.show(why.proposal(proposal, style.width()))
+            gone = [edit["key"] for edit in proposal["edits"] if edit["after"] is None]
+            if gone:
+                named = ", ".join(gone[:5]) + ("…" if len(gone) > 5 else "")
+                agreed(f"this deletes {style.count(len(gone), 'document')} ({named}); go on?", yes)
+        done = await lb.import_(catalog, mode)
+        edits = done.get("edits", [])
+        style.show(why.documents(edits, style.width()))
+        click.echo(f"imported: {style.count(len(edits), 'document')} changed of {len(catalog)}")
+
+    ask(where, write)
+
+
+def propose(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """``plan FILE…``: what these documents would change. Ends with 2 if anything, with 1 if they have problems."""
+    from anycastlb.cli.ask import ask
+    from anycastlb.cli.render import style, why
+
+    catalog = gather_files(files, kind)
+    view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    if form != "table":
+        dump(view, form)
+    else:
+        style.show(why.proposal(view, style.width()))
+    if view.get("problems"):
+        raise SystemExit(1)
+    if view.get("edits") or view.get("changes"):
+        raise SystemExit(DIFFERS)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path())
+@proposes
+@output
+@node
+def simulate(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """What share of flows documents would send to another backend, were they in the catalog; nothing is written.
+
+    By a model of the kernel's mh table, for each service whose table changes, once what leaves has left. It is about
+    new flows, and about those that another node takes over; a node that stays keeps the flows it has.
+    """
+    from anycastlb.cli.ask import ask
+
+    catalog = gather_files(files, kind)
+    view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    if view.get("problems"):
+        tell(f"{found['key']}: {found['path']}: {found['expected']}" for found in view["problems"])
+        raise SystemExit(1)
+    if form != "table":
+        return dump({"moves": view["moves"], "assumed_up": view["assumed_up"]}, form)
+    for move in view["moves"]:
+        click.echo(f"{move['share']:>6.1%}  {move['service']}  {move['key']}")
+    if not view["moves"]:
+        click.echo("no flow would go to another backend")

@@ -1,0 +1,196 @@
+"""``anycastlb validate``: every problem in node settings and service documents at once, each with its line.
+
+It reads files and judges them with the very parsers of the daemon; it asks no node and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from anycastlb import settings
+from anycastlb.adapters.checks import PARAMS, parameters, types
+from anycastlb.adapters.sources.file import FORMATS, FileSource
+from anycastlb.cli.line_numbers import line_of
+from anycastlb.core.catalog.decode import MAX_BYTES
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.catalog.service import service_notices
+from anycastlb.core.decision import flow_takeover
+from anycastlb.core.model import Catalog, Entry, Problem, Service, SettingsError, SourceError, Tree
+from anycastlb.settings import ChecksSettings, Settings
+
+SECTIONS = re.compile(r"^\s*\[\s*(node|catalog|consul|bgp|api|ipvs|checks|log)\s*\]", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """What was looked at, in the order given, and everything wrong with it."""
+
+    fine: tuple[str, ...]
+    """One line for each thing without a problem."""
+    problems: tuple[Problem, ...]
+    notices: tuple[Problem, ...] = ()
+    """What is allowed, and will surprise its owner one day."""
+
+
+def validate_files(names: Iterable[str], config: str | None = None) -> ValidationReport:
+    """Judge files and directories together: VIPs by the ranges of the settings among them, else of ``config``."""
+    paths = [Path(name) for name in names]
+    folders = [path for path in paths if path.is_dir()]
+    texts, problems = _texts([path for path in paths if not path.is_dir()])
+    fine: list[str] = []
+    notices: list[Problem] = []
+    found: list[Settings] = []
+    for path in [path for path, text in texts.items() if _is_settings(path, text)]:
+        try:
+            found.append(parsed(texts.pop(path), str(path)))
+            fine.append(f"{path}: fine, settings of node {found[-1].node.name}")
+        except SettingsError as exc:
+            problems += exc.problems
+    if not found and config:
+        found.append(load(config))
+    ranges = tuple(network for one in found for network in one.node.vip_ranges) or ANYWHERE
+    kinds = parameters(types(_allowed(found))) if found else PARAMS
+    marks = tuple(mark for one in found for mark in one.node.fwmark_ranges) if found else ANY_MARK
+    for tree, shown in [*_trees(folders, problems), *_loose(texts, problems)]:
+        result = parse_catalog(tree, Catalog(), ranges, marks, kinds)
+        problems += [_placed(problem, tree, shown) for problem in result.problems]
+        problems += [_placed(problem, tree, shown) for problem in _unsynced(result, found)]
+        notices += [_placed(notice, tree, shown) for notice in (*_notices(result), *_flows(result, found))]
+        bad = {problem.key for problem in problems}
+        fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
+    return ValidationReport(tuple(fine), tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notices)))
+
+
+def _notices(found: Catalog) -> Iterator[Problem]:
+    for service in found.services:
+        if service.backends_from is not None:
+            continue  # how many backends it will have, nobody knows here
+        key = f"services/{service.name}"
+        for text in service_notices(service):
+            path, _, told = text.partition(": ")
+            yield Problem(found.good[key].origin or key, path, told)
+
+
+def _flows(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
+    """What of the flows another node cannot take over, and what the nodes' time-outs end."""
+    sync = bool(nodes) and all(node.ipvs.sync_interface for node in nodes)
+    timeouts = [node.ipvs.tcp_timeout for node in nodes if node.ipvs.tcp_timeout is not None]
+    for service in found.services:
+        for text in (
+            flow_takeover.warning(service, sync),
+            flow_takeover.timeout_warning(service, min(timeouts, default=None)),
+        ):
+            if text:
+                path, _, words = text.partition(": ")
+                yield Problem(_document(found, service), path, words)
+
+
+def _unsynced(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
+    """Services that the kernel refuses while connection sync runs."""
+    if not any(node.ipvs.sync_interface for node in nodes):
+        return
+    for service in found.services:
+        if vip := flow_takeover.mixed_warning(service):
+            expected = (
+                f"expected IPv{vip.version} backends for VIP {vip}: with connection sync on ([ipvs] sync_interface), "
+                "the kernel takes no backend of another address family"
+            )
+            yield Problem(_document(found, service), "backends", expected)
+
+
+def _document(found: Catalog, service: Service) -> str:
+    key = f"services/{service.name}"
+    return found.good[key].origin or key
+
+
+def _allowed(nodes: Iterable[Settings]) -> ChecksSettings:
+    """What one of the nodes, at least, allows its checks."""
+    return ChecksSettings(commands=tuple(program for node in nodes for program in node.checks.commands))
+
+
+def load(path: str) -> Settings:
+    """The settings in a file. Raises ``SettingsError``."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, ValueError) as exc:
+        problem = Problem(path, "", f"expected node settings that can be read: {exc}; name the file with --config")
+        raise SettingsError((problem,)) from exc
+    return parsed(text, path)
+
+
+def parsed(text: str, name: str) -> Settings:
+    return settings.parse(text, name, socket.gethostname())
+
+
+def _texts(paths: list[Path]) -> tuple[dict[Path, str], list[Problem]]:
+    texts, problems = {}, []
+    for path in paths:
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise OSError(f"it has more than {MAX_BYTES} bytes")
+            texts[path] = path.read_text()
+        except UnicodeDecodeError:
+            problems.append(Problem(str(path), "", "expected text in UTF-8"))
+        except OSError as exc:
+            problems.append(Problem(str(path), "", f"expected a file that can be read: {exc.strerror or exc}"))
+    return texts, problems
+
+
+def _is_settings(path: Path, text: str) -> bool:
+    """Node settings by name or by their tables; a TOML file with neither is a service document."""
+    return path.name == "node.toml" or (path.suffix == ".toml" and bool(SECTIONS.search(text)))
+
+
+def _trees(folders: list[Path], problems: list[Problem]) -> list[tuple[Tree, str]]:
+    """Each directory is a catalog of its own; one that holds only documents is taken as its ``services``."""
+    trees = []
+    for folder in folders:
+        if not any((folder / name).exists() for name in ("services", "drain", *(f"defaults{end}" for end in FORMATS))):
+            texts, unread = _texts(sorted(path for path in folder.iterdir() if path.suffix in FORMATS))
+            problems += unread
+            services = {path: text for path, text in texts.items() if not _is_settings(path, text)}
+            trees += _loose(services, problems)
+            if not services:
+                problems.append(
+                    Problem(str(folder), "", "expected a catalog: a directory with services/<service>.json")
+                )
+            continue
+        try:
+            trees.append((asyncio.run(FileSource(folder).read(None)), f"{folder}/"))
+        except SourceError as exc:
+            problems.append(Problem(str(folder), "", str(exc)))
+    return trees
+
+
+def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tree, str]]:
+    """Documents given one by one: those of one directory are one catalog, each a service by its file's name."""
+    trees: dict[Path, dict[str, Entry]] = {}
+    for path, text in texts.items():
+        if path.suffix not in FORMATS:
+            problems.append(
+                Problem(str(path), "", f"expected a file that ends in {', '.join(FORMATS)}, or a directory")
+            )
+            continue
+        key = "defaults" if path.stem == "defaults" else f"services/{path.stem}"
+        entries = trees.setdefault(path.parent, {})
+        if key in entries:
+            problems.append(
+                Problem(str(path), "", f"expected one document for {key}; {entries[key].origin} is another")
+            )
+            continue
+        entries[key] = Entry(text.encode(), format=FORMATS[path.suffix], origin=str(path))
+    return [(Tree(entries), "") for entries in trees.values()]
+
+
+def _placed(problem: Problem, tree: Tree, shown: str) -> Problem:
+    """The problem under the file's full name, with its line."""
+    entry = next((entry for key, entry in tree.entries.items() if problem.key in (entry.origin, key)), None)
+    line = problem.line
+    if entry and not line:
+        line = line_of(entry.value.decode(errors="replace"), entry.format, problem.path, problem.expected)
+    return replace(problem, key=shown + problem.key, line=line)

@@ -1,0 +1,122 @@
+"""Files -> documents of the catalog by key (``services/web``). Reads files; asks no node.
+
+Our own forms are read here: a dump, one document, a directory of them. What other programs wrote is ``importing``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from anycastlb.cli.options import tell
+
+Documents = dict[str, Any]
+FROM = ("auto", "anycastlb", "ipvsadm", "keepalived")
+"""What may have written a file; ``auto``: told apart by its text."""
+
+
+def gather_files(files: Iterable[str], kind: str) -> Documents:
+    """The documents of all the files; what could not be carried over is told on standard error.
+
+    Raises ``click.ClickException``, and ``SettingsError`` with every problem of our own documents.
+    """
+    catalog: Documents = {}
+    for path in files:
+        documents, lost = read(path, kind)
+        tell(f"not carried over: {text}" for text in lost)
+        if twice := sorted(set(catalog) & set(documents)):
+            raise click.ClickException(f"{path}: {twice[0]} stands in another of the files too")
+        catalog |= documents
+    return catalog
+
+
+def read(path: str, kind: str) -> tuple[Documents, list[str]]:
+    """The documents in a file (``-``: standard input), and one line for each thing that could not be carried over."""
+    from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
+    from anycastlb.cli import formats
+
+    if kind == "anycastlb" or (kind == "auto" and (Path(path).is_dir() or Path(path).suffix in SUFFIXES)):
+        return own(path), []
+    return formats.read(formats.load(path), kind, formats.beside(path))  # type: ignore[arg-type,unused-ignore]
+
+
+def own(path: str) -> Documents:
+    """Our own forms: a dump as ``export`` writes it, one document named by its file, or a directory of them."""
+    if path != "-" and Path(path).is_dir():
+        return _directory(Path(path))
+    text = _text(path)
+    found = _decoded(path, text)
+    if isinstance(found.get("catalog"), dict):
+        return dict(found["catalog"])
+    name = Path(path).stem
+    if path == "-" or not ({"vip", "backends", "check"} & set(found) or name == "defaults"):
+        raise click.ClickException(f"{path}: expected a dump that `anycastlb export` wrote, or a service document")
+    return {"defaults" if name == "defaults" else f"services/{name}": found}
+
+
+def _text(path: str) -> str:
+    import sys
+
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text()
+    except (OSError, ValueError) as exc:
+        raise click.ClickException(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
+
+
+def _decoded(path: str, text: str) -> dict[str, Any]:
+    """An object in JSON, or by the file's name in YAML or TOML; JSON is YAML too, so standard input may be either."""
+    from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
+    from anycastlb.core.catalog import decode
+    from anycastlb.core.model import Entry, SettingsError
+
+    form = SUFFIXES.get(Path(path).suffix, "yaml")
+    if len(text) > decode.MAX_BYTES and form == "json":
+        import json
+
+        try:
+            found = json.loads(text)  # a dump may be larger than any one document
+        except (ValueError, RecursionError) as exc:
+            raise click.ClickException(f"{path}: expected JSON: {exc}") from None
+        if isinstance(found, dict):
+            return found
+    try:
+        return decode.document(path, Entry(text.encode(), format=form, origin=path))
+    except decode.MalformedDocument as exc:
+        raise SettingsError(exc.problems) from None
+
+
+def _directory(folder: Path) -> Documents:
+    """A catalog directory as the file source reads it; one that holds only documents is taken as its ``services``."""
+    import asyncio
+
+    from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
+    from anycastlb.adapters.sources.file import FileSource
+    from anycastlb.core.catalog import decode
+    from anycastlb.core.model import Problem, SettingsError, SourceError
+
+    if not (folder / "services").is_dir():
+        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name != "node.toml")
+        if not files:
+            raise click.ClickException(f"{folder}: expected a directory with services/<service>.json")
+        return {key: document for path in files for key, document in own(str(path)).items()}
+    try:
+        tree = asyncio.run(FileSource(folder).read(None))
+    except SourceError as exc:
+        raise click.ClickException(str(exc)) from None
+    documents: Documents = {}
+    problems: list[Problem] = []
+    for key, entry in tree.entries.items():
+        parts = key.split("/")
+        try:
+            if parts[2:3] == ["backends"]:
+                documents[key] = decode.backend_document(key, parts[-1], entry)
+            elif parts[0] != "drain":  # a node's being drained is no part of a dump
+                documents[key] = decode.document(key, entry)
+        except decode.MalformedDocument as exc:
+            problems += exc.problems
+    if problems:
+        raise SettingsError(tuple(problems))
+    return documents

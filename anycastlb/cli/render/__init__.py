@@ -1,0 +1,1 @@
+"""What the commands print: pure functions from answers of the API to lines."""

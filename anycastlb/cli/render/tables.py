@@ -1,0 +1,112 @@
+"""``service list`` and ``server list``: services and backends with health and state, as ``ipvsadm -Ln`` lays them out.
+
+Pure: the answer of ``/v1/status`` in, lines out. A row is not wrapped, so that grep and awk see it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from anycastlb.cli.ipvsadm_options import written
+from anycastlb.cli.render.style import BAD, BOLD, DIM, GOOD, PLAIN, WARN, Line, Part
+
+HEAD = ("ID", "Prot", "LocalAddress:Port", "Scheduler", "Flags", "State")
+UNDER = ("", "->", "RemoteAddress:Port", "Forward", "Weight", "Health")
+Row = tuple[Sequence[str], str]
+"""The cells, and the style of the last."""
+
+
+def services(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
+    """Every service on every of its VIPs, with what is known of the VIP: what ``-o json`` prints."""
+    found = []
+    for vip in view["vips"]:
+        about = {name: vip[name] for name in ("vip", "announced", "leaving", "rejected")}
+        about["closed"] = "" if vip["open"] else vip["reason"]
+        found += [{**about, **service} for service in vip["services"] if not only or service["service"] == only]
+    return sorted(found, key=lambda row: (row["service"], row["vip"]))
+
+
+def backends(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
+    """Every backend of every service, one after the other."""
+    return [
+        {"service": service["service"], "vip": service["vip"], **backend}
+        for service in services(view, only)
+        for backend in service["backends"]
+    ]
+
+
+def listed(view: dict[str, Any], only: str = "") -> list[Line]:
+    """The table, then the documents that cannot be used."""
+    rows: list[Row] = [(HEAD, DIM), (UNDER, DIM)]
+    for service in services(view, only):
+        rows.append((_service(service), _standing(service)))
+        for backend in service["backends"]:
+            rows.append((_backend(backend), _health(backend)))
+    lines = [] if len(rows) == 2 else list(_aligned(rows))
+    for problem in view["problems"]:
+        if not only or problem["key"].split("/")[1:2] in ([only], [f"{only}.json"], [f"{only}.toml"], [f"{only}.yaml"]):
+            path = f"{problem['path']}: " if problem["path"] else ""
+            lines.append([("! ", BAD), (f"PROBLEM {problem['key']}: {path}{problem['expected']}", BAD)])
+    return lines or [[("no services", DIM)]]
+
+
+def _aligned(rows: list[Row]) -> Iterator[Line]:
+    widths = [max(len(cells[column]) for cells, _ in rows) for column in range(len(HEAD) - 1)]
+    for number, (cells, style) in enumerate(rows):
+        head = number < 2
+        told: list[Part] = []
+        for column, width in enumerate(widths):
+            bold = column == 0 and not head
+            told.append((f"{cells[column]:<{width}} ", DIM if head else BOLD if bold else PLAIN))
+        yield [*told, (cells[-1], style)]
+
+
+def _service(service: dict[str, Any]) -> tuple[str, ...]:
+    flags = ",".join(service["flags"])
+    marked = service["protocol"] == "fwmark"
+    at = service["key"].partition(" ")[2] if marked else written(service["vip"], service["port"])
+    if marked:
+        at = f"{service['vip']} mark {at}"
+    state = "leaving" if service["leaving"] else "announced" if service["announced"] else "not announced"
+    told = f"{state}, {service['reason']}"
+    if service["closed"] and service["closed"] != service["reason"] and not service["leaving"]:
+        told += f"; {service['closed']}"
+    if service["rejected"]:
+        told += f"; its route is rejected: {service['rejected']}"
+    if service["refused"]:
+        told += f"; the kernel refused it: {service['refused']}"
+    protocol = {"fwmark": "FWM"}.get(service["protocol"], service["protocol"].upper())
+    return service["service"], protocol, at, service["scheduler"], f"({flags})" if flags else "", told
+
+
+def _standing(service: dict[str, Any]) -> str:
+    if service["leaving"]:
+        return WARN
+    return GOOD if service["announced"] and service["open"] and not service["refused"] else BAD
+
+
+def _backend(backend: dict[str, Any]) -> tuple[str, ...]:
+    place = written(backend["address"], backend["port"])
+    weight = "?" if backend["weight"] is None else str(backend["weight"])
+    if backend["weight"] is not None and backend["weight"] != backend["nominal_weight"]:
+        weight += f"/{backend['nominal_weight']}"
+    named = "" if backend["backend"] in (place, backend["address"]) else f"{backend['backend']}: "
+    return "", "->", place, backend["forward"], weight, named + _state(backend)
+
+
+def _state(backend: dict[str, Any]) -> str:
+    word = {True: "up", False: "down", None: "not checked yet"}[backend["up"]]
+    if backend["drain"]:
+        word = f"drain, {word}"
+    if backend["fallback"]:
+        word += ", fallback"
+    last = backend["check"]["last"]
+    told = f"{word}, {last['detail']}" if last and last["detail"] else word
+    return f"{told}; the kernel refused it: {backend['refused']}" if backend["refused"] else told
+
+
+def _health(backend: dict[str, Any]) -> str:
+    if backend["refused"] or backend["up"] is False:
+        return BAD
+    return GOOD if backend["up"] and backend["weight"] else WARN

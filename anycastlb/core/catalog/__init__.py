@@ -1,0 +1,1 @@
+"""From the documents of the catalog to its values, and back."""

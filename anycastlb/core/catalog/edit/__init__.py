@@ -1,0 +1,37 @@
+"""What an operator wants changed, as ``Edit``s of the raw tree; and what a changed tree would mean.
+
+Pure: no store, no HTTP. ``stored`` reads documents out of a tree, ``places`` turns a wish for one of them into edits,
+``many`` does so for whole catalogs, and ``judge`` says what problems edits would cause. Every edit expects the version
+of the tree that was read, so that a commit fails rather than overwrites what nobody has seen.
+"""
+
+from anycastlb.core.catalog.edit.bulk import LOCK, document, drain, drained, export_documents, imported, undrain
+from anycastlb.core.catalog.edit.merge_patch import merge_patch, same
+from anycastlb.core.catalog.edit.stored import KnownDocument, Stored, grouped, stored
+from anycastlb.core.catalog.edit.targets import BackendTarget, DefaultsTarget, ServiceTarget, Target, TargetMissing
+from anycastlb.core.catalog.edit.validate import Rules, ValidatedEdits, applied, validate
+
+__all__ = [
+    "LOCK",
+    "BackendTarget",
+    "DefaultsTarget",
+    "KnownDocument",
+    "Rules",
+    "ServiceTarget",
+    "Stored",
+    "Target",
+    "TargetMissing",
+    "ValidatedEdits",
+    "applied",
+    "document",
+    "drain",
+    "drained",
+    "export_documents",
+    "grouped",
+    "imported",
+    "merge_patch",
+    "same",
+    "stored",
+    "undrain",
+    "validate",
+]

@@ -1,0 +1,112 @@
+"""Whole catalogs and drained nodes as edits: export, import, drain.
+
+Pure. An export is the documents by key, as stored, each service's backend keys oldest first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from anycastlb.core.catalog import decode
+from anycastlb.core.catalog.decode import MalformedDocument
+from anycastlb.core.catalog.edit import merge_patch
+from anycastlb.core.catalog.edit.stored import defaults, grouped
+from anycastlb.core.catalog.edit.targets import delete, write
+from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.model import Edit, Entry, Problem, Tree
+
+KEYS = "defaults, services/<service> or services/<service>/backends/<backend>"
+
+
+def export_documents(tree: Tree) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """Every document by its key, and why some could not be read; without drains and what nodes say of themselves."""
+    found: dict[str, Any] = {}
+    problems: list[Problem] = []
+    if "defaults" in tree.entries:
+        seen = defaults(tree)
+        problems += seen.problems
+        found |= {} if seen.problems else {"defaults": seen.document}
+    for service in grouped(tree).values():
+        problems += service.problems
+        found |= {} if service.own is None else {service.key: service.own}
+        for name, entry in service.keyed.items():
+            key = service.backend_key(name)
+            try:
+                found[key] = merge_patch.plain(decode.backend_document(key, name, entry))
+            except MalformedDocument as exc:
+                problems += exc.problems
+    return found, tuple(problems)
+
+
+def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit, ...]:
+    """The edits that make every named document as it is here; None deletes it. ``replace``: and what is not named.
+
+    Raises ``Bad`` for keys that hold no document.
+    """
+    if strange := [key for key in wanted if not _holds(key)]:
+        raise MalformedDocument(*(Problem(key[:200], "", f"unknown key; expected {KEYS}") for key in strange))
+    edits: list[Edit] = []
+    for key, wish in wanted.items():
+        entry = tree.entries.get(key)
+        if wish is None:
+            edits += [delete(tree, key)] if entry else []
+        elif entry is None or not merge_patch.same(document(key, entry), document(key, _as_entry(wish))):
+            edits.append(write(tree, key, merge_patch.bare(wish)))
+    if replace:
+        ours = (key for key in tree.entries if key == "defaults" or key.startswith("services/"))
+        edits += [delete(tree, key) for key in sorted(ours) if key not in wanted and not key.endswith("/")]
+    return tuple(edits)
+
+
+LOCK = "locks/drain"
+"""Written with every drain and depending on its last version: of two drains at once only one goes through."""
+
+
+def drain(tree: Tree, node: str, told: Mapping[str, Any], ticket: str) -> tuple[Edit, ...]:
+    """Drain a node; ``told`` says more of it; ``ticket`` is like no other. Of one that is drained already the reason,
+    the deadline and the force may be said anew."""
+    key, before, document = f"drain/{node}", drained(tree, node), merge_patch.bare(told)
+    if before is None:
+        return write(tree, key, document), write(tree, LOCK, {"node": node, "ticket": ticket})
+    news = {name: value for name, value in document.items() if name not in ("by", "since")}
+    if all(before.get(name) == value for name, value in news.items()):
+        return ()
+    return (write(tree, key, {**before, **news, "by": document.get("by", "")}),)
+
+
+def undrain(tree: Tree, node: str) -> tuple[Edit, ...]:
+    key = f"drain/{node}"
+    return (delete(tree, key),) if key in tree.entries else ()
+
+
+def drained(tree: Tree, node: str) -> dict[str, Any] | None:
+    """What is told of a drained node, empty if nothing; None if it is not drained."""
+    entry = tree.entries.get(f"drain/{node}")
+    if entry is None:
+        return None
+    try:
+        return dict(merge_patch.plain(decode.document(f"drain/{node}", entry)))
+    except MalformedDocument:
+        return {}
+
+
+def _holds(key: str) -> bool:
+    parts = key.split("/")
+    shape = key == "defaults" or re.fullmatch(r"services/[^/]+(/backends/[^/]+)?", key) is not None
+    return shape and all(NAME.fullmatch(part) for part in parts)
+
+
+def _as_entry(document: Any) -> Entry:
+    return Entry(merge_patch.value(merge_patch.bare(document)))
+
+
+def document(key: str, entry: Entry) -> Any:
+    """What is stored under a key; as text if it cannot be read."""
+    try:
+        if key.count("/") == 3:
+            return merge_patch.plain(decode.backend_document(key, key.rsplit("/", 1)[1], entry))
+        return merge_patch.plain(decode.document(key, entry))
+    except MalformedDocument:
+        return entry.value.decode(errors="replace")

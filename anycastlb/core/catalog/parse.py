@@ -1,0 +1,401 @@
+"""A raw key tree to a ``Catalog``: parse, merge, quarantine, and refuse a suspicious shrink.
+
+A bad document never stops another. A service whose documents are bad keeps the last good ones (``Catalog.good``); a
+bad backend key keeps its own last good value, or is left out. Discovered instances become backend documents under
+those that operators wrote, so that all that holds for a backend holds for them. Pure: no clock, no file, no Consul.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+from typing import Any
+
+from anycastlb.core.catalog import decode
+from anycastlb.core.catalog.decode import MalformedDocument
+from anycastlb.core.catalog.drain import parse_drain
+from anycastlb.core.catalog.service import CheckTypes, Limits, discover, parse_service
+from anycastlb.core.fields import shown
+from anycastlb.core.model import (
+    EMPTY,
+    Catalog,
+    Discover,
+    Entry,
+    Instance,
+    Network,
+    Problem,
+    Service,
+    Share,
+    Shrink,
+    Tree,
+)
+
+NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
+KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or drain/<node>"
+ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+"""Every address may be a VIP: for judging documents where no node's settings are known."""
+ANY_MARK = ((1, 2**32 - 1),)
+"""Every firewall mark may be a service, for the same purpose."""
+Instances = Mapping[Discover, tuple[Instance, ...]]
+"""What each discovery found, in canonical order; one that has not answered yet is missing."""
+
+
+def parse_catalog(
+    tree: Tree,
+    previous: Catalog,
+    vip_ranges: tuple[Network, ...],
+    fwmark_ranges: tuple[tuple[int, int], ...],
+    check_types: CheckTypes,
+    instances: Instances = EMPTY,
+) -> Catalog:
+    """The catalog in a tree, falling back on ``previous`` document by document. Never raises for what is in it.
+
+    A service that newly asks for a discovery stays as it was until ``instances`` has its first answer.
+    """
+    limits = Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges)
+    keys = _sorted_keys(tree)
+    reading = _Reading(previous, limits, check_types, instances, problems=list(keys.problems))
+    reading.read_defaults(tree.entries.get("defaults"))
+    for name, own in keys.services.items():
+        reading.read_service(name, own)
+    reading.settle_claims()
+    leaving = {node: parse_drain(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
+    reading.problems += [problem for _, found in leaving.values() for problem in found]
+    return Catalog(
+        services=tuple(service for _, service in sorted(reading.services.items())),
+        drained=frozenset(keys.drained),
+        drains={node: told for node, (told, _) in leaving.items()},
+        problems=tuple(dict.fromkeys(reading.problems)),
+        index=tree.index,
+        good=reading.good() | {f"drain/{node}": tree.entries[f"drain/{node}"] for node in keys.drained},
+        discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
+        instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},
+    )
+
+
+def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> Catalog:
+    """The catalog with what ails its discoveries among its problems, told of every service that asks for them."""
+    found = list(catalog.problems)
+    for wanted, names in catalog.discovers.items():
+        for name in names:
+            key = f"services/{name}"
+            origin = (catalog.good[key].origin if key in catalog.good else "") or key
+            found += [Problem(origin, "backends_from", told) for told in troubles.get(wanted, ())]
+    return catalog if len(found) == len(catalog.problems) else replace(catalog, problems=tuple(dict.fromkeys(found)))
+
+
+def admit(
+    current: Catalog,
+    candidate: Catalog,
+    max_shrink: Share,
+    confirm: float | None,
+    held: Shrink | None,
+    now: float,
+) -> Shrink | None:
+    """None: apply the candidate. Else: hold it back, because it lost too many of the current VIPs at once.
+
+    ``confirm``: seconds after which a shrink that persists is believed (None = never); ``held``: the shrink in force.
+    """
+    lost = current.vips - candidate.vips
+    if not shrunk(len(lost), len(current.vips), max_shrink, emptied=not candidate.vips):
+        return None
+    since = held.since if held else now
+    until = None if confirm is None else since + confirm
+    if until is not None and now >= until:
+        return None
+    return Shrink(tuple(sorted(lost, key=lambda vip: (vip.version, vip))), len(current.vips), since, until)
+
+
+def shrunk(lost: int, of: int, most: Share, emptied: bool) -> bool:
+    """Is so much lost at once that it needs a second look?"""
+    allowed = most.count if most.percent is None else of * most.percent / 100
+    return lost > allowed or (emptied and of > 0)
+
+
+# ---------------------------------------------------------------- which key is what
+
+
+@dataclass
+class _Keys:
+    services: dict[str, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    """Service name -> its own keys: the service document and its backends."""
+    drained: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _sorted_keys(tree: Tree) -> _Keys:
+    keys = _Keys()
+    for key, entry in sorted(tree.entries.items()):
+        parts = key.split("/")
+        if key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
+            continue  # a folder key, what nodes keep there for each other, and what is read by itself
+        named = all(NAME.fullmatch(part) for part in parts[1:])
+        if named and parts[0] == "drain" and len(parts) == 2:
+            keys.drained.add(parts[1])
+        elif named and parts[0] == "services" and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "backends")):
+            keys.services[parts[1]][key] = entry
+        else:
+            keys.problems.append(Problem(entry.origin or key, "", f"unknown key; expected {KEYS}"))
+    return keys
+
+
+# ---------------------------------------------------------------- one reading of a tree
+
+
+@dataclass
+class _Reading:
+    previous: Catalog
+    limits: Limits
+    check_types: CheckTypes
+    instances: Instances
+    problems: list[Problem]
+    discovers: dict[Discover, set[str]] = field(default_factory=lambda: defaultdict(set))
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    used: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
+    """Service name (empty for the defaults) -> the entries it was made of."""
+    same_defaults: bool = False
+
+    def __post_init__(self) -> None:
+        self._before = {service.name: service for service in self.previous.services}
+        self._good_before: dict[str, dict[str, Entry]] = defaultdict(dict)
+        for key, entry in self.previous.good.items():
+            if key.startswith("services/"):
+                self._good_before[key.split("/")[1]][key] = entry
+
+    def read_defaults(self, entry: Entry | None) -> None:
+        last_good = self.previous.good.get("defaults")
+        for candidate in (entry, last_good if entry else None):
+            if candidate is None:
+                continue
+            try:
+                self.defaults = decode.document("defaults", candidate)
+                self.used[""] = {"defaults": candidate}
+                break
+            except MalformedDocument as exc:
+                self.problems += exc.problems
+        self.same_defaults = self.used.get("", {}).get("defaults") == last_good
+
+    def good(self) -> dict[str, Entry]:
+        return {key: entry for entries in self.used.values() for key, entry in entries.items()}
+
+    def read_service(self, name: str, own: dict[str, Entry]) -> None:
+        before = self._good_before.get(name, {})
+        known = self._before.get(name)
+        if own == before and self.same_defaults and known is not None and not self._moved(known):
+            self._keep(name, known, own)  # nothing about it changed
+            return
+        try:
+            service, used = self._built(name, own, before)
+        except MalformedDocument as exc:
+            self.problems += exc.problems
+            self._keep_last_good(name)
+            return
+        wanted = service.backends_from
+        if wanted is not None and wanted not in self.instances and known is not None and known.backends_from != wanted:
+            self.discovers[wanted].add(name)
+            self._keep_last_good(name)  # it would lose its backends for as long as nobody knows the new ones
+            return
+        self._keep(name, service, used)
+
+    def _moved(self, service: Service) -> bool:
+        """Have the instances behind it changed?"""
+        wanted = service.backends_from
+        return wanted is not None and self.instances.get(wanted) != self.previous.instances.get(wanted)
+
+    def _keep(self, name: str, service: Service, used: Mapping[str, Entry]) -> None:
+        self.services[name], self.used[name] = service, used
+        if service.backends_from is not None:
+            self.discovers[service.backends_from].add(name)
+
+    def _keep_last_good(self, name: str) -> None:
+        """The service as its last good documents say, with the instances of now."""
+        service, used = self._before.get(name), self._good_before.get(name, {})
+        if service is None:
+            return
+        if self._moved(service):
+            told = len(self.problems)
+            with suppress(MalformedDocument):
+                service, used = self._built(name, used, used)
+            del self.problems[told:]  # of documents that nobody sees any more
+        self._keep(name, service, used)
+
+    def _built(
+        self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]
+    ) -> tuple[Service, dict[str, Entry]]:
+        """The service and the entries it was made of. Raises ``Bad``."""
+        key = f"services/{name}"
+        if key not in own:
+            raise MalformedDocument(Problem(key, "", "missing; expected a service document above its backends"))
+        document = decode.document(key, own[key])
+        origin = own[key].origin or key
+        merged = decode.merge(self.defaults, document)
+        backends = merged.get("backends", {})
+        if not isinstance(backends, dict):
+            raise MalformedDocument(
+                Problem(origin, "backends", f"expected an object of backends by name, not {shown(backends)}")
+            )
+        used = {key: own[key]}
+        pool = _Pool(dict(backends), self._discovered(merged))
+        by_age = sorted((k for k in own if k != key), key=lambda k: (own[k].created, k))
+        for backend_key in by_age:
+            self._add_backend(name, backend_key, own[backend_key], before.get(backend_key), merged, pool, used)
+        while True:
+            whole = {**merged, "backends": pool.documents()}
+            found = parse_service(origin, name, whole, self.limits, self.check_types)
+            if isinstance(found, Service):
+                return found, used
+            if not (left_out := pool.leave_out(found)):
+                raise MalformedDocument(*found)
+            self.problems += left_out
+
+    def _discovered(self, merged: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+        """The documents of the instances that the service asks for, by name; None if it asks for none."""
+        wanted = discover(merged.get("backends_from"))
+        if wanted is None:
+            return None
+        found: dict[str, dict[str, Any]] = {}
+        for instance in self.instances.get(wanted, ()):
+            found.setdefault(instance.name, _instance_document(instance))
+        return found
+
+    def _add_backend(
+        self,
+        service: str,
+        key: str,
+        entry: Entry,
+        before: Entry | None,
+        merged: dict[str, Any],
+        pool: _Pool,
+        used: dict[str, Entry],
+    ) -> None:
+        """Add one backend key to the written backends, or its last good value, or leave it out with its problem."""
+        name = key.rsplit("/", 1)[1]
+        inline = pool.written.get(name) or {}
+        for candidate in (entry, before):
+            if candidate is None:
+                continue
+            try:
+                document = decode.backend_document(key, name, candidate)
+                backend = decode.merge(inline if isinstance(inline, dict) else {}, document)
+                trial = {**merged, "backends": pool.trial(name, backend)}
+                found = parse_service(candidate.origin or key, service, trial, self.limits, self.check_types)
+                bad = [] if isinstance(found, Service) else _about_backend(found, name)
+                if bad:
+                    raise MalformedDocument(*bad)
+            except MalformedDocument as exc:
+                if candidate is entry:
+                    self.problems += exc.problems
+                continue
+            pool.written[name] = backend
+            used[key] = candidate
+            return
+
+    def settle_claims(self) -> None:
+        """Two services must not claim one VIP, port and protocol: who holds it keeps it, else the older key."""
+        held = {service.name: set(map(service.key, service.vips)) for service in self.previous.services}
+        owners: dict[Any, str] = {}
+
+        def age(name: str) -> tuple[bool, int, str]:
+            service = self.services[name]
+            holds = bool(held.get(name, set()) & set(map(service.key, service.vips)))
+            return not holds, self.used[name][f"services/{name}"].created, name
+
+        for name in sorted(self.services, key=age):
+            service = self.services[name]
+            rival = next((owners[k] for k in map(service.key, service.vips) if k in owners), None)
+            if rival is None:
+                owners.update(dict.fromkeys(map(service.key, service.vips), name))
+                continue
+            entry = self.used[name][f"services/{name}"]
+            claim = next(str(k) for k in map(service.key, service.vips) if owners.get(k) == rival)
+            what = f"expected a VIP, port and protocol of its own; {claim} belongs to service {rival}"
+            self.problems.append(Problem(entry.origin or f"services/{name}", "vip", what))
+            self._fall_back(name, owners)
+
+    def _fall_back(self, name: str, owners: dict[Any, str]) -> None:
+        before = self._before.get(name)
+        del self.services[name], self.used[name]
+        if before is None or any(key in owners for key in map(before.key, before.vips)):
+            return
+        self._keep_last_good(name)
+        owners.update(dict.fromkeys(map(before.key, before.vips), name))
+
+
+def _about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
+    """Only what is wrong with the backend itself, told from its own document's point of view."""
+    prefix = f"backends.{name}"
+    mine = [problem for problem in problems if problem.path == prefix or problem.path.startswith(prefix + ".")]
+    return [Problem(p.key, p.path[len(prefix) :].lstrip("."), p.expected) for p in mine]
+
+
+# ---------------------------------------------------------------- the backends of one service
+
+
+@dataclass
+class _Pool:
+    """What operators wrote (inline, then keys by age), over the discovered instances of the same names.
+
+    A written backend without an address says more about an instance; while that instance is away, it says nothing.
+    """
+
+    written: dict[str, Any]
+    discovered: dict[str, dict[str, Any]] | None
+    """By name, in canonical order; None if the service discovers nothing."""
+
+    def documents(self) -> dict[str, Any]:
+        """All backend documents in canonical order: the written ones, then the instances, oldest first."""
+        instances = self.discovered or {}
+        written = {name: self._over(name, document) for name, document in self.written.items() if self._stands(name)}
+        found = {name: self._over(name, self.written.get(name, {})) for name in instances if name not in written}
+        return written | found
+
+    def trial(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
+        """One written backend as it would be; nothing while it has no address."""
+        whole = self._over(name, document)
+        return {} if self.discovered is not None and "address" not in whole else {name: whole}
+
+    def leave_out(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Drop the instances that alone are to blame, and say why; none of them if the fault is elsewhere."""
+        names, instances = self.documents(), self.discovered or {}
+        blamed = [(problem, _blamed(problem.path, names)) for problem in problems]
+        bad = {
+            name
+            for problem, name in blamed
+            if name in instances and (name not in self.written or not (self._stands(name) or _inside(problem, name)))
+        }
+        for name in bad:
+            del instances[name]
+        return [problem for problem, name in blamed if name in bad]
+
+    def _stands(self, name: str) -> bool:
+        document = self.written[name]
+        return self.discovered is None or not isinstance(document, dict) or "address" in document
+
+    def _over(self, name: str, document: Any) -> Any:
+        below = (self.discovered or {}).get(name)
+        return decode.merge(below, document) if below is not None and isinstance(document, dict) else document
+
+
+def _instance_document(instance: Instance) -> dict[str, Any]:
+    document: dict[str, Any] = {"address": str(instance.address)}
+    document |= {"port": instance.port} if instance.port is not None else {}
+    document |= {"weight": instance.weight} if instance.weight is not None else {}
+    return document | ({"fallback": True} if instance.fallback else {})
+
+
+def _blamed(path: str, names: Container[str]) -> str:
+    """The backend that a dotted path is about, if any: names may have dots of their own."""
+    name = path.removeprefix("backends.") if path.startswith("backends.") else ""
+    while name and name not in names:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _inside(problem: Problem, name: str) -> bool:
+    """Is it about a field of the backend, not about its being there?"""
+    return problem.path != f"backends.{name}"

@@ -1,0 +1,67 @@
+"""Fold one probe result into a check's state.
+
+Theory of operation. A check is *unknown* until its first result, which is believed at once. From then on a result
+that agrees with the state clears the streak, and one that contradicts it lengthens it; ``rise`` contradictions in a
+row turn down into up, ``fall`` turn up into down. A backend whose check is still unknown counts as down, unless the
+kernel was already serving it when the daemon started, or it was up when its check was edited: then it counts as up
+until proven otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from anycastlb.core.model import Check, CheckState, Result
+
+UNKNOWN = CheckState()
+
+
+EVIDENCE = 10
+"""Results kept of each kind: the latest, and the latest failures."""
+WINDOW = 100
+"""Results the record counts."""
+
+
+def step(state: CheckState, result: Result, rise: int, fall: int) -> CheckState:
+    """The state after one more result."""
+    state = _recorded(state, result)
+    if state.up is None:
+        return replace(state, up=result.ok, since=result.at)
+    if result.ok == state.up:
+        return replace(state, streak=0, agreed=state.agreed + 1)
+    streak = state.streak + 1
+    if streak >= (rise if result.ok else fall):
+        return replace(state, up=result.ok, since=result.at, streak=0, agreed=0)
+    return replace(state, streak=streak, agreed=0)
+
+
+def _recorded(state: CheckState, result: Result) -> CheckState:
+    good, count = state.record
+    if count >= WINDOW:  # the oldest result leaves; on average it was as good as the window
+        good, count = good - good / count, count - 1
+    return replace(
+        state,
+        last=result,
+        asks=(result.weight, result.drain) if result.ok else state.asks,
+        recent=(*state.recent[-EVIDENCE + 1 :], result),
+        failures=state.failures if result.ok else (*state.failures[-EVIDENCE + 1 :], result),
+        record=(good + result.ok, count + 1),
+    )
+
+
+def pause(check: Check, state: CheckState) -> float:
+    """Seconds until the next probe is due after the last: faster while a verdict turns, slower while it stays down."""
+    if state.streak:
+        return check.fast_interval or check.interval
+    if state.up is False and check.down_interval is not None:
+        return max(check.interval, min(check.down_interval, check.interval * 2.0 ** min(state.agreed, 32)))
+    return check.interval
+
+
+def verdict(state: CheckState, before: bool) -> tuple[bool, str]:
+    """Does a backend with this state count as up, and why; ``before``: did it so far?"""
+    if state.up is None:
+        why = f": {state.last.detail}" if state.last else ""  # what keeps the check from being run
+        return before, f"not checked yet; up so far{why}" if before else f"not checked yet{why}"
+    detail = state.last.detail if state.last else ""
+    return state.up, detail if state.up else f"down: {detail}"

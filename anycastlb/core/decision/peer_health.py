@@ -1,0 +1,293 @@
+"""What to believe of a VIP that this node's own probes find ill, given what the other nodes say of it.
+
+Pure, and level-triggered: a function of this node's verdicts, of the statuses as they are known now, and of since when
+the trouble lasts. Nodes publish what their own probes say (``VipSummary.own``, ``ServiceSummary.dead``), never what
+they came to believe, so that no two of them can hold each other open, or closed, by echo.
+
+* *The sick one*: a peer serves the VIP and reaches services of which this node reaches nothing, and this node reaches
+  nothing that the peer does not. Then this node's gate closes, and its weights follow the peers' instead of going to 0.
+* *The last route* (``announce.last``): where no peer serves the VIP, one node keeps it: the first by name of those that
+  could. The others close once it announces.
+* *The limit* (``[cluster] max_withdrawals``): see ``withdrawal_budget``.
+
+A gate that local health closes, and neither of the last two holds, closes at once. Where the peers' word would make
+this node do what its own health does not, it waits (``GOSSIP`` and the time that probes differ by) until the statuses
+it sees are from after the trouble began. Without statuses of peers all of this is plain local health.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from anycastlb.core.decision import gate
+from anycastlb.core.decision.pool import KeptBackends
+from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
+from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, ServiceVerdict, Status
+
+GOSSIP = 3.0
+"""Seconds until what a node found out is known to the others."""
+Judged = Sequence[tuple[Announce, ServiceVerdict]]
+Own = Literal["well", "ill", "unable"]
+Kept = Literal["", "asks", "last", "limit"]
+WORDS: Mapping[Kept, str] = {
+    "asks": "kept until the peers can have seen the same",
+    "last": "kept with the last route (last = keep)",
+    "limit": "kept while its withdrawal waits (max_withdrawals)",
+}
+"""Why the backends of a gate that is kept open are used although they are down."""
+
+
+# ---------------------------------------------------------------- what peers say
+
+
+def statuses(cluster: Cluster) -> tuple[Status, ...] | None:
+    """Of the living nodes whose word counts at all; None while nothing is known of any."""
+    if not cluster.follows or not cluster.connected:
+        return None
+    return tuple(
+        peer.status for peer in cluster.peers.values() if peer.alive and not peer.error and peer.status is not None
+    )
+
+
+def informed(found: Iterable[Status], vip: Address, names: Iterable[str]) -> list[Status]:
+    """Those that judge this VIP's services for traffic of their own."""
+    wanted = tuple(names)
+    return [
+        status
+        for status in found
+        if not status.stopping
+        and not status.drained
+        and vip in status.vips
+        and all(vip in status.services.get(name, ()) for name in wanted)
+    ]
+
+
+def dead(status: Status, vip: Address, names: Iterable[str]) -> frozenset[str]:
+    """The services of which it reaches no backend. (An older node does not say so of one that it keeps open.)"""
+    found = {name: status.services[name][vip] for name in names}
+    return frozenset(
+        name for name, service in found.items() if service.dead or (service.total and not (service.up or service.open))
+    )
+
+
+def serves(status: Status, vip: Address, names: Sequence[str]) -> bool:
+    """Its route is up, and its own probes say that this is right."""
+    summary = status.vips[vip]
+    well = summary.own == "well" or (not summary.own and len(dead(status, vip, names)) < len(names))
+    return well and announces(status, vip)
+
+
+def announces(status: Status, vip: Address) -> bool:
+    return status.vips[vip].announced and status.vips[vip].open
+
+
+def could_hold(status: Status, vip: Address) -> bool:
+    """Would it keep the route as the last one? One that is well, and closed, waits for reasons of its own."""
+    summary = status.vips[vip]
+    return status.ready and (summary.own == "ill" or (summary.own == "well" and summary.open))
+
+
+def news(before: Cluster, after: Cluster) -> bool:
+    """Whether anything has changed that a decision may depend on."""
+    old, new = _by_node(before), _by_node(after)
+    if old is None or new is None or old.keys() != new.keys():
+        return old is not new
+    return any(old[name] is not new[name] and _heeded(old[name]) != _heeded(new[name]) for name in new)
+
+
+def _by_node(cluster: Cluster) -> dict[str, Status] | None:
+    found = statuses(cluster)
+    return None if found is None else {status.node: status for status in found}
+
+
+def _heeded(status: Status) -> Any:
+    vips = {vip: replace(summary, reason="") for vip, summary in status.vips.items()}
+    services = {
+        name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in found.items()}
+        for name, found in status.services.items()
+    }
+    return status.ready, status.stopping, status.drained, vips, services, status.withdrawn
+
+
+# ---------------------------------------------------------------- one VIP
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One VIP as local health alone judges it."""
+
+    node: str
+    vip: Address
+    services: Judged
+    open: bool
+    """So far."""
+    ready: bool
+    reason: str
+    own: Own
+    doubt: LocalTrouble | None
+    now: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(verdict.service for _, verdict in self.services))
+
+    @property
+    def dead(self) -> frozenset[str]:
+        return frozenset(verdict.service for _, verdict in self.services if verdict.condition.dead)
+
+    @property
+    def guarded(self) -> bool:
+        """Does any of its services want the last route kept?"""
+        return any(announce.last == "keep" for announce, _ in self.services)
+
+    @property
+    def settled_at(self) -> float:
+        cycle = max((verdict.condition.cycle for _, verdict in self.services), default=0.0)
+        return (self.doubt.since if self.doubt else self.now) + cycle + GOSSIP
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the gate is told, in place of what local health says."""
+
+    ready: bool
+    reason: str
+    kept: Kept = ""
+    wake: float | None = None
+    withdrawn: bool = False
+    """It closes, and the budget has counted it."""
+
+
+def own(services: Judged) -> Own:
+    """What this node's probes say of the VIP, for other nodes to read."""
+    if all(verdict.condition.well for _, verdict in services):
+        return "well"
+    if gate.combine([(a, replace(v, open=v.condition.well)) for a, v in services])[0]:
+        return "well"
+    return "ill" if gate.combine([(a, replace(v, open=v.condition.able)) for a, v in services])[0] else "unable"
+
+
+def doubts(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: float) -> LocalTrouble | None:
+    """What is wrong now, and since when; None if nothing is."""
+    if not lost and not shut:
+        return None
+    if before is not None and lost <= before.dead and shut <= before.shut:
+        return LocalTrouble(lost, shut, before.since)
+    return LocalTrouble(lost, shut, now)
+
+
+def judge(case: Case, found: Sequence[Status] | None, budget: WithdrawalBudget) -> Opinion:
+    """May the VIP be announced? ``found``: the peers' ``statuses``."""
+    content = Opinion(case.ready, case.reason)
+    if case.doubt is None or case.own == "unable":
+        return content
+    peers = informed(found or (), case.vip, case.names)
+    serving = [status for status in peers if serves(status, case.vip, case.names)]
+    better = [status for status in serving if dead(status, case.vip, case.names) < case.dead]
+    if case.ready and not better:
+        return content
+    case = replace(case, reason=_peers_reason(case, better, len(peers)))
+    if not case.open:
+        return _closed(case, found, peers, serving)
+    settled = case.now >= case.settled_at
+    if not settled and peers and (case.ready or case.guarded):
+        return _asks(case)
+    if not case.ready and case.guarded and not serving:
+        kept = _last(case, found, peers)
+        if kept is not None:
+            return kept
+    return _withdraw(case, settled, bool(serving), peers, budget)
+
+
+def _peers_reason(case: Case, better: Sequence[Status], peers: int) -> str:
+    if not better:
+        return case.reason
+    lost = [verdict for _, verdict in case.services if verdict.condition.dead]
+    names = "" if len(case.services) == 1 else f"{', '.join(verdict.service for verdict in lost)}: "
+    total = sum(verdict.total for verdict in lost)
+    return f"{names}0/{total} backends up; {len(better)} of {peers} peers reach these backends"
+
+
+def _asks(case: Case) -> Opinion:
+    reason = f"{case.reason}; kept open until the peers can have seen the same"
+    return Opinion(True, reason, "" if case.ready else "asks", case.settled_at)
+
+
+def _closed(case: Case, found: Sequence[Status] | None, peers: Sequence[Status], serving: Sequence[Status]) -> Opinion:
+    """A gate that is closed: only the holder of the last route opens it again."""
+    no = Opinion(False, case.reason)
+    if case.ready or not case.guarded or found is None or serving:
+        return no
+    if holder(case, peers) != case.node:
+        return replace(no, reason=_elsewhere(case, peers))
+    if any(verdict.unsettled for _, verdict in case.services):
+        return no
+    if case.now < case.settled_at:
+        return replace(no, wake=case.settled_at)
+    return Opinion(True, f"{case.reason}; opened as the last route (last = keep)", "last")
+
+
+def holder(case: Case, peers: Iterable[Status]) -> str:
+    """The node that keeps the last route."""
+    return min([case.node, *(status.node for status in peers if could_hold(status, case.vip))])
+
+
+def _last(case: Case, found: Sequence[Status] | None, peers: Sequence[Status]) -> Opinion | None:
+    """An open gate as the last route, as far as is known; None if another node has it."""
+    kept = Opinion(True, f"{case.reason}; kept as the last route (last = keep)", "last")
+    if found is None:
+        return replace(kept, reason=f"{kept.reason}: nothing is known of other nodes")
+    name = holder(case, peers)
+    if name == case.node:
+        return kept
+    if _holds(name, case, peers):
+        return None
+    return replace(kept, reason=f"{kept.reason} until {name} announces it")
+
+
+def _holds(name: str, case: Case, peers: Iterable[Status]) -> bool:
+    """Does the holder's route stand?"""
+    return any(status.node == name and announces(status, case.vip) for status in peers)
+
+
+def _elsewhere(case: Case, peers: Sequence[Status]) -> str:
+    """Why a gate is closed that might have been kept as the last route."""
+    name = holder(case, peers)
+    return f"{case.reason}; {name} keeps the last route" if _holds(name, case, peers) else case.reason
+
+
+def _withdraw(case: Case, settled: bool, served: bool, peers: Sequence[Status], budget: WithdrawalBudget) -> Opinion:
+    """Close, if the cluster can bear it."""
+    no = Opinion(False, _elsewhere(case, peers) if case.guarded and not served else case.reason)
+    if budget.most is None or (settled and (served or case.guarded)):
+        return no
+    if budget.spend(case.vip):
+        return replace(no, withdrawn=True)
+    if not settled and served:
+        return _asks(case)
+    reason = (
+        f"{case.reason}; its withdrawal waits: {budget.spent} VIPs were withdrawn by health within a minute, "
+        f"and cluster.max_withdrawals allows {budget.most}"
+    )
+    return Opinion(True, reason, "limit", case.now + budget.wait)
+
+
+# ---------------------------------------------------------------- its backends
+
+
+def alive(
+    found: Iterable[Status], vip: Address, names: Sequence[str], service: str, backends: Iterable[str]
+) -> KeptBackends:
+    """The backends of a service that nodes which serve the VIP reach."""
+    peers = informed(found, vip, names)
+    reach = [s for s in peers if serves(s, vip, names) and service not in dead(s, vip, names)]
+    known = tuple(backends)
+    up = frozenset(name for status in reach for name in known if name not in status.services[service][vip].down)
+    return KeptBackends(up, f"kept, as {len(reach)} of {len(peers)} peers reach this service")
+
+
+def all_backends(kept: Kept) -> KeptBackends:
+    """An open gate that nobody's probes justify needs all backends of a service of which none is up."""
+    return KeptBackends(None, WORDS[kept])

@@ -1,0 +1,173 @@
+"""Two states to ordered changes.
+
+``ORDER`` is the one table of order: *traffic leaves before anything is torn down, and arrives after everything is
+built*. Pure: nothing here looks at the machine or decides what should be.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from anycastlb.core.model import (
+    TABLES,
+    Address,
+    Change,
+    Destination,
+    DestinationKey,
+    Failure,
+    ServiceKey,
+    State,
+    Table,
+    Verdict,
+)
+
+ORDER: tuple[tuple[Table, str], ...] = (
+    ("sysctls", "set"),
+    ("config", "set"),
+    ("dns_records", "delete"),
+    ("consul_services", "delete"),
+    ("consul_services", "close"),
+    ("routes", "delete"),
+    ("addresses", "create"),
+    ("addresses", "update"),
+    ("services", "create"),
+    ("services", "update"),
+    ("destinations", "create"),  # and moved: both append, in canonical order
+    ("destinations", "raise"),
+    ("routes", "create"),
+    ("routes", "update"),
+    ("dns_records", "create"),
+    ("dns_records", "update"),
+    ("consul_services", "create"),
+    ("consul_services", "update"),
+    ("destinations", "lower"),
+    ("destinations", "delete"),
+    ("services", "delete"),
+    ("addresses", "delete"),
+)
+_RANK = {phase: rank for rank, phase in enumerate(ORDER)}
+
+
+def phase(change: Change) -> tuple[Table, str]:
+    """Which line of ``ORDER`` a change belongs to."""
+    if change.table in ("sysctls", "config"):
+        return change.table, "set"
+    if change.table == "destinations":
+        if change.moved:
+            return "destinations", "create"
+        if change.verb == "update":
+            return "destinations", "lower" if change.new.weight < change.old.weight else "raise"
+    if change.table == "consul_services" and change.verb == "update" and not change.new.passing:
+        return "consul_services", "close"
+    return change.table, change.verb
+
+
+def diff(actual: State, desired: State) -> tuple[Change, ...]:
+    """The changes that turn ``actual`` into ``desired``, in ``ORDER``; empty when nothing differs."""
+    changes: list[Change] = []
+    for table in TABLES:
+        if table == "destinations":
+            changes += _destinations(actual.destinations, desired.destinations)
+        else:
+            changes += _rows(table, actual.rows(table), desired.rows(table))
+    return tuple(sorted(changes, key=lambda change: _RANK[phase(change)]))  # stable: keeps the order of appends
+
+
+def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:
+    for key, new in desired.items():
+        old = actual.get(key)
+        if old != new:
+            yield Change(table, key, old, new)
+    if table not in ("sysctls", "config"):  # settings: those nobody asks for are not ours
+        for key, old in actual.items():
+            if key not in desired:
+                yield Change(table, key, old, None)
+
+
+def _destinations(
+    actual: Mapping[DestinationKey, Destination], desired: Mapping[DestinationKey, Destination]
+) -> Iterable[Change]:
+    before, after = _by_service(actual), _by_service(desired)
+    for service, wanted in after.items():
+        in_place = _in_place(before.get(service, ()), wanted)
+        for place, key in enumerate(wanted):
+            old, new = actual.get(key), desired[key]
+            if old is None or place < in_place:
+                if old != new:
+                    yield Change("destinations", key, old, new)
+            else:
+                yield from _move(key, old, new)
+    for key, old in actual.items():
+        if key not in desired:
+            yield Change("destinations", key, old, None)
+
+
+def _move(key: DestinationKey, old: Destination, new: Destination) -> Iterable[Change]:
+    """Delete and append. It never lowers the weight on the way: a raise elsewhere must come first."""
+    if new.weight >= old.weight:
+        yield Change("destinations", key, old, new, moved=True)
+        return
+    between = replace(new, weight=old.weight, last_weight=old.weight)
+    yield Change("destinations", key, old, between, moved=True)
+    yield Change("destinations", key, between, new)
+
+
+def _in_place(actual: Iterable[DestinationKey], wanted: Iterable[DestinationKey]) -> int:
+    """How many of the oldest wanted destinations stand in the right relative order already.
+
+    Only appending is possible, so what stays must be a prefix of the wanted list.
+    """
+    positions = {key: place for place, key in enumerate(actual)}
+    last, count = -1, 0
+    for key in wanted:
+        position = positions.get(key, -1)
+        if position <= last:
+            break
+        last, count = position, count + 1
+    return count
+
+
+def _by_service(rows: Iterable[DestinationKey]) -> dict[ServiceKey, list[DestinationKey]]:
+    grouped: dict[ServiceKey, list[DestinationKey]] = defaultdict(list)
+    for key in rows:
+        grouped[key.service].append(key)
+    return grouped
+
+
+def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> str | None:
+    """Why a change must not be tried after these failures of the same plan; None = go ahead.
+
+    A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn,
+    and no route is announced whose address or services could not be built.
+    """
+    for failure in failures:
+        table, key = failure.change.table, failure.change.key
+        if change.table == "routes" and change.new is not None:
+            verdict = verdicts.get(change.key)
+            needs = {service.key for service in verdict.services} if verdict else set()
+            if (table == "addresses" and key == change.key) or (table == "services" and key in needs):
+                return f"not announced: {failure.reason}"
+        elif change.verb == "delete" and table == "routes" and failure.change.verb == "delete" and _vip(change) == key:
+            return f"kept, because the route is still up: {failure.reason}"
+        elif change.table == "destinations" and failure.change.verb == "create" and key == change.key.service:
+            return f"its service is missing: {failure.reason}"
+    return None
+
+
+def _vip(change: Change) -> Any:
+    if change.table == "destinations":
+        return change.key.service.address
+    return change.key.address if change.table == "services" else change.key
+
+
+def apply(state: State, change: Change) -> State:
+    """What one change makes of a state: the meaning the drivers must give it."""
+    rows = dict(state.rows(change.table))
+    if change.new is None or change.moved:
+        rows.pop(change.key, None)
+    if change.new is not None:
+        rows[change.key] = change.new
+    return replace(state, **{change.table: rows})

@@ -1,0 +1,194 @@
+"""Which names should be there: rows of DNS and of Consul's services, as they follow from catalog, gates and peers.
+
+A record in DNS belongs to all nodes that announce its VIP, so no node removes it because of its own gate alone: it is
+wanted while *any* living node announces the VIP, gone when none does, and left as it stands while that is not known.
+A service in Consul belongs to one node, and is ``passing`` while that node announces the VIP.
+
+Pure. Nothing is decided about a table that was not seen yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from anycastlb.core.model import (
+    Address,
+    Cluster,
+    ConsulKey,
+    ConsulName,
+    ConsulService,
+    DnsKey,
+    DnsName,
+    DnsPolicy,
+    DnsRecord,
+    Inputs,
+    Service,
+    Verdict,
+)
+
+Vote = bool | None
+"""Yes, no, or not known: leave it as it stands."""
+
+
+MAX_REASON = 500
+"""Characters of a reason that Consul is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnnouncements:
+    """What the other nodes make of it."""
+
+    known: bool
+    """Whoever is not named here announces nothing."""
+    announced: frozenset[Address] = frozenset()
+    services: frozenset[str] = frozenset()
+    """Services that living peers judge."""
+
+
+def view(cluster: Cluster, company: bool | None = None) -> PeerAnnouncements:
+    """``company``: were other nodes ever known? A node that never had any is alone, also while Consul is away."""
+    if not cluster.follows:
+        return PeerAnnouncements(known=True)
+    if not cluster.connected:
+        return PeerAnnouncements(known=company is False)
+    living = [peer for peer in cluster.peers.values() if peer.alive]
+    statuses = [peer.status for peer in living if peer.status is not None and not peer.error]
+    return PeerAnnouncements(
+        known=len(statuses) == len(living),
+        announced=frozenset(vip for status in statuses for vip, said in status.vips.items() if said.announced),
+        services=frozenset(name for status in statuses for name in status.services),
+    )
+
+
+def accompanied(cluster: Cluster, before: bool | None) -> bool | None:
+    """Were other nodes ever known? Once there were, one of them may only be out of sight."""
+    if before or cluster.peers:
+        return True
+    return False if cluster.connected or not cluster.follows else before
+
+
+def votes(inputs: Inputs, open_vips: Iterable[Address]) -> Callable[[Address], Vote]:
+    """Does this node announce a VIP: its gate is open, and its route was seen."""
+    wanted = frozenset(open_vips)
+
+    def vote(vip: Address) -> Vote:
+        if vip not in wanted:
+            return False
+        return None if inputs.announced is None else vip in inputs.announced
+
+    return vote
+
+
+# ---------------------------------------------------------------- DNS
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The names of one service, absolute."""
+
+    host: str
+    srv: str
+    """Empty: none."""
+    ttl: int
+
+
+def places(service: Service, policy: DnsPolicy) -> Places | None:
+    """Where this service stands in DNS; None if nowhere."""
+    asked = service.dns or (DnsName() if policy.every else None)
+    if asked is None or not asked.publish:
+        return None
+    host = f"{asked.name or service.name}.{policy.domain}".lower()
+    ttl = policy.ttl if asked.ttl is None else asked.ttl
+    return Places(host, f"{asked.srv}.{host}".lower() if asked.srv else "", max(1, round(ttl)))
+
+
+def dns_names(services: Iterable[Service], policy: DnsPolicy) -> frozenset[str]:
+    """Every name that these services may have, whether it is there now or not."""
+    found = [place for service in services if (place := places(service, policy))]
+    return frozenset(name for place in found for name in (place.host, place.srv) if name)
+
+
+def dns_records(inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnouncements) -> Mapping[DnsKey, DnsRecord]:
+    """The records that should be there."""
+    policy, standing = inputs.naming.dns, inputs.names.get("dns_records")
+    if policy is None or standing is None:
+        return {}
+    asked: dict[DnsKey, Vote] = {}
+    rows: dict[str, DnsRecord] = {}
+    for service in inputs.catalog.services:
+        place = places(service, policy)
+        if place is None:
+            continue
+        said = {vip: _together(own(vip), peers, vip) for vip in service.vips}
+        for vip, vote in said.items():
+            key = DnsKey(place.host, "A" if vip.version == 4 else "AAAA", str(vip))
+            asked[key] = _either(asked.get(key, False), vote)
+        if place.srv:
+            key = DnsKey(place.srv, "SRV", f"0 0 {service.port} {place.host}")
+            for vote in said.values():
+                asked[key] = _either(asked.get(key, False), vote)
+        for name in filter(None, (place.host, place.srv)):
+            before = rows.get(name)  # services that share a name: the first one's, with the shortest time to live
+            rows[name] = DnsRecord(min(place.ttl, before.ttl), before.service) if before else _row(place, service)
+    wanted = {key: rows[key.name] for key, vote in asked.items() if vote}
+    fresh = {key.name for key in wanted}
+    for key, row in standing.items():
+        if key in asked:
+            if asked[key] is None:
+                wanted[key] = rows[key.name] if key.name in fresh else row
+        elif _of_peers(row, inputs, peers):
+            wanted[key] = row
+    return wanted
+
+
+def _row(place: Places, service: Service) -> DnsRecord:
+    return DnsRecord(place.ttl, service.name)
+
+
+def _together(own: Vote, peers: PeerAnnouncements, vip: Address) -> Vote:
+    if own or vip in peers.announced:
+        return True
+    return None if own is None or not peers.known else False
+
+
+def _either(one: Vote, other: Vote) -> Vote:
+    if one or other:
+        return True
+    return None if one is None or other is None else False
+
+
+def _of_peers(row: DnsRecord, inputs: Inputs, peers: PeerAnnouncements) -> bool:
+    """A record this node's catalog knows nothing of: is there somebody whose catalog may?"""
+    if any(service.name == row.service for service in inputs.catalog.services):
+        return False
+    return row.service in peers.services or not peers.known
+
+
+# ---------------------------------------------------------------- Consul
+
+
+def consul_services(
+    inputs: Inputs, own: Callable[[Address], Vote], verdicts: Mapping[Address, Verdict]
+) -> Mapping[ConsulKey, ConsulService]:
+    """The service instances of this node that should be registered; none once it stops."""
+    standing = inputs.names.get("consul_services")
+    if not inputs.naming.consul or standing is None or inputs.stopping:
+        return {}
+    wanted = {}
+    for service in inputs.catalog.services:
+        asked = service.consul or ConsulName()
+        if not asked.publish:
+            continue
+        for vip in service.vips:
+            key = ConsulKey(service.name, vip, inputs.node)
+            vote, verdict, before = own(vip), verdicts.get(vip), standing.get(key)
+            reason = verdict.reason if verdict else "not decided yet"
+            if vote is None and before is not None:
+                vote, reason = before.passing, before.reason
+            elif not vote and verdict and verdict.open:
+                reason = "its route is not up"
+            port = 0 if service.protocol == "fwmark" else service.port
+            name = asked.name or f"anycastlb-{service.name}"
+            wanted[key] = ConsulService(name, vip, port, asked.tags, bool(vote), reason[:MAX_REASON])
+    return wanted

@@ -1,0 +1,154 @@
+"""The words of every document an operator writes: durations, shares, addresses, and how a fault in one is told.
+
+Pydantic models built on ``Document`` are strict about names (an unknown field is an error) and generous about
+numbers (``80`` and ``"80"`` are both a number). ``problems`` turns what pydantic found into our ``Problem`` values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from anycastlb.core.model import Address, Problem, Share
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+LABELS = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+"""Host names as in RFC 1123, relative: without a dot at the end."""
+
+
+def duration(value: Any) -> float:
+    """``"500ms"``, ``"2s"``, ``"1m30s"``, ``"5m"``, ``"14d"`` -> seconds. Raises ValueError."""
+    if isinstance(value, (int, float)) and value == 0 and not isinstance(value, bool):
+        return 0.0
+    if not isinstance(value, str) or not (text := value.strip()):
+        raise ValueError(f'a duration such as "500ms", "2s" or "5m", not {value!r}')
+    if text == "0":
+        return 0.0
+    total, end = 0.0, 0
+    for part in DURATION.finditer(text):
+        if part.start() != end:
+            break
+        total, end = total + float(part[1]) * UNITS[part[2]], part.end()
+    if end != len(text):
+        raise ValueError(f'a duration such as "500ms", "2s" or "5m", not {value!r}')
+    return total
+
+
+def share(value: Any) -> Share:
+    """A count (``2``, ``"2"``), a percentage (``"50%"``) or a weight (``"weight 150"``). Raises ValueError."""
+    if isinstance(value, Share):
+        return value
+    text = str(value).strip()
+    if not isinstance(value, bool):
+        if re.fullmatch(r"\d{1,9}", text):
+            return Share(count=int(text))
+        if (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)) and float(match[1]) <= 100:
+            return Share(percent=float(match[1]))
+        if match := re.fullmatch(r"weight\s+(\d{1,9})", text):
+            return Share(weight=int(match[1]))
+    raise ValueError(f'a number or a percentage up to "100%", not {value!r}')
+
+
+def whole(value: Any) -> Any:
+    """Numbers and numeric strings are the same; a boolean or a fraction is not a number here. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"a whole number, not {value!r}")
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
+        return int(value)
+    raise ValueError(f"a whole number, not {shown(value)}")
+
+
+def address(value: Any) -> Address:
+    """One IPv4 or IPv6 unicast address. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"an IPv4 or IPv6 address as a string, not {shown(value)}")
+    try:
+        found = ip_address(value.strip())
+    except ValueError:
+        raise ValueError(f"an IPv4 or IPv6 address, not {shown(value)}") from None
+    if getattr(found, "scope_id", None) or found.is_multicast or found.is_unspecified:
+        raise ValueError(f"a unicast address without a zone, not {shown(value)}")
+    return found
+
+
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def one_or_many(value: Any) -> Any:
+    """A lone value is a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value in a message, cut short: a megabyte of noise must not become a megabyte of log."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+DurationText = Annotated[str, Field(pattern=r"^\s*(0|([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d))+)\s*$")] | Literal[0]
+WholeText = Annotated[str, Field(pattern=r"^\s*[0-9]{1,18}\s*$")]
+PartText = Annotated[str, Field(pattern=r"^\s*([0-9]{1,9}|[0-9]+(\.[0-9]+)?\s*%|weight\s+[0-9]{1,9})\s*$")]
+Ip4Text = Annotated[str, Field(json_schema_extra={"format": "ipv4"})]
+IpText = Ip4Text | Annotated[str, Field(json_schema_extra={"format": "ipv6"})]
+"""As they stand in a JSON schema."""
+Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=DurationText)]
+Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | WholeText)]
+Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
+Port = Annotated[Whole, Field(ge=0, le=65535)]
+ShareText = Annotated[Share, BeforeValidator(share, json_schema_input_type=int | PartText)]
+
+
+def counted(value: Share) -> Share:
+    """A share of things, not of their weight. Raises ValueError."""
+    if value.weight is not None:
+        raise ValueError('a number or a percentage up to "100%", not a weight')
+    return value
+
+
+CountedShare = Annotated[ShareText, AfterValidator(counted)]
+Ip = Annotated[Any, BeforeValidator(address, json_schema_input_type=IpText)]
+
+
+class Document(BaseModel):
+    """Base of every document: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    direct_only: ClassVar[bool] = False
+    """Of a check type's parameters: such a check cannot go through IPVS (``"via": "forward"``)."""
+
+
+def problems(error: ValidationError, key: str, line: Callable[[str], int] = lambda path: 0) -> tuple[Problem, ...]:
+    """What pydantic found, as problems of the document ``key``. ``line`` finds the line of a dotted path."""
+    found = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"])
+        found.append(Problem(key, path, _expected(item), line(path)))
+    return tuple(found)
+
+
+def _expected(item: Any) -> str:
+    kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
+    if kind == "value_error":
+        return f"expected {context['error']}"
+    if kind == "extra_forbidden":
+        return "unknown field; expected one of the documented fields (is it misspelt?)"
+    if kind == "missing":
+        return "missing; expected a value here"
+    message = str(item["msg"])
+    message = re.sub(r"^\w+ should (be )?", "expected " if " should be " in message else "expected to ", message)
+    return message if given is None else f"{message}, not {shown(given)}"

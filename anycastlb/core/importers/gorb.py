@@ -1,0 +1,212 @@
+"""GORB's words for ours: the options of its services and backends (kobolog/gorb and sky-uk/gorb) as our documents, and
+back.
+
+Pure: names must have been resolved (``names`` says which there are). Nothing is decided here that GORB's users would
+not expect: its defaults are GORB's (``wrr``, ``nat``, a check each minute, one result turns a verdict), and what it
+only promised is done (``persistent``, flags, numbers in ``args``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from anycastlb.core.fields import is_address
+from anycastlb.core.model import AnycastlbError, Backend, Check, Service
+
+MISSING = "endpoint information is missing"
+PROTOCOL = "specified protocol is unknown"
+FLAG = "specified flag is unknown"
+FORWARDING = "specified forwarding method is unknown"
+PULSE = "specified pulse type is unknown"
+INTERVAL = "invalid interval format"
+POSITIVE = "pulse interval must be positive"
+FAMILIES = "incompatible address families"
+EXISTS = "specified object already exists"
+ABSENT = "unable to locate specified object"
+KERNEL = "error while calling into IPVS"
+FIXED = "unable to update virtual service [{}] due to host/port/protocol changing"
+
+FLAGS = {
+    "sh-fallback": "flag-1",
+    "sh-port": "flag-2",
+    "mh-fallback": "flag-1",
+    "mh-port": "flag-2",
+    "flag-1": "flag-1",
+    "flag-2": "flag-2",
+    "flag-3": "flag-3",
+}
+METHODS = {"nat": "nat", "dr": "dr", "tunnel": "tunnel", "ipip": "tunnel"}
+UNITS = {"s": 1, "sec": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600, "hours": 3600}
+TIMEOUT = "5s"
+"""Of every check: GORB has no other."""
+PAUSE = "1m"
+Options = Mapping[str, Any]
+
+
+class Refusal(AnycastlbError):
+    """What GORB answers with status 400."""
+
+
+# ---------------------------------------------------------------- from GORB
+
+
+def names(options: Options) -> set[str]:
+    """The hosts in a service's or backend's options that are no addresses."""
+    pulse = options.get("pulse")
+    args = pulse.get("args") if isinstance(pulse, Mapping) else None
+    hosts = [options.get("host"), args.get("host") if isinstance(args, Mapping) else None]
+    return {host for host in hosts if isinstance(host, str) and host and not is_address(host)}
+
+
+def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
+    """The service document. ``addresses``: what each of ``names`` resolves to. Raises ``Refusal``."""
+    protocol = _text(options, "protocol").lower() or "tcp"
+    if protocol not in ("tcp", "udp"):
+        raise Refusal(PROTOCOL)
+    document: dict[str, Any] = {
+        "vip": _host(options, addresses),
+        "port": _port(options),
+        "protocol": protocol,
+        "scheduler": _text(options, "method") or "wrr",
+        "forward": "nat",
+        "slow_start": "history",
+    }
+    if flags := _flags(options):
+        document["scheduler_flags"] = flags
+    if options.get("persistent"):
+        document["persistence"] = {}
+    return document
+
+
+def backend(options: Options, addresses: Mapping[str, str], family: int) -> dict[str, Any]:
+    """The backend document under a service whose VIP is of this family. Raises ``Refusal``."""
+    address = _host(options, addresses)
+    method = _text(options, "method").lower() or "nat"
+    if method not in METHODS:
+        raise Refusal(FORWARDING)
+    if ip_address(address).version != family:
+        raise Refusal(FAMILIES)
+    return {
+        "address": address,
+        "port": _port(options),
+        "weight": _weight(options) or 100,
+        "forward": METHODS[method],
+        "check": _check(options.get("pulse"), addresses),
+    }
+
+
+def weight(options: Options) -> dict[str, Any]:
+    """What a PATCH of a backend changes: its weight; without one it gets no new flows, as in GORB."""
+    return {"weight": _weight(options)}
+
+
+def _check(pulse: Any, addresses: Mapping[str, str]) -> dict[str, Any]:
+    if not isinstance(pulse, Mapping):
+        pulse = {}
+    kind = _text(pulse, "type").lower() or "tcp"
+    if kind not in ("tcp", "http", "none"):
+        raise Refusal(PULSE)
+    check = {"type": kind, "interval": _interval(pulse), "timeout": TIMEOUT, "rise": 1, "fall": 1}
+    args = pulse.get("args")
+    return check | (_request(args, addresses) if kind == "http" and isinstance(args, Mapping) else {})
+
+
+def _request(args: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of an HTTP pulse. Its host is where GORB connects to, and the name it asks for."""
+    told = {name: args[name] for name in ("method", "path", "port", "expect") if args.get(name) not in (None, "")}
+    host = _text(args, "host")
+    if not host:
+        return told
+    address = host if is_address(host) else addresses.get(host)
+    if address is None:
+        raise Refusal(MISSING)
+    return {**told, "address": address, **({} if address == host else {"host": host})}
+
+
+def _interval(pulse: Mapping[str, Any]) -> str:
+    text = _text(pulse, "interval") or PAUSE
+    found = re.fullmatch(r"(-?\d{1,9})\s*([a-z]+)", text)
+    if not found or found[2] not in UNITS:
+        raise Refusal(INTERVAL)
+    if int(found[1]) <= 0:
+        raise Refusal(POSITIVE)
+    return f"{int(found[1]) * UNITS[found[2]]}s"
+
+
+def _flags(options: Options) -> list[str]:
+    wanted = [flag for flag in _text(options, "flags").split("|") if flag]
+    if not set(wanted) <= set(FLAGS):
+        raise Refusal(FLAG)
+    return sorted({FLAGS[flag] for flag in wanted})
+
+
+def _host(options: Options, addresses: Mapping[str, str]) -> str:
+    host = _text(options, "host")
+    found = host if is_address(host) else addresses.get(host)
+    if not found:
+        raise Refusal(MISSING)
+    return found
+
+
+def _port(options: Options) -> int:
+    port = _number(options, "port")
+    if not 0 < port < 65536:
+        raise Refusal(MISSING)
+    return port
+
+
+def _weight(options: Options) -> int:
+    return max(0, _number(options, "weight"))
+
+
+def _number(options: Options, name: str) -> int:
+    value = options.get(name)
+    if isinstance(value, bool) or value is None:
+        return 0
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return int(value) if isinstance(value, int) or re.fullmatch(r"\d{1,9}", str(value)) else 0
+
+
+def _text(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+# ---------------------------------------------------------------- to GORB
+
+
+def service_options(service: Service) -> dict[str, Any]:
+    """A service as GORB tells it; of several VIPs the first."""
+    return {
+        "host": str(service.vips[0]),
+        "port": service.port,
+        "protocol": service.protocol,
+        "method": service.virtual.scheduler,
+        "flags": "|".join(sorted(service.virtual.flags)),
+        "persistent": bool(service.virtual.persistence),
+    }
+
+
+def backend_options(service: Service, backend: Backend, weight: int) -> dict[str, Any]:
+    """A backend as GORB tells it. ``weight``: the one in force."""
+    return {
+        "host": str(backend.address),
+        "port": backend.port,
+        "weight": weight,
+        "method": backend.forward,
+        "pulse": {"type": backend.check.type, "interval": f"{max(1, round(backend.check.interval))}s"}
+        | _args(backend.check),
+        "vsid": service.name,
+    }
+
+
+def _args(check: Check) -> dict[str, Any]:
+    if check.type not in ("http", "https"):
+        return {}
+    params: Any = check.params
+    asked = {"method": params.method, "path": params.path}
+    return {"args": {**asked, "host": str(check.address), "port": check.port, "expect": str(params.expect)}}

@@ -1,0 +1,215 @@
+"""The text of keepalived.conf to a tree of statements: comments, quotes, definitions, includes, blocks.
+
+Pure: an included file is asked for by its pattern. What a statement means is ``keepalived``'s business. Left aside,
+each with a note: conditional lines (``@main …``) and repeated ones (``~SEQ``, ``~LST``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from anycastlb.core.importers.documents import Note, UnreadableInput
+
+Include = Callable[[str], Sequence[tuple[str, str]]]
+"""The (name, text) of every file of a pattern, in order; raises ``Unreadable`` if there is none."""
+MAX_INCLUDES = 10
+"""Files that include each other deeper than this go round in a circle."""
+MAX_LINES = 200_000
+MAX_DEPTH = 50
+MAX_CHARACTERS = 100_000
+"""Of one line, its definitions replaced."""
+DEFINITION = re.compile(r"\s*\$([A-Za-z_]\w*)=(.*)", re.ASCII)
+USE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*)(?=\s|$))", re.ASCII)
+LITERALS = {"_HASH": "#", "_BANG": "!"}
+WORD = re.compile(
+    r"""\s*(?:(?P<comment>[!#].*)|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>[^']*)'|(?P<bare>[^\s"']+))"""
+)
+
+
+@dataclass(slots=True)
+class Statement:
+    """``words`` and, if braces follow them, the statements inside."""
+
+    words: tuple[str, ...]
+    line: int
+    name: str = ""
+    """The included file it stands in; empty for the text itself."""
+    block: list[Statement] | None = None
+
+    def inside(self) -> list[Statement]:
+        return self.block if self.block is not None else []
+
+    @property
+    def keyword(self) -> str:
+        return self.words[0] if self.words else ""
+
+    def bad(self, what: str) -> UnreadableInput:
+        return UnreadableInput(self.line, what, self.name)
+
+    def note(self, what: str) -> Note:
+        return Note(self.line, what, self.name)
+
+
+@dataclass(slots=True)
+class _Reading:
+    include: Include | None
+    notes: list[Note]
+    defined: dict[str, list[str]] = field(default_factory=dict)
+    lines: int = 0
+
+    def parse(self, text: str) -> list[Statement]:
+        root = Statement((), 0, block=[])
+        stack = [root]
+        for line, name, words in self.worded(text, "", 0):
+            self.place(stack, line, name, words)
+        if len(stack) > 1:
+            raise stack[-1].bad(f"expected a }} for this {stack[-1].keyword}, not the end of the text")
+        return root.inside()
+
+    def place(self, stack: list[Statement], line: int, name: str, words: list[str]) -> None:
+        """The words of one line into the tree."""
+        pending: list[str] = []
+
+        def finish() -> None:
+            if pending:
+                stack[-1].inside().append(Statement(tuple(pending), line, name))
+                pending.clear()
+
+        for word in words:
+            if word == "{":
+                finish()
+                inside = stack[-1].inside()
+                if not inside or inside[-1].block is not None:
+                    raise UnreadableInput(line, "expected a name before {", name)
+                if len(stack) > MAX_DEPTH:
+                    raise UnreadableInput(line, "expected fewer blocks inside of each other", name)
+                inside[-1].block = []
+                stack.append(inside[-1])
+            elif word == "}":
+                finish()
+                if len(stack) == 1:
+                    raise UnreadableInput(line, "expected no }: nothing is open", name)
+                done = stack.pop()
+                self.conditional(stack[-1], done)
+            else:
+                pending.append(word.removeprefix("\0"))
+        finish()
+        if words and words[-1] not in ("{", "}") and (inside := stack[-1].inside()):
+            self.conditional(stack[-1], inside[-1])
+
+    def conditional(self, parent: Statement, statement: Statement) -> None:
+        """Leave a conditional statement out, with all that is in it."""
+        if statement.keyword.startswith("@") and statement in parent.inside():
+            self.notes.append(statement.note(f"{' '.join(statement.words)[:80]}: conditional; left out"))
+            parent.inside().remove(statement)
+
+    def worded(self, text: str, name: str, depth: int) -> Iterator[tuple[int, str, list[str]]]:
+        """Every line's words, definitions replaced and includes read. A brace is a word of its own."""
+        waiting = ""
+        for number, raw in enumerate(text.splitlines(), 1):
+            if waiting:
+                body, more = (raw.rstrip()[:-1], True) if raw.rstrip().endswith("\\") else (raw, False)
+                self.defined[waiting].append(body)
+                waiting = waiting if more else ""
+                continue
+            if found := DEFINITION.match(raw):
+                value = found[2].strip()
+                if value == "\\":
+                    waiting, self.defined[found[1]] = found[1], []
+                else:
+                    self.defined[found[1]] = [value]
+                continue
+            for line in self.replaced(raw, number, name):
+                if found := DEFINITION.match(line):
+                    self.defined[found[1]] = [found[2].strip()]
+                    continue
+                yield from self.one(line, number, name, depth)
+
+    def one(self, line: str, number: int, name: str, depth: int) -> Iterator[tuple[int, str, list[str]]]:
+        words = _words(line, number, name)
+        if words and words[0].startswith("~"):
+            self.notes.append(Note(number, f"{words[0][:60]}: repeated lines are not written out; left out", name))
+        elif words and words[0] in ("include", "includer", "includem", "includew", "includeb", "includea"):
+            yield from self.included(words, number, name, depth)
+        elif words:
+            yield number, name, words
+
+    def included(self, words: list[str], number: int, name: str, depth: int) -> Iterator[tuple[int, str, list[str]]]:
+        pattern = " ".join(words[1:])
+        if depth >= MAX_INCLUDES:
+            raise UnreadableInput(number, "expected files that do not include each other in a circle", name)
+        if self.include is None or not pattern:
+            self.notes.append(Note(number, f"include {pattern[:80]}: not read", name))
+            return
+        try:
+            files = self.include(pattern)
+        except UnreadableInput as exc:
+            raise UnreadableInput(number, str(exc), name) from exc
+        for file, text in files:
+            yield from self.worded(text, file, depth + 1)
+
+    def replaced(self, line: str, number: int, name: str) -> list[str]:
+        """The line with its definitions' values; a definition of several lines makes several."""
+        self.lines += 1
+        if self.lines > MAX_LINES:
+            raise UnreadableInput(number, f"expected at most {MAX_LINES} lines, its definitions replaced", name)
+        for _ in range(100):
+            found = next((use for use in USE.finditer(line) if (use[1] or use[2]) in {*self.defined, *LITERALS}), None)
+            if found is None:
+                return [line]
+            word = found[1] or found[2]
+            values = self.defined.get(word)
+            if values is not None and len(values) > 1:
+                parts = [line[: found.start()] + values[0], *values[1:-1], values[-1] + line[found.end() :]]
+                return [whole for part in parts for whole in self.again(part, number, name)]
+            value = values[0] if values else "" if values is not None else f'"{LITERALS[word]}"'
+            line = line[: found.start()] + value + line[found.end() :]
+            if len(line) > MAX_CHARACTERS:
+                break
+        raise UnreadableInput(number, "expected definitions that do not grow without end", name)
+
+    def again(self, line: str, number: int, name: str) -> list[str]:
+        """A line of a definition, unless it defines: that is not replaced before it is used."""
+        if DEFINITION.match(line):
+            found = DEFINITION.match(line)
+            assert found is not None
+            self.defined[found[1]] = [found[2].strip()]
+            return []
+        try:
+            return self.replaced(line, number, name)
+        except RecursionError:
+            raise UnreadableInput(number, "expected definitions that do not use themselves", name) from None
+
+
+def parse(text: str, include: Include | None, notes: list[Note]) -> list[Statement]:
+    """The statements of the whole text. Raises ``Unreadable``."""
+    return _Reading(include, notes).parse(text)
+
+
+def _words(line: str, number: int, name: str) -> list[str]:
+    """A quoted brace is marked with NUL, so that it is a word like any other."""
+    words: list[str] = []
+    at, end = 0, len(line.rstrip())
+    while at < end:
+        found = WORD.match(line, at)
+        if found is None:
+            raise UnreadableInput(number, "expected a closing quote", name)
+        at = found.end()
+        if found["comment"] is not None:
+            break
+        if found["bare"] is None:
+            quoted = found["single"] if found["single"] is not None else re.sub(r"\\(.)", r"\1", found["double"])
+            words.append("\0" + quoted)
+            continue
+        words += _bare(found["bare"])
+    return words
+
+
+def _bare(text: str) -> list[str]:
+    """An unquoted word; a comment may stand right behind it, and a brace too."""
+    word = re.split(r"(?<!\$)[!#]", text, maxsplit=1)[0] if not text.startswith("$") else text
+    if len(word) > 1 and word[-1] in "{}" and word.count("{") != word.count("}"):
+        return [word[:-1], word[-1]] if word[:-1].strip("{}") else list(word)
+    return [word] if word else []

@@ -1,0 +1,264 @@
+"""What a decision is made from, what it is, and what readers may see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from anycastlb.core.model.base import EMPTY, MARKS, Address
+from anycastlb.core.model.catalog import Catalog, Feed, ForwardPath, Share
+from anycastlb.core.model.cluster import Cluster
+from anycastlb.core.model.drain import DrainRules, Leave, Traffic
+from anycastlb.core.model.machine import (
+    Change,
+    DestinationKey,
+    Failure,
+    Route,
+    Rows,
+    ServiceKey,
+    State,
+    SyncDaemon,
+    Table,
+)
+from anycastlb.core.model.names import Naming, Registrar
+from anycastlb.core.model.results import Health
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a decision is made from. Each field has exactly one writer."""
+
+    node: str = ""
+    catalog: Catalog = Catalog()
+    feed: Feed = Feed()
+    health: Health = field(default_factory=lambda: EMPTY)
+    failures: tuple[Failure, ...] = ()
+    """What the last cycle could not write."""
+    idle: frozenset[DestinationKey] = frozenset()
+    """Leaving destinations without a connection."""
+    sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """The sysctls this node must have; empty when the operator manages them."""
+    probing_sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """Those it must have too while a probe goes through IPVS."""
+    config: Mapping[str, int | SyncDaemon] = field(default_factory=lambda: EMPTY)
+    """The settings of IPVS (rows of ``config``) this node must have; empty when the operator manages them."""
+    cached_config: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    """Those it must have too while a connection's entry is only a cache."""
+    originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
+    marks: tuple[int, int] = MARKS
+    """The firewall marks (low, high) for probes through IPVS."""
+    cluster: Cluster = Cluster()
+    """The other nodes. Decisions depend on what ``peer_health.news`` and ``service_names.view`` compare, and a drain
+    waits for a stable table."""
+    max_withdrawals: Share | None = None
+    """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
+    wall: float = 0.0
+    """Wall-clock seconds at the daemon's clock's zero: what nodes tell each other of time is wall time."""
+    naming: Naming = Naming()
+    """The names this node publishes."""
+    names: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """The tables of names as they were last seen; one that was never seen is missing."""
+    announced: frozenset[Address] | None = None
+    """The routes that were there at the last look; None while it is too early to say."""
+    stopping: bool = False
+    emptied: bool = False
+    """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
+    leaving: DrainRules = DrainRules()
+    """How this node leaves the routes."""
+    traffic: Traffic | None = None
+    """What the kernel counts while it does; None where nobody counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a backend's weight is made of. The effective weight is a function of these four and nothing else."""
+
+    nominal: int
+    """As configured, in the kernel's coarseness."""
+    admin: int | None = None
+    """What an operator set instead, for now; None = nothing, 0 = no new flows."""
+    health: float = 1.0
+    """0 = down, 1 = up, between: the share the backend itself asked for, or its record earned."""
+    ramp: float = 1.0
+    """How far its slow start is, more than 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendVerdict:
+    """One backend of one IPVS service: does it count as up, what weight does it get, and why."""
+
+    service: str
+    backend: str
+    up: bool
+    weight: int
+    reason: str
+    weights: Weights = Weights(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What this node's own probes say of a service, before any policy and whatever the other nodes say."""
+
+    well: bool = True
+    """Enough backends are up, or fallback ones that may stand in."""
+    dead: bool = False
+    """Every backend that is wanted was probed and is down, and no fallback is up."""
+    able: bool = True
+    """With its backends up it could be served: operators want flows on one, and the machine refuses nothing."""
+    cycle: float = 0.0
+    """Seconds by which two nodes' probes may see one and the same death apart from each other."""
+    recovery: float = 0.0
+    """Seconds within which all backends that came back together must count as up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceVerdict:
+    """Can this service be served on this VIP?"""
+
+    service: str
+    key: ServiceKey
+    open: bool
+    up: int
+    total: int
+    needed: int
+    """In backends; a sum of weights if the threshold is a weight."""
+    reason: str
+    unsettled: float = 0.0
+    """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
+    returning: float = 0.0
+    """Seconds within which backends that are down may follow those that came up; 0 if nobody does."""
+    condition: Condition = Condition()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """May this VIP be announced? Always with a reason, for a yes and for a no."""
+
+    vip: Address
+    open: bool
+    reason: str
+    since: float
+    services: tuple[ServiceVerdict, ...] = ()
+    penalty: float = 0.0
+    """RFC 2439 figure of merit at the time of the decision; 0 without damping."""
+    own: Literal["", "well", "ill", "unable"] = ""
+    """As ``VipSummary.own``."""
+    kept: Literal["", "asks", "last", "limit"] = ""
+    """Why the gate is open although this node's own probes would close it: it waits for what the peers have to say,
+    it holds the last route, or the cluster may withdraw no more for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a VIP's gate remembers."""
+
+    open: bool
+    since: float
+    """When ``open`` last changed."""
+    ready_since: float | None = None
+    """Since when the VIP could be served without a break; None while it cannot."""
+    penalty: float = 0.0
+    """Of damping, as it was at ``penalty_at``."""
+    penalty_at: float = 0.0
+    suppressed_since: float | None = None
+    withdrawn_wall: int = 0
+    """When it was last closed out of the cluster's budget of withdrawals, in whole seconds of wall time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTrouble:
+    """What is wrong with a VIP by this node's own probes."""
+
+    dead: frozenset[str]
+    """Services all of whose backends are down."""
+    shut: bool
+    """Local health alone would close the gate."""
+    since: float
+    """When the last of it began: what peers published before may be older than the same trouble there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A row nobody asks for any more, kept so that its flows can end."""
+
+    row: Any
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one decision leaves for the next."""
+
+    gates: Mapping[Address, Gate] = field(default_factory=lambda: EMPTY)
+    rows: Mapping[tuple[Table, Any], tuple[Any, float]] = field(default_factory=lambda: EMPTY)
+    """Every row that was asked for: its value, and how long to keep it once nobody asks."""
+    leaving: Mapping[tuple[Table, Any], Leaving] = field(default_factory=lambda: EMPTY)
+    up_since: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
+    """When each backend that counts as up came up, the start of its slow start: long ago if it was up at the start."""
+    serving: frozenset[ServiceKey] = frozenset()
+    """Services that could be served: it takes less to stay so than to become so."""
+    order: tuple[DestinationKey, ...] = ()
+    """The destinations of the desired state, in its order."""
+    marks: Mapping[ForwardPath, int] = field(default_factory=lambda: EMPTY)
+    """The firewall marks given to probes through IPVS."""
+    doubts: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)
+    believed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
+    """Services whose weights follow the peers, and since when one of their backends is up here again."""
+    routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
+    """The routes of the desired state; at the start, those that were found."""
+    leave: Leave | None = None
+    """How far a node that leaves has come; None: it does not leave."""
+    company: bool | None = None
+    """Were other nodes ever known? None: nobody could say yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    desired: State = State()
+    memory: Memory = Memory()
+    verdicts: Mapping[Address, Verdict] = field(default_factory=lambda: EMPTY)
+    backends: Mapping[DestinationKey, BackendVerdict] = field(default_factory=lambda: EMPTY)
+    probe_paths: Mapping[ForwardPath, int | None] = field(default_factory=lambda: EMPTY)
+    """The mark of every backend that is probed through IPVS; None = there was none left."""
+    wake_at: float | None = None
+    """When this decision would change by the mere passing of time; None = never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One BGP session of the local ExaBGP."""
+
+    peer: str
+    state: Literal["up", "down", "connected", "unknown"]
+    since: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The local BGP speaker as the bridge last reported it."""
+
+    connected: bool = False
+    """Is the bridge connected to the daemon?"""
+    version: str = ""
+    sessions: tuple[Session, ...] = ()
+    rejected: Mapping[Address, str] = field(default_factory=lambda: EMPTY)
+    """Routes ExaBGP or the bridge refused, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reconciler cycle, whole: all that API, metrics and commands may see."""
+
+    inputs: Inputs = Inputs()
+    actual: State = State()
+    decision: Decision = Decision()
+    plan: tuple[Change, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    speaker: Speaker = Speaker()
+    registrars: tuple[Registrar, ...] = ()
+    at: float = 0.0
+    at_wall: float = 0.0
+    cycle: int = 0

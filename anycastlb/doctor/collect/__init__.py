@@ -1,0 +1,69 @@
+"""Look at everything once: the facts of this machine, as far as this process may see them. It changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from anycastlb.adapters.drivers import interfaces
+from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
+from anycastlb.core.model import Address, DriverError
+from anycastlb.doctor.collect import consul, exabgp, host
+from anycastlb.doctor.facts import Agent, Api, Facts, Folder, Needs, Process, Unseen
+from anycastlb.settings import Settings
+
+MAX_ROUTES = 2000
+
+
+def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = ()) -> Facts:
+    """``settings`` is None if they cannot be used, for these ``problems``."""
+    me = host.process(os.getpid()) or Process(os.getpid(), ())
+    every = host.processes()
+    node = _nearest([process for process in every if host.is_node(process)], me, config)
+    home = {"", (node or me).namespace}
+    running = tuple(process for process in every if process.namespace in home)
+    needs, agent, api = asyncio.run(_asked(settings))
+    interfaces, routes = _ways(needs)
+    names = [link.name for link in interfaces] if not isinstance(interfaces, Unseen) else []
+    return Facts(
+        config=config,
+        problems=problems,
+        settings=settings,
+        me=me,
+        node=node,
+        rivals=tuple(process for process in running if host.is_rival(process)),
+        kernel=host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",), names),
+        links=interfaces,
+        routes=routes,
+        needs=needs,
+        speaker=exabgp.speaker(settings, config, running),
+        agent=agent,
+        api=api,
+        state=host.folder(settings.node.state_dir, node) if settings else Folder(""),
+        synchronised=host.synchronised(),
+    )
+
+
+def _nearest(nodes: list[Process], me: Process, config: str) -> Process | None:
+    """The node that is meant: with these settings, else in this network namespace, else any."""
+    nodes.sort(key=lambda node: (config not in node.argv, node.namespace != me.namespace))
+    return nodes[0] if nodes else None
+
+
+async def _asked(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None, Api]:
+    """What takes a network to know, all at once."""
+    if settings is None:
+        return Unseen("there are no settings"), None, Api("")
+    async with asyncio.TaskGroup() as group:
+        needs = group.create_task(consul.needs(settings))
+        api = group.create_task(consul.api(settings))
+        agent = group.create_task(consul.agent(settings)) if settings.catalog.source == "consul" else None
+    return needs.result(), agent.result() if agent else None, api.result()
+
+
+def _ways(needs: Needs | Unseen) -> tuple[tuple[Interface, ...] | Unseen, dict[Address, KernelRoute]]:
+    wanted = {address for address, _ in needs.forwards} if isinstance(needs, Needs) else set()
+    try:
+        return interfaces.read_interfaces(sorted(wanted, key=lambda target: (target.version, target))[:MAX_ROUTES])
+    except DriverError as exc:
+        return Unseen(str(exc)), {}

@@ -1,0 +1,147 @@
+"""What can be seen of ExaBGP, the bridge it runs, and the socket between that and the daemon. It connects nowhere."""
+
+from __future__ import annotations
+
+import grp
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from anycastlb.adapters.system.unix_listener import is_bridge
+from anycastlb.doctor.facts import ExabgpFacts, Process, Socket, Trial, Unseen
+from anycastlb.settings import Settings
+
+CONFIG = "/etc/exabgp/exabgp.conf"
+TIMEOUT = 20.0
+
+
+def speaker(settings: Settings | None, config: str, running: Sequence[Process]) -> ExabgpFacts:
+    speakers = tuple(process for process in running if is_exabgp(process))
+    bridges = tuple(process for process in running if is_bridge(process.pid))
+    installed, where = _installed()
+    path = next((word for process in speakers for word in _configs(process)), "")
+    if not path and Path(CONFIG).exists():
+        path = CONFIG
+    return ExabgpFacts(
+        installed,
+        where,
+        speakers,
+        bridges,
+        path,
+        _text(path) if path else "",
+        _socket(settings.bgp.socket) if settings else Socket(""),
+        _trial(config, speakers, bridges),
+    )
+
+
+def is_exabgp(process: Process) -> bool:
+    words = process.argv[:4]
+    return any(Path(word).name == "exabgp" or word.endswith("exabgp/__main__.py") for word in words) and not any(
+        word in ("version", "validate", "healthcheck", "cli") for word in process.argv[1:5]
+    )
+
+
+def _configs(process: Process) -> list[str]:
+    """Files among its arguments; relative ones are of its own directory, which is not ours."""
+    return [
+        word for word in process.argv[1:] if word.startswith("/") and word.endswith(".conf") and Path(word).is_file()
+    ]
+
+
+def _installed() -> tuple[str, str]:
+    try:
+        return metadata.version("exabgp"), "beside anycastlb"
+    except metadata.PackageNotFoundError:
+        program = shutil.which("exabgp")
+    if program is None:
+        return "", ""
+    for argument in ("version", "--version"):  # 5 and 4
+        try:
+            done = subprocess.run([program, argument], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if found := re.search(r"ExaBGP\s*:\s*(\S+)", done.stdout + done.stderr):
+            return found[1], program
+    return "", ""
+
+
+def _text(path: str) -> str | Unseen:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError as exc:
+        return Unseen(f"{path}: {exc.strerror}")
+
+
+def _socket(path: str) -> Socket:
+    try:
+        found = Path(path).lstat()
+    except PermissionError:
+        return Socket(path, "unreachable")
+    except OSError:
+        return Socket(path)
+    if not stat.S_ISSOCK(found.st_mode):
+        return Socket(path, "other")
+    try:
+        group = grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        group = str(found.st_gid)
+    listening, connections = _unix(path)
+    return Socket(
+        path, "socket", stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, group, listening, connections
+    )
+
+
+def _unix(path: str) -> tuple[bool, int]:
+    """Does somebody listen there, and how many are connected? By the kernel's own list, so nobody is disturbed."""
+    listening, connections = False, 0
+    try:
+        rows = Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]
+    except OSError:
+        rows = []
+    for row in rows:
+        fields = row.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == path:
+            listening |= bool(int(fields[3], 16) & 0x10000)  # __SO_ACCEPTCON
+            connections += fields[5] == "03"  # SS_CONNECTED
+    return listening, connections
+
+
+def _trial(config: str, speakers: Sequence[Process], bridges: Sequence[Process]) -> Trial | Unseen:
+    """The bridge's own check, as the user that ExaBGP runs as, by the very program it runs if it does."""
+    if not speakers:
+        return Unseen("no ExaBGP runs, so its user is not known")
+    who = speakers[0]
+    if os.geteuid() not in (0, who.uid):
+        return Unseen(f"only root can try as user {who.uid}")
+    own = next((bridge.argv for bridge in bridges if bridge.parent == who.pid), None)
+    command = [*own, "--check"] if own else [*_program(), "--config", config, "--check"]
+    root = os.geteuid() == 0
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+            cwd="/",
+            user=who.uid if root else None,
+            group=who.gid if root else None,
+            extra_groups=who.groups if root else None,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Trial(" ".join(command), 1, str(exc))
+    said = " ".join((done.stdout + done.stderr).split())
+    return Trial(f"as user {who.uid}: {' '.join(command)}", done.returncode, said[:300])
+
+
+def _program() -> list[str]:
+    beside = Path(sys.executable).with_name("anycastlb-bridge")
+    found = str(beside) if beside.exists() else shutil.which("anycastlb-bridge")
+    return [found] if found else [sys.executable, "-m", "anycastlb.bridge"]

@@ -1,0 +1,1 @@
+"""The rules of the doctor: pure functions from collected facts to findings."""

@@ -1,0 +1,140 @@
+"""ExaBGP and its bridge: installed, running, allowed to reach the daemon's socket, connected. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from anycastlb.doctor.facts import ExabgpFacts, Facts, Process, Socket, Unseen
+from anycastlb.doctor.finding import Finding
+
+LEAST = (5, 0, 13)
+BELOW = (6,)
+INSTALL = 'pip install "exabgp>=5.0.13,<6"'
+RUNS_BRIDGE = re.compile(r"^\s*run\s+[^#\n]*anycastlb[-.]bridge", re.MULTILINE)
+SETTING = "[bgp] group"
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    seen = facts.speaker
+    yield _installed(seen)
+    yield from _running(seen)
+    yield from _config(seen)
+    if facts.settings is not None:
+        yield from _socket(facts, seen)
+        yield from _trial(seen, facts.config)
+
+
+def _installed(seen: ExabgpFacts) -> Finding:
+    if not seen.installed:
+        what = "ExaBGP is not installed beside anycastlb, nor on PATH"
+        return Finding("error" if not seen.processes else "notice", "bgp", what, "no exabgp found", INSTALL)
+    version = tuple(int(part) for part in re.findall(r"\d+", seen.installed)[:3])
+    evidence = f"exabgp {seen.installed} ({seen.where})"
+    if version < LEAST:
+        what = "this ExaBGP is too old: it gives no answer to what it refuses, and a peer may put data into its API"
+        return Finding("error", "bgp", what, evidence, INSTALL)
+    if version >= BELOW:
+        return Finding("warning", "bgp", "this ExaBGP is newer than what is known to work", evidence, INSTALL)
+    return Finding("ok", "bgp", "ExaBGP is installed", evidence)
+
+
+def _running(seen: ExabgpFacts) -> Iterator[Finding]:
+    if not seen.processes:
+        mend = "systemctl start anycastlb-exabgp"
+        yield Finding("warning", "bgp", "ExaBGP does not run: nothing is announced", "no process exabgp", mend)
+        return
+    pids = ", ".join(str(process.pid) for process in seen.processes)
+    owned = [bridge for bridge in seen.bridges if bridge.parent in {process.pid for process in seen.processes}]
+    if owned:
+        evidence = f"exabgp: process {pids}; bridge: process {', '.join(str(bridge.pid) for bridge in owned)}"
+        yield Finding("ok", "bgp", "ExaBGP runs, and runs the bridge", evidence)
+    else:
+        what = "ExaBGP runs, but no bridge: it does not hear of this node"
+        mend = "exabgp validate -nrv /etc/exabgp/exabgp.conf  # see process anycastlb in exabgp/exabgp.conf"
+        yield Finding("error", "bgp", what, f"exabgp: process {pids}; no process anycastlb-bridge below it", mend)
+    if len(owned) > 1:
+        what = "more than one bridge runs: the daemon talks to the first alone"
+        evidence = f"processes {', '.join(str(bridge.pid) for bridge in owned)}"
+        yield Finding("warning", "bgp", what, evidence, "run one ExaBGP for anycastlb")
+
+
+def _config(seen: ExabgpFacts) -> Iterator[Finding]:
+    if not seen.config:
+        return
+    if isinstance(seen.text, Unseen):
+        yield Finding("notice", "bgp", f"{seen.config} could not be read", seen.text.why, "run it as root")
+        return
+    text = re.sub(r"#.*", "", seen.text)
+    if not RUNS_BRIDGE.search(text):
+        what = f"{seen.config} runs no anycastlb-bridge"
+        mend = f"add the process anycastlb of exabgp/exabgp.conf to {seen.config}"
+        yield Finding("error", "bgp", what, 'no "run ... anycastlb-bridge" in it', mend)
+        return
+    yield Finding("ok", "bgp", f"{seen.config} runs the bridge", RUNS_BRIDGE.findall(text)[0].strip())
+    for pattern, what in (
+        (r"graceful-restart\s+(enable|\d+)", "graceful restart is on: a dead node keeps attracting traffic"),
+        (r"respawn\s+false", "respawn is off: without the bridge ExaBGP announces for ever what it announced last"),
+    ):
+        if found := re.search(pattern, text):
+            yield Finding("warning", "bgp", what, f"{seen.config}: {found[0]}", f"take {found[0]!r} out of it")
+
+
+def _socket(facts: Facts, seen: ExabgpFacts) -> Iterator[Finding]:
+    socket, here = seen.socket, facts.node is not None
+    if socket.kind == "missing":
+        level = "error" if here else "notice"
+        what = "the daemon's socket for the bridge is not there" + ("" if here else ": the node does not run")
+        yield Finding("error" if level == "error" else "notice", "bgp", what, socket.path, "systemctl start anycastlb")
+        return
+    if socket.kind == "unreachable":
+        yield Finding("notice", "bgp", "the socket for the bridge could not be seen", socket.path, "run it as root")
+        return
+    if socket.kind == "other":
+        what = "what lies in the place of the bridge's socket is no socket"
+        yield Finding("error", "bgp", what, socket.path, f"rm {socket.path}")
+        return
+    yield from _reachable(socket, seen.processes)
+    evidence = f"{socket.path}: {'listening' if socket.listening else 'nobody listens'}, {socket.connections} connected"
+    if not socket.listening:
+        yield Finding("warning", "bgp", "the socket is a dead daemon's", evidence, "systemctl start anycastlb")
+    elif not socket.connections:
+        mend = "systemctl status anycastlb-exabgp"
+        yield Finding("error", "bgp", "no bridge is connected to the node", evidence, mend)
+    else:
+        yield Finding("ok", "bgp", "the bridge is connected to the node", evidence)
+
+
+def _reachable(socket: Socket, speakers: tuple[Process, ...]) -> Iterator[Finding]:
+    for process in speakers:
+        held = f"{socket.path}: mode {socket.mode:04o}, owner {socket.uid}, group {socket.group}"
+        evidence = f"{held}; exabgp: user {process.uid}"
+        if not _may(socket, process):
+            what = "ExaBGP's user may not use the daemon's socket"
+            mend = f'set group = "{process.gid}" under {SETTING} in node.toml  # the group ExaBGP runs with'
+            yield Finding("error", "bgp", what, f"{evidence}, groups {sorted({process.gid, *process.groups})}", mend)
+        else:
+            yield Finding("ok", "bgp", "ExaBGP's user may use the daemon's socket", evidence)
+
+
+def _may(socket: Socket, process: Process) -> bool:
+    if process.uid == 0:
+        return True
+    if process.uid == socket.uid:
+        return bool(socket.mode & 0o200)
+    if socket.gid in {process.gid, *process.groups}:
+        return bool(socket.mode & 0o020)
+    return bool(socket.mode & 0o002)
+
+
+def _trial(seen: ExabgpFacts, config: str) -> Iterator[Finding]:
+    if isinstance(seen.trial, Unseen):
+        mend = f"runuser -u exabgp -- anycastlb-bridge --config {config} --check"
+        yield Finding("notice", "bgp", "the bridge was not tried as ExaBGP's user", seen.trial.why, mend)
+        return
+    evidence = f"{seen.trial.command}: {seen.trial.said or 'nothing said'}"
+    if seen.trial.code:
+        what = "ExaBGP's user cannot run the bridge with these settings"
+        yield Finding("error", "bgp", what, evidence, f"make {config} and the program readable to that user")
+    else:
+        yield Finding("ok", "bgp", "ExaBGP's user can run the bridge", evidence)

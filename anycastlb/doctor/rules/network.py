@@ -1,0 +1,190 @@
+"""The ways packets take: interfaces, MTU against what tunnels add, reverse paths, ARP, forwarding. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from ipaddress import ip_interface
+
+from anycastlb.adapters.drivers.interfaces import Interface
+from anycastlb.core.model import Address
+from anycastlb.doctor.facts import Facts, Needs, Unseen
+from anycastlb.doctor.finding import Finding, Level
+
+OUTER = {4: 20, 6: 40}
+"""Bytes of the outer IP header, by its family."""
+INNER = {"tunnel": 0, "gre": 4, "gue": 12}
+"""Bytes between the outer IP header and the packet: GRE without options; UDP and GUE."""
+LEAST = {4: 576, 6: 1280}
+"""What every IPv4 host must take, and what IPv6 cannot go below."""
+HEADERS = {4: 40, 6: 60}
+"""IP and TCP, without options."""
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    yield from _namespace(facts)
+    if isinstance(facts.links, Unseen):
+        yield Finding("notice", "network", "interfaces and routes could not be seen", facts.links.why, "run it as root")
+        return
+    yield from _loopback(facts, facts.links)
+    yield from _ipv6(facts)
+    yield from _reverse_path(facts, facts.links)
+    if isinstance(facts.needs, Needs):
+        yield from _arp(facts, facts.links, facts.needs)
+        yield from _forwarding(facts, facts.needs)
+        yield from _unreachable(facts, facts.needs)
+        yield from _tunnels(facts, facts.links, facts.needs)
+
+
+def _namespace(facts: Facts) -> Iterator[Finding]:
+    node = facts.node
+    if node is None:
+        return
+    if not node.namespace:
+        evidence = f"/proc/{node.pid}/ns/net may not be read"
+        yield Finding("notice", "network", "the node's network namespace could not be seen", evidence, "run it as root")
+    elif node.namespace != facts.me.namespace:
+        what = "the node runs in another network namespace: IPVS, sysctls and interfaces told here are not its own"
+        evidence = f"process {node.pid}: {node.namespace}, here: {facts.me.namespace}"
+        yield Finding("warning", "network", what, evidence, f"nsenter -t {node.pid} -n anycastlb doctor")
+
+
+def _loopback(facts: Facts, links: tuple[Interface, ...]) -> Iterator[Finding]:
+    lo = next((link for link in links if link.name == "lo"), None)
+    if lo is None or not lo.up:
+        what = "the loopback, on which the VIPs are, is down"
+        yield Finding("error", "network", what, "lo: down" if lo else "no interface lo", "ip link set lo up")
+    else:
+        yield Finding("ok", "network", "the loopback is up", f"lo: up, {len(lo.addresses)} addresses")
+
+
+def _ipv6(facts: Facts) -> Iterator[Finding]:
+    if facts.settings is None or not any(network.version == 6 for network in facts.settings.node.vip_ranges):
+        return
+    for name in ("all", "lo"):
+        value = facts.kernel.sysctls.get(f"net/ipv6/conf/{name}/disable_ipv6")
+        if value != "0":
+            evidence = f"net.ipv6.conf.{name}.disable_ipv6 = {value}" if value else "no net.ipv6 in /proc/sys"
+            what = "IPv6 is off, and vip_ranges has IPv6 networks"
+            yield Finding("error", "network", what, evidence, f"sysctl -w net.ipv6.conf.{name}.disable_ipv6=0")
+            return
+
+
+def _reverse_path(facts: Facts, links: tuple[Interface, ...]) -> Iterator[Finding]:
+    """The kernel takes the larger of ``all`` and the interface's own; 1 is strict."""
+    sysctls = facts.kernel.sysctls
+    everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
+    values = {
+        link.name: max(everywhere, sysctls.get(f"net/ipv4/conf/{link.name}/rp_filter", "0"))
+        for link in links
+        if link.name != "lo"
+    }
+    strict = sorted(name for name, value in values.items() if value == "1")
+    if strict:
+        through = isinstance(facts.needs, Needs) and facts.needs.through
+        also = '; answers to checks with "via": "forward" too' if through else ""
+        what = (
+            f"rp_filter is strict on {', '.join(strict)}: packets that come and go by different ways are dropped{also}"
+        )
+        evidence = f"net.ipv4.conf.all.rp_filter = {everywhere}, " + ", ".join(
+            f"{name} = {sysctls.get(f'net/ipv4/conf/{name}/rp_filter', '?')}" for name in strict
+        )
+        mend = "sysctl -w " + " ".join(f"net/ipv4/conf/{name}/rp_filter=2" for name in strict)
+        yield Finding("warning", "network", what, evidence, mend)
+    elif values:
+        evidence = ", ".join(f"{name} {value}" for name, value in sorted(values.items())[:8])
+        yield Finding("ok", "network", "rp_filter is not strict anywhere", evidence)
+
+
+def _arp(facts: Facts, links: tuple[Interface, ...], needs: Needs) -> Iterator[Finding]:
+    sysctls = facts.kernel.sysctls
+    shared = _on_link(links, needs.vips)
+    direct = any(forward == "dr" for _, forward in needs.forwards)
+    if not shared and not direct:
+        return
+    why = f"VIP {shared[0]} lies in the network of {shared[1]}" if shared else "backends reached by dr share the VIPs"
+    for name, good, value in (("arp_ignore", ("1", "2"), "1"), ("arp_announce", ("2",), "2")):
+        actual = sysctls.get(f"net/ipv4/conf/all/{name}", "")
+        evidence = f"net.ipv4.conf.all.{name} = {actual}; {why}"
+        if actual and actual not in good:
+            what = (
+                "this node answers ARP for VIPs on any interface, beside the routers and other nodes"
+                if name == "arp_ignore"
+                else "this node's ARP requests may carry a VIP as their source, which misleads neighbours"
+            )
+            level: Level = "warning" if shared else "notice"
+            yield Finding(level, "network", what, evidence, f"sysctl -w net.ipv4.conf.all.{name}={value}")
+        elif actual:
+            yield Finding("ok", "network", f"{name} keeps VIPs out of ARP", evidence)
+
+
+def _on_link(links: tuple[Interface, ...], vips: tuple[Address, ...]) -> tuple[Address, str] | None:
+    for link in links:
+        for text in link.addresses if link.name != "lo" else ():
+            network = ip_interface(text).network
+            for vip in vips:
+                if vip.version == network.version == 4 and vip in network:
+                    return vip, f"{link.name} ({network})"
+    return None
+
+
+def _forwarding(facts: Facts, needs: Needs) -> Iterator[Finding]:
+    families = sorted({address.version for address, forward in needs.forwards if forward == "nat"})
+    for family in families:
+        name = "net/ipv4/ip_forward" if family == 4 else "net/ipv6/conf/all/forwarding"
+        dotted, value = name.replace("/", "."), facts.kernel.sysctls.get(name)
+        if value == "0":
+            what = "replies of nat backends are dropped: this node does not forward"
+            yield Finding("error", "network", what, f"{dotted} = 0", f"sysctl -w {dotted}=1")
+        elif value is not None:
+            yield Finding("ok", "network", "replies of nat backends are forwarded", f"{dotted} = {value}")
+
+
+def _unreachable(facts: Facts, needs: Needs) -> Iterator[Finding]:
+    first = {address: name for (address, _), name in reversed(list(needs.forwards.items()))}
+    for address, name in first.items():
+        route = facts.routes.get(address)
+        if route is not None and route.error:
+            what = f"there is no way to backend {name}"
+            evidence = f"ip route get {address}: {route.error}"
+            yield Finding("error", "network", what, evidence, f"ip route add {address} via GATEWAY")
+
+
+def _tunnels(facts: Facts, links: tuple[Interface, ...], needs: Needs) -> Iterator[Finding]:
+    """One finding for each interface, method and family."""
+    arriving = max((link.mtu for link in links if link.up and link.name != "lo"), default=1500)
+    arriving = min(arriving, 1500) if arriving > 1500 else arriving  # clients are further away than jumbo frames
+    groups: dict[tuple[str, int, str, int], list[str]] = defaultdict(list)
+    for (address, forward), name in needs.forwards.items():
+        route = facts.routes.get(address)
+        if forward in INNER and route is not None and not route.error and route.interface != "lo":
+            groups[route.interface, route.mtu, forward, address.version].append(name)
+    family = 6 if any(vip.version == 6 for vip in needs.vips) else 4
+    discovers = facts.kernel.sysctls.get("net/ipv4/vs/pmtu_disc", "1")
+    for (interface, mtu, tunnel, version), names in sorted(groups.items()):
+        added = OUTER[version] + INNER[tunnel]
+        room = mtu - added
+        told = f"{names[0]} and {len(names) - 1} others" if len(names) > 1 else names[0]
+        evidence = (
+            f"{interface}: mtu {mtu}, {tunnel} over IPv{version} adds {added}, leaves {room}; "
+            f"packets arrive with up to {arriving} ({told})"
+        )
+        mend = f"ip link set dev {interface} mtu {arriving + added}"
+        tunnel = f"{tunnel} on {interface}"
+        mss = f"or on the backends: ip route change default ... advmss {room - HEADERS[family]}"
+        if room >= arriving:
+            yield Finding("ok", "network", f"full packets fit through {tunnel}", evidence)
+        elif room < LEAST[family]:
+            what = f"packets of {LEAST[family]} bytes, which IPv{family} needs, do not fit through {tunnel}"
+            yield Finding("error", "network", what, evidence, mend)
+        elif mtu < arriving or discovers == "0":
+            what = f"full packets do not fit through {tunnel}, by more than what the tunnel adds"
+            if discovers == "0":
+                what = f"full packets are cut in pieces on their way through {tunnel} (pmtu_disc is 0)"
+            yield Finding("warning", "network", what, evidence, f"{mend}  # {mss}")
+        else:
+            what = (
+                f"full packets do not fit through {tunnel}: clients are told by ICMP to send smaller "
+                "ones, and those that do not hear it hang, unless backends announce a smaller MSS"
+            )
+            yield Finding("notice", "network", what, evidence, f"{mend}  # {mss}")

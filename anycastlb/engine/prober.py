@@ -1,0 +1,206 @@
+"""Run the right checks at the right times, and publish their folded results.
+
+The wanted checks are a set of values: a check that stays in the set keeps running undisturbed, whatever else is
+reloaded. Each check has its own timer; a slow target delays only itself. A check through IPVS waits for its probe path:
+the firewall mark whose rows the kernel has. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from anycastlb.adapters.checks import CheckType, Down
+from anycastlb.adapters.checks.probe import sockets
+from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.decision import health, weights
+from anycastlb.core.events import Event
+from anycastlb.core.model import Check, CheckState, ForwardPath, Health, ProbePath, Result
+
+MAX_AT_ONCE = 1000
+"""Probes under way at one time: a bound on sockets, far above what healthy backends need."""
+
+
+class Prober:
+    """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second.
+
+    ``probe_path(via, mark)`` finds how a probe through IPVS goes now; it may raise OSError. ``observe(type, outcome,
+    seconds)`` is told of every result; seconds are None where no probe was sent.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, CheckType],
+        publish: Callable[[Health, bool], None],
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        probe_path: Callable[[ForwardPath, int], ProbePath] = find_path,
+        observe: Callable[[str, str, float | None], None] = lambda type, outcome, seconds: None,
+    ) -> None:
+        self._types, self._publish, self._journal = types, publish, journal
+        self._clock, self._chance, self._probe_path, self._observe = clock, chance, probe_path, observe
+        self._probing = self._waiting = 0
+        self._states: dict[Check, CheckState] = {}
+        self._tasks: dict[Check, asyncio.Task[None]] = {}
+        self._wanted: frozenset[Check] = frozenset()
+        self._marks: Mapping[ForwardPath, int | str] = {}
+        self._marked = asyncio.Event()
+        self._resettle = asyncio.Event()
+        self._turned = asyncio.Event()
+        self._fresh = False
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+
+    @property
+    def running(self) -> int:
+        """How many checks are running."""
+        return len(self._tasks)
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """Probes under way, probes that wait for a place among them, and how many places there are."""
+        return self._probing, self._waiting, MAX_AT_ONCE
+
+    def want(self, checks: Iterable[Check]) -> None:
+        """The checks that must run from now on; all others stop."""
+        wanted = frozenset(checks)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._resettle.set()
+
+    def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
+        """The firewall marks the kernel has now, or why it has none; of what is absent nothing is known yet."""
+        if marks != self._marks:
+            self._marks = marks
+            self._marked.set()  # everybody who waits looks again
+            self._marked = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run for ever, in the daemon's task group; ends all checks when cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell())
+            while True:
+                await self._resettle.wait()
+                self._resettle.clear()
+                for check in self._tasks.keys() - self._wanted:
+                    self._tasks.pop(check).cancel()
+                    self._states.pop(check, None)
+                    self._turned.set()  # what is not checked any more must not be believed when it returns
+                for check in sorted(self._wanted - self._tasks.keys(), key=str):
+                    self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
+
+    async def _tell(self) -> None:
+        """Publish: a turned verdict at once (many in one go), mere fresh evidence every second."""
+        while True:
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._turned.wait()
+            except TimeoutError:
+                if not self._fresh:
+                    continue
+            turned = self._turned.is_set()
+            self._turned.clear()
+            self._fresh = False
+            self._publish(MappingProxyType(dict(self._states)), turned)
+
+    async def _repeat(self, check: Check) -> None:
+        """Probe at absolute times, ``interval`` apart; the first at a random point of the first interval."""
+        due = self._clock()
+        if check.type != "none":
+            due += self._chance() * min(check.interval, 60.0)
+        while True:
+            await asyncio.sleep(due - self._clock())
+            state = await self._attempt(check)
+            # Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
+            # interval * fall + timeout stays a promise; a probe that took longer than its interval skips beats.
+            step = health.pause(check, state) * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
+            due = max(due + step, self._clock())
+
+    async def _attempt(self, check: Check) -> CheckState:
+        """One probe, by the check's way, as soon as there is one."""
+        probe_path = None
+        if check.via is not None:
+            while (mark := self._marks.get(check.via)) is None:
+                await self._marked.wait()
+            if isinstance(mark, str):
+                self._observe(check.type, "withheld", None)
+                return self._withheld(check, mark)
+            try:
+                probe_path = self._probe_path(check.via, mark)
+            except OSError as exc:
+                self._observe(check.type, "withheld", None)
+                detail = f"no way to {check.via.address}: {sockets.error_text(exc)}"
+                return self._fold(check, Result(False, detail, 0.0, self._clock()))
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        self._probing += 1
+        try:
+            result = await self._result(check, probe_path)
+        finally:
+            self._probing -= 1
+            self._slots.release()
+        return self._fold(check, result)
+
+    def _withheld(self, check: Check, reason: str) -> CheckState:
+        """This node cannot run the check. Without any verdict that says nothing of the backend; else the verdict must
+        not stand for ever unproven, and this counts as a failure."""
+        before = self._states.get(check, health.UNKNOWN)
+        result = Result(False, f"cannot be checked: {reason}", 0.0, self._clock())
+        if before.up is not None:
+            return self._fold(check, result)
+        if before.last is None or before.last.detail != result.detail:
+            self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
+            self._turned.set()  # no verdict did, but what is told of it
+        after = self._states[check] = replace(before, last=result)
+        self._fresh = True
+        return after
+
+    async def _result(self, check: Check, probe_path: ProbePath | None) -> Result:
+        started, found, outcome = self._clock(), None, "good"
+        try:
+            async with asyncio.timeout(check.timeout):
+                found = await self._types[check.type].probe(check, probe_path)
+        except Down as exc:
+            detail, outcome = str(exc), "bad"
+        except TimeoutError:
+            detail, outcome = f"no answer within {check.timeout:g} s", "timeout"
+        except Exception as exc:  # a fault of the probe must not end the check
+            detail, outcome = f"the probe failed: {type(exc).__name__}: {exc}", "error"
+        ended = self._clock()
+        self._observe(check.type, outcome, ended - started)
+        if found is None:
+            return Result(False, detail, ended - started, ended)
+        return Result(True, found.detail, ended - started, ended, found.weight, found.drain)
+
+    def _fold(self, check: Check, result: Result) -> CheckState:
+        before = self._states.get(check, health.UNKNOWN)
+        after = self._states[check] = health.step(before, result, check.rise, check.fall)
+        self._fresh = True
+        if after.up != before.up:
+            words = {None: "unknown", True: "up", False: "down"}
+            self._journal.emit(
+                Event(
+                    "check",
+                    str(check),
+                    reason=result.detail,
+                    before=words[before.up],
+                    after=words[after.up],
+                    level="info" if after.up else "warning",
+                )
+            )
+        if _matters(before) != _matters(after):
+            self._turned.set()
+        return after
+
+
+def _matters(state: CheckState) -> tuple[object, ...]:
+    """What of a state a decision may depend on: the verdict, what the target asks for, the weight its record earns."""
+    return state.up, state.asks, weights.earned(*state.record)

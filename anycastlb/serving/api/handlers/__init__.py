@@ -1,0 +1,1 @@
+"""The request handlers of the API, one module for each group of operations."""

@@ -1,0 +1,128 @@
+"""The journal as server-sent events that go on: ``GET /v1/events`` with ``Accept: text/event-stream``.
+
+Journal entries come as plain messages with their ``id``; a ``status`` event (``{"cycle": N}``) says that the snapshot
+changed, at most once a second; ``gap`` (``{"after": A, "next": B}``) that entries between were no longer kept; comments
+keep idle connections open. A stream resumes after the id in ``Last-Event-ID`` or ``?after=``.
+
+A client has no queue of its own: it has a place in the journal, whose rings are bounded. One that does not read for
+``TIMEOUT`` seconds is dropped, and can resume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.serving.api.http.context import HEADERS, Context, context
+from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.views.status import event_views
+
+TYPE = "text/event-stream"
+TICK = 0.5
+"""Seconds between looks at the snapshot, and at whether the reader is still there; the journal wakes by itself."""
+QUIET = 15.0
+"""Seconds of silence after which a comment is sent."""
+TIMEOUT = 10.0
+"""Seconds that a client may leave its connection full."""
+BATCH = 100
+"""Entries in one write."""
+
+
+@dataclass(slots=True)
+class Streams:
+    """``closing``: the server is going, streams must end."""
+
+    closing: bool = False
+
+    async def close(self, _: web.Application) -> None:
+        self.closing = True
+
+
+STREAMS = web.AppKey("streams", Streams)
+
+
+def asked(request: web.Request) -> bool:
+    """Does this request want a stream rather than a list?"""
+    return TYPE in request.headers.get("Accept", "")
+
+
+def place(text: str, where: str) -> int:
+    """The id of a journal entry. Raises ``Fault``."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise ApiError(400, f"{where} is not an event's id", where, "a whole number", "take the `last` of an answer")
+    return int(text)
+
+
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Everything after the place asked for, then whatever comes, until the client or the server goes."""
+    at, streams = context(request), request.app[STREAMS]
+    resumed = request.headers.get("Last-Event-ID", "")
+    after = place(resumed, "Last-Event-ID") if resumed else place(request.query.get("after", "0"), "after")
+    response = web.StreamResponse(headers={**HEADERS, "Content-Type": f"{TYPE}; charset=utf-8"})
+    try:
+        await response.prepare(request)
+        await _send(request, response, "retry: 1000\n\n")
+        await _pump(request, response, at, streams, after)
+    except (ConnectionError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()  # what it has not read it can ask for again
+    return response
+
+
+async def _pump(request: web.Request, response: web.StreamResponse, at: Context, streams: Streams, after: int) -> None:
+    loop = asyncio.get_running_loop()
+    cycle, told, spoke = -1, -1.0, loop.time()
+    if after > at.journal.last:
+        after = 0  # the id is of a life before this one
+    while not streams.closing and not _gone(request):
+        text, after = _entries(at.journal, after)
+        now = loop.time()
+        if at.snapshot().cycle != cycle and now - told >= 1.0:
+            cycle, told = at.snapshot().cycle, now
+            text += _event("status", {"cycle": cycle})
+        if not text and now - spoke >= QUIET:
+            text = ": still here\n\n"
+        if text:
+            spoke = now
+            await _send(request, response, text)
+        if after >= at.journal.last:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await at.journal.changed(after)
+
+
+def _gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+async def _send(request: web.Request, response: web.StreamResponse, text: str) -> None:
+    if _gone(request):
+        raise ConnectionResetError
+    async with asyncio.timeout(TIMEOUT):
+        await response.write(text.encode())
+
+
+def _entries(journal: Journal, after: int) -> tuple[str, int]:
+    """The next entries as text, and the place after them."""
+    if journal.last <= after:
+        return "", after
+    found = journal.records(after)[:BATCH]
+    if not found:
+        return "", journal.last
+    text = (
+        _event("gap", {"after": after, "next": found[0].id})
+        if found[0].id > after + 1 and journal.missed(after)
+        else ""
+    )
+    items = event_views(found)["events"]
+    return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), found[-1].id
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

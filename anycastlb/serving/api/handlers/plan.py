@@ -1,0 +1,206 @@
+"""A proposed catalog: what would be written, what this node would change for it, in order and why; and importing it.
+
+The answer is the brain's own: the decision is made as for the real thing, and thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from anycastlb.core.catalog.edit import ValidatedEdits, applied, document, export_documents, imported
+from anycastlb.core.catalog.parse import admit
+from anycastlb.core.decision import maglev
+from anycastlb.core.decision.decide import decide
+from anycastlb.core.fields import shown
+from anycastlb.core.model import (
+    Catalog,
+    Change,
+    CheckState,
+    DestinationKey,
+    DriverError,
+    Edit,
+    Result,
+    Service,
+    Snapshot,
+    State,
+    Tree,
+)
+from anycastlb.serving.api.handlers import commit
+from anycastlb.serving.api.http.bodies import body, unconditional
+from anycastlb.serving.api.http.context import Context, built, context
+from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.views.status import pending, plan_view
+
+MODES = ("merge", "replace")
+NOTHING: Mapping[str, Any] = {"edits": [], "changes": [], "moves": [], "assumed_up": [], "held": None}
+Flows = Mapping[Any, int]
+"""The connections of every destination, active or not."""
+
+
+async def export(request: web.Request) -> web.Response:
+    tree = await commit.load(context(request))
+    return await built(partial(_exported, tree))
+
+
+def _exported(tree: Tree) -> dict[str, Any]:
+    found, problems = export_documents(tree)
+    return {"catalog": found, "problems": commit.shown(problems)}
+
+
+async def propose(request: web.Request) -> web.Response:
+    """What an import of this would do; nothing is written."""
+    make, at = await _wanted(request), context(request)
+    tree = await commit.load(at)
+    flows = await _flows(at)
+    return await built(partial(_proposed, at, tree, make, flows))
+
+
+async def take(request: web.Request) -> web.Response:
+    """Import: all of it, or nothing."""
+    unconditional(request)
+    make, at = await _wanted(request), context(request)
+    tree = await commit.load(at)
+    flows = await _flows(at)
+    edits, judged = await asyncio.to_thread(commit.weigh, at, tree, make)
+    if judged.problems:
+        raise commit.refusal(judged.problems)
+    view = await asyncio.to_thread(_view, at, tree, edits, judged, flows)
+    if edits:
+        await commit.commit(at, edits)
+        await commit.tell(request, tree, edits)
+    return await built(lambda: {"changed": bool(edits), **view})
+
+
+async def _wanted(request: web.Request) -> commit.Make:
+    mode = request.query.get("mode", "merge")
+    if mode not in MODES:
+        raise ApiError(400, "there is no such mode", "mode", f"merge or replace, not {shown(mode)}", "see docs/API.md")
+    said = await body(request, dict)
+    found = said.get("catalog")
+    if set(said) != {"catalog"} or not isinstance(found, dict):
+        expected = '{"catalog": {"services/web": {...}, ...}}'
+        raise ApiError(400, "the body has not the right shape", "body", expected, "send what GET /v1/export answers")
+    return lambda tree: imported(tree, found, mode == "replace")
+
+
+async def _flows(at: Context) -> Flows | None:
+    """None if the kernel does not tell."""
+    if at.statistics is None:
+        return None
+    try:
+        counted = await at.statistics()
+    except DriverError:
+        return None
+    return {key: row.active + row.inactive for key, row in counted.items() if isinstance(key, DestinationKey)}
+
+
+# ---------------------------------------------------------------- what would be (in a worker thread)
+
+
+def _proposed(at: Context, tree: Tree, make: commit.Make, flows: Flows | None) -> dict[str, Any]:
+    try:
+        edits, judged = commit.weigh(at, tree, make)
+    except ApiError as fault:
+        return {**NOTHING, "problems": fault.view()["problems"]}
+    return _view(at, tree, edits, judged, flows)
+
+
+def _view(
+    at: Context, tree: Tree, edits: Sequence[Edit], judged: ValidatedEdits, flows: Flows | None
+) -> dict[str, Any]:
+    """The edits; and, unless problems forbid them, the changes on this node."""
+    snapshot, now = at.snapshot(), at.clock()
+    told = [_edit(tree, edit) for edit in edits]
+    problems = commit.shown(judged.problems)
+    if judged.problems or not edits:
+        return {**NOTHING, "edits": told, "problems": problems}
+    then, assumed = _then(snapshot, judged.catalog, now)
+    changes = pending(then)
+    shown = plan_view(then, now)["changes"]
+    return {
+        "edits": told,
+        "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, changes, strict=True)],
+        "moves": _moves(snapshot, then),
+        "assumed_up": assumed,
+        "held": _held(at, snapshot, judged.catalog, now),
+        "problems": problems,
+    }
+
+
+def _edit(tree: Tree, edit: Edit) -> dict[str, Any]:
+    before = tree.entries.get(edit.key)
+    verb = "delete" if edit.value is None else "update" if before else "create"
+    old = document(edit.key, before) if before else None
+    new = None if edit.value is None else document(edit.key, applied(tree, [edit]).entries[edit.key])
+    return {"key": edit.key, "verb": verb, "before": old, "after": new}
+
+
+def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, list[str]]:
+    """The node as it would be with that catalog, and the backends that count as up because nobody has checked them."""
+    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
+    health, assumed = dict(snapshot.inputs.health), []
+    running = {check for service in snapshot.inputs.catalog.services for check, _ in _checks(service)}
+    for service in catalog.services:
+        for check, name in _checks(service):
+            if check not in snapshot.inputs.health and check not in running:
+                health[check] = up
+                assumed.append(f"{service.name}/{name}")
+    inputs = replace(snapshot.inputs, catalog=catalog, health=health)
+    decision = decide(inputs, snapshot.decision.memory, now)
+    then = replace(snapshot, inputs=inputs, decision=decision, failures=())
+    return then, list(dict.fromkeys(assumed))
+
+
+def _checks(service: Service) -> list[tuple[Any, str]]:
+    return [(service.check(vip, member), member.name) for vip in service.vips for member in service.members(vip)]
+
+
+def _moved(change: Change, flows: Flows | None) -> int | None:
+    """How many flows a change touches: of what is taken away, or gets another weight or place. None: none it could
+    touch, or the kernel does not tell."""
+    if flows is None or change.old is None:
+        return None
+    if change.table == "destinations":
+        touches = change.new is None or change.moved or change.new.weight != change.old.weight
+        return flows.get(change.key, 0) if touches else None
+    if change.new is not None:
+        return None
+    if change.table == "services":
+        return sum(count for key, count in flows.items() if key.service == change.key)
+    if change.table in ("addresses", "routes"):
+        return sum(count for key, count in flows.items() if key.service.address == change.key)
+    return None
+
+
+def _moves(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
+    """What share of each ``mh`` service's flows would go to another backend, once all that leaves has left: of new
+    flows, and of those that another node takes over. Established flows of a node that stays keep their backends."""
+    names = {service.key(vip): service.name for service in after.inputs.catalog.services for vip in service.vips}
+    shares = maglev.moves(_settled(before), _settled(after))
+    return [
+        {"service": names[key], "key": str(key), "share": round(share, 4)}
+        for key, share in shares.items()
+        if key in names
+    ]
+
+
+def _settled(snapshot: Snapshot) -> State:
+    leaving = {key for table, key in snapshot.decision.memory.leaving if table == "destinations"}
+    desired = snapshot.decision.desired
+    return replace(desired, destinations={key: row for key, row in desired.destinations.items() if key not in leaving})
+
+
+def _held(at: Context, snapshot: Snapshot, catalog: Catalog, now: float) -> str | None:
+    """Would this node hold the catalog back, and what helps?"""
+    limits = at.settings.catalog
+    current = snapshot.inputs.catalog
+    shrink = admit(current, catalog, limits.max_shrink, limits.confirm, None, now)
+    if shrink is None:
+        return None
+    return f"{len(shrink.lost)} of {shrink.of} VIPs would be lost at once: every node waits for `anycastlb confirm`"

@@ -1,0 +1,119 @@
+"""The documents of the catalog over HTTP: services, backends and defaults, one or many at a time.
+
+What is answered is what is stored, read for this very request. Nothing is decided here: ``edits`` says what a write
+means, and whether it may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from anycastlb.core.catalog.edit import BackendTarget, DefaultsTarget, KnownDocument, ServiceTarget, Target
+from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.model import Edit, Problem, Tree
+from anycastlb.serving.api.handlers import commit
+from anycastlb.serving.api.http.bodies import body, condition
+from anycastlb.serving.api.http.context import built, context
+from anycastlb.serving.api.http.errors import ApiError
+
+NAMES = "a name of letters, digits and . _ : [ ] -, at most 128 characters"
+
+
+# ---------------------------------------------------------------- one document
+
+
+async def read(request: web.Request) -> web.Response:
+    """The document as stored, with its tag."""
+    place = _place(request)
+    seen = (await asyncio.to_thread(place.seen, await commit.load(context(request)))) or _absent(place)
+    if seen.problems:
+        raise commit.refusal(seen.problems, "what is stored cannot be read: PUT it whole, or DELETE it")
+    return await built(lambda: seen.document, headers={"ETag": seen.tag})
+
+
+async def put(request: web.Request) -> web.Response:
+    place, document = _place(request), await body(request, dict)
+    return await _write(request, place, lambda tree: place.put(tree, document))
+
+
+async def patch(request: web.Request) -> web.Response:
+    place, change = _place(request), await body(request, dict)
+    return await _write(request, place, lambda tree: place.patch(tree, change))
+
+
+async def delete(request: web.Request) -> web.Response:
+    await request.read()
+    place = _place(request)
+    return await _write(request, place, place.delete)
+
+
+async def drain_backend(request: web.Request) -> web.Response:
+    await request.read()
+    place = _place(request)
+    return await _write(request, place, lambda tree: place.patch(tree, {"drain": True}))
+
+
+async def undrain_backend(request: web.Request) -> web.Response:
+    await request.read()
+    place = _place(request)
+    return await _write(request, place, lambda tree: place.patch(tree, {"drain": None}))
+
+
+async def _write(request: web.Request, place: Target, make: commit.Make) -> web.Response:
+    """One write to one place; 201 if a PUT made something new."""
+    fresh: list[bool] = []
+
+    def under_condition(tree: Tree) -> tuple[Edit, ...]:
+        seen = place.seen(tree)
+        if seen is None and request.method != "PUT":
+            return tuple(make(tree))  # nothing is there: that says more than a condition that fails
+        condition(request, seen.tag if _exists(place, tree, seen) and seen else None)
+        fresh.append(request.method == "PUT" and not _exists(place, tree, seen))
+        return tuple(make(tree))
+
+    edits, after = await commit.write(request, under_condition)
+    seen = await asyncio.to_thread(place.seen, after)
+    stands = seen is not None and request.method != "DELETE"
+    view = {"changed": bool(edits), "document": seen.document if seen and stands else None}
+    status = 201 if any(fresh) and edits else 200
+    return await built(lambda: view, status, {"ETag": seen.tag} if seen and stands else {})
+
+
+def _exists(place: Target, tree: Tree, seen: KnownDocument | None) -> bool:
+    return "defaults" in tree.entries if isinstance(place, DefaultsTarget) else seen is not None
+
+
+def _place(request: web.Request) -> Target:
+    """What the path names. Raises ``Fault``."""
+    service, backend = request.match_info.get("service"), request.match_info.get("backend")
+    for name in (service, backend):
+        if name is not None and not NAME.fullmatch(name):
+            raise _unnameable(request, name)
+    if service is None:
+        return DefaultsTarget()
+    if backend is None:
+        return ServiceTarget(service)
+    return BackendTarget(service, backend, _discovered(request, service, backend))
+
+
+def _unnameable(request: web.Request, name: str) -> ApiError:
+    """422 for what would make it, else 404: nothing has such a name."""
+    if request.method == "PUT":
+        return commit.refusal([Problem(name[:200], "", f"expected {NAMES}")])
+    return ApiError(404, "nothing can have that name", name[:200], NAMES, "check the path")
+
+
+def _absent(place: Target) -> KnownDocument:
+    raise commit.missing(place.missing())
+
+
+def _discovered(request: web.Request, service: str, backend: str) -> bool:
+    catalog = context(request).snapshot().inputs.catalog
+    return any(
+        instance.name == backend
+        for wanted, names in catalog.discovers.items()
+        if service in names
+        for instance in catalog.instances.get(wanted, ())
+    )

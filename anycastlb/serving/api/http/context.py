@@ -1,0 +1,81 @@
+"""What every handler of the API may use, handed to it by the application; and who is asking.
+
+A handler reads the latest ``Snapshot`` and the journal, and writes to the catalog's ``Store``. It never touches a
+driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiohttp import web
+
+from anycastlb.adapters.sources import Store
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.fields import Document
+from anycastlb.core.model import Snapshot
+from anycastlb.serving.history import History
+from anycastlb.settings import Settings
+
+Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""The value of an Accept header -> the metrics as text, and their content type."""
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, and what they may do."""
+
+    name: str
+    """In words, for events: ``uid 0 (root) through the socket``, ``token deploy``, ``127.0.0.1``."""
+    rights: Literal["none", "read", "write"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the handlers share. ``confirm`` lets a held catalog through and says whether there was one; ``alive_at``
+    tells when the reconciler last gave a sign of life; ``bound`` is how many seconds later the node counts as stuck."""
+
+    snapshot: Callable[[], Snapshot]
+    journal: Journal
+    confirm: Callable[[], bool]
+    scrape: Scrape
+    settings: Settings
+    store: Store
+    check_types: Mapping[str, type[Document]]
+    alive_at: Callable[[], float]
+    source: str = ""
+    """In words, where the catalog comes from."""
+    bound: float = 30.0
+    clock: Callable[[], float] = time.monotonic
+    statistics: Callable[[], Awaitable[Mapping[Any, Any]]] | None = None
+    """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
+    history: History = field(default_factory=History)
+
+
+CONTEXT = web.AppKey("context", Context)
+CALLER = web.RequestKey("caller", Caller)
+
+
+def context(request: web.Request) -> Context:
+    return request.app[CONTEXT]
+
+
+def caller(request: web.Request) -> Caller:
+    """Who asks; set by the guard before any handler runs."""
+    return request[CALLER]
+
+
+async def built(view: Callable[[], Any], status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
+    """The answer made in a worker thread: a view of thousands of backends must not hold up the event loop."""
+    text = await asyncio.to_thread(lambda: json.dumps(view()))
+    return web.Response(text=text, status=status, content_type="application/json", headers={**HEADERS, **headers})
+
+
+def answer(view: Any, status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
+    return web.json_response(view, status=status, headers={**HEADERS, **headers})

@@ -1,0 +1,178 @@
+"""The last ten minutes in memory: rates of services and backends, and what their checks found, one sample a slot.
+
+``History`` is a ring: values in (a snapshot, the kernel's counters), plain dicts out. ``sample`` is the small task
+that feeds it. Bounded in both directions: ``SLOTS`` samples of at most ``MAX_ROWS`` rows; what has left the catalog is
+forgotten at once. Nothing may depend on it but what people look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from array import array
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from threading import Lock
+from typing import Any, TypeAlias
+
+from anycastlb.core.model import CheckState, DestinationKey, DriverError, ServiceKey, Snapshot
+from anycastlb.serving.views.index import Index
+
+PAUSE = 5.0
+"""Seconds from one sample to the next."""
+SLOTS = 120
+MAX_ROWS = 4096
+"""Rows that are followed; services come first. A row takes about 2.5 KB."""
+COUNTED = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
+NEVER = math.nan
+UNKNOWN, UP, FAILING, DOWN, RISING = b"-ufdr"
+"""One letter a slot: never checked; up; up, but a result in the slot was bad; down; down, but a result was good."""
+
+Kernel: TypeAlias = Mapping[ServiceKey | DestinationKey, Any]
+"""The kernel's counters of each service and destination: objects with the attributes ``COUNTED``, and ``active`` and
+``inactive`` connections."""
+Name: TypeAlias = tuple[str, str, str]
+"""Service, VIP, backend (empty for the service itself)."""
+
+
+class Row:
+    """One service or backend on one VIP. Slots are shared with all rows: the ring's position is the place in each."""
+
+    def __init__(self, key: ServiceKey | DestinationKey) -> None:
+        self.key = key
+        self.rates = {name: array("f", [NEVER]) * SLOTS for name in COUNTED}
+        self.health = bytearray([UNKNOWN]) * SLOTS
+        self.last: Any = None
+        """The counters of the last sample; None where the kernel told none."""
+
+    def write(self, place: int, counted: Any, elapsed: float, health: int) -> None:
+        before, self.last = self.last, counted
+        known = counted is not None and before is not None and elapsed > 0
+        for name, series in self.rates.items():
+            grown = getattr(counted, name) - getattr(before, name) if known else -1
+            series[place] = grown / elapsed if grown >= 0 else NEVER  # smaller than before: it was made anew
+        self.health[place] = health
+
+
+class History:
+    """The ring. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._rows: dict[Name, Row] = {}
+        self._moments: deque[float] = deque(maxlen=SLOTS)
+        self._taken = 0
+        self._left_out = 0
+        self._error = "no sample was taken yet"
+
+    def observe(self, snapshot: Snapshot, kernel: Kernel | None, now: float, error: str = "") -> None:
+        """Take one sample. ``kernel`` is None where its counters could not be read, and ``error`` says why."""
+        seen, left_out = _wanted(snapshot, now)
+        with self._lock:
+            before = self._moments[-1] if self._moments else -math.inf
+            place, elapsed = self._taken % SLOTS, now - before
+            for name in self._rows.keys() - seen.keys():
+                del self._rows[name]
+            for name, (key, state) in seen.items():
+                row = self._rows.get(name)
+                if row is None or row.key != key:
+                    row = self._rows[name] = Row(key)
+                row.write(place, kernel.get(key) if kernel else None, elapsed, _health(state, before))
+            self._moments.append(now)
+            self._taken += 1
+            self._left_out, self._error = left_out, error
+
+    def stats(self, now: float) -> dict[str, Any]:
+        """The counters as of the last sample, and the rates since the one before."""
+        with self._lock:
+            services: dict[tuple[str, str], dict[str, Any]] = {}
+            for (service, vip, backend), row in self._rows.items():
+                told = self._counters(row)
+                if not backend:
+                    services[service, vip] = {"service": service, "vip": vip, "key": str(row.key), **told}
+                    services[service, vip]["backends"] = []
+                elif found := services.get((service, vip)):
+                    gauges = {name: getattr(row.last, name, None) for name in ("active", "inactive")}
+                    found["backends"].append({"backend": backend, **gauges, **told})
+            return {**self._head(now), "services": list(services.values())}
+
+    def series(self, now: float, service: str = "") -> dict[str, Any]:
+        """Samples, oldest first: of one service with its backends, or of all services without theirs."""
+        with self._lock:
+            services, backends = [], []
+            order = [(self._taken + slot) % SLOTS for slot in range(SLOTS)][SLOTS - len(self._moments) :]
+            for (name, vip, backend), row in self._rows.items():
+                if (service and name != service) or (backend and not service):
+                    continue
+                rates = {of: [_shown(series[place]) for place in order] for of, series in row.rates.items()}
+                told = {"service": name, "vip": vip, "rates": rates}
+                if backend:
+                    health = bytes(row.health[place] for place in order).decode()
+                    backends.append({**told, "backend": backend, "health": health})
+                else:
+                    services.append(told)
+            ages = [round(max(0.0, now - at), 1) for at in self._moments]
+            return {**self._head(now), "ages_seconds": ages, "services": services, "backends": backends}
+
+    def _head(self, now: float) -> dict[str, Any]:
+        age = round(max(0.0, now - self._moments[-1]), 3) if self._moments else None
+        return {"interval_seconds": PAUSE, "age_seconds": age, "error": self._error, "left_out": self._left_out}
+
+    def _counters(self, row: Row) -> dict[str, Any]:
+        place = (self._taken - 1) % SLOTS
+        counted = {name: getattr(row.last, name, None) for name in COUNTED}
+        return {**counted, "per_second": {name: _shown(series[place]) for name, series in row.rates.items()}}
+
+
+async def sample(
+    history: History,
+    snapshot: Callable[[], Snapshot],
+    statistics: Callable[[], Awaitable[Kernel]],
+    *,
+    pause: float = PAUSE,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Feed the history for ever. Whatever goes wrong here is told in its views, and stops nothing else."""
+    while True:
+        kernel, error = None, ""
+        try:
+            kernel = await statistics()
+        except DriverError as exc:
+            error = str(exc)
+        try:
+            await asyncio.to_thread(history.observe, snapshot(), kernel, clock(), error)
+        except Exception:
+            logging.getLogger("anycastlb").exception("a sample of the history could not be taken")
+        await asyncio.sleep(pause)
+
+
+def _wanted(snapshot: Snapshot, now: float) -> tuple[dict[Name, tuple[Any, CheckState | None]], int]:
+    """What is to be followed, each service before its backends, and how much is left out for want of room."""
+    index = Index(snapshot, now)
+    seen: dict[Name, tuple[Any, CheckState | None]] = {}
+    places = [(service, vip) for service in snapshot.inputs.catalog.services for vip in service.vips]
+    seats = (seat for service, vip in places for seat in index.seats(service, vip))
+    left_out = max(0, len(places) - MAX_ROWS)
+    for service, vip in places[:MAX_ROWS]:
+        seen[service.name, str(vip), ""] = (service.key(vip), None)
+    for seat in seats:
+        if len(seen) >= MAX_ROWS:
+            left_out += 1
+        else:
+            seen[seat.service.name, str(seat.vip), seat.backend.name] = (seat.key, seat.state)
+    return seen, left_out
+
+
+def _health(state: CheckState | None, before: float) -> int:
+    if state is None or state.up is None:
+        return UNKNOWN
+    contrary = any(result.ok != state.up for result in state.recent if result.at > before)
+    if state.up:
+        return FAILING if contrary else UP
+    return RISING if contrary else DOWN
+
+
+def _shown(rate: float) -> float | None:
+    return None if math.isnan(rate) else round(rate, 2)

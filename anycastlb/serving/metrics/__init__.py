@@ -1,0 +1,170 @@
+"""Prometheus metrics, read from the latest ``Snapshot`` at each scrape.
+
+Nothing is stored for an object, so its series vanish with it. Only what cannot be read from one snapshot is counted
+(``Meters``), from what the wiring hands over. Labels are names from the catalog, BGP peers, tables, check types and
+route templates: nothing that a client of the balancer could multiply. Base units: seconds, bytes. No decision may
+depend on anything here.
+
+One scrape is one object, made of one snapshot, and turned into text in a worker thread: ten thousand backends must
+not hold up the event loop. There is never more than one at work; who asks meanwhile shares the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from anycastlb import __version__
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import DriverError, Snapshot
+from anycastlb.serving.metrics.cluster import cluster_metrics
+from anycastlb.serving.metrics.families import FamilySamples, one, samples_of
+from anycastlb.serving.metrics.meters import Meters, Requests
+from anycastlb.serving.metrics.rows import backend_rows
+from anycastlb.serving.metrics.snapshot import (
+    backend_metrics,
+    catalog_metrics,
+    node_metrics,
+    reconciler_metrics,
+    service_metrics,
+    speaker_metrics,
+    vip_metrics,
+)
+from anycastlb.serving.metrics.text import Writer
+from anycastlb.serving.metrics.traffic import CountedRows, Statistics, ipvs, settings
+
+__all__ = ["CountedRows", "Load", "Meters", "Metrics", "Requests", "Statistics"]
+
+Load = tuple[int, int, int]
+"""Probes under way, probes that wait for a place, and how many may be under way."""
+
+
+class Metrics:
+    """What ``/metrics`` serves: the snapshot, the meters, the journal and, if given, the kernel's own counters.
+
+    ``load`` tells what the prober is at, ``alive_at`` when the reconciler last gave a sign of life (by ``clock``).
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        meters: Meters,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+        statistics: Callable[[], Awaitable[Statistics]] | None = None,
+        *,
+        load: Callable[[], Load] = lambda: (0, 0, 0),
+        alive_at: Callable[[], float] | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._snapshot, self._meters, self._journal = snapshot, meters, journal
+        self._clock, self._wall, self._statistics = clock, wall, statistics
+        self._load, self._alive_at = load, alive_at
+        self._process = ProcessCollector(registry=None)
+        self._turn = asyncio.Lock()
+        self._begun = 0
+        """Scrapes that have begun."""
+        self._asking = 0
+        """Callers who have no answer yet."""
+        self._texts: dict[str, tuple[int, bytes]] = {}
+        """By content type: the last text, and which scrape it was."""
+
+    async def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """The text for this Accept header, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        before = self._begun
+        self._asking += 1
+        try:
+            async with self._turn:
+                number, text = self._texts.get(content_type, (0, b""))
+                if number <= before:  # it was begun before we asked
+                    self._begun = number = self._begun + 1
+                    look = await self._look()
+                    text = await asyncio.to_thread(self._text, look, encode, "openmetrics" in content_type)
+                    self._texts[content_type] = number, text
+                return text, content_type
+        finally:
+            self._asking -= 1
+            if not self._asking:
+                self._texts.clear()  # nobody waits to share it, and it may be large
+
+    def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
+        """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
+        writer, lines, rest = Writer(openmetrics), [], _Rest()
+        for family in look.collect():
+            if isinstance(family, FamilySamples):
+                lines.append("".join(writer.lines(family)))
+            else:
+                rest.families.append(family)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(rest)
+        registry.register(self._process)
+        return "".join(lines).encode() + encode(registry)
+
+    async def _look(self) -> _Scrape:
+        kernel: Statistics | None = None
+        if self._statistics:
+            try:
+                kernel = await self._statistics()
+            except DriverError:
+                kernel = None  # told by ipvs_statistics_up; everything else is still worth having
+        snapshot, now = self._snapshot(), self._clock()
+        silent = None if self._alive_at is None else max(0.0, now - self._alive_at())
+        events = sorted(self._journal.counts.items())
+        asked = self._statistics is not None
+        return _Scrape(snapshot, self._meters, events, now, self._wall(), asked, kernel, self._load(), silent)
+
+
+class _Rest(Collector):
+    """What the library puts into words."""
+
+    def __init__(self) -> None:
+        self.families: list[Metric] = []
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self.families)
+
+
+@dataclass(eq=False)
+class _Scrape:
+    """Everything one scrape is made of."""
+
+    snapshot: Snapshot
+    meters: Meters
+    events: list[tuple[tuple[str, str], int]]
+    now: float
+    wall: float
+    asked: bool
+    kernel: Statistics | None
+    load: Load
+    silent: float | None
+
+    def collect(self) -> Iterator[FamilySamples | Metric]:
+        snapshot = self.snapshot
+        rows = list(backend_rows(snapshot))
+        yield samples_of("build_info", [((__version__,), 1)])
+        yield from node_metrics(snapshot, self.wall)
+        yield from catalog_metrics(snapshot, self.now)
+        yield from cluster_metrics(snapshot, self.now)
+        yield from vip_metrics(snapshot)
+        yield from service_metrics(snapshot)
+        yield from backend_metrics(snapshot, rows)
+        yield from speaker_metrics(snapshot)
+        yield from reconciler_metrics(snapshot)
+        yield from settings(snapshot)
+        yield samples_of("checks_running", one(len(snapshot.inputs.health)))
+        for name, value in zip(("probing", "waiting", "limit"), self.load, strict=True):
+            yield samples_of(f"checks_{name}", one(value))
+        if self.silent is not None:
+            yield samples_of("reconciler_silent_seconds", one(self.silent))
+        yield from self.meters.collect(snapshot)
+        if self.asked:
+            yield from ipvs(snapshot, rows, self.kernel)
+        yield samples_of("events", self.events)

@@ -1,0 +1,215 @@
+"""What one snapshot says, as metrics. Pure: a snapshot and the time in, families out; nothing is stored for an object,
+so its series vanish with it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import get_args
+
+from anycastlb.core.decision import node_drain
+from anycastlb.core.model import TABLES, Address, Catalog, Gate, Problem, Route, Snapshot, Stage, Verdict
+from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
+from anycastlb.serving.metrics.rows import BackendRow, service_rows
+
+DOCUMENTS = ("service", "backend", "defaults", "drain", "discovery", "other")
+SESSIONS = ("up", "down", "connected", "unknown")
+
+
+def node_metrics(snapshot: Snapshot, wall: float) -> Iterator[FamilySamples]:
+    inputs = snapshot.inputs
+    yield samples_of("node_info", [((inputs.node, snapshot.speaker.version), 1)])
+    yield samples_of("node_drained", one(inputs.node in inputs.catalog.drained))
+    yield samples_of("node_stopping", one(inputs.stopping))
+    yield from _leave(snapshot)
+    yield samples_of("node_clock_timestamp_seconds", one(wall))
+
+
+def _leave(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    found, wall = snapshot.decision.memory.leave, snapshot.inputs.wall
+    if found is None:
+        return
+    yield samples_of("node_leave_stage", [((stage,), stage == found.stage) for stage in get_args(Stage)])
+    yield samples_of("node_leave_since_timestamp_seconds", one(wall + found.since))
+    if found.until is not None:
+        yield samples_of("node_leave_deadline_timestamp_seconds", one(wall + found.until))
+    if found.samples:
+        yield samples_of("node_leave_connections", one(found.samples[-1].connections))
+        yield samples_of("node_leave_packets_per_second", one(node_drain.rate(found)))
+
+
+def catalog_metrics(snapshot: Snapshot, now: float) -> Iterator[FamilySamples]:
+    feed, found = snapshot.inputs.feed, snapshot.inputs.catalog
+    yield samples_of("catalog_loaded", one(feed.loaded))
+    yield samples_of("catalog_connected", one(feed.connected))
+    yield samples_of("catalog_age_seconds", one(0.0 if feed.connected else max(0.0, now - feed.since)))
+    yield samples_of("catalog_cached", one(feed.cached))
+    yield samples_of("catalog_held", one(feed.held is not None))
+    yield samples_of("catalog_held_vips", one(len(feed.held.lost) if feed.held else 0))
+    yield samples_of("catalog_index", one(found.index))
+    yield samples_of("catalog_fingerprint", one(fingerprint(found)))
+    yield samples_of("catalog_services", one(len(found.services)))
+    yield samples_of("catalog_vips", one(len(found.vips)))
+    yield samples_of("catalog_backends", one(sum(len(service.backends) for service in found.services)))
+    yield samples_of("catalog_drained_nodes", one(len(found.drained)))
+    yield samples_of("catalog_drained_budget", one(snapshot.inputs.leaving.max_drained))
+    problems = Counter(document_of(problem) for problem in found.problems)
+    yield samples_of("catalog_problems", [((document,), problems[document]) for document in DOCUMENTS])
+    known = found.instances
+    yield samples_of("discovery_instances", [((str(d),), len(known[d])) for d in found.discovers if d in known])
+    yield samples_of("discovery_services", [((str(d),), len(names)) for d, names in found.discovers.items()])
+
+
+def document_of(problem: Problem) -> str:
+    """The kind of document a problem is in; its key is that of the catalog, or a file's path."""
+    key = problem.key
+    if problem.path == "backends_from":
+        return "discovery"
+    if re.search(r"(^|/)services/[^/]+/backends/", key):
+        return "backend"
+    if re.search(r"(^|/)services/", key):
+        return "service"
+    if re.search(r"(^|/)defaults(\.\w+)?$", key):
+        return "defaults"
+    return "drain" if re.search(r"(^|/)drain/", key) else "other"
+
+
+def fingerprint(found: Catalog) -> int:
+    """48 bits of a hash over the documents in force: equal documents, equal numbers, on every node."""
+    return _hashed(tuple(sorted((key, entry.value) for key, entry in found.good.items())))
+
+
+@lru_cache(4)
+def _hashed(documents: tuple[tuple[str, bytes], ...]) -> int:
+    digest = sha256()
+    for key, value in documents:
+        digest.update(f"{len(key)} {len(value)} {key} ".encode())
+        digest.update(value)
+    return int.from_bytes(digest.digest()[:6], "big") if documents else 0
+
+
+def vip_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    verdicts, routes = snapshot.decision.verdicts, snapshot.actual.routes
+    gates = {vip: snapshot.decision.memory.gates.get(vip) for vip in verdicts}
+    yield samples_of("vip_open", [((str(vip),), verdict.open) for vip, verdict in verdicts.items()])
+    shut = [(vip, verdict) for vip, verdict in verdicts.items() if not verdict.open]
+    yield samples_of("vip_closed", [((str(vip), closed_by(snapshot, verdict, gates[vip])), 1) for vip, verdict in shut])
+    kept = [((str(vip), verdict.kept), 1.0) for vip, verdict in verdicts.items() if verdict.kept]
+    yield samples_of("vip_kept", kept)
+    known = {**verdicts, **dict.fromkeys(routes)}
+    yield samples_of("vip_announced", [((str(vip),), vip in routes) for vip in known])
+    addresses = snapshot.actual.addresses
+    yield samples_of(
+        "vip_address", [((str(vip),), vip in addresses) for vip in {**verdicts, **dict.fromkeys(addresses)}]
+    )
+    yield samples_of("vip_route_attributes", [((str(vip),), attributes(route)) for vip, route in routes.items()])
+    yield samples_of("vip_hold_seconds", _holds(snapshot))
+    wall = snapshot.at_wall - snapshot.at
+    ready = [((str(vip),), wall + g.ready_since) for vip, g in gates.items() if g and g.ready_since is not None]
+    yield samples_of("vip_ready_timestamp_seconds", ready)
+    turned = [((str(vip),), wall + v.since) for vip, v in verdicts.items() if math.isfinite(v.since)]
+    yield samples_of("vip_transition_timestamp_seconds", turned)
+    yield samples_of("vip_damping_penalty", [((str(vip),), verdict.penalty) for vip, verdict in verdicts.items()])
+    yield samples_of(
+        "vip_damped", [((str(vip),), g is not None and g.suppressed_since is not None) for vip, g in gates.items()]
+    )
+
+
+def closed_by(snapshot: Snapshot, verdict: Verdict, gate: Gate | None) -> str:
+    """Why the VIP is closed, as one of a few words."""
+    inputs = snapshot.inputs
+    if inputs.stopping:
+        return "stopping"
+    if inputs.node in inputs.catalog.drained:
+        return "drained"
+    if gate is None or gate.ready_since is None:
+        refused = {failure.change.key for failure in inputs.failures}
+        keys = (verdict.vip, *(service.key for service in verdict.services if not service.open))
+        return "refused" if any(key in refused for key in keys) else "backends"
+    if gate.suppressed_since is not None:
+        return "damped"
+    return "unsettled" if any(service.unsettled or service.returning for service in verdict.services) else "hold"
+
+
+def attributes(route: Route) -> int:
+    """How many BGP attributes a route carries besides those every route has."""
+    single = (route.med, route.local_preference, route.as_path_prepend or None)
+    return len(route.communities) + len(route.large_communities) + sum(value is not None for value in single)
+
+
+def _holds(snapshot: Snapshot) -> list[Sample]:
+    """As the gates use them: the longest of each among a VIP's services."""
+    holds: dict[tuple[Address, str], float] = {}
+    for service in snapshot.inputs.catalog.services:
+        for vip in service.vips if service.announce.hold_up or service.announce.hold_down else ():
+            for hold, seconds in (("up", service.announce.hold_up), ("down", service.announce.hold_down)):
+                holds[vip, hold] = max(holds.get((vip, hold), 0.0), seconds)
+    decided = snapshot.decision.verdicts
+    return [((str(vip), hold), holds.get((vip, hold), 0.0)) for vip in decided for hold in ("up", "down")]
+
+
+def service_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    rows = list(service_rows(snapshot))
+    yield samples_of("service_open", ((labels, service.open) for labels, service in rows))
+    yield samples_of("service_backends", ((labels, service.total) for labels, service in rows))
+    yield samples_of("service_backends_up", ((labels, service.up) for labels, service in rows))
+    yield samples_of("service_backends_needed", ((labels, service.needed) for labels, service in rows))
+    yield samples_of("service_unsettled_seconds", ((labels, service.unsettled) for labels, service in rows))
+
+
+def backend_metrics(snapshot: Snapshot, rows: Sequence[BackendRow]) -> Iterator[FamilySamples]:
+    yield samples_of("backend_up", ((row.labels, row.verdict.up) for row in rows))
+    checked = [(row.labels, row.state) for row in rows if row.state is not None]
+    lasts = [(labels, state.last) for labels, state in checked if state.last is not None]
+    yield samples_of("backend_check_up", ((labels, last.ok) for labels, last in lasts))
+    yield samples_of("backend_check_unknown", ((row.labels, row.state is None or row.state.up is None) for row in rows))
+    yield samples_of("backend_check_duration_seconds", ((labels, last.duration) for labels, last in lasts))
+    wall = snapshot.at_wall - snapshot.at
+    turned = [(labels, wall + state.since) for labels, state in checked if state.up is not None]
+    yield samples_of("backend_transition_timestamp_seconds", turned)
+    yield samples_of("backend_weight", ((row.labels, row.verdict.weight) for row in rows))
+    yield samples_of("backend_configured_weight", ((row.labels, row.backend.weight) for row in rows))
+    admins = [(row.labels, admin) for row in rows if (admin := row.verdict.weights.admin) is not None]
+    yield samples_of("backend_administrative_weight", admins)
+    yield samples_of("backend_health_ratio", ((row.labels, row.verdict.weights.health) for row in rows))
+    yield samples_of("backend_slow_start_ratio", ((row.labels, row.verdict.weights.ramp) for row in rows))
+    drained = [
+        (row, row.verdict.weights.admin == 0 and (row.backend.drain or row.backend.override != 0)) for row in rows
+    ]
+    yield samples_of("backend_drained", ((row.labels, is_drained) for row, is_drained in drained))
+    leaving = snapshot.decision.memory.leaving
+    ends = [(row.labels, leaving.get(("destinations", row.key))) for row, is_drained in drained if is_drained]
+    yield samples_of("backend_leaves_timestamp_seconds", ((labels, wall + end.until) for labels, end in ends if end))
+
+
+def speaker_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    at = snapshot.speaker
+    sessions = {session.peer: session for session in at.sessions}
+    yield samples_of("bgp_bridge_connected", one(at.connected))
+    yield samples_of("bgp_session_up", [((peer,), s.state == "up") for peer, s in sessions.items()])
+    yield samples_of(
+        "bgp_session_state", [((peer, state), s.state == state) for peer, s in sessions.items() for state in SESSIONS]
+    )
+    wall = snapshot.at_wall - snapshot.at
+    yield samples_of("bgp_session_transition_timestamp_seconds", [((p,), wall + s.since) for p, s in sessions.items()])
+    yield samples_of("bgp_routes_announced", one(len(snapshot.actual.routes)))
+    yield samples_of("bgp_routes_rejected", one(len(at.rejected)))
+
+
+def reconciler_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    plan = Counter(change.table for change in snapshot.plan)
+    failed = Counter(failure.change.table for failure in snapshot.failures)
+    desired = snapshot.decision.desired
+    yield samples_of("table_rows", [((table,), len(snapshot.actual.rows(table))) for table in TABLES])
+    yield samples_of("table_rows_desired", [((table,), len(desired.rows(table))) for table in TABLES])
+    yield samples_of("plan_changes", [((table,), plan[table]) for table in TABLES])
+    yield samples_of("failed_changes", [((table,), failed[table]) for table in TABLES])
+    registrars = snapshot.registrars
+    yield samples_of("names_up", [((item.table,), item.seen and not item.error) for item in registrars])
+    yield samples_of("names_refused", [((item.table,), len(item.refused)) for item in registrars])
+    yield samples_of("leaving_rows", one(len(snapshot.decision.memory.leaving)))
+    yield samples_of("last_cycle_timestamp_seconds", one(snapshot.at_wall))

@@ -1,0 +1,81 @@
+"""The kernel's own counters and rates of services and backends, as metrics. Pure: what was asked of it is handed over.
+
+Those of a fwmark service are one for all its VIPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+from anycastlb.core.model import DestinationKey, ServiceKey, Snapshot
+from anycastlb.serving.metrics.families import FamilySamples, one, samples_of
+from anycastlb.serving.metrics.rows import BackendRow, service_rows
+
+
+class CountedRows(Protocol):
+    """What the kernel counted for one service or destination (``drivers.ipvs.Counters``)."""
+
+    @property
+    def connections(self) -> int: ...
+    @property
+    def packets_in(self) -> int: ...
+    @property
+    def packets_out(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def active(self) -> int: ...
+    @property
+    def inactive(self) -> int: ...
+    @property
+    def rates(self) -> tuple[int, ...]: ...
+
+
+Statistics: TypeAlias = Mapping[ServiceKey | DestinationKey, CountedRows]
+COUNTERS = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
+RATES = ("connection_rate", "packet_rate", "byte_rate")
+SILENT = (0, 0, 0, 0, 0)
+
+
+def ipvs(snapshot: Snapshot, rows: Sequence[BackendRow], kernel: Statistics | None) -> Iterator[FamilySamples]:
+    """``kernel``: None if it did not tell."""
+    yield samples_of("ipvs_statistics_up", one(kernel is not None))
+    if not kernel:
+        return
+    services = [(labels, kernel[s.key], True) for labels, s in service_rows(snapshot) if s.key in kernel]
+    backends = [
+        (row.labels, counted, row.backend.forward == "nat")
+        for row in rows
+        if (counted := kernel.get(row.key)) is not None
+    ]
+    yield from _counted("service", services)
+    yield from _counted("backend", backends)
+    yield samples_of("ipvs_backend_active", ((labels, c.active) for labels, c, _ in backends))
+    yield samples_of("ipvs_backend_inactive", ((labels, c.inactive) for labels, c, _ in backends))
+
+
+def settings(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    """Time-outs and connection sync; nothing where nobody has looked."""
+    config = snapshot.actual.config
+    times = [((name.removesuffix("_timeout"),), row) for name, row in config.items() if isinstance(row, int)]
+    yield samples_of("ipvs_timeout_seconds", times)
+    if times:
+        yield samples_of("ipvs_sync_wanted", one("sync_master" in snapshot.inputs.config))
+        roles = ("master", "backup")
+        yield samples_of("ipvs_sync_running", [((role,), f"sync_{role}" in config) for role in roles])
+
+
+def _counted(what: str, rows: Sequence[tuple[tuple[str, ...], CountedRows, bool]]) -> Iterator[FamilySamples]:
+    """Of (labels, numbers, does traffic back pass the node): what never can be anything but 0 is left out."""
+    for name in COUNTERS:
+        some = [row for row in rows if row[2]] if name.endswith("_out") else rows
+        yield samples_of(f"ipvs_{what}_{name}", ((labels, getattr(c, name)) for labels, c, _ in some))
+    rates = [(labels, c.rates or SILENT, back) for labels, c, back in rows]
+    yield samples_of(f"ipvs_{what}_connection_rate", ((labels, found[0]) for labels, found, _ in rates))
+    for name, first in (("packet_rate", 1), ("byte_rate", 3)):
+        there = [((*labels, "in"), found[first]) for labels, found, _ in rates]
+        back = [((*labels, "out"), found[first + 1]) for labels, found, both in rates if both]
+        yield samples_of(f"ipvs_{what}_{name}", [*there, *back])

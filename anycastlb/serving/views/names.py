@@ -1,0 +1,84 @@
+"""How the names of a node stand: each place they are written to, and each name of one VIP, in words.
+
+Pure; every reason is the decision's or the place's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anycastlb.core.model import Address, ConsulKey, DnsKey, Table
+from anycastlb.serving.views.index import Index
+
+Told = tuple[bool | None, str, str]
+"""Does it hold (None: it need not), the object, and what to say of it."""
+
+
+def record_stores(index: Index) -> list[dict[str, Any]]:
+    """One entry for each place where names are written."""
+    snapshot = index.snapshot
+    return [
+        {
+            "table": registrar.table,
+            "place": registrar.place,
+            "seen": registrar.seen,
+            "error": registrar.error,
+            "since_seconds": index.age(registrar.since),
+            "rows": len(getattr(snapshot.actual, registrar.table)),
+            "refused": [{"object": str(key), "reason": reason} for key, reason in registrar.refused.items()],
+        }
+        for registrar in snapshot.registrars
+    ]
+
+
+def names_of_vip(index: Index, vip: Address) -> list[Told]:
+    """Every name of a VIP, the records of DNS first."""
+    return [*_dns(index, vip), *_consul(index, vip)]
+
+
+def name_refusal(index: Index, table: Table, key: Any) -> str:
+    """Why a name is not as it should be: it was refused, or its place is away. Empty: nothing is known against it."""
+    for registrar in index.snapshot.registrars:
+        if registrar.table == table:
+            return registrar.refused.get(key, "") or registrar.error
+    return ""
+
+
+def _dns(index: Index, vip: Address) -> list[Told]:
+    actual, desired = index.snapshot.actual.dns_records, index.snapshot.decision.desired.dns_records
+    known = {**actual, **desired}
+    hosts = {key.name for key in known if key.data == str(vip)}
+    keys = [key for key in known if key.data == str(vip) or (key.type == "SRV" and key.data.split()[-1] in hosts)]
+    return [_record(index, key) for key in sorted(keys, key=str)]
+
+
+def _record(index: Index, key: DnsKey) -> Told:
+    there = index.snapshot.actual.dns_records.get(key)
+    wanted = index.snapshot.decision.desired.dns_records.get(key)
+    against = name_refusal(index, "dns_records", key)
+    if there and wanted:
+        told = f"published, TTL {there.ttl} s" if there == wanted else f"published with TTL {there.ttl} s"
+        return True, str(key), f"{told}; but {against}" if against else told
+    if wanted:
+        return False, str(key), f"not published: {against}" if against else "about to be published"
+    return None, str(key), f"still published: {against}" if against else "about to be removed"
+
+
+def _consul(index: Index, vip: Address) -> list[Told]:
+    actual, desired = index.snapshot.actual.consul_services, index.snapshot.decision.desired.consul_services
+    keys = [key for key in {**actual, **desired} if key.vip == vip]
+    return [_service(index, key) for key in sorted(keys, key=str)]
+
+
+def _service(index: Index, key: ConsulKey) -> Told:
+    there = index.snapshot.actual.consul_services.get(key)
+    wanted = index.snapshot.decision.desired.consul_services.get(key)
+    against = name_refusal(index, "consul_services", key)
+    row = there or wanted
+    name = f"consul {row.name or key.service}" if row else str(key)
+    if there and wanted:
+        told = f"{'passing' if there.passing else 'critical'}: {there.reason or 'no reason given'}"
+        return (there.passing or None), name, f"{told}; but {against}" if against else told
+    if wanted:
+        return False, name, f"not registered: {against}" if against else "about to be registered"
+    return None, name, f"still registered: {against}" if against else "about to be deregistered"
