@@ -35,6 +35,24 @@ class DriverError(AnycastlbError):
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is as it is: a code for programs, and a sentence for people.
+
+    Programs, alerts and tests compare ``code``; nobody takes ``text`` apart.
+    """
+
+    code: str
+    """A stable word in lower case with underscores (``backends_down``)."""
+    text: str
+    """What an operator reads, complete as it stands."""
+    object: str = ""
+    """The object it is about where that is not plain from the place (a backend, a service, a node), by its name."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong in a document: which one, where in it, and what was expected there."""
 
