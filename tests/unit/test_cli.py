@@ -375,7 +375,7 @@ def test_plan_without_a_node_is_a_dry_run_and_says_so(tmp_path: Path, monkeypatc
         seen.append(settings.node.name)
         return scene.trouble()
 
-    monkeypatch.setattr(daemon, "dry_run", dry_run)
+    monkeypatch.setattr("anycastlb.engine.dry_run.dry_run", dry_run)
     result = CliRunner().invoke(main, ["plan", "--config", str(config)])
     assert (result.exit_code, seen) == (2, ["lb1"])
     assert result.output.startswith("The node is not running.")
@@ -392,7 +392,7 @@ def test_a_dry_run_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     def dry_run(settings: Settings) -> Snapshot:
         raise DriverError("IPVS is not there;\nmodprobe ip_vs")
 
-    monkeypatch.setattr(daemon, "dry_run", dry_run)
+    monkeypatch.setattr("anycastlb.engine.dry_run.dry_run", dry_run)
     result = CliRunner().invoke(main, ["plan", "--config", str(config)])
     assert (result.exit_code, result.output) == (1, "Error: IPVS is not there; modprobe ip_vs\n")
 
@@ -448,9 +448,7 @@ async def test_no_word_at_all_is_the_help_and_exit_code_1() -> None:
 
 async def test_commands_load_only_what_they_need() -> None:
     heavy = {"pydantic", "aiohttp", "rich", "yaml", "pyroute2", "prometheus_client", "consul", "asyncio"}
-    program = (
-        f"import sys, anycastlb.cli, anycastlb.cli.where, anycastlb.cli.picture; print({heavy!r} & set(sys.modules))"
-    )
+    program = f"import sys, anycastlb.cli, anycastlb.cli.location, anycastlb.cli.render.status; print({heavy!r} & set(sys.modules))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert out.decode().strip() == "set()"
