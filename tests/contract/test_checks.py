@@ -16,8 +16,8 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Health, ProbePath, Result
 from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case, cases
-from tests.contract.servers import BAD, answering, free_port, serving, silent
 from tests.soak import grown, soak
+from tests.support.servers import BAD, answering, free_port, serving, silent
 
 CASES = cases()
 UNSERVED = {"none", "all", "any", "icmp", "command"}

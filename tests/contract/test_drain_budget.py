@@ -17,7 +17,7 @@ from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import DrainRules, Inputs, Snapshot
 from anycastlb.settings import ConsulSettings
 from tests.parts.test_consul_source import Agent
-from tests.unit.serving import serving
+from tests.support.serving import serving
 from tests.unit.test_api_writing import go
 
 ROUNDS = 20

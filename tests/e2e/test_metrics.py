@@ -14,7 +14,7 @@ from tests.lab.monitor import monitoring
 from tests.lab.node import API_PORT, Node
 from tests.lab.process import until
 from tests.lab.topology import BACKENDS, vip
-from tests.unit.promql import dashboard_expressions, names, rule_expressions
+from tests.support.promql import dashboard_expressions, names, rule_expressions
 
 FRESH = 13
 COUNTED = vip(FRESH)

@@ -16,7 +16,7 @@ from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.topology import CONSUL
-from tests.parts.name_servers import ZONE, NameServer
+from tests.support.name_servers import ZONE, NameServer
 
 NAMES = """
 [dns]

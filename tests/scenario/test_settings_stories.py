@@ -13,7 +13,7 @@ from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.core.model import Change, DriverError, Failure, Rows, Table
 from anycastlb.settings import IpvsSettings
 from tests.scenario.test_stories import tell
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support.world import VIP, WEB, World, until
 
 SLOPPY = "net/ipv4/vs/sloppy_tcp"
 FOUND: dict[Table, dict[str, Any]] = {

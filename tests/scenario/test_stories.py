@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from anycastlb.core.model import Change, DriverError, State, VirtualService
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 NO_DESTINATIONS: dict[str, int] = {}
 

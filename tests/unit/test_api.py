@@ -15,8 +15,8 @@ from anycastlb.core.events import Event
 from anycastlb.core.model import AnycastlbError, Snapshot
 from anycastlb.serving.api.http.listener import on_tcp
 from anycastlb.serving.api.server import BODY_LIMIT
-from tests.unit import scene
-from tests.unit.serving import Served, eventually, serving
+from tests.support import scene
+from tests.support.serving import Served, eventually, serving
 
 
 async def ask(

@@ -13,8 +13,8 @@ import pytest
 
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import ConsulInstances, DriverError, Edit, Instance, Snapshot
-from tests.unit import scene
-from tests.unit.serving import Served, serving
+from tests.support import scene
+from tests.support.serving import Served, serving
 from tests.unit.test_api import ask
 
 WEB = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}

@@ -37,7 +37,7 @@ from anycastlb.serving.views.arithmetic import explain_weight
 from anycastlb.serving.views.format import span
 from anycastlb.serving.views.status import event_views, liveness, plan_view, readiness, status_view
 from anycastlb.serving.views.why import explain, near
-from tests.unit import scene
+from tests.support import scene
 
 GOLDEN = Path(__file__).parent / "golden"
 

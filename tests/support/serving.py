@@ -22,7 +22,7 @@ from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.settings import Settings, parse
-from tests.unit import scene
+from tests.support import scene
 
 
 @dataclass
