@@ -14,7 +14,7 @@ from anycastlb.adapters.discovery import DiscoveryAnswer
 from anycastlb.adapters.discovery.consul import ConsulDiscovery, chosen
 from anycastlb.core.model import ConsulInstances, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.unit.test_consul_source import Request, Server, answer, server  # noqa: F401
+from tests.unit.test_sources_consul import Request, Server, answer, server  # noqa: F401
 
 PATIENCE = 10.0
 WANTED = ConsulInstances("web")
