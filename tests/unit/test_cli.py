@@ -375,7 +375,7 @@ def test_plan_without_a_node_is_a_dry_run_and_says_so(tmp_path: Path, monkeypatc
         seen.append(settings.node.name)
         return scene.trouble()
 
-    monkeypatch.setattr(daemon, "dry_run", dry_run)
+    monkeypatch.setattr("anycastlb.engine.dry_run.dry_run", dry_run)
     result = CliRunner().invoke(main, ["plan", "--config", str(config)])
     assert (result.exit_code, seen) == (2, ["lb1"])
     assert result.output.startswith("The node is not running.")
@@ -392,7 +392,7 @@ def test_a_dry_run_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     def dry_run(settings: Settings) -> Snapshot:
         raise DriverError("IPVS is not there;\nmodprobe ip_vs")
 
-    monkeypatch.setattr(daemon, "dry_run", dry_run)
+    monkeypatch.setattr("anycastlb.engine.dry_run.dry_run", dry_run)
     result = CliRunner().invoke(main, ["plan", "--config", str(config)])
     assert (result.exit_code, result.output) == (1, "Error: IPVS is not there; modprobe ip_vs\n")
 
