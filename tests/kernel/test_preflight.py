@@ -14,7 +14,7 @@ from anycastlb.adapters.drivers.ipvs.driver import connect
 from anycastlb.adapters.drivers.sysctls import TAKEOVER, SysctlDriver
 from anycastlb.core.model import Change
 from anycastlb.doctor.preflight import preflight
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
 SETTINGS = settings.parse('[node]\nvip_ranges = ["192.0.2.0/24"]')
