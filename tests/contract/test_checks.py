@@ -14,6 +14,7 @@ import pytest
 from anycastlb.adapters.checks import TYPES, CheckType, Down, Found
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Health, ProbePath
+from anycastlb.engine.clock import Clock
 from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case, cases
 from tests.soak import grown, soak
@@ -105,7 +106,7 @@ async def test_a_probe_that_breaks_is_a_failed_check_not_a_crash() -> None:
 
 async def test_a_hanging_backend_delays_nobody() -> None:
     told: list[Health] = []
-    prober = Prober(TYPES, lambda health, turned: told.append(health), Journal(), chance=lambda: 0.0)
+    prober = Prober(TYPES, lambda health, turned: told.append(health), Journal(), Clock(chance=lambda: 0.0))
     async with AsyncExitStack() as stack:
         slow = await stack.enter_async_context(serving(silent))
         quick = await stack.enter_async_context(serving(answering("HTTP/1.1 200 OK", "Content-Length: 0")))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -61,7 +61,7 @@ def types(settings: ChecksSettings) -> dict[str, CheckType]:
     return found
 
 
-def parameters(types: dict[str, CheckType]) -> dict[str, type[Document]]:
+def parameters(types: Mapping[str, CheckType]) -> dict[str, type[Document]]:
     """What the parser of the catalog needs of them."""
     return {name: kind.params for name, kind in types.items()}
 
