@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from anycastlb.adapters.cluster import Denied, Membership, Posted, Registry, status_document
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event, Level
-from anycastlb.core.model import EMPTY, Catalog, Cluster, Peer, Problem, Snapshot, SourceError, Status
+from anycastlb.core.model import EMPTY, Cluster, Peer, Problem, Snapshot, SourceError, Status
 
 T = TypeVar("T")
 SPACING = 1.0
@@ -83,7 +83,6 @@ class Members:
         self._looked = self._wrote = -SPACING + clock()
         self._status: Status | None = None
         """Of this node, as of the last look."""
-        self._fingerprint: tuple[Catalog, str] | None = None
         self._stir = asyncio.Event()
 
         self._roll: Membership | None = None
@@ -195,11 +194,7 @@ class Members:
         if snapshot is None or snapshot is self._looked_at:
             return
         self._looked_at, self._looked = snapshot, self._clock()
-        catalog = snapshot.inputs.catalog
-        if self._fingerprint is None or self._fingerprint[0] is not catalog:
-            self._fingerprint = catalog, await self._offload(status_document.hash_of, catalog)
-        known = self._fingerprint[1] if snapshot.inputs.feed.loaded else ""
-        status = await self._offload(status_document.summarise, snapshot, self._started, self._instance, known)
+        status = await self._offload(status_document.summarise, snapshot, self._started, self._instance)
         if status != self._status:
             self._status = status
             self._show()
