@@ -160,7 +160,7 @@ class TestAway:
         real = asyncio.sleep
 
         async def sleep(delay: float, result: Any = None) -> Any:
-            if delay >= follower.BACKOFF / 2:
+            if delay >= follower.BACKOFF.first / 2:
                 slept.append(delay)
                 delay = 0
             return await real(delay, result)
@@ -180,7 +180,7 @@ class TestAway:
         real = asyncio.sleep
 
         async def sleep(delay: float, result: Any = None) -> Any:
-            if delay >= follower.BACKOFF / 2:
+            if delay >= follower.BACKOFF.first / 2:
                 slept.append(delay)
                 delay = 0
             return await real(delay, result)
