@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from urllib.parse import urljoin
 
 from anycastlb.adapters.checks.probe import patterns, sockets
-from anycastlb.adapters.checks.probe.http1 import Answer, NotHttp, Reader, request
+from anycastlb.adapters.checks.probe.http1 import Answer, Exchange, NotHttp
 from anycastlb.adapters.checks.probe.params import TlsParams, WebParams, url
 from anycastlb.adapters.checks.probe.patterns import Search
 from anycastlb.adapters.checks.probe.stream import Stream, connected
@@ -87,11 +87,10 @@ async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | No
     """What was found, or the next hop."""
     async with connected(way.address, way.port, probe_path) as stream:
         expires = await _secure(stream, way, hop, params) if isinstance(params, TlsParams) else ""
-        await stream.send(_request(way, hop, params))
-        reader = Reader(stream)
-        answer = await reader.head()
+        exchange = Exchange(stream)
+        answer = await exchange.ask(hop.method, _target(way, hop, params), _headers(hop, params), hop.body)
         if answer.status in params.expect:
-            body = await _search_body(reader, answer, hop, params.body) if params.body is not None else ""
+            body = await _search_body(exchange, answer, params.body) if params.body is not None else ""
             return f"HTTP {answer.status}{body}{expires}"
         if params.redirects and answer.status in REDIRECTS:
             if followed == params.redirects:
@@ -100,16 +99,18 @@ async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | No
         raise ProbeRefused(f"HTTP {answer.status}, expected {params.expect}")
 
 
-def _request(way: Way, hop: Hop, params: WebParams) -> bytes:
-    target = hop.path
+def _target(way: Way, hop: Hop, params: WebParams) -> str:
     if way.proxy and not isinstance(params, TlsParams):
-        target = f"http://{way.proxied or hop.authority}{hop.path}"
+        return f"http://{way.proxied or hop.authority}{hop.path}"
+    return hop.path
+
+
+def _headers(hop: Hop, params: WebParams) -> dict[str, str]:
     ours = {"Host": hop.authority, "User-Agent": "anycastlb", "Accept": "*/*", "Connection": "close"}
     if hop.body or hop.method in ("POST", "PUT"):
         ours["Content-Length"] = str(len(hop.body))
     given = {name.lower() for name, _ in params.headers}
-    headers = {name: value for name, value in ours.items() if name.lower() not in given} | dict(params.headers)
-    return request(hop.method, target, headers, hop.body)
+    return {name: value for name, value in ours.items() if name.lower() not in given} | dict(params.headers)
 
 
 async def _secure(stream: Stream, way: Way, hop: Hop, params: TlsParams) -> str:
@@ -135,8 +136,7 @@ async def _secure(stream: Stream, way: Way, hop: Hop, params: TlsParams) -> str:
 
 
 async def _tunnel(stream: Stream, authority: str) -> None:
-    await stream.send(request("CONNECT", authority, {"Host": authority, "User-Agent": "anycastlb"}, b""))
-    answer = await Reader(stream).head()
+    answer = await Exchange(stream).ask("CONNECT", authority, {"Host": authority, "User-Agent": "anycastlb"})
     if not 200 <= answer.status <= 299:
         raise ProbeRefused(f"the proxy answered HTTP {answer.status} for {authority}")
 
@@ -152,9 +152,9 @@ def _hostname(authority: str) -> str:
     return authority.partition(":")[0]
 
 
-async def _search_body(reader: Reader, answer: Answer, hop: Hop, pattern: str) -> str:
+async def _search_body(exchange: Exchange, answer: Answer, pattern: str) -> str:
     search, seen = Search(pattern), 0
-    async for piece in reader.body(answer, hop.method):
+    async for piece in exchange.body():
         piece = piece[: MAX_BODY - seen]
         seen += len(piece)
         if search.feed(piece):
