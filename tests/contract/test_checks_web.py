@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from anycastlb.adapters.checks import TYPES
-from anycastlb.adapters.checks.probe import ProbeRefused, web
-from anycastlb.adapters.checks.probe.params import WebParams
+from anycastlb.adapters.checks import TYPES, Down
+from anycastlb.adapters.checks.probe import web
 from anycastlb.adapters.checks.probe.tls import Contexts, UnusableTls, expiry
 from anycastlb.core.model import Check, ProbePath
 from tests.contract.authority import DAY, Authority, server_context
@@ -293,9 +292,8 @@ async def test_https_through_proxies(authority: Authority) -> None:
 
 async def test_a_proxy_and_ipvs_exclude_each_other() -> None:
     given = check("http", 80, "192.0.2.7", proxy="http://127.0.0.1:9")
-    assert isinstance(given.params, WebParams)
-    with pytest.raises(ProbeRefused, match="cannot go through IPVS"):
-        await web.probe_web(given, given.params, ProbePath(1, ip_address("127.0.0.1")))
+    with pytest.raises(Down, match="cannot go through IPVS"):
+        await web.probe_web(given, ProbePath(1, ip_address("127.0.0.1")))
 
 
 # ---------------------------------------------------------------- https

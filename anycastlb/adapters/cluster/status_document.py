@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.model import (
+    AnycastlbError,
     Catalog,
     CatalogSummary,
     Destination,
@@ -56,7 +57,7 @@ class _Format:
 _PUBLISHED, _FORMAT = TypeAdapter(_Published), TypeAdapter(_Format)
 
 
-class UnreadableStatus(Exception):
+class UnreadableStatus(AnycastlbError):
     """What was published is no status; the text says why."""
 
 
@@ -75,7 +76,7 @@ def encode(status: Status, most: int = MAX_BYTES) -> bytes:
 
 
 def decode(raw: bytes, name: str) -> Status:
-    """The status that the node ``name`` wrote. Raises ``Unreadable``."""
+    """The status that the node ``name`` wrote. Raises ``UnreadableStatus``."""
     try:
         found = _FORMAT.validate_json(raw, strict=True).format
         if found != FORMAT:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import h11
 
+from anycastlb.adapters.checks import Down
 from anycastlb.adapters.checks.probe.stream import Stream
 from anycastlb.core.fields import shown
-from anycastlb.core.model import AnycastlbError
 
 MAX_HEAD = 64 * 1024
 """Bytes of header that an answer may have, together with all interim answers."""
@@ -21,7 +21,7 @@ FIRST = b"HTTP/1."
 """Every answer begins so. A server of another protocol, which then waits for us, is recognised by its first bytes."""
 
 
-class NotHttp(AnycastlbError):
+class NotHttp(Down):
     """The answer is not HTTP; the text says what came, for an operator."""
 
 

@@ -11,7 +11,15 @@ from socket import AF_INET, AF_INET6
 from typing import Any
 
 from anycastlb.adapters.system.netlink import attribute, attribute_head
-from anycastlb.core.model import Destination, DestinationKey, Forward, Protocol, ServiceKey, VirtualService
+from anycastlb.core.model import (
+    AnycastlbError,
+    Destination,
+    DestinationKey,
+    Forward,
+    Protocol,
+    ServiceKey,
+    VirtualService,
+)
 
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
 NEW_DESTINATION, SET_DESTINATION, DEL_DESTINATION, GET_DESTINATION = 5, 6, 7, 8
@@ -56,7 +64,7 @@ GUE_PORT = 6080
 SCHEDULER_LENGTH = 15
 
 
-class Inexpressible(ValueError):
+class Inexpressible(AnycastlbError):
     """A value the kernel's messages have no room for; the text says which and what would fit."""
 
 
