@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from anycastlb.adapters.checks import Down
+from anycastlb.core.certificates import VERIFY_FLAGS
 
 MAX_FILE = 4 * 1024 * 1024
 """A file of certificates is no larger."""
@@ -68,6 +69,7 @@ def _system_stamp(name: str | None) -> Stamp | None:
 
 def _context(verify: bool, ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags = VERIFY_FLAGS
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_TICKET  # every probe is a handshake of its own, as a new client's is
     if not verify:
