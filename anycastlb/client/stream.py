@@ -13,14 +13,15 @@ from typing import Any, cast
 from anycastlb.client.errors import NoAnswer, Strange, Unavailable, Unreachable
 from anycastlb.client.shapes import Event
 from anycastlb.client.transport import Transport
+from anycastlb.core.backoff import Backoff
 
 PATH = "/v1/events"
 EVERY = 0.5
 """Seconds between two looks at a node that has no stream."""
 SILENCE = 60.0
 """Seconds without a byte, not even a comment, after which a stream is opened anew."""
-LONGEST = 5.0
-"""Seconds at most between two attempts to reach a node that has gone."""
+BACKOFF = Backoff(first=EVERY, longest=5.0)
+"""Between the attempts to reach a node that has gone."""
 
 
 class Reader:
@@ -52,14 +53,14 @@ async def once(transport: Transport, after: int) -> tuple[list[Event], int]:
 async def follow(transport: Transport, after: int, lost: Callable[[Exception], None] | None) -> AsyncIterator[Event]:
     """Every event above ``after``, for ever. A request that fails is repeated until it succeeds, and told to ``lost``;
     without one the very first must succeed."""
-    begun, wait = lost is not None, EVERY
+    begun, failures = lost is not None, 0
     while True:
         try:
             events, last = await once(transport, after)
             if last < after:  # the node has started anew, and counts from 1 again
                 after = 0
                 continue
-            begun, wait = True, EVERY
+            begun, failures = True, 0
             for event in events:
                 after = max(after, event["id"])
                 yield event
@@ -76,8 +77,8 @@ async def follow(transport: Transport, after: int, lost: Callable[[Exception], N
                 raise
             if lost is not None:
                 lost(exc)
-            await asyncio.sleep(wait)
-            wait = min(LONGEST, wait * 2)
+            await asyncio.sleep(BACKOFF.delay(failures))
+            failures += 1
 
 
 async def _streamed(transport: Transport, after: int) -> AsyncIterator[Event]:

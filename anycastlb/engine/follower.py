@@ -17,6 +17,7 @@ from anycastlb.adapters.discovery.watch import Kinds, Watches
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import admit, parse_catalog, troubled
 from anycastlb.core.catalog.service import CheckTypes
 from anycastlb.core.events import Event, Level
@@ -28,8 +29,8 @@ from anycastlb.settings import Settings
 T = TypeVar("T")
 TOGETHER = 0.05
 """Seconds in which changes of instances are taken together."""
-BACKOFF, LONGEST = 0.1, 5.0
-"""Seconds before the first and the later attempts to reach a source that fails; doubled each time."""
+BACKOFF = Backoff(first=0.1, longest=5.0)
+"""Between the attempts to reach a source that fails."""
 MAX_SHOWN = 50
 """Events about new problems of one read; the catalog itself holds all problems."""
 
@@ -221,12 +222,12 @@ class Follower:
             before = "connected" if self._feed.connected else ""
             self._emit("disconnected", text, before=before, level="warning")
         if self._feed.connected:
-            if now - self._feed.since > LONGEST:
+            if now - self._feed.since > BACKOFF.longest:
                 self._failures = 0  # it was well for a while: this is a new fault
             self._feed = replace(self._feed, connected=False, since=now)
         self._feed = replace(self._feed, error=text)
         self._publish()
-        delay = min(LONGEST, BACKOFF * 2 ** min(self._failures, 16)) * (0.5 + self._chance() / 2)
+        delay = BACKOFF.delay(self._failures, self._chance())
         self._failures += 1
         self._reread = True
         await self._interruptibly(asyncio.sleep(delay))

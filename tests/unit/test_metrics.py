@@ -49,7 +49,7 @@ from anycastlb.engine.observer import Unobserved
 from anycastlb.engine.prober import Prober
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
-from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint
+from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint_number
 from anycastlb.serving.metrics.text import Writer
 from tests.support import promql, scene
 from tests.support.serving import Served, serving
@@ -461,15 +461,16 @@ def test_problems_by_the_kind_of_document(key: str, path: str, kind: str) -> Non
     assert kind in DOCUMENTS
 
 
-def test_a_fingerprint_tells_documents_apart_and_nothing_else() -> None:
+def test_a_fingerprint_tells_documents_and_their_age_apart_and_nothing_else() -> None:
     def of(good: Mapping[str, Entry], **more: Any) -> int:
-        return fingerprint(Catalog(good=good, **more))
+        return fingerprint_number(Catalog(good=good, **more))
 
     a, b = Entry(b'{"vip": 1}', created=5, version="5"), Entry(b'{"vip": 2}')
     documents = {"services/a": a, "services/b": b}
-    assert of(documents) == of({"services/b": b, "services/a": Entry(a.value, created=9)}, index=77)
+    assert of(documents) == of({"services/b": b, "services/a": Entry(a.value, created=5)}, index=77)
     prints = [of({}), of(documents), of({"services/a": a}), of({"services/a": b, "services/b": a})]
     prints.append(of({"services/a": Entry(a.value + b"services/b")}))
+    prints.append(of({**documents, "services/a": Entry(a.value, created=9)}))  # another order of backends
     assert len(set(prints)) == len(prints)
     assert all(float(number) == number < 2**48 for number in prints)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from anycastlb.core.fields import Document
-from anycastlb.core.model import Check, ProbePath
+from anycastlb.core.model import AnycastlbError, Check, ProbePath
 from anycastlb.settings import ChecksSettings
 
 
@@ -34,7 +34,7 @@ class Found:
     """It asks for no new flows."""
 
 
-class Down(Exception):
+class Down(AnycastlbError):
     """The target is not healthy; the text says what was found, and what was expected where that is not plain."""
 
 
