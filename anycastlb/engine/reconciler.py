@@ -134,12 +134,15 @@ class Reconciler:
         self._tell(decision, changes, failures)
         ended = self._clock()
         previous = self.snapshot
+        reached = _applied(actual, changes, failures)
+        unfinished = failures or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
-            actual=_applied(actual, changes, failures),
+            actual=reached,
             decision=decision,
             plan=changes,
             failures=failures,
+            pending=plan.diff(reached, decision.desired) if unfinished else (),
             speaker=self._announcer.speaker(),
             registrars=tuple(driver.registrar() for driver in self._record_drivers),
             at=ended,

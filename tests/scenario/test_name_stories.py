@@ -186,6 +186,7 @@ async def test_somebody_elses_name_is_left_alone_and_named(tmp_path: Path, board
         assert A not in board.rows
         (registrar,) = node.snapshot.registrars
         assert list(registrar.refused) == [A]
+        assert [(change.verb, change.key) for change in node.snapshot.pending] == [("create", A)]
         board.foreign = set()
         await until(lambda: A in board.rows, within=40)
         await until(lambda: not node.snapshot.registrars[0].refused, within=6)

@@ -286,8 +286,11 @@ async def test_one_service_the_kernel_refuses_stops_no_other(world: World) -> No
         assert "no such scheduler" in node.snapshot.decision.verdicts[bad].reason
         told = [r for r in node.journal.records() if r.event.kind == "failure"]
         assert len(told) <= 6, "a lasting failure is told once, not every cycle"
+        waiting = {(change.table, change.verb) for change in node.snapshot.pending}
+        assert ("services", "create") in waiting and len(node.snapshot.pending) == len(node.snapshot.failures)
         world.kernel.refuse = lambda change: None
         await until(lambda: bad in world.announced, within=10)
+        assert node.snapshot.pending == ()
 
 
 async def test_a_destination_the_kernel_refuses_counts_as_down_and_moves_nobody(world: World) -> None:
