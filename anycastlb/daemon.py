@@ -19,6 +19,7 @@ from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.cluster.instance import instance
 from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.adapters.drivers.bridge_server import BridgeServer
 from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
@@ -64,12 +65,11 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     notify = Notifier()
     source = make_source(settings)
     bgp = BgpDriver(
-        settings.bgp.socket,
+        BridgeServer(settings.bgp.socket, settings.bgp.group, journal.emit),
         settings.bgp.hold,
         settings.node.vip_ranges,
         on_change=lambda: node.inbox.wake(),
         emit=journal.emit,
-        group=settings.bgp.group,
     )
     node = Node(
         settings,
