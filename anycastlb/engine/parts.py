@@ -19,6 +19,7 @@ from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers.addresses import AddressDriver
 from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.adapters.drivers.bridge_server import BridgeServer
 from anycastlb.adapters.drivers.ipvs.config import ConfigDriver
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.adapters.drivers.names import RecordStore
@@ -109,7 +110,8 @@ def make_drivers(settings: Settings) -> Drivers:
 
 def make_announcer(settings: Settings, journal: Journal, wake: Callable[[], None]) -> BgpDriver:
     bgp = settings.bgp
-    return BgpDriver(bgp.socket, bgp.hold, settings.node.vip_ranges, on_change=wake, emit=journal.emit, group=bgp.group)
+    server = BridgeServer(bgp.socket, bgp.group, journal.emit)
+    return BgpDriver(server, bgp.hold, settings.node.vip_ranges, on_change=wake, emit=journal.emit)
 
 
 def kernel_settings(settings: Settings) -> dict[str, Any]:
