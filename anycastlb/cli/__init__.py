@@ -89,12 +89,12 @@ def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
 @output
 def checks(kind: str | None, verbose: bool, form: str) -> None:
     """List the types of health checks, or every parameter of one."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.commands.checks import describe_type, list_types
-    from anycastlb.cli.render import style
 
     if form != "table":
         return dump(describe_type(kind), form)
-    style.show(list_types(kind, verbose, style.width()))
+    terminal.show(list_types(kind, verbose, terminal.width()))
 
 
 main.add_command(convert)
@@ -119,8 +119,9 @@ def status(where: Location, watch: bool, interval: float, form: str) -> None:
 
     Ends with 2 if something is down, withdrawn or quarantined.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import exit_code, style
+    from anycastlb.cli.render import exit_code
     from anycastlb.cli.render.status import status_lines
 
     if watch and form == "table":
@@ -133,7 +134,7 @@ def status(where: Location, watch: bool, interval: float, form: str) -> None:
     if form != "table":
         dump(view, form)
     else:
-        style.show(status_lines(view, style.width()))
+        terminal.show(status_lines(view, terminal.width()))
     if any(exit_code.troubles(view)):
         raise SystemExit(DIFFERS)
 
@@ -144,15 +145,15 @@ def status(where: Location, watch: bool, interval: float, form: str) -> None:
 @node
 def why(where: Location, name: str, form: str) -> None:
     """Explain one object: the chain from check results to route. Ends with 2 if it is not as it should be."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style
     from anycastlb.cli.render.why import why_lines
 
     view = ask(where, lambda lb: lb.why(name))
     if form != "table":
         dump(view, form)
     else:
-        style.show(why_lines(view, style.width()))
+        terminal.show(why_lines(view, terminal.width()))
     if not view["ok"]:
         raise SystemExit(DIFFERS)
 
@@ -168,8 +169,8 @@ def plan(where: Location, files: tuple[str, ...], kind: str, replace: bool, form
     With documents, a dump or a directory: what those would change, in the catalog and on this node; nothing is
     written. Ends with 2 if something would change.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style
     from anycastlb.cli.render.why import changes
     from anycastlb.client import Unreachable
 
@@ -187,7 +188,7 @@ def plan(where: Location, files: tuple[str, ...], kind: str, replace: bool, form
     if form != "table":
         dump(view, form)
     else:
-        style.show(changes(view, style.width(), assumption))
+        terminal.show(changes(view, terminal.width(), assumption))
     if view["changes"]:
         raise SystemExit(DIFFERS)
 

@@ -130,9 +130,10 @@ def _names(word: str) -> bool:
 
 async def show_plan(lb: Any, proposed: Catalog, mode: str = "merge") -> None:
     """What these documents would change, instead of writing them."""
-    from anycastlb.cli.render import style, why
+    from anycastlb.cli import terminal
+    from anycastlb.cli.render import why
 
-    style.show(why.proposal(await lb.plan(proposed, mode), style.width()))
+    terminal.show(why.proposal(await lb.plan(proposed, mode), terminal.width()))
 
 
 def document(patch: Fields) -> Fields:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from anycastlb.cli import terminal
 from anycastlb.cli.ask import ask
 from anycastlb.cli.location import Location
 from anycastlb.cli.options import dumped, line
@@ -41,7 +42,7 @@ def _printer(form: str) -> Callable[[list[Any]], None]:
             elif form == "yaml":
                 sys.stdout.write("---\n" + dumped(event, "yaml"))
         if form == "table":
-            style.show(why.events({"events": found}))
+            terminal.show(why.events({"events": found}))
         sys.stdout.flush()
 
     return show
@@ -57,22 +58,22 @@ def watch(where: Location, every: float, picture: Callable[[dict[str, Any], int]
     async def look(lb: Any, show: Callable[[list[style.Line]], None]) -> None:
         view = await lb.status()  # the first must succeed
         while True:
-            show(picture(view, style.width()))
+            show(picture(view, terminal.width()))
             await asyncio.sleep(every)
             try:
                 view = await lb.status()
             except (Unreachable, NoAnswer, Unavailable) as exc:
-                show([*picture(view, style.width()), [], [(f"! {exc}", style.BAD)]])
+                show([*picture(view, terminal.width()), [], [(f"! {exc}", style.BAD)]])
 
-    if not style.coloured() or not sys.stdout.isatty():
+    if not terminal.coloured():
         return ask(where, lambda lb: look(lb, _below))
     from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(highlight=False), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-        ask(where, lambda lb: look(lb, lambda lines: live.update(style.text(lines), refresh=True)))
+        ask(where, lambda lb: look(lb, lambda lines: live.update(terminal.text(lines), refresh=True)))
 
 
 def _below(lines: list[style.Line]) -> None:
-    style.show([*lines, []])
+    terminal.show([*lines, []])
     sys.stdout.flush()

@@ -33,8 +33,9 @@ def listed(where: Location, name: str | None, form: str) -> None:
 
 def tell(where: Location, name: str, form: str, rows: Callable[[Any, str], Any]) -> None:
     """The table of one service or of all, or its ``rows`` in another form."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style, tables
+    from anycastlb.cli.render import tables
 
     view = ask(where, lambda lb: lb.status())
     known = tables.services(view, name) or any(one["key"].split("/")[1:2] == [name] for one in view["problems"])
@@ -42,7 +43,7 @@ def tell(where: Location, name: str, form: str, rows: Callable[[Any, str], Any])
         raise click.ClickException(f"there is no service {name!r:.60}: `anycastlb service list` shows those there are")
     if form != "table":
         return dump(rows(view, name), form)
-    style.show(tables.listed(view, name))
+    terminal.show(tables.listed(view, name))
 
 
 @service.command()
@@ -51,9 +52,10 @@ def tell(where: Location, name: str, form: str, rows: Callable[[Any, str], Any])
 @node
 def show(where: Location, name: str, form: str) -> None:
     """Show a service's document as it is stored, and how it stands."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
     from anycastlb.cli.options import dumped
-    from anycastlb.cli.render import style, tables
+    from anycastlb.cli.render import tables
 
     async def read(lb: Any) -> tuple[Fields, Fields]:
         return dict(await lb.service(name)), await lb.status() if form == "table" else {}
@@ -61,7 +63,7 @@ def show(where: Location, name: str, form: str) -> None:
     document, view = ask(where, read)
     if form != "table":
         return dump(document, form)
-    style.show(tables.listed(view, name))
+    terminal.show(tables.listed(view, name))
     click.echo("\n" + dumped(document, "yaml"), nl=False)
 
 

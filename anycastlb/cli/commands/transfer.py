@@ -61,6 +61,7 @@ def import_(where: Location, files: tuple[str, ...], kind: str, replace: bool, d
 
     `-` is standard input. They are validated as a whole first. Services that are not named stay, unless --replace.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
     from anycastlb.cli.render import style, why
 
@@ -70,14 +71,14 @@ def import_(where: Location, files: tuple[str, ...], kind: str, replace: bool, d
         if dry_run or replace:
             proposal = await lb.plan(catalog, mode)
             if dry_run:
-                return style.show(why.proposal(proposal, style.width()))
+                return terminal.show(why.proposal(proposal, terminal.width()))
             gone = [edit["key"] for edit in proposal["edits"] if edit["after"] is None]
             if gone:
                 named = ", ".join(gone[:5]) + ("…" if len(gone) > 5 else "")
                 agreed(f"this deletes {style.count(len(gone), 'document')} ({named}); go on?", yes)
         done = await lb.import_(catalog, mode)
         edits = done.get("edits", [])
-        style.show(why.documents(edits, style.width()))
+        terminal.show(why.documents(edits, terminal.width()))
         click.echo(f"imported: {style.count(len(edits), 'document')} changed of {len(catalog)}")
 
     ask(where, write)
@@ -85,15 +86,16 @@ def import_(where: Location, files: tuple[str, ...], kind: str, replace: bool, d
 
 def propose(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
     """``plan FILE…``: what these documents would change. Ends with 2 if anything, with 1 if they have problems."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style, why
+    from anycastlb.cli.render import why
 
     catalog = gather_files(files, kind)
     view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
     if form != "table":
         dump(view, form)
     else:
-        style.show(why.proposal(view, style.width()))
+        terminal.show(why.proposal(view, terminal.width()))
     if view.get("problems"):
         raise SystemExit(1)
     if view.get("edits") or view.get("changes"):
