@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
@@ -25,9 +26,12 @@ from anycastlb.adapters.system.sd_notify import Notifier
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
     AnycastlbError,
+    Catalog,
     DriverError,
 )
-from anycastlb.doctor.preflight import PreflightFinding, preflight, probing
+from anycastlb.doctor.collect.startup import at_start, with_catalog
+from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
+from anycastlb.doctor.finding import Finding
 from anycastlb.engine.node import Node
 from anycastlb.engine.parts import (
     described,
@@ -54,10 +58,10 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     journal = Journal(start=epoch())
     sysctls, config, addresses, ipvs = make_drivers(settings)
     with suppress(DriverError):
-        ipvs.open()  # loads ip_vs where it may; what it may not, the preflight tells with its mend
+        ipvs.open()  # loads ip_vs where it may; what it may not is reported by the preflight, with its remedy
     inspect(settings, journal)
     originals = SavedSettings(
-        settings.node.state_dir, lambda what, mend: tell([PreflightFinding("warning", what, mend)], journal)
+        settings.node.state_dir, lambda what, mend: report([Finding("warning", "kernel", what, mend=mend)], journal)
     )
     if not settings.ipvs.manage_sysctls:
         originals.drop()  # from now on they are the operator's
@@ -84,7 +88,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         pulse=notify.alive,
         unused=ipvs.unused,
         counters=ipvs.statistics,
-        first_probe_path=lambda: tell(probing(settings), journal),
+        on_catalog=catalog_inspector(settings, journal),
         registry=make_registry(settings),
         registrars=make_registrars(settings, journal.emit, lambda: node.inbox.wake(), lambda: node.reconciler.alive_at),
         instance=instance(settings.node.state_dir),
@@ -162,16 +166,30 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 
 
 def inspect(settings: Settings, journal: Journal) -> None:
-    """Preflight: every finding is told; an error among them stops the start. Raises ``DriverError``."""
-    findings = preflight(settings)
-    tell(findings, journal)
+    """Report what keeps this machine from being a good node. Raises ``DriverError`` if it cannot be one."""
+    findings = preflight(at_start(settings))
+    report(findings, journal)
     if errors := [f"{finding.what} (mend: {finding.mend})" for finding in findings if finding.level == "error"]:
         raise DriverError("; ".join(errors))
 
 
-def tell(findings: Iterable[PreflightFinding], journal: Journal) -> None:
+def catalog_inspector(settings: Settings, journal: Journal) -> Callable[[Catalog], None]:
+    """A function that is given each new catalog, and reports what the machine lacks for its services: once a fault."""
+    known: set[Finding] = set()
+
+    def inspect_catalog(catalog: Catalog) -> None:
+        findings = preflight(with_catalog(settings, catalog), WITH_CATALOG)
+        report([finding for finding in findings if finding not in known], journal)
+        known.clear()
+        known.update(findings)
+
+    return inspect_catalog
+
+
+def report(findings: Iterable[Finding], journal: Journal) -> None:
     for finding in findings:
-        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=finding.level))
+        level: Literal["warning", "error"] = "error" if finding.level == "error" else "warning"
+        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=level))
 
 
 def compare(settings: Settings, reread: Callable[[], Settings], journal: Journal) -> None:

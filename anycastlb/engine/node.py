@@ -51,9 +51,9 @@ class Node:
     """One node's parts, wired.
 
     ``probing_sysctls`` are those it must have too while a check goes through IPVS; ``probe_path`` finds how such a
-    probe goes; ``first_probe_path`` is called once, when the first of them can run. ``config`` are the settings of IPVS
-    it must have, ``cached_config`` those while connection entries are only caches, ``originals()`` what settings were
-    before the drivers changed them. ``registry`` is where the nodes know of each other;
+    probe goes; ``on_catalog`` is called with each new catalog. ``config`` are the settings of IPVS it must have,
+    ``cached_config`` those while connection entries are only caches, ``originals()`` what settings were before the
+    drivers changed them. ``registry`` is where the nodes know of each other;
     ``instance`` tells this installation from another with the same name; ``started_wall``: when the process began.
     ``registrars`` write the names that ``settings`` ask for.
     """
@@ -77,7 +77,7 @@ class Node:
         cached_config: Mapping[str, int] | None = None,
         originals: Callable[[], Mapping[Table, Rows]] = dict,
         probe_path: Callable[[ForwardPath, int], ProbePath] | None = None,
-        first_probe_path: Callable[[], None] = lambda: None,
+        on_catalog: Callable[[Catalog], None] = lambda catalog: None,
         registry: Registry | None = None,
         registrars: Sequence[RecordDriver] = (),
         instance: str = "",
@@ -146,7 +146,7 @@ class Node:
             offload=offload,
         )
         self._source, self._pulse, self._registrars = source, pulse, registrars
-        self._first_probe_path: Callable[[], None] | None = first_probe_path
+        self._on_catalog = on_catalog
         self._laid: Decision | None = None
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
@@ -197,6 +197,7 @@ class Node:
     def _catalog(self, catalog: Catalog, feed: Feed) -> None:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
+            self._on_catalog(catalog)
             self.prober.want(checks(catalog))
             if policy := self.inbox.inputs.naming.dns:
                 for driver in self._registrars:
@@ -211,11 +212,7 @@ class Node:
         if snapshot.decision is self._laid and not snapshot.plan:
             return
         self._laid = snapshot.decision
-        usable = probe_marks.usable(snapshot)
-        self.prober.mark(usable)
-        if self._first_probe_path and any(isinstance(mark, int) for mark in usable.values()):
-            tell, self._first_probe_path = self._first_probe_path, None
-            tell()
+        self.prober.mark(probe_marks.usable(snapshot))
 
     def _company(self, cluster: Cluster) -> None:
         before = self.inbox.inputs
