@@ -24,7 +24,7 @@ from statistics import median
 import anycastlb
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.core.model import Change, Destination, DestinationKey, Failure, Rows, ServiceKey, Table, VirtualService
-from tests.kernel.netns import fresh, run
+from tests.support.netns import fresh, run
 
 RANGES = [ip_network("10.200.0.0/16")]
 PROMISES = {"program": 10.0, "dump, first look": 1.0, "dump, later look": 1.0}

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.contract.cases import Case
 from tests.contract.cases_web import authority, tls
-from tests.contract.servers import datagrams, saying, serving, silent
+from tests.support.servers import datagrams, saying, serving, silent
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import tempfile
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from tests.contract.authority import Authority, server_context
 from tests.contract.cases import Case
-from tests.contract.servers import answering, saying, serving
+from tests.support.authority import Authority, server_context
+from tests.support.servers import answering, saying, serving
 
 OK = ("HTTP/1.1 200 OK", "Content-Length: 14")
 BODY = b"all is very ok"

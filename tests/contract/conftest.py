@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.parts.test_consul_source import Agent
+from tests.support.consul import Agent
 
 
 @pytest.fixture(scope="module")

@@ -13,23 +13,18 @@ import pytest
 
 from anycastlb.adapters.checks import TYPES, CheckType, Down, Found
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import Check, Health, ProbePath, Result
+from anycastlb.core.model import Check, Health, ProbePath
 from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case, cases
-from tests.contract.servers import BAD, answering, free_port, serving, silent
 from tests.soak import grown, soak
+from tests.support.checks import run
+from tests.support.servers import BAD, answering, free_port, serving, silent
 
 CASES = cases()
 UNSERVED = {"none", "all", "any", "icmp", "command"}
 """Types that meet no server of ours: they have tests of their own."""
 SOAKED = 500
 """Checks of each case; a hundred thousand with ``python -m tests.soak``."""
-
-
-async def run(check: Check) -> Result:
-    """One check as the prober runs it."""
-    prober = Prober(TYPES, lambda health, turned: None, Journal())
-    return await prober._result(check, None)
 
 
 def check(kind: str, port: int) -> Check:

@@ -28,7 +28,7 @@ from anycastlb.engine.prober import Prober
 from anycastlb.settings import ChecksSettings
 from tests.contract.cases_more import answered, health_server
 from tests.contract.cases_web import authority
-from tests.contract.servers import datagrams, free_port, saying, serving, silent
+from tests.support.servers import datagrams, free_port, saying, serving, silent
 
 TYPES = checks.types(ChecksSettings(commands=("/bin/*", "/usr/bin/*", sys.executable)))
 

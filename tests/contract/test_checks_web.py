@@ -17,9 +17,9 @@ from anycastlb.adapters.checks.probe import ProbeRefused, web
 from anycastlb.adapters.checks.probe.params import WebParams
 from anycastlb.adapters.checks.probe.tls import Contexts, UnusableTls, expiry
 from anycastlb.core.model import Check, ProbePath
-from tests.contract.authority import DAY, Authority, server_context
-from tests.contract.servers import Handler, answering, saying, serving
-from tests.contract.test_checks import run
+from tests.support.authority import DAY, Authority, server_context
+from tests.support.checks import run
+from tests.support.servers import Handler, answering, saying, serving
 
 OK = answering("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok")
 

@@ -16,8 +16,8 @@ from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.discovery.memory import MemoryDiscovery
 from anycastlb.core.model import ConsulInstances, DnsInstances, Instance, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.e2e.test_discovery import NameServer, Registry
-from tests.parts.test_consul_source import Agent
+from tests.support.consul import Agent, Registry
+from tests.support.nsd import NameServer
 
 PATIENCE = 20.0
 """Seconds until a test gives up; no discovery needs them."""

@@ -16,9 +16,8 @@ from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import DrainRules, Inputs, Snapshot
 from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import Agent
-from tests.unit.serving import serving
-from tests.unit.test_api_writing import go
+from tests.support.consul import Agent
+from tests.support.serving import go, serving
 
 ROUNDS = 20
 Open = Callable[[], Store]

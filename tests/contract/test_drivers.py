@@ -30,7 +30,7 @@ from anycastlb.core.model import (
     VipAddress,
     VirtualService,
 )
-from tests.kernel.netns import fresh
+from tests.support.netns import fresh
 
 RANGES = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")]
 MARKS = [(100, 199)]

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from anycastlb.core.model import Snapshot
-from tests.unit.serving import serving
+from tests.support.serving import serving
 
 SERVICE = {"host": "192.0.2.30", "port": 12345, "protocol": "tcp", "method": "rr"}
 BACKEND: dict[str, Any] = {

@@ -18,8 +18,8 @@ from anycastlb.adapters.drivers.names.dns import DnsZone
 from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
 from anycastlb.core.model import Change, ConsulKey, ConsulService, DnsKey, DnsRecord, Rows, Table
 from anycastlb.settings import ConsulSettings, DnsSettings
-from tests.parts.name_servers import ZONE, NameServer
-from tests.parts.test_consul_source import Agent
+from tests.support.consul import Agent
+from tests.support.name_servers import ZONE, NameServer
 
 DOMAIN = f"lb.{ZONE}."
 WWW, ELSE = f"www.{DOMAIN}", f"other.{DOMAIN}"

@@ -21,9 +21,9 @@ from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Cluster, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import ROOT_TOKEN, Agent
-from tests.unit import scene
-from tests.unit.serving import eventually
+from tests.support import scene
+from tests.support.consul import ROOT_TOKEN, Agent
+from tests.support.serving import eventually
 
 PATIENCE = 20.0
 """Seconds until a test gives up; no registry needs them."""

@@ -17,7 +17,7 @@ from anycastlb.adapters.sources.file import FileSource
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import Agent
+from tests.support.consul import Agent
 
 PATIENCE = 15.0
 """Seconds until a test gives up; no source needs them."""

@@ -7,71 +7,17 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from anycastlb.adapters.sources import Source, Store
-from anycastlb.adapters.sources.consul import ConsulSource
-from anycastlb.adapters.sources.consul_store import ConsulStore
-from anycastlb.adapters.sources.file import FileSource
-from anycastlb.adapters.sources.file_store import FileStore
-from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import Conflict, Edit, SourceError, Tree
-from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import Agent
+from tests.support.consul import Agent
+from tests.support.stores import ConsulWorld, FileWorld, MemoryWorld, World, again, puts
 
 PATIENCE = 180.0
 """Seconds until a test gives up; no store needs them."""
 BIG = 1000
-
-
-class World(Protocol):
-    """A place with any number of stores and readers of it. ``where``: what another process needs to open it."""
-
-    where: str
-
-    def store(self) -> Store: ...
-    def source(self) -> Source: ...
-
-
-class MemoryWorld:
-    where = ""
-
-    def __init__(self) -> None:
-        self._it = MemorySource()
-
-    def store(self) -> Store:
-        return self._it
-
-    def source(self) -> Source:
-        return self._it
-
-
-class FileWorld:
-    def __init__(self, root: Path) -> None:
-        self.where = str(root)
-
-    def store(self) -> Store:
-        return FileStore(self.where)
-
-    def source(self) -> Source:
-        return FileSource(self.where)
-
-
-class ConsulWorld:
-    def __init__(self, address: str) -> None:
-        self.where = address
-
-    def store(self) -> Store:
-        return ConsulStore(ConsulSettings(address=self.where, wait="2s"))
-
-    def source(self) -> Source:
-        return ConsulSource(ConsulSettings(address=self.where, wait="2s"))
-
-
-def reopened(where: str) -> World:
-    return ConsulWorld(where) if where.startswith("http") else FileWorld(Path(where))
 
 
 @pytest.fixture(params=["memory", "file", "consul"])
@@ -117,18 +63,8 @@ async def seen(world: World) -> dict[str, str]:
         return values(await source.read(None))
 
 
-def puts(count: int, value: str, expects: str | None = "") -> list[Edit]:
-    return [Edit(f"services/s{n:04d}", f"{value} {n}".encode(), expects) for n in range(count)]
-
-
 def wanted(count: int, value: str) -> dict[str, str]:
     return {f"services/s{n:04d}": f"{value} {n}" for n in range(count)}
-
-
-async def again(store: Store, count: int, value: str) -> list[Edit]:
-    """The same keys, each with the version it has now."""
-    entries = (await store.load()).entries
-    return [Edit(e.key, e.value, entries[e.key].version) for e in puts(count, value)]
 
 
 # ---------------------------------------------------------------- one key
@@ -391,7 +327,7 @@ async def test_cancelled_at_any_moment(world: World, store: Store) -> None:
 
 KILLED = """
 import asyncio, os, signal, sys
-from tests.contract.test_stores import again, reopened
+from tests.support.stores import again, reopened
 
 async def main(where, step, before):
     left = step

@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.http import request
 from tests.lab.lab import Lab
 from tests.lab.node import API_PORT, ROOT, Node
 from tests.lab.process import until
 from tests.lab.topology import BACKENDS
+from tests.support.two_nodes import BOTH, VIP, serve
 
 NOBODY = 65534
 CONFIRM = ("-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", f"http://127.0.0.1:{API_PORT}/v1/confirm")

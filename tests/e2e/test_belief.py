@@ -10,11 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from anycastlb.core.model import Address
-from tests.e2e.test_cluster import nodes, together
-from tests.e2e.test_node import BOTH, DETECTION, VIP, serve
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.topology import BACKENDS, own, vip
+from tests.support.two_nodes import BOTH, DETECTION, VIP, nodes, serve, together
 
 KEPT = vip(1)
 SETTLES = 0.4 + 3.0 + 5.0

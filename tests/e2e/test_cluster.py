@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.topology import own
+from tests.support.two_nodes import BOTH, VIP, nodes, serve, together
 
 EXPIRES = 20.0
 """Seconds in which Consul ends a session that nobody renews."""
@@ -27,24 +27,9 @@ def lab(lab: Lab) -> Iterator[Lab]:
     yield lab
 
 
-def nodes(node: Node) -> dict[str, dict[str, Any]]:
-    status, body = node.http("/v1/nodes")
-    assert status == 200, body
-    return {view["name"]: view for view in json.loads(body)["nodes"]}
-
-
 def cluster(node: Node) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(node.http("/v1/nodes")[1])
     return found
-
-
-def together(lab: Lab) -> None:
-    for node in lab.nodes.values():
-        node.until(
-            lambda node=node: [view["alive"] and view["ready"] for view in nodes(node).values()] == [True, True],
-            30,
-            "it knows both nodes as alive and ready",
-        )
 
 
 def key(lab: Lab, name: str) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import combinations
 
-from tests.e2e.scene import PATIENCE, Scene
-from tests.e2e.test_node import BOTH, VIP
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.namespaces import LabError
 from tests.lab.server import ECHO
 from tests.lab.topology import BACKENDS, CONSUL, own
 from tests.lab.traffic import Traffic
+from tests.support.clients_story import PATIENCE, Scene
+from tests.support.two_nodes import BOTH, VIP
 
 CHECKED = {**CHECK, "interval": "500ms", "timeout": "1500ms", "rise": 1, "fall": 2}
 FAR = {

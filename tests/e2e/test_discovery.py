@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -15,9 +13,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import dns.exception
-import dns.message
-import dns.query
 import pytest
 
 from anycastlb.adapters.checks import PARAMS
@@ -32,44 +27,11 @@ from anycastlb.settings import parse
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.topology import own
-from tests.parts.test_consul_source import ROOT_TOKEN, Agent, free_ports
+from tests.support.consul import ROOT_TOKEN, Agent, Registry
+from tests.support.nsd import NameServer
 
 PATIENCE = 30.0
 WEB: dict[str, Any] = {"vip": "192.0.2.10", "port": 80, "backends_from": {"consul": {"service": "web"}}}
-
-
-class Registry:
-    """The hand that registers instances with an agent."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-
-    def register(self, number: int, service: str = "web", status: str = "passing", **fields: Any) -> None:
-        """Instance ``web<number>`` at 10.1.0.<number>, with one check that is set by hand."""
-        name = f"{service}{number}"
-        document = {
-            "ID": name, "Name": service, "Address": f"10.1.0.{number}", "Port": 8080,
-            "Check": {"CheckID": f"check-{name}", "TTL": "1h", "Status": status}, **fields,
-        }  # fmt: skip
-        self.agent.call("PUT", "/v1/agent/service/register", json.dumps(document))
-        self.set(number, status, service)  # only what is set outlives a restart of the agent
-
-    def deregister(self, *numbers: int, service: str = "web") -> None:
-        """All of them in one transaction of the catalog, as when a server forgets them, then at the agent."""
-        operations = [
-            {"Service": {"Verb": "delete", "Node": "test", "Service": {"Service": service, "ID": f"{service}{number}"}}}
-            for number in numbers
-        ]
-        self.agent.call("PUT", "/v1/txn", json.dumps(operations))
-        for number in numbers:
-            self.agent.call("PUT", f"/v1/agent/service/deregister/{service}{number}")
-
-    def set(self, number: int, status: str, service: str = "web") -> None:
-        body = json.dumps({"Status": status})
-        self.agent.call("PUT", f"/v1/agent/check/update/check-{service}{number}", body)
-
-    def put(self, document: Any, service: str = "web") -> None:
-        self.agent.put(f"anycastlb/services/{service}", json.dumps(document))
 
 
 class Following:
@@ -537,82 +499,6 @@ class TestLeaderChange:
 
 
 # ---------------------------------------------------------------- DNS: NSD
-
-NSD = """server:
-  ip-address: 127.0.0.1@{port}
-  server-count: 1
-  username: ""
-  zonesdir: "{folder}"
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd"
-  zonelistfile: "{folder}/zones"
-  xfrdir: "{folder}"
-remote-control:
-  control-enable: no
-zone:
-  name: example.org
-  zonefile: zone
-"""
-
-
-class NameServer:
-    """A real authoritative server for example.org on loopback."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self.port = free_ports(1)[0]
-        self._program, self._folder = program, folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self._records: list[str] = []
-        self._serial = 0
-        (folder / "nsd.conf").write_text(NSD.format(folder=folder, port=self.port))
-
-    def start(self) -> None:
-        self._write()
-        with (self._folder / "log").open("ab") as log:
-            argv = [self._program, "-d", "-c", str(self._folder / "nsd.conf")]
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
-        self._wait()
-
-    def put(self, records: list[str]) -> None:
-        """These are the records of the zone, in the form ``web 1 A 10.1.0.1``; returns once they are answered."""
-        self._records = records
-        self._write()
-        if self._process is not None:
-            self._process.send_signal(signal.SIGHUP)
-            self._wait()
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        os.killpg(self._process.pid, number)
-
-    def _write(self) -> None:
-        self._serial += 1
-        head = [f"@ 1 SOA ns hostmaster {self._serial} 2 3 4 1", "@ 1 NS ns", "ns 1 A 127.0.0.1"]
-        (self._folder / "zone").write_text("\n".join(["$ORIGIN example.org.", *head, *self._records, ""]))
-
-    def _wait(self) -> None:
-        """Until the new zone is answered, and not now and then by a process that still has the old one."""
-        assert self._process is not None
-        end, again, agreed = time.monotonic() + 20, time.monotonic() + 1, 0
-        query = dns.message.make_query("example.org", "SOA")
-        while agreed < 5:
-            time.sleep(0.01)
-            try:
-                answer = dns.query.udp(query, "127.0.0.1", timeout=0.2, port=self.port)
-                agreed = agreed + 1 if answer.answer and answer.answer[0][0].serial == self._serial else 0
-            except (OSError, dns.exception.DNSException):
-                agreed = 0
-            if not agreed and time.monotonic() > again:  # now and then NSD fails to reload
-                self._process.send_signal(signal.SIGHUP)
-                again += 1
-            if time.monotonic() > end:
-                pytest.fail(f"NSD does not serve the zone: {(self._folder / 'log').read_text()[-2000:]}")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from anycastlb.cli.commands.validate import load
 from anycastlb.doctor import Finding, collect, diagnose
 from tests.lab.lab import Lab
-from tests.parts.test_consul_source import ROOT_TOKEN, Agent, under_acl
+from tests.support.consul import ROOT_TOKEN, Agent, under_acl
 
 NODE = """\
 [node]

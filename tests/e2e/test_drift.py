@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.topology import own, vip
+from tests.support.two_nodes import BOTH, VIP, serve
 
 RESYNC = 1.0
 """``[node] resync`` of the lab's nodes, seconds."""

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from tests.e2e.test_node import BOTH, VIP, serve, weights
 from tests.lab.lab import Lab, document
 from tests.lab.namespaces import LabError
 from tests.lab.process import until
 from tests.lab.topology import own, vip
+from tests.support.two_nodes import BOTH, VIP, serve, weights
 
 HOLD = 8.0
 """``[bgp] hold`` of the lab's nodes, seconds: longer than a daemon takes to start on a busy machine."""

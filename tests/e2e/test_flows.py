@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.lab import CHECK, Lab
 from tests.lab.process import until
 from tests.lab.server import ECHO
+from tests.support.two_nodes import BOTH, VIP, serve
 
 CONNECTIONS = 200
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.lab import Lab, document
 from tests.lab.process import until
 from tests.lab.topology import vip
+from tests.support.two_nodes import BOTH, VIP, serve
 
 NOISE = random.Random(1).randbytes(500_000)  # Consul itself refuses more than 512 KiB
 BAD: dict[str, tuple[str, Any, str]] = {

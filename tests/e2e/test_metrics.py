@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anycastlb.serving.metrics.families import FAMILIES
-from tests.e2e.test_node import BOTH, VIP, serve
 from tests.lab.http import get
 from tests.lab.lab import Lab, document
 from tests.lab.monitor import monitoring
 from tests.lab.node import API_PORT, Node
 from tests.lab.process import until
 from tests.lab.topology import BACKENDS, vip
-from tests.unit.promql import dashboard_expressions, names, rule_expressions
+from tests.support.promql import dashboard_expressions, names, rule_expressions
+from tests.support.two_nodes import BOTH, VIP, serve
 
 FRESH = 13
 COUNTED = vip(FRESH)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_node import VIP
 from tests.lab.http import get
 from tests.lab.lab import Lab, document
 from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.topology import CONSUL
-from tests.parts.name_servers import ZONE, NameServer
+from tests.support.name_servers import ZONE, NameServer
+from tests.support.two_nodes import VIP
 
 NAMES = """
 [dns]

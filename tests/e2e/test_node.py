@@ -12,21 +12,7 @@ from tests.lab.lab import CHECK, Lab, document
 from tests.lab.process import until
 from tests.lab.server import DNS
 from tests.lab.topology import BACKENDS, own, vip
-
-BOTH = {"lb1", "lb2"}
-VIP = vip(0)
-DETECTION = 0.2 * 3 + 0.2
-"""interval x fall + timeout of the lab's check, seconds."""
-
-
-def serve(lab: Lab, number: int = 0, version: int = 4, **more: Any) -> None:
-    """Put the service ``web`` and wait until both nodes serve it with every backend."""
-    lab.put("web", document(vip(number, version), **more))
-    lab.settle(vip(number, version))
-
-
-def weights(lab: Lab, service: str = f"tcp {VIP}:80") -> list[dict[str, int]]:
-    return [node.ipvs().get(service, {}) for node in lab.nodes.values()]
+from tests.support.two_nodes import BOTH, DETECTION, VIP, serve, weights
 
 
 @pytest.mark.parametrize("version", [4, 6])

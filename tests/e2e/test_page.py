@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from tests.e2e.browser import DESK, PATIENCE, PHONE, Tab, chromium
 from tests.lab.lab import Lab, document
 from tests.lab.node import API_PORT
 from tests.lab.topology import own, vip
+from tests.support.browser import DESK, PATIENCE, PHONE, Tab, chromium
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 BASE = f"http://127.0.0.1:{API_PORT}"

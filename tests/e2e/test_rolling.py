@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 from functools import partial
 
-from tests.e2e.scene import PATIENCE, Scene
-from tests.e2e.test_node import BOTH, VIP
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.server import ECHO
 from tests.lab.traffic import Traffic
+from tests.support.clients_story import PATIENCE, Scene
+from tests.support.two_nodes import BOTH, VIP
 
 CHECKED = {**CHECK, "interval": "1s", "timeout": "3s"}
 

@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from itertools import product
 
 from anycastlb.core.model import Address
-from tests.e2e.scene import PATIENCE, Scene
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.node import Node
 from tests.lab.server import ECHO
 from tests.lab.topology import vip
 from tests.lab.traffic import Traffic
+from tests.support.clients_story import PATIENCE, Scene
 
 THREE = ("lb1", "lb2", "lb3")
 WAYS = {f"{forward} v{version}": (forward, version) for forward in ("tunnel", "dr") for version in (4, 6)}

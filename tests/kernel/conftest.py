@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kernel.netns import fresh
+from tests.support.netns import fresh
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from anycastlb.adapters.drivers.addresses import AddressDriver
 from anycastlb.core.model import Change, DriverError, VipAddress
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 VIP4, VIP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 ROW = VipAddress()

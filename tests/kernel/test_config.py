@@ -21,9 +21,9 @@ from anycastlb.adapters.drivers.saved_settings import NAME
 from anycastlb.adapters.drivers.sysctls import TAKEOVER, read
 from anycastlb.core.model import Change, Destination, DestinationKey, ServiceKey, VirtualService
 from anycastlb.settings import Settings
-from tests.kernel.daemon import Daemon
-from tests.kernel.netns import fresh, run
-from tests.kernel.site import until
+from tests.support.daemon import Daemon
+from tests.support.netns import fresh, run
+from tests.support.site import until
 
 pytestmark = pytest.mark.usefixtures("netns")
 THRESHOLD = "net/ipv4/vs/sync_threshold"

@@ -16,7 +16,7 @@ import pytest
 from anycastlb.adapters.drivers.ipvs.driver import connect
 from anycastlb.cli.commands.validate import load
 from anycastlb.doctor import Finding, collect, diagnose
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
 NODE = """\

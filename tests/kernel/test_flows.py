@@ -17,7 +17,7 @@ import pytest
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.core.decision import plan
 from anycastlb.core.model import Destination, DestinationKey, ServiceKey, State, VirtualService
-from tests.kernel.netns import fresh, run
+from tests.support.netns import fresh, run
 
 FLOWS = range(20_000, 21_500)
 VIP = "192.0.2.10"

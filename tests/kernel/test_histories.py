@@ -39,8 +39,8 @@ from anycastlb.core.model import (
     State,
     VirtualService,
 )
-from tests.kernel.netns import enter, fresh
-from tests.kernel.wire import Wire, flow, packets
+from tests.support.netns import enter, fresh
+from tests.support.wire import Wire, flow, packets
 
 HISTORIES = 1000
 FLOWS = 300

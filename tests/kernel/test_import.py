@@ -17,7 +17,7 @@ from anycastlb.core.decision import plan
 from anycastlb.core.decision.decide import adopt, decide
 from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Result, State, Tree
 from anycastlb.engine.node import checks
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
 RULES = """\

@@ -14,7 +14,7 @@ from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.adapters.system import netlink
 from anycastlb.core.decision import plan
 from anycastlb.core.model import Change, Destination, DestinationKey, Protocol, ServiceKey, State, VirtualService
-from tests.kernel.netns import fresh, run
+from tests.support.netns import fresh, run
 
 RANGES = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")]
 MARKS = [(100, 199)]

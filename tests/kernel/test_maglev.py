@@ -14,7 +14,7 @@ import pytest
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.core.decision import maglev, plan
 from anycastlb.core.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
-from tests.kernel.netns import fresh, run
+from tests.support.netns import fresh, run
 
 PORTS = range(20_000, 23_000)
 WAYS = {4: ("192.0.2.10", "10.0.0.254", "10.0.0."), 6: ("2001:db8::10", "2001:db8:1::fe", "2001:db8:1::")}

@@ -23,7 +23,7 @@ from anycastlb.doctor.collect.startup import at_start
 from anycastlb.doctor.diagnosis import preflight
 from anycastlb.doctor.finding import Finding
 from anycastlb.settings import Settings
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
 SETTINGS = settings.parse('[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]')

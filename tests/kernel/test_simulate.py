@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.netns import run
-from tests.kernel.wire import Wire, packets
+from tests.support.netns import run
+from tests.support.wire import Wire, packets
 
 ROOT = Path(__file__).resolve().parents[2]
 VIP = ip_address("192.0.2.10")

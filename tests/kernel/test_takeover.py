@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.netns import run
-from tests.kernel.site import BACKENDS, Site, alive, site, until
+from tests.support.netns import run
+from tests.support.site import BACKENDS, Site, alive, site, until
 
 FLOWS = 100
 """Of each service."""

@@ -10,7 +10,7 @@ import pytest
 from anycastlb.adapters.checks.probe import sockets
 from anycastlb.adapters.checks.probe.path import find_path, routed
 from anycastlb.core.model import ForwardPath, ProbePath
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 VIPS = (ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/64"))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from anycastlb.core.decision.plan import ORDER, apply, diff, phase
 from anycastlb.core.model import State
-from tests.laws.states import states
+from tests.support.states import states
 
 
 def run(state: State, plan) -> list[State]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.test_consul_source import Agent
+from tests.support.consul import Agent
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from anycastlb.adapters.checks import TYPES
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check
 from anycastlb.engine.prober import Prober
-from tests.contract.servers import free_port, silent
-from tests.kernel import netns
+from tests.support import netns
+from tests.support.servers import free_port, silent
 
 Require = Callable[[str], str]
 LOCALS = ("127.0.0.1", "::1")

@@ -14,9 +14,9 @@ import pytest
 
 from anycastlb.adapters.checks import TYPES
 from anycastlb.core.model import Check
-from tests.contract.authority import DAY, Authority
-from tests.contract.servers import free_port
-from tests.contract.test_checks import run
+from tests.support.authority import DAY, Authority
+from tests.support.checks import run
+from tests.support.servers import free_port
 
 CONFIG = """
 daemon off;

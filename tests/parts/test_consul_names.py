@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,15 @@ import pytest
 
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.consul import EXPIRED, ConsulServices
-from anycastlb.core.decision import plan
-from anycastlb.core.model import Change, ConsulKey, ConsulService, DriverError, State
+from anycastlb.core.model import Change, ConsulKey, DriverError
 from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import Agent, under_acl
+from tests.support.consul import Agent, under_acl
+from tests.support.registration import KEY, ROW, VIP, keep
 
-VIP = ip_address("192.0.2.10")
-KEY = ConsulKey("web", VIP, "lb1")
-ROW = ConsulService("anycastlb-web", VIP, 80, (), True, "2/2 backends up")
 RULES = 'service_prefix "anycastlb-" { policy = "write" }'
 NODE = """
 import asyncio, sys
-from tests.parts.test_consul_names import keep_up
+from tests.support.registration import keep_up
 asyncio.run(keep_up(sys.argv[1], sys.argv[2]))
 """
 """A node in a process of its own: Consul's address, and the node's name."""
@@ -53,23 +49,6 @@ def checks(agent: Agent) -> dict[str, tuple[str, str]]:
     """Node of ours -> state and output of its check."""
     found = json.loads(agent.call("GET", "/v1/agent/checks")).values()
     return {check["Name"].removeprefix("announced by "): (check["Status"], check["Output"]) for check in found}
-
-
-async def keep_up(address: str, node: str) -> None:
-    """One service of a node, kept passing until the process ends."""
-    place = ConsulServices(ConsulSettings(address=address, deregister_after="1m"), node, 10.0)
-    await keep(RecordDriver(place), replace(KEY, node=node), lambda: False)
-
-
-async def keep(driver: RecordDriver, key: ConsulKey, done: Callable[[], bool]) -> None:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(driver.run())
-        while not done():
-            tables: Any = await driver.observe()
-            if tables:
-                await driver.apply(plan.diff(State(**tables), State(consul_services={key: ROW})))
-            await asyncio.sleep(0.1)
-        task.cancel()
 
 
 async def until(condition: Callable[[], object], within: float) -> None:

@@ -18,7 +18,7 @@ from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
 from anycastlb.core.model import ConsulInstances, Edit, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import ROOT_TOKEN, Agent, under_acl
+from tests.support.consul import ROOT_TOKEN, Agent, under_acl
 
 POLICIES = Path(__file__).resolve().parents[2] / "configs/consul"
 READ_KEYS = ("anycastlb/services/web", "anycastlb/defaults", "anycastlb/drain/lb1", "anycastlb/nodes/lb2")

@@ -7,16 +7,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from http.client import HTTPConnection
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -26,91 +23,9 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Catalog, Feed, SourceError, Tree
 from anycastlb.engine.follower import Follower
 from anycastlb.settings import ConsulSettings, parse
+from tests.support.consul import Agent, under_acl
 
 PATIENCE = 20.0
-ROOT_TOKEN = "5f0c1c9e-2f3a-4b5e-9d3c-000000000001"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-class Agent:
-    """One real Consul server on loopback. ``keep``: its data outlives a ``kill``; else it starts empty."""
-
-    def __init__(self, program: str, directory: Path, keep: bool = False, **config: Any) -> None:
-        self.directory = directory
-        self.keep = keep
-        self.token = ""
-        self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port, self.https, server, serf = free_ports(4)
-        ports = {"http": self.port, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1}
-        tls = "verify_incoming_https" in config
-        document = {
-            "server": True, "bootstrap_expect": 1, "node_name": "test", "data_dir": str(directory / "data"),
-            "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "disable_update_check": True, "log_level": "WARN",
-            "performance": {"raft_multiplier": 1}, "ports": ports | ({"https": self.https} if tls else {}),
-        }  # fmt: skip
-        (directory / "consul.json").write_text(json.dumps(document | config))
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        if not self.keep:
-            shutil.rmtree(self.directory / "data", ignore_errors=True)
-        log = (self.directory / "consul.log").open("ab")
-        argv = [self._program, "agent", f"-config-file={self.directory / 'consul.json'}"]
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        log.close()
-        end = time.monotonic() + 60
-        while not self._leads():
-            if self._process.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"Consul does not start: {(self.directory / 'consul.log').read_text()[-2000:]}")
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def put(self, key: str, value: str | bytes) -> None:
-        assert self.call("PUT", f"/v1/kv/{quote(key)}", value) == b"true"
-
-    def delete(self, key: str, below: bool = False) -> None:
-        self.call("DELETE", f"/v1/kv/{quote(key)}" + ("?recurse" if below else ""))
-
-    def call(self, method: str, path: str, body: str | bytes = b"") -> bytes:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            raw = body.encode() if isinstance(body, str) else body
-            connection.request(method, path, raw, {"X-Consul-Token": self.token} if self.token else {})
-            response = connection.getresponse()
-            answer = response.read()
-            if response.status != 200:
-                raise OSError(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
-            return answer
-        finally:
-            connection.close()
-
-    def _leads(self) -> bool:
-        try:
-            self.put("ready", "1")
-            self.delete("ready")
-        except (OSError, AssertionError):
-            return False
-        return True
 
 
 @asynccontextmanager
@@ -378,17 +293,6 @@ class TestFollowed:
         assert min(len(catalog.vips) for catalog, feed in seen if feed.loaded) == 0
         emptied = [number for number, (catalog, feed) in enumerate(seen) if feed.loaded and not catalog.vips]
         assert emptied == [len(seen) - 1]  # only the confirmed one
-
-
-@contextmanager
-def under_acl(program: str, folder: Path) -> Iterator[Agent]:
-    """A Consul that denies what no policy allows; the agent speaks with the token that may everything."""
-    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": ROOT_TOKEN}}
-    agent = Agent(program, folder, acl=acl, primary_datacenter="dc1")
-    agent.token = ROOT_TOKEN
-    agent.start()
-    yield agent
-    agent.kill()
 
 
 class TestAcl:

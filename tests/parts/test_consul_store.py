@@ -18,7 +18,7 @@ from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
 from anycastlb.core.model import Conflict, Edit, SourceError, Tree
 from anycastlb.settings import ConsulSettings
-from tests.parts.test_consul_source import Agent, under_acl
+from tests.support.consul import Agent, under_acl
 
 PATIENCE = 60.0
 COUNT = 200

@@ -17,7 +17,7 @@ from anycastlb.core.decision import plan
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DnsKey, DnsRecord, DriverError, State
 from anycastlb.settings import DnsSettings
-from tests.parts.name_servers import OTHER, SECRET, ZONE, NameServer
+from tests.support.name_servers import OTHER, SECRET, ZONE, NameServer
 
 WWW = "www.lb.example.net."
 ROW = DnsRecord(30, "web")

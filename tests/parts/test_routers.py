@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.process import until
 from tests.lab.router import Flavour
-from tests.parts.rack import CABLED, Rack
+from tests.support.rack import CABLED, Rack
 
 FOUR, SIX = ip_address("192.0.2.10"), ip_address("2001:db8:2::10")
 LATER4, LATER6 = ip_address("192.0.2.11"), ip_address("2001:db8:2::11")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit import promql
+from tests.support import promql
 
 SHIPPED = promql.CONFIGS / "prometheus"
 

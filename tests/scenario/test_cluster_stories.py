@@ -13,8 +13,8 @@ from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import announcers, nodes_view
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 
 @pytest.fixture

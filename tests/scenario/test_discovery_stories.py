@@ -13,8 +13,8 @@ import pytest
 from anycastlb.adapters.discovery import Kind, LossRule, endpoint
 from anycastlb.adapters.discovery.memory import MemoryDiscovery
 from anycastlb.core.model import Instance, Share
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 DISCOVERED: dict[str, Any] = {
     **{field: value for field, value in WEB.items() if field != "backends"},

@@ -14,8 +14,8 @@ from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
 from anycastlb.core.events import Event
 from anycastlb.core.model import ConsulService, DnsKey, DnsRecord
 from anycastlb.engine.node import Node
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 NAMES = """
 [dns]

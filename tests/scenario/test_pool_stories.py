@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 FOUR = {**WEB, "backends": {f"web{n}": {"address": f"10.1.0.{n}"} for n in range(1, 5)}}
 

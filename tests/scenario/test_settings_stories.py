@@ -12,8 +12,8 @@ from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.core.model import Change, DriverError, Failure, Rows, Table
 from anycastlb.settings import IpvsSettings
-from tests.scenario.test_stories import tell
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 SLOPPY = "net/ipv4/vs/sloppy_tcp"
 FOUND: dict[Table, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def test_a_stop_gives_back_what_was_found_after_everything_else_is_gone(world: T
         assert not world.announced and not any(world.kernel.rows.values())
         assert world.tables.left[-1] is False, "given back while something was still served"
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_handover_gives_nothing_back(world: Tuned) -> None:
@@ -97,7 +97,7 @@ def test_a_handover_gives_nothing_back(world: Tuned) -> None:
             await until(lambda: world.timeout == 300, 5)
         assert world.timeout == 300 and world.tables.rows["sysctls"] == {SLOPPY: "1"}
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_time_outs_follow_the_catalog(world: Tuned) -> None:
@@ -113,7 +113,7 @@ def test_time_outs_follow_the_catalog(world: Tuned) -> None:
             world.put("services/web", WEB)
             await until(lambda: world.timeout == 300, 15)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_what_cannot_be_given_back_does_not_keep_a_node_from_stopping(world: Tuned) -> None:
@@ -133,7 +133,7 @@ def test_what_cannot_be_given_back_does_not_keep_a_node_from_stopping(world: Tun
             node.stop()
             await until(lambda: world.tables.rows == FOUND, 20)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_kernel_that_goes_blind_at_the_end_is_waited_for(world: Tuned) -> None:
@@ -149,4 +149,4 @@ def test_a_kernel_that_goes_blind_at_the_end_is_waited_for(world: Tuned) -> None
             world.tables.blind = False
             await until(lambda: world.tables.rows == FOUND, 10)
 
-    tell(story())
+    virtual.run(story())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 
 from anycastlb.core.model import Change, DriverError, State, VirtualService
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 NO_DESTINATIONS: dict[str, int] = {}
 
@@ -21,10 +20,6 @@ NO_DESTINATIONS: dict[str, int] = {}
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(str(tmp_path))
-
-
-def tell(story: Coroutine[Any, Any, None]) -> None:
-    virtual.run(story)
 
 
 def test_a_service_is_put_and_announced(world: World) -> None:
@@ -41,7 +36,7 @@ def test_a_service_is_put_and_announced(world: World) -> None:
             assert world.weights() == {"10.1.0.1": 100, "10.1.0.2": 100, "10.1.0.3": 100}
             assert node.snapshot.decision.verdicts[VIP].reason == "3/3 backends up"
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_starting_node_announces_only_what_it_has_checked(world: World) -> None:
@@ -53,7 +48,7 @@ def test_a_starting_node_announces_only_what_it_has_checked(world: World) -> Non
             await until(lambda: VIP in world.announced, within=3)
             assert all(world.weights().values())
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_node_that_was_cut_off_announces_again_with_every_backend_that_is_back(world: World) -> None:
@@ -71,7 +66,7 @@ def test_a_node_that_was_cut_off_announces_again_with_every_backend_that_is_back
             await until(lambda: VIP in world.announced, within=5)
             assert sorted(world.weights().values()) == [0, 100, 100], "it waits for no one who is still away"
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_an_edited_check_takes_nobody_out(world: World) -> None:
@@ -84,7 +79,7 @@ def test_an_edited_check_takes_nobody_out(world: World) -> None:
             await asyncio.sleep(30)
             assert not world.writes
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_service_that_returns_is_checked_anew(world: World) -> None:
@@ -102,7 +97,7 @@ def test_a_service_that_returns_is_checked_anew(world: World) -> None:
             await asyncio.sleep(5)
             assert not [change for change in world.writes if change.table == "routes"]
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_one_backend_dies_and_the_route_stays(world: World) -> None:
@@ -120,7 +115,7 @@ def test_one_backend_dies_and_the_route_stays(world: World) -> None:
             await until(lambda: world.weights()["10.1.0.2"] == 100, within=3)
             assert len(world.writes) == 2
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_all_backends_die_and_return(world: World) -> None:
@@ -137,7 +132,7 @@ def test_all_backends_die_and_return(world: World) -> None:
             world.dead.clear()
             await until(lambda: VIP in world.announced, within=3)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_flapping_backend_below_its_threshold_is_not_heard(world: World) -> None:
@@ -153,7 +148,7 @@ def test_a_flapping_backend_below_its_threshold_is_not_heard(world: World) -> No
                 await asyncio.sleep(2)
             assert not world.writes
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_hundred_reloads_of_an_unchanged_catalog_write_nothing(world: World) -> None:
@@ -174,7 +169,7 @@ def test_a_hundred_reloads_of_an_unchanged_catalog_write_nothing(world: World) -
             for name, count in world.probes.items():
                 assert count - before[name] <= passed / 0.9 + 2, "no check was restarted"
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_the_daemon_is_killed_and_restarted_without_a_trace(world: World) -> None:
@@ -188,7 +183,7 @@ def test_the_daemon_is_killed_and_restarted_without_a_trace(world: World) -> Non
             assert not world.writes
             assert node.snapshot.decision.verdicts[VIP].open
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_backend_that_died_while_the_daemon_was_away_is_found(world: World) -> None:
@@ -202,7 +197,7 @@ def test_a_backend_that_died_while_the_daemon_was_away_is_found(world: World) ->
             await until(lambda: world.weights()["10.1.0.1"] == 0, within=2)
             assert [change.table for change in world.writes] == ["destinations"]
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_removed_backend_drains_at_weight_0_and_keeps_its_place(world: World) -> None:
@@ -217,7 +212,7 @@ def test_a_removed_backend_drains_at_weight_0_and_keeps_its_place(world: World) 
             assert 9.9 <= took <= 10.5
             assert [change.verb for change in world.writes] == ["update", "delete"]
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_backend_that_returns_during_its_drain_is_taken_back(world: World) -> None:
@@ -233,7 +228,7 @@ def test_a_backend_that_returns_during_its_drain_is_taken_back(world: World) -> 
             await asyncio.sleep(60)
             assert list(world.weights().items()) == [("10.1.0.1", 100), ("10.1.0.2", 100), ("10.1.0.3", 100)]
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_deleted_service_is_withdrawn_at_once_and_served_until_drained(world: World) -> None:
@@ -252,7 +247,7 @@ def test_a_deleted_service_is_withdrawn_at_once_and_served_until_drained(world: 
             await until(lambda: len(world.kernel.rows["services"]) == 2, within=2)
             assert VIP not in world.kernel.rows["addresses"]
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_the_last_service_is_not_lost_by_an_empty_read(world: World) -> None:
@@ -266,7 +261,7 @@ def test_the_last_service_is_not_lost_by_an_empty_read(world: World) -> None:
             assert node.follower.confirm()
             await until(lambda: VIP not in world.announced, within=1)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_drained_node_withdraws_and_goes_on_serving(world: World) -> None:
@@ -283,7 +278,7 @@ def test_a_drained_node_withdraws_and_goes_on_serving(world: World) -> None:
             world.source.delete("drain/lb1")
             await until(lambda: VIP in world.announced, within=1)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_stopping_node_withdraws_serves_until_drained_and_leaves_nothing(world: World) -> None:
@@ -298,7 +293,7 @@ def test_a_stopping_node_withdraws_serves_until_drained_and_leaves_nothing(world
             await until(lambda: not world.kernel.rows["services"], within=1)
             assert not world.kernel.rows["addresses"] and world.weights() == NO_DESTINATIONS
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_nothing_is_torn_down_under_a_route_that_cannot_be_withdrawn(world: World) -> None:
@@ -313,7 +308,7 @@ def test_nothing_is_torn_down_under_a_route_that_cannot_be_withdrawn(world: Worl
             world.router.refuse = lambda change: None
             await until(lambda: not world.kernel.rows["addresses"], within=6)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_drift_is_repaired_within_one_resync(world: World) -> None:
@@ -332,7 +327,7 @@ def test_drift_is_repaired_within_one_resync(world: World) -> None:
             world.router.rows["routes"].clear()
             await until(lambda: VIP in world.announced, within=5.1)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_one_service_the_kernel_refuses_stops_no_other(world: World) -> None:
@@ -355,7 +350,7 @@ def test_one_service_the_kernel_refuses_stops_no_other(world: World) -> None:
             world.kernel.refuse = lambda change: None
             await until(lambda: bad in world.announced, within=10)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_destination_the_kernel_refuses_counts_as_down_and_moves_nobody(world: World) -> None:
@@ -370,7 +365,7 @@ def test_a_destination_the_kernel_refuses_counts_as_down_and_moves_nobody(world:
             assert not world.writes
             assert node.snapshot.decision.verdicts[VIP].reason == "2/3 backends up"
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_node_that_cannot_see_its_kernel_stops_proving_that_it_lives(world: World) -> None:
@@ -391,7 +386,7 @@ def test_a_node_that_cannot_see_its_kernel_stops_proving_that_it_lives(world: Wo
             world.kernel.observe = observe  # type: ignore[method-assign]
             await until(lambda: len(world.router.beats) > count, within=5.1)
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_life_is_proven_every_second(world: World) -> None:
@@ -401,7 +396,7 @@ def test_life_is_proven_every_second(world: World) -> None:
             beats = world.router.beats
             assert max(b - a for a, b in itertools.pairwise(beats)) <= 1.01
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_without_any_catalog_nothing_is_touched(world: World) -> None:
@@ -418,7 +413,7 @@ def test_without_any_catalog_nothing_is_touched(world: World) -> None:
             await asyncio.sleep(120)
             assert not world.writes and len(world.router.beats) == count
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_a_node_starts_from_its_saved_catalog(world: World) -> None:
@@ -433,7 +428,7 @@ def test_a_node_starts_from_its_saved_catalog(world: World) -> None:
             await until(lambda: VIP in world.announced, within=5)
             assert node.snapshot.inputs.feed.cached
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_garbage_in_the_catalog_harms_nobody(world: World) -> None:
@@ -452,7 +447,7 @@ def test_garbage_in_the_catalog_harms_nobody(world: World) -> None:
             named = {problem.key for problem in node.snapshot.inputs.catalog.problems}
             assert named == {f"services/bad{n}" for n in range(len(garbage))} | {"services/web", "services/thief"}
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_hold_up_and_hold_down(world: World) -> None:
@@ -469,7 +464,7 @@ def test_hold_up_and_hold_down(world: World) -> None:
             took = await until(lambda: VIP in world.announced, within=60)
             assert took >= 50
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_slow_start_ramps_in_tenths(world: World) -> None:
@@ -487,7 +482,7 @@ def test_slow_start_ramps_in_tenths(world: World) -> None:
             ramp = [change.new.weight for change in world.writes]
             assert ramp == list(range(10, 101, 10))
 
-    tell(story())
+    virtual.run(story())
 
 
 def test_the_state_of_a_world_is_plain_data(world: World) -> None:
@@ -500,4 +495,4 @@ def test_the_state_of_a_world_is_plain_data(world: World) -> None:
             await asyncio.sleep(6)
             assert node.snapshot.actual == State(**world.kernel.rows, **world.router.rows)  # type: ignore[arg-type]
 
-    tell(story())
+    virtual.run(story())

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from anycastlb.core.model import Change
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 FORWARD: dict[str, Any] = {**WEB, "check": {**WEB["check"], "via": "forward"}}
 NAMES = {"10.1.0.1", "10.1.0.2", "10.1.0.3"}

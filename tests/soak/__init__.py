@@ -20,7 +20,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check
 from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case
-from tests.contract.servers import BAD
+from tests.support.servers import BAD
 
 ABREAST = 25
 BADS = {

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -15,23 +11,8 @@ from anycastlb.core.events import Event
 from anycastlb.core.model import AnycastlbError, Snapshot
 from anycastlb.serving.api.http.listener import on_tcp
 from anycastlb.serving.api.server import BODY_LIMIT
-from tests.unit import scene
-from tests.unit.serving import Served, eventually, serving
-
-
-async def ask(
-    served: Served, path: str, method: str = "GET", body: bytes | None = None, **headers: str
-) -> tuple[int, Any, dict[str, str]]:
-    def talk() -> tuple[int, Any, dict[str, str]]:
-        request = urllib.request.Request(served.url + path, method=method, data=body, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, json.loads(response.read() or b"null"), dict(response.headers)
-        except urllib.error.HTTPError as exc:
-            with exc:
-                return exc.code, json.loads(exc.read() or b"null"), dict(exc.headers)
-
-    return await asyncio.to_thread(talk)
+from tests.support import scene
+from tests.support.serving import Served, ask, eventually, serving
 
 
 async def raw(served: Served, data: bytes, patience: float = 10.0) -> bytes:

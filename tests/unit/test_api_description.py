@@ -30,8 +30,8 @@ from anycastlb.adapters.checks import TYPES, parameters
 from anycastlb.serving.api.openapi import describe
 from anycastlb.serving.api.operations import OPERATIONS
 from anycastlb.settings import parse
-from tests.unit import scene
-from tests.unit.serving import Served, eventually
+from tests.support import scene
+from tests.support.serving import Served, eventually
 
 DESCRIPTION = describe(OPERATIONS, parameters(TYPES))
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from anycastlb.adapters.sources.file import FileSource
 from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.core.model import Snapshot
-from tests.unit.serving import serving
-from tests.unit.test_api_writing import go
+from tests.support.serving import go, serving
 
 WEB = {"vip": "192.0.2.10", "port": 80}
 

@@ -24,10 +24,11 @@ from anycastlb.doctor.collect.startup import at_start
 from anycastlb.doctor.diagnosis import preflight
 from anycastlb.serving.api.http import limits, listener, local_users, tokens
 from anycastlb.serving.api.server import Api
-from tests.contract.authority import Authority
+from tests import support
 from tests.lab.barrage import noise
-from tests.unit import scene
-from tests.unit.serving import Served, eventually
+from tests.support import scene
+from tests.support.authority import Authority
+from tests.support.serving import Served, eventually
 
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]\n[api]\n'
 NOBODY = 65534
@@ -78,7 +79,7 @@ class Guarded:
         """The same from a process of another user."""
         helper = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(Path(__file__).with_name("local_user.py")),
+            str(Path(support.__file__).with_name("local_user.py")),
             *(str(uid), str(gid or uid), place or self.place, *more),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

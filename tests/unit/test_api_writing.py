@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,34 +13,11 @@ import pytest
 
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import ConsulInstances, DriverError, Edit, Instance, Snapshot
-from tests.unit import scene
-from tests.unit.serving import Served, serving
-from tests.unit.test_api import ask
+from tests.support import scene
+from tests.support.serving import Served, go, serving
 
 WEB = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}
 DNS = {"vip": "192.0.2.11", "port": 53, "protocol": "udp", "backends": {"d1": {"address": "10.2.0.1"}}}
-JSON = {"Content-Type": "application/json"}
-
-
-@dataclass
-class Answer:
-    status: int
-    view: Any
-    tag: str | None
-
-    @property
-    def error(self) -> dict[str, str]:
-        assert set(self.view["error"]) == {"what", "where", "expected", "mend"}
-        assert all(self.view["error"].values()), self.view
-        found: dict[str, str] = self.view["error"]
-        return found
-
-
-async def go(served: Served, method: str, path: str, document: Any = None, **headers: str) -> Answer:
-    data = None if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    status, view, got = await ask(served, path, method, data, **({**JSON, **sent} if data is not None else sent))
-    return Answer(status, view, got.get("ETag"))
 
 
 def keys(served: Served) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anycastlb.bridge import grammar
 from anycastlb.bridge.grammar import Neighbor, StateEvent
 from anycastlb.core.model import Route
-from tests.unit.test_wire import routes, vips
+from tests.support.routes import routes, vips
 
 PEER, PEER6 = ip_address("10.99.1.1"), ip_address("fd00:99:1::1")
 EBGP = Neighbor(PEER, 65001, 65000, frozenset({4}))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
 from anycastlb.core.model import Address, Route
-from tests.unit.test_wire import routes
+from tests.support.routes import routes
 
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
 HOLD = 10.0

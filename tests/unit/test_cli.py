@@ -25,8 +25,8 @@ from anycastlb.core.events import Event
 from anycastlb.core.fields import Document
 from anycastlb.core.model import DriverError, Snapshot
 from anycastlb.settings import Settings
-from tests.unit import scene
-from tests.unit.serving import Served, command, inside, serving
+from tests.support import scene
+from tests.support.serving import Served, command, inside, serving
 
 GOLDEN = Path(__file__).parent / "golden"
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\n[api]\nlisten = "127.0.0.1:1"\n'

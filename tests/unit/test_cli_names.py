@@ -18,9 +18,9 @@ from anycastlb.cli.location import Location
 from anycastlb.cli.render import exit_code, style, tables
 from anycastlb.core.model import Feed, Snapshot, Speaker
 from anycastlb.serving.views.status import status_view
-from tests.unit import scene
-from tests.unit.recording import recording
-from tests.unit.serving import command, inside, serving
+from tests.support import scene
+from tests.support.recording import recording
+from tests.support.serving import command, inside, serving
 
 GOLDEN = Path(__file__).parent / "golden"
 

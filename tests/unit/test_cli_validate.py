@@ -10,7 +10,7 @@ import pytest
 from anycastlb.cli.commands.validate import validate_files
 from anycastlb.cli.line_numbers import line_of
 from anycastlb.core.model import SettingsError
-from tests.unit.serving import command
+from tests.support.serving import command
 
 NODE = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
 GOOD = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.recording import Recorder, error, recording
-from tests.unit.serving import command, inside
+from tests.support.recording import Recorder, error, recording
+from tests.support.serving import command, inside
 
 WEB = {
     "vip": "192.0.2.10",

@@ -32,9 +32,9 @@ from anycastlb.client import (
 from anycastlb.client.stream import Reader
 from anycastlb.core.events import Event
 from anycastlb.core.model import Problem
-from tests.unit import scene
-from tests.unit.recording import Recorder, error, recording
-from tests.unit.serving import serving
+from tests.support import scene
+from tests.support.recording import Recorder, error, recording
+from tests.support.serving import serving
 
 WEB = {"vip": "192.0.2.10", "port": 80}
 

@@ -14,10 +14,16 @@ from anycastlb.adapters.discovery import DiscoveryAnswer
 from anycastlb.adapters.discovery.consul import ConsulDiscovery, chosen
 from anycastlb.core.model import ConsulInstances, SourceError
 from anycastlb.settings import ConsulSettings
-from tests.unit.test_consul_source import Request, Server, answer, server  # noqa: F401
+from tests.support.consul_server import Request, Server, answer, listening
 
 PATIENCE = 10.0
 WANTED = ConsulInstances("web")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with listening() as server:
+        yield server
 
 
 def item(number: int, *statuses: str, id: str = "", node: str = "n1", **service: Any) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def test_what_is_no_list_of_instances(bad: Any) -> None:
 
 
 @asynccontextmanager
-async def opened(server: Server, wanted: ConsulInstances = WANTED, **settings: Any) -> AsyncIterator[ConsulDiscovery]:  # noqa: F811
+async def opened(server: Server, wanted: ConsulInstances = WANTED, **settings: Any) -> AsyncIterator[ConsulDiscovery]:
     discovery = ConsulDiscovery(wanted, ConsulSettings(address=server.address, **settings))
     try:
         yield discovery
@@ -142,7 +148,7 @@ async def reading(discovery: ConsulDiscovery, after: DiscoveryAnswer | None) -> 
         return await discovery.read(after)
 
 
-async def test_a_new_leader_that_knows_nothing_yet(server: Server) -> None:  # noqa: F811
+async def test_a_new_leader_that_knows_nothing_yet(server: Server) -> None:
     """hashicorp/consul#4103: status 200 and an empty list, unless it is asked to be consistent."""
     full, news = [item(1), item(2)], 5
 
@@ -169,7 +175,7 @@ async def test_a_new_leader_that_knows_nothing_yet(server: Server) -> None:  # n
         assert names(await reading(discovery, before)) == ["web2"]
 
 
-async def test_the_index_goes_backwards(server: Server) -> None:  # noqa: F811
+async def test_the_index_goes_backwards(server: Server) -> None:
     index = 100
     server.script = lambda request: answer(json.dumps([item(index)]), index)
     async with opened(server) as discovery:
@@ -181,7 +187,7 @@ async def test_the_index_goes_backwards(server: Server) -> None:  # noqa: F811
         assert (await reading(discovery, None)).index == 1, "with 0 a query would not wait"
 
 
-async def test_what_is_asked(server: Server) -> None:  # noqa: F811
+async def test_what_is_asked(server: Server) -> None:
     server.script = lambda request: answer(json.dumps([item(1)]), 3) if not request.waits else None
     async with opened(server, ConsulInstances("web api", "v2", True, "dc2"), wait="7s") as discovery:
         before = await reading(discovery, None)
@@ -194,7 +200,7 @@ async def test_what_is_asked(server: Server) -> None:  # noqa: F811
     assert second.query == {"dc": "dc2", "index": "3", "wait": "7000ms"}
 
 
-async def test_the_datacenter_of_the_settings(server: Server) -> None:  # noqa: F811
+async def test_the_datacenter_of_the_settings(server: Server) -> None:
     server.script = lambda request: answer("[]", 3)
     async with opened(server, datacenter="dc1") as discovery:
         await reading(discovery, None)
@@ -214,7 +220,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("bad", "told"), REFUSED.values(), ids=REFUSED.keys())
-async def test_an_answer_that_is_none(server: Server, bad: bytes, told: str) -> None:  # noqa: F811
+async def test_an_answer_that_is_none(server: Server, bad: bytes, told: str) -> None:
     async with opened(server) as discovery:
         server.script = lambda request: bad
         with pytest.raises(SourceError, match=told):

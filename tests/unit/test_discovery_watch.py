@@ -13,7 +13,7 @@ from anycastlb.adapters.discovery.watch import Watch, Watches, survey
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import ConsulInstances, Discover, Instance, Share
-from tests.scenario import virtual
+from tests.support import virtual
 
 WANTED = ConsulInstances("web")
 GRACE = 5.0

@@ -10,9 +10,8 @@ from anycastlb.adapters.drivers.ipvs.reader import Counters
 from anycastlb.core.model import DriverError, Result, Snapshot
 from anycastlb.serving import history
 from anycastlb.serving.history import SLOTS, History, sample
-from tests.unit import scene
-from tests.unit.serving import eventually, serving
-from tests.unit.test_api import ask
+from tests.support import scene
+from tests.support.serving import ask, eventually, serving
 
 KEY = scene.WEB.key(scene.WEB4)
 WEB1 = next(key for key, told in scene.BACKENDS.items() if told.backend == "web1")

@@ -13,7 +13,7 @@ from anycastlb.cli import formats
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.importers import UnreadableInput
 from anycastlb.core.model import Catalog, Entry, Service, Tree
-from tests.unit.serving import command
+from tests.support.serving import command
 
 SAVED = """\
 -A -t 192.0.2.10:80 -s mh -b mh-fallback,mh-port

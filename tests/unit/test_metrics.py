@@ -49,8 +49,8 @@ from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
 from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint
 from anycastlb.serving.metrics.text import Writer
-from tests.unit import promql, scene
-from tests.unit.serving import Served, serving
+from tests.support import promql, scene
+from tests.support.serving import Served, serving
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anycastlb.adapters.system.journal import EventRecord, Journal
 from anycastlb.cli.commands import checks
-from anycastlb.cli.render import status, style, why
+from anycastlb.cli.render import style, why
 from anycastlb.core.decision import decide, gate, weights
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
@@ -37,20 +35,8 @@ from anycastlb.serving.views.arithmetic import explain_weight
 from anycastlb.serving.views.format import span
 from anycastlb.serving.views.status import event_views, liveness, plan_view, readiness, status_view
 from anycastlb.serving.views.why import explain, near
-from tests.unit import scene
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def golden(name: str, text: str) -> None:
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("ANYCASTLB_GOLDEN") == "write":
-        path.write_text(text)
-    assert text == path.read_text(), f"{name} changed; see the docstring of this module"
-
-
-def drawn(snapshot: Snapshot, columns: int = 80, now: float = scene.NOW) -> str:
-    return style.plain(status.status_lines(status_view(snapshot, now, scene.SOURCE), columns))
+from tests.support import scene
+from tests.support.golden import GOLDEN, drawn, golden
 
 
 def explained(snapshot: Snapshot, name: str, columns: int = 80) -> str:

@@ -10,10 +10,10 @@ import pytest
 from anycastlb.cli.commands.drain import _left, _returned
 from anycastlb.core.model import Drain, DrainRules, Leave, LeaveSummary, Peer, Snapshot, Status, Traffic, VipSummary
 from anycastlb.serving.views.cluster import node_view, nodes_view
-from tests.unit import scene
-from tests.unit.recording import error, recording
-from tests.unit.serving import inside
-from tests.unit.test_views import drawn, golden
+from tests.support import scene
+from tests.support.golden import drawn, golden
+from tests.support.recording import error, recording
+from tests.support.serving import inside
 
 LEFT = {
     "stage": "withdrawn", "cause": "drained", "reason": "it waits", "since": "", "deadline": "2026-11-21T06:24:14.120Z",

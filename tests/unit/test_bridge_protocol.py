@@ -22,20 +22,11 @@ from anycastlb.bridge.protocol import (
     within,
 )
 from anycastlb.core.model import Route, Session
+from tests.support.routes import routes, vips
 
 VIP, SIX = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
 
-u32 = st.integers(0, 2**32 - 1)
-routes = st.builds(
-    Route,
-    communities=st.lists(st.sampled_from(["65001:1", "65535:0", "0:0"]), max_size=3).map(tuple),
-    large_communities=st.lists(st.sampled_from(["1:2:3", "4294967295:0:0"]), max_size=2).map(tuple),
-    med=st.none() | u32,
-    local_preference=st.none() | u32,
-    as_path_prepend=st.integers(0, 32),
-)
-vips = st.ip_addresses(network="192.0.2.0/28") | st.ip_addresses(network="2001:db8::/124")
 tables = st.dictionaries(vips, routes, max_size=4)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=20)
 seconds = st.floats(0, 1e9)

@@ -18,7 +18,7 @@ import dns.update
 import pytest
 
 from tests.lab.namespaces import Namespace
-from tests.parts.test_consul_source import free_ports
+from tests.support.consul import free_ports
 
 ZONE = "example.net"
 SECRET = base64.b64encode(b"a secret that is not in any log!").decode()

@@ -27,7 +27,7 @@ from anycastlb.core.model import (
     Traffic,
     VipSummary,
 )
-from tests.laws.test_decide_laws import SECONDS, backend, catalogs
+from tests.support.catalogs import SECONDS, backend, catalogs
 
 VIPS = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
 BOUND = 100.0

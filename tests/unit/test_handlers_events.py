@@ -15,8 +15,8 @@ from yarl import URL
 
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers import events
-from tests.unit import scene
-from tests.unit.serving import Served, serving
+from tests.support import scene
+from tests.support.serving import Served, serving
 
 ACCEPT = {"Accept": "text/event-stream"}
 

@@ -28,7 +28,7 @@ from anycastlb.core.model import (
     Status,
     VipSummary,
 )
-from tests.unit import scene
+from tests.support import scene
 
 NAMES = st.text(max_size=12)
 VIPS = st.sampled_from([scene.WEB4, scene.WEB6, scene.DNS])

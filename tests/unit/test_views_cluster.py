@@ -18,9 +18,9 @@ from anycastlb.serving.metrics.cluster import cluster_metrics as figures
 from anycastlb.serving.metrics.families import PREFIX
 from anycastlb.serving.views.cluster import announcers, nodes_view
 from anycastlb.serving.views.status import status_view
-from tests.unit import scene
-from tests.unit.serving import serving
-from tests.unit.test_views import drawn, golden
+from tests.support import scene
+from tests.support.golden import drawn, golden
+from tests.support.serving import serving
 
 OWN = status_document.summarise(scene.calm(), "2026-01-01T00:00:00.000Z")
 

@@ -17,8 +17,8 @@ from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.core.model import Share
 from anycastlb.engine.node import Node
 from anycastlb.settings import ClusterSettings
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 BACKENDS = {"10.1.0.1", "10.1.0.2", "10.1.0.3"}
 FULL = dict.fromkeys(sorted(BACKENDS), 100)

@@ -12,7 +12,7 @@ import struct
 from contextlib import suppress
 
 from anycastlb.core.model import Address
-from tests.kernel.netns import run
+from tests.support.netns import run
 
 CLIENTS = bytes([198, 18])
 """The first half of every client's address."""

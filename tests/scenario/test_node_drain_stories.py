@@ -15,8 +15,8 @@ from anycastlb.core.decision.node_drain import COMMUNITY
 from anycastlb.core.model import Leave
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import node_view, nodes_view
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, World, until
+from tests.support import virtual
+from tests.support.world import VIP, WEB, World, until
 
 CALM = {"graceful": "5s", "settle": "1m", "deadline": "2m"}
 

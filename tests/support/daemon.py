@@ -14,7 +14,7 @@ from anycastlb.engine.node import checks
 from anycastlb.engine.parts import kernel_settings, make_drivers
 from anycastlb.engine.reconciler import Inbox, Reconciler
 from anycastlb.settings import Settings
-from tests.scenario.world import MemoryAnnouncer
+from tests.support.world import MemoryAnnouncer
 
 
 class Daemon:

@@ -11,7 +11,7 @@ from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DnsKey, DnsRecord
-from tests.scenario import virtual
+from tests.support import virtual
 
 A, ROW = DnsKey("www.", "A", "192.0.2.1"), DnsRecord(30, "web")
 CREATE = Change("dns_records", A, None, ROW)

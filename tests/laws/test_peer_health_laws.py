@@ -12,7 +12,7 @@ from anycastlb.core.decision.decide import decide
 from anycastlb.core.decision.peer_health import news
 from anycastlb.core.decision.plan import diff
 from anycastlb.core.model import Announce, Catalog, Cluster, Share
-from tests.laws.cluster import ALL, BACKENDS, OTHER, VIP, Company, service
+from tests.support.cluster import ALL, BACKENDS, OTHER, VIP, Company, service
 
 NAMES = ("lb1", "lb2", "lb3")
 NONE: frozenset[int] = frozenset()

@@ -21,7 +21,7 @@ from anycastlb.core.catalog.edit import (
     validate,
 )
 from anycastlb.core.model import Edit, Entry, Tree
-from tests.unit.test_edits import MIXED, RULES, WEB, backends, order, read, tree
+from tests.support.stored import MIXED, RULES, WEB, backends, order, read, tree
 
 NAMES = some.sampled_from(["b1", "b2", "b3", "10.0.0.9:81"])
 SERVICES = some.sampled_from(["web", "dns"])

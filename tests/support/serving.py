@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +25,7 @@ from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.settings import Settings, parse
-from tests.unit import scene
+from tests.support import scene
 
 
 @dataclass
@@ -123,3 +126,42 @@ async def command(*words: str, **environment: str) -> tuple[int, str, str]:
     out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
+
+
+async def ask(
+    served: Served, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
+    def talk() -> tuple[int, Any, dict[str, str]]:
+        request = urllib.request.Request(served.url + path, method=method, data=body, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, json.loads(response.read() or b"null"), dict(response.headers)
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, json.loads(exc.read() or b"null"), dict(exc.headers)
+
+    return await asyncio.to_thread(talk)
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Answer:
+    status: int
+    view: Any
+    tag: str | None
+
+    @property
+    def error(self) -> dict[str, str]:
+        assert set(self.view["error"]) == {"what", "where", "expected", "mend"}
+        assert all(self.view["error"].values()), self.view
+        found: dict[str, str] = self.view["error"]
+        return found
+
+
+async def go(served: Served, method: str, path: str, document: Any = None, **headers: str) -> Answer:
+    data = None if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    status, view, got = await ask(served, path, method, data, **({**JSON, **sent} if data is not None else sent))
+    return Answer(status, view, got.get("ETag"))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from anycastlb import settings
-from tests.kernel.daemon import Daemon
 from tests.lab.namespaces import Namespace, address, connect, delete
+from tests.support.daemon import Daemon
 
 VIP = "192.0.2.10"
 PORTS = range(8001, 8007)

@@ -1,0 +1,1 @@
+"""What tests of every kind share: worlds, servers, snapshots, virtual time. Nothing here is a test."""

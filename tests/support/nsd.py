@@ -1,0 +1,92 @@
+"""A real authoritative name server on loopback: NSD, with a zone that the test writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.query
+import pytest
+
+from tests.support.consul import free_ports
+
+NSD = """server:
+  ip-address: 127.0.0.1@{port}
+  server-count: 1
+  username: ""
+  zonesdir: "{folder}"
+  pidfile: "{folder}/nsd.pid"
+  xfrdfile: "{folder}/xfrd"
+  zonelistfile: "{folder}/zones"
+  xfrdir: "{folder}"
+remote-control:
+  control-enable: no
+zone:
+  name: example.org
+  zonefile: zone
+"""
+
+
+class NameServer:
+    """A real authoritative server for example.org on loopback."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.port = free_ports(1)[0]
+        self._program, self._folder = program, folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._records: list[str] = []
+        self._serial = 0
+        (folder / "nsd.conf").write_text(NSD.format(folder=folder, port=self.port))
+
+    def start(self) -> None:
+        self._write()
+        with (self._folder / "log").open("ab") as log:
+            argv = [self._program, "-d", "-c", str(self._folder / "nsd.conf")]
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+        self._wait()
+
+    def put(self, records: list[str]) -> None:
+        """These are the records of the zone, in the form ``web 1 A 10.1.0.1``; returns once they are answered."""
+        self._records = records
+        self._write()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+            self._wait()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def _write(self) -> None:
+        self._serial += 1
+        head = [f"@ 1 SOA ns hostmaster {self._serial} 2 3 4 1", "@ 1 NS ns", "ns 1 A 127.0.0.1"]
+        (self._folder / "zone").write_text("\n".join(["$ORIGIN example.org.", *head, *self._records, ""]))
+
+    def _wait(self) -> None:
+        """Until the new zone is answered, and not now and then by a process that still has the old one."""
+        assert self._process is not None
+        end, again, agreed = time.monotonic() + 20, time.monotonic() + 1, 0
+        query = dns.message.make_query("example.org", "SOA")
+        while agreed < 5:
+            time.sleep(0.01)
+            try:
+                answer = dns.query.udp(query, "127.0.0.1", timeout=0.2, port=self.port)
+                agreed = agreed + 1 if answer.answer and answer.answer[0][0].serial == self._serial else 0
+            except (OSError, dns.exception.DNSException):
+                agreed = 0
+            if not agreed and time.monotonic() > again:  # now and then NSD fails to reload
+                self._process.send_signal(signal.SIGHUP)
+                again += 1
+            if time.monotonic() > end:
+                pytest.fail(f"NSD does not serve the zone: {(self._folder / 'log').read_text()[-2000:]}")
