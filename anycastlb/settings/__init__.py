@@ -1,6 +1,6 @@
-"""``node.toml`` as text to frozen settings, every problem found in one go, each with its line.
+"""Turn the text of ``node.toml`` into frozen settings, or into a list of every problem, each with its line. Pure.
 
-Pure: it reads no file and no clock; the caller hands it the text and the host's name. One module a table.
+The caller passes the text and the host's name. Each table of the file has a module of its own.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Settings(Document):
 
     @field_validator("api")
     @classmethod
-    def _reachable(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
+    def _listeners_are_safe(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
         node = info.data.get("node")
         ranges = node.vip_ranges if isinstance(node, NodeSettings) else ()
-        if faults := value.faults(ranges):  # raised so, each keeps its own path and with it its line
+        if faults := value.faults(ranges):  # so each fault keeps its own path, and with it its line
             raise ValidationError.from_exception_data(
                 "api",
                 [
@@ -71,7 +71,7 @@ class Settings(Document):
 
     @field_validator("checks")
     @classmethod
-    def _apart(cls, value: ChecksSettings, info: ValidationInfo) -> ChecksSettings:
+    def _marks_do_not_overlap(cls, value: ChecksSettings, info: ValidationInfo) -> ChecksSettings:
         node = info.data.get("node")
         low, high = value.marks
         for first, last in node.fwmark_ranges if isinstance(node, NodeSettings) else ():
@@ -84,7 +84,7 @@ class Settings(Document):
 
     @property
     def naming(self) -> Naming:
-        """The names this node publishes."""
+        """The names that this node publishes."""
         return Naming(self.dns.policy, self.consul.register_services)
 
 
@@ -96,8 +96,8 @@ def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settin
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        found = re.search(r"line (\d+)", str(exc))
-        problem = Problem(name, "", f"expected TOML: {exc}", int(found[1]) if found else 0)
+        line = re.search(r"line (\d+)", str(exc))
+        problem = Problem(name, "", f"expected TOML: {exc}", int(line[1]) if line else 0)
         raise SettingsError((problem,)) from exc
     node = document.setdefault("node", {})
     if isinstance(node, dict):
@@ -109,7 +109,7 @@ def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settin
 
 
 def line_of(text: str, path: str) -> int:
-    """The 1-based line where ``table.key`` is set in a TOML text; its table's line if the key is absent; else 0."""
+    """The 1-based line on which ``table.key`` is set in a TOML text; that of the table if the key is absent; else 0."""
     table, _, rest = path.partition(".")
     key = rest.split(".")[0]
     inside = at = 0
@@ -119,8 +119,8 @@ def line_of(text: str, path: str) -> int:
             current = header[1].replace('"', "")
             if current == table:
                 inside = at = number
-        elif (found := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
-            (current == table and found[1] == key) or (not current and found[1] in (table, f"{table}.{key}"))
+        elif (setting := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
+            (current == table and setting[1] == key) or (not current and setting[1] in (table, f"{table}.{key}"))
         ):
             return number
     return inside or at

@@ -1,4 +1,4 @@
-"""``[bgp]``: how routes reach ExaBGP, and when they run out."""
+"""``[bgp]``: how routes reach ExaBGP, and how long they outlive the daemon."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from anycastlb.core.fields import Document, Duration
 class BgpSettings(Document):
     socket: str = "/run/anycastlb/bgp.sock"
     hold: Duration = 15.0
-    """How long routes outlive a silent daemon."""
+    """The time after which the bridge withdraws the routes of a silent daemon."""
     group: str | None = None
-    """The group ExaBGP runs with, which may then connect to the socket; None: only the daemon's own user and root."""
+    """The group of ExaBGP, which may then connect to the socket. None: only root and the daemon's own user may."""
 
     @field_validator("hold")
     @classmethod
