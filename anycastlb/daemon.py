@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
@@ -20,8 +21,10 @@ from anycastlb.adapters.drivers.saved_settings import SavedSettings
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
 from anycastlb.core.events import Event
-from anycastlb.core.model import AnycastlbError, DriverError
-from anycastlb.doctor.preflight import PreflightFinding, preflight, probing
+from anycastlb.core.model import AnycastlbError, Catalog, DriverError
+from anycastlb.doctor.collect.startup import at_start, with_catalog
+from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
+from anycastlb.doctor.finding import Finding
 from anycastlb.engine.machine import Pulse
 from anycastlb.engine.node import Node
 from anycastlb.engine.parts import described, make_drivers, make_parts, make_store
@@ -44,9 +47,8 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         drivers.ipvs.open()  # loads ip_vs where it may; the preflight reports what it could not do, and the remedy
     inspect(settings, journal)
     originals, pulse = saved_settings(settings, journal), Pulse(notify.alive)
-    parts, announcer = make_parts(
-        settings, drivers, originals, journal, pulse, first_probe_path=lambda: tell(probing(settings), journal)
-    )
+    inspector = catalog_inspector(settings, journal)
+    parts, announcer = make_parts(settings, drivers, originals, journal, pulse, inspector)
     node = Node(settings, parts, journal, meters)
     api = make_api(settings, node, meters, history, drivers.ipvs.statistics)
     on_signals(settings, node, api, notify, reread)
@@ -69,7 +71,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 def saved_settings(settings: Settings, journal: Journal) -> SavedSettings:
     """What the kernel's settings were before this node, or the one before it, changed them."""
     originals = SavedSettings(
-        settings.node.state_dir, lambda what, mend: tell([PreflightFinding("warning", what, mend)], journal)
+        settings.node.state_dir, lambda what, mend: report([Finding("warning", "kernel", what, mend=mend)], journal)
     )
     if not settings.ipvs.manage_sysctls:
         originals.drop()  # from now on they are the operator's
@@ -132,16 +134,30 @@ def on_signals(
 
 
 def inspect(settings: Settings, journal: Journal) -> None:
-    """Preflight: every finding is told; an error among them stops the start. Raises ``DriverError``."""
-    findings = preflight(settings)
-    tell(findings, journal)
+    """Report what keeps this machine from being a good node. Raises ``DriverError`` if it cannot be one."""
+    findings = preflight(at_start(settings))
+    report(findings, journal)
     if errors := [f"{finding.what} (mend: {finding.mend})" for finding in findings if finding.level == "error"]:
         raise DriverError("; ".join(errors))
 
 
-def tell(findings: Iterable[PreflightFinding], journal: Journal) -> None:
+def catalog_inspector(settings: Settings, journal: Journal) -> Callable[[Catalog], None]:
+    """A function that is given each new catalog, and reports what the machine lacks for its services: once a fault."""
+    known: set[Finding] = set()
+
+    def inspect_catalog(catalog: Catalog) -> None:
+        findings = preflight(with_catalog(settings, catalog), WITH_CATALOG)
+        report([finding for finding in findings if finding not in known], journal)
+        known.clear()
+        known.update(findings)
+
+    return inspect_catalog
+
+
+def report(findings: Iterable[Finding], journal: Journal) -> None:
     for finding in findings:
-        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=finding.level))
+        level: Literal["warning", "error"] = "error" if finding.level == "error" else "warning"
+        journal.emit(Event("preflight", finding.what, reason=finding.mend, level=level))
 
 
 def compare(settings: Settings, reread: Callable[[], Settings], journal: Journal) -> None:

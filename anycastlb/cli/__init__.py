@@ -1,7 +1,7 @@
-"""The commands. Each asks the running node through its API, or works on files; none touches the machine itself.
+"""The commands. Each asks the running node through its API or works on files; none changes the machine itself.
 
-Start-up must feel instant, so a command imports what it needs when it runs. Errors are one line on standard error
-that says what to do. The exit code is 0 when all is fine, 1 for an error, 2 where something differs or is unhealthy.
+A command imports what it needs when it runs, so that it starts at once. An error is one line on standard error that
+says what to do. The exit code is 0 if all is well, 1 after an error, and 2 if something differs or is unhealthy.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from anycastlb.cli.commands.doctor import doctor
 from anycastlb.cli.commands.server import server
 from anycastlb.cli.commands.service import listed, service
 from anycastlb.cli.location import CONFIG, Location
-from anycastlb.cli.options import DIFFERS, Commands, dump, line, node, output, tell
+from anycastlb.cli.options import DIFFERS, Commands, dump, line, node, output, print_errors
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="anycastlb")
 def main() -> None:
-    """Consul KV to IPVS and anycast routes: run a node, ask it what it does and why.
+    """Consul KV to IPVS and anycast routes: run a node, and ask it what it does and why.
 
-    Exit codes: 0 fine, 1 error, 2 something differs (plan) or is unhealthy (status, why).
+    Exit codes: 0 all is well, 1 an error, 2 something differs (plan) or is unhealthy (status, why).
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -48,7 +48,7 @@ main.add_command(completion)
 @main.command()
 @click.option("--config", default=CONFIG, show_default=True, metavar="FILE", help="Node settings.")
 def run(config: str) -> None:
-    """Run the node until it is told to stop."""
+    """Run the node until it is stopped by a signal."""
     from anycastlb import daemon
     from anycastlb.cli.commands.validate import load
 
@@ -57,13 +57,14 @@ def run(config: str) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
-@click.option("--config", metavar="FILE", help="Node settings whose VIP ranges the documents must keep to.")
+@click.option("--config", metavar="FILE", help="Node settings whose VIP ranges must hold the VIPs of the documents.")
 @output
 def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
-    """Check node settings, service documents or a whole catalog directory: every problem at once.
+    """Check node settings, service documents or a whole catalog directory, and report every problem at once.
 
-    A service document is named by its file. VIPs must lie in the ranges of a node.toml given in the same call or
-    with --config; without one, any address may be a VIP. A notice is about what is allowed but may surprise you.
+    The name of the file is the name of the service. VIPs must lie in the ranges of a node.toml that is given in the
+    same call or with --config; without one, any address may be a VIP. A notice is about something that is allowed but
+    may surprise you.
     """
     from dataclasses import asdict
 
@@ -79,22 +80,22 @@ def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
     for notice in report.notices:
         click.echo(f"notice: {line(str(notice))}")
     if report.problems:
-        tell(map(str, report.problems))
+        print_errors(map(str, report.problems))
         raise SystemExit(1)
 
 
 @main.command()
 @click.argument("kind", required=False, metavar="TYPE")
-@click.option("--verbose", "-v", is_flag=True, help="Every parameter of every type.")
+@click.option("--verbose", "-v", is_flag=True, help="Show every parameter of every type.")
 @output
 def checks(kind: str | None, verbose: bool, form: str) -> None:
     """List the types of health checks, or every parameter of one."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.commands.checks import describe_type, list_types
-    from anycastlb.cli.render import style
 
     if form != "table":
         return dump(describe_type(kind), form)
-    style.show(list_types(kind, verbose, style.width()))
+    terminal.show(list_types(kind, verbose, terminal.width()))
 
 
 main.add_command(convert)
@@ -102,7 +103,7 @@ main.add_command(doctor)
 
 
 @main.command()
-@click.option("--watch", "-w", is_flag=True, help="Go on, live on a terminal, until interrupted.")
+@click.option("--watch", "-w", is_flag=True, help="Repeat until interrupted; on a terminal, in place.")
 @click.option(
     "--interval",
     "-n",
@@ -110,30 +111,31 @@ main.add_command(doctor)
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="With --watch, how often.",
+    help="With --watch, the time between two updates.",
 )
 @output
 @node
-def status(where: Location, watch: bool, interval: float, form: str) -> None:
+def status(location: Location, watch: bool, interval: float, form: str) -> None:
     """Show the whole node: catalog, BGP sessions, VIPs, services, backends, and what is wrong.
 
     Ends with 2 if something is down, withdrawn or quarantined.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import exit_code, style
+    from anycastlb.cli.render import exit_code
     from anycastlb.cli.render.status import status_lines
 
     if watch and form == "table":
-        from anycastlb.cli.commands.events import watch as look
+        from anycastlb.cli.commands.events import watch as watch_status
 
         with suppress(KeyboardInterrupt):
-            look(where, interval, status_lines)
+            watch_status(location, interval, status_lines)
         return
-    view = ask(where, lambda lb: lb.status())
+    view = ask(location, lambda lb: lb.status())
     if form != "table":
         dump(view, form)
     else:
-        style.show(status_lines(view, style.width()))
+        terminal.show(status_lines(view, terminal.width()))
     if any(exit_code.troubles(view)):
         raise SystemExit(DIFFERS)
 
@@ -142,17 +144,17 @@ def status(where: Location, watch: bool, interval: float, form: str) -> None:
 @click.argument("name", metavar="VIP|SERVICE|SERVICE/BACKEND", shell_complete=complete.objects)
 @output
 @node
-def why(where: Location, name: str, form: str) -> None:
-    """Explain one object: the chain from check results to route. Ends with 2 if it is not as it should be."""
+def why(location: Location, name: str, form: str) -> None:
+    """Explain one object, from its check results to its route. Ends with 2 if it is not as it should be."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style
     from anycastlb.cli.render.why import why_lines
 
-    view = ask(where, lambda lb: lb.why(name))
+    view = ask(location, lambda lb: lb.why(name))
     if form != "table":
         dump(view, form)
     else:
-        style.show(why_lines(view, style.width()))
+        terminal.show(why_lines(view, terminal.width()))
     if not view["ok"]:
         raise SystemExit(DIFFERS)
 
@@ -162,38 +164,38 @@ def why(where: Location, name: str, form: str) -> None:
 @transfer.proposes
 @output
 @node
-def plan(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
-    """Show what the node is about to change, in order, and why; what it would change, when it is not running.
+def plan(location: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """Show what the node is about to change, in order, and why. If it is not running, show what it would change.
 
-    With documents, a dump or a directory: what those would change, in the catalog and on this node; nothing is
+    With documents, a dump or a directory, show what those would change in the catalog and on this node. Nothing is
     written. Ends with 2 if something would change.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style
     from anycastlb.cli.render.why import changes
     from anycastlb.client import Unreachable
 
     if files:
-        return transfer.propose(where, files, kind, replace, form)
+        return transfer.propose(location, files, kind, replace, form)
     assumption = ""
     try:
-        view: Any = ask(where, lambda lb: lb.plan())
+        view: Any = ask(location, lambda lb: lb.plan())
     except Unreachable:
-        if where.told or not Path(where.config or CONFIG).exists():
+        if location.given or not Path(location.config or CONFIG).exists():
             raise
-        view = _dry_run(where.config or CONFIG)
+        view = _dry_run(location.config or CONFIG)
         assumption = "The node is not running. What it would do if it were, with every backend up:"
         view["assumption"] = assumption
     if form != "table":
         dump(view, form)
     else:
-        style.show(changes(view, style.width(), assumption))
+        terminal.show(changes(view, terminal.width(), assumption))
     if view["changes"]:
         raise SystemExit(DIFFERS)
 
 
 def _dry_run(config: str) -> dict[str, Any]:
-    """The plan of a node that would start now; it writes nothing."""
+    """The plan of a node that would start now. Nothing is written."""
     from anycastlb.cli.commands.validate import load
     from anycastlb.engine.dry_run import dry_run
     from anycastlb.serving.views.status import plan_view
@@ -204,11 +206,11 @@ def _dry_run(config: str) -> dict[str, Any]:
 
 @main.command()
 @node
-def confirm(where: Location) -> None:
-    """Let a held catalog through."""
+def confirm(location: Location) -> None:
+    """Accept a catalog that is held back because it lost too many VIPs."""
     from anycastlb.cli.ask import ask
 
-    ask(where, lambda lb: lb.confirm())
+    ask(location, lambda lb: lb.confirm())
     click.echo("confirmed: the held catalog is let through")
 
 
@@ -217,14 +219,14 @@ main.add_command(drain.undrain)
 
 
 @main.command()
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="ID", help="Only events above this id.")
-@click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Only the last N of those kept.")
-@click.option("--follow", "-f", is_flag=True, help="Go on as events happen, until interrupted.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="ID", help="Show only events above this id.")
+@click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Show only the last N events.")
+@click.option("--follow", "-f", is_flag=True, help="Show new events as they happen, until interrupted.")
 @output
 @node
-def events(where: Location, after: int, last: int | None, follow: bool, form: str) -> None:
-    """Show what happened, oldest first. With -o json one object a line."""
+def events(location: Location, after: int, last: int | None, follow: bool, form: str) -> None:
+    """Show what happened, oldest first. With -o json, each line is one object."""
     from anycastlb.cli.commands.events import show_events
 
     with suppress(KeyboardInterrupt):
-        show_events(where, after, last, follow, form)
+        show_events(location, after, last, follow, form)

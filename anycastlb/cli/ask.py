@@ -1,4 +1,4 @@
-"""Asking the running node: one event loop a command. The client library is loaded only with this module."""
+"""Ask the running node: one event loop for each command. Only this module loads the client library."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from anycastlb.client import Client
 T = TypeVar("T")
 
 
-def ask(where: Location, job: Callable[[Client], Awaitable[T]]) -> T:
-    """What ``job`` makes of the node. Raises ``ClientError`` and ``click.ClickException``."""
+def ask(location: Location, job: Callable[[Client], Awaitable[T]]) -> T:
+    """What ``job`` returns, given a client of the node. Raises ``ClientError`` and ``click.ClickException``."""
 
     async def run() -> T:
         client = Client(
-            where.url,
-            token_file=where.token_file,
-            ca_file=where.ca,
-            cert_file=where.cert,
-            key_file=where.key,
-            timeout=where.timeout,
+            location.url,
+            token_file=location.token_file,
+            ca_file=location.ca,
+            cert_file=location.cert,
+            key_file=location.key,
+            timeout=location.timeout,
         )
         async with client as lb:
             return await job(lb)

@@ -1,7 +1,4 @@
-"""What a write changes, and what it would be as a proposal for the plan: documents before, documents after.
-
-Pure.
-"""
+"""What a write changes: the summary that is printed after it, and the proposal for ``--dry-run``. Pure."""
 
 from __future__ import annotations
 
@@ -11,21 +8,21 @@ from typing import Any
 from anycastlb.cli.ipvsadm_options import endpoint, is_endpoint, merge, written
 
 Catalog = dict[str, Any]
-"""Documents by key, as exported; None in a proposal means deleted."""
+"""Documents by key, as exported. None in a proposal means that the document is deleted."""
 
 
 def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
-    """In one line: ``weight 100 → 50, check.path /a → /b``; what a new document says; empty if nothing differs."""
+    """The difference in one line: ``weight 100 → 50, check.path /a → /b``. Empty if nothing differs."""
     old, new = dict(_flat(before or {})), dict(_flat(after or {}))
-    told = []
+    parts = []
     for name in [*old, *(name for name in new if name not in old)]:
         if name not in new:
-            told.append(f"{name} {old[name]} → default")
+            parts.append(f"{name} {old[name]} → default")
         elif name not in old:
-            told.append(f"{name} {new[name]}" if before is None else f"{name} → {new[name]}")
+            parts.append(f"{name} {new[name]}" if before is None else f"{name} → {new[name]}")
         elif old[name] != new[name]:
-            told.append(f"{name} {old[name]} → {new[name]}")
-    return ", ".join(told)
+            parts.append(f"{name} {old[name]} → {new[name]}")
+    return ", ".join(parts)
 
 
 def _flat(document: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -45,7 +42,7 @@ def _shown(content: Any) -> str:
 
 
 def write_summary(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, changed: bool) -> str:
-    """The one line after a write."""
+    """The line that is printed after a write."""
     if not changed:
         return f"{name}: unchanged"
     if after is None:
@@ -55,20 +52,20 @@ def write_summary(name: str, before: Mapping[str, Any] | None, after: Mapping[st
     return f"{name}: {word}{': ' + text if text else ''}"
 
 
-# ---------------------------------------------------------------- finding what is meant
+# ---------------------------------------------------------------- the objects that the user names
 
 
 def find_backends(backends: Mapping[str, Any], text: str, port: Any = None) -> list[str]:
-    """The backends that ``text`` means: the one of that name, else those of that address and port.
+    """The backends that ``text`` names: the one with that name, else those with that address and port.
 
-    ``port``: the service's own, which a backend without one has.
+    ``port`` is the service's own, which a backend without a port uses.
     """
     if text in backends:
         return [text]
     if not is_endpoint(text):
         return []
     wanted, at = endpoint(text)
-    found = []
+    matching = []
     for name, fields in backends.items():
         known = (fields or {}).get("address") or name
         if not is_endpoint(str(known)):
@@ -76,27 +73,27 @@ def find_backends(backends: Mapping[str, Any], text: str, port: Any = None) -> l
         address, own = endpoint(str(known))
         own = (fields or {}).get("port") or own or port
         if address == wanted and (at is None or str(own) == str(at)):
-            found.append(name)
-    return found
+            matching.append(name)
+    return matching
 
 
 def find_services(services: Mapping[str, Any], protocol: str, text: str) -> list[str]:
-    """The services on that virtual address and port; for ``fwmark`` those with that mark."""
+    """The services on that virtual address and port; for ``fwmark``, those with that mark."""
     if protocol == "fwmark":
         return [name for name, fields in services.items() if str(fields.get("fwmark")) == text]
     address, port = endpoint(text)
-    found = []
+    matching = []
     for name, fields in services.items():
         vips = fields.get("vip")
         vips = vips if isinstance(vips, list) else [vips]
         same = any(is_endpoint(str(vip)) and endpoint(str(vip))[0] == address for vip in vips)
         if same and fields.get("protocol", "tcp") == protocol and str(fields.get("port", 0)) == str(port or 0):
-            found.append(name)
-    return found
+            matching.append(name)
+    return matching
 
 
 def backend_name(address: str, port: int | None) -> str:
-    """What a backend is called that nobody has named: by its address, from which the address can be read again."""
+    """The name of a backend that the user did not name: its address, from which the address can be read again."""
     return written(address, port)
 
 
@@ -104,7 +101,7 @@ def backend_name(address: str, port: int | None) -> str:
 
 
 def put_backend(catalog: Catalog, service: str, name: str, fields: Mapping[str, Any]) -> Catalog:
-    """The documents to propose for a new backend: a key of its own."""
+    """The documents to propose for a new backend, which gets a key of its own."""
     return {f"services/{service}/backends/{name}": dict(fields)}
 
 
@@ -114,7 +111,7 @@ def patch_service(catalog: Catalog, service: str, patch: Mapping[str, Any]) -> C
 
 
 def patch_backend(catalog: Catalog, service: str, name: str, patch: Mapping[str, Any] | None) -> Catalog:
-    """Wherever the backend is stored; ``patch`` None deletes it."""
+    """The documents to propose, wherever the backend is stored. If ``patch`` is None it is deleted."""
     own, key = f"services/{service}/backends/{name}", f"services/{service}"
     proposed: Catalog = {}
     inline = ((catalog.get(key) or {}).get("backends") or {}).get(name)

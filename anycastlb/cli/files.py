@@ -1,6 +1,7 @@
-"""Files -> documents of the catalog by key (``services/web``). Reads files; asks no node.
+"""Read files into documents of the catalog by key (``services/web``). No node is asked.
 
-Our own forms are read here: a dump, one document, a directory of them. What other programs wrote is ``importing``'s.
+Our own forms are read here: a dump, one document, or a directory of documents. ``formats`` reads the configuration of
+other programs.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from typing import Any
 
 import click
 
-from anycastlb.cli.options import tell
+from anycastlb.cli.options import print_errors
 
 Documents = dict[str, Any]
 FROM = ("auto", "anycastlb", "ipvsadm", "keepalived")
-"""What may have written a file; ``auto``: told apart by its text."""
+"""The programs that may have written a file; ``auto`` recognises them by the text."""
 
 
 def gather_files(files: Iterable[str], kind: str) -> Documents:
-    """The documents of all the files; what could not be carried over is told on standard error.
+    """The documents of all the files. What could not be carried over is printed on standard error.
 
     Raises ``click.ClickException``, and ``SettingsError`` with every problem of our own documents.
     """
     catalog: Documents = {}
     for path in files:
         documents, lost = read(path, kind)
-        tell(f"not carried over: {text}" for text in lost)
+        print_errors(f"not carried over: {text}" for text in lost)
         if twice := sorted(set(catalog) & set(documents)):
             raise click.ClickException(f"{path}: {twice[0]} stands in another of the files too")
         catalog |= documents
@@ -67,7 +68,7 @@ def _text(path: str) -> str:
 
 
 def _decoded(path: str, text: str) -> dict[str, Any]:
-    """An object in JSON, or by the file's name in YAML or TOML; JSON is YAML too, so standard input may be either."""
+    """The object in a text: JSON, YAML or TOML by the file's name. Standard input may be JSON or YAML."""
     from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
     from anycastlb.core.catalog import decode
     from anycastlb.core.model import Entry, SettingsError
@@ -89,7 +90,7 @@ def _decoded(path: str, text: str) -> dict[str, Any]:
 
 
 def _directory(folder: Path) -> Documents:
-    """A catalog directory as the file source reads it; one that holds only documents is taken as its ``services``."""
+    """A catalog directory as the file source reads it. One that holds only documents is taken as its ``services``."""
     import asyncio
 
     from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
@@ -113,7 +114,7 @@ def _directory(folder: Path) -> Documents:
         try:
             if parts[2:3] == ["backends"]:
                 documents[key] = decode.backend_document(key, parts[-1], entry)
-            elif parts[0] != "drain":  # a node's being drained is no part of a dump
+            elif parts[0] != "drain":  # a dump does not say which nodes are drained
                 documents[key] = decode.document(key, entry)
         except decode.MalformedDocument as exc:
             problems += exc.problems

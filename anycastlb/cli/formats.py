@@ -1,6 +1,6 @@
-"""What ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, told apart by their text.
+"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn`` and ``keepalived.conf``.
 
-It returns documents by key, each of which the catalog's own parser accepts, and notes on the rest. It writes nothing.
+The result is documents by key, each of which the catalog's own parser accepts, and notes on the rest.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 def read(text: str, format: Format = "auto", include: Include | None = None) -> tuple[Documents, list[str]]:
-    """The documents by key, and a line for everything that could not be carried over. Raises ``Unreadable``.
+    """The documents by key, and a line for everything that could not be carried over. Raises ``UnreadableInput``.
 
-    Our own dump is taken as it is: whoever applies it judges it. ``include``: the files that a keepalived.conf names.
+    Our own dump is returned as it is, since the node checks it when it is applied. ``include`` reads the files that a
+    keepalived.conf includes.
     """
     kind = recognized(text) if format == "auto" else format
     if kind == "anycastlb":
@@ -37,12 +38,12 @@ def read(text: str, format: Format = "auto", include: Include | None = None) -> 
         documents, notes = ipvsadm.convert(text, port_of)
     else:
         documents, notes = keepalived.convert(text, include)
-    told = [str(note) for note in notes] + _refused(documents)
-    return documents, told + list(_unserving(documents))
+    lines = [str(note) for note in notes] + _remove_refused(documents)
+    return documents, lines + list(_without_flows(documents))
 
 
 def recognized(text: str) -> Format:
-    """What a text is, by its first words. Raises ``Unreadable``."""
+    """The format of a text, by its first words. Raises ``UnreadableInput``."""
     for line in text.splitlines():
         words = line.split()
         if not words or words[0][0] in "#!":
@@ -61,7 +62,7 @@ def recognized(text: str) -> Format:
 
 
 def load(path: str) -> str:
-    """The text of a file, of standard input for ``-``. Raises ``Unreadable``."""
+    """The text of a file, or of standard input for ``-``. Raises ``UnreadableInput``."""
     try:
         with click.open_file(path, "rb") as file:
             data: bytes = file.read(MAX_BYTES + 1)
@@ -69,12 +70,12 @@ def load(path: str) -> str:
             raise OSError(f"it has more than {MAX_BYTES} bytes")
         return data.decode()
     except (OSError, ValueError) as exc:
-        told = getattr(exc, "strerror", None) or exc
-        raise UnreadableInput(0, f"{path}: expected a text that can be read: {told}") from exc
+        cause = getattr(exc, "strerror", None) or exc
+        raise UnreadableInput(0, f"{path}: expected a text that can be read: {cause}") from exc
 
 
 def beside(path: str) -> Include:
-    """Reads what a keepalived.conf includes: patterns as of its own directory."""
+    """A function that reads what a keepalived.conf includes. Patterns are relative to its directory."""
     folder = Path(path).parent if path != "-" else Path()
 
     def include(pattern: str) -> Sequence[tuple[str, str]]:
@@ -110,18 +111,18 @@ def _dump(text: str) -> Documents:
     return inner
 
 
-def _refused(documents: Documents) -> list[str]:
-    """Take out what the catalog's parser refuses, and tell why."""
-    told: list[str] = []
+def _remove_refused(documents: Documents) -> list[str]:
+    """Remove the documents that the catalog's parser refuses, and return the reasons."""
+    lines: list[str] = []
     while bad := _problems(documents):
         for key, reasons in bad.items():
             del documents[key]
-            told += [f"{key} is left out: {reason}" for reason in reasons]
-    return told
+            lines += [f"{key} is left out: {reason}" for reason in reasons]
+    return lines
 
 
-def _unserving(documents: Documents) -> Iterator[str]:
-    """Backends that would get nothing here: a VIP is served by those of its own family, if there are any."""
+def _without_flows(documents: Documents) -> Iterator[str]:
+    """A line for each backend that would get no flows: backends of the VIP's own family are preferred."""
     for key, document in documents.items():
         vips = document["vip"] if isinstance(document["vip"], list) else [document["vip"]]
         served = {":" in vip for vip in vips}

@@ -1,7 +1,6 @@
-"""ipvsadm's and meradm's letters and words as fields of our documents.
+"""The options of ipvsadm and meradm as fields of our documents. Pure.
 
-Pure: words in, fields out; whether the fields make sense is the node's to say. Raises ``click.UsageError`` for what
-cannot be read at all.
+The node decides whether the fields make sense. What cannot be read at all raises ``click.UsageError``.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ FORWARDS: Mapping[str, str] = {
     "gue": "gue",
     "gre": "gre",
 }
-"""A way of forwarding in anybody's words -> in ours."""
+"""The name of a forwarding method in other tools -> its name here."""
 EVERY_CHECK = frozenset(
     ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval", "via", "address", "port", "type")
 )
-"""What stays when a check becomes one of another type."""
+"""The fields that stay when a check becomes one of another type."""
 _RANGE = re.compile(r"(\d+\.\d+\.\d+\.)(\d{1,3})-(\d{1,3})(:\d+)?")
 
 
@@ -60,13 +59,13 @@ def is_endpoint(text: str) -> bool:
 
 
 def written(address: str, port: int | None) -> str:
-    """The other way round."""
+    """The text of an address and a port, which ``endpoint`` reads."""
     shown = f"[{address}]" if ":" in address and port is not None else address
     return shown if port is None else f"{shown}:{port}"
 
 
 def several(text: str) -> list[str]:
-    """``10.1.0.1-3:80`` -> three endpoints; anything else is one."""
+    """``10.1.0.1-3:80`` -> three endpoints. Anything else is one."""
     found = _RANGE.fullmatch(text)
     if not found:
         return [text]
@@ -77,7 +76,7 @@ def several(text: str) -> list[str]:
 
 
 def settings(words: Iterable[str]) -> Fields:
-    """``path=/health expect=[200,204]`` -> fields. A value that is JSON is meant as such; ``a.b=1`` goes inside."""
+    """``path=/health expect=[200,204]`` -> fields. JSON values are read as JSON; ``a.b=1`` sets a nested field."""
     fields: Fields = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -106,7 +105,7 @@ def place(fields: Fields, name: str, content: Any) -> None:
 
 
 def more(fields: Fields, assignments: Iterable[str], unset: Iterable[str]) -> Fields:
-    """With ``--set FIELD=VALUE`` and ``--unset FIELD`` over them."""
+    """The fields with ``--set FIELD=VALUE`` and ``--unset FIELD`` applied to them."""
     merged = merge(fields, settings(assignments), keep_null=True)
     for name in unset:
         place(merged, name, None)
@@ -115,23 +114,23 @@ def more(fields: Fields, assignments: Iterable[str], unset: Iterable[str]) -> Fi
 
 def forward(given: Mapping[str, Any]) -> Fields:
     """``-f``, ``-g``, ``-i``, ``-m``, ``--tun-type``, ``--tun-port`` -> ``forward``, ``tunnel_port``."""
-    said = [
+    methods = [
         *([FORWARDS[given["forward_method"].lower()]] if given["forward_method"] else []),
         *(["dr"] if given["gatewaying"] else []),
         *(["tunnel"] if given["ipip"] else []),
         *(["nat"] if given["masquerading"] else []),
     ]
     tunnel = given["tun_type"] and FORWARDS[given["tun_type"]]
-    if tunnel and set(said) <= {"tunnel", tunnel}:
-        said = [tunnel]
-    if len(set(said)) > 1 or (tunnel and said != [tunnel]):
+    if tunnel and set(methods) <= {"tunnel", tunnel}:
+        methods = [tunnel]
+    if len(set(methods)) > 1 or (tunnel and methods != [tunnel]):
         raise click.UsageError("one way of forwarding, not several of -f, -g, -i, -m and --tun-type")
     port = {} if given["tun_port"] is None else {"tunnel_port": given["tun_port"]}
-    return {**({"forward": said[0]} if said else {}), **port}
+    return {**({"forward": methods[0]} if methods else {}), **port}
 
 
 def check(given: Mapping[str, Any], words: Iterable[str]) -> Fields | None:
-    """The check options -> the ``check`` document; None if nothing was said of it. ``words``: its ``key=value``."""
+    """The ``check`` document of the options and of the ``key=value`` arguments; None if there is none of either."""
     fields: Fields = {}
     kinds = [given["check_type"]] if given["check_type"] else []
     if given["check_http"] is not None:
@@ -140,20 +139,20 @@ def check(given: Mapping[str, Any], words: Iterable[str]) -> Fields | None:
     if given["check_tcp"]:
         kinds.append("tcp")
     if (url := given["health_endpoint"]) is not None:
-        found = _endpoint_check(url)
-        kinds.append(found.pop("type"))
-        fields |= found
+        document = _endpoint_check(url)
+        kinds.append(document.pop("type"))
+        fields |= document
     if len(kinds) > 1:
         raise click.UsageError("one check, not several of --check, --check-http, --check-tcp and --health-endpoint")
     for option, name in (("period", "interval"), ("timeout", "timeout"), ("up", "rise"), ("down", "fall")):
-        if (said := given[f"health_{option}"]) is not None:
-            fields[name] = said
+        if (setting := given[f"health_{option}"]) is not None:
+            fields[name] = setting
     fields |= settings(words)
     return {**({"type": kinds[0]} if kinds else {}), **fields} if kinds or fields else None
 
 
 def _endpoint_check(url: str) -> Fields:
-    """meradm's ``http://:8080/health``; empty for no check at all."""
+    """The check of meradm's ``http://:8080/health``; an empty text means no check."""
     if not url:
         return {"type": "none"}
     try:
@@ -178,7 +177,7 @@ def persistence(timeout: str | None, netmask: str | None) -> Fields:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any], keep_null: bool = False) -> Fields:
-    """RFC 7396: objects are merged, None removes; with ``keep_null`` it stays, as in a patch."""
+    """Merge as RFC 7396 does: objects are merged, and None removes a field. With ``keep_null``, None stays."""
     merged = dict(under)
     for name, content in over.items():
         below = merged.get(name)
@@ -192,7 +191,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any], keep_null: bool = F
 
 
 def patch_of_check(before: Any, fields: Fields) -> Fields:
-    """A patch that leaves nothing of a check of another type behind."""
+    """The patch that also resets what the check had for its former type."""
     known = before if isinstance(before, Mapping) else {}
     if fields.get("type") in (None, known.get("type", "tcp")):
         return fields

@@ -1,6 +1,6 @@
-"""The line of a document where a dotted path is set, so that a problem can be found with an editor.
+"""The line of a document on which a dotted path is set, so that a problem can be found with an editor. Pure.
 
-Pure, and best effort: 0 where it cannot be told. Names may hold dots (``backends.10.1.0.1.weight``).
+It is a best effort: the line is 0 if it is not known. Names may contain dots (``backends.10.1.0.1.weight``).
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from collections.abc import Iterator
 import yaml
 
 MAX_CHARACTERS = 128 * 1024
-"""Characters above which no line is looked for: that takes longer than anyone waits."""
+"""No line is looked for in a longer text, since that takes too long."""
 _STATED = re.compile(r"\bline (\d+)")
 
 
 def line_of(text: str, form: str, path: str, message: str = "") -> int:
-    """1-based line of ``path`` in a JSON, TOML or YAML text, or of what holds it; what ``message`` states otherwise."""
+    """The 1-based line of ``path``, or of the object that holds it, in a JSON, TOML or YAML text.
+
+    Without a path, it is the line that ``message`` names.
+    """
     if not path:
         stated = _STATED.search(message)
         return int(stated[1]) if stated else 0
     if len(text) > MAX_CHARACTERS:
         return 0
-    found = _toml(text) if form == "toml" else _nodes(text)
+    places = _toml(text) if form == "toml" else _nodes(text)
     best = (0, 0)
-    for name, line in found:
+    for name, line in places:
         if path == name or path.startswith(name + "."):
             best = max(best, (len(name), line))
     return best[1]
@@ -42,7 +45,7 @@ def _toml(text: str) -> Iterator[tuple[str, int]]:
 
 
 def _nodes(text: str) -> Iterator[tuple[str, int]]:
-    """JSON is read as YAML (tabs become spaces: YAML refuses them, and no line moves)."""
+    """JSON is read as YAML. Tabs become spaces, since YAML refuses them; the lines stay the same."""
     try:
         root = yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader)
         yield from _walk(root, "")

@@ -1,6 +1,7 @@
-"""Where the node's API is and how to get in: options, else environment, else the ``[api]`` of the node settings.
+"""The address of the node's API and the credentials for it: from options, the environment, or ``[api]`` in node.toml.
 
-It reads ``node.toml`` as far as it must: a fault elsewhere in it must not hide a running node. It connects nowhere.
+Only the table ``[api]`` is read, so that a mistake elsewhere in node.toml does not hide a running node. It makes no
+connection.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ CONFIG = "/etc/anycastlb/node.toml"
 SOCKET = "/run/anycastlb/api.sock"
 LISTEN = "127.0.0.1:4672"
 _LOOPBACK = re.compile(r"127\.|localhost:|\[::1\]")
-"""There the API speaks plain HTTP; everywhere else TLS, if it has a certificate."""
+"""On these addresses the API uses plain HTTP; on all others TLS, if it has a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """What the user said; None where nothing was said."""
+    """The options of the user; None for those that were not given."""
 
     config: str | None = None
     api: str | None = None
@@ -35,8 +36,8 @@ class Location:
     timeout: float = 10.0
 
     @property
-    def told(self) -> bool:
-        """Did the user name a place, rather than leave it to the settings?"""
+    def given(self) -> bool:
+        """Did the user name an address or a socket, rather than leave it to the settings?"""
         return bool(self.api or self.socket)
 
     @property
@@ -51,17 +52,17 @@ class Location:
         if isinstance(path, str) and path and os.access(path, os.W_OK):
             return f"unix://{path}"
         listen = section.get("listen", LISTEN)
-        found = listen if isinstance(listen, list) else [listen]
-        if not found or not all(isinstance(item, str) for item in found):
+        addresses = listen if isinstance(listen, list) else [listen]
+        if not addresses or not all(isinstance(item, str) for item in addresses):
             at = self.config or CONFIG
             raise click.ClickException(f"{at}: [api] listen is no address and port: run `anycastlb validate {at}`")
-        plain = next((item for item in found if _LOOPBACK.match(item.strip())), None)
+        plain = next((item for item in addresses if _LOOPBACK.match(item.strip())), None)
         scheme = "https" if plain is None and section.get("tls_cert_file") else "http"
-        return f"{scheme}://{_dialled(plain or found[0])}"
+        return f"{scheme}://{_connect_address(plain or addresses[0])}"
 
 
 def _section(config: str | None) -> dict[str, Any]:
-    """``[api]`` as it stands in the file."""
+    """The table ``[api]`` of the file."""
     path = Path(config or CONFIG)
     try:
         document = tomllib.loads(path.read_text())
@@ -75,10 +76,10 @@ def _section(config: str | None) -> dict[str, Any]:
     return section if isinstance(section, dict) else {"listen": None}
 
 
-def _dialled(listen: str) -> str:
-    """Where to connect for a listening address: every address means the loopback."""
-    found = re.fullmatch(r"\s*(\[[^\]]*\]|[^:]*):(\d+)\s*", listen)
-    if not found:
+def _connect_address(listen: str) -> str:
+    """The address to connect to, given the address that the API listens on. Every address means the loopback."""
+    match = re.fullmatch(r"\s*(\[[^\]]*\]|[^:]*):(\d+)\s*", listen)
+    if not match:
         return listen
     everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-    return f"{everywhere.get(found[1], found[1])}:{found[2]}"
+    return f"{everywhere.get(match[1], match[1])}:{match[2]}"

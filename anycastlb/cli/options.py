@@ -1,7 +1,7 @@
-"""What many commands have in common: the group with its aliases and errors, and the options that recur.
+"""What commands have in common: the group with its aliases and errors, and the options that many commands take.
 
 An error is one line on standard error; the exit code is 0 when all is fine, 1 for an error (of usage too), and 2 where
-a command found what it was asked to look for: a difference, or something unhealthy.
+a command that looks for differences or for something unhealthy found any.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from anycastlb.core.model import AnycastlbError, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 DIFFERS = 2
-"""The exit code for what differs or is unhealthy."""
+"""The exit code if something differs or is unhealthy."""
 ALIASES: Mapping[str, str] = {
     **dict.fromkeys(("delete", "remove", "rm"), "del"),
     **dict.fromkeys(("update", "set", "change"), "edit"),
@@ -31,7 +31,7 @@ FORMS = ("table", "json", "yaml")
 
 
 class Commands(click.Group):
-    """A group in which our own errors end a command as click's do, and other tools' words for a command are known."""
+    """A group that handles our own errors as click handles its own, and accepts the command names of other tools."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or super().get_command(ctx, ALIASES.get(cmd_name, ""))
@@ -50,16 +50,16 @@ class Commands(click.Group):
         try:
             return _plainly(lambda: super(Commands, self).invoke(ctx))
         except SettingsError as exc:
-            tell(map(str, exc.problems))
+            print_errors(map(str, exc.problems))
             ctx.exit(1)
         except AnycastlbError as exc:
             click.ClickException(line(str(exc))).show()
-            tell(f"  {problem}" for problem in getattr(exc, "problems", ()))
+            print_errors(f"  {problem}" for problem in getattr(exc, "problems", ()))
             ctx.exit(1)
 
 
 def _plainly(call: Callable[[], Any]) -> Any:
-    """What ``call`` returns; an error of click as one line with exit code 1."""
+    """What ``call`` returns. An error of click becomes one line with exit code 1."""
     try:
         return call()
     except click.exceptions.NoArgsIsHelpError as exc:
@@ -73,25 +73,31 @@ def _plainly(call: Callable[[], Any]) -> Any:
 
 
 def node(command: F) -> F:
-    """The options of every command that asks the running node; the command gets them as ``where``."""
+    """The options of every command that asks the running node; the command gets them as ``location``."""
 
     @functools.wraps(command)
     def call(*args: Any, **given: Any) -> Any:
-        said = {name: given.pop(name) for name in ("config", "api", "socket", "token_file", "ca", "cert", "key")}
-        return command(*args, where=Location(**said), **given)
+        options = {name: given.pop(name) for name in ("config", "api", "socket", "token_file", "ca", "cert", "key")}
+        return command(*args, location=Location(**options), **given)
 
     for option in reversed(
         [
             click.option("--config", metavar="FILE", help=f"Node settings that name the API.  [{CONFIG}]"),
             click.option(
-                "--api", metavar="URL", envvar="ANYCASTLB_API", help="Where the API is: ADDRESS:PORT, http(s)://…"
+                "--api", metavar="URL", envvar="ANYCASTLB_API", help="The address of the API: ADDRESS:PORT, http(s)://…"
             ),
-            click.option("--socket", metavar="PATH", envvar="ANYCASTLB_SOCKET", help="The API's unix socket instead."),
+            click.option(
+                "--socket", metavar="PATH", envvar="ANYCASTLB_SOCKET", help="The unix socket of the API instead."
+            ),
             click.option(
                 "--token-file", metavar="FILE", envvar="ANYCASTLB_TOKEN_FILE", help="The file with the API's token."
             ),
-            click.option("--ca", metavar="FILE", envvar="ANYCASTLB_CA", help="For https: whom to trust (PEM)."),
-            click.option("--cert", metavar="FILE", envvar="ANYCASTLB_CERT", help="For https: our certificate (PEM)."),
+            click.option(
+                "--ca", metavar="FILE", envvar="ANYCASTLB_CA", help="For https: the CA certificates to trust (PEM)."
+            ),
+            click.option(
+                "--cert", metavar="FILE", envvar="ANYCASTLB_CERT", help="For https: the client certificate (PEM)."
+            ),
             click.option("--key", metavar="FILE", envvar="ANYCASTLB_KEY", help="For https: its private key (PEM)."),
         ]
     ):
@@ -100,7 +106,7 @@ def node(command: F) -> F:
 
 
 def output(command: F) -> F:
-    """``-o table|json|yaml``, and ``--json``; the command gets it as ``form``."""
+    """The options ``-o table|json|yaml`` and ``--json``; the command gets the choice as ``form``."""
 
     @functools.wraps(command)
     def call(*args: Any, **given: Any) -> Any:
@@ -119,7 +125,7 @@ def _without(given: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def dump(view: Any, form: str) -> None:
-    """An answer of the API on standard output, as JSON or YAML."""
+    """Print an answer of the API on standard output, as JSON or YAML."""
     click.echo(dumped(view, form), nl=False)
 
 
@@ -134,20 +140,21 @@ def dumped(view: Any, form: str) -> str:
     return json.dumps(view, indent=2) + "\n"
 
 
-def tell(lines: Iterable[str]) -> None:
+def print_errors(lines: Iterable[str]) -> None:
+    """Print each as one line on standard error."""
     for text in lines:
         click.echo(("  " if text.startswith("  ") else "") + line(text), err=True)
 
 
 def line(text: str) -> str:
-    """An error is one line, whatever a peer or a library put into it."""
+    """The text as one line without control characters, whatever a peer or a library put into it."""
     from anycastlb.cli.render.style import clean
 
     return clean(" ".join(text.split()))
 
 
-def agreed(question: str, yes: bool) -> None:
-    """Ask before what cannot be undone; only where somebody sits who can answer. Raises ``click.ClickException``."""
+def confirm_or_stop(question: str, yes: bool) -> None:
+    """Ask the user at a terminal before something that cannot be undone. Raises ``click.ClickException`` on a no."""
     import sys
 
     if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):

@@ -1,4 +1,4 @@
-"""What every command that writes has in common: its options, the plan instead of the write, and one line after it."""
+"""What commands that write have in common: their options, the plan for ``--dry-run``, and the line after a write."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FORWARD = "route|tunnel|masq|dr|nat|gue|gre"
 
 def writes(command: F) -> F:
     """``--dry-run`` and the options of ``node``."""
-    command = click.option("--dry-run", is_flag=True, help="Show what would change, on this node too; write nothing.")(
-        command
-    )
+    command = click.option(
+        "--dry-run", is_flag=True, help="Show what would change, also on this node, and write nothing."
+    )(command)
     return node(command)
 
 
@@ -29,7 +29,7 @@ def asks(command: F) -> F:
 
 
 def fields(command: F) -> F:
-    """Options for whatever a document has beyond the letters."""
+    """The options for fields of a document that have no option of their own."""
     command = click.option(
         "--unset", multiple=True, metavar="FIELD", help="Reset a field to its default. May be repeated."
     )(command)
@@ -49,10 +49,10 @@ _FORWARD_OPTIONS = (
 _CHECK_OPTIONS = (
     click.option("--health-down", type=click.IntRange(1), metavar="N", help="Failures in a row to go down."),
     click.option("--health-up", type=click.IntRange(1), metavar="N", help="Successes in a row to come up."),
-    click.option("--health-timeout", metavar="DURATION", help="What a probe may take."),
-    click.option("--health-period", metavar="DURATION", help="From one probe to the next."),
+    click.option("--health-timeout", metavar="DURATION", help="The time-out of a probe."),
+    click.option("--health-period", metavar="DURATION", help="The time from one probe to the next."),
     click.option("--health-endpoint", metavar="URL", help='As in meradm: http://:8080/health, or "" for no check.'),
-    click.option("--check-tcp", is_flag=True, help="Check that it can be connected to."),
+    click.option("--check-tcp", is_flag=True, help="Check that a TCP connection can be made."),
     click.option("--check-http", metavar="PATH", help="Check with an HTTP request for this path."),
     click.option(
         "--check",
@@ -64,34 +64,34 @@ _CHECK_OPTIONS = (
 
 
 def forwards(*letters: str) -> Callable[[F], F]:
-    """How packets are forwarded; ``letters`` are the names of the option that says it in a word."""
+    """The options for the forwarding method; ``letters`` are the names of the option that takes it as a word."""
 
     def with_options(command: F) -> F:
         for option in _FORWARD_OPTIONS:
             command = option(command)
         words = click.Choice([*FORWARD.split("|"), "ipip"], case_sensitive=False)
-        said = f"How packets reach the backends: {FORWARD}."
-        return click.option(*letters, "forward_method", type=words, metavar="METHOD", help=said)(command)
+        text = f"How packets reach the backends: {FORWARD}."
+        return click.option(*letters, "forward_method", type=words, metavar="METHOD", help=text)(command)
 
     return with_options
 
 
 def checks(command: F) -> F:
-    """The health check; the command gets it as options for ``letters.check``."""
+    """The options for the health check, which ``ipvsadm_options.check`` turns into a document."""
     for option in _CHECK_OPTIONS:
         command = option(command)
     return command
 
 
 def virtual(command: F) -> F:
-    """ipvsadm's letters that name a virtual service instead of its name."""
+    """The options of ipvsadm that identify a virtual service by its address instead of its name."""
 
     @functools.wraps(command)
     def call(*args: Any, **given: Any) -> Any:
-        said = [
+        services = [
             (name, text) for name in ("tcp", "udp", "sctp", "fwmark") for text in (given.pop(f"{name}_service") or ())
         ]
-        return command(*args, on=said, **given)
+        return command(*args, on=services, **given)
 
     for letters, name in (
         (("--sctp-service",), "sctp"),
@@ -108,12 +108,12 @@ def fwmark(*letters: str) -> Callable[[F], F]:
     return click.option(*letters, "fwmark_service", multiple=True, metavar="MARK", help=text)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     click.echo(line(text))
 
 
 def pairs(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Arguments -> those that name something, and those that are ``key=value``."""
+    """Split arguments into those that name something and those that are ``key=value``."""
     import re
 
     settings = [word for word in words if re.match(r"[a-z_]+(\.[a-z0-9_-]+)*=", word) and not _names(word)]
@@ -121,7 +121,7 @@ def pairs(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 
 def _names(word: str) -> bool:
-    """Is it NAME=ADDRESS, rather than a parameter of a check?"""
+    """Is it NAME=ADDRESS, and not a parameter of a check?"""
     from anycastlb.cli.ipvsadm_options import is_endpoint, several
 
     name, _, text = word.partition("=")
@@ -129,14 +129,15 @@ def _names(word: str) -> bool:
 
 
 async def show_plan(lb: Any, proposed: Catalog, mode: str = "merge") -> None:
-    """What these documents would change, instead of writing them."""
-    from anycastlb.cli.render import style, why
+    """Print what these documents would change, instead of writing them."""
+    from anycastlb.cli import terminal
+    from anycastlb.cli.render import why
 
-    style.show(why.proposal(await lb.plan(proposed, mode), style.width()))
+    terminal.show(why.proposal(await lb.plan(proposed, mode), terminal.width()))
 
 
 def document(patch: Fields) -> Fields:
-    """A new document from a patch: what is reset is simply not there."""
+    """A new document from a patch: a field that the patch resets is left out."""
     from anycastlb.cli.ipvsadm_options import merge
 
     return merge({}, patch)

@@ -1,4 +1,4 @@
-"""The API of a node for programs: asynchronous, typed, one method a call; ``docs/API.md`` is what it speaks.
+"""The API of a node for Python programs: asynchronous and typed, one method for each call of ``docs/API.md``.
 
 ::
 
@@ -18,9 +18,9 @@
 
     asyncio.run(main())
 
-``Client()`` without an address takes the node's unix socket if there is one, else its default port. Every error is a
-``ClientError`` whose text is one line that says what to do. It reads no settings, retries no write and keeps no state
-but its connections.
+``Client()`` without an address uses the node's unix socket if it exists, else the default port. Every error is a
+``ClientError`` whose text is one line that says what to do. The client reads no settings, does not retry writes, and
+keeps no state except for its connections.
 """
 
 from __future__ import annotations

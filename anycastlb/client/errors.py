@@ -1,15 +1,15 @@
-"""What can go wrong when a node is asked, as one small tree. The text of each is one line that says what to do.
+"""The errors of the client, as one small tree. The text of each is one line that says what to do.
 
 ClientError
-├── Unreachable      nothing answers there
+├── Unreachable      nothing answers at this address
 ├── NoAnswer         it did not answer in time
 ├── Strange          what answers is not anycastlb
-└── Refused          the node said no: status, what, where, expected, mend, problems
+└── Refused          the node refused it: status, what, where, expected, mend, problems
     ├── Denied       401, 403: no credentials, or not these rights
     ├── Missing      404: no such object
     ├── Conflict     409, 412: somebody else has changed it meanwhile, or there is nothing to do
-    ├── Invalid      400, 413, 415, 422: what was sent is not right; ``problems`` has every one of a document
-    └── Unavailable  429, 500 and above: not now
+    ├── Invalid      400, 413, 415, 422: the request is wrong; ``problems`` has every problem of a document
+    └── Unavailable  429, 500 and above: the node cannot do it now
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Unreachable(ClientError):
 
 
 class NoAnswer(ClientError):
-    """The node took the request and did not answer in time; a write may have been done."""
+    """The node took the request and did not answer in time. A write may have been done."""
 
 
 class Strange(ClientError):
@@ -47,8 +47,8 @@ class Refused(ClientError):
         mend: str = "",
         problems: tuple[Problem, ...] = (),
     ) -> None:
-        told = f"{what} (expected {expected})" if expected else what
-        super().__init__(f"{told}: {mend}" if mend else told)
+        text = f"{what} (expected {expected})" if expected else what
+        super().__init__(f"{text}: {mend}" if mend else text)
         self.status = status
         """The HTTP status."""
         self.what, self.where, self.expected, self.mend = what, where, expected, mend
@@ -57,19 +57,19 @@ class Refused(ClientError):
 
 
 class Denied(Refused):
-    """No or unknown credentials, or rights that do not reach so far."""
+    """There are no credentials, or unknown ones, or their rights are not enough."""
 
 
 class Missing(Refused):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class Conflict(Refused):
-    """A lost race, an ETag that does not match any more, or nothing to be done."""
+    """Somebody else was faster, the ETag does not match any more, or there is nothing to do."""
 
 
 class Invalid(Refused):
-    """What was sent is not what the API takes."""
+    """The API does not accept what was sent."""
 
 
 class Unavailable(Refused):
@@ -77,7 +77,7 @@ class Unavailable(Refused):
 
 
 def refused(status: int, body: Any) -> Refused | None:
-    """The error in an answer of the API; None if it is none of its errors."""
+    """The error in an answer; None if it is not an error of this API."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict) or not error.get("what"):
         return None
@@ -97,7 +97,7 @@ def _kind(status: int) -> type[Refused]:
     return Unavailable if status == 429 or status >= 500 else Invalid
 
 
-def _problem(found: Any) -> Problem:
-    if not isinstance(found, dict):
-        return Problem("", "", str(found))
-    return Problem(str(found.get("key") or ""), str(found.get("path") or ""), str(found.get("expected") or ""))
+def _problem(item: Any) -> Problem:
+    if not isinstance(item, dict):
+        return Problem("", "", str(item))
+    return Problem(str(item.get("key") or ""), str(item.get("path") or ""), str(item.get("expected") or ""))

@@ -1,4 +1,4 @@
-"""``Client``: every call of the API as one method. Which HTTP that is, stands here and nowhere else."""
+"""``Client``: every call of the API as one method. Only this module knows the HTTP requests behind them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ from anycastlb.client.transport import SOCKET, URL_DEFAULT, Answer, Transport, s
 ServiceFields: TypeAlias = ServiceDocument | Mapping[str, Any]
 BackendFields: TypeAlias = BackendDocument | Mapping[str, Any]
 Catalog: TypeAlias = Mapping[str, Mapping[str, Any] | None]
-"""Documents by key (``services/web``); ``None`` in a plan means deleted."""
+"""Documents by key (``services/web``). ``None`` in a plan means that the document is deleted."""
 
 
 class Client:
     """The API of one node, as a context: ``async with Client() as lb``.
 
-    ``url``: ``http://``, ``https://`` or ``unix:///path``; without one the default unix socket if it may be used, else
-    the default port. ``token`` or the file it is in. ``ca_file``, ``cert_file``, ``key_file``: PEM, for TLS.
-    ``timeout``: seconds for one request. Raises ``ClientError``; every method does.
+    ``url`` is ``http://``, ``https://`` or ``unix:///path``. Without it, the client uses the default unix socket if it
+    may, else the default port. ``token`` is a token, ``token_file`` the file that holds it. ``ca_file``, ``cert_file``
+    and ``key_file`` are PEM files for TLS. ``timeout`` is the seconds for one request. The constructor and every method
+    raise ``ClientError``.
 
-    Writes go to the catalog, so they are the whole cluster's. ``if_match`` takes an ETag and makes a write depend on
-    it; a ``Document`` that was read here brings its own.
+    Writes go to the catalog, so they apply to the whole cluster. ``if_match`` takes an ETag and makes a write depend on
+    it. A ``Document`` that was read with this client brings its own ETag.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class Client:
     ) -> None:
         if not url:
             url = f"unix://{SOCKET}" if os.access(SOCKET, os.W_OK) else URL_DEFAULT
-        found = token_in(token_file) if token_file else token
-        self._transport = Transport(url, found, security(ca_file, cert_file, key_file), timeout)
+        secret = token_in(token_file) if token_file else token
+        self._transport = Transport(url, secret, security(ca_file, cert_file, key_file), timeout)
 
     async def __aenter__(self) -> Client:
         return self
@@ -70,17 +71,17 @@ class Client:
 
     @property
     def place(self) -> str:
-        """Where the node is asked: an address and port, or the path of its socket."""
+        """The address and port of the node, or the path of its socket."""
         return self._transport.place
 
-    # ------------------------------------------------------------ what the node is and does
+    # ------------------------------------------------------------ state
 
     async def status(self) -> View:
         """The whole node."""
         return await self._view("/v1/status")
 
     async def nodes(self) -> list[View]:
-        """Every node of the cluster as it says of itself, the asked one first."""
+        """The status that every node of the cluster published, the asked node first."""
         return await self._list("/v1/nodes", "nodes")
 
     async def node(self, name: str) -> View:
@@ -105,7 +106,7 @@ class Client:
         return await self._view("/v1/stats")
 
     async def why(self, name: str) -> View:
-        """The chain from evidence to route of a VIP, SERVICE or SERVICE/BACKEND."""
+        """Why a VIP, SERVICE or SERVICE/BACKEND is as it is, from its check results to its route."""
         return await self._view(_path("why", name))
 
     async def whoami(self) -> View:
@@ -114,9 +115,9 @@ class Client:
     async def events(
         self, *, after: int = 0, follow: bool = False, lost: Callable[[Exception], None] | None = None
     ) -> AsyncIterator[Event]:
-        """The journal above the id ``after``, oldest first; with ``follow`` for ever, over restarts of the node too.
+        """The events above the id ``after``, oldest first; with ``follow`` for ever, also over restarts of the node.
 
-        ``lost`` hears of every failure to reach the node while following; without it the first one is raised.
+        ``lost`` is called with every failure to reach the node while following. Without it, the first one is raised.
         """
         if follow:
             async for event in stream.follow(self._transport, after, lost):
@@ -137,11 +138,11 @@ class Client:
     async def put_service(
         self, name: str, document: ServiceFields, *, create: bool = False, if_match: str = ""
     ) -> Written:
-        """Set a service. Without ``backends`` it keeps those it has. ``create``: ``Conflict`` if it is there."""
+        """Set a service. Without ``backends`` it keeps those it has. ``create``: ``Conflict`` if it exists."""
         return await self._put(_path("services", name), document, create, if_match)
 
     async def patch_service(self, name: str, fields: ServiceFields, *, if_match: str = "") -> Written:
-        """Set some fields; None resets one to its default (a backend: removes it)."""
+        """Set some fields. None resets a field to its default, and removes a backend."""
         return await self._write("PATCH", _path("services", name), fields, if_match)
 
     async def delete_service(self, name: str, *, if_match: str = "") -> Written:
@@ -149,7 +150,7 @@ class Client:
         return await self._write("DELETE", _path("services", name), None, if_match)
 
     async def put_services(self, documents: Mapping[str, ServiceFields]) -> dict[str, Result]:
-        """Set many, each by itself, and say what became of each."""
+        """Set many services, each by itself. The answer has the result of each."""
         return _results(await self._transport.ask("PUT", "/v1/services", body=dict(documents)))
 
     async def delete_services(self, names: Iterable[str]) -> dict[str, Result]:
@@ -172,7 +173,7 @@ class Client:
         return await self._write("DELETE", _path("services", service, "backends", backend), None, if_match)
 
     async def drain_backend(self, service: str, backend: str) -> Written:
-        """No new flows for it; it goes when its connections have."""
+        """Give the backend no new flows. It is removed when its connections have ended."""
         return await self._write("POST", _path("services", service, "backends", backend, "drain"), None, "")
 
     async def undrain_backend(self, service: str, backend: str) -> Written:
@@ -181,7 +182,7 @@ class Client:
     # ------------------------------------------------------------ the rest of the catalog
 
     async def defaults(self) -> Document:
-        """What is merged under every service."""
+        """The defaults that are merged under every service document."""
         return await self._document("/v1/defaults")
 
     async def put_defaults(self, document: ServiceFields, *, if_match: str = "") -> Written:
@@ -194,48 +195,51 @@ class Client:
         return await self._write("DELETE", "/v1/defaults", None, if_match)
 
     async def drain_node(self, node: str, reason: str = "", *, deadline: str = "", force: bool = False) -> View:
-        """The node leaves the routes stage by stage, and goes on serving what still comes. ``Conflict`` if that were
-        one drain too many, unless forced. ``deadline``: a duration after its withdrawal."""
-        told: dict[str, Any] = {"reason": reason, "deadline": deadline, "force": force}
-        body = {name: value for name, value in told.items() if value} or None
+        """Drain a node: it leaves the routes stage by stage, and still serves what arrives.
+
+        Raises ``Conflict`` if that would be one drain too many, unless forced. ``deadline`` is a duration after the
+        withdrawal.
+        """
+        fields: dict[str, Any] = {"reason": reason, "deadline": deadline, "force": force}
+        body = {name: value for name, value in fields.items() if value} or None
         return _object(await self._transport.ask("POST", _path("nodes", node, "drain"), body=body))
 
     async def undrain_node(self, node: str) -> View:
         return _object(await self._transport.ask("POST", _path("nodes", node, "undrain")))
 
     async def confirm(self) -> View:
-        """Let a held catalog through. ``Conflict`` if none is held."""
+        """Accept a held catalog. Raises ``Conflict`` if none is held."""
         return _object(await self._transport.ask("POST", "/v1/confirm"))
 
     async def export(self) -> dict[str, View]:
         """Every document as stored, by key."""
-        found = (await self._view("/v1/export")).get("catalog")
-        if not isinstance(found, dict):
+        catalog = (await self._view("/v1/export")).get("catalog")
+        if not isinstance(catalog, dict):
             raise Strange(f"{self.place} does not answer as anycastlb does: check --api")
-        return found
+        return catalog
 
     async def plan(self, proposed: Catalog | None = None, mode: Mode = "merge") -> View | Proposal:
-        """What is about to change; or what ``proposed`` would change. Nothing is written."""
+        """What is about to change, or what ``proposed`` would change. Nothing is written."""
         if proposed is None:
             return await self._view("/v1/plan")
         body = {"catalog": dict(proposed)}
         return cast(Proposal, _object(await self._transport.ask("POST", "/v1/plan", {"mode": mode}, body)))
 
     async def import_(self, catalog: Catalog, mode: Mode = "merge") -> Proposal:
-        """Write these documents, all or none; ``replace`` deletes every other."""
+        """Write all these documents, or none. ``replace`` deletes every other document."""
         body = {"catalog": dict(catalog)}
         return cast(Proposal, _object(await self._transport.ask("POST", "/v1/import", {"mode": mode}, body)))
 
-    # ------------------------------------------------------------ how
+    # ------------------------------------------------------------ requests
 
     async def _view(self, path: str) -> View:
         return _object(await self._transport.ask("GET", path))
 
     async def _list(self, path: str, name: str, query: Mapping[str, str] | None = None) -> list[View]:
-        found = _object(await self._transport.ask("GET", path, query or {})).get(name)
-        if not isinstance(found, list):
+        items = _object(await self._transport.ask("GET", path, query or {})).get(name)
+        if not isinstance(items, list):
             raise Strange(f"{self.place} does not answer as anycastlb does: check --api")
-        return found
+        return items
 
     async def _document(self, path: str) -> Document:
         answer = await self._transport.ask("GET", path)

@@ -1,6 +1,6 @@
-"""What goes in and what comes back, as types. Nothing is checked here: the node does that.
+"""The types of what is sent and of what comes back. They are not enforced here: the node checks what it gets.
 
-The wide pictures (``status``, ``vips``, ``nodes``, ...) are plain JSON: ``View``.
+The large answers (``status``, ``vips``, ``nodes``, ...) are plain JSON: ``View``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias, TypedDict
 View: TypeAlias = dict[str, Any]
 """A JSON object as the API answers it."""
 Mode: TypeAlias = Literal["merge", "replace"]
-"""``replace`` deletes what is not named."""
+"""``replace`` deletes the documents that are not named."""
 
 
 class Document(dict[str, Any]):
-    """A document of the catalog, and the ``etag`` of what was read: putting it back writes only over just that."""
+    """A document of the catalog with the ``etag`` of what was read, so that a write does not overwrite a newer one."""
 
     def __init__(self, fields: Mapping[str, Any], etag: str = "") -> None:
         super().__init__(fields)
@@ -23,7 +23,7 @@ class Document(dict[str, Any]):
 
 
 class CheckDocument(TypedDict, total=False):
-    """What every check has; each type has its own parameters beside it (``anycastlb checks``)."""
+    """The fields of every check. Each type has parameters of its own too (``anycastlb checks``)."""
 
     type: str
     interval: str
@@ -79,7 +79,7 @@ class Written(TypedDict):
 
 
 class Result(TypedDict, total=False):
-    """What became of one object of many."""
+    """The result for one of many objects."""
 
     status: int
     changed: bool
@@ -88,7 +88,7 @@ class Result(TypedDict, total=False):
 
 
 class Change(TypedDict):
-    """One change of the machine, in the order of the doing."""
+    """One change of the machine. They are listed in the order in which they are made."""
 
     verb: Literal["create", "update", "delete", "move"]
     table: str
@@ -109,7 +109,7 @@ class Edit(TypedDict):
 
 
 class Proposal(TypedDict):
-    """What a proposed catalog would change: in the store, and on the node that was asked."""
+    """What a proposed catalog would change, in the store and on the node that was asked."""
 
     edits: list[Edit]
     changes: list[Change]

@@ -1,6 +1,6 @@
-"""The journal of a node as it grows: server-sent events, else asking again and again; over restarts of the node.
+"""Follow the events of a node, also over its restarts: by server-sent events, else by asking again and again.
 
-Pure parsing apart, it only waits and asks. No event comes twice, and none is left out that the node still keeps.
+No event comes twice, and no event that the node still keeps is left out.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from anycastlb.client.transport import Transport
 from anycastlb.core.backoff import Backoff
 
 PATH = "/v1/events"
-EVERY = 0.5
-"""Seconds between two looks at a node that has no stream."""
-SILENCE = 60.0
-"""Seconds without a byte, not even a comment, after which a stream is opened anew."""
-BACKOFF = Backoff(first=EVERY, longest=5.0)
-"""Between the attempts to reach a node that has gone."""
+INTERVAL = 0.5
+"""Seconds between two requests to a node that has no stream."""
+MAX_SILENCE = 60.0
+"""Seconds without a byte, not even a comment, after which a stream is opened again."""
+BACKOFF = Backoff(first=INTERVAL, longest=5.0)
+"""The wait between two attempts to reach a node that does not answer."""
 
 
 class Reader:
-    """The lines of a ``text/event-stream`` to the data of its events."""
+    """Turns the lines of a ``text/event-stream`` into the data of its events."""
 
     def __init__(self) -> None:
         self._data: list[str] = []
 
     def feed(self, line: str) -> str | None:
-        """One line without its end; the data of an event that it ends."""
+        """Take one line, without its line end. Returns the data of the event that this line ends, if it ends one."""
         if not line:
             data, self._data = self._data, []
             return "\n".join(data) if data else None
@@ -42,7 +42,7 @@ class Reader:
 
 
 async def once(transport: Transport, after: int) -> tuple[list[Event], int]:
-    """The events above ``after`` that the node keeps, and the last id it has given."""
+    """The events above ``after`` that the node keeps, and the last id that it has given."""
     view = (await transport.ask("GET", PATH, {"after": after})).body
     try:
         return list(view["events"]), int(view["last"])
@@ -51,13 +51,16 @@ async def once(transport: Transport, after: int) -> tuple[list[Event], int]:
 
 
 async def follow(transport: Transport, after: int, lost: Callable[[Exception], None] | None) -> AsyncIterator[Event]:
-    """Every event above ``after``, for ever. A request that fails is repeated until it succeeds, and told to ``lost``;
-    without one the very first must succeed."""
+    """Every event above ``after``, for ever.
+
+    A request that fails is repeated until it succeeds, and ``lost`` is called with the error. Without ``lost``, the
+    first request must succeed.
+    """
     begun, failures = lost is not None, 0
     while True:
         try:
             events, last = await once(transport, after)
-            if last < after:  # the node has started anew, and counts from 1 again
+            if last < after:  # the node was restarted, and counts from 1 again
                 after = 0
                 continue
             begun, failures = True, 0
@@ -71,7 +74,7 @@ async def follow(transport: Transport, after: int, lost: Callable[[Exception], N
                     after = event["id"]
                     yield event
             if not streamed:
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(INTERVAL)
         except (Unreachable, NoAnswer, Unavailable) as exc:
             if not begun:
                 raise
@@ -82,22 +85,22 @@ async def follow(transport: Transport, after: int, lost: Callable[[Exception], N
 
 
 async def _streamed(transport: Transport, after: int) -> AsyncIterator[Event]:
-    """Events from the stream until it ends; none where there is no stream."""
+    """The events of the stream until it ends; none if the node has no stream."""
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
     reader = Reader()
     try:
-        async with transport.stream(f"{PATH}?after={after}", headers, SILENCE) as body:
+        async with transport.stream(f"{PATH}?after={after}", headers, MAX_SILENCE) as body:
             async for line in body:
                 data = reader.feed(line.decode(errors="replace").rstrip("\r\n"))
                 if data is not None and (event := _event(data)) is not None:
                     yield event
-    except (Strange, NoAnswer):  # no stream here; or one that fell silent
+    except (Strange, NoAnswer):  # the node has no stream, or it fell silent
         return
 
 
 def _event(data: str) -> Event | None:
     try:
-        found: Any = json.loads(data)
+        event: Any = json.loads(data)
     except ValueError:
         return None
-    return cast(Event, found) if isinstance(found, dict) and isinstance(found.get("id"), int) else None
+    return cast(Event, event) if isinstance(event, dict) and isinstance(event.get("id"), int) else None

@@ -1,6 +1,6 @@
-"""One connection pool to one node, over its unix socket or TCP: requests out, JSON or our errors back.
+"""One connection pool to one node, over its unix socket or TCP. It sends requests and returns JSON or our errors.
 
-It knows HTTP and nothing of what is asked. It goes through no proxy and follows no redirect.
+It knows HTTP and not the calls of the API. It uses no proxy and follows no redirect.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Transport:
-    """``url`` is ``http://``, ``https://`` or ``unix:///path``; opened by the first request, closed by ``close``."""
+    """``url`` is ``http://``, ``https://`` or ``unix:///path``. The first request opens the pool."""
 
     def __init__(self, url: str, token: str, tls: ssl.SSLContext | None, timeout: float) -> None:
         scheme, _, rest = url.partition("://")
@@ -45,7 +45,7 @@ class Transport:
         if not self._base.host or self._base.scheme not in ("http", "https"):
             raise ClientError(f"{url} is no address: expected one like {URL_DEFAULT} or unix://{SOCKET}")
         self.place = self._socket or self._base.authority
-        """In words, where the node is asked."""
+        """The address and port of the node, or the path of its socket."""
         self._headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._tls = tls
         self._timeout = timeout
@@ -64,7 +64,7 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] = _NO,
     ) -> Answer:
-        """The answer to one request; ``path`` is quoted already. Raises ``ClientError``."""
+        """The answer to one request, whose ``path`` is already quoted. Raises ``ClientError``."""
         async with self._open(method, path, query, body, headers, aiohttp.ClientTimeout(self._timeout)) as response:
             return await self._answer(response)
 
@@ -72,8 +72,10 @@ class Transport:
     async def stream(
         self, path: str, headers: Mapping[str, str], silence: float
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """The body of an answer as it comes, which may be silent for ``silence`` seconds. Raises ``ClientError``;
-        ``Strange`` if it is no stream of events."""
+        """The body of an answer as it comes. It may be silent for ``silence`` seconds.
+
+        Raises ``ClientError``, and ``Strange`` if it is no stream of events.
+        """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=silence)
         async with self._open("GET", path, _NO, None, headers, timeout) as response:
             if response.status != 200:
@@ -121,14 +123,14 @@ class Transport:
         try:
             body = json.loads(text)
         except (ValueError, RecursionError) as exc:
-            told = exc if response.ok else f"HTTP {response.status}"
-            raise self._strange(told) from None
+            cause = exc if response.ok else f"HTTP {response.status}"
+            raise self._strange(cause) from None
         if response.status >= 400:
             raise refused(response.status, body) or self._strange(f"HTTP {response.status}")
         return Answer(response.status, body, response.headers.get("ETag", ""))
 
-    def _strange(self, told: object) -> Strange:
-        words = re.sub(r"\s+", " ", str(told) or type(told).__name__)
+    def _strange(self, cause: object) -> Strange:
+        words = re.sub(r"\s+", " ", str(cause) or type(cause).__name__)
         return Strange(f"{self.place} does not answer as anycastlb does ({words:.200}): check --api")
 
     def _connector(self) -> aiohttp.BaseConnector:
@@ -140,7 +142,7 @@ class Transport:
 
 
 def security(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext | None:
-    """Whom to trust and what to show; None for the system's authorities and no certificate. Raises ``ClientError``."""
+    """The TLS settings: the CA to trust and the certificate to show. None: the system's. Raises ``ClientError``."""
     return _context(ca_file, cert_file, key_file) if ca_file or cert_file or key_file else None
 
 
@@ -159,9 +161,9 @@ def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -
 def token_in(path: str | Path) -> str:
     """The token in a file. Raises ``ClientError``."""
     try:
-        found = Path(path).read_text().split()
+        words = Path(path).read_text().split()
     except (OSError, ValueError) as exc:
         raise ClientError(f"the token file {path} cannot be read: {exc}") from exc
-    if len(found) != 1:
-        raise ClientError(f"the token file {path} holds {len(found)} words: expected one token")
-    return found[0]
+    if len(words) != 1:
+        raise ClientError(f"the token file {path} holds {len(words)} words: expected one token")
+    return words[0]

@@ -1,8 +1,9 @@
-"""What is wrong with this machine as a node, with the evidence and the command that mends it.
+"""The doctor finds what keeps this machine from being a good node, with the evidence and the command that fixes it.
 
-Looking and judging are apart: ``look`` gathers a frozen ``Facts`` (``seen_*``), pure functions make findings of it
-(``kernel``, ``network``, ``speaker``, ``store``). It changes nothing, loads nothing, needs no running node and no
-privilege; what it could not see is a finding too.
+Collecting and judging are separate: ``collect`` gathers the facts of the machine into a frozen ``Facts``, and the pure
+``rules`` turn facts into findings. The daemon uses the same rules when it starts (``preflight``) and when a catalog
+asks something new of the machine. The doctor changes nothing, loads no kernel module, and needs neither a running node
+nor root; what it was not allowed to see is a finding too.
 """
 
 from anycastlb.doctor.collect import collect

@@ -1,24 +1,41 @@
-"""Facts to findings, in the order in which a packet's fate is decided."""
+"""From facts to findings: which rules are applied when. Pure.
+
+``diagnose`` applies every rule, for ``anycastlb doctor``. A daemon applies those that decide whether it can serve:
+``AT_START`` before it touches anything, and ``WITH_CATALOG`` whenever it has taken over a new catalog.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
 from anycastlb.doctor.facts import Facts
-from anycastlb.doctor.finding import Finding
-from anycastlb.doctor.rules import consul, exabgp, kernel, network
+from anycastlb.doctor.finding import LEVELS, Finding
+from anycastlb.doctor.rules import consul, exabgp, kernel, network, settings
+
+Rule: TypeAlias = Callable[[Facts], Iterator[Finding]]
+
+AT_START: tuple[Rule, ...] = (
+    kernel.privilege,
+    kernel.release,
+    kernel.ipvs_available,
+    kernel.schedulers,
+    kernel.takeover_sysctls,
+    network.reverse_path,
+    settings.secrets,
+)
+"""The rules that need to know nothing but this machine and node.toml. The first findings explain the others."""
+
+WITH_CATALOG: tuple[Rule, ...] = (network.forwarding, kernel.probe_answers)
+"""The rules about what the services of a catalog ask of this machine."""
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
-    """Every finding, those that are fine too. Pure."""
-    return (*_settings(facts), *kernel.judge(facts), *network.judge(facts), *exabgp.judge(facts), *consul.judge(facts))
+    """Every finding, those included that are fine, in the order in which a packet's fate is decided."""
+    return tuple(finding for area in (settings, kernel, network, exabgp, consul) for finding in area.judge(facts))
 
 
-def _settings(facts: Facts) -> list[Finding]:
-    if facts.problems:
-        mend = f"anycastlb validate {facts.config}"
-        return [
-            Finding("error", "settings", "node settings cannot be used", problem, mend) for problem in facts.problems
-        ]
-    assert facts.settings is not None
-    ranges = ", ".join(map(str, facts.settings.node.vip_ranges))
-    evidence = f"{facts.config}: node {facts.settings.node.name}, vip_ranges {ranges}"
-    return [Finding("ok", "settings", "node settings are valid", evidence)]
+def preflight(facts: Facts, rules: Iterable[Rule] = AT_START) -> tuple[Finding, ...]:
+    """The warnings and errors that these rules find, errors first. An error means that the node cannot serve."""
+    findings = [finding for rule in rules for finding in rule(facts) if finding.level in ("warning", "error")]
+    return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level), reverse=True))

@@ -1,4 +1,4 @@
-"""Everything the doctor looks at, as one frozen value. ``Unseen`` stands for what this process may not see."""
+"""Everything that the doctor judges, as one frozen value."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from anycastlb.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
+    """Stands for a fact that this process may not or cannot see."""
+
     why: str
 
 
@@ -24,34 +26,36 @@ class Process:
     gid: int = 0
     groups: tuple[int, ...] = ()
     capabilities: int = 0
-    """The effective set, as bits."""
+    """The effective capabilities, as bits."""
     files: int = 0
-    """The soft limit of open files; 0 = not known."""
+    """The soft limit of open files; 0 if it is not known."""
     namespace: str = ""
-    """Its network namespace; empty = may not be seen."""
+    """Its network namespace; empty if it may not be seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     release: str
     family: str = ""
-    """Why the netlink family of IPVS is not there; empty = it is."""
+    """Why the netlink family of IPVS does not exist; empty if it does."""
     info: str = ""
     """IPVS' own first line in /proc/net/ip_vs."""
     loadable: Mapping[str, bool] = field(default_factory=lambda: EMPTY)
-    """Module -> is it loaded, built in, or there to be loaded?"""
+    """Module -> is it loaded, built in, or available to be loaded?"""
     config: Mapping[str, int | SyncDaemon] | Unseen = Unseen("not asked")
-    """IPVS's own settings: rows of the table ``config``."""
+    """IPVS's own settings: the rows of the table ``config``."""
     table_bits: int | None = None
     sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    """Name with slashes -> value; missing = this kernel does not have it."""
+    """Name with slashes -> value; a name is missing if this kernel does not have it."""
+    read_only: frozenset[str] = frozenset()
+    """The sysctls that this process may not write."""
     owns_machine: bool = True
     """This process is in the initial user namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the catalog asks of the node."""
+    """What the catalog asks of the machine."""
 
     services: int = 0
     backends: int = 0
@@ -59,12 +63,12 @@ class Needs:
     problems: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ()
     forwards: Mapping[tuple[Address, Forward], str] = field(default_factory=lambda: EMPTY)
-    """(backend's address, method) -> a service/backend that is so."""
+    """(address of a backend, forwarding method) -> a service/backend with both."""
     vips: tuple[Address, ...] = ()
     caches: bool = True
-    """Every flow can do without its connection entry."""
+    """No flow depends on its connection entry: the entries are only caches."""
     through: bool = False
-    """Some check goes through IPVS, over IPv4."""
+    """A check goes through IPVS, over IPv4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,14 @@ class Trial:
 
     command: str
     code: int
-    said: str
+    output: str
 
 
 @dataclass(frozen=True, slots=True)
 class ExabgpFacts:
     installed: str = ""
-    """The version; empty = not found."""
-    where: str = ""
+    """The version; empty if ExaBGP was not found."""
+    location: str = ""
     processes: tuple[Process, ...] = ()
     bridges: tuple[Process, ...] = ()
     config: str = ""
@@ -115,21 +119,21 @@ class Agent:
     """Seconds of one round trip."""
     version: str | Unseen = ""
     name: str = ""
-    """Its own node name."""
+    """The name of its Consul node."""
     skew: float = 0.0
     """Seconds its clock is ahead of ours."""
     readable: bool | Unseen = True
     writable: bool | Unseen = Unseen("not tried")
     holder: str = ""
-    """The Consul node that holds this node's key, if any does."""
+    """The Consul node whose session holds this node's key; empty if none does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
     listen: str
     status: int | None = None
-    """Of /readyz; None = nobody listens."""
-    said: str = ""
+    """The HTTP status of /readyz; None if nothing listens."""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +149,13 @@ class Folder:
 class Facts:
     config: str
     problems: tuple[str, ...] = ()
-    """What is wrong with node.toml; without settings, nothing else of it is looked at."""
+    """What is wrong with node.toml. Without settings, facts that depend on them are not collected."""
     settings: Settings | None = None
+    starting: bool = False
+    """This process is the node, and is starting: what it manages it has not set yet."""
     me: Process = Process(0, ())
     node: Process | None = None
-    """The running daemon."""
+    """The daemon that runs; None if none does."""
     rivals: tuple[Process, ...] = ()
     """Other programs that manage IPVS or VIPs."""
     kernel: Kernel = Kernel("")
@@ -158,8 +164,10 @@ class Facts:
     needs: Needs | Unseen = Needs()
     speaker: ExabgpFacts = ExabgpFacts()
     agent: Agent | None = None
-    """None = the catalog is a directory."""
+    """None if the catalog is a directory."""
     api: Api = Api("")
     state: Folder = Folder("")
     synchronised: bool | None = None
-    """Does the kernel hold its clock for right?"""
+    """Does the kernel consider its clock synchronised? None if it does not say."""
+    exposed_secrets: tuple[str, ...] = ()
+    """Files with secrets of the API that every user of this machine can read."""

@@ -1,7 +1,8 @@
-"""One finding: how bad, what was looked at, what was seen, and what mends it."""
+"""One finding: how serious it is, what was seen, and the command that fixes it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -13,14 +14,16 @@ LEVELS: tuple[Level, ...] = ("ok", "notice", "warning", "error")
 @dataclass(frozen=True, slots=True)
 class Finding:
     level: Level
-    """``error``: the node cannot serve. ``warning``: it will hurt some day. ``notice``: worth a look, or not seen."""
+    """``error``: the node cannot serve. ``warning``: it will cause trouble some day. ``notice``: it is worth a look, or
+    it could not be seen."""
     area: Area
     what: str
     evidence: str = ""
-    """What was read, as it was read."""
+    """The values that were read, as they were read."""
     mend: str = ""
-    """The command that mends it."""
+    """The command that fixes it."""
 
 
-def worst(findings: tuple[Finding, ...]) -> Level:
+def worst(findings: Iterable[Finding]) -> Level:
+    """The most serious level among the findings; ``ok`` if there are none."""
     return max((finding.level for finding in findings), key=LEVELS.index, default="ok")

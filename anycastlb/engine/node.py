@@ -52,8 +52,8 @@ class Parts:
     """How the discoveries that a catalog asks for are made."""
     probe_path: Callable[[ForwardPath, int], ProbePath] = find_path
     """Finds how a probe through IPVS goes."""
-    first_probe_path: Callable[[], None] = lambda: None
-    """Is called once, when the first probe through IPVS can run."""
+    on_catalog: Callable[[Catalog], None] = lambda catalog: None
+    """Is called with each new catalog."""
     registry: Registry | None = None
     """Where the nodes know of each other."""
     instance: str = ""
@@ -92,7 +92,7 @@ class Node:
             offload=clock.offload,
             jitter=clock.chance,
         )
-        self._first_probe_path: Callable[[], None] | None = parts.first_probe_path
+        self._on_catalog = parts.on_catalog
         self._marked: Decision | None = None
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
@@ -153,6 +153,7 @@ class Node:
     def _put_catalog(self, catalog: Catalog, feed: Feed) -> None:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
+            self._on_catalog(catalog)
             self.prober.want(checks(catalog))
             if policy := self.inbox.inputs.naming.dns:
                 for driver in self._machine.record_drivers:
@@ -167,11 +168,7 @@ class Node:
         if snapshot.decision is self._marked and not snapshot.plan:
             return
         self._marked = snapshot.decision
-        usable = probe_marks.usable(snapshot)
-        self.prober.mark(usable)
-        if self._first_probe_path and any(isinstance(mark, int) for mark in usable.values()):
-            call, self._first_probe_path = self._first_probe_path, None
-            call()
+        self.prober.mark(probe_marks.usable(snapshot))
 
     def _put_cluster(self, cluster: Cluster) -> None:
         before = self.inbox.inputs

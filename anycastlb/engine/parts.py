@@ -35,7 +35,7 @@ from anycastlb.adapters.sources.file import FileSource
 from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
-from anycastlb.core.model import ConsulInstances, Discover, DrainRules, Inputs, Share
+from anycastlb.core.model import Catalog, ConsulInstances, Discover, DrainRules, Inputs, Share
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
 from anycastlb.engine.reconciler import Inbox
@@ -154,7 +154,7 @@ def make_parts(
     originals: SavedSettings,
     journal: Journal,
     pulse: Pulse,
-    first_probe_path: Callable[[], None],
+    on_catalog: Callable[[Catalog], None],
 ) -> tuple[Parts, BgpDriver]:
     """Every part of a real node, and its announcer, which has to be run beside it."""
     inputs = first_inputs(settings, **kernel_settings(settings), originals=originals.rows)
@@ -177,7 +177,7 @@ def make_parts(
         check_types=types(settings.checks),
         kinds=make_kinds(settings),
         probe_path=partial(find_path, foreign=settings.node.vip_ranges),
-        first_probe_path=first_probe_path,
+        on_catalog=on_catalog,
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),
         started_wall=time.time(),

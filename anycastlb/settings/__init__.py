@@ -1,6 +1,6 @@
-"""``node.toml`` as text to frozen settings, every problem found in one go, each with its line.
+"""Turn the text of ``node.toml`` into frozen settings, or into a list of every problem, each with its line. Pure.
 
-Pure: it reads no file and no clock; the caller hands it the text and the host's name. One module a table.
+The caller passes the text and the host's name. Each table of the file has a module of its own.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Settings(Document):
 
     @field_validator("api")
     @classmethod
-    def _reachable(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
+    def _listeners_are_safe(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
         node = info.data.get("node")
         ranges = node.vip_ranges if isinstance(node, NodeSettings) else ()
-        if faults := value.faults(ranges):  # raised so, each keeps its own path and with it its line
+        if faults := value.faults(ranges):  # so each fault keeps its own path, and with it its line
             raise ValidationError.from_exception_data(
                 "api",
                 [
@@ -70,7 +70,7 @@ class Settings(Document):
 
     @field_validator("checks")
     @classmethod
-    def _apart(cls, value: ChecksSettings, info: ValidationInfo) -> ChecksSettings:
+    def _marks_do_not_overlap(cls, value: ChecksSettings, info: ValidationInfo) -> ChecksSettings:
         node = info.data.get("node")
         low, high = value.marks
         for first, last in node.fwmark_ranges if isinstance(node, NodeSettings) else ():
@@ -83,7 +83,7 @@ class Settings(Document):
 
     @property
     def naming(self) -> Naming:
-        """The names this node publishes."""
+        """The names that this node publishes."""
         return Naming(self.dns.policy, self.consul.register_services)
 
 

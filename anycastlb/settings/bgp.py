@@ -1,4 +1,4 @@
-"""``[bgp]``: how routes reach ExaBGP, and when they run out."""
+"""``[bgp]``: how routes reach ExaBGP, and how long they outlive the daemon."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ Hold = Annotated[float, BeforeValidator(hold, json_schema_input_type=DurationTex
 class BgpSettings(Document):
     socket: str = "/run/anycastlb/bgp.sock"
     hold: Hold = 15.0
-    """How long routes outlive a silent daemon."""
+    """The time after which the bridge withdraws the routes of a silent daemon."""
     group: str | None = None
-    """The group ExaBGP runs with, which may then connect to the socket; None: only the daemon's own user and root."""
+    """The group of ExaBGP, which may then connect to the socket. None: only root and the daemon's own user may."""

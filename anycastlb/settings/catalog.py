@@ -11,7 +11,7 @@ from anycastlb.core.fields import CountedShare, Document, Duration, shown
 from anycastlb.core.model import Share
 
 
-def _patience(value: Any) -> Any:
+def _never(value: Any) -> Any:
     return None if value == "never" else value
 
 
@@ -20,8 +20,8 @@ class CatalogSettings(Document):
     path: str = "/etc/anycastlb/catalog"
     max_shrink: CountedShare = Share(percent=50.0)
     """A catalog that loses more VIPs than this at once is held back."""
-    confirm: Annotated[Duration | None, BeforeValidator(_patience)] = 300.0
-    """A held catalog that persists this long is believed; None (``"never"``): only ``anycastlb confirm`` lets it in."""
+    confirm: Annotated[Duration | None, BeforeValidator(_never)] = 300.0
+    """A held catalog that persists this long is accepted. None (``"never"``): only ``anycastlb confirm`` accepts it."""
 
 
 class ConsulSettings(Document):
@@ -34,11 +34,11 @@ class ConsulSettings(Document):
     namespace: str | None = None
     datacenter: str | None = None
     wait: Duration = 60.0
-    """How long one blocking query may wait."""
+    """The maximum time that one blocking query waits for a change."""
     register_services: bool = False
-    """Register every service with the agent, for as long as this node serves it."""
+    """Register every service with the agent for as long as this node serves it."""
     deregister_after: Annotated[Duration, Field(ge=60, le=7 * 86400)] = 600.0
-    """How long Consul keeps a registration that is critical, as that of a dead node is."""
+    """The time after which Consul removes a critical registration, such as that of a dead node."""
 
     @field_validator("address")
     @classmethod

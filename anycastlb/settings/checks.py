@@ -1,4 +1,4 @@
-"""``[checks]``: what checks may use of this node."""
+"""``[checks]``: what health checks may use on this node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anycastlb.settings.marks import MarkRange
 
 
 def _programs(value: Any) -> Any:
-    """Patterns of absolute paths; a ``*`` stands for part of one name, never for a ``/``."""
+    """Parse patterns of absolute paths. A ``*`` stands for a part of one name, never for a ``/``."""
     patterns = one_or_many(value)
     for pattern in patterns:
         parts = pattern.split("/") if isinstance(pattern, str) else []
@@ -28,5 +28,5 @@ class ChecksSettings(Document):
     commands: Annotated[tuple[str, ...], BeforeValidator(_programs)] = ()
     """The programs that ``command`` checks may run on this node; none unless given."""
     marks: MarkRange = MARKS
-    """Firewall marks for the probes of ``"via": "forward"``, as (low, high), one a backend; every IPVS service with
-    such a mark is ours."""
+    """The firewall marks for probes with ``"via": "forward"``, as (low, high); one for each backend. Every IPVS service
+    with such a mark is ours."""

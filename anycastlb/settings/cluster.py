@@ -1,4 +1,4 @@
-"""``[cluster]``: what the nodes do not do all at once. The same on every node."""
+"""``[cluster]``: limits on what the nodes do at the same time. They must be equal on every node."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from anycastlb.core.fields import Count, CountedShare, Document, share, shown
 
 
 def _budget(value: Any) -> Any:
-    """``0`` and ``"off"`` are no budget."""
+    """Parse a share; ``0`` and ``"off"`` mean that there is no limit."""
     if value is None or value == "off":
         return None
     try:
-        found = share(value)
+        limit = share(value)
     except ValueError:
         raise ValueError(f'a number, a percentage up to "100%", or "off", not {shown(value)}') from None
-    return found if found.count or found.percent or found.weight is not None else None
+    return limit if limit.count or limit.percent or limit.weight is not None else None
 
 
 class ClusterSettings(Document):
     max_withdrawals: Annotated[CountedShare | None, BeforeValidator(_budget)] = None
-    """Of the cluster's VIPs, how many may be withdrawn by health within a minute; the rest wait. None: no bound."""
+    """How many of the cluster's VIPs failed checks may withdraw within a minute; the rest wait. None: no limit."""
     max_drained: Count = 1
-    """How many nodes may be drained at once; 0: any number."""
+    """How many nodes may be drained at the same time; 0: any number."""

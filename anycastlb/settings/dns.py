@@ -1,4 +1,4 @@
-"""``[dns]``: the zone this node publishes its services' names in."""
+"""``[dns]``: the zone in which this node publishes the names of its services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anycastlb.core.model import DnsPolicy
 
 
 def _relative(value: Any) -> Any:
-    """A domain name without the dot at its end."""
+    """Parse a domain name; the result has no dot at its end."""
     text = value.strip().rstrip(".").lower() if isinstance(value, str) else ""
     if not re.fullmatch(LABELS, text, re.IGNORECASE) or len(text) > 200:
         raise ValueError(f'a domain name such as "example.net", not {shown(value)}')
@@ -30,19 +30,19 @@ Domain = Annotated[str, BeforeValidator(_relative)]
 
 class DnsSettings(Document):
     server: Annotated[str, BeforeValidator(_server)] | None = None
-    """The zone's primary; None: no names are published."""
+    """The primary name server of the zone; None: no names are published."""
     port: Annotated[Whole, Field(ge=1, le=65535)] = 53
     zone: Annotated[Domain | None, Field(validate_default=True)] = None
     subdomain: Domain | None = None
-    """Below the zone; None: names stand in the zone itself."""
+    """The names are in this subdomain of the zone; None: they are in the zone itself."""
     tsig_key_file: Annotated[str | None, Field(validate_default=True)] = None
     ttl: Annotated[Duration, Field(ge=1, le=86400)] = 30.0
     all: bool = False
-    """Publish every service, under its own name; otherwise only those whose document has ``dns``."""
+    """Publish every service under its own name, and not only those whose document has ``dns``."""
     owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")] = "anycastlb"
-    """Whose names are ours: equal on all nodes of one cluster, different for two clusters in one zone."""
+    """Marks our names: equal on all nodes of a cluster, different for two clusters in one zone."""
     refresh: Annotated[Duration, Field(ge=1, le=3600)] = 30.0
-    """How often the server is asked what stands there, even though nothing seems to have changed."""
+    """The interval at which the records on the server are compared, even if nothing seems to have changed."""
 
     @field_validator("zone", "tsig_key_file")
     @classmethod
@@ -54,7 +54,7 @@ class DnsSettings(Document):
 
     @property
     def domain(self) -> str:
-        """Where names stand: absolute."""
+        """The absolute domain below which the names are."""
         return ".".join(filter(None, (self.subdomain, self.zone))) + "."
 
     @property

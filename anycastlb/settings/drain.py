@@ -1,4 +1,4 @@
-"""``[drain]``: how this node leaves the routes, when it is drained or stops."""
+"""``[drain]``: how this node leaves the routes when it is drained or stops."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from pydantic import Field, ValidationInfo, field_validator
 from anycastlb.core.fields import Document, Duration, Whole
 
 MAX_SECONDS = {"graceful": 600.0, "settle": 3600.0, "deadline": 86400.0}
-"""Seconds."""
 
 
 class DrainSettings(Document):
     graceful: Duration = 5.0
-    """How long routes carry the community 65535:0 before they are withdrawn; 0: they are withdrawn at once."""
+    """The time for which routes carry the community 65535:0 before they are withdrawn; 0: none."""
     med: Annotated[Whole, Field(ge=0, le=2**32 - 1)] | None = None
-    """The MED they carry then; None: theirs."""
+    """The MED of the routes during that time; None: it does not change."""
     prepend: Annotated[Whole, Field(ge=0, le=10)] = 0
-    """How many times more the own AS is prepended then."""
+    """How many more times the own AS is prepended during that time."""
     settle: Duration = 60.0
-    """How long a drain waits for a stable table at most; 0: not at all."""
+    """The maximum time that a drain waits for a stable table; 0: it does not wait."""
     deadline: Duration = 120.0
-    """How long after the withdrawal a node waits until nothing comes any more, at most."""
+    """The maximum time that a node waits for traffic to stop after the withdrawal."""
 
     @field_validator("graceful", "settle", "deadline")
     @classmethod
     def _bounded(cls, value: float, info: ValidationInfo) -> float:
-        most = MAX_SECONDS[info.field_name or ""]
-        if value > most:
-            raise ValueError(f'a duration from "0s" to "{most:g}s"')
+        limit = MAX_SECONDS[info.field_name or ""]
+        if value > limit:
+            raise ValueError(f'a duration from "0s" to "{limit:g}s"')
         return value

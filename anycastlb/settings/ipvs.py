@@ -1,4 +1,4 @@
-"""``[ipvs]``: what of the kernel the daemon sets up: sysctls, time-outs, connection sync."""
+"""``[ipvs]``: what the daemon sets up in the kernel: sysctls, time-outs and connection sync."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from anycastlb.core.model import Address, SyncDaemon
 
 TIMEOUTS = ("tcp_timeout", "tcpfin_timeout", "udp_timeout")
 CACHED: Mapping[str, int] = {"tcp_timeout": 300, "tcpfin_timeout": 60}
-"""Seconds for what is not set, while every flow would find its backend again without its entry; else the kernel's own
-(900 and 120) stay. An entry takes 288 bytes, and a stray packet makes one too."""
+"""Seconds for a time-out that is not set, while every flow would find its backend again without its entry. In all other
+cases the kernel's values (900 and 120) stay. An entry takes 288 bytes, and a stray packet makes one too."""
 SYNC_THRESHOLD, SYNC_REFRESH = "net/ipv4/vs/sync_threshold", "net/ipv4/vs/sync_refresh_period"
 
 
@@ -42,12 +42,12 @@ def _threshold(value: Any) -> str:
 
 def _group(value: Any) -> Address:
     try:
-        found = ip_address(value.strip())
+        address = ip_address(value.strip())
     except (AttributeError, ValueError):
-        found = None
-    if found is None or not found.is_multicast:
+        address = None
+    if address is None or not address.is_multicast:
         raise ValueError(f'a multicast address such as "224.0.0.81", not {shown(value)}')
-    return found
+    return address
 
 
 def _whole_seconds(value: Any) -> int:
@@ -62,22 +62,23 @@ Seconds = Annotated[int | None, BeforeValidator(_seconds)]
 
 class IpvsSettings(Document):
     manage_sysctls: bool = True
-    """Set the sysctls, time-outs and connection sync that let a node take over flows; if false they are only
+    """Set the sysctls, time-outs and connection sync that let a node take over flows. If false, they are only
     checked."""
     tcp_timeout: Seconds = None
     """Seconds after which the entry of an idle TCP connection is forgotten; None (``"auto"``): see ``CACHED``."""
     tcpfin_timeout: Seconds = None
     """The same after a FIN."""
     udp_timeout: Seconds = None
-    """The same for UDP; None: as found."""
+    """The same for UDP; None: the kernel's value stays."""
     sync_interface: str | None = None
-    """Where connections are told to the other nodes and heard from them; None: no connection sync."""
+    """The interface on which connections are synchronised with the other nodes; None: no connection sync."""
     sync_id: Annotated[Whole, Field(ge=1, le=255)] = 1
-    """Nodes with the same one share their connections. Never 0, which would listen to every other cluster."""
+    """Nodes with the same id share their connections. It is never 0, which would listen to every other cluster."""
     sync_threshold: Annotated[str | None, BeforeValidator(_threshold)] = None
-    """At which packet a connection is told, and at every how many after it; None: "2 50", with sync_refresh "2 0"."""
+    """The packet at which a connection is sent, and after how many packets it is sent again. None: "2 50", or "2 0"
+    with sync_refresh."""
     sync_refresh: Annotated[int | None, BeforeValidator(_whole_seconds)] = None
-    """Seconds after which a connection that carries packets is told again; None: only by the number of its packets."""
+    """Seconds after which a connection that carries packets is sent again; None: only their number counts."""
     sync_group: Annotated[Any, BeforeValidator(_group)] = IPv4Address("224.0.0.81")
     sync_port: Annotated[Whole, Field(ge=1, le=65535)] = 8848
     sync_ttl: Annotated[Whole, Field(ge=1, le=255)] = 1
@@ -100,7 +101,7 @@ class IpvsSettings(Document):
 
     @property
     def config(self) -> dict[str, int | SyncDaemon]:
-        """The rows of the table ``config`` this node must have."""
+        """The rows of the table ``config`` that this node must have."""
         rows: dict[str, int | SyncDaemon] = {
             name: seconds for name in TIMEOUTS if (seconds := getattr(self, name)) is not None
         }
@@ -111,7 +112,7 @@ class IpvsSettings(Document):
 
     @property
     def cached_config(self) -> dict[str, int]:
-        """Those it must have too while a connection's entry is only a cache. Who syncs entries wants them to last."""
+        """Further rows while connection entries are only a cache. Connection sync needs entries to last."""
         return (
             {}
             if self.sync_interface
@@ -120,7 +121,7 @@ class IpvsSettings(Document):
 
     @property
     def sysctls(self) -> dict[str, str]:
-        """The sysctls this node must have besides those every node has."""
+        """The sysctls that this node must have besides those of every node."""
         if self.sync_interface is None:
             return {}
         threshold = self.sync_threshold or ("2 50" if self.sync_refresh is None else "2 0")

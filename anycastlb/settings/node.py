@@ -1,4 +1,4 @@
-"""``[node]`` and ``[log]``: what this node is, and how it tells."""
+"""``[node]`` and ``[log]``: the name, the limits and the log of this node."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NetworkText = Annotated[Any, BeforeValidator(network)]
 
 class NodeSettings(Document):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
-    """The node's name; the host name unless given."""
+    """The name of the node; the host name unless given."""
     vip_ranges: tuple[NetworkText, ...]
-    """Only these may be put on the loopback or announced."""
+    """Only addresses in these networks may be put on the loopback or announced."""
     fwmark_ranges: tuple[MarkRange, ...] = ()
-    """Firewall marks whose IPVS services are ours, as (low, high)."""
+    """The firewall marks whose IPVS services are ours, each as (low, high)."""
     state_dir: str = "/var/lib/anycastlb"
     resync: Duration = 5.0
-    """How often the kernel is looked at even though nothing seems to have changed."""
+    """The interval at which the kernel is compared, even if nothing seems to have changed."""
 
     @field_validator("vip_ranges")
     @classmethod

@@ -203,7 +203,7 @@ def test_a_scheduler_whose_module_is_missing(patient: Patient) -> None:
         (finding,) = patient.amiss()
     finally:
         program.write_text(before)
-    assert finding.what == 'the kernel has no IPVS scheduler "ovf", which the catalog uses'
+    assert finding.what == 'the kernel has no IPVS scheduler "ovf"'
 
 
 def test_documents_with_problems_are_told(patient: Patient) -> None:
@@ -226,7 +226,7 @@ def test_without_privilege_it_says_what_it_lacks_and_ends_with_2(
     told = json.loads(done.stdout)
     found = {f["what"]: f for f in told["findings"]}
     assert told["worst"] == "error"
-    assert found["this process lacks CAP_NET_ADMIN, which IPVS, addresses and marked probes need"]["level"] == "error"
+    assert found["this process lacks CAP_NET_ADMIN, which IPVS and addresses need"]["level"] == "error"
     assert "IPVS time-outs and connection sync could not be seen" in found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.doctor.preflight import CAP_NET_ADMIN
+from anycastlb.doctor.rules.kernel import CAP_NET_ADMIN
 from tests.lab.process import until
 from tests.lab.topology import vip
 from tests.machine.document import boxes

@@ -133,3 +133,16 @@ async def test_a_kernel_that_goes_blind_at_the_end_is_waited_for(world: Tuned) -
         await until(lambda: node.inbox.inputs.emptied, 1)
         world.tables.blind = False
         await until(lambda: world.tables.rows == FOUND, 10)
+
+
+async def test_every_new_catalog_is_shown_to_whoever_inspects_the_machine(world: Tuned) -> None:
+    seen: list[list[str]] = []
+    world.tune()
+    world.on_catalog = lambda catalog: seen.append([service.name for service in catalog.services])
+    world.put("services/web", WEB)
+    async with world.node():
+        await until(lambda: seen, 5)
+        world.put("services/ftp", {**NAT, "port": 21})
+        await until(lambda: len(seen) == 2, 5)
+        await until(lambda: VIP in world.announced, 20)
+    assert seen == [["web"], ["ftp", "web"]]

@@ -23,7 +23,7 @@ from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import Address, Change, Check, ProbePath, Rows, ServiceKey, Speaker, Table
+from anycastlb.core.model import Address, Catalog, Change, Check, ProbePath, Rows, ServiceKey, Speaker, Table
 from anycastlb.engine.clock import Clock
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Node, Parts
@@ -81,6 +81,8 @@ class World:
         """What ``first_inputs`` gets beside the settings."""
         self.originals: Callable[[], Mapping[Table, Rows]] = dict
         """What the kernel's settings were before ``more_drivers`` changed them."""
+        self.on_catalog: Callable[[Catalog], None] = lambda catalog: None
+        """Is called with each new catalog."""
         self.registry: Registry | None = None
         """Where nodes know of each other; one for several worlds."""
         self.places: list[MemoryRecordStore] = []
@@ -130,6 +132,7 @@ class World:
             types,
             self.kinds,
             probe_path=lambda via, mark: ProbePath(mark, ip_address("10.1.0.254")),
+            on_catalog=lambda catalog: self.on_catalog(catalog),
             registry=self.registry,
             instance=self.settings.node.state_dir,
             started_wall=self.started_wall,

@@ -21,7 +21,8 @@ import pytest
 from anycastlb import settings
 from anycastlb.client.transport import security
 from anycastlb.core.model import SettingsError
-from anycastlb.doctor.preflight import preflight
+from anycastlb.doctor.collect.startup import at_start
+from anycastlb.doctor.diagnosis import preflight
 from anycastlb.serving.api.http import limits, listener, local_users, tokens
 from anycastlb.serving.api.server import Api
 from tests import support
@@ -340,7 +341,7 @@ def test_a_secret_that_everybody_can_read_is_a_finding(tmp_path: Path) -> None:
     given = settings.parse(NODE + f'write_token_file = "{file}"')
     for mode, found in ((0o644, True), (0o640, False)):
         file.chmod(mode)
-        assert any(finding.mend == f"chmod o= {file}" for finding in preflight(given)) is found
+        assert any(finding.mend == f"chmod o= {file}" for finding in preflight(at_start(given))) is found
 
 
 # ---------------------------------------------------------------- TLS

@@ -1,4 +1,4 @@
-"""What the documents promise is there: links lead somewhere, commands exist, documents load."""
+"""The documents keep up with the code: their links, commands, examples, numbers, folders and paths are real."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from inspect import signature
 from ipaddress import ip_network
 from pathlib import Path
 
 import click
 import pytest
 
-from anycastlb.adapters.checks import PARAMS
+from anycastlb import settings
+from anycastlb.adapters.checks import PARAMS, syslog, tcp, udp
+from anycastlb.adapters.checks.probe import web
+from anycastlb.adapters.cluster import instance
+from anycastlb.adapters.drivers import saved_settings
+from anycastlb.adapters.drivers.addresses import MARK
+from anycastlb.adapters.sources import cache
+from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
+from anycastlb.serving import history
+from anycastlb.serving.api.http import limits, listener
 
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 ROOT = Path(__file__).parents[2]
@@ -24,6 +34,7 @@ PAGES = sorted(
     path
     for path in (
         ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("vagrant/*.md"),
         *ROOT.glob("configs/**/*.md"),
@@ -131,3 +142,105 @@ def test_the_readmes_way_to_a_node_is_the_tested_one() -> None:
     tested = [text for kind, text in blocks("docs/INSTALL.md") if kind == "sh"]
     path = [text for kind, text in blocks("README.md") if kind == "sh"]
     assert len(path) >= 5 and not [text for text in path if text not in tested]
+
+
+KIB, MIB = 1024, 1024 * 1024
+DEFAULTS = settings.parse('[node]\nvip_ranges = ["192.0.2.0/24"]')
+NODE_UNIT = (ROOT / "configs/systemd/anycastlb.service").read_text()
+NUMBERS = [
+    ("SECURITY", f"| a body | {limits.ORDINARY.size // KIB} KiB in {limits.ORDINARY.seconds:g} s; bulk calls, "
+                 f"import and plan {limits.BULK.size // MIB} MiB in {limits.BULK.seconds:g} s"),
+    ("SECURITY", f"| bulk requests at work | {limits.BULK_AT_ONCE} |"),
+    ("SECURITY", f"; {listener.PACE:g} new ones a second"),
+    ("SECURITY", f"| {listener.LINE / KIB:.0f} KiB line, {listener.FIELD / KIB:.0f} KiB a header, "
+                 f"{listener.FIELDS} headers"),
+    ("API", f"samples taken every {history.PAUSE:g} s, {history.SLOTS} of them"),
+    ("API", f"there was no room ({history.MAX_ROWS:,} are kept)"),
+    ("EVENTS", f"keeps the last {signature(Journal).parameters['routine'].default} of level `info`"),
+    ("EVENTS", f"last {signature(Journal).parameters['failures'].default} warnings and errors"),
+    ("CATALOG", f"What must come back within the first {tcp.MAX_BYTES // KIB} KiB"),
+    ("CATALOG", f"What the first {web.MAX_BODY // KIB} KiB of the body must contain"),
+    ("CATALOG", f"and digits; at most {udp.MAX_BYTES} bytes"),
+    ("CATALOG", f"The port is {syslog.PORT} where neither"),
+    ("CATALOG", f"(`[catalog] max_shrink`, {DEFAULTS.catalog.max_shrink} unless set)"),
+    ("CATALOG", f"persisted for {DEFAULTS.catalog.confirm / 60:g} minutes"),
+    ("ARCHITECTURE", f"`IFA_PROTO` mark ({MARK})"),
+    ("ARCHITECTURE", f"`bgp.hold` ({DEFAULTS.bgp.hold:g} s unless set)"),
+    ("ROLLING", f"`[bgp] hold` ({DEFAULTS.bgp.hold:g} s unless set)"),
+    ("ROLLING", f"`[drain] settle` ({DEFAULTS.drain.settle / 60:g} min)"),
+    ("ROLLING", f"`[drain] graceful` ({DEFAULTS.drain.graceful:g} s)"),
+    ("ROLLING", f"`[drain] deadline` ({DEFAULTS.drain.deadline / 60:g} min"),
+    ("OPERATIONS", f"within `resync` ({DEFAULTS.node.resync:g} s)"),
+    ("OPERATIONS", f"`[bgp] hold` ({DEFAULTS.bgp.hold:g} s)"),
+    ("NAMES", f"`deregister_after` ({DEFAULTS.consul.deregister_after / 60:g} minutes)"),
+    ("INSTALL", f"(a hang: after {re.findall('WatchdogSec=([0-9]+)s', NODE_UNIT)[0]} seconds)"),
+    ("INSTALL", f"(at most {re.findall('TimeoutStopSec=([0-9]+)min', NODE_UNIT)[0]} minutes: `TimeoutStopSec`)"),
+    ("INSTALL", f"`[bgp] hold` ({DEFAULTS.bgp.hold:g} s)"),
+]  # fmt: skip
+"""(page, what it says): limits and defaults, written with the values of the code."""
+
+
+@pytest.mark.parametrize(("page", "promise"), NUMBERS, ids=[f"{page}: {text[:40]}" for page, text in NUMBERS])
+def test_limits_and_defaults_are_those_of_the_code(page: str, promise: str) -> None:
+    assert " ".join(promise.split()) in " ".join(BY_NAME[f"docs/{page}.md"].read_text().split())
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The table under a heading of ARCHITECTURE.md: its first cell in code -> the second."""
+    _, _, section = BY_NAME["docs/ARCHITECTURE.md"].read_text().partition(f"\n## {heading}\n")
+    return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", section.partition("\n## ")[0], re.M))
+
+
+def folders(path: Path) -> set[str]:
+    """The folders that hold code."""
+    return {folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.rglob("*.py"))}
+
+
+def test_the_folders_of_the_architecture_are_those_that_exist() -> None:
+    described = rows("Who may import whom")
+    assert set(described) == {f"{name}/" for name in folders(ROOT / "anycastlb")} | {"daemon.py"}
+    for folder in ("adapters", "core", "serving", "doctor", "cli"):
+        missing = {f"`{name}/`" for name in folders(ROOT / "anycastlb" / folder)} - set(
+            re.findall(r"`\w+/`", described[f"{folder}/"])
+        )
+        assert not missing, f"{folder}/ does not name {missing}"
+
+
+def test_the_kinds_of_tests_are_those_that_exist() -> None:
+    assert set(rows("Tests")) == {f"tests/{name}" for name in folders(ROOT / "tests")}
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if not name.startswith("docs/decisions/")])
+def test_paths_of_this_repository_exist(name: str) -> None:
+    """In code quotes; a path may begin at the top, or in the package. Decision records keep the names of their day."""
+    tops = "|".join(sorted(folders(ROOT) | {"configs", "docs", "exabgp", "vagrant"} | folders(ROOT / "anycastlb")))
+    paths = re.findall(rf"`((?:{tops})/[\w./-]*)`", BY_NAME[name].read_text())
+    known = [path for path in paths if "NAME" not in path and not path.startswith(KEYS)]
+    assert not [path for path in known if not (ROOT / path).exists() and not (ROOT / "anycastlb" / path).exists()]
+
+
+KEYS = tuple(f"anycastlb/{part}" for part in ("services", "defaults", "drain", "locks", "nodes", "import"))
+"""Keys of Consul, which look like paths of the package."""
+SYSTEM = {"/usr/lib/systemd/system": "systemd", "/usr/share/anycastlb": ""} | {
+    f"/usr/lib/{part}": part for part in ("sysusers.d", "tmpfiles.d", "modules-load.d", "sysctl.d")
+}
+"""Where the package puts the folders of configs/."""
+
+
+def test_files_and_units_of_the_installation_exist() -> None:
+    text = BY_NAME["docs/INSTALL.md"].read_text()
+    for installed, folder in SYSTEM.items():
+        named = set(re.findall(rf"{installed}/([\w.@-]+)", text))
+        shipped = {path.name for path in (ROOT / "configs" / folder).iterdir()}
+        if folder:
+            assert named == shipped, installed
+        else:
+            assert named and named <= shipped | {"exabgp.conf"}, installed
+    units = set(re.findall(r"\b(anycastlb[\w-]*)\.service\b", text))
+    assert units == {path.stem for path in (ROOT / "configs/systemd").iterdir()}
+
+
+def test_the_files_of_the_state_directory_are_named() -> None:
+    (row,) = [line for line in BY_NAME["docs/INSTALL.md"].read_text().splitlines() if line.startswith("| `/var/lib/")]
+    written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, instance.NAME, "dns-names"}
+    assert set(re.findall(r"\(`([^`]+)`\)", row)) == written

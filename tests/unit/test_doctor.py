@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
+from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
 from anycastlb.adapters.drivers.sysctls import PROBING, TAKEOVER
 from anycastlb.cli.commands.doctor import report
 from anycastlb.cli.render.style import plain
-from anycastlb.core.model import SyncDaemon
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.model import Catalog, Entry, SyncDaemon, Tree
 from anycastlb.doctor import Facts, Finding, diagnose
+from anycastlb.doctor.collect.startup import with_catalog
+from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.facts import Agent, Api, ExabgpFacts, Folder, Kernel, Needs, Process, Socket, Trial, Unseen
 from anycastlb.doctor.finding import worst
 
@@ -109,12 +114,17 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("no ip_vs", {"kernel": replace(WELL.kernel, family="no such file", loadable={"ip_vs_mh": True})}, "error",
      "no IPVS"),
     ("ip_vs unloaded", {"kernel": replace(WELL.kernel, family="no such file")}, "error", "not loaded"),
+    ("a secret for everybody", {"exposed_secrets": ("/etc/write",)}, "warning", "can read /etc/write"),
     ("no scheduler", needs(schedulers=("mh", "wlc")), "error", 'no IPVS scheduler "wlc"'),
     ("no capability", {"node": replace(DAEMON, capabilities=0)}, "error", "lacks CAP_NET_ADMIN"),
     ("a user namespace", {"kernel": replace(WELL.kernel, owns_machine=False)}, "error", "user namespace"),
-    ("sloppy_tcp", sysctl(net__ipv4__vs__sloppy_tcp="0"), "warning", "sloppy_tcp is not 1"),
+    ("sloppy_tcp", sysctl(net__ipv4__vs__sloppy_tcp="0"), "warning", "sloppy_tcp is 0"),
     ("unmanaged", {"node": None, "settings": UNMANAGED, "api": Api("x", 200),
-                   **sysctl(net__ipv4__vs__sloppy_tcp="0")}, "warning", "sloppy_tcp is not 1"),
+                   **sysctl(net__ipv4__vs__sloppy_tcp="0")}, "warning", "sloppy_tcp is 0"),
+    ("read-only sysctls", {"node": None, "api": Api("x", 200), "me": replace(WELL.me, uid=0),
+                           "kernel": replace(sysctl(net__ipv4__vs__sloppy_tcp="0")["kernel"],
+                                             read_only=frozenset({"net/ipv4/vs/sloppy_tcp"}))},
+     "warning", "may not write it"),
     ("accept_local", needs(through=True) | sysctl(net__ipv4__conf__all__accept_local="0"), "warning", "accept_local"),
     ("long time-outs", kernel_config(tcp_timeout=900), "warning", "tcp_timeout 300 s"),
     ("long time-outs nobody manages", {"settings": UNMANAGED, **kernel_config(tcp_timeout=900)}, "notice",
@@ -132,7 +142,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
                    "links": (WELL.links[0], replace(WELL.links[1], up=False))}, "warning", "is down"),  # type: ignore[index]
     ("sync told seldom", {"settings": SYNCED, "kernel": replace(
         kernel_config(**SYNC)["kernel"], sysctls={**SYSCTLS, "net/ipv4/vs/sync_threshold": "3 50"})}, "warning",
-     "sync_threshold is not 2 50"),
+     "sync_threshold is 3 50"),
     ("unseen time-outs", {"kernel": replace(WELL.kernel, config=Unseen("EPERM"))}, "notice", "could not be seen"),
     ("a small table", sysctl(net__ipv4__vs__conn_lfactor=None), "notice", "4096 buckets"),
     ("conntrack", sysctl(net__ipv4__vs__conntrack="1"), "notice", "conntrack entry"),
@@ -151,7 +161,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
      "answers ARP"),
     ("arp_announce", sysctl(net__ipv4__conf__all__arp_announce="0") | needs(forwards={(FOUR, "dr"): "a/b"}), "notice",
      "ARP requests"),
-    ("no forwarding", sysctl(net__ipv4__ip_forward="0"), "error", "replies of nat"),
+    ("no forwarding", sysctl(net__ipv4__ip_forward="0"), "error", "net.ipv4.ip_forward is 0, so replies of nat"),
     ("no way", {"routes": {FOUR: KernelRoute(error="network is unreachable")}}, "error", "no way to backend web/b1"),
     ("mtu 1500", {"routes": {FOUR: KernelRoute("eth0", 1500)}, "links": (WELL.links[0], Interface("eth0", 1500, True))},  # type: ignore[index]
      "notice", "full packets do not fit through tunnel on eth0: clients are told"),
@@ -224,6 +234,50 @@ def test_time_outs_of_a_catalog_that_needs_its_entries_stay_as_they_are() -> Non
 def test_managed_sysctls_of_a_node_that_does_not_run_are_fine() -> None:
     facts = replace(WELL, node=None, **sysctl(net__ipv4__vs__sloppy_tcp="0"))
     assert amiss(facts) == []
+
+
+def test_preflight_reports_errors_first_and_nothing_that_is_fine() -> None:
+    facts = replace(WELL, node=None, starting=True)
+    assert preflight(facts) == preflight(facts, WITH_CATALOG) == ()
+    bad = replace(
+        facts,
+        me=replace(WELL.me, capabilities=0),
+        kernel=replace(WELL.kernel, family="no such file"),
+        exposed_secrets=("/etc/write",),
+    )
+    assert [(finding.level, finding.what[:22]) for finding in preflight(bad)] == [
+        ("error", "this process lacks CAP"),
+        ("warning", "the module ip_vs is no"),
+        ("warning", "every user of this mac"),
+    ]
+
+
+def test_answers_to_probes_through_ipvs_are_dropped_unless_some_interface_accepts_them() -> None:
+    def found(managed: bool, **accept_local: str) -> list[str]:
+        sysctls = {f"net/ipv4/conf/{name}/accept_local": value for name, value in accept_local.items()}
+        facts = Facts(
+            "node.toml",
+            settings=WELL.settings if managed else UNMANAGED,
+            starting=True,
+            kernel=Kernel("", sysctls=sysctls),
+            needs=Needs(through=True),
+        )
+        return [finding.mend.partition("  #")[0] for finding in preflight(facts, WITH_CATALOG)]
+
+    assert found(False, all="0", eth0="0") == ["sysctl -w net.ipv4.conf.all.accept_local=1"]
+    assert found(True, all="0", eth0="0") == [], "the daemon sets it"
+    assert found(False, all="0", eth0="1") == []
+
+
+def test_a_catalog_that_probes_through_ipvs_is_recognised() -> None:
+    def needs(**changes: Any) -> Any:
+        document = {"vip": "192.0.2.1", "port": 80, "backends": {"b1": {"address": "10.1.0.1"}}, **changes}
+        tree = Tree({"services/web": Entry(json.dumps(document).encode())})
+        facts = with_catalog(UNMANAGED, parse_catalog(tree, Catalog(), UNMANAGED.node.vip_ranges, (), PARAMS))
+        return facts.needs
+
+    assert not needs().through and needs(check={"type": "tcp", "via": "forward"}).through
+    assert needs(forward="nat").forwards == {(FOUR, "nat"): "web/b1"}
 
 
 def test_the_sum_says_how_much_a_tunnel_adds() -> None:

@@ -30,7 +30,6 @@ from anycastlb.core.model import (
     State,
     VirtualService,
 )
-from anycastlb.doctor.preflight import probing
 from anycastlb.settings import NodeSettings
 
 RANGE = (1000, 1003)
@@ -261,19 +260,3 @@ def test_the_range_of_marks_is_configurable() -> None:
 def test_marks_of_probes_and_of_services_are_apart(text: str) -> None:
     with pytest.raises(SettingsError, match=r"marks for probes outside of node\.fwmark_ranges"):
         settings.parse(NODE + text)
-
-
-def test_preflight_says_when_answers_to_probes_will_be_dropped(tmp_path: Any) -> None:
-    conf = tmp_path / "sys/net/ipv4/conf"
-    for name in ("all", "default", "eth0"):
-        (conf / name).mkdir(parents=True)
-        (conf / name / "accept_local").write_text("0\n")
-    unmanaged = settings.parse(f"{NODE}[ipvs]\nmanage_sysctls = false")
-    (finding,) = probing(unmanaged, tmp_path)
-    assert finding.level == "warning" and "accept_local is 0" in finding.what
-    assert finding.mend.startswith("sysctl -w net.ipv4.conf.all.accept_local=1")
-    assert not probing(settings.parse(NODE), tmp_path), "it is set by the daemon"
-    (conf / "default/accept_local").write_text("1\n")
-    assert probing(unmanaged, tmp_path), "the default is for interfaces to come"
-    (conf / "eth0/accept_local").write_text("1\n")
-    assert not probing(unmanaged, tmp_path)

@@ -1,6 +1,6 @@
-"""``anycastlb checks``: the types of health checks and their parameters, as their own documentation says.
+"""``anycastlb checks``: the types of health checks and their parameters, from their own documentation.
 
-It loads the check types and asks nobody; which programs or extras a node has is not its business.
+No node is asked, so the list does not depend on which programs or extras a node has.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIRECT = 'It cannot go through IPVS ("via": "forward").'
 
 
 def list_types(name: str | None, verbose: bool, columns: int) -> list[Line]:
-    """Every type with its summary; or, of one type or of all, everything. Raises ``click.ClickException``."""
+    """Every type with its summary; or everything about one type or all. Raises ``click.ClickException``."""
     if name is not None and name not in TYPES:
         raise click.ClickException(f"there is no check type {name!r:.60}; expected one of {', '.join(TYPES)}")
     if name is None and not verbose:
@@ -39,8 +39,8 @@ def _summaries(columns: int) -> list[Line]:
     width = max(map(len, TYPES))
     lines: list[Line] = []
     for name, kind in TYPES.items():
-        told = plain(kind.summary).removeprefix(f"{name}: ")
-        lines += wrap([(f"{name:<{width}}", BOLD), (f"  {told}", PLAIN)], columns, width + 2)
+        summary = plain(kind.summary).removeprefix(f"{name}: ")
+        lines += wrap([(f"{name:<{width}}", BOLD), (f"  {summary}", PLAIN)], columns, width + 2)
     return lines
 
 
@@ -66,25 +66,25 @@ def _parameters(model: type[Document], columns: int) -> list[Line]:
 
 
 def plain(text: str) -> str:
-    """Documentation without the marks of code."""
+    """A docstring without its double backquotes."""
     return text.replace("``", "").strip()
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """One for each paragraph and each item of a list, in one line."""
+    """Each paragraph and each item of a list, as one line."""
     for part in re.split(r"\n\s*\n|\n\s*(?=- )", text):
         if words := " ".join(part.split()):
             yield words
 
 
 def form_of(field: FieldInfo, schema: Mapping[str, Any]) -> str:
-    """What may be written: ``duration``, ``number``, ``text``, ``true or false``, the words there are, ..."""
+    """The kind of value that a field takes: ``duration``, ``number``, ``text``, ``true or false``, or its words."""
     if _is_duration(field.annotation, field.metadata):
         return "duration"
-    found = [one for one in _choices(schema) if one.get("type") != "null"]
-    if words := [str(word) for one in found for word in one.get("enum", ())]:
+    choices = [one for one in _choices(schema) if one.get("type") != "null"]
+    if words := [str(word) for one in choices for word in one.get("enum", ())]:
         return " or ".join(words)
-    kinds = {one.get("type", "list") for one in found}
+    kinds = {one.get("type", "list") for one in choices}
     if "array" in kinds and len(kinds) > 1:
         return "number, range or list"
     if kinds == {"integer", "string"}:
@@ -109,10 +109,10 @@ def _is_duration(annotation: Any, metadata: Any) -> bool:
 
 
 def _metadata(field: FieldInfo) -> list[Any]:
-    found = list(field.metadata)
+    metadata = list(field.metadata)
     for part in get_args(field.annotation):
-        found += getattr(part, "__metadata__", ())
-    return found
+        metadata += getattr(part, "__metadata__", ())
+    return metadata
 
 
 def default_of(field: FieldInfo, schema: Mapping[str, Any]) -> str:
@@ -131,7 +131,7 @@ def default_of(field: FieldInfo, schema: Mapping[str, Any]) -> str:
 
 
 def brief(seconds: float) -> str:
-    """A duration as one would write it: ``500ms``, ``2s``, ``5m``."""
+    """A duration as a person writes it: ``500ms``, ``2s``, ``5m``."""
     for unit, size in sorted(UNITS.items(), key=lambda item: -item[1]):
         if seconds >= size and abs(seconds / size - round(seconds / size)) < 1e-9:
             return f"{round(seconds / size)}{unit}"
@@ -139,7 +139,7 @@ def brief(seconds: float) -> str:
 
 
 def describe_type(name: str | None) -> dict[str, Any]:
-    """Every type, or one, for a program: its summary and the JSON schema of its parameters. Raises as ``listed``."""
+    """Every type, or one, for programs: the summary and the JSON schema of the parameters. Raises as ``list_types``."""
     if name is not None and name not in TYPES:
         raise click.ClickException(f"there is no check type {name!r:.60}; expected one of {', '.join(TYPES)}")
     return {

@@ -1,4 +1,4 @@
-"""Names for the shell to complete, from the running node. Silent: where nothing answers, nothing is offered."""
+"""The names that the shell completes, from the running node. If the node does not answer, none is offered."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from click.shell_completion import CompletionItem
 from anycastlb.cli.location import Location
 
 TIMEOUT = 1.0
-"""Seconds somebody who pressed Tab waits at most."""
+"""Seconds that a person who pressed Tab waits at most."""
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def _ask(context: click.Context, read: Callable[[Any], Any]) -> Any:
-    """What ``read`` gets from the node, or an empty object, whatever goes wrong."""
+    """What ``read`` gets from the node, or an empty object if anything goes wrong."""
     from anycastlb.cli.ask import ask
 
     known = ("config", "api", "socket", "token_file", "ca", "cert", "key")
-    said = {name: context.params.get(name) for name in known}
+    options = {name: context.params.get(name) for name in known}
     try:
-        return ask(Location(**said, timeout=TIMEOUT), read)
-    except Exception:  # a shell in the middle of a line is no place for an error
+        return ask(Location(**options, timeout=TIMEOUT), read)
+    except Exception:  # an error would be printed into the line that the user is typing
         return {}
 
 
@@ -40,17 +40,17 @@ def servers(context: click.Context, parameter: click.Parameter, typed: str) -> l
     words = context.params.get("words") or ()
     if not words:
         return services(context, parameter, typed)
-    found = _ask(context, lambda lb: lb.service(words[0]))
-    return _offered(found.get("backends") or {}, typed)
+    document = _ask(context, lambda lb: lb.service(words[0]))
+    return _offered(document.get("backends") or {}, typed)
 
 
 def nodes(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
-    found = _ask(context, lambda lb: lb.nodes())
-    return _offered((str(node.get("name", "")) for node in found), typed)
+    views = _ask(context, lambda lb: lb.nodes())
+    return _offered((str(view.get("name", "")) for view in views), typed)
 
 
 def objects(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
-    """VIPs, services, and of a service that is typed its backends."""
+    """VIPs and services; once a service and a slash are typed, its backends."""
     view = _ask(context, lambda lb: lb.status())
     names: dict[str, None] = {}
     for vip in view.get("vips", ()):

@@ -1,4 +1,4 @@
-"""``anycastlb completion``: what a shell must know to complete our words. The names come from ``names``."""
+"""``anycastlb completion``: the script that makes a shell complete our commands. Names come from ``complete``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARIABLE = "_ANYCASTLB_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(list(HOW)))
 def completion(shell: str) -> None:
-    """Print the completion for a shell; names come from the running node.
+    """Print the completion script for a shell. The names that it completes come from the running node.
 
     \b
     anycastlb completion bash > /etc/bash_completion.d/anycastlb
@@ -24,11 +24,11 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import BashComplete, get_completion_class
 
-    found = get_completion_class(shell)
-    if found is None:
+    kind = get_completion_class(shell)
+    if kind is None:
         raise click.ClickException(f"there is no completion for {shell}")
     root = click.get_current_context().find_root().command
-    made = found(root, {}, "anycastlb", VARIABLE)
-    # Not source(): for bash that runs one, to see how old it is; the shell that reads this may be another.
-    text = made.source_template % made.source_vars() if isinstance(made, BashComplete) else made.source()
+    script = kind(root, {}, "anycastlb", VARIABLE)
+    # For bash, source() would run a bash to see its version; but the shell that reads this may be another one.
+    text = script.source_template % script.source_vars() if isinstance(script, BashComplete) else script.source()
     click.echo(text)

@@ -1,4 +1,4 @@
-"""``anycastlb convert``: another load balancer's configuration as a dump of our catalog. It asks no node."""
+"""``anycastlb convert``: turn the configuration of another load balancer into a dump of our catalog."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import click
     type=click.Choice(["auto", "anycastlb", "ipvsadm", "keepalived"]),
     default="auto",
     show_default=True,
-    help="What FILE is.",
+    help="The program that wrote FILE.",
 )
 def convert(file: str, kind: str) -> None:
     """Turn the output of `ipvsadm -Sn` or a keepalived.conf into documents of the catalog.
 
-    They go to standard output as `anycastlb import` reads them; what could not be carried over is told on standard
-    error, each with its line. FILE may be - for standard input.
+    The documents go to standard output, in the form that `anycastlb import` reads. What could not be carried over is
+    printed on standard error, each with its line. FILE may be - for standard input.
     """
     from anycastlb.cli import formats
     from anycastlb.cli.render.style import clean

@@ -27,8 +27,8 @@ def doctor(config: str, output: str, quiet: bool) -> None:
     running node; without root it says what it could not see. Exit code 0: fine; 2: warnings or errors; 1: it could
     not run.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.commands import validate
-    from anycastlb.cli.render import style
     from anycastlb.core.model import SettingsError
     from anycastlb.doctor import collect, diagnose
     from anycastlb.doctor.finding import worst
@@ -42,7 +42,7 @@ def doctor(config: str, output: str, quiet: bool) -> None:
     if output == "json":
         click.echo(json.dumps({"worst": worst(findings), "findings": [asdict(f) for f in told]}, indent=2))
     else:
-        style.show(report(told, findings, style.width()))
+        terminal.show(report(told, findings, terminal.width()))
     raise SystemExit(2 if worst(findings) in ("warning", "error") else 0)
 
 

@@ -1,4 +1,4 @@
-"""``anycastlb drain`` and ``undrain``: a node leaves the routes and comes back, followed to the end where asked."""
+"""``anycastlb drain`` and ``undrain``: a node leaves the routes and comes back. ``--wait`` follows it to the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anycastlb.cli.location import Location
 from anycastlb.cli.options import line, node
 
 LOOK_INTERVAL = 0.5
-"""Seconds between two looks."""
+"""Seconds between two requests."""
 STAGES = {
     "": "has not heard of it yet",
     "waiting": "waiting for a stable table",
@@ -23,100 +23,100 @@ STAGES = {
     "drained": "drained",
 }
 Judge = Callable[[dict[str, Any], list[dict[str, Any]]], tuple[bool, str]]
-"""A node's view, and all nodes': is it over, and how far it is, in words."""
+"""From the status of a node and of all nodes: is it over, and how far is it, in words?"""
 
 
 def _timeout(command: Any) -> Any:
     command = click.option(
-        "--timeout", "patience", type=click.FloatRange(min=0), metavar="SECONDS",
-        help="With --wait, give up after this long, with 1; what was written stays.",
+        "--timeout", "timeout", type=click.FloatRange(min=0), metavar="SECONDS",
+        help="With --wait, give up after this time and exit with 1. The drain goes on.",
     )(command)  # fmt: skip
-    return click.option("--wait", is_flag=True, help="Follow it to the end.")(command)
+    return click.option("--wait", is_flag=True, help="Wait until it is over, and show how far it is.")(command)
 
 
 @click.command()
 @click.argument("name", required=False, metavar="[NODE]", shell_complete=complete.nodes)
-@click.option("--reason", default="", metavar="TEXT", help="Why, for those who will wonder.")
+@click.option("--reason", default="", metavar="TEXT", help="The reason, which the status of the node shows.")
 @click.option(
     "--deadline", default="", metavar="DURATION",
-    help="How long after its withdrawal it waits at most until nothing comes any more; else its node.toml says it.",
+    help="Maximum wait for traffic to stop after withdrawal (default: `[drain] deadline` in node.toml).",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Even if too many are drained, or no other node announces.")
+@click.option("--force", is_flag=True, help="Drain even if too many are drained, or no other announces its VIPs.")
 @_timeout
 @node
 def drain(
-    where: Location, name: str | None, reason: str, deadline: str, force: bool, wait: bool, patience: float | None
+    location: Location, name: str | None, reason: str, deadline: str, force: bool, wait: bool, timeout: float | None
 ) -> None:
-    """Drain a node, this one unless named: it leaves the routes stage by stage, and goes on serving what still comes.
+    """Drain a node, this one unless named: it leaves the routes stage by stage, and still serves what arrives.
 
-    It waits until no table changes, announces its routes as the last choice (65535:0), withdraws them, and is drained
-    once nothing comes any more. With --wait the command ends then, with 0. Refused, with 1, if it would be one node
-    too many or the last.
+    The node waits until no table changes, announces its routes as the last choice (65535:0), withdraws them, and is
+    drained when no traffic comes any more. With --wait the command ends then, with 0. The drain is refused, with 1, if
+    it would be one node too many, or if no other node announces the VIPs.
     """
     from anycastlb.cli.ask import ask
 
     async def act(lb: Any) -> None:
         known = name or (await lb.status())["node"]["name"]
         done = await lb.drain_node(known, reason, deadline=deadline, force=force)
-        told = "drained: it leaves the routes" if done.get("changed", True) else "unchanged"
-        click.echo(f"node {line(known)}: {told}")
+        outcome = "drained: it leaves the routes" if done.get("changed", True) else "unchanged"
+        click.echo(f"node {line(known)}: {outcome}")
         if wait:
             asked = (done.get("document") or {}).get("since", "")
-            await _follow(lb, known, lambda view, nodes: _left(view, asked), patience)
+            await _follow(lb, known, lambda view, nodes: _left(view, asked), timeout)
 
-    ask(where, act)
+    ask(location, act)
 
 
 @click.command()
 @click.argument("name", required=False, metavar="[NODE]", shell_complete=complete.nodes)
 @_timeout
 @node
-def undrain(where: Location, name: str | None, wait: bool, patience: float | None) -> None:
-    """Let a drained node announce again, this one unless named.
+def undrain(location: Location, name: str | None, wait: bool, timeout: float | None) -> None:
+    """Let a drained node announce its routes again, this node unless named.
 
-    With --wait the command ends, with 0, once it announces every VIP that it may, and all that other nodes announce.
+    With --wait the command ends, with 0, when the node announces every VIP that it may and that other nodes announce.
     """
     from anycastlb.cli.ask import ask
 
     async def act(lb: Any) -> None:
         known = name or (await lb.status())["node"]["name"]
         done = await lb.undrain_node(known)
-        told = "not drained any more" if done.get("changed", True) else "unchanged"
-        click.echo(f"node {line(known)}: {told}")
+        outcome = "not drained any more" if done.get("changed", True) else "unchanged"
+        click.echo(f"node {line(known)}: {outcome}")
         if wait:
-            await _follow(lb, known, _returned, patience)
+            await _follow(lb, known, _returned, timeout)
 
-    ask(where, act)
+    ask(location, act)
 
 
 # ---------------------------------------------------------------- following
 
 
-async def _follow(lb: Any, name: str, judge: Judge, patience: float | None) -> None:
-    """Look until it is over. Raises ``click.ClickException`` when it cannot come to its end."""
+async def _follow(lb: Any, name: str, judge: Judge, timeout: float | None) -> None:
+    """Ask again and again until it is over. Raises ``click.ClickException`` if that takes too long."""
     import asyncio
 
     from anycastlb.client import NoAnswer, Unavailable, Unreachable
 
-    show, began, said = _Progress(), time.monotonic(), "nothing is known of it yet"
+    show, began, stage = _Progress(), time.monotonic(), "nothing is known of it yet"
     while True:
         try:
             nodes = await lb.nodes()
             view = next((view for view in nodes if view["name"] == name), None)
-            over, said = judge(view, nodes) if view else (False, "no such node is known")
+            over, stage = judge(view, nodes) if view else (False, "no such node is known")
         except (Unreachable, NoAnswer, Unavailable) as exc:
-            over, said = False, f"cannot ask: {exc}"
-        show(f"node {line(name)}: {line(said)}")
+            over, stage = False, f"cannot ask: {exc}"
+        show(f"node {line(name)}: {line(stage)}")
         if over:
             return show.end()
-        if patience is not None and time.monotonic() - began > patience:
+        if timeout is not None and time.monotonic() - began > timeout:
             show.end()
-            raise click.ClickException(f"node {line(name)}: not within {patience:g} s; it goes on: {line(said)}")
+            raise click.ClickException(f"node {line(name)}: not within {timeout:g} s; it goes on: {line(stage)}")
         await asyncio.sleep(LOOK_INTERVAL)
 
 
 class _Progress:
-    """One line that changes on a terminal; else a line for each new stage."""
+    """Print one line that changes on a terminal; elsewhere a line for each new stage."""
 
     def __init__(self) -> None:
         self._live, self._last = sys.stderr.isatty(), ""
@@ -134,7 +134,7 @@ class _Progress:
 
 
 def _left(view: dict[str, Any], asked: str) -> tuple[bool, str]:
-    """Is the node drained? ``asked``: which drain is meant, if that is known."""
+    """Is the node drained? ``asked`` says when the drain was requested, which identifies it, if that is known."""
     if not view["alive"]:
         return False, "gone: its status is not there; start it, or see what became of it"
     if view["error"]:
@@ -142,19 +142,19 @@ def _left(view: dict[str, Any], asked: str) -> tuple[bool, str]:
     drain = view.get("drain")
     if not drain or (asked and drain["asked"] != asked):
         return False, STAGES[""]
-    told = STAGES.get(drain["stage"], drain["stage"])
+    stage = STAGES.get(drain["stage"], drain["stage"])
     more = [drain["reason"]] if drain["stage"] == "waiting" else []
     more += [f"{drain['packets_per_second']:g} packets/s"] if drain["packets_per_second"] is not None else []
     more += [f"{drain['connections']} connections"] if drain["connections"] is not None else []
     if drain["stage"] == "drained":
-        return True, " · ".join([told, drain["reason"]])
+        return True, " · ".join([stage, drain["reason"]])
     more += [f"about {drain['eta_seconds']:.0f} s more"] if drain["eta_seconds"] is not None else []
     more += [f"until {drain['deadline']} at most"] if drain["deadline"] else []
-    return False, " · ".join([told, *more])
+    return False, " · ".join([stage, *more])
 
 
 def _returned(view: dict[str, Any], nodes: list[dict[str, Any]]) -> tuple[bool, str]:
-    """Does the node announce again what it may, and what others announce?"""
+    """Does the node announce again every VIP that it may and that other nodes announce?"""
     if not view["alive"]:
         return False, "gone: its status is not there; start it, or see what became of it"
     if view["error"]:
@@ -162,16 +162,16 @@ def _returned(view: dict[str, Any], nodes: list[dict[str, Any]]) -> tuple[bool, 
     if view["drained"] or view.get("drain"):
         return False, "drained still"
     others = [other for other in nodes if other["alive"] and other["name"] != view["name"]]
-    common = {vip for other in others for vip, told in other["vips"].items() if told["announced"]}
-    wanted = {vip for vip, told in view["vips"].items() if told["open"] or vip in common} | common
-    missing = sorted(wanted - {vip for vip, told in view["vips"].items() if told["announced"]})
+    common = {vip for other in others for vip, state in other["vips"].items() if state["announced"]}
+    wanted = {vip for vip, state in view["vips"].items() if state["open"] or vip in common} | common
+    missing = sorted(wanted - {vip for vip, state in view["vips"].items() if state["announced"]})
     announced = len(wanted) - len(missing)
-    told = f"announces {announced} of {len(wanted)} VIPs"
+    progress = f"announces {announced} of {len(wanted)} VIPs"
     if missing:
         reason = view["vips"].get(missing[0], {}).get("reason", "")
-        return False, f"{told} · {missing[0]}: {reason}" if reason else told
+        return False, f"{progress} · {missing[0]}: {reason}" if reason else progress
     if not wanted and view["vips"]:
-        return False, f"{told}: none of its VIPs can be served"
+        return False, f"{progress}: none of its VIPs can be served"
     if not view["ready"]:
-        return False, f"{told} · not ready: {'; '.join(view['missing'])}"
-    return True, told
+        return False, f"{progress} · not ready: {'; '.join(view['missing'])}"
+    return True, progress

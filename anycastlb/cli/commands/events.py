@@ -1,4 +1,4 @@
-"""``anycastlb events`` and ``status --watch``: what goes on until it is interrupted."""
+"""``anycastlb events`` and ``status --watch``: commands that go on until they are interrupted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from anycastlb.cli import terminal
 from anycastlb.cli.ask import ask
 from anycastlb.cli.location import Location
 from anycastlb.cli.options import dumped, line
@@ -17,11 +18,11 @@ from anycastlb.cli.render import style, why
 from anycastlb.client import NoAnswer, Unavailable, Unreachable
 
 
-def show_events(where: Location, after: int, last: int | None, follow: bool, form: str) -> None:
-    """Print events above ``after``, of those kept at most the ``last``; with ``follow`` for ever."""
+def show_events(location: Location, after: int, last: int | None, follow: bool, form: str) -> None:
+    """Print the events above ``after``, at most the ``last`` of them; with ``follow``, also all that come."""
     print_ = _printer(form)
 
-    async def tell(lb: Any) -> None:
+    async def read(lb: Any) -> None:
         kept = [event async for event in lb.events(after=after)]
         shown = kept if last is None else kept[len(kept) - min(last, len(kept)) :]
         print_(shown)
@@ -30,18 +31,18 @@ def show_events(where: Location, after: int, last: int | None, follow: bool, for
             async for event in lb.events(after=newest, follow=True, lost=_lost):
                 print_([event])
 
-    ask(where, tell)
+    ask(location, read)
 
 
 def _printer(form: str) -> Callable[[list[Any]], None]:
-    def show(found: list[Any]) -> None:
-        for event in found:
+    def show(events: list[Any]) -> None:
+        for event in events:
             if form == "json":
                 sys.stdout.write(json.dumps(event) + "\n")
             elif form == "yaml":
                 sys.stdout.write("---\n" + dumped(event, "yaml"))
         if form == "table":
-            style.show(why.events({"events": found}))
+            terminal.show(why.events({"events": events}))
         sys.stdout.flush()
 
     return show
@@ -51,28 +52,28 @@ def _lost(exc: Exception) -> None:
     click.echo(f"Waiting: {line(str(exc))}", err=True)
 
 
-def watch(where: Location, every: float, picture: Callable[[dict[str, Any], int], list[style.Line]]) -> None:
-    """The picture again and again: in place on a terminal, else one below the other."""
+def watch(location: Location, every: float, render: Callable[[dict[str, Any], int], list[style.Line]]) -> None:
+    """Show the status again and again: in place on a terminal, else one below the other."""
 
-    async def look(lb: Any, show: Callable[[list[style.Line]], None]) -> None:
-        view = await lb.status()  # the first must succeed
+    async def repeat(lb: Any, show: Callable[[list[style.Line]], None]) -> None:
+        view = await lb.status()  # the first request must succeed
         while True:
-            show(picture(view, style.width()))
+            show(render(view, terminal.width()))
             await asyncio.sleep(every)
             try:
                 view = await lb.status()
             except (Unreachable, NoAnswer, Unavailable) as exc:
-                show([*picture(view, style.width()), [], [(f"! {exc}", style.BAD)]])
+                show([*render(view, terminal.width()), [], [(f"! {exc}", style.BAD)]])
 
-    if not style.coloured() or not sys.stdout.isatty():
-        return ask(where, lambda lb: look(lb, _below))
+    if not terminal.coloured():
+        return ask(location, lambda lb: repeat(lb, _below))
     from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(highlight=False), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-        ask(where, lambda lb: look(lb, lambda lines: live.update(style.text(lines), refresh=True)))
+        ask(location, lambda lb: repeat(lb, lambda lines: live.update(terminal.text(lines), refresh=True)))
 
 
 def _below(lines: list[style.Line]) -> None:
-    style.show([*lines, []])
+    terminal.show([*lines, []])
     sys.stdout.flush()

@@ -9,7 +9,7 @@ import click
 
 from anycastlb.cli import edits, ipvsadm_options, writing
 from anycastlb.cli.commands import complete
-from anycastlb.cli.commands.service import named, tell
+from anycastlb.cli.commands.service import named, print_table
 from anycastlb.cli.location import Location
 from anycastlb.cli.options import Commands, node, output
 
@@ -19,28 +19,28 @@ WHO = "[SERVICE] BACKEND..."
 
 @click.group(cls=Commands)
 def server() -> None:
-    """Backends. A backend is meant by its name, or by its address and port; several may be given in one call."""
+    """Backends. A backend is given by its name, or by its address and port. A call may name several."""
 
 
 @server.command("list")
 @click.argument("service", required=False, metavar="[SERVICE]", shell_complete=complete.services)
 @output
 @node
-def listed(where: Location, service: str | None, form: str) -> None:
+def listed(location: Location, service: str | None, form: str) -> None:
     """List backends with health and state."""
     from anycastlb.cli.render import tables
 
-    tell(where, service or "", form, tables.backends)
+    print_table(location, service or "", form, tables.backends)
 
 
 def _about(command: Any) -> Any:
-    """What ipvsadm and meradm say of a real server."""
+    """The options of ipvsadm and meradm for a real server."""
     for option in (
-        click.option("--fallback/--no-fallback", default=None, help="Use it only while no other is up."),
+        click.option("--fallback/--no-fallback", default=None, help="Use it only while no other backend is up."),
         click.option("-y", "--l-threshold", type=click.IntRange(0), metavar="N",
-                     help="Connections below which a full one gets new ones again."),
+                     help="A full backend gets new connections again below this number."),
         click.option("-x", "--u-threshold", type=click.IntRange(0), metavar="N",
-                     help="Connections above which it gets no new one."),
+                     help="The backend gets no new connections above this number."),
         click.option("-w", "--weight", type=click.IntRange(0, 65535), metavar="N",
                      help="Share of new flows; 100 unless given, 0 for none."),
         click.option("-r", "--real-server", "real", multiple=True, metavar="ADDRESS[:PORT]",
@@ -51,19 +51,19 @@ def _about(command: Any) -> Any:
 
 
 def _fields(given: Fields, settings: list[str]) -> Fields:
-    found: Fields = {}
+    fields: Fields = {}
     for option, name in (("weight", "weight"), ("u_threshold", "max_connections"), ("l_threshold", "min_connections"),
                          ("fallback", "fallback")):  # fmt: skip
         if given[option] is not None:
-            found[name] = given[option]
-    found |= ipvsadm_options.forward(given)
+            fields[name] = given[option]
+    fields |= ipvsadm_options.forward(given)
     if (check := ipvsadm_options.check(given, settings)) is not None:
-        found["check"] = check
-    return ipvsadm_options.more(found, given["assign"], given["unset"])
+        fields["check"] = check
+    return ipvsadm_options.more(fields, given["assign"], given["unset"])
 
 
 async def _which(lb: Any, words: list[str], on: list[tuple[str, str]]) -> tuple[str, list[str]]:
-    """The service, and the words that mean backends."""
+    """The service, and the words that name backends."""
     if on:
         if len(on) > 1:
             raise click.UsageError("one service at a time")
@@ -77,7 +77,7 @@ async def _which(lb: Any, words: list[str], on: list[tuple[str, str]]) -> tuple[
 @click.argument(
     "words", nargs=-1, metavar="[SERVICE] [NAME=]ADDRESS[:PORT]... [KEY=VALUE...]", shell_complete=complete.services
 )
-@click.option("--name", metavar="NAME", help="What to call it; by its address and port unless given.")
+@click.option("--name", metavar="NAME", help="The name of the backend; its address and port unless given.")
 @_about
 @writing.virtual
 @writing.fwmark("--fwmark-service")
@@ -86,7 +86,7 @@ async def _which(lb: Any, words: list[str], on: list[tuple[str, str]]) -> tuple[
 @writing.fields
 @writing.writes
 def add(
-    where: Location, words: tuple[str, ...], name: str | None, real: tuple[str, ...], on: list[tuple[str, str]],
+    location: Location, words: tuple[str, ...], name: str | None, real: tuple[str, ...], on: list[tuple[str, str]],
     dry_run: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Add backends to a service, each with a key of its own.
@@ -97,7 +97,7 @@ def add(
     anycastlb server add web 10.1.0.1-8:8080
     anycastlb server add -t 192.0.2.10:80 -r 10.1.0.1:80 -g -w 50
 
-    `-f` is the way of forwarding here, as in meradm.
+    Here `-f` is the forwarding method, as in meradm.
     """
     from anycastlb.cli.ask import ask
     from anycastlb.client import Conflict
@@ -122,14 +122,16 @@ def add(
                 raise click.ClickException(
                     f"{service} has a backend {called} already: `anycastlb server edit {service} {called}` changes it"
                 ) from exc
-            writing.say(edits.write_summary(f"server {service}/{called}", None, done["document"], done["changed"]))
+            writing.print_line(
+                edits.write_summary(f"server {service}/{called}", None, done["document"], done["changed"])
+            )
 
-    ask(where, write)
+    ask(location, write)
 
 
 def _placed(places: list[str], name: str | None) -> dict[str, Fields]:
-    """Name -> address and port of every backend that is meant."""
-    found: dict[str, Fields] = {}
+    """Name -> address and port of every backend to add."""
+    backends: dict[str, Fields] = {}
     for text in places:
         called, _, rest = text.rpartition("=")
         each = ipvsadm_options.several(rest)
@@ -138,32 +140,32 @@ def _placed(places: list[str], name: str | None) -> dict[str, Fields]:
         for one in each:
             address, port = ipvsadm_options.endpoint(one)
             known = name or called or edits.backend_name(address, port)
-            if known in found:
+            if known in backends:
                 raise click.UsageError(f"two backends cannot both be called {known}")
-            found[known] = {"address": address, **({} if port is None else {"port": port})}
-    if not found:
+            backends[known] = {"address": address, **({} if port is None else {"port": port})}
+    if not backends:
         raise click.UsageError("which backend? Expected ADDRESS or ADDRESS:PORT")
-    return found
+    return backends
 
 
 async def _each(
     lb: Any, words: list[str], on: list[tuple[str, str]], act: Callable[[str, str, Fields], Awaitable[None]]
 ) -> None:
-    """``act(service, backend, its document)`` on every backend that is meant; on none if one cannot be found."""
+    """Call ``act(service, backend, its document)`` for every backend that is named; for none if one does not exist."""
     service, places = await _which(lb, words, on)
     document = await lb.service(service)
     backends = document.get("backends") or {}
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for text in places:
         for one in ipvsadm_options.several(text):
-            meant = edits.find_backends(backends, one, document.get("port"))
-            if len(meant) != 1:
-                wrong = f"{', '.join(meant)} are all at {one}" if meant else f"{service} has no backend {one}"
+            matching = edits.find_backends(backends, one, document.get("port"))
+            if len(matching) != 1:
+                wrong = f"{', '.join(matching)} are all at {one}" if matching else f"{service} has no backend {one}"
                 raise click.ClickException(f"{wrong}: `anycastlb server list {service}` shows those it has")
-            found[meant[0]] = None
-    if not found:
+            names[matching[0]] = None
+    if not names:
         raise click.UsageError("which backend? Expected a name, or ADDRESS:PORT")
-    for name in found:
+    for name in names:
         await act(service, name, backends[name] or {})
 
 
@@ -177,14 +179,14 @@ async def _each(
 @writing.fields
 @writing.writes
 def edit(
-    where: Location,
+    location: Location,
     words: tuple[str, ...],
     real: tuple[str, ...],
     on: list[tuple[str, str]],
     dry_run: bool,
     **given: Any,
 ) -> None:
-    """Change backends: only what is given; everything else stays. `-w 0`: no new flows."""
+    """Change only the given fields of backends. With `-w 0` a backend gets no new flows."""
     from anycastlb.cli.ask import ask
 
     rest, settings = writing.pairs(words)
@@ -204,13 +206,15 @@ def edit(
                 touched.update(edits.patch_backend({**proposed, **touched}, service, name, own))
                 return
             done = await lb.patch_backend(service, name, own)
-            writing.say(edits.write_summary(f"server {service}/{name}", before, done["document"], done["changed"]))
+            writing.print_line(
+                edits.write_summary(f"server {service}/{name}", before, done["document"], done["changed"])
+            )
 
         await _each(lb, [*rest, *real], on, one)
         if dry_run:
             await writing.show_plan(lb, touched)
 
-    ask(where, write)
+    ask(location, write)
 
 
 @server.command("del")
@@ -222,9 +226,9 @@ def edit(
 @writing.fwmark("--fwmark-service")
 @writing.writes
 def delete(
-    where: Location, words: tuple[str, ...], real: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool
+    location: Location, words: tuple[str, ...], real: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool
 ) -> None:
-    """Delete backends. Each gets no new flows at once, and goes when its connections have."""
+    """Delete backends. Each gets no new flows, and is removed when its connections have ended."""
     from anycastlb.cli.ask import ask
 
     async def write(lb: Any) -> None:
@@ -236,13 +240,13 @@ def delete(
                 touched.update(edits.patch_backend({**proposed, **touched}, service, name, None))
                 return
             await lb.delete_backend(service, name)
-            writing.say(f"server {service}/{name}: deleted")
+            writing.print_line(f"server {service}/{name}: deleted")
 
         await _each(lb, [*words, *real], on, one)
         if dry_run:
             await writing.show_plan(lb, touched)
 
-    ask(where, write)
+    ask(location, write)
 
 
 @server.command()
@@ -250,9 +254,9 @@ def delete(
 @writing.virtual
 @writing.fwmark("--fwmark-service")
 @writing.writes
-def drain(where: Location, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool) -> None:
+def drain(location: Location, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool) -> None:
     """Give backends no new flows; each leaves the kernel when its connections have ended."""
-    _drain(where, words, on, dry_run, True)
+    _drain(location, words, on, dry_run, True)
 
 
 @server.command()
@@ -260,12 +264,12 @@ def drain(where: Location, words: tuple[str, ...], on: list[tuple[str, str]], dr
 @writing.virtual
 @writing.fwmark("--fwmark-service")
 @writing.writes
-def undrain(where: Location, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool) -> None:
+def undrain(location: Location, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool) -> None:
     """Give backends new flows again."""
-    _drain(where, words, on, dry_run, False)
+    _drain(location, words, on, dry_run, False)
 
 
-def _drain(where: Location, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, wanted: bool) -> None:
+def _drain(location: Location, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, wanted: bool) -> None:
     from anycastlb.cli.ask import ask
 
     async def write(lb: Any) -> None:
@@ -279,10 +283,10 @@ def _drain(where: Location, words: tuple[str, ...], on: list[tuple[str, str]], d
                 return
             done = await (lb.drain_backend if wanted else lb.undrain_backend)(service, name)
             word = ("draining" if wanted else "takes new flows") if done["changed"] else "unchanged"
-            writing.say(f"server {service}/{name}: {word}")
+            writing.print_line(f"server {service}/{name}: {word}")
 
         await _each(lb, list(words), on, one)
         if dry_run:
             await writing.show_plan(lb, touched)
 
-    ask(where, write)
+    ask(location, write)

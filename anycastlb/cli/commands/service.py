@@ -1,4 +1,4 @@
-"""``anycastlb service``: list, show, add, edit and delete virtual services, with ipvsadm's and meradm's letters."""
+"""``anycastlb service``: list, show, add, edit and delete virtual services, with the options of ipvsadm and meradm."""
 
 from __future__ import annotations
 
@@ -10,63 +10,65 @@ import click
 from anycastlb.cli import edits, ipvsadm_options, writing
 from anycastlb.cli.commands import complete
 from anycastlb.cli.location import Location
-from anycastlb.cli.options import Commands, agreed, dump, node, output
+from anycastlb.cli.options import Commands, confirm_or_stop, dump, node, output
 
 Fields = dict[str, Any]
 
 
 @click.group(cls=Commands)
 def service() -> None:
-    """Virtual services. `-o` is the form of the answer where something is read, one-packet where it is written."""
+    """Virtual services. `-o` is the form of the output for `list` and `show`, and one-packet for `add` and `edit`."""
 
 
 @service.command("list")
 @click.argument("name", required=False, metavar="[SERVICE]", shell_complete=complete.services)
 @output
 @node
-def listed(where: Location, name: str | None, form: str) -> None:
+def listed(location: Location, name: str | None, form: str) -> None:
     """List services and their backends with health and state, as `ipvsadm -Ln` would."""
     from anycastlb.cli.render import tables
 
-    tell(where, name or "", form, tables.services)
+    print_table(location, name or "", form, tables.services)
 
 
-def tell(where: Location, name: str, form: str, rows: Callable[[Any, str], Any]) -> None:
-    """The table of one service or of all, or its ``rows`` in another form."""
+def print_table(location: Location, name: str, form: str, rows: Callable[[Any, str], Any]) -> None:
+    """Print the table of one service or of all; in another form than a table, its ``rows``."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style, tables
+    from anycastlb.cli.render import tables
 
-    view = ask(where, lambda lb: lb.status())
+    view = ask(location, lambda lb: lb.status())
     known = tables.services(view, name) or any(one["key"].split("/")[1:2] == [name] for one in view["problems"])
     if name and not known:
         raise click.ClickException(f"there is no service {name!r:.60}: `anycastlb service list` shows those there are")
     if form != "table":
         return dump(rows(view, name), form)
-    style.show(tables.listed(view, name))
+    terminal.show(tables.listed(view, name))
 
 
 @service.command()
 @click.argument("name", metavar="SERVICE", shell_complete=complete.services)
 @output
 @node
-def show(where: Location, name: str, form: str) -> None:
-    """Show a service's document as it is stored, and how it stands."""
+def show(location: Location, name: str, form: str) -> None:
+    """Show a service's document as it is stored, and its state."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
     from anycastlb.cli.options import dumped
-    from anycastlb.cli.render import style, tables
+    from anycastlb.cli.render import tables
 
     async def read(lb: Any) -> tuple[Fields, Fields]:
         return dict(await lb.service(name)), await lb.status() if form == "table" else {}
 
-    document, view = ask(where, read)
+    document, view = ask(location, read)
     if form != "table":
         return dump(document, form)
-    style.show(tables.listed(view, name))
+    terminal.show(tables.listed(view, name))
     click.echo("\n" + dumped(document, "yaml"), nl=False)
 
 
 def _scheduling(command: Any) -> Any:
-    """What ipvsadm says of a virtual service."""
+    """The options of ipvsadm for a virtual service."""
     for option in (
         click.option("--min-backends", metavar="N|N%", help="Backends that must be up for the VIP to be announced."),
         click.option("--no-ops", is_flag=True, help="Keep the datagrams of one flow together."),
@@ -82,23 +84,23 @@ def _scheduling(command: Any) -> Any:
 
 
 def _fields(given: Fields, settings: list[str]) -> Fields:
-    """The options as fields of a service document, or of a patch for one."""
-    found: Fields = {}
+    """The options as fields of a service document, or of a patch of one."""
+    fields: Fields = {}
     if given["scheduler"] is not None:
-        found["scheduler"] = given["scheduler"]
+        fields["scheduler"] = given["scheduler"]
     if given["scheduler_flags"] is not None:
-        found["scheduler_flags"] = [flag for flag in given["scheduler_flags"].replace(" ", "").split(",") if flag]
-    found |= ipvsadm_options.persistence(given["persistent"], given["netmask"])
+        fields["scheduler_flags"] = [flag for flag in given["scheduler_flags"].replace(" ", "").split(",") if flag]
+    fields |= ipvsadm_options.persistence(given["persistent"], given["netmask"])
     if given["ops"] and given["no_ops"]:
         raise click.UsageError("--ops or --no-ops, not both")
     if given["ops"] or given["no_ops"]:
-        found["one_packet"] = given["ops"]
+        fields["one_packet"] = given["ops"]
     if given["min_backends"] is not None:
-        found["announce"] = {"min_backends": ipvsadm_options.value(given["min_backends"])}
-    found |= ipvsadm_options.forward(given)
+        fields["announce"] = {"min_backends": ipvsadm_options.value(given["min_backends"])}
+    fields |= ipvsadm_options.forward(given)
     if (check := ipvsadm_options.check(given, settings)) is not None:
-        found["check"] = check
-    return ipvsadm_options.more(found, given["assign"], given["unset"])
+        fields["check"] = check
+    return ipvsadm_options.more(fields, given["assign"], given["unset"])
 
 
 def _address(words: list[str], on: list[tuple[str, str]]) -> Fields:
@@ -114,9 +116,9 @@ def _address(words: list[str], on: list[tuple[str, str]]) -> Fields:
         raise click.UsageError("one protocol or one firewall mark for one service")
     if not kinds or not places:
         raise click.UsageError("where? Expected PROTOCOL ADDRESS:PORT, such as tcp 192.0.2.10:80, or -f MARK ADDRESS")
-    found = [ipvsadm_options.endpoint(text) for text in places]
-    ports = {port for _, port in found}
-    vips = list(dict.fromkeys(address for address, _ in found))
+    endpoints = [ipvsadm_options.endpoint(text) for text in places]
+    ports = {port for _, port in endpoints}
+    vips = list(dict.fromkeys(address for address, _ in endpoints))
     vip: str | list[str] = vips[0] if len(vips) == 1 else vips
     if marks:
         if ports != {None}:
@@ -147,7 +149,7 @@ def _written(command: Any) -> Any:
 @click.argument("words", nargs=-1, metavar="[PROTOCOL] ADDRESS:PORT... [KEY=VALUE...]")
 @_written
 def add(
-    where: Location, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
+    location: Location, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
 ) -> None:
     """Add a service.
 
@@ -156,7 +158,7 @@ def add(
     anycastlb service add web -t 192.0.2.10:80 -t '[2001:db8::10]:80' --check-http /health
     anycastlb service add all -f 100 192.0.2.11 -s wrr --check tcp port=443
 
-    `-f` is the firewall mark here; how packets are forwarded is --forward, -g, -i or -m. Its backends follow with
+    Here `-f` is the firewall mark; --forward, -g, -i or -m say how packets are forwarded. Add its backends with
     `anycastlb server add`.
     """
     from anycastlb.cli.ask import ask
@@ -177,9 +179,9 @@ def add(
             raise click.ClickException(
                 f"there is a service {name} already: `anycastlb service edit {name}` changes it"
             ) from exc
-        writing.say(edits.write_summary(f"service {name}", None, done["document"], done["changed"]))
+        writing.print_line(edits.write_summary(f"service {name}", None, done["document"], done["changed"]))
 
-    ask(where, write)
+    ask(location, write)
 
 
 @service.command()
@@ -187,9 +189,9 @@ def add(
 @click.argument("words", nargs=-1, metavar="[[PROTOCOL] ADDRESS:PORT...] [KEY=VALUE...]")
 @_written
 def edit(
-    where: Location, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
+    location: Location, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
 ) -> None:
-    """Change a service: only what is given; everything else stays.
+    """Change only the given fields of a service.
 
     \b
     anycastlb service edit web -s wlc
@@ -211,9 +213,9 @@ def edit(
         if dry_run:
             return await writing.show_plan(lb, edits.patch_service(await lb.export(), name, patch))
         done = await lb.patch_service(name, patch)
-        writing.say(edits.write_summary(f"service {name}", before, done["document"], done["changed"]))
+        writing.print_line(edits.write_summary(f"service {name}", before, done["document"], done["changed"]))
 
-    ask(where, write)
+    ask(location, write)
 
 
 @service.command("del")
@@ -222,8 +224,8 @@ def edit(
 @writing.fwmark("-f", "--fwmark-service")
 @writing.asks
 @writing.writes
-def delete(where: Location, services: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, yes: bool) -> None:
-    """Delete services, by name or by virtual address, with their backends. Their flows are drained first."""
+def delete(location: Location, services: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, yes: bool) -> None:
+    """Delete services and their backends, by name or by virtual address. Their flows are drained first."""
     from anycastlb.cli.ask import ask
 
     async def write(lb: Any) -> None:
@@ -235,30 +237,30 @@ def delete(where: Location, services: tuple[str, ...], on: list[tuple[str, str]]
             gone = [edits.delete_service(catalog, name) for name in wanted]
             return await writing.show_plan(lb, {key: None for part in gone for key in part})
         for name in wanted:
-            await lb.service(name)  # say so before anybody is asked, if there is none
+            await lb.service(name)  # fails before the question if there is no such service
             if live := _live(await lb.status(), name):
-                agreed(f"service {name} has {live} live backend{'s' if live > 1 else ''}; delete it?", yes)
+                confirm_or_stop(f"service {name} has {live} live backend{'s' if live > 1 else ''}; delete it?", yes)
             await lb.delete_service(name)
-            writing.say(f"service {name}: deleted")
+            writing.print_line(f"service {name}: deleted")
 
-    ask(where, write)
+    ask(location, write)
 
 
 async def named(lb: Any, on: list[tuple[str, str]]) -> list[str]:
     """The names of the services on these virtual addresses. Raises ``click.ClickException``."""
-    found = []
+    names: list[str] = []
     documents = await lb.services() if on else {}
     for protocol, text in on:
-        names_there = edits.find_services(documents, protocol, text)
-        if len(names_there) != 1:
+        matching = edits.find_services(documents, protocol, text)
+        if len(matching) != 1:
             raise click.ClickException(
-                f"{len(names_there) or 'no'} services on {protocol} {text}: `anycastlb service list` shows their names"
+                f"{len(matching) or 'no'} services on {protocol} {text}: `anycastlb service list` shows their names"
             )
-        found += names_there
-    return found
+        names += matching
+    return names
 
 
 def _live(view: Fields, name: str) -> int:
-    """How many of its backends get flows now."""
+    """The number of its backends that get flows now."""
     services = [one for vip in view["vips"] for one in vip["services"] if one["service"] == name]
     return len({one["backend"] for part in services for one in part["backends"] if one["up"] and one["weight"]})

@@ -1,4 +1,4 @@
-"""``anycastlb export``, ``import`` and ``plan FILE``: whole catalogs in and out."""
+"""``anycastlb export``, ``import``, ``plan FILE`` and ``simulate``: commands that read or write whole catalogs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import click
 
 from anycastlb.cli.files import FROM, gather_files
 from anycastlb.cli.location import Location
-from anycastlb.cli.options import DIFFERS, agreed, dump, dumped, node, output, tell
+from anycastlb.cli.options import DIFFERS, confirm_or_stop, dump, dumped, node, output, print_errors
 
 
 @click.command()
 @click.argument("file", required=False, metavar="[FILE]", type=click.Path(dir_okay=False))
-@click.option("-o", "--output", "form", type=click.Choice(["json", "yaml"]), help="By the file's name; else json.")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["json", "yaml"]),
+    help="By the file's name unless given; else json.",
+)
 @node
-def export(where: Location, file: str | None, form: str | None) -> None:
+def export(location: Location, file: str | None, form: str | None) -> None:
     """Write every document of the catalog to FILE, or to standard output. `import` reads it again."""
     from anycastlb.cli.ask import ask
     from anycastlb.cli.render.style import count
 
-    catalog = ask(where, lambda lb: lb.export())
+    catalog = ask(location, lambda lb: lb.export())
     by_name = "yaml" if file and Path(file).suffix in (".yaml", ".yml") else "json"
     text = dumped({"catalog": catalog}, form or by_name)
     if file is None or file == "-":
@@ -32,7 +38,7 @@ def export(where: Location, file: str | None, form: str | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing: a full disk must not leave half a dump under a good name."""
+    """Write the whole file or nothing, so that a full disk leaves no half dump under a good name."""
     beside = path.with_name(f".{path.name}.part")
     try:
         beside.write_text(text)
@@ -43,10 +49,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def proposes(command: Any) -> Any:
-    command = click.option("--replace", is_flag=True, help="Documents that are not named are deleted.")(command)
+    command = click.option("--replace", is_flag=True, help="Delete the documents that are not named.")(command)
     return click.option(
         "--from", "kind", type=click.Choice(FROM), default="auto", show_default=True,
-        help="What wrote the file.",
+        help="The program that wrote the file.",
     )(command)  # fmt: skip
 
 
@@ -56,11 +62,13 @@ def proposes(command: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="Show what would change, on this node too; write nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --replace deletes something.")
 @node
-def import_(where: Location, files: tuple[str, ...], kind: str, replace: bool, dry_run: bool, yes: bool) -> None:
-    """Write the documents of a dump, of documents or of a directory to the catalog: all of them, or none.
+def import_(location: Location, files: tuple[str, ...], kind: str, replace: bool, dry_run: bool, yes: bool) -> None:
+    """Write documents to the catalog, from a dump, single files or a directory: all of them, or none.
 
-    `-` is standard input. They are validated as a whole first. Services that are not named stay, unless --replace.
+    `-` is standard input. The documents are validated as a whole first. Without --replace, services that are not named
+    stay.
     """
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
     from anycastlb.cli.render import style, why
 
@@ -70,30 +78,31 @@ def import_(where: Location, files: tuple[str, ...], kind: str, replace: bool, d
         if dry_run or replace:
             proposal = await lb.plan(catalog, mode)
             if dry_run:
-                return style.show(why.proposal(proposal, style.width()))
+                return terminal.show(why.proposal(proposal, terminal.width()))
             gone = [edit["key"] for edit in proposal["edits"] if edit["after"] is None]
             if gone:
                 named = ", ".join(gone[:5]) + ("…" if len(gone) > 5 else "")
-                agreed(f"this deletes {style.count(len(gone), 'document')} ({named}); go on?", yes)
+                confirm_or_stop(f"this deletes {style.count(len(gone), 'document')} ({named}); go on?", yes)
         done = await lb.import_(catalog, mode)
         edits = done.get("edits", [])
-        style.show(why.documents(edits, style.width()))
+        terminal.show(why.documents(edits, terminal.width()))
         click.echo(f"imported: {style.count(len(edits), 'document')} changed of {len(catalog)}")
 
-    ask(where, write)
+    ask(location, write)
 
 
-def propose(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
-    """``plan FILE…``: what these documents would change. Ends with 2 if anything, with 1 if they have problems."""
+def propose(location: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """``plan FILE…``: print what documents would change. Exits with 2 if anything, with 1 if they have problems."""
+    from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
-    from anycastlb.cli.render import style, why
+    from anycastlb.cli.render import why
 
     catalog = gather_files(files, kind)
-    view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    view: Any = ask(location, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
     if form != "table":
         dump(view, form)
     else:
-        style.show(why.proposal(view, style.width()))
+        terminal.show(why.proposal(view, terminal.width()))
     if view.get("problems"):
         raise SystemExit(1)
     if view.get("edits") or view.get("changes"):
@@ -105,18 +114,18 @@ def propose(where: Location, files: tuple[str, ...], kind: str, replace: bool, f
 @proposes
 @output
 @node
-def simulate(where: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
-    """What share of flows documents would send to another backend, were they in the catalog; nothing is written.
+def simulate(location: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+    """Show what share of flows would go to another backend if these documents were written. Nothing is written.
 
-    By a model of the kernel's mh table, for each service whose table changes, once what leaves has left. It is about
-    new flows, and about those that another node takes over; a node that stays keeps the flows it has.
+    The share comes from a model of the kernel's mh table, for each service whose table changes, after drained backends
+    are gone. It concerns new flows, and flows that another node takes over; a node that stays keeps the flows it has.
     """
     from anycastlb.cli.ask import ask
 
     catalog = gather_files(files, kind)
-    view: Any = ask(where, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    view: Any = ask(location, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
     if view.get("problems"):
-        tell(f"{found['key']}: {found['path']}: {found['expected']}" for found in view["problems"])
+        print_errors(f"{one['key']}: {one['path']}: {one['expected']}" for one in view["problems"])
         raise SystemExit(1)
     if form != "table":
         return dump({"moves": view["moves"], "assumed_up": view["assumed_up"]}, form)

@@ -1,6 +1,6 @@
-"""``anycastlb validate``: every problem in node settings and service documents at once, each with its line.
+"""``anycastlb validate``: report every problem in node settings and service documents at once, each with its line.
 
-It reads files and judges them with the very parsers of the daemon; it asks no node and changes nothing.
+The files are read with the parsers that the daemon uses. No node is asked, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ SECTIONS = re.compile(r"^\s*\[\s*(node|catalog|consul|bgp|api|ipvs|checks|log)\s
 
 @dataclass(frozen=True, slots=True)
 class ValidationReport:
-    """What was looked at, in the order given, and everything wrong with it."""
+    """What was checked, in the order given, and every problem of it."""
 
     fine: tuple[str, ...]
     """One line for each thing without a problem."""
     problems: tuple[Problem, ...]
     notices: tuple[Problem, ...] = ()
-    """What is allowed, and will surprise its owner one day."""
+    """What is allowed, but will surprise its owner one day."""
 
 
 def validate_files(names: Iterable[str], config: str | None = None) -> ValidationReport:
-    """Judge files and directories together: VIPs by the ranges of the settings among them, else of ``config``."""
+    """Check files and directories together. VIPs must lie in the ranges of the settings among them or of ``config``."""
     paths = [Path(name) for name in names]
     folders = [path for path in paths if path.is_dir()]
     texts, problems = _texts([path for path in paths if not path.is_dir()])
@@ -69,7 +69,7 @@ def validate_files(names: Iterable[str], config: str | None = None) -> Validatio
 def _notices(found: Catalog) -> Iterator[Problem]:
     for service in found.services:
         if service.backends_from is not None:
-            continue  # how many backends it will have, nobody knows here
+            continue  # the number of backends is known only after discovery
         key = f"services/{service.name}"
         for text in service_notices(service):
             path, _, told = text.partition(": ")
@@ -77,7 +77,7 @@ def _notices(found: Catalog) -> Iterator[Problem]:
 
 
 def _flows(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
-    """What of the flows another node cannot take over, and what the nodes' time-outs end."""
+    """Notices about flows that another node cannot take over, and about flows that the nodes' time-outs end."""
     sync = bool(nodes) and all(node.ipvs.sync_interface for node in nodes)
     timeouts = [node.ipvs.tcp_timeout for node in nodes if node.ipvs.tcp_timeout is not None]
     for service in found.services:
@@ -109,7 +109,7 @@ def _document(found: Catalog, service: Service) -> str:
 
 
 def _allowed(nodes: Iterable[Settings]) -> ChecksSettings:
-    """What one of the nodes, at least, allows its checks."""
+    """The settings of a node that allows its checks whatever at least one of these nodes allows."""
     return ChecksSettings(commands=tuple(program for node in nodes for program in node.checks.commands))
 
 
@@ -142,12 +142,12 @@ def _texts(paths: list[Path]) -> tuple[dict[Path, str], list[Problem]]:
 
 
 def _is_settings(path: Path, text: str) -> bool:
-    """Node settings by name or by their tables; a TOML file with neither is a service document."""
+    """Is it node settings, by its name or its tables? A TOML file with neither is a service document."""
     return path.name == "node.toml" or (path.suffix == ".toml" and bool(SECTIONS.search(text)))
 
 
 def _trees(folders: list[Path], problems: list[Problem]) -> list[tuple[Tree, str]]:
-    """Each directory is a catalog of its own; one that holds only documents is taken as its ``services``."""
+    """Each directory is a catalog of its own. One that holds only documents is taken as its ``services``."""
     trees = []
     for folder in folders:
         if not any((folder / name).exists() for name in ("services", "drain", *(f"defaults{end}" for end in FORMATS))):
@@ -168,7 +168,7 @@ def _trees(folders: list[Path], problems: list[Problem]) -> list[tuple[Tree, str
 
 
 def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tree, str]]:
-    """Documents given one by one: those of one directory are one catalog, each a service by its file's name."""
+    """Documents that were given one by one. Those of one directory are one catalog, each named by its file."""
     trees: dict[Path, dict[str, Entry]] = {}
     for path, text in texts.items():
         if path.suffix not in FORMATS:
@@ -188,7 +188,7 @@ def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tre
 
 
 def _placed(problem: Problem, tree: Tree, shown: str) -> Problem:
-    """The problem under the file's full name, with its line."""
+    """The problem with the full name of its file, and its line."""
     entry = next((entry for key, entry in tree.entries.items() if problem.key in (entry.origin, key)), None)
     line = problem.line
     if entry and not line:

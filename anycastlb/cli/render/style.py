@@ -1,20 +1,14 @@
-"""Lines of styled text, and how they reach the terminal: in colour for a person, plain for a pipe.
+"""Lines of styled text: how they are built, broken and made plain. ``cli/terminal.py`` prints them.
 
-A line is a list of parts, (text, style). The plain form has exactly the same characters. What a peer or a document
-made up is shown without its control characters.
+A line is a list of parts, (text, style). The plain form has exactly the same characters as the coloured one. Text that
+a peer or a document supplied is shown without its control characters.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from rich.text import Text
+from typing import TypeAlias
 
 Part: TypeAlias = tuple[str, str]
 Line: TypeAlias = list[Part]
@@ -24,11 +18,6 @@ GLUE = "\u00a0"
 """A space at which no line is broken; it leaves as a plain one."""
 _UNITS = re.compile(r"(\d) (?=(?:ms|s|min|h|d|VIPs?|services?|sessions?)\b)")
 SIGNS = {True: ("✓", GOOD), False: ("✗", BAD), None: ("·", DIM)}
-
-
-def width() -> int:
-    """Columns to fill: the terminal's (or ``COLUMNS``), within what can be read."""
-    return max(40, min(120, shutil.get_terminal_size((80, 24)).columns))
 
 
 def sign(ok: bool | None) -> Part:
@@ -69,35 +58,11 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() or char == GLUE else "?" for char in text)
 
 
-def _final(text: str) -> str:
+def printable(text: str) -> str:
+    """The text as it is printed: without control characters, and with plain spaces."""
     return clean(text).replace(GLUE, " ")
 
 
 def plain(lines: Iterable[Line]) -> str:
     """The lines as text, without trailing spaces; every line ends with a newline."""
-    return "".join("".join(_final(text) for text, _ in line).rstrip() + "\n" for line in lines)
-
-
-def coloured() -> bool:
-    """Is a person looking, at a terminal that can?"""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def show(lines: Iterable[Line]) -> None:
-    """Print on standard output: in colour on a terminal, unless NO_COLOR says otherwise."""
-    if not coloured():
-        sys.stdout.write(plain(lines))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    for line in lines:
-        console.print(Text.assemble(*((_final(text), style) for text, style in line)))
-
-
-def text(lines: Iterable[Line]) -> Text:
-    """The lines in colour, as one text of rich."""
-    from rich.text import Text
-
-    return Text("\n").join(Text.assemble(*((_final(part), style) for part, style in line)) for line in lines)
+    return "".join("".join(printable(text) for text, _ in line).rstrip() + "\n" for line in lines)

@@ -1,14 +1,13 @@
-"""Look at everything once: the facts of this machine, as far as this process may see them. It changes nothing."""
+"""Collect every fact about this machine once, as far as this process may see them. Nothing is changed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
-from anycastlb.adapters.drivers import interfaces
 from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
-from anycastlb.core.model import Address, DriverError
-from anycastlb.doctor.collect import consul, exabgp, host
+from anycastlb.core.model import Address
+from anycastlb.doctor.collect import consul, exabgp, host, processes
 from anycastlb.doctor.facts import Agent, Api, Facts, Folder, Needs, Process, Unseen
 from anycastlb.settings import Settings
 
@@ -16,14 +15,14 @@ MAX_ROUTES = 2000
 
 
 def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = ()) -> Facts:
-    """``settings`` is None if they cannot be used, for these ``problems``."""
-    me = host.process(os.getpid()) or Process(os.getpid(), ())
-    every = host.processes()
-    node = _nearest([process for process in every if host.is_node(process)], me, config)
+    """The facts for a node with these settings; they are None if ``problems`` keep them from being used."""
+    me = processes.process(os.getpid()) or Process(os.getpid(), ())
+    every = processes.every_process()
+    node = _nearest([process for process in every if processes.is_node(process)], me, config)
     home = {"", (node or me).namespace}
     running = tuple(process for process in every if process.namespace in home)
-    needs, agent, api = asyncio.run(_asked(settings))
-    interfaces, routes = _ways(needs)
+    needs, agent, api = asyncio.run(_ask(settings))
+    interfaces, routes = _interfaces(needs)
     names = [link.name for link in interfaces] if not isinstance(interfaces, Unseen) else []
     return Facts(
         config=config,
@@ -31,7 +30,7 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         settings=settings,
         me=me,
         node=node,
-        rivals=tuple(process for process in running if host.is_rival(process)),
+        rivals=tuple(process for process in running if processes.is_rival(process)),
         kernel=host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",), names),
         links=interfaces,
         routes=routes,
@@ -41,17 +40,18 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         api=api,
         state=host.folder(settings.node.state_dir, node) if settings else Folder(""),
         synchronised=host.synchronised(),
+        exposed_secrets=host.exposed_secrets(settings) if settings else (),
     )
 
 
 def _nearest(nodes: list[Process], me: Process, config: str) -> Process | None:
-    """The node that is meant: with these settings, else in this network namespace, else any."""
+    """The node that is meant: the one with these settings, else one in this network namespace, else any."""
     nodes.sort(key=lambda node: (config not in node.argv, node.namespace != me.namespace))
     return nodes[0] if nodes else None
 
 
-async def _asked(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None, Api]:
-    """What takes a network to know, all at once."""
+async def _ask(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None, Api]:
+    """The facts that other processes must be asked for, all at the same time."""
     if settings is None:
         return Unseen("there are no settings"), None, Api("")
     async with asyncio.TaskGroup() as group:
@@ -61,9 +61,6 @@ async def _asked(settings: Settings | None) -> tuple[Needs | Unseen, Agent | Non
     return needs.result(), agent.result() if agent else None, api.result()
 
 
-def _ways(needs: Needs | Unseen) -> tuple[tuple[Interface, ...] | Unseen, dict[Address, KernelRoute]]:
+def _interfaces(needs: Needs | Unseen) -> tuple[tuple[Interface, ...] | Unseen, dict[Address, KernelRoute]]:
     wanted = {address for address, _ in needs.forwards} if isinstance(needs, Needs) else set()
-    try:
-        return interfaces.read_interfaces(sorted(wanted, key=lambda target: (target.version, target))[:MAX_ROUTES])
-    except DriverError as exc:
-        return Unseen(str(exc)), {}
+    return host.interfaces(sorted(wanted, key=lambda target: (target.version, target))[:MAX_ROUTES])

@@ -1,4 +1,7 @@
-"""What can be seen of Consul, the catalog and the node's own API. It writes nothing: its one transaction must fail."""
+"""The facts about Consul, the catalog and the node's own API.
+
+Nothing is written: the one transaction that is sent is made so that Consul must refuse it.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.consul.client import Client
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.decision.flow_takeover import only_caches
-from anycastlb.core.model import AnycastlbError, Backend, Catalog, Forward, SourceError
+from anycastlb.core.model import Address, AnycastlbError, Catalog, Forward, SourceError
 from anycastlb.doctor.facts import Agent, Api, Needs, Unseen
 from anycastlb.engine.node import checks
 from anycastlb.engine.parts import make_source
 from anycastlb.settings import Settings
 
 TIMEOUT = 15.0
-NOBODY = "services/.doctor"
-"""A key no service can have: names do not begin with a dot."""
+UNUSED_KEY = "services/.doctor"
+"""No service can have this key, since names do not begin with a dot."""
 
 
 async def needs(settings: Settings) -> Needs | Unseen:
@@ -40,24 +43,33 @@ async def needs(settings: Settings) -> Needs | Unseen:
         await source.close()
     node = settings.node
     kinds = parameters(types(settings.checks))
-    found = parse_catalog(tree, Catalog(), node.vip_ranges, node.fwmark_ranges, kinds)
-    forwards: dict[tuple[Any, Forward], str] = {}
-    every: list[Backend] = []
-    for service in found.services:
-        for backend in service.backends:
-            forwards.setdefault((backend.address, backend.forward), f"{service.name}/{backend.name}")
-            every.append(backend)
+    catalog = parse_catalog(tree, Catalog(), node.vip_ranges, node.fwmark_ranges, kinds)
     return Needs(
-        services=len(found.services),
-        backends=len(every),
-        probes=len(checks(found)),
-        problems=tuple(map(str, found.problems)),
-        schedulers=tuple(sorted({service.virtual.scheduler for service in found.services})),
-        forwards=forwards,
-        vips=tuple(sorted(found.vips, key=lambda vip: (vip.version, vip))),
-        caches=bool(found.services) and all(map(only_caches, found.services)),
-        through=any(backend.through for backend in every) and any(vip.version == 4 for vip in found.vips),
+        services=len(catalog.services),
+        backends=sum(len(service.backends) for service in catalog.services),
+        probes=len(checks(catalog)),
+        problems=tuple(map(str, catalog.problems)),
+        schedulers=tuple(sorted({service.virtual.scheduler for service in catalog.services})),
+        forwards=forwards(catalog),
+        vips=tuple(sorted(catalog.vips, key=lambda vip: (vip.version, vip))),
+        caches=bool(catalog.services) and all(map(only_caches, catalog.services)),
+        through=probes_through_ipvs(catalog),
     )
+
+
+def forwards(catalog: Catalog) -> dict[tuple[Address, Forward], str]:
+    """How packets are forwarded to each address, with the first service/backend for which it is so."""
+    rows: dict[tuple[Address, Forward], str] = {}
+    for service in catalog.services:
+        for backend in service.backends:
+            rows.setdefault((backend.address, backend.forward), f"{service.name}/{backend.name}")
+    return rows
+
+
+def probes_through_ipvs(catalog: Catalog) -> bool:
+    """Does a check go through IPVS, over IPv4?"""
+    through = any(backend.through for service in catalog.services for backend in service.backends)
+    return through and any(vip.version == 4 for vip in catalog.vips)
 
 
 async def agent(settings: Settings) -> Agent:
@@ -104,7 +116,7 @@ async def _agent(settings: Settings, client: Client) -> Agent:
 
 
 async def _get(client: Client, path: str) -> tuple[Any, Any]:
-    """Headers and JSON; None for what is not there. Raises ``SourceError``."""
+    """The headers and the JSON of the answer, which is None where nothing exists. Raises ``SourceError``."""
     answer: tuple[Any, Any] = await client.http.get(_parsed, path)
     return answer
 
@@ -125,9 +137,12 @@ def _skew(headers: Any) -> float:
 
 
 async def _rights(settings: Settings, client: Client) -> tuple[bool | Unseen, bool | Unseen]:
-    """May the token read and write the catalog? A transaction that would write, behind a condition that nothing meets:
-    rights are judged before conditions, and each refusal names its operation."""
-    key = settings.consul.prefix + NOBODY
+    """May the token read and write the catalog?
+
+    The transaction would write, but only under a condition that is never true. Consul checks the rights before the
+    conditions, and names the operation of each refusal.
+    """
+    key = settings.consul.prefix + UNUSED_KEY
     operations = [
         {"KV": {"Verb": "check-index", "Key": key, "Index": 1}},
         {"KV": {"Verb": "delete-cas", "Key": key, "Index": 1}},
@@ -146,10 +161,10 @@ async def _rights(settings: Settings, client: Client) -> tuple[bool | Unseen, bo
 
 
 async def _holder(settings: Settings, client: Client) -> str:
-    """The Consul node from which this node's key is held; empty if nobody holds it or it may not be seen."""
+    """The Consul node whose session holds this node's key; empty if none does, or if it may not be seen."""
     try:
-        _, found = await _get(client, f"/v1/kv/{settings.consul.prefix}nodes/{settings.node.name}")
-        session = found[0].get("Session", "") if found else ""
+        _, rows = await _get(client, f"/v1/kv/{settings.consul.prefix}nodes/{settings.node.name}")
+        session = rows[0].get("Session", "") if rows else ""
         if not session:
             return ""
         _, about = await _get(client, f"/v1/session/info/{session}")
@@ -163,7 +178,7 @@ def _dc(settings: Settings) -> list[tuple[str, str]]:
 
 
 async def api(settings: Settings) -> Api:
-    """``/readyz``, which everybody may ask, where it is nearest: on the loopback, else by TLS on another address."""
+    """What ``/readyz``, which everybody may ask, answers: on the loopback if the API listens there, else by TLS."""
     local = [at for at in settings.api.listen if ip_address(at[0].partition("%")[0]).is_loopback]
     host, port = (local or settings.api.listen)[0]
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -174,12 +189,13 @@ async def api(settings: Settings) -> Api:
             session.get(f"http{'' if local else 's'}://{listen}/readyz", allow_redirects=False, ssl=False) as response,
         ):
             body = await response.content.read(4096)
-            return Api(listen, response.status, _consul_text(body))
+            return Api(listen, response.status, _missing(body))
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as exc:
         return Api(listen, None, getattr(exc, "strerror", None) or str(exc) or "no answer within 3 s")
 
 
-def _consul_text(body: bytes) -> str:
+def _missing(body: bytes) -> str:
+    """What the node lacks to be ready; the text itself if it is not the answer of a node."""
     try:
         missing = json.loads(body)["missing"]
         return "; ".join(map(str, missing))

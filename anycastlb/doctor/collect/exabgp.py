@@ -1,4 +1,7 @@
-"""What can be seen of ExaBGP, the bridge it runs, and the socket between that and the daemon. It connects nowhere."""
+"""The facts about ExaBGP, the bridge that it runs, and the socket between the bridge and the daemon.
+
+No connection is made: the kernel's own list shows who is connected.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ TIMEOUT = 20.0
 def speaker(settings: Settings | None, config: str, running: Sequence[Process]) -> ExabgpFacts:
     speakers = tuple(process for process in running if is_exabgp(process))
     bridges = tuple(process for process in running if is_bridge(process.pid))
-    installed, where = _installed()
+    installed, location = _installed()
     path = next((word for process in speakers for word in _configs(process)), "")
     if not path and Path(CONFIG).exists():
         path = CONFIG
     return ExabgpFacts(
         installed,
-        where,
+        location,
         speakers,
         bridges,
         path,
@@ -48,7 +51,7 @@ def is_exabgp(process: Process) -> bool:
 
 
 def _configs(process: Process) -> list[str]:
-    """Files among its arguments; relative ones are of its own directory, which is not ours."""
+    """The files among its arguments; relative ones belong to its own directory, which is not ours."""
     return [
         word for word in process.argv[1:] if word.startswith("/") and word.endswith(".conf") and Path(word).is_file()
     ]
@@ -80,25 +83,25 @@ def _text(path: str) -> str | Unseen:
 
 def _socket(path: str) -> Socket:
     try:
-        found = Path(path).lstat()
+        status = Path(path).lstat()
     except PermissionError:
         return Socket(path, "unreachable")
     except OSError:
         return Socket(path)
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(status.st_mode):
         return Socket(path, "other")
     try:
-        group = grp.getgrgid(found.st_gid).gr_name
+        group = grp.getgrgid(status.st_gid).gr_name
     except KeyError:
-        group = str(found.st_gid)
+        group = str(status.st_gid)
     listening, connections = _unix(path)
     return Socket(
-        path, "socket", stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, group, listening, connections
+        path, "socket", stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, group, listening, connections
     )
 
 
 def _unix(path: str) -> tuple[bool, int]:
-    """Does somebody listen there, and how many are connected? By the kernel's own list, so nobody is disturbed."""
+    """Does a process listen on this socket, and how many are connected to it? The kernel's own list says so."""
     listening, connections = False, 0
     try:
         rows = Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]
@@ -113,7 +116,7 @@ def _unix(path: str) -> tuple[bool, int]:
 
 
 def _trial(config: str, speakers: Sequence[Process], bridges: Sequence[Process]) -> Trial | Unseen:
-    """The bridge's own check, as the user that ExaBGP runs as, by the very program it runs if it does."""
+    """Run the bridge's own check as the user of ExaBGP, with the program that ExaBGP runs if it runs one."""
     if not speakers:
         return Unseen("no ExaBGP runs, so its user is not known")
     who = speakers[0]
@@ -137,8 +140,8 @@ def _trial(config: str, speakers: Sequence[Process], bridges: Sequence[Process])
         )
     except (OSError, subprocess.SubprocessError) as exc:
         return Trial(" ".join(command), 1, str(exc))
-    said = " ".join((done.stdout + done.stderr).split())
-    return Trial(f"as user {who.uid}: {' '.join(command)}", done.returncode, said[:300])
+    output = " ".join((done.stdout + done.stderr).split())
+    return Trial(f"as user {who.uid}: {' '.join(command)}", done.returncode, output[:300])
 
 
 def _program() -> list[str]:

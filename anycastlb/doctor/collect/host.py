@@ -1,116 +1,113 @@
-"""What can be seen of this machine: processes, kernel, modules, sysctls, files. It reads /proc and asks netlink."""
+"""The facts about this machine: kernel, modules, sysctls, interfaces, files, clock.
+
+They are read from /proc and by netlink. Nothing is changed, and no kernel module is loaded.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import re
 import shutil
+import stat
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
+from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute, read_interfaces
 from anycastlb.adapters.drivers.ipvs import config
-from anycastlb.adapters.drivers.ipvs.driver import FAMILY
+from anycastlb.adapters.drivers.ipvs.driver import FAMILY, modprobe
 from anycastlb.adapters.drivers.sysctls import PROBING, ROOT, TAKEOVER, read
 from anycastlb.adapters.system.netlink import GenericNetlink
-from anycastlb.core.model import DriverError, SyncDaemon
+from anycastlb.core.model import Address, DriverError, SyncDaemon
 from anycastlb.doctor.facts import Folder, Kernel, Process, Unseen
-from anycastlb.doctor.preflight import WHOLE_MACHINE, loadable
+from anycastlb.settings import Settings
 from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 
+FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 SYSCTLS = (
-    *TAKEOVER, *PROBING, SYNC_THRESHOLD, SYNC_REFRESH,
-    "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/all/disable_ipv6",
+    *TAKEOVER, *PROBING, *FORWARDING, SYNC_THRESHOLD, SYNC_REFRESH, "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_ignore",
     "net/ipv4/conf/all/arp_announce", "net/ipv4/vs/conntrack", "net/ipv4/vs/pmtu_disc", "net/ipv4/vs/conn_lfactor",
     "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max",
 )  # fmt: skip
-RIVALS = ("keepalived", "ldirectord", "merlin", "gorb", "kube-proxy", "seesaw_engine", "seesaw_ncc", "surealived")
 STA_UNSYNC = 0x40
-
-
-def processes(proc: Path = Path("/proc")) -> tuple[Process, ...]:
-    """Every process that has a command line."""
-    return tuple(found for entry in _numbers(proc) if (found := process(entry, proc)) is not None and found.argv)
-
-
-def _numbers(proc: Path) -> Iterator[str]:
-    try:
-        yield from (name for name in os.listdir(proc) if name.isdigit())  # noqa: PTH208 (thousands of them)
-    except OSError:
-        return
-
-
-def process(pid: str | int, proc: Path = Path("/proc")) -> Process | None:
-    """One process; None if it is gone."""
-    folder = proc / str(pid)
-    try:
-        argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
-        status = dict(
-            line.split(":", 1) for line in (folder / "status").read_text(errors="replace").splitlines() if ":" in line
-        )
-        uids, gids = status["Uid"].split(), status["Gid"].split()
-        groups = tuple(int(group) for group in status.get("Groups", "").split())
-        number, parent = int(status["Pid"]), int(status["PPid"])
-        capabilities = int(status.get("CapEff", "0"), 16)
-    except (OSError, ValueError, KeyError):
-        return None
-    return Process(
-        number, argv if argv != ("",) else (), parent, int(uids[1]), int(gids[1]), groups, capabilities,
-        _files(folder), _namespace(folder),
-    )  # fmt: skip
-
-
-def _files(folder: Path) -> int:
-    try:
-        found = re.search(r"^Max open files\s+(\d+)", (folder / "limits").read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[1]) if found else 0
-
-
-def _namespace(folder: Path) -> str:
-    try:
-        return os.readlink(folder / "ns/net")  # noqa: PTH115 (it is no path)
-    except OSError:
-        return ""
-
-
-def is_node(process: Process) -> bool:
-    """Is it ``anycastlb run``, by its command line?"""
-    for place, word in enumerate(process.argv[:-1]):
-        named = Path(word).name == "anycastlb" or word.endswith("anycastlb/__main__.py")
-        if named and process.argv[place + 1] == "run":
-            return True
-    return False
-
-
-def is_rival(process: Process) -> bool:
-    """Is it another master of IPVS? A script is named by its second word."""
-    return bool(set(RIVALS) & {Path(word).name for word in process.argv[:2]})
+WHOLE_MACHINE = "4294967295"
+"""The length of the user map of the initial user namespace."""
+MODPROBE_TIMEOUT = 30.0
+"""Seconds."""
 
 
 def kernel(schedulers: Iterable[str], interfaces: Iterable[str], proc: Path = Path("/proc")) -> Kernel:
-    """The kernel as it is; no module is loaded."""
-    names = [*SYSCTLS, *(f"net/ipv4/conf/{name}/rp_filter" for name in interfaces)]
-    sysctls = {name: value for name in names if (value := read(name, ROOT)) is not None}
+    """The kernel as it is, for services with these schedulers."""
+    values = sysctls((*SYSCTLS, *accept_local(), *(f"net/ipv4/conf/{name}/rp_filter" for name in interfaces)))
     modules = ("ip_vs", *(f"ip_vs_{name}" for name in sorted(set(schedulers) - {"none"})))
-    family, config = _ipvs()
+    family, rows = _ipvs()
     return Kernel(
         release=os.uname().release,
         family=family,
         info=_line(proc / "net/ip_vs"),
         loadable={name: loadable(name) for name in modules},
-        config=config,
+        config=rows,
         table_bits=_table_bits(),
-        sysctls=sysctls,
+        sysctls=values,
+        read_only=frozenset(name for name in values if not os.access(ROOT / name, os.W_OK, effective_ids=True)),
         owns_machine=WHOLE_MACHINE in _text(proc / "self/uid_map", WHOLE_MACHINE),
     )
 
 
+def sysctls(names: Iterable[str]) -> dict[str, str]:
+    """The values of those that this kernel has."""
+    return {name: value for name in names if (value := read(name, ROOT)) is not None}
+
+
+def accept_local() -> list[str]:
+    """The sysctl ``accept_local`` of every interface, and of all of them; the default is for interfaces to come."""
+    conf = ROOT / "net/ipv4/conf"
+    try:
+        names = sorted(entry.name for entry in conf.iterdir())
+    except OSError:
+        return []
+    return [f"net/ipv4/conf/{name}/accept_local" for name in names if name != "default"]
+
+
+def loadable(module: str) -> bool:
+    """Is the module loaded, built into the kernel, or available to be loaded?"""
+    if Path("/sys/module", module).exists():
+        return True
+    try:
+        done = subprocess.run(
+            [modprobe(), "-n", "-q", module], capture_output=True, timeout=MODPROBE_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def interfaces(targets: Iterable[Address]) -> tuple[tuple[Interface, ...] | Unseen, dict[Address, KernelRoute]]:
+    """Every interface, and the kernel's route to each of the targets."""
+    try:
+        return read_interfaces(targets)
+    except DriverError as exc:
+        return Unseen(str(exc)), {}
+
+
+def exposed_secrets(settings: Settings) -> tuple[str, ...]:
+    """The files with secrets of the API that every user of this machine can read."""
+    api = settings.api
+    names = (api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file)
+    return tuple(name for name in names if name is not None and _world_readable(Path(name)))
+
+
+def _world_readable(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # the API itself reports a file that cannot be read
+
+
 def _ipvs() -> tuple[str, dict[str, int | SyncDaemon] | Unseen]:
-    """Why there is no netlink family, and the settings of IPVS."""
+    """Why the netlink family does not exist (empty if it does), and the settings of IPVS."""
     try:
         netlink = GenericNetlink(FAMILY)
     except DriverError as exc:
@@ -140,7 +137,7 @@ def _line(path: Path) -> str:
 
 
 def folder(path: str, node: Process | None) -> Folder:
-    """A directory, as the running node may use it, else as this process may."""
+    """A directory and whether the running node may write it; without a node, whether this process may."""
     try:
         free = shutil.disk_usage(path).free
     except OSError:
@@ -153,7 +150,7 @@ def folder(path: str, node: Process | None) -> Folder:
 
 
 def synchronised() -> bool | None:
-    """Does the kernel hold its clock for right (adjtimex)? None if it does not say."""
+    """Does the kernel consider its clock synchronised (adjtimex)? None if it does not say."""
     try:
         timex = ctypes.create_string_buffer(512)
         if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:

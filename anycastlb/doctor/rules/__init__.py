@@ -1,1 +1,1 @@
-"""The rules of the doctor: pure functions from collected facts to findings."""
+"""The rules of the doctor, one module for each area: from ``Facts`` to findings. Pure."""

@@ -1,4 +1,4 @@
-"""Where the catalog is, what is in it, and the node's own places: state, API, clock. Pure."""
+"""The rules about Consul, the catalog, and what else the node uses: state directory, API, clock. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from anycastlb.doctor.facts import Agent, Facts, Unseen
 from anycastlb.doctor.finding import Finding, Level
 
-SLOW = 0.2
-"""Seconds for one round trip to what should be next door."""
-ASKEW = 2.0
-"""Seconds; sessions and logs of nodes that differ more cannot be compared."""
-LEAST_FREE = 64 * 1024 * 1024
-LEAST_CONSUL = (1, 4)
+MAX_LATENCY = 0.2
+"""Seconds for one round trip to an agent that should run on this machine."""
+MAX_SKEW = 2.0
+"""Seconds; the logs and sessions of nodes whose clocks differ more cannot be compared."""
+MIN_FREE = 64 * 1024 * 1024
+"""Bytes in the state directory."""
+MIN_CONSUL = (1, 4)
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
@@ -40,14 +41,14 @@ def _agent(facts: Facts, agent: Agent) -> Iterator[Finding]:
         yield Finding(
             "error", "catalog", "Consul has no leader: nothing can be read or written", evidence, "consul members"
         )
-    elif agent.latency > SLOW:
+    elif agent.latency > MAX_LATENCY:
         what = "Consul is slow; use the agent on this machine"
         yield Finding("warning", "catalog", what, evidence, '[consul] address = "http://127.0.0.1:8500" in node.toml')
     else:
         yield Finding("ok", "catalog", "Consul answers", evidence)
     yield from _version(agent)
     yield from _rights(facts, agent)
-    if abs(agent.skew) > ASKEW:
+    if abs(agent.skew) > MAX_SKEW:
         what = f"the clocks of Consul's agent and of this machine differ by {abs(agent.skew):.0f} s"
         yield Finding("warning", "catalog", what, f"Date of {agent.address}", "timedatectl set-ntp true  # on both")
     name = facts.settings.node.name if facts.settings else ""
@@ -62,11 +63,11 @@ def _version(agent: Agent) -> Iterator[Finding]:
         what = "Consul's version could not be seen; nothing else depends on it"
         yield Finding("notice", "catalog", what, agent.version.why, 'acl policy: agent_prefix "" { policy = "read" }')
         return
-    found = re.match(r"(\d+)\.(\d+)", agent.version)
-    if found and (int(found[1]), int(found[2])) < LEAST_CONSUL:
+    version = re.match(r"(\d+)\.(\d+)", agent.version)
+    if version and (int(version[1]), int(version[2])) < MIN_CONSUL:
         what = "this Consul is older than what is known to work"
         yield Finding("warning", "catalog", what, f"version {agent.version}", "upgrade it to 1.8 or later")
-    elif found:
+    elif version:
         yield Finding("ok", "catalog", "Consul is new enough", f"version {agent.version}")
 
 
@@ -96,9 +97,9 @@ def _catalog(facts: Facts) -> Iterator[Finding]:
         return
     evidence = f"{needs.services} services, {needs.backends} backends, {needs.probes} checks"
     for problem in needs.problems[:10]:
-        yield Finding("warning", "catalog", "a document of the catalog has a problem", problem, "mend the document")
+        yield Finding("warning", "catalog", "a document of the catalog has a problem", problem, "fix the document")
     if len(needs.problems) > 10:
-        what = f"{len(needs.problems)} problems in the catalog, the first ten are told"
+        what = f"{len(needs.problems)} problems in the catalog, the first ten are shown"
         yield Finding("warning", "catalog", what, evidence, "anycastlb status")
     if not needs.services:
         mend = "anycastlb import FILE"
@@ -120,7 +121,7 @@ def _state(facts: Facts) -> Iterator[Finding]:
     elif not folder.writable:
         what = "the state directory cannot be written: a node that starts without its source has no catalog"
         yield Finding("error", "node", what, evidence, f"chmod u+w {folder.path}; findmnt -T {folder.path}")
-    elif folder.free < LEAST_FREE:
+    elif folder.free < MIN_FREE:
         level: Level = "error" if not folder.free else "warning"
         yield Finding(level, "node", "there is little room for the node's state", evidence, f"df -h {folder.path}")
     else:
@@ -132,12 +133,12 @@ def _api(facts: Facts) -> Iterator[Finding]:
     if api.status is None:
         if facts.node is not None:
             what = "the node runs, but its API does not answer"
-            yield Finding("error", "node", what, f"{api.listen}: {api.said}", "journalctl -u anycastlb -n 50")
+            yield Finding("error", "node", what, f"{api.listen}: {api.text}", "journalctl -u anycastlb -n 50")
         else:
-            evidence = f"no process `anycastlb run`; {api.listen}: {api.said}"
+            evidence = f"no process `anycastlb run`; {api.listen}: {api.text}"
             yield Finding("notice", "node", "the node does not run", evidence, "systemctl start anycastlb")
         return
-    evidence = f"{api.listen}/readyz: {api.status} {api.said}".strip()
+    evidence = f"{api.listen}/readyz: {api.status} {api.text}".strip()
     if api.status == 200:
         yield Finding("ok", "node", "the node runs, and is ready", evidence)
     elif api.status == 503:

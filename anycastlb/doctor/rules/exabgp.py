@@ -1,4 +1,4 @@
-"""ExaBGP and its bridge: installed, running, allowed to reach the daemon's socket, connected. Pure."""
+"""The rules about ExaBGP and its bridge: are they installed, running, allowed to use the socket, connected? Pure."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ import re
 from collections.abc import Iterator
 
 from anycastlb.doctor.facts import ExabgpFacts, Facts, Process, Socket, Unseen
-from anycastlb.doctor.finding import Finding
+from anycastlb.doctor.finding import Finding, Level
 
-LEAST = (5, 0, 13)
-BELOW = (6,)
+MIN_VERSION = (5, 0, 13)
+NEXT_VERSION = (6,)
+"""The first that is not known to work."""
 INSTALL = 'pip install "exabgp>=5.0.13,<6"'
 RUNS_BRIDGE = re.compile(r"^\s*run\s+[^#\n]*anycastlb[-.]bridge", re.MULTILINE)
 SETTING = "[bgp] group"
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
-    seen = facts.speaker
-    yield _installed(seen)
-    yield from _running(seen)
-    yield from _config(seen)
+    speaker = facts.speaker
+    yield _installed(speaker)
+    yield from _running(speaker)
+    yield from _config(speaker)
     if facts.settings is not None:
-        yield from _socket(facts, seen)
-        yield from _trial(seen, facts.config)
+        yield from _socket(facts, speaker)
+        yield from _trial(speaker, facts.config)
 
 
-def _installed(seen: ExabgpFacts) -> Finding:
-    if not seen.installed:
+def _installed(speaker: ExabgpFacts) -> Finding:
+    if not speaker.installed:
         what = "ExaBGP is not installed beside anycastlb, nor on PATH"
-        return Finding("error" if not seen.processes else "notice", "bgp", what, "no exabgp found", INSTALL)
-    version = tuple(int(part) for part in re.findall(r"\d+", seen.installed)[:3])
-    evidence = f"exabgp {seen.installed} ({seen.where})"
-    if version < LEAST:
+        return Finding("error" if not speaker.processes else "notice", "bgp", what, "no exabgp found", INSTALL)
+    version = tuple(int(part) for part in re.findall(r"\d+", speaker.installed)[:3])
+    evidence = f"exabgp {speaker.installed} ({speaker.location})"
+    if version < MIN_VERSION:
         what = "this ExaBGP is too old: it gives no answer to what it refuses, and a peer may put data into its API"
         return Finding("error", "bgp", what, evidence, INSTALL)
-    if version >= BELOW:
+    if version >= NEXT_VERSION:
         return Finding("warning", "bgp", "this ExaBGP is newer than what is known to work", evidence, INSTALL)
     return Finding("ok", "bgp", "ExaBGP is installed", evidence)
 
 
-def _running(seen: ExabgpFacts) -> Iterator[Finding]:
-    if not seen.processes:
+def _running(speaker: ExabgpFacts) -> Iterator[Finding]:
+    if not speaker.processes:
         mend = "systemctl start anycastlb-exabgp"
         yield Finding("warning", "bgp", "ExaBGP does not run: nothing is announced", "no process exabgp", mend)
         return
-    pids = ", ".join(str(process.pid) for process in seen.processes)
-    owned = [bridge for bridge in seen.bridges if bridge.parent in {process.pid for process in seen.processes}]
+    pids = ", ".join(str(process.pid) for process in speaker.processes)
+    owned = [bridge for bridge in speaker.bridges if bridge.parent in {process.pid for process in speaker.processes}]
     if owned:
         evidence = f"exabgp: process {pids}; bridge: process {', '.join(str(bridge.pid) for bridge in owned)}"
         yield Finding("ok", "bgp", "ExaBGP runs, and runs the bridge", evidence)
@@ -59,42 +60,42 @@ def _running(seen: ExabgpFacts) -> Iterator[Finding]:
         yield Finding("warning", "bgp", what, evidence, "run one ExaBGP for anycastlb")
 
 
-def _config(seen: ExabgpFacts) -> Iterator[Finding]:
-    if not seen.config:
+def _config(speaker: ExabgpFacts) -> Iterator[Finding]:
+    if not speaker.config:
         return
-    if isinstance(seen.text, Unseen):
-        yield Finding("notice", "bgp", f"{seen.config} could not be read", seen.text.why, "run it as root")
+    if isinstance(speaker.text, Unseen):
+        yield Finding("notice", "bgp", f"{speaker.config} could not be read", speaker.text.why, "run it as root")
         return
-    text = re.sub(r"#.*", "", seen.text)
+    text = re.sub(r"#.*", "", speaker.text)
     if not RUNS_BRIDGE.search(text):
-        what = f"{seen.config} runs no anycastlb-bridge"
-        mend = f"add the process anycastlb of exabgp/exabgp.conf to {seen.config}"
+        what = f"{speaker.config} runs no anycastlb-bridge"
+        mend = f"add the process anycastlb of exabgp/exabgp.conf to {speaker.config}"
         yield Finding("error", "bgp", what, 'no "run ... anycastlb-bridge" in it', mend)
         return
-    yield Finding("ok", "bgp", f"{seen.config} runs the bridge", RUNS_BRIDGE.findall(text)[0].strip())
+    yield Finding("ok", "bgp", f"{speaker.config} runs the bridge", RUNS_BRIDGE.findall(text)[0].strip())
     for pattern, what in (
         (r"graceful-restart\s+(enable|\d+)", "graceful restart is on: a dead node keeps attracting traffic"),
         (r"respawn\s+false", "respawn is off: without the bridge ExaBGP announces for ever what it announced last"),
     ):
-        if found := re.search(pattern, text):
-            yield Finding("warning", "bgp", what, f"{seen.config}: {found[0]}", f"take {found[0]!r} out of it")
+        if line := re.search(pattern, text):
+            yield Finding("warning", "bgp", what, f"{speaker.config}: {line[0]}", f"take {line[0]!r} out of it")
 
 
-def _socket(facts: Facts, seen: ExabgpFacts) -> Iterator[Finding]:
-    socket, here = seen.socket, facts.node is not None
+def _socket(facts: Facts, speaker: ExabgpFacts) -> Iterator[Finding]:
+    socket = speaker.socket
     if socket.kind == "missing":
-        level = "error" if here else "notice"
-        what = "the daemon's socket for the bridge is not there" + ("" if here else ": the node does not run")
-        yield Finding("error" if level == "error" else "notice", "bgp", what, socket.path, "systemctl start anycastlb")
+        level: Level = "error" if facts.node else "notice"
+        what = "the daemon's socket for the bridge is not there" + ("" if facts.node else ": the node does not run")
+        yield Finding(level, "bgp", what, socket.path, "systemctl start anycastlb")
         return
     if socket.kind == "unreachable":
         yield Finding("notice", "bgp", "the socket for the bridge could not be seen", socket.path, "run it as root")
         return
     if socket.kind == "other":
-        what = "what lies in the place of the bridge's socket is no socket"
+        what = "the file in the place of the bridge's socket is no socket"
         yield Finding("error", "bgp", what, socket.path, f"rm {socket.path}")
         return
-    yield from _reachable(socket, seen.processes)
+    yield from _reachable(socket, speaker.processes)
     evidence = f"{socket.path}: {'listening' if socket.listening else 'nobody listens'}, {socket.connections} connected"
     if not socket.listening:
         yield Finding("warning", "bgp", "the socket is a dead daemon's", evidence, "systemctl start anycastlb")
@@ -107,8 +108,8 @@ def _socket(facts: Facts, seen: ExabgpFacts) -> Iterator[Finding]:
 
 def _reachable(socket: Socket, speakers: tuple[Process, ...]) -> Iterator[Finding]:
     for process in speakers:
-        held = f"{socket.path}: mode {socket.mode:04o}, owner {socket.uid}, group {socket.group}"
-        evidence = f"{held}; exabgp: user {process.uid}"
+        access = f"{socket.path}: mode {socket.mode:04o}, owner {socket.uid}, group {socket.group}"
+        evidence = f"{access}; exabgp: user {process.uid}"
         if not _may(socket, process):
             what = "ExaBGP's user may not use the daemon's socket"
             mend = f'set group = "{process.gid}" under {SETTING} in node.toml  # the group ExaBGP runs with'
@@ -127,13 +128,13 @@ def _may(socket: Socket, process: Process) -> bool:
     return bool(socket.mode & 0o002)
 
 
-def _trial(seen: ExabgpFacts, config: str) -> Iterator[Finding]:
-    if isinstance(seen.trial, Unseen):
+def _trial(speaker: ExabgpFacts, config: str) -> Iterator[Finding]:
+    if isinstance(speaker.trial, Unseen):
         mend = f"runuser -u exabgp -- anycastlb-bridge --config {config} --check"
-        yield Finding("notice", "bgp", "the bridge was not tried as ExaBGP's user", seen.trial.why, mend)
+        yield Finding("notice", "bgp", "the bridge was not tried as ExaBGP's user", speaker.trial.why, mend)
         return
-    evidence = f"{seen.trial.command}: {seen.trial.said or 'nothing said'}"
-    if seen.trial.code:
+    evidence = f"{speaker.trial.command}: {speaker.trial.output or 'no output'}"
+    if speaker.trial.code:
         what = "ExaBGP's user cannot run the bridge with these settings"
         yield Finding("error", "bgp", what, evidence, f"make {config} and the program readable to that user")
     else:

@@ -1,4 +1,4 @@
-"""IPVS's own settings on which taking over flows depends: time-outs and connection sync. Pure."""
+"""The rules about the settings of IPVS that decide whether flows can be taken over: time-outs and sync. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anycastlb.doctor.finding import Finding, Level
 from anycastlb.settings import IpvsSettings
 
 TIMEOUTS = ("tcp_timeout", "tcpfin_timeout", "udp_timeout")
-"""In ipvsadm's order."""
+"""In the order of ``ipvsadm --set``."""
 ROLES = {"sync_master": "master", "sync_backup": "backup"}
 Config = Mapping[str, int | SyncDaemon]
 
@@ -42,7 +42,7 @@ def _timeouts(facts: Facts, ipvs: IpvsSettings, config: Config, starts: bool) ->
     if starts:
         yield Finding("ok", "kernel", f"the node will set IPVS time-outs when it starts: {values}", evidence)
         return
-    # What nobody asked for, and the operator manages, only takes memory.
+    # Longer time-outs that nobody asked for, on a machine that the operator manages, only take memory.
     level: Level = "notice" if not ipvs.manage_sysctls and not set(other) & ipvs.config.keys() else "warning"
     mend = "ipvsadm --set " + " ".join(str(wanted[name]) if name in other else "0" for name in TIMEOUTS)
     what = f"IPVS time-outs are not those of the settings: {values}"

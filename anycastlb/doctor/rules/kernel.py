@@ -1,4 +1,4 @@
-"""The kernel and what this node may do with it: IPVS, modules, capabilities, sysctls, limits. Pure."""
+"""The rules about the kernel and what a node may do with it: IPVS, modules, capabilities, sysctls, limits. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from anycastlb.adapters.drivers.sysctls import PROBING, TAKEOVER
 from anycastlb.doctor.facts import Facts, Needs, Unseen
 from anycastlb.doctor.finding import Finding, Level
-from anycastlb.doctor.preflight import CAP_NET_ADMIN, IFA_PROTO_SINCE
 from anycastlb.doctor.rules import ipvs
 
-CAP_NET_RAW = 13
+CAP_NET_ADMIN = 12
+IFA_PROTO_SINCE = (5, 18)
 SPARE_FILES = 256
-"""Descriptors a node needs beside its probes: API, Consul, log."""
-CROWDED = 0.8
-"""Of nf_conntrack's table, above which it will soon drop."""
+"""File descriptors that a node needs beside its probes: API, Consul, log."""
+MAX_FILL = 0.8
+"""The share of nf_conntrack's table above which it will soon drop packets."""
 UNIT = "systemctl edit anycastlb"
 BACKENDS_NEED = {
     "tunnel": "modprobe ipip; ip link set tunl0 up (IPv6: ip6_tunnel, ip6tnl0)",
@@ -25,11 +25,13 @@ BACKENDS_NEED = {
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
-    yield _release(facts)
-    yield from _ipvs(facts)
-    yield from _modules(facts)
-    yield from _privilege(facts)
-    yield from _takeover(facts)
+    yield from release(facts)
+    yield from ipvs_available(facts)
+    yield from schedulers(facts)
+    yield from _tunnel_modules(facts)
+    yield from privilege(facts)
+    yield from takeover_sysctls(facts)
+    yield from probe_answers(facts)
     yield from ipvs.judge(facts)
     yield from _table(facts)
     yield from _conntrack(facts)
@@ -37,84 +39,133 @@ def judge(facts: Facts) -> Iterator[Finding]:
     yield from _rivals(facts)
 
 
-def _release(facts: Facts) -> Finding:
-    release = facts.kernel.release
-    version = re.match(r"(\d+)\.(\d+)", release)
+def _speaks_for_node(facts: Facts) -> bool:
+    """Does what this process may do show what a node may do? A user who only looks around says nothing of it."""
+    return facts.starting or facts.me.uid == 0
+
+
+def release(facts: Facts) -> Iterator[Finding]:
+    name = facts.kernel.release
+    version = re.match(r"(\d+)\.(\d+)", name)
     if version and (int(version[1]), int(version[2])) < IFA_PROTO_SINCE:
-        what = "this kernel cannot mark addresses as ours (IFA_PROTO), which takes 5.18 or later"
-        return Finding("error", "kernel", what, f"release {release}", "apt-get install linux-image-amd64")
-    return Finding("ok", "kernel", "the kernel is new enough", f"release {release}")
+        what = f"kernel {name} cannot mark addresses as ours (IFA_PROTO), which takes 5.18 or later"
+        mend = "install a newer kernel: apt-get install linux-image-amd64"
+        yield Finding("error", "kernel", what, f"release {name}", mend)
+    else:
+        yield Finding("ok", "kernel", "the kernel is new enough", f"release {name}")
 
 
-def _ipvs(facts: Facts) -> Iterator[Finding]:
+def ipvs_available(facts: Facts) -> Iterator[Finding]:
     kernel = facts.kernel
+    evidence = f"netlink family IPVS: {kernel.family}"
     if not kernel.family:
         yield Finding("ok", "kernel", "IPVS is there", kernel.info or "netlink family IPVS answers")
-    elif kernel.loadable.get("ip_vs"):
-        mend = "modprobe ip_vs; echo ip_vs > /etc/modules-load.d/ipvs.conf"
-        level: Level = "warning" if facts.node is None else "error"
-        yield Finding(level, "kernel", "the module ip_vs is not loaded", f"netlink family IPVS: {kernel.family}", mend)
+    elif not kernel.loadable.get("ip_vs"):
+        what = f"this kernel has no IPVS, and no module ip_vs to load ({kernel.family})"
+        mend = (
+            f"install the kernel's modules: apt-get install linux-modules-{kernel.release} "
+            "(Ubuntu) or linux-image-amd64 instead of a -cloud kernel (Debian)"
+        )
+        yield Finding("error", "kernel", what, f"{evidence}; modprobe -n ip_vs fails", mend)
     else:
-        what = "this kernel has no IPVS, and no module ip_vs to load"
-        mend = f"apt-get install linux-modules-{kernel.release} (Ubuntu), or linux-image-amd64 (Debian, not -cloud)"
-        yield Finding("error", "kernel", what, f"netlink family IPVS: {kernel.family}; modprobe -n ip_vs fails", mend)
+        mend = "modprobe ip_vs; echo ip_vs > /etc/modules-load.d/ipvs.conf"
+        what = "the module ip_vs is not loaded"
+        if facts.node is None:
+            yield Finding("warning", "kernel", f"{what}; it will be, if the node may load it", evidence, mend)
+        else:
+            yield Finding("error", "kernel", what, evidence, mend)
 
 
-def _modules(facts: Facts) -> Iterator[Finding]:
+def schedulers(facts: Facts) -> Iterator[Finding]:
     if isinstance(facts.needs, Unseen):
         return
     wanted = sorted({*facts.needs.schedulers} - {"none"})
+    available = [name for name in wanted if facts.kernel.loadable.get(f"ip_vs_{name}")]
     for name in wanted:
-        if not facts.kernel.loadable.get(f"ip_vs_{name}"):
-            what = f'the kernel has no IPVS scheduler "{name}", which the catalog uses'
-            yield Finding("error", "kernel", what, f"modprobe -n ip_vs_{name} fails", f"modprobe ip_vs_{name}")
-    if there := [name for name in wanted if facts.kernel.loadable.get(f"ip_vs_{name}")]:
-        evidence = ", ".join(f"ip_vs_{name}" for name in there)
+        if name not in available:
+            evidence = f"services use it, and modprobe -n ip_vs_{name} fails"
+            what = f'the kernel has no IPVS scheduler "{name}"'
+            yield Finding("error", "kernel", what, evidence, f"modprobe ip_vs_{name}")
+    if available:
+        evidence = ", ".join(f"ip_vs_{name}" for name in available)
         yield Finding("ok", "kernel", "the schedulers of the catalog are there", evidence)
+
+
+def _tunnel_modules(facts: Facts) -> Iterator[Finding]:
+    if isinstance(facts.needs, Unseen):
+        return
     for forward in sorted({forward for _, forward in facts.needs.forwards} & BACKENDS_NEED.keys()):
         what = f"{forward}: IPVS wraps packets by itself, this node needs no further module; its backends do"
         yield Finding("ok", "kernel", what, f"on each backend: {BACKENDS_NEED[forward]}")
 
 
-def _privilege(facts: Facts) -> Iterator[Finding]:
-    who = facts.node or facts.me
-    name = f"anycastlb run (process {who.pid})" if facts.node else "this process"
-    evidence = f"{name}: CapEff {who.capabilities:016x}"
-    # What this process lacks says nothing of a node that does not run.
-    level: Level = "error" if facts.node or who.uid == 0 else "notice"
-    mend = f"{UNIT}  # AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW" if facts.node else "run it as root"
-    if not who.capabilities >> CAP_NET_ADMIN & 1:
-        what = f"{name} lacks CAP_NET_ADMIN, which IPVS, addresses and marked probes need"
-        yield Finding(level, "kernel", what, evidence, mend)
-    else:
+def privilege(facts: Facts) -> Iterator[Finding]:
+    process = facts.node or facts.me
+    name = f"anycastlb run (process {process.pid})" if facts.node else "this process"
+    evidence = f"{name}: CapEff {process.capabilities:016x}"
+    if process.capabilities >> CAP_NET_ADMIN & 1:
         yield Finding("ok", "kernel", f"{name} has CAP_NET_ADMIN", evidence)
+    else:
+        level: Level = "error" if facts.node or _speaks_for_node(facts) else "notice"
+        mend = (
+            f"{UNIT}  # AmbientCapabilities=CAP_NET_ADMIN CAP_KILL"
+            if facts.node
+            else "run it as root, or put AmbientCapabilities=CAP_NET_ADMIN into its systemd unit"
+        )
+        yield Finding(level, "kernel", f"{name} lacks CAP_NET_ADMIN, which IPVS and addresses need", evidence, mend)
     if not facts.kernel.owns_machine:
         what = "this process is in a user namespace of its own, from which the kernel allows no IPVS"
-        yield Finding("error", "kernel", what, "/proc/self/uid_map", "run it outside, as the machine's root")
+        mend = "run it outside, as the machine's root (not in a rootless container)"
+        yield Finding("error", "kernel", what, "/proc/self/uid_map", mend)
 
 
-def _takeover(facts: Facts) -> Iterator[Finding]:
+def takeover_sysctls(facts: Facts) -> Iterator[Finding]:
+    """Those that let any node of a cluster take over the flows of another, and those that node.toml asks for."""
     if facts.settings is None:
         return
-    managed = facts.settings.ipvs.manage_sysctls
-    through = isinstance(facts.needs, Needs) and facts.needs.through
-    wanted = {**TAKEOVER, **(PROBING if through else {}), **facts.settings.ipvs.sysctls}
+    will_be_set = facts.settings.ipvs.manage_sysctls and facts.node is None
     good = []
-    for name, value in wanted.items():
+    for name, value in {**TAKEOVER, **facts.settings.ipvs.sysctls}.items():
         dotted, actual = name.replace("/", "."), facts.kernel.sysctls.get(name)
         if actual is None:
             continue  # ip_vs is not loaded, which has its own finding
+        evidence = f"{dotted} = {actual}"
+        what = f"{dotted} is {actual}, and a cluster node needs {value}"
+        mend = f'sysctl -w "{dotted}={value}"' if " " in value else f"sysctl -w {dotted}={value}"
         if actual == value:
-            good.append(f"{dotted} = {actual}")
-        elif managed and facts.node is None:
-            what = f"{dotted} will be set to {value} when the node starts"
-            yield Finding("ok", "kernel", what, f"{dotted} = {actual}, and [ipvs] manage_sysctls is on")
+            good.append(evidence)
+        elif not will_be_set:
+            yield Finding("warning", "kernel", what, evidence, mend)
+        elif name in facts.kernel.read_only and _speaks_for_node(facts):
+            what = f"{dotted} is {actual}, a cluster node needs {value}, and this process may not write it"
+            yield Finding("warning", "kernel", what, evidence, mend)
         else:
-            what = f"{dotted} is not {value}, which a node of a cluster needs"
-            setting = f'"{dotted}={value}"' if " " in value else f"{dotted}={value}"
-            yield Finding("warning", "kernel", what, f"{dotted} = {actual}", f"sysctl -w {setting}")
+            what = f"{dotted} will be set to {value} when the node starts"
+            yield Finding("ok", "kernel", what, f"{evidence}, and [ipvs] manage_sysctls is on")
     if good:
         yield Finding("ok", "kernel", "sysctls let this node take over flows of others", ", ".join(good))
+
+
+def probe_answers(facts: Facts) -> Iterator[Finding]:
+    """Are the answers to checks that go through IPVS accepted? They come from a VIP, an address of this node too."""
+    if facts.settings is None or isinstance(facts.needs, Unseen) or not facts.needs.through:
+        return
+    values = {name: value for name, value in facts.kernel.sysctls.items() if name.endswith("/accept_local")}
+    (everywhere, value), *_ = PROBING.items()
+    dotted = everywhere.replace("/", ".")
+    evidence = ", ".join(f"{name.replace('/', '.')} = {actual}" for name, actual in sorted(values.items())[:8])
+    if "1" in values.values():
+        yield Finding("ok", "kernel", 'answers to checks with "via": "forward" are accepted', evidence)
+    elif facts.settings.ipvs.manage_sysctls and facts.node is None:
+        what = f"{dotted} will be set to {value} when the node starts"
+        yield Finding("ok", "kernel", what, f"{evidence or dotted}, and [ipvs] manage_sysctls is on")
+    else:
+        what = (
+            'accept_local is 0 on every interface: over IPv4, checks with "via": "forward" get no answer from backends '
+            "reached by dr, tunnel, gue or gre"
+        )
+        mend = f"sysctl -w {dotted}={value}  # or the same on just the interfaces towards the backends"
+        yield Finding("warning", "kernel", what, evidence or dotted, mend)
 
 
 def _table(facts: Facts) -> Iterator[Finding]:
@@ -132,11 +183,14 @@ def _conntrack(facts: Facts) -> Iterator[Finding]:
         what = "IPVS makes a conntrack entry of every connection, which only NAT with packet filter rules needs"
         mend = "sysctl -w net.ipv4.vs.conntrack=0"
         yield Finding("notice", "kernel", what, "net.ipv4.vs.conntrack = 1", mend)
-    count, most = sysctls.get("net/netfilter/nf_conntrack_count", ""), sysctls.get("net/netfilter/nf_conntrack_max", "")
-    if count.isdigit() and most.isdigit() and int(most):
-        evidence = f"nf_conntrack_count {count} of nf_conntrack_max {most}"
-        if int(count) > CROWDED * int(most):
-            mend = f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}"
+    count, limit = (
+        sysctls.get("net/netfilter/nf_conntrack_count", ""),
+        sysctls.get("net/netfilter/nf_conntrack_max", ""),
+    )
+    if count.isdigit() and limit.isdigit() and int(limit):
+        evidence = f"nf_conntrack_count {count} of nf_conntrack_max {limit}"
+        if int(count) > MAX_FILL * int(limit):
+            mend = f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(limit)}"
             what = "conntrack's table is nearly full; when it is, packets of every service are dropped"
             yield Finding("warning", "kernel", what, evidence, mend)
         else:
@@ -144,12 +198,12 @@ def _conntrack(facts: Facts) -> Iterator[Finding]:
 
 
 def _files(facts: Facts) -> Iterator[Finding]:
-    who = facts.node or facts.me
-    if not who.files:
+    process = facts.node or facts.me
+    if not process.files:
         return
     probes = facts.needs.probes if isinstance(facts.needs, Needs) else 0
-    evidence = f"{'anycastlb run' if facts.node else 'here'}: {who.files} open files, {probes} checks"
-    if who.files < probes + SPARE_FILES:
+    evidence = f"{'anycastlb run' if facts.node else 'here'}: {process.files} open files, {probes} checks"
+    if process.files < probes + SPARE_FILES:
         what = "the limit of open files is below what the checks of the catalog may need at once"
         level: Level = "warning" if facts.node else "notice"
         yield Finding(level, "kernel", what, evidence, f"{UNIT}  # LimitNOFILE={2 * (probes + SPARE_FILES)}")

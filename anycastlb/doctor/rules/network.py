@@ -1,4 +1,4 @@
-"""The ways packets take: interfaces, MTU against what tunnels add, reverse paths, ARP, forwarding. Pure."""
+"""The rules about the paths of packets: interfaces, MTU and tunnel overhead, reverse paths, ARP, forwarding. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ OUTER = {4: 20, 6: 40}
 """Bytes of the outer IP header, by its family."""
 INNER = {"tunnel": 0, "gre": 4, "gue": 12}
 """Bytes between the outer IP header and the packet: GRE without options; UDP and GUE."""
-LEAST = {4: 576, 6: 1280}
-"""What every IPv4 host must take, and what IPv6 cannot go below."""
+MIN_MTU = {4: 576, 6: 1280}
+"""The packet that every IPv4 host must accept, and the smallest MTU of IPv6."""
 HEADERS = {4: 40, 6: 60}
 """IP and TCP, without options."""
 
@@ -28,10 +28,10 @@ def judge(facts: Facts) -> Iterator[Finding]:
         return
     yield from _loopback(facts, facts.links)
     yield from _ipv6(facts)
-    yield from _reverse_path(facts, facts.links)
+    yield from reverse_path(facts)
     if isinstance(facts.needs, Needs):
         yield from _arp(facts, facts.links, facts.needs)
-        yield from _forwarding(facts, facts.needs)
+        yield from forwarding(facts)
         yield from _unreachable(facts, facts.needs)
         yield from _tunnels(facts, facts.links, facts.needs)
 
@@ -44,7 +44,7 @@ def _namespace(facts: Facts) -> Iterator[Finding]:
         evidence = f"/proc/{node.pid}/ns/net may not be read"
         yield Finding("notice", "network", "the node's network namespace could not be seen", evidence, "run it as root")
     elif node.namespace != facts.me.namespace:
-        what = "the node runs in another network namespace: IPVS, sysctls and interfaces told here are not its own"
+        what = "the node runs in another network namespace: IPVS, sysctls and interfaces shown here are not its own"
         evidence = f"process {node.pid}: {node.namespace}, here: {facts.me.namespace}"
         yield Finding("warning", "network", what, evidence, f"nsenter -t {node.pid} -n anycastlb doctor")
 
@@ -70,22 +70,23 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
             return
 
 
-def _reverse_path(facts: Facts, links: tuple[Interface, ...]) -> Iterator[Finding]:
-    """The kernel takes the larger of ``all`` and the interface's own; 1 is strict."""
+def reverse_path(facts: Facts) -> Iterator[Finding]:
+    """The kernel takes the larger of ``all`` and the interface's own value; 1 is strict."""
+    if isinstance(facts.links, Unseen):
+        return
     sysctls = facts.kernel.sysctls
     everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
     values = {
         link.name: max(everywhere, sysctls.get(f"net/ipv4/conf/{link.name}/rp_filter", "0"))
-        for link in links
+        for link in facts.links
         if link.name != "lo"
     }
     strict = sorted(name for name, value in values.items() if value == "1")
     if strict:
         through = isinstance(facts.needs, Needs) and facts.needs.through
         also = '; answers to checks with "via": "forward" too' if through else ""
-        what = (
-            f"rp_filter is strict on {', '.join(strict)}: packets that come and go by different ways are dropped{also}"
-        )
+        names = ", ".join(strict)
+        what = f"rp_filter is strict on {names}: traffic that comes and goes by different ways is dropped{also}"
         evidence = f"net.ipv4.conf.all.rp_filter = {everywhere}, " + ", ".join(
             f"{name} = {sysctls.get(f'net/ipv4/conf/{name}/rp_filter', '?')}" for name in strict
         )
@@ -128,13 +129,16 @@ def _on_link(links: tuple[Interface, ...], vips: tuple[Address, ...]) -> tuple[A
     return None
 
 
-def _forwarding(facts: Facts, needs: Needs) -> Iterator[Finding]:
-    families = sorted({address.version for address, forward in needs.forwards if forward == "nat"})
+def forwarding(facts: Facts) -> Iterator[Finding]:
+    """Replies of ``nat`` backends pass through this node, so it must forward packets."""
+    if isinstance(facts.needs, Unseen):
+        return
+    families = sorted({address.version for address, forward in facts.needs.forwards if forward == "nat"})
     for family in families:
         name = "net/ipv4/ip_forward" if family == 4 else "net/ipv6/conf/all/forwarding"
         dotted, value = name.replace("/", "."), facts.kernel.sysctls.get(name)
         if value == "0":
-            what = "replies of nat backends are dropped: this node does not forward"
+            what = f"{dotted} is 0, so replies of nat backends are dropped"
             yield Finding("error", "network", what, f"{dotted} = 0", f"sysctl -w {dotted}=1")
         elif value is not None:
             yield Finding("ok", "network", "replies of nat backends are forwarded", f"{dotted} = {value}")
@@ -151,7 +155,7 @@ def _unreachable(facts: Facts, needs: Needs) -> Iterator[Finding]:
 
 
 def _tunnels(facts: Facts, links: tuple[Interface, ...], needs: Needs) -> Iterator[Finding]:
-    """One finding for each interface, method and family."""
+    """One finding for each interface, forwarding method and address family."""
     arriving = max((link.mtu for link in links if link.up and link.name != "lo"), default=1500)
     arriving = min(arriving, 1500) if arriving > 1500 else arriving  # clients are further away than jumbo frames
     groups: dict[tuple[str, int, str, int], list[str]] = defaultdict(list)
@@ -164,18 +168,18 @@ def _tunnels(facts: Facts, links: tuple[Interface, ...], needs: Needs) -> Iterat
     for (interface, mtu, tunnel, version), names in sorted(groups.items()):
         added = OUTER[version] + INNER[tunnel]
         room = mtu - added
-        told = f"{names[0]} and {len(names) - 1} others" if len(names) > 1 else names[0]
+        examples = f"{names[0]} and {len(names) - 1} others" if len(names) > 1 else names[0]
         evidence = (
             f"{interface}: mtu {mtu}, {tunnel} over IPv{version} adds {added}, leaves {room}; "
-            f"packets arrive with up to {arriving} ({told})"
+            f"packets arrive with up to {arriving} ({examples})"
         )
         mend = f"ip link set dev {interface} mtu {arriving + added}"
         tunnel = f"{tunnel} on {interface}"
         mss = f"or on the backends: ip route change default ... advmss {room - HEADERS[family]}"
         if room >= arriving:
             yield Finding("ok", "network", f"full packets fit through {tunnel}", evidence)
-        elif room < LEAST[family]:
-            what = f"packets of {LEAST[family]} bytes, which IPv{family} needs, do not fit through {tunnel}"
+        elif room < MIN_MTU[family]:
+            what = f"packets of {MIN_MTU[family]} bytes, which IPv{family} needs, do not fit through {tunnel}"
             yield Finding("error", "network", what, evidence, mend)
         elif mtu < arriving or discovers == "0":
             what = f"full packets do not fit through {tunnel}, by more than what the tunnel adds"
