@@ -34,6 +34,7 @@ from anycastlb.core.model import (
     ForwardPath,
     Health,
     Inputs,
+    Policy,
     ProbePath,
     Rows,
     Snapshot,
@@ -90,16 +91,18 @@ class Node:
         self.meters = Meters()
         self.inbox = Inbox(
             Inputs(
-                node=settings.node.name,
-                sysctls=sysctls or {},
-                probing_sysctls=probing_sysctls or {},
-                config=config or {},
-                cached_config=cached_config or {},
+                Policy(
+                    node=settings.node.name,
+                    sysctls=sysctls or {},
+                    probing_sysctls=probing_sysctls or {},
+                    config=config or {},
+                    cached_config=cached_config or {},
+                    marks=settings.checks.marks,
+                    max_withdrawals=settings.cluster.max_withdrawals,
+                    drain_rules=drain_rules(settings),
+                    naming=settings.naming,
+                ),
                 originals=originals(),
-                marks=settings.checks.marks,
-                max_withdrawals=settings.cluster.max_withdrawals,
-                leaving=drain_rules(settings),
-                naming=settings.naming,
             )
         )
         probe_path = probe_path or partial(find_path, foreign=settings.node.vip_ranges)
@@ -190,7 +193,7 @@ class Node:
                     await self._begin.wait()
 
     def stop(self) -> None:
-        """Leave: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
+        """NodeDrain: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
         self.inbox.put(stopping=True)
         self._begin.set()
 
@@ -198,7 +201,7 @@ class Node:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self.prober.want(checks(catalog))
-            if policy := self.inbox.inputs.naming.dns:
+            if policy := self.inbox.inputs.policy.naming.dns:
                 for driver in self._registrars:
                     driver.want(service_names.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
@@ -219,7 +222,8 @@ class Node:
 
     def _company(self, cluster: Cluster) -> None:
         before = self.inbox.inputs
-        names = before.naming.dns is not None and service_names.view(before.cluster) != service_names.view(cluster)
+        published = before.policy.naming.dns is not None
+        names = published and service_names.view(before.cluster) != service_names.view(cluster)
         self.inbox.put(wake=names or peer_health.news(before.cluster, cluster), cluster=cluster)
 
     def _health(self, health: Health, turned: bool) -> None:

@@ -9,7 +9,7 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.parse import parse_catalog
-from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Result, Tree
+from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Policy, Result, Tree
 from anycastlb.engine.node import checks
 from anycastlb.engine.parts import kernel_settings, make_drivers
 from anycastlb.engine.reconciler import Inbox, Reconciler
@@ -29,7 +29,7 @@ class Daemon:
         if not config.ipvs.manage_sysctls:
             self.originals.drop()
         drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
-        self.inbox = Inbox(Inputs(originals=self.originals.rows, **kernel_settings(config)))
+        self.inbox = Inbox(Inputs(Policy(**kernel_settings(config)), originals=self.originals.rows))
         self.reconciler = Reconciler(
             self.inbox, drivers, MemoryAnnouncer(), Journal(), 0.1, originals=lambda: self.originals.rows
         )
@@ -45,7 +45,7 @@ class Daemon:
     async def cycle(self) -> list[str]:
         """One cycle; what failed in it."""
         await self.reconciler.cycle()
-        return [failure.reason for failure in self.reconciler.snapshot.failures]
+        return [failure.reason.text for failure in self.reconciler.snapshot.failures]
 
     def die(self) -> None:
         """As by kill -9, and as by a handover: nobody tidies up."""

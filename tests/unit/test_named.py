@@ -16,6 +16,7 @@ from anycastlb.core.model import (
     DnsKey,
     DnsRecord,
     Inputs,
+    Policy,
     Registrar,
     Snapshot,
     State,
@@ -34,7 +35,9 @@ PLACE = Registrar("dns_records", "DNS zone lb at 192.0.2.53", True, since=90.0)
 
 
 def shown(actual: State, desired: State, *registrars: Registrar) -> Snapshot:
-    return Snapshot(Inputs(node="lb1"), actual, Decision(desired=desired), registrars=registrars or (PLACE,), at=100.0)
+    return Snapshot(
+        Inputs(Policy("lb1")), actual, Decision(desired=desired), registrars=registrars or (PLACE,), at=100.0
+    )
 
 
 @pytest.mark.parametrize(

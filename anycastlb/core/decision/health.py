@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from anycastlb.core.model import Check, CheckState, Result
+from anycastlb.core.model import Check, CheckState, Reason, Result
 
 UNKNOWN = CheckState()
 
@@ -58,10 +58,10 @@ def pause(check: Check, state: CheckState) -> float:
     return check.interval
 
 
-def verdict(state: CheckState, before: bool) -> tuple[bool, str]:
+def verdict(state: CheckState, before: bool) -> tuple[bool, Reason]:
     """Does a backend with this state count as up, and why; ``before``: did it so far?"""
     if state.up is None:
         why = f": {state.last.detail}" if state.last else ""  # what keeps the check from being run
-        return before, f"not checked yet; up so far{why}" if before else f"not checked yet{why}"
+        return before, Reason("not_checked", f"not checked yet{'; up so far' * before}{why}")
     detail = state.last.detail if state.last else ""
-    return state.up, detail if state.up else f"down: {detail}"
+    return state.up, Reason("check_passed", detail) if state.up else Reason("check_failed", f"down: {detail}")

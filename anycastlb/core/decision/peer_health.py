@@ -24,17 +24,17 @@ from typing import Any, Literal
 from anycastlb.core.decision import gate
 from anycastlb.core.decision.pool import KeptBackends
 from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
-from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, ServiceVerdict, Status
+from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, Reason, ServiceVerdict, Status
 
 GOSSIP = 3.0
 """Seconds until what a node found out is known to the others."""
 Judged = Sequence[tuple[Announce, ServiceVerdict]]
 Own = Literal["well", "ill", "unable"]
 Kept = Literal["", "asks", "last", "limit"]
-WORDS: Mapping[Kept, str] = {
-    "asks": "kept until the peers can have seen the same",
-    "last": "kept with the last route (last = keep)",
-    "limit": "kept while its withdrawal waits (max_withdrawals)",
+KEPT: Mapping[Kept, Reason] = {
+    "asks": Reason("kept_asks", "kept until the peers can have seen the same"),
+    "last": Reason("kept_last", "kept with the last route (last = keep)"),
+    "limit": Reason("kept_limit", "kept while its withdrawal waits (max_withdrawals)"),
 }
 """Why the backends of a gate that is kept open are used although they are down."""
 
@@ -124,9 +124,9 @@ class Case:
     open: bool
     """So far."""
     ready: bool
-    reason: str
+    reason: Reason
     own: Own
-    doubt: LocalTrouble | None
+    trouble: LocalTrouble | None
     now: float
 
     @property
@@ -145,7 +145,7 @@ class Case:
     @property
     def settled_at(self) -> float:
         cycle = max((verdict.condition.cycle for _, verdict in self.services), default=0.0)
-        return (self.doubt.since if self.doubt else self.now) + cycle + GOSSIP
+        return (self.trouble.since if self.trouble else self.now) + cycle + GOSSIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Opinion:
     """What the gate is told, in place of what local health says."""
 
     ready: bool
-    reason: str
+    reason: Reason
     kept: Kept = ""
     wake: float | None = None
     withdrawn: bool = False
@@ -169,7 +169,7 @@ def own(services: Judged) -> Own:
     return "ill" if gate.combine([(a, replace(v, open=v.condition.able)) for a, v in services])[0] else "unable"
 
 
-def doubts(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: float) -> LocalTrouble | None:
+def local_trouble(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: float) -> LocalTrouble | None:
     """What is wrong now, and since when; None if nothing is."""
     if not lost and not shut:
         return None
@@ -181,7 +181,7 @@ def doubts(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: f
 def judge(case: Case, found: Sequence[Status] | None, budget: WithdrawalBudget) -> Opinion:
     """May the VIP be announced? ``found``: the peers' ``statuses``."""
     content = Opinion(case.ready, case.reason)
-    if case.doubt is None or case.own == "unable":
+    if case.trouble is None or case.own == "unable":
         return content
     peers = informed(found or (), case.vip, case.names)
     serving = [status for status in peers if serves(status, case.vip, case.names)]
@@ -201,17 +201,18 @@ def judge(case: Case, found: Sequence[Status] | None, budget: WithdrawalBudget) 
     return _withdraw(case, settled, bool(serving), peers, budget)
 
 
-def _peers_reason(case: Case, better: Sequence[Status], peers: int) -> str:
+def _peers_reason(case: Case, better: Sequence[Status], peers: int) -> Reason:
     if not better:
         return case.reason
     lost = [verdict for _, verdict in case.services if verdict.condition.dead]
     names = "" if len(case.services) == 1 else f"{', '.join(verdict.service for verdict in lost)}: "
     total = sum(verdict.total for verdict in lost)
-    return f"{names}0/{total} backends up; {len(better)} of {peers} peers reach these backends"
+    text = f"{names}0/{total} backends up; {len(better)} of {peers} peers reach these backends"
+    return Reason("peers_reach", text, lost[0].service if names else "")
 
 
 def _asks(case: Case) -> Opinion:
-    reason = f"{case.reason}; kept open until the peers can have seen the same"
+    reason = case.reason.also("kept open until the peers can have seen the same", "kept_asks")
     return Opinion(True, reason, "" if case.ready else "asks", case.settled_at)
 
 
@@ -226,7 +227,7 @@ def _closed(case: Case, found: Sequence[Status] | None, peers: Sequence[Status],
         return no
     if case.now < case.settled_at:
         return replace(no, wake=case.settled_at)
-    return Opinion(True, f"{case.reason}; opened as the last route (last = keep)", "last")
+    return Opinion(True, case.reason.also("opened as the last route (last = keep)", "kept_last"), "last")
 
 
 def holder(case: Case, peers: Iterable[Status]) -> str:
@@ -236,15 +237,15 @@ def holder(case: Case, peers: Iterable[Status]) -> str:
 
 def _last(case: Case, found: Sequence[Status] | None, peers: Sequence[Status]) -> Opinion | None:
     """An open gate as the last route, as far as is known; None if another node has it."""
-    kept = Opinion(True, f"{case.reason}; kept as the last route (last = keep)", "last")
+    kept = "kept as the last route (last = keep)"
     if found is None:
-        return replace(kept, reason=f"{kept.reason}: nothing is known of other nodes")
+        return Opinion(True, case.reason.also(f"{kept}: nothing is known of other nodes", "kept_last"), "last")
     name = holder(case, peers)
     if name == case.node:
-        return kept
+        return Opinion(True, case.reason.also(kept, "kept_last"), "last")
     if _holds(name, case, peers):
         return None
-    return replace(kept, reason=f"{kept.reason} until {name} announces it")
+    return Opinion(True, case.reason.also(f"{kept} until {name} announces it", "kept_last"), "last")
 
 
 def _holds(name: str, case: Case, peers: Iterable[Status]) -> bool:
@@ -252,26 +253,28 @@ def _holds(name: str, case: Case, peers: Iterable[Status]) -> bool:
     return any(status.node == name and announces(status, case.vip) for status in peers)
 
 
-def _elsewhere(case: Case, peers: Sequence[Status]) -> str:
+def _elsewhere(case: Case, peers: Sequence[Status]) -> Reason:
     """Why a gate is closed that might have been kept as the last route."""
     name = holder(case, peers)
-    return f"{case.reason}; {name} keeps the last route" if _holds(name, case, peers) else case.reason
+    if not _holds(name, case, peers):
+        return case.reason
+    return case.reason.also(f"{name} keeps the last route", "last_elsewhere")
 
 
 def _withdraw(case: Case, settled: bool, served: bool, peers: Sequence[Status], budget: WithdrawalBudget) -> Opinion:
     """Close, if the cluster can bear it."""
     no = Opinion(False, _elsewhere(case, peers) if case.guarded and not served else case.reason)
-    if budget.most is None or (settled and (served or case.guarded)):
+    if budget.limit is None or (settled and (served or case.guarded)):
         return no
-    if budget.spend(case.vip):
+    if budget.allows(case.vip):
         return replace(no, withdrawn=True)
     if not settled and served:
         return _asks(case)
-    reason = (
-        f"{case.reason}; its withdrawal waits: {budget.spent} VIPs were withdrawn by health within a minute, "
-        f"and cluster.max_withdrawals allows {budget.most}"
+    waits = (
+        f"its withdrawal waits: {budget.spent} VIPs were withdrawn by health within a minute, "
+        f"and cluster.max_withdrawals allows {budget.limit}"
     )
-    return Opinion(True, reason, "limit", case.now + budget.wait)
+    return Opinion(True, case.reason.also(waits, "kept_limit"), "limit", case.now + budget.wait)
 
 
 # ---------------------------------------------------------------- its backends
@@ -285,9 +288,10 @@ def alive(
     reach = [s for s in peers if serves(s, vip, names) and service not in dead(s, vip, names)]
     known = tuple(backends)
     up = frozenset(name for status in reach for name in known if name not in status.services[service][vip].down)
-    return KeptBackends(up, f"kept, as {len(reach)} of {len(peers)} peers reach this service")
+    why = Reason("kept_peers", f"kept, as {len(reach)} of {len(peers)} peers reach this service")
+    return KeptBackends(up, why)
 
 
 def all_backends(kept: Kept) -> KeptBackends:
     """An open gate that nobody's probes justify needs all backends of a service of which none is up."""
-    return KeptBackends(None, WORDS[kept])
+    return KeptBackends(None, KEPT[kept])

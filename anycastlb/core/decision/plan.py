@@ -18,6 +18,7 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Failure,
+    Reason,
     ServiceKey,
     State,
     Table,
@@ -137,7 +138,7 @@ def _by_service(rows: Iterable[DestinationKey]) -> dict[ServiceKey, list[Destina
     return grouped
 
 
-def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> str | None:
+def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> Reason | None:
     """Why a change must not be tried after these failures of the same plan; None = go ahead.
 
     A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn,
@@ -149,11 +150,11 @@ def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Addre
             verdict = verdicts.get(change.key)
             needs = {service.key for service in verdict.services} if verdict else set()
             if (table == "addresses" and key == change.key) or (table == "services" and key in needs):
-                return f"not announced: {failure.reason}"
+                return Reason("vip_incomplete", f"not announced: {failure.reason}", str(key))
         elif change.verb == "delete" and table == "routes" and failure.change.verb == "delete" and _vip(change) == key:
-            return f"kept, because the route is still up: {failure.reason}"
+            return Reason("route_still_up", f"kept, because the route is still up: {failure.reason}", str(key))
         elif change.table == "destinations" and failure.change.verb == "create" and key == change.key.service:
-            return f"its service is missing: {failure.reason}"
+            return Reason("service_missing", f"its service is missing: {failure.reason}", str(key))
     return None
 
 

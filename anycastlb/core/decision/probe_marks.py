@@ -17,11 +17,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 from anycastlb.core.model import (
     Catalog,
-    Decision,
     Destination,
     DestinationKey,
     ForwardPath,
-    Inputs,
     ServiceKey,
     Snapshot,
     State,
@@ -107,33 +105,14 @@ def _ours(key: ServiceKey, marks: Range) -> bool:
     return key.protocol == "fwmark" and marks[0] <= key.port <= marks[1]
 
 
-def lay(decision: Decision, inputs: Inputs, known: Mapping[ForwardPath, int], now: float) -> Decision:
-    """The decision with the marks, rows and sysctls that the catalog's probes through IPVS need.
-
-    ``now``: when to decide again, should a mark that is freed only now be needed.
-    """
-    probe_paths = {} if inputs.stopping else allot(wanted(inputs.catalog), known, inputs.marks)
+def rows(
+    probe_paths: Mapping[ForwardPath, int | None],
+) -> tuple[dict[ServiceKey, VirtualService], dict[DestinationKey, Destination]]:
+    """The IPVS services and destinations that these marks need."""
     given = {via: mark for via, mark in probe_paths.items() if mark is not None}
-    memory = replace(decision.memory, marks=given)
-    if not probe_paths:
-        return replace(decision, memory=memory)
-    desired = decision.desired
-    services = {service_key(via, mark): service_row(via) for via, mark in given.items()}
-    destinations = {destination_key(via, mark): destination_row(via) for via, mark in given.items()}
-    wake_at = decision.wake_at
-    if len(given) < len(probe_paths) and known.keys() - probe_paths.keys():
-        wake_at = now if wake_at is None else min(wake_at, now)
-    return replace(
-        decision,
-        desired=replace(
-            desired,
-            sysctls={**desired.sysctls, **inputs.probing_sysctls},
-            services={**desired.services, **services},
-            destinations={**desired.destinations, **destinations},
-        ),
-        memory=memory,
-        probe_paths=probe_paths,
-        wake_at=wake_at,
+    return (
+        {service_key(via, mark): service_row(via) for via, mark in given.items()},
+        {destination_key(via, mark): destination_row(via) for via, mark in given.items()},
     )
 
 
@@ -143,7 +122,7 @@ def usable(snapshot: Snapshot) -> dict[ForwardPath, int | str]:
         return {}
     reasons = {failure.change.key: failure.reason for failure in snapshot.failures}
     out: dict[ForwardPath, int | str] = {}
-    low, high = snapshot.inputs.marks
+    low, high = snapshot.inputs.policy.marks
     for via, mark in snapshot.decision.probe_paths.items():
         if mark is None:
             out[via] = f"no firewall mark is left for the probe in {low}-{high}: widen [checks] marks in node.toml"

@@ -111,7 +111,7 @@ def dns_names(services: Iterable[Service], policy: DnsPolicy) -> frozenset[str]:
 
 def dns_records(inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnouncements) -> Mapping[DnsKey, DnsRecord]:
     """The records that should be there."""
-    policy, standing = inputs.naming.dns, inputs.names.get("dns_records")
+    policy, standing = inputs.policy.naming.dns, inputs.names.get("dns_records")
     if policy is None or standing is None:
         return {}
     asked: dict[DnsKey, Vote] = {}
@@ -173,7 +173,7 @@ def consul_services(
 ) -> Mapping[ConsulKey, ConsulService]:
     """The service instances of this node that should be registered; none once it stops."""
     standing = inputs.names.get("consul_services")
-    if not inputs.naming.consul or standing is None or inputs.stopping:
+    if not inputs.policy.naming.consul or standing is None or inputs.stopping:
         return {}
     wanted = {}
     for service in inputs.catalog.services:
@@ -183,7 +183,7 @@ def consul_services(
         for vip in service.vips:
             key = ConsulKey(service.name, vip, inputs.node)
             vote, verdict, before = own(vip), verdicts.get(vip), standing.get(key)
-            reason = verdict.reason if verdict else "not decided yet"
+            reason = verdict.reason.text if verdict else "not decided yet"
             if vote is None and before is not None:
                 vote, reason = before.passing, before.reason
             elif not vote and verdict and verdict.open:

@@ -51,6 +51,14 @@ class Reason:
     def __str__(self) -> str:
         return self.text
 
+    def also(self, clause: str, code: str = "") -> Reason:
+        """This reason with one more clause. ``code`` is given where the clause decides, and not what stood before."""
+        return Reason(code or self.code, f"{self.text}; {clause}", self.object)
+
+
+NO_REASON = Reason("", "")
+"""Where there is nothing to say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -52,7 +52,7 @@ class SessionSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveSummary:
+class DrainSummary:
     """How far a node that leaves has come."""
 
     stage: str
@@ -88,7 +88,7 @@ class Status:
     digests: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """By service, of the kernel's tables as they are: equal on nodes that map every flow alike."""
     sessions: tuple[SessionSummary, ...] = ()
-    leave: LeaveSummary | None = None
+    leave: DrainSummary | None = None
     withdrawn: Mapping[Address, int] = field(default_factory=dict)
     """When it last closed a gate because of health, out of the cluster's budget for that: whole seconds, wall time."""
     omitted: tuple[str, ...] = ()

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from anycastlb.core.model.base import EMPTY, MARKS, Address
+from anycastlb.core.model.base import EMPTY, MARKS, Address, Reason
 from anycastlb.core.model.catalog import Catalog, Feed, ForwardPath, Share
 from anycastlb.core.model.cluster import Cluster
-from anycastlb.core.model.drain import DrainRules, Leave, Traffic
+from anycastlb.core.model.drain import DrainRules, NodeDrain, Traffic
 from anycastlb.core.model.machine import (
     Change,
     DestinationKey,
@@ -26,17 +26,10 @@ from anycastlb.core.model.results import Health
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """Everything a decision is made from. Each field has exactly one writer."""
+class Policy:
+    """What node.toml says. It never changes while the daemon runs."""
 
     node: str = ""
-    catalog: Catalog = Catalog()
-    feed: Feed = Feed()
-    health: Health = field(default_factory=lambda: EMPTY)
-    failures: tuple[Failure, ...] = ()
-    """What the last cycle could not write."""
-    idle: frozenset[DestinationKey] = frozenset()
-    """Leaving destinations without a connection."""
     sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """The sysctls this node must have; empty when the operator manages them."""
     probing_sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
@@ -45,19 +38,35 @@ class Inputs:
     """The settings of IPVS (rows of ``config``) this node must have; empty when the operator manages them."""
     cached_config: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     """Those it must have too while a connection's entry is only a cache."""
-    originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
-    """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
+    max_withdrawals: Share | None = None
+    """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
+    naming: Naming = Naming()
+    """The names this node publishes."""
+    drain_rules: DrainRules = DrainRules()
+    """How this node leaves the routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a decision is made from: the node's policy, and what was observed. Each field has one writer."""
+
+    policy: Policy = Policy()
+    catalog: Catalog = Catalog()
+    feed: Feed = Feed()
+    health: Health = field(default_factory=lambda: EMPTY)
+    failures: tuple[Failure, ...] = ()
+    """What the last cycle could not write."""
+    idle: frozenset[DestinationKey] = frozenset()
+    """Leaving destinations without a connection."""
+    originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
     cluster: Cluster = Cluster()
     """The other nodes. Decisions depend on what ``peer_health.news`` and ``service_names.view`` compare, and a drain
     waits for a stable table."""
-    max_withdrawals: Share | None = None
-    """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
     wall: float = 0.0
-    """Wall-clock seconds at the daemon's clock's zero: what nodes tell each other of time is wall time."""
-    naming: Naming = Naming()
-    """The names this node publishes."""
+    """Wall-clock seconds at the daemon's clock's zero: nodes publish times as wall time."""
     names: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
     """The tables of names as they were last seen; one that was never seen is missing."""
     announced: frozenset[Address] | None = None
@@ -65,10 +74,13 @@ class Inputs:
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
-    leaving: DrainRules = DrainRules()
-    """How this node leaves the routes."""
     traffic: Traffic | None = None
-    """What the kernel counts while it does; None where nobody counts."""
+    """What the kernel counts while the node leaves; None where nobody counts."""
+
+    @property
+    def node(self) -> str:
+        """The name of this node."""
+        return self.policy.node
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +105,10 @@ class BackendVerdict:
     backend: str
     up: bool
     weight: int
-    reason: str
+    reason: Reason
     weights: Weights = Weights(0)
+    notes: tuple[str, ...] = ()
+    """The clauses of the reason beyond what the check itself said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +138,7 @@ class ServiceVerdict:
     total: int
     needed: int
     """In backends; a sum of weights if the threshold is a weight."""
-    reason: str
+    reason: Reason
     unsettled: float = 0.0
     """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
     returning: float = 0.0
@@ -138,7 +152,7 @@ class Verdict:
 
     vip: Address
     open: bool
-    reason: str
+    reason: Reason
     since: float
     services: tuple[ServiceVerdict, ...] = ()
     penalty: float = 0.0
@@ -203,13 +217,14 @@ class Memory:
     """The destinations of the desired state, in its order."""
     marks: Mapping[ForwardPath, int] = field(default_factory=lambda: EMPTY)
     """The firewall marks given to probes through IPVS."""
-    doubts: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)
-    believed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
+    troubles: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)
+    """What is wrong with each VIP by this node's own probes."""
+    followed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
-    """The routes of the desired state; at the start, those that were found."""
-    leave: Leave | None = None
-    """How far a node that leaves has come; None: it does not leave."""
+    """The routes of the desired state; at the start, those that were there."""
+    node_drain: NodeDrain | None = None
+    """How far this node's drain has come; None: it does not leave."""
     company: bool | None = None
     """Were other nodes ever known? None: nobody could say yet."""
 

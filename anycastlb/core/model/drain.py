@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from anycastlb.core.model.base import Reason
+
 Stage: TypeAlias = Literal["waiting", "graceful", "withdrawn", "drained"]
 """``waiting`` for a stable table; ``graceful``: announced, but asking routers to prefer others; ``withdrawn``: until
 nothing comes any more; ``drained``: it may be taken away."""
@@ -54,7 +56,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class NodeDrain:
     """How far a node that leaves has come."""
 
     stage: Stage
@@ -63,8 +65,8 @@ class Leave:
     """When the stage began."""
     until: float | None
     """When it ends at the latest; None: it stays."""
-    reason: str
-    """In words, without anything that changes by itself."""
+    reason: Reason
+    """Its text says nothing that changes by itself."""
     overdue: bool = False
     """The stage before ended because its time was over, not because it had come to its end."""
     unchanged: tuple[int, float] | None = None
