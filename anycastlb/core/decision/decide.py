@@ -14,7 +14,7 @@ at the machine: what is wanted does not depend on what is there, except through 
 and through what the last cycle reported: ``inputs.failures`` (what the machine refused) and ``inputs.idle`` (leaving
 backends without connections).
 
-Decision records: docs/decisions/0001-where-the-first-node-differs-from-the-plan.md, 0003-pools-and-gates.md.
+Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Can another node take over the flows of a service, and if not, why not: for notices and ``why``. Pure.
+"""Can another node take over the flows of a service, and if not, why not: for notices and for ``anycastlb why``.
 
 With ``mh`` the backend of a flow is a function of the packet and the table, which is the same on every node. Whatever
 else a flow depends on is known to the node that saw it begin, and to the others only by connection sync. The figures
 behind this are in docs/FLOWS.md.
+
+Pure. Decision record: docs/decisions/0007-kernel-settings-as-state.md.
 """
 
 from __future__ import annotations
@@ -46,17 +48,17 @@ def warning(service: Service, sync: bool) -> Reason | None:
 
     The object is the place in the document. ``sync``: connection sync is on.
     """
-    found = obstacles(service)
-    if not found:
+    known = obstacles(service)
+    if not known:
         return None
-    reasons = "; ".join(obstacle.text for obstacle in found)
+    reasons = "; ".join(obstacle.text for obstacle in known)
     remedy = (
         "covered by connection sync ([ipvs] sync_interface is set)"
         if sync
         else "connection sync mends that: [ipvs] sync_interface in node.toml, see docs/FLOWS.md"
     )
     text = f"another node cannot take over all flows of this service: {reasons}; {remedy}"
-    return Reason("flows_stay", text, found[0].object)
+    return Reason("flows_stay", text, known[0].object)
 
 
 def timeout_warning(service: Service, tcp_timeout: int | None) -> Reason | None:

@@ -1,9 +1,31 @@
 """May this VIP be announced? With hysteresis, and always with a reason.
 
-A gate closes at once when its VIP cannot be served. It opens when the VIP could be served for ``hold_up`` without a
-break, it was closed for ``hold_down``, all backends were checked once, and it is not damped: each withdrawal because of
-health adds a penalty that halves every ``half_life``; once it exceeds ``suppress``, the gate stays closed until it has
-fallen below ``reuse`` (RFC 2439, section 4.2), but never longer than ``longest``.
+Theory of operation
+-------------------
+
+*State.* A gate (``Gate``) is open or closed. It remembers since when (``since``), since when its VIP could be served
+without a break (``ready_since``; None while it cannot be), and what damping needs: a penalty with its moment, and
+since when it is suppressed.
+
+*What moves it.* Every decision calls ``step`` once with ``ready``: can the VIP be served now, all in all?
+
+* Open and ready: it stays open.
+* Not ready: it closes at once. Hysteresis never keeps a VIP announced that cannot be served.
+* Closed and ready: it opens when nothing holds it any more. It waits for the latest of these moments: it was ready
+  for ``hold_up`` without a break; it was closed for ``hold_down``; every backend was checked once; the backends that
+  come back together had time to come up together; the backends that peers reach are up here too; and it is not
+  damped. The reason names the moment that is the latest.
+
+*Damping* is RFC 2439, section 4.2. Each closing because of health adds ``penalty``, and the sum halves every
+``half_life``. Once it exceeds ``suppress``, the gate stays closed until the sum has fallen below ``reuse``, but never
+longer than ``longest``, since the sum has a ceiling that takes exactly that long to decay. An operator who drains the
+node is no flap (``blame``).
+
+*Why it is safe.* Closing needs no memory and no time, so a lost or late decision can only keep a VIP closed for
+longer. Opening is a pure function of moments that are remembered, so a gate that waits knows when it will open, and
+the caller decides again then. Deciding twice at one moment changes nothing.
+
+Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations

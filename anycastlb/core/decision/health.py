@@ -1,10 +1,12 @@
 """Fold one probe result into a check's state.
 
 Theory of operation. A check is *unknown* until its first result, which is believed at once. From then on a result
-that agrees with the state clears the streak, and one that contradicts it lengthens it; ``rise`` contradictions in a
-row turn down into up, ``fall`` turn up into down. A backend whose check is still unknown counts as down, unless the
-kernel was already serving it when the daemon started, or it was up when its check was edited: then it counts as up
-until proven otherwise.
+that agrees with the state clears the streak, and one that contradicts it lengthens the streak. ``rise``
+contradictions in a row turn down into up, ``fall`` of them turn up into down. A backend whose check is still unknown
+counts as down, unless the kernel was already serving it when the daemon started, or it was up when its check was
+edited: then it counts as up until proven otherwise.
+
+Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations

@@ -1,13 +1,31 @@
 """How a node leaves the routes, stage by stage, so that no flow notices.
 
-``waiting``: as long as a table is about to change somewhere, a flow that moves to another node may meet another
-backend there; so a planned drain waits for a table that is stable and the same everywhere, for ``settle`` at most.
-``graceful``: every route stays, with the community 65535:0 (RFC 8326), so that routers move flows while both ways
-still work. ``withdrawn``: the routes are gone; VIPs and services stay for what still comes. ``drained``: almost nothing
-came for ``QUIET`` seconds, or the deadline is over. A node that stops passes through the middle two only: its own drain
-times follow. Undraining ends it at any stage.
+Theory of operation
+-------------------
 
-Pure: what is going on comes in as ``Seen``; here it is said what follows from it, in words, and when to look again.
+*The stages* (``Stage``), in their order:
+
+* ``waiting``: while a table is about to change somewhere, a flow that moves to another node may meet another backend
+  there. So a planned drain waits until the tables are stable and the same on all nodes, but no longer than
+  ``settle``.
+* ``graceful``: every route stays up with the community 65535:0 (RFC 8326), so that routers move flows to other nodes
+  while both ways still work. It lasts ``graceful`` seconds.
+* ``withdrawn``: the routes are gone. VIPs and services stay for what still comes. It ends when almost no packet came
+  for ``QUIET`` seconds, or after ``deadline``.
+* ``drained``: the node may be taken away.
+
+*What moves them.* ``step`` is called once in each decision with what is going on (``DrainFacts``), and may pass
+several stages at once. A stage that has nothing to do, as its time in node.toml is 0, is passed at once. A node that
+stops passes through ``graceful`` and ``withdrawn`` only: its own drain times follow. A node that announced nothing
+begins with ``withdrawn``; one whose routes carry the community already (its former process put it there) begins with
+``graceful``. Undraining ends the drain at any stage.
+
+*Why it is safe.* Every stage that waits for something has a latest end (``until``), so nothing that other nodes or the
+traffic do can hold a drain up for ever; ``overdue`` says that this was the reason. Stages only go forward. What depends
+on the traffic can shorten a stage, and never lengthen it.
+
+docs/ROLLING.md explains the stages to operators.
+Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations
@@ -159,8 +177,8 @@ def _waiting(leave: NodeDrain, seen: DrainFacts, now: float) -> NodeDrain | None
 
 
 def _waits(trouble: Reason | None) -> Reason:
-    found = trouble or Reason("settling", f"nothing may change for {STEADY:g} s")
-    return Reason(found.code, f"it waits for a stable table: {found}", found.object)
+    cause = trouble or Reason("settling", f"nothing may change for {STEADY:g} s")
+    return Reason(cause.code, f"it waits for a stable table: {cause}", cause.object)
 
 
 def _steady(seen: DrainFacts) -> float:
@@ -245,7 +263,7 @@ def _announces(peer: Peer, vip: Address) -> bool:
 
 def _ahead(inputs: Inputs) -> list[str]:
     """The nodes that were drained before this one, if they spend the budget already."""
-    most, catalog = inputs.policy.drain_rules.max_drained, inputs.catalog
+    limit, catalog = inputs.policy.drain_rules.max_drained, inputs.catalog
 
     def age(node: str) -> tuple[int, str]:
         entry = catalog.good.get(f"drain/{node}")
@@ -253,7 +271,7 @@ def _ahead(inputs: Inputs) -> list[str]:
 
     known = [node for node in catalog.drained if node in inputs.cluster.peers]
     ahead = sorted((node for node in known if age(node) < age(inputs.node)), key=age)
-    return ahead if most and len(ahead) >= most else []
+    return ahead if limit and len(ahead) >= limit else []
 
 
 def _named(names: list[str]) -> str:

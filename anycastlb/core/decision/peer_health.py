@@ -1,18 +1,37 @@
-"""What to believe of a VIP that this node's own probes find ill, given what the other nodes say of it.
+"""Decide whether a VIP that fails our own probes is really down, by comparing with the peers' reports.
 
-Pure, and level-triggered: a function of this node's verdicts, of the statuses as they are known now, and of since when
-the trouble lasts. Nodes publish what their own probes say (``VipSummary.own``, ``ServiceSummary.dead``), never what
-they came to believe, so that no two of them can hold each other open, or closed, by echo.
+Theory of operation
+-------------------
 
-* *The sick one*: a peer serves the VIP and reaches services of which this node reaches nothing, and this node reaches
-  nothing that the peer does not. Then this node's gate closes, and its weights follow the peers' instead of going to 0.
-* *The last route* (``announce.last``): where no peer serves the VIP, one node keeps it: the first by name of those that
-  could. The others close once it announces.
-* *The limit* (``[cluster] max_withdrawals``): see ``withdrawal_budget``.
+*The question.* A node that has lost its way to the backends sees the same as one whose backends have all died:
+nothing answers. In the first case it must leave its traffic to the others, in the second its policy decides. Only the
+other nodes' reports tell the two apart.
 
-A gate that local health closes, and neither of the last two holds, closes at once. Where the peers' word would make
-this node do what its own health does not, it waits (``GOSSIP`` and the time that probes differ by) until the statuses
-it sees are from after the trouble began. Without statuses of peers all of this is plain local health.
+*What is compared.* Nodes publish what their own probes say (``VipSummary.own``, ``ServiceSummary.dead``), and never
+what they concluded from others. So no two nodes can keep each other's gates open, or closed, by echo. A peer counts
+only if it lives, can be read, is neither drained nor stopping, and judges the same services of the same VIP
+(``informed``).
+
+*What follows*, once local health alone would close the gate, or a whole service is dead here:
+
+* *The isolated node*: a peer serves the VIP and reaches services of which this node reaches nothing, and this node
+  reaches nothing that the peer does not. Then this gate closes, even if local policy would keep it open, and the
+  weights here follow the peers' instead of going to 0, so that the table stays the same everywhere.
+* *The last route* (``announce.last``): where no peer serves the VIP, one node keeps the route: the first by name of
+  those that could. The others close once that node announces.
+* *The limit* (``[cluster] max_withdrawals``): the gate stays open while the cluster has withdrawn too many VIPs
+  within a minute (``withdrawal_budget``).
+* Otherwise local health decides, at once.
+
+*Time.* Where the peers' reports would make this node do what its own health does not, it waits until the statuses it
+sees are from after the trouble began: ``GOSSIP``, and the time by which two nodes' probes may differ
+(``settled_at``). Meanwhile an open gate stays open (kept: ``asks``).
+
+*Why it is safe.* It is level-triggered: a function of this node's verdicts, of the statuses as they are known now,
+and of since when the trouble lasts. Without statuses of peers (none are configured, or Consul is away) all of it is
+plain local health. What the machine itself refuses to serve (``unable``) is never kept open.
+
+Decision record: docs/decisions/0009-believing-the-other-nodes.md.
 """
 
 from __future__ import annotations
@@ -27,7 +46,7 @@ from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
 from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, Reason, ServiceVerdict, Status
 
 GOSSIP = 3.0
-"""Seconds until what a node found out is known to the others."""
+"""Seconds until the others know what a node has noticed."""
 Judged = Sequence[tuple[Announce, ServiceVerdict]]
 Own = Literal["well", "ill", "unable"]
 Kept = Literal["", "asks", "last", "limit"]
@@ -51,12 +70,12 @@ def statuses(cluster: Cluster) -> tuple[Status, ...] | None:
     )
 
 
-def informed(found: Iterable[Status], vip: Address, names: Iterable[str]) -> list[Status]:
+def informed(known: Iterable[Status], vip: Address, names: Iterable[str]) -> list[Status]:
     """Those that judge this VIP's services for traffic of their own."""
     wanted = tuple(names)
     return [
         status
-        for status in found
+        for status in known
         if not status.stopping
         and not status.drained
         and vip in status.vips
@@ -66,9 +85,9 @@ def informed(found: Iterable[Status], vip: Address, names: Iterable[str]) -> lis
 
 def dead(status: Status, vip: Address, names: Iterable[str]) -> frozenset[str]:
     """The services of which it reaches no backend. (An older node does not say so of one that it keeps open.)"""
-    found = {name: status.services[name][vip] for name in names}
+    judged = {name: status.services[name][vip] for name in names}
     return frozenset(
-        name for name, service in found.items() if service.dead or (service.total and not (service.up or service.open))
+        name for name, service in judged.items() if service.dead or (service.total and not (service.up or service.open))
     )
 
 
@@ -98,15 +117,15 @@ def news(before: Cluster, after: Cluster) -> bool:
 
 
 def _by_node(cluster: Cluster) -> dict[str, Status] | None:
-    found = statuses(cluster)
-    return None if found is None else {status.node: status for status in found}
+    known = statuses(cluster)
+    return None if known is None else {status.node: status for status in known}
 
 
 def _heeded(status: Status) -> Any:
     vips = {vip: replace(summary, reason="") for vip, summary in status.vips.items()}
     services = {
-        name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in found.items()}
-        for name, found in status.services.items()
+        name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in judged.items()}
+        for name, judged in status.services.items()
     }
     return status.ready, status.stopping, status.drained, vips, services, status.withdrawn
 
@@ -150,7 +169,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What the gate is told, in place of what local health says."""
+    """What the gate goes by, in place of local health."""
 
     ready: bool
     reason: Reason
@@ -178,24 +197,24 @@ def local_trouble(before: LocalTrouble | None, lost: frozenset[str], shut: bool,
     return LocalTrouble(lost, shut, now)
 
 
-def judge(case: Case, found: Sequence[Status] | None, budget: WithdrawalBudget) -> Opinion:
-    """May the VIP be announced? ``found``: the peers' ``statuses``."""
+def judge(case: Case, known: Sequence[Status] | None, budget: WithdrawalBudget) -> Opinion:
+    """May the VIP be announced? ``known``: the peers' ``statuses``."""
     content = Opinion(case.ready, case.reason)
     if case.trouble is None or case.own == "unable":
         return content
-    peers = informed(found or (), case.vip, case.names)
+    peers = informed(known or (), case.vip, case.names)
     serving = [status for status in peers if serves(status, case.vip, case.names)]
     better = [status for status in serving if dead(status, case.vip, case.names) < case.dead]
     if case.ready and not better:
         return content
     case = replace(case, reason=_peers_reason(case, better, len(peers)))
     if not case.open:
-        return _closed(case, found, peers, serving)
+        return _closed(case, known, peers, serving)
     settled = case.now >= case.settled_at
     if not settled and peers and (case.ready or case.guarded):
         return _asks(case)
     if not case.ready and case.guarded and not serving:
-        kept = _last(case, found, peers)
+        kept = _last(case, known, peers)
         if kept is not None:
             return kept
     return _withdraw(case, settled, bool(serving), peers, budget)
@@ -216,10 +235,10 @@ def _asks(case: Case) -> Opinion:
     return Opinion(True, reason, "" if case.ready else "asks", case.settled_at)
 
 
-def _closed(case: Case, found: Sequence[Status] | None, peers: Sequence[Status], serving: Sequence[Status]) -> Opinion:
+def _closed(case: Case, known: Sequence[Status] | None, peers: Sequence[Status], serving: Sequence[Status]) -> Opinion:
     """A gate that is closed: only the holder of the last route opens it again."""
     no = Opinion(False, case.reason)
-    if case.ready or not case.guarded or found is None or serving:
+    if case.ready or not case.guarded or known is None or serving:
         return no
     if holder(case, peers) != case.node:
         return replace(no, reason=_elsewhere(case, peers))
@@ -235,10 +254,10 @@ def holder(case: Case, peers: Iterable[Status]) -> str:
     return min([case.node, *(status.node for status in peers if could_hold(status, case.vip))])
 
 
-def _last(case: Case, found: Sequence[Status] | None, peers: Sequence[Status]) -> Opinion | None:
+def _last(case: Case, known: Sequence[Status] | None, peers: Sequence[Status]) -> Opinion | None:
     """An open gate as the last route, as far as is known; None if another node has it."""
     kept = "kept as the last route (last = keep)"
-    if found is None:
+    if known is None:
         return Opinion(True, case.reason.also(f"{kept}: nothing is known of other nodes", "kept_last"), "last")
     name = holder(case, peers)
     if name == case.node:
@@ -281,13 +300,13 @@ def _withdraw(case: Case, settled: bool, served: bool, peers: Sequence[Status], 
 
 
 def alive(
-    found: Iterable[Status], vip: Address, names: Sequence[str], service: str, backends: Iterable[str]
+    known: Iterable[Status], vip: Address, names: Sequence[str], service: str, backends: Iterable[str]
 ) -> KeptBackends:
     """The backends of a service that nodes which serve the VIP reach."""
-    peers = informed(found, vip, names)
+    peers = informed(known, vip, names)
     reach = [s for s in peers if serves(s, vip, names) and service not in dead(s, vip, names)]
-    known = tuple(backends)
-    up = frozenset(name for status in reach for name in known if name not in status.services[service][vip].down)
+    candidates = tuple(backends)
+    up = frozenset(name for status in reach for name in candidates if name not in status.services[service][vip].down)
     why = Reason("kept_peers", f"kept, as {len(reach)} of {len(peers)} peers reach this service")
     return KeptBackends(up, why)
 

@@ -1,7 +1,7 @@
 """How the other nodes' health reports change this decision: applied per VIP (gate) and per service (pool).
 
 Pure. ``hear`` takes one VIP as this node's own probes judge it, and returns what this node concludes of it once the
-peers' reports count too: what its gate is told, which backends stay in although they are down, and when to look again.
+peers' reports count too: what its gate goes by, which backends stay in although they are down, and when to look again.
 
 Decision record: docs/decisions/0009-believing-the-other-nodes.md.
 """
@@ -74,12 +74,12 @@ def hear(
     anybody's health is.
     """
     opinion = peer_health.Opinion(False, refusal) if refusal else peer_health.judge(case, statuses, budget)
-    following = {
-        (judged.verdict.service, judged.verdict.key): found
+    followed_now = {
+        (judged.verdict.service, judged.verdict.key): following
         for judged in judgements
-        if (found := _following(case, judged, statuses or (), followed))
+        if (following := _following(case, judged, statuses or (), followed))
     }
-    return PeerVote(case, opinion, following)
+    return PeerVote(case, opinion, followed_now)
 
 
 def _following(

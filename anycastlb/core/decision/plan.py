@@ -1,7 +1,27 @@
-"""Two states to ordered changes.
+"""From two states to ordered changes.
 
-``ORDER`` is the one table of order: *traffic leaves before anything is torn down, and arrives after everything is
-built*. Pure: nothing here looks at the machine or decides what should be.
+Theory of operation
+-------------------
+
+*The difference* (``diff``) of what is and what should be is a list of changes, one a row. Rows of settings that
+nobody asks for are not ours, and are left alone; every other row that is not wanted is deleted.
+
+*The order* (``ORDER``) is one table: traffic leaves before anything is torn down, and arrives after everything is
+built. A route is withdrawn first and announced last; weights are raised before they are lowered, so that no flow is
+without a backend in between. Changes of one phase keep the order in which they were made.
+
+*Destinations have an order of their own.* The kernel can only append one, and the ``mh`` table depends on their
+order. So the longest run of old destinations that stand in the right order stays in place, and every other one is
+*moved*: deleted and added again in one batch, without a lower weight in between.
+
+*Failures are contained* (``blocked``). A change that depends on one that failed is not tried: nothing is torn down
+under a route that could not be withdrawn, and no route is announced whose address or services could not be built.
+Everything else goes on.
+
+*Why it is safe.* It is pure: nothing here looks at the machine, or decides what should be. ``apply`` says what one
+change means; applying a whole plan to a state gives the desired state, and the difference to that is empty (a law).
+
+Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Firewall marks for probes through IPVS (``"via": "forward"``): which backend has which, and the rows behind it.
 
-Theory of operation. A probe that should take the way of the real traffic is sent to the VIP, with a firewall mark. The
-kernel looks for an IPVS service with that mark before it looks for one of that address and port, and finds one that
-has exactly one destination: the backend, as the real service reaches it. So every *way to a backend* (``Via``) needs a
-mark and two rows. They are rows of the desired state like all others, but nothing waits for them: they are never
-drained, no VIP depends on them, and a mark nobody needs any more goes at once.
+Theory of operation. A probe that should take the way of the real traffic is sent to the VIP, with a firewall mark.
+The kernel looks for an IPVS service with that mark before it looks for one of that address and port, and finds one
+that has exactly one destination: the backend, as the real service reaches it. So every way to a backend
+(``ForwardPath``) needs a mark and two rows. They are rows of the desired state like all others, but nothing waits for
+them: they are never drained, no VIP depends on them, and a mark that nobody needs any more goes at once.
 
-Pure. Which marks are ours is decided by their range alone.
+Pure. Which marks are ours is decided by their range alone. Decision record:
+docs/decisions/0004-probes-through-ipvs.md.
 """
 
 from __future__ import annotations
@@ -84,13 +85,13 @@ def split(actual: State, marks: Range) -> tuple[dict[ForwardPath, int], State]:
 
     Of two marks with the same meaning the lower counts; one with no or several destinations means nothing.
     """
-    found: dict[int, list[ForwardPath]] = {}
+    by_mark: dict[int, list[ForwardPath]] = {}
     for key, row in actual.destinations.items():
         if _ours(key.service, marks):
             via = ForwardPath(key.address, row.forward, row.tunnel_port, key.service.address.version, key.port)
-            found.setdefault(key.service.port, []).append(via)
+            by_mark.setdefault(key.service.port, []).append(via)
     known: dict[ForwardPath, int] = {}
-    for mark, vias in sorted(found.items()):
+    for mark, vias in sorted(by_mark.items()):
         if len(vias) == 1:
             known.setdefault(vias[0], mark)
     rest = replace(
@@ -130,12 +131,12 @@ def usable(snapshot: Snapshot) -> dict[ForwardPath, int | str]:
         service, destination = service_key(via, mark), destination_key(via, mark)
         if reason := reasons.get(destination) or reasons.get(service):
             out[via] = f"the kernel has no way for the probe: {reason}"
-        elif _there(snapshot.actual, via, mark):
+        elif _programmed(snapshot.actual, via, mark):
             out[via] = mark
     return out
 
 
-def _there(actual: State, via: ForwardPath, mark: int) -> bool:
+def _programmed(actual: State, via: ForwardPath, mark: int) -> bool:
     if actual.services.get(service_key(via, mark)) != service_row(via):
         return False
     return actual.destinations.get(destination_key(via, mark)) == destination_row(via)

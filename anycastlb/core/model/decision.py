@@ -1,4 +1,4 @@
-"""What a decision is made from, what it is, and what readers may see of it."""
+"""What a decision is made from, what it consists of, and what readers may see of it."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a backend's weight is made of. The effective weight is a function of these four and nothing else."""
+    """The four parts of a backend's weight. The effective weight is a function of these and nothing else."""
 
     nominal: int
     """As configured, in the kernel's coarseness."""
     admin: int | None = None
-    """What an operator set instead, for now; None = nothing, 0 = no new flows."""
+    """The weight that an operator has set instead, for now; None = none, 0 = no new flows."""
     health: float = 1.0
     """0 = down, 1 = up, between: the share the backend itself asked for, or its record earned."""
     ramp: float = 1.0
@@ -113,7 +113,7 @@ class BackendVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What this node's own probes say of a service, before any policy and whatever the other nodes say."""
+    """What this node's own probes make of a service, before any policy and whatever the other nodes report."""
 
     well: bool = True
     """Enough backends are up, or fallback ones that may stand in."""
@@ -160,8 +160,8 @@ class Verdict:
     own: Literal["", "well", "ill", "unable"] = ""
     """As ``VipSummary.own``."""
     kept: Literal["", "asks", "last", "limit"] = ""
-    """Why the gate is open although this node's own probes would close it: it waits for what the peers have to say,
-    it holds the last route, or the cluster may withdraw no more for now."""
+    """Why the gate is open although this node's own probes would close it. ``asks``: it waits for the peers' reports.
+    ``last``: it holds the last route. ``limit``: the cluster may not withdraw more VIPs for now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,13 +133,14 @@ class Index:
 
     def refusal(self, table: Table, key: Any) -> str:
         """Why the machine refused to write this row in the last cycle; empty if it did not."""
-        return self._failure(table, key).text
+        return self.failure(table, key).text
 
     def refusal_code(self, table: Table, key: Any) -> str:
         """The code of that reason; empty where there is none."""
-        return self._failure(table, key).code
+        return self.failure(table, key).code
 
-    def _failure(self, table: Table, key: Any) -> Reason:
+    def failure(self, table: Table, key: Any) -> Reason:
+        """Why the machine refused to write this row in the last cycle; ``NO_REASON`` if it did not."""
         return self._failures.get((table, key), NO_REASON)
 
     def age(self, since: float) -> float | None:

@@ -14,7 +14,7 @@ from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.system.journal import EventRecord
 from anycastlb.core.decision.plan import diff
-from anycastlb.core.model import NO_REASON, Address, Change, Problem, Reason, Result, Service, Snapshot
+from anycastlb.core.model import NAMES, NO_REASON, Address, Change, Problem, Reason, Result, Service, Snapshot
 from anycastlb.serving.views.cluster import cluster_brief, drain_view
 from anycastlb.serving.views.evidence import Run, runs
 from anycastlb.serving.views.format import TABLE_NOUNS, UNDECIDED, fields_of, reason_fields
@@ -312,7 +312,7 @@ def problem_view(problem: Problem) -> View:
 
 
 def _change(index: Index, change: Change) -> View:
-    why = _why(index, change)
+    why, refused = _why(index, change), _refused(index, change)
     return {
         "verb": "move" if change.moved else change.verb,
         "table": change.table,
@@ -321,9 +321,16 @@ def _change(index: Index, change: Change) -> View:
         "after": fields_of(change.new),
         "why": why.text,
         "why_code": why.code,
-        "refused": index.refusal(change.table, change.key) or name_refusal(index, change.table, change.key),
-        "refused_code": index.refusal_code(change.table, change.key),
+        "refused": refused.text,
+        "refused_code": refused.code,
     }
+
+
+def _refused(index: Index, change: Change) -> Reason:
+    """Why the change was refused in the last cycle, by the machine or by the place of a name."""
+    if change.table in NAMES:
+        return name_refusal(index, change.table, change.key)
+    return index.failure(change.table, change.key)
 
 
 def _why(index: Index, change: Change) -> Reason:
