@@ -56,7 +56,7 @@ class Event:
 
     ``kind`` is a stable word for scripts (``gate``, ``check``, ``failure``, ``catalog``, ``bgp``, ...); ``subject``
     the object's name; ``before`` and ``after`` its state in words, empty where there is none; ``by`` who asked for it,
-    where somebody did.
+    where somebody did; ``code`` the stable word of the reason, where the reason is a decision's or a refusal's.
     """
 
     kind: str
@@ -66,6 +66,7 @@ class Event:
     after: str = ""
     level: Level = "info"
     by: str = ""
+    code: str = ""
 
     @property
     def object(self) -> str:

@@ -20,6 +20,7 @@ from anycastlb.core.model import (
     CheckState,
     Feed,
     Inputs,
+    Policy,
     Result,
     Snapshot,
     State,
@@ -59,15 +60,13 @@ async def observe_once(settings: Settings) -> Snapshot:
     now = time.monotonic()
     up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
     inputs = Inputs(
-        node=node.name,
+        Policy(node=node.name, **kernel_settings(settings), marks=settings.checks.marks),
         catalog=catalog,
         feed=Feed(connected=True, loaded=True, since=now),
         health=dict.fromkeys(checks(catalog), up),
-        **kernel_settings(settings),
         originals=SavedSettings(node.state_dir).rows,
-        marks=settings.checks.marks,
     )
-    decision = decide(inputs, adopt(actual, now, inputs.marks), now)
+    decision = decide(inputs, adopt(actual, now, inputs.policy.marks), now)
     changes = plan.diff(actual, decision.desired)
     return Snapshot(inputs, actual, decision, pending=changes, at=now, at_wall=time.time())
 

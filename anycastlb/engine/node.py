@@ -146,7 +146,7 @@ class Node:
                     await self._begin.wait()
 
     def stop(self) -> None:
-        """Leave: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
+        """NodeDrain: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
         self.inbox.put(stopping=True)
         self._begin.set()
 
@@ -155,7 +155,7 @@ class Node:
         if changed:
             self._on_catalog(catalog)
             self.prober.want(checks(catalog))
-            if policy := self.inbox.inputs.naming.dns:
+            if policy := self.inbox.inputs.policy.naming.dns:
                 for driver in self._machine.record_drivers:
                     driver.want(service_names.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
@@ -172,7 +172,8 @@ class Node:
 
     def _put_cluster(self, cluster: Cluster) -> None:
         before = self.inbox.inputs
-        names = before.naming.dns is not None and service_names.view(before.cluster) != service_names.view(cluster)
+        published = before.policy.naming.dns is not None
+        names = published and service_names.view(before.cluster) != service_names.view(cluster)
         self.inbox.put(wake=names or peer_health.news(before.cluster, cluster), cluster=cluster)
 
     def _put_health(self, health: Health, turned: bool) -> None:

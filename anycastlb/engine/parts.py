@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,18 @@ from anycastlb.adapters.sources.file import FileSource
 from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
-from anycastlb.core.model import Catalog, ConsulInstances, Discover, DrainRules, Inputs, Share
+from anycastlb.core.model import (
+    EMPTY,
+    Catalog,
+    ConsulInstances,
+    Discover,
+    DrainRules,
+    Inputs,
+    Policy,
+    Rows,
+    Share,
+    Table,
+)
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
 from anycastlb.engine.reconciler import Inbox
@@ -133,19 +144,20 @@ def drain_rules(settings: Settings) -> DrainRules:
     return DrainRules(drain.graceful, drain.med, drain.prepend, drain.settle, drain.deadline, max_drained)
 
 
-def first_inputs(settings: Settings, **kernel: Any) -> Inputs:
+def first_inputs(settings: Settings, originals: Mapping[Table, Rows] = EMPTY, **kernel: Any) -> Inputs:
     """The inputs of a node's first decision: what node.toml says, and nothing of the world.
 
     ``kernel``: its ``kernel_settings``, where they are to be kept.
     """
-    return Inputs(
+    policy = Policy(
         node=settings.node.name,
         marks=settings.checks.marks,
         max_withdrawals=settings.cluster.max_withdrawals,
-        leaving=drain_rules(settings),
+        drain_rules=drain_rules(settings),
         naming=settings.naming,
         **kernel,
     )
+    return Inputs(policy, originals=originals)
 
 
 def make_parts(
@@ -157,7 +169,7 @@ def make_parts(
     on_catalog: Callable[[Catalog], None],
 ) -> tuple[Parts, BgpDriver]:
     """Every part of a real node, and its announcer, which has to be run beside it."""
-    inputs = first_inputs(settings, **kernel_settings(settings), originals=originals.rows)
+    inputs = first_inputs(settings, originals.rows, **kernel_settings(settings))
     inbox = Inbox(inputs)
     announcer = make_announcer(settings, journal, inbox.wake)
     sysctls, config = Restorable(drivers.sysctls, originals), Restorable(drivers.config, originals)

@@ -18,9 +18,10 @@ from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import node_drain, plan
 from anycastlb.core.decision.decide import adopt, decide, refusals
-from anycastlb.core.events import Event
+from anycastlb.core.events import Event, Level
 from anycastlb.core.model import (
     NAMES,
+    NO_REASON,
     Address,
     Change,
     Decision,
@@ -28,8 +29,9 @@ from anycastlb.core.model import (
     DriverError,
     Failure,
     Inputs,
-    Leave,
     Memory,
+    NodeDrain,
+    Reason,
     Rows,
     Snapshot,
     State,
@@ -44,6 +46,7 @@ PULSE = 1.0
 
 STEP = 0.5
 """Seconds by which the wall clock must have gone astray before a decision learns of it."""
+UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
 READABLE = 100
 """Changes of one plan that are told one by one."""
 
@@ -178,18 +181,18 @@ class Reconciler:
 
     async def _look_at_traffic(self, now: float) -> None:
         """What still comes to a node that leaves, once a second; the decision looks again by itself."""
-        leaving, last = self._memory.leave if self._memory else None, self._inbox.inputs.traffic
+        leaving, last = self._memory.node_drain if self._memory else None, self._inbox.inputs.traffic
         if self._counters is None or leaving is None or leaving.stage not in ("graceful", "withdrawn"):
             return
         if last is None or now - last.at >= 0.9 * node_drain.LOOK:
             with suppress(DriverError):  # the deadline does not depend on it
-                traffic = node_drain.count(await self._counters(), now, self._inbox.inputs.marks)
+                traffic = node_drain.count(await self._counters(), now, self._inbox.inputs.policy.marks)
                 self._inbox.put(wake=False, traffic=traffic)
 
     def _look_at_routes(self, actual: State) -> None:
         """Names follow the routes that are there."""
         inputs = self._inbox.inputs
-        if not (inputs.naming.dns or inputs.naming.consul):
+        if not (inputs.policy.naming.dns or inputs.policy.naming.consul):
             return
         announced: frozenset[Address] | None = frozenset(actual.routes)
         if self._clock() < self._early and not self._announcer.speaker().connected:
@@ -200,7 +203,7 @@ class Reconciler:
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
-            self._memory = adopt(actual, now, self._inbox.inputs.marks)
+            self._memory = adopt(actual, now, self._inbox.inputs.policy.marks)
         last, version = self._decision, self._inbox.version
         if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
             last = self._decision = decide(self._inbox.inputs, self._memory, now)
@@ -231,7 +234,7 @@ class Reconciler:
             try:
                 failures += await driver.apply(ready)
             except DriverError as exc:
-                failures += [Failure(change, str(exc)) for change in ready]
+                failures += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
         return tuple(failures)
 
     async def _wait(self) -> None:
@@ -263,40 +266,44 @@ class Reconciler:
         for vip, verdict in decision.verdicts.items():
             old = before.get(vip)
             if old is None or old.open != verdict.open:
-                self._journal.emit(_gate_event(vip, old.open if old else None, verdict.open, verdict.reason))
+                self._journal.emit(_gate_event(vip, old.open if old else None, verdict))
             if verdict.kept != (old.kept if old else ""):
                 self._journal.emit(_kept_event(vip, old.kept if old else "", verdict))
-        if event := _leave_event(self._inbox.inputs.node, self.snapshot.decision.memory.leave, decision.memory.leave):
+        drain = self.snapshot.decision.memory.node_drain
+        if event := _drain_event(self._inbox.inputs.node, drain, decision.memory.node_drain):
             self._journal.emit(event)
         done = [change for change in changes if change not in failed and change.table not in NAMES]
         for event in _change_events(done, decision):
             self._journal.emit(event)
         for failure in failures:
             if (failure.change, failure.reason) not in known:  # a lasting failure is told once
-                self._journal.emit(Event("failure", str(failure.change), reason=failure.reason, level="error"))
+                why = failure.reason
+                self._journal.emit(Event("failure", str(failure.change), why.text, level="error", code=why.code))
 
 
-def _gate_event(vip: Address, before: bool | None, after: bool, reason: str) -> Event:
+def _gate_event(vip: Address, before: bool | None, after: Verdict) -> Event:
     words = {None: "", True: "open", False: "closed"}
-    level: Any = "info" if after else "warning"
-    return Event("gate", str(vip), reason=reason, before=words[before], after=words[after], level=level)
+    level: Level = "info" if after.open else "warning"
+    why = after.reason
+    return Event("gate", str(vip), why.text, words[before], words[after.open], level, code=why.code)
 
 
-def _leave_event(node: str, before: Leave | None, after: Leave | None) -> Event | None:
+def _drain_event(node: str, before: NodeDrain | None, after: NodeDrain | None) -> Event | None:
     """How far the node has left, when that or the reason has changed."""
     if (before and (before.stage, before.reason)) == (after and (after.stage, after.reason)):
         return None
     was, now = (item.stage if item else "" for item in (before, after))
-    reason = after.reason if after else "it is drained no more, and may announce again"
-    level: Any = "warning" if after and after.overdue else "info"
-    return Event("drain", node, reason=reason, before=was, after=now or "undrained", level=level)
+    reason = after.reason if after else UNDRAINED
+    level: Level = "warning" if after and after.overdue else "info"
+    return Event("drain", node, reason.text, was, now or "undrained", level, code=reason.code)
 
 
 def _kept_event(vip: Address, before: str, verdict: Verdict) -> Event:
     """Told loudly where something else than this node's own health decides, and will not pass by itself."""
-    levels: Mapping[str, Any] = {"last": "warning", "limit": "error"}
+    levels: Mapping[str, Level] = {"last": "warning", "limit": "error"}
     level = levels.get(verdict.kept, "info")
-    return Event("kept", str(vip), reason=verdict.reason, before=before, after=verdict.kept, level=level)
+    why = verdict.reason
+    return Event("kept", str(vip), why.text, before, verdict.kept, level, code=why.code)
 
 
 def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:
@@ -308,14 +315,14 @@ def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]
 
 
 def _change_event(change: Change, decision: Decision) -> Event:
-    reason = ""
+    reason = NO_REASON
     if change.table == "destinations" and change.key in decision.backends:
         reason = decision.backends[change.key].reason
     elif change.table == "routes" and change.key in decision.verdicts:
         reason = decision.verdicts[change.key].reason
     before = "" if change.old is None else str(change.old)
     after = "" if change.new is None else str(change.new)
-    return Event(f"{change.table}.{change.verb}", str(change.key), reason=reason, before=before, after=after)
+    return Event(f"{change.table}.{change.verb}", str(change.key), reason.text, before, after, code=reason.code)
 
 
 def _applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure]) -> State:

@@ -160,7 +160,7 @@ async def test_a_refused_route_fails_alone_and_leaves_nothing(driven: AbstractAs
     async with driven as driver:
         await driver.observe()
         failures = await driver.apply([create(ONE), create(BAD), create(TWO)])
-        assert [(failure.change.key, failure.reason) for failure in failures] == [(BAD, "ExaBGP refused it")]
+        assert [(failure.change.key, failure.reason.text) for failure in failures] == [(BAD, "ExaBGP refused it")]
         assert (await driver.observe())["routes"] == {ONE: Route(), TWO: Route()}
 
 
@@ -188,7 +188,7 @@ async def test_what_may_not_leave_is_never_sent(path: Path, change: Change, reas
         bridge = await stage.bridge()
         failures = await stage.driver.apply([change, create(ONE)])
         assert [failure.change for failure in failures] == [change]
-        assert reason in failures[0].reason
+        assert reason in failures[0].reason.text
         assert bridge.sets == [{ONE: Route()}]
         assert reason in stage.driver.speaker().rejected[change.key]
 
@@ -228,7 +228,7 @@ async def test_without_a_bridge_everything_fails_with_the_reason(path: Path) -> 
     async with staged(path) as stage:
         assert await stage.driver.observe() == {"routes": {}}
         (failure,) = await stage.driver.apply([create(ONE)])
-        assert "not connected: is exabgp running" in failure.reason
+        assert "not connected: is exabgp running" in failure.reason.text
         stage.driver.beat()
         bridge = await stage.bridge({ONE: Route(), TWO: Route()})
         await asyncio.sleep(0.05)
@@ -245,7 +245,7 @@ async def test_what_failed_while_the_bridge_was_away_is_not_announced_later(path
         await stage.driver.apply([create(ONE), create(TWO)])
         await stage.leave(first)
         failures = await stage.driver.apply([create(SIX), Change("routes", TWO, Route(), None)])
-        assert len(failures) == 2 and all("not connected" in failure.reason for failure in failures)
+        assert len(failures) == 2 and all("not connected" in failure.reason.text for failure in failures)
         second = await stage.bridge({ONE: Route(), TWO: Route()})
         await until(lambda: bool(second.sets))
         assert second.sets == [{ONE: Route()}], "the withdrawal holds, the announcement does not"
@@ -289,7 +289,7 @@ async def test_a_bridge_that_does_not_answer_is_a_failure_and_taken_back(path: P
         await stage.driver.apply([create(ONE)])
         bridge.deaf = True
         (failure,) = await stage.driver.apply([create(TWO)])
-        assert "did not answer" in failure.reason
+        assert "did not answer" in failure.reason.text
         await until(lambda: len(bridge.sets) == 3)
         assert bridge.sets[-1] == {ONE: Route()}
 

@@ -14,7 +14,7 @@ from anycastlb.adapters.sources import Store
 from anycastlb.adapters.sources.consul_store import ConsulStore
 from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.adapters.sources.memory import MemorySource
-from anycastlb.core.model import DrainRules, Inputs, Snapshot
+from anycastlb.core.model import DrainRules, Inputs, Policy, Snapshot
 from anycastlb.settings import ConsulSettings
 from tests.support.consul import Agent
 from tests.support.serving import go, serving
@@ -47,7 +47,7 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 def node(name: str, most: int) -> Snapshot:
-    return Snapshot(Inputs(node=name, leaving=DrainRules(max_drained=most)))
+    return Snapshot(Inputs(Policy(node=name, drain_rules=DrainRules(max_drained=most))))
 
 
 async def drained(store: Store) -> set[str]:

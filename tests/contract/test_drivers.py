@@ -229,7 +229,7 @@ async def test_a_bad_change_fails_alone_and_says_which_object(machine: Machine) 
     failures = await write(machine.ipvs, *bad[:4], good, *bad[4:])
     assert [failure.change for failure in failures] == bad
     for failure in failures:
-        assert str(getattr(failure.change.key, "service", failure.change.key)) in failure.reason
+        assert str(getattr(failure.change.key, "service", failure.change.key)) in failure.reason.text
     assert await look(machine.ipvs) == State(services={WEB: MH}, destinations={first: UP, second: UP})
 
 
@@ -250,7 +250,7 @@ async def test_a_bad_address_change_fails_alone(machine: Machine) -> None:
     missing = Change("addresses", ip_address("192.0.2.99"), VipAddress(), None)
     failures = await write(machine.addresses, again, missing, create(VIP6, VipAddress()))
     assert [failure.change for failure in failures] == [again, missing]
-    assert all(str(failure.change.key) in failure.reason for failure in failures)
+    assert all(str(failure.change.key) in failure.reason.text for failure in failures)
     assert set((await look(machine.addresses)).addresses) == {VIP4, VIP6}
 
 
@@ -264,7 +264,7 @@ async def test_an_unknown_sysctl_fails_alone(machine: Machine) -> None:
     unknown = Change("sysctls", "net/ipv4/vs/no_such_thing", "0", "1")
     failures = await write(machine.sysctls, unknown, Change("sysctls", "net/ipv4/vs/sloppy_tcp", "0", "1"))
     assert [failure.change for failure in failures] == [unknown]
-    assert "no_such_thing" in failures[0].reason
+    assert "no_such_thing" in failures[0].reason.text
     assert (await look(machine.sysctls)).sysctls["net/ipv4/vs/sloppy_tcp"] == "1"
 
 
@@ -302,7 +302,7 @@ async def test_a_bad_setting_fails_alone(machine: Machine) -> None:
     assert await write(machine.config, again) == []
     failures = await write(machine.config, again, missing, Change("config", "udp_timeout", 300, 20))
     assert [failure.change for failure in failures] == [again, missing]
-    assert all(failure.change.key in failure.reason for failure in failures)
+    assert all(failure.change.key in failure.reason.text for failure in failures)
     assert (await look(machine.config)).config == {**DEFAULT, "udp_timeout": 20, "sync_master": SYNC}
 
 

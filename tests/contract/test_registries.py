@@ -19,7 +19,7 @@ from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.members import Members
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import Cluster, Snapshot, SourceError
+from anycastlb.core.model import Cluster, Policy, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.support import scene
 from tests.support.consul import ROOT_TOKEN, Agent
@@ -213,7 +213,7 @@ class Member:
         self.cluster = Cluster()
         self.seen: list[Cluster] = []
         snapshot = snapshot or scene.calm()
-        self.snapshot = replace(snapshot, inputs=replace(snapshot.inputs, node=name))
+        self.snapshot = replace(snapshot, inputs=replace(snapshot.inputs, policy=Policy(node=name)))
         whole = {"instance": f"on {name}", "started_wall": time.time(), **given}
         self.members = Members(name, world.registry(), self._publish, self.journal, **whole)  # type: ignore[arg-type]
         self.members.told(self.snapshot)

@@ -42,10 +42,10 @@ async def test_an_address_without_our_mark_is_left_alone(vip: str) -> None:
     before = run("ip", "address", "show", "dev", "lo")
     assert (await driver.observe())["addresses"] == {}
     (failure,) = await driver.apply(put(vip))
-    assert "without our mark" in failure.reason
-    mend = failure.reason.split("remove it: ")[1]
+    assert "without our mark" in failure.reason.text
+    mend = failure.reason.text.split("remove it: ")[1]
     (failure,) = await driver.apply(take(vip))
-    assert "nothing was deleted" in failure.reason
+    assert "nothing was deleted" in failure.reason.text
     assert run("ip", "address", "show", "dev", "lo") == before
     run(*mend.split())
     assert not await driver.apply(put(vip))
@@ -69,7 +69,7 @@ async def test_ipv6_disabled_says_how_to_enable_it() -> None:
     run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
     (failure,) = await AddressDriver().apply(put("2001:db8::10", "192.0.2.10"))
     assert failure.change.key == VIP6
-    assert "sysctl -w net/ipv6/conf/lo/disable_ipv6=0" in failure.reason
+    assert "sysctl -w net/ipv6/conf/lo/disable_ipv6=0" in failure.reason.text
     assert set((await AddressDriver().observe())["addresses"]) == {VIP4}
 
 

@@ -205,7 +205,7 @@ async def test_mixed_families_and_sync_exclude_each_other_in_words(tmp_path: Pat
     by_hand = IpvsDriver([ip_network("192.0.2.0/24")])
     by_hand.open()
     (failure,) = await by_hand.apply([service, mixed])
-    assert failure.change == mixed and "sync_interface" in failure.reason
+    assert failure.change == mixed and "sync_interface" in failure.reason.text
     daemon.die()
     daemon = Daemon(node_toml(tmp_path))
     await daemon.cycle()

@@ -33,6 +33,7 @@ from anycastlb.core.model import (
     DestinationKey,
     Inputs,
     Memory,
+    Policy,
     Result,
     Service,
     ServiceKey,
@@ -104,7 +105,7 @@ class Node:
     wire: Wire = field(init=False)
     hand: IpvsDriver = field(init=False)
     """Somebody else's, who knows nothing of ours."""
-    inputs: Inputs = field(default_factory=lambda: Inputs("lb1", Catalog()))
+    inputs: Inputs = field(default_factory=lambda: Inputs(Policy("lb1"), Catalog()))
     memory: Memory | None = None
     now: float = 1000.0
     told: list[str] = field(default_factory=list)

@@ -15,7 +15,7 @@ from anycastlb.cli import formats
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.decision import plan
 from anycastlb.core.decision.decide import adopt, decide
-from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Result, State, Tree
+from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Policy, Result, State, Tree
 from anycastlb.engine.node import checks
 from tests.support.netns import run
 
@@ -53,14 +53,13 @@ async def test_save_import_decide_and_nothing_is_left_to_change(require: Callabl
     now = time.monotonic()
     up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
     inputs = Inputs(
-        node="lb1",
+        Policy(node="lb1", marks=MARKS),
         catalog=found,
         feed=Feed(connected=True, loaded=True, since=now),
         health=dict.fromkeys(checks(found), up),
-        marks=MARKS,
     )
     actual = State(services=tables["services"], destinations=tables["destinations"])
-    decision = decide(inputs, adopt(actual, now, inputs.marks), now)
+    decision = decide(inputs, adopt(actual, now, inputs.policy.marks), now)
     left = [c for c in plan.diff(actual, decision.desired) if c.table in ("services", "destinations")]
     assert left == []
     driver.close()

@@ -148,8 +148,8 @@ def test_without_the_capability_the_drivers_say_so(require: Callable[[str], str]
 async def test_a_sysctl_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     connect().close()
     (failure,) = await SysctlDriver().apply([Change("sysctls", "net/ipv4/vs/sloppy_tcp", "0", "many")])
-    assert "does not accept the value 'many'" in failure.reason
+    assert "does not accept the value 'many'" in failure.reason.text
     missing = SysctlDriver(TAKEOVER, root=tmp_path)
     assert (await missing.observe())["sysctls"] == {}
     (failure,) = await missing.apply([Change("sysctls", "net/ipv4/vs/sloppy_tcp", None, "1")])
-    assert "modprobe ip_vs" in failure.reason
+    assert "modprobe ip_vs" in failure.reason.text

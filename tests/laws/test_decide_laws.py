@@ -14,6 +14,7 @@ from anycastlb.core.model import (
     CheckState,
     Inputs,
     Memory,
+    Policy,
     Result,
     State,
 )
@@ -27,7 +28,7 @@ def inputs(draw: st.DrawFn, unknown: tuple[None, ...] = (None,)) -> Inputs:
         up = draw(st.sampled_from([True, True, False, *unknown]))
         if up is not None:
             states[backend(number).check] = CheckState(up, last=Result(up, "seen", 0.1, 0.0))
-    return Inputs("lb1", draw(catalogs()), health=states, stopping=draw(st.sampled_from([False] * 5 + [True])))
+    return Inputs(Policy("lb1"), draw(catalogs()), health=states, stopping=draw(st.sampled_from([False] * 5 + [True])))
 
 
 histories = st.lists(st.tuples(SECONDS, inputs()), min_size=1, max_size=6)
@@ -55,8 +56,8 @@ def test_an_announced_vip_can_be_served(history) -> None:
 @given(histories)
 def test_every_verdict_has_a_reason(history) -> None:
     for _, _, decision in replay(history):
-        assert all(verdict.reason for verdict in decision.verdicts.values())
-        assert all(verdict.reason for verdict in decision.backends.values())
+        for verdict in (*decision.verdicts.values(), *decision.backends.values()):
+            assert verdict.reason.text and verdict.reason.code
         assert all(verdict.open == (vip in decision.desired.routes) for vip, verdict in decision.verdicts.items())
 
 
@@ -111,10 +112,11 @@ def test_a_stopping_node_ends_empty(history) -> None:
 def test_hitless_restart(catalog: Catalog, checked: bool) -> None:
     """Same catalog, healthy backends: the first plan after a restart is empty, before and after the first results."""
     up = {b.check: CheckState(True, last=Result(True, "connected", 0.1, 0.0)) for b in map(backend, range(1, 5))}
-    *_, (_, _, before) = replay([(0, Inputs("lb1", catalog, health=up)), (1000, Inputs("lb1", catalog, health=up))])
-    steady = decide(Inputs("lb1", catalog, health=up), before.memory, 5000.0).desired
+    served = Inputs(Policy("lb1"), catalog, health=up)
+    *_, (_, _, before) = replay([(0, served), (1000, served)])
+    steady = decide(served, before.memory, 5000.0).desired
     health = up if checked else {}
-    after = decide(Inputs("lb1", catalog, health=health), adopt(steady, 9000.0), 9000.0).desired
+    after = decide(Inputs(Policy("lb1"), catalog, health=health), adopt(steady, 9000.0), 9000.0).desired
     assert diff(steady, after) == ()
 
 
@@ -148,4 +150,4 @@ def test_only_the_unwanted_leaves(history) -> None:
 
 
 def test_gates_never_open_on_an_empty_state() -> None:
-    assert decide(Inputs("lb1"), adopt(State(), 0.0), 0.0).desired == State()
+    assert decide(Inputs(Policy("lb1")), adopt(State(), 0.0), 0.0).desired == State()

@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anycastlb.core.decision.gate import NEVER, enough, penalty, step
-from anycastlb.core.model import Damping, Gate, Share
+from anycastlb.core.model import Damping, Gate, Reason, Share
 
 SECONDS = st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0, 90.0])
 DAMPING = Damping(penalty=1000, half_life=30, suppress=2000, reuse=750, longest=120)
 LOOKS = st.lists(st.tuples(SECONDS, st.booleans(), st.booleans()), min_size=1, max_size=30)
 HOLDS = st.sampled_from([0.0, 5.0, 60.0])
+
+
+WHY = Reason("backends_up", "why")
 
 
 def replay(looks, **rules):
@@ -21,7 +24,7 @@ def replay(looks, **rules):
     for pause, ready, blame in looks:
         now += pause
         before = gate
-        gate, reason, wake = step(gate, ready, "why", now, blame=blame, **rules)
+        gate, reason, wake = step(gate, ready, WHY, now, blame=blame, **rules)
         assert reason
         yield now, ready, before, gate, wake
 
@@ -48,8 +51,8 @@ def test_it_opens_when_it_said_it_would(looks, hold_up, hold_down, damping) -> N
     assert (wake is not None) == (ready and not gate.open), "a closed gate that is ready knows its hour"
     if wake is not None:
         assert wake > now
-        assert not step(gate, True, "why", now + 0.9 * (wake - now), **rules)[0].open
-        assert step(gate, True, "why", wake + 0.001, **rules)[0].open
+        assert not step(gate, True, WHY, now + 0.9 * (wake - now), **rules)[0].open
+        assert step(gate, True, WHY, wake + 0.001, **rules)[0].open
 
 
 @given(LOOKS)
@@ -65,14 +68,14 @@ def test_the_penalty_is_bounded_and_only_decays_by_itself(looks) -> None:
 def test_damping_ends(looks) -> None:
     """Whatever happened, a gate that is ready from now on opens within ``longest``."""
     *_, (now, _, _, gate, _) = replay(looks, damping=DAMPING)
-    gate, _, wake = step(gate, True, "why", now, damping=DAMPING)
+    gate, _, wake = step(gate, True, WHY, now, damping=DAMPING)
     assert gate.open or (wake is not None and wake <= now + DAMPING.longest + 0.001)
 
 
 @given(LOOKS, SECONDS)
 def test_looking_twice_changes_nothing(looks, later) -> None:
     *_, (now, ready, _, gate, _) = replay(looks, hold_up=5.0, damping=DAMPING)
-    again, _, _ = step(gate, ready, "why", now, hold_up=5.0, damping=DAMPING)
+    again, _, _ = step(gate, ready, WHY, now, hold_up=5.0, damping=DAMPING)
     assert again == gate
     assert Gate(again.open, again.since).open == gate.open
 

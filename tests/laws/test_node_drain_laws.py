@@ -22,6 +22,7 @@ from anycastlb.core.model import (
     Inputs,
     Memory,
     Peer,
+    Policy,
     Result,
     Status,
     Traffic,
@@ -64,14 +65,20 @@ def moments(draw: st.DrawFn) -> Inputs:
     cluster = draw(st.one_of(st.just(Cluster()), clusters()))
     packets = draw(st.sampled_from([None, 0, 3, 1000]))
     traffic = None if packets is None else Traffic(0.0, packets, 1)
-    return Inputs("lb1", catalog, health=states, cluster=cluster, traffic=traffic)
+    return Inputs(Policy("lb1"), catalog, health=states, cluster=cluster, traffic=traffic)
 
 
 def told(inputs: Inputs, how: str, given_rules: DrainRules, now: float) -> Inputs:
     drained = frozenset({"lb1"} if how == "drained" else ())
     traffic = inputs.traffic and replace(inputs.traffic, at=now, packets=inputs.traffic.packets + int(now * 10))
     catalog = replace(inputs.catalog, drained=drained)
-    return replace(inputs, catalog=catalog, stopping=how == "stopping", leaving=given_rules, traffic=traffic)
+    return replace(
+        inputs,
+        catalog=catalog,
+        stopping=how == "stopping",
+        policy=Policy("lb1", drain_rules=given_rules),
+        traffic=traffic,
+    )
 
 
 histories = st.lists(
@@ -117,18 +124,18 @@ def test_who_leaves_is_out_in_time(history, given_rules, how: str) -> None:
     while True:
         decision = decide(last, memory, now)
         memory = decision.memory
-        assert memory.leave is not None and now - began < BOUND
-        if not decision.desired.routes and memory.leave.stage in ("withdrawn", "drained"):
+        assert memory.node_drain is not None and now - began < BOUND
+        if not decision.desired.routes and memory.node_drain.stage in ("withdrawn", "drained"):
             break
         assert decision.wake_at is not None, "it waits for nothing"
         now = decision.wake_at
         last = replace(last, traffic=last.traffic and replace(last.traffic, at=now, packets=last.traffic.packets + 100))
     assert now - began <= given_rules.settle + given_rules.graceful + 0.1
-    while how == "drained" and memory.leave.stage != "drained":
+    while how == "drained" and memory.node_drain.stage != "drained":
         decision = decide(last, memory, now)
         memory = decision.memory
-        assert memory.leave is not None
-        if memory.leave.stage != "drained":
+        assert memory.node_drain is not None
+        if memory.node_drain.stage != "drained":
             assert decision.wake_at is not None
             now = decision.wake_at
         assert now - began <= given_rules.settle + given_rules.graceful + given_rules.deadline + 0.2
@@ -157,7 +164,7 @@ def test_no_route_goes_before_it_was_the_last_choice(history, given_rules) -> No
             continue
         for vip in before.desired.routes.keys() - after.desired.routes.keys():
             verdict = after.verdicts.get(vip)
-            if verdict and verdict.reason.startswith("this node is"):
+            if verdict and verdict.reason.code in ("node_drained", "node_stopping"):
                 assert vip in since and now - since[vip] >= given_rules.graceful - 0.001
 
 
@@ -169,7 +176,7 @@ def test_undraining_comes_back_to_what_would_be(history, given_rules) -> None:
     *_, (_, _, never) = replay([(pause, moment, "") for pause, moment, _ in kept], given_rules)
     back = told(last, "", given_rules, now)
     after = decide(back, before.memory, now)
-    assert after.memory.leave is None
+    assert after.memory.node_drain is None
     late, same = (decide(back, decide(back, d.memory, now).memory, now + 1000).desired for d in (before, never))
     assert late == same
     assert not any(node_drain.COMMUNITY in route.communities for route in after.desired.routes.values())
@@ -190,7 +197,7 @@ def test_deciding_twice_changes_nothing(history, given_rules) -> None:
     *_, (now, last, decision) = replay(history, given_rules)
     again = decide(last, decision.memory, now)
     assert again.desired == decision.desired
-    first, second = decision.memory.leave, again.memory.leave
+    first, second = decision.memory.node_drain, again.memory.node_drain
     assert (first and (first.stage, first.since, first.reason)) == (
         second and (second.stage, second.since, second.reason)
     )
@@ -200,5 +207,5 @@ def test_deciding_twice_changes_nothing(history, given_rules) -> None:
 def test_a_node_that_starts_drained_announces_nothing(catalog: Catalog, given_rules) -> None:
     up = {b.check: CheckState(True, last=Result(True, "connected", 0.1, 0.0)) for b in map(backend, range(1, 5))}
     drained = replace(catalog, drained=frozenset({"lb1"}))
-    decision = decide(Inputs("lb1", drained, health=up, leaving=given_rules), Memory(), 100.0)
+    decision = decide(Inputs(Policy("lb1", drain_rules=given_rules), drained, health=up), Memory(), 100.0)
     assert not decision.desired.routes

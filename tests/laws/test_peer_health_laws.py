@@ -157,7 +157,7 @@ def test_the_sick_one_is_closed_and_its_weights_are_its_peers(company: Company) 
         assert {int(str(key.address)[-1]) for key, row in rows if row.weight} == peers, told(company)
         if node in company.active:
             reason = f"of {len(company.active) - 1} peers reach these backends"
-            assert reason in node.decision.verdicts[VIP].reason
+            assert reason in node.decision.verdicts[VIP].reason.text
 
 
 @given(companies(limit=st.sampled_from([None, Share(1)])))
@@ -191,7 +191,7 @@ def test_without_peers_it_is_local_health(company: Company) -> None:
     for node in company.living:
         known = replace(node.inputs.cluster, connected=False)
         away = decide(replace(node.inputs, cluster=known), node.memory, company.now)
-        alone = decide(replace(node.inputs, cluster=Cluster()), replace(node.memory, doubts={}), company.now)
+        alone = decide(replace(node.inputs, cluster=Cluster()), replace(node.memory, troubles={}), company.now)
         assert away.desired == alone.desired and away.verdicts == alone.verdicts
         if node.name in company.catalog.drained:
             continue

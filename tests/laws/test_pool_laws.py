@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.core.decision.pool import Observed, Pool, assess
+from anycastlb.core.decision.pool import Observed, ObservedBackend, Pool, judge, weigh
 from anycastlb.core.model import (
     Announce,
     Backend,
@@ -17,7 +17,7 @@ from anycastlb.core.model import (
     DestinationKey,
     Result,
     Service,
-    ServiceKey,
+    ServiceVerdict,
     Share,
     VirtualService,
 )
@@ -65,39 +65,54 @@ def services(draw: st.DrawFn) -> Service:
 
 
 @st.composite
-def sights(draw: st.DrawFn) -> Observed:
-    health = {}
+def sights(draw: st.DrawFn) -> Sight:
+    backends = {}
     for number in range(1, 7):
         up = draw(st.sampled_from([True, True, False, None]))
+        state = CheckState()
         if up is not None:
             asks = draw(st.sampled_from([None, None, 0, 40])), draw(st.sampled_from([False, False, True]))
             since = draw(st.sampled_from([0.0, 1.0, 2.0]))
             last = Result(up, "seen", 0.1, 0.0)
-            health[check(number)] = CheckState(up, since=since, last=last, asks=asks, record=(5.0, 10))
-    keys = [DestinationKey(ServiceKey("tcp", VIP, 80), ip_address(f"10.0.0.{number}"), 80) for number in range(1, 7)]
-    up_since = dict.fromkeys(draw(st.lists(st.sampled_from(keys), unique=True)), 50.0)
-    before = draw(st.dictionaries(st.sampled_from(keys), st.sampled_from([0, 100])))
-    return Observed(health, up_since, before, {}, draw(st.booleans()), 100.0)
+            state = CheckState(up, since=since, last=last, asks=asks, record=(5.0, 10))
+        up_since, weight = draw(st.sampled_from([None, 50.0])), draw(st.sampled_from([None, 0, 100]))
+        backends[f"b{number}"] = ObservedBackend(state, up_since, weight)
+    return Sight(backends, draw(st.booleans()))
 
 
-def members(service: Service, pool: Pool, seen: Observed):
+@dataclass(frozen=True)
+class Sight:
+    """What is known of all backends that a service may have."""
+
+    backends: dict[str, ObservedBackend]
+    was_open: bool = False
+
+
+def assess(service: Service, seen: Sight) -> tuple[ServiceVerdict, Pool]:
+    """Judge a service, and weigh its backends."""
+    observed = Observed(tuple(seen.backends[member.name] for member in service.members(VIP)), was_open=seen.was_open)
+    judged = judge(service, VIP, observed, 100.0)
+    return judged.verdict, weigh(judged, None, 100.0)
+
+
+def members(service: Service, pool: Pool, seen: Sight):
     """(backend, verdict, has it failed on health alone) of every primary that operators want flows on.
 
     A backend that was in and whose check says nothing yet is not out because somebody edited the check.
     """
     for backend in service.backends:
         verdict = pool.backends[DestinationKey(service.key(VIP), backend.address, 80)]
-        state = seen.health.get(backend.check)
-        asks = state is not None and state.up and (state.asks[1] or state.asks[0] == 0)
+        state = seen.backends[backend.name].state
+        asks = state.up and (state.asks[1] or state.asks[0] == 0)
         if not backend.fallback and backend.weight and not backend.drain and backend.override != 0 and not asks:
-            was_in = DestinationKey(service.key(VIP), backend.address, 80) in seen.before
-            yield backend, verdict, not verdict.up and (was_in if state is None else state.up is False)
+            was_in = seen.backends[backend.name].weight is not None
+            yield backend, verdict, not verdict.up and (was_in if state.up is None else state.up is False)
 
 
 @given(services(), sights())
-def test_the_floor(service: Service, seen: Observed) -> None:
+def test_the_floor(service: Service, seen: Sight) -> None:
     """Never more than ``max_failed`` are out on health alone, unless fallback backends serve in their place."""
-    pool = assess(service, VIP, seen)
+    _, pool = assess(service, seen)
     if service.max_failed is None:
         return
     wanted = list(members(service, pool, seen))
@@ -107,42 +122,42 @@ def test_the_floor(service: Service, seen: Observed) -> None:
 
 
 @given(services(), sights())
-def test_whoever_is_kept_in_is_named(service: Service, seen: Observed) -> None:
-    pool = assess(service, VIP, seen)
+def test_whoever_is_kept_in_is_named(service: Service, seen: Sight) -> None:
+    _, pool = assess(service, seen)
     for _, verdict, failed in members(service, pool, seen):
         if failed and verdict.weight:
-            assert "floor" in verdict.reason or "fail = keep" in verdict.reason
+            assert verdict.reason.code in ("kept_floor", "kept_fail_open")
 
 
 @given(services(), sights())
-def test_fallback_backends_serve_only_alone(service: Service, seen: Observed) -> None:
-    pool = assess(service, VIP, seen)
+def test_fallback_backends_serve_only_alone(service: Service, seen: Sight) -> None:
+    _, pool = assess(service, seen)
     helping = [verdict for key, verdict in pool.backends.items() if _is_fallback(service, key) and verdict.weight]
     if helping:
         assert not any(verdict.weight and verdict.up for _, verdict, _ in members(service, pool, seen))
 
 
 @given(services(), sights())
-def test_what_is_open_has_a_weight(service: Service, seen: Observed) -> None:
-    pool = assess(service, VIP, seen)
-    if pool.verdict.open:
+def test_what_is_open_has_a_weight(service: Service, seen: Sight) -> None:
+    verdict, pool = assess(service, seen)
+    if verdict.open:
         assert any(row.weight for row in pool.rows.values())
 
 
 @given(services(), sights())
-def test_the_floor_only_ever_adds_weight(service: Service, seen: Observed) -> None:
-    with_floor, without = assess(service, VIP, seen), assess(replace(service, max_failed=None), VIP, seen)
-    for key, verdict in without.backends.items():
-        assert with_floor.backends[key].weight >= verdict.weight
-    assert with_floor.verdict == without.verdict, "what is only kept in does not open a gate"
+def test_the_floor_only_ever_adds_weight(service: Service, seen: Sight) -> None:
+    (verdict, with_floor), (plain, without) = assess(service, seen), assess(replace(service, max_failed=None), seen)
+    for key, backend in without.backends.items():
+        assert with_floor.backends[key].weight >= backend.weight
+    assert verdict == plain, "what is only kept in does not open a gate"
 
 
 @given(services(), sights())
-def test_rows_and_table_weights(service: Service, seen: Observed) -> None:
+def test_rows_and_table_weights(service: Service, seen: Sight) -> None:
     """Every backend but a drained one has a row, and its place in the table does not depend on health."""
-    nobody = replace(seen, health={}, up_since={}, before={})
-    pool = assess(service, VIP, seen)
-    down = assess(replace(service, announce=Announce(), max_failed=None), VIP, nobody)
+    nobody = Sight(dict.fromkeys(seen.backends, ObservedBackend()))
+    _, pool = assess(service, seen)
+    _, down = assess(replace(service, announce=Announce(), max_failed=None), nobody)
     assert list(pool.rows) == [k for k, b in zip(pool.backends, service.backends, strict=True) if not b.drain]
     for key, row in pool.rows.items():
         assert row.last_weight == (row.weight or down.rows[key].last_weight)

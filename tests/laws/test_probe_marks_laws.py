@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from anycastlb.core.decision import probe_marks
 from anycastlb.core.decision.decide import adopt, decide
 from anycastlb.core.decision.plan import apply, diff
-from anycastlb.core.model import Backend, Catalog, Check, ForwardPath, Inputs, Memory, Service, VirtualService
+from anycastlb.core.model import Backend, Catalog, Check, ForwardPath, Inputs, Memory, Policy, Service, VirtualService
 
 RANGES = st.sampled_from([(1, 3), (100, 104), (100, 200)])
 BACKENDS = [ip_address(f"10.0.0.{n}") for n in range(1, 5)] + [ip_address("2001:db8::1")]
@@ -89,7 +89,7 @@ def test_no_reload_and_no_restart_moves_a_mark(history: list[tuple[bool, Catalog
         now += 1
         if died and desired is not None:
             memory = adopt(desired, now, limits)
-        decision = decide(Inputs(catalog=catalog, marks=limits), memory, now)
+        decision = decide(Inputs(Policy(marks=limits), catalog), memory, now)
         assert set(decision.probe_paths) == set(probe_marks.wanted(catalog))
         for via, mark in before.items():
             if mark is not None and via in decision.probe_paths:
@@ -104,17 +104,17 @@ def test_no_reload_and_no_restart_moves_a_mark(history: list[tuple[bool, Catalog
 @given(catalogs(), RANGES)
 def test_probes_change_nothing_else(catalog: Catalog, limits: tuple[int, int]) -> None:
     """But for the rows of its marks, a decision is what it would be without them."""
-    decision = decide(Inputs(catalog=catalog, marks=limits), Memory(), 1.0)
+    decision = decide(Inputs(Policy(marks=limits), catalog), Memory(), 1.0)
     known, rest = probe_marks.split(decision.desired, limits)
     assert known == {via: mark for via, mark in decision.probe_paths.items() if mark is not None}
-    none = decide(Inputs(catalog=catalog, marks=(5, 5)), Memory(), 1.0)
+    none = decide(Inputs(Policy(marks=(5, 5)), catalog), Memory(), 1.0)
     assert rest == probe_marks.split(none.desired, (5, 5))[1]
 
 
 @given(catalogs(), catalogs(), RANGES)
 def test_the_kernel_gets_there(first: Catalog, second: Catalog, limits: tuple[int, int]) -> None:
-    before = decide(Inputs(catalog=first, marks=limits), Memory(), 1.0)
-    after = decide(Inputs(catalog=second, marks=limits), before.memory, 2.0)
+    before = decide(Inputs(Policy(marks=limits), first), Memory(), 1.0)
+    after = decide(Inputs(Policy(marks=limits), second), before.memory, 2.0)
     state = before.desired
     for change in diff(state, after.desired):
         state = apply(state, change)

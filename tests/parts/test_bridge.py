@@ -330,7 +330,7 @@ async def test_a_route_outside_the_ranges_never_leaves(bench: Bench) -> None:
     async with running(bench.socket) as daemon:
         failures = await daemon.want({ONE: Route(), OUTSIDE: Route()})
         assert [failure.change.key for failure in failures] == [OUTSIDE]
-        assert "outside vip_ranges" in failures[0].reason
+        assert "outside vip_ranges" in failures[0].reason.text
         await seen(lambda: bench.router.routes() == {ONE}, 2, "the good one is there")
         for _ in range(5):
             assert OUTSIDE not in bench.router.routes()
@@ -365,7 +365,7 @@ async def test_exabgp_is_killed_and_its_routes_return(bench: Bench) -> None:
         await seen(lambda: not bench.router.routes(), 2, "its routes are gone")
         await seen(lambda: not daemon.driver.speaker().connected, 2, "its bridge is gone")
         failures = await daemon.want({**PLAIN, TWO: Route()})
-        assert failures and "not connected" in failures[0].reason
+        assert failures and "not connected" in failures[0].reason.text
         bench.exabgp.start()
         await seen(lambda: bench.router.routes() == {ONE, TWO, SIX}, 10, "all are there again")
 

@@ -11,7 +11,7 @@ import pytest
 
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.core.decision.node_drain import COMMUNITY
-from anycastlb.core.model import Leave
+from anycastlb.core.model import NodeDrain
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import node_view, nodes_view
 from tests.support.world import VIP, WEB, World, until
@@ -33,8 +33,8 @@ def worlds(tmp_path: Path, **drain: Any) -> tuple[World, World]:
     return one, two
 
 
-def leaving(node: Node) -> Leave | None:
-    return node.snapshot.decision.memory.leave
+def leaving(node: Node) -> NodeDrain | None:
+    return node.snapshot.decision.memory.node_drain
 
 
 def stage(node: Node) -> str:
@@ -76,7 +76,7 @@ async def test_a_drain_goes_through_its_stages_and_waits_for_the_last_packets(wo
         world.put("drain/lb1", {"reason": "disks", "by": "ann", "since": "now"})
         await until(lambda: marked(world), within=0.5)
         verdict = node.snapshot.decision.verdicts[VIP]
-        assert verdict.open and "this node is drained (drain/lb1): still announced, with 65535:0" in verdict.reason
+        assert verdict.open and "this node is drained (drain/lb1): still announced, with 65535:0" in verdict.reason.text
         assert await until(lambda: VIP not in world.announced, within=5.1) > 4.5
         for _ in range(30):  # somebody still comes
             world.counted = replace(world.counted, packets_in=world.counted.packets_in + 50)
@@ -104,7 +104,7 @@ async def test_a_drain_that_hangs_ends_at_its_deadline_and_says_so(world: World)
             came += 1
         assert 38 <= came <= 43
         found = leaving(node)
-        assert found is not None and found.overdue and "20 packets/s still came" in found.reason
+        assert found is not None and found.overdue and "20 packets/s still came" in found.reason.text
         assert told(node)[-1] == ("drained", "warning")
 
 
@@ -170,7 +170,7 @@ async def test_a_drain_waits_until_no_backend_leaves_and_tells_the_others(tmp_pa
         await until(lambda: stage(first) == "waiting", within=1)
         await asyncio.sleep(3)
         found = leaving(first)
-        assert found is not None and found.reason.endswith("10.1.0.3:80 is leaving") and plain(one)
+        assert found is not None and found.reason.text.endswith("10.1.0.3:80 is leaving") and plain(one)
         assert view(second, "lb1")["drain"]["stage"] == "waiting"
         await until(lambda: marked(one), within=20)
         assert len(one.weights()) == 2, "web3 has left first"
@@ -197,7 +197,7 @@ async def test_a_table_that_never_rests_is_not_waited_for_longer_than_told(tmp_p
             await asyncio.sleep(1)
         assert 14 <= asyncio.get_running_loop().time() - began <= 17
         found = leaving(first)
-        assert found is not None and found.overdue and "no longer than 15 s" in found.reason
+        assert found is not None and found.overdue and "no longer than 15 s" in found.reason.text
         assert ("graceful", "warning") in told(first)
         await until(lambda: not one.announced, within=6)
 
@@ -211,7 +211,7 @@ async def test_drains_written_past_the_budget_are_obeyed_one_after_the_other(tmp
         await until(lambda: stage(second) == "drained", within=25)
         found = leaving(first)
         assert found is not None and found.stage == "waiting" and plain(one)
-        assert "lb2 is drained too, and at most 1 may be at once" in found.reason
+        assert "lb2 is drained too, and at most 1 may be at once" in found.reason.text
         budget = nodes_view(first.snapshot, asyncio.get_running_loop().time())["budget"]
         assert budget == {"max_drained": 1, "drained": ["lb1", "lb2"], "exceeded": True}
         await until(lambda: not one.announced, within=36)
@@ -227,7 +227,7 @@ async def test_the_last_node_hesitates_unless_it_is_forced(tmp_path: Path) -> No
         one.put("drain/lb1", "")
         await asyncio.sleep(50)
         found = leaving(first)
-        assert found is not None and f"no other node that stays announces {VIP}" in found.reason and plain(one)
+        assert found is not None and f"no other node that stays announces {VIP}" in found.reason.text and plain(one)
         one.put("drain/lb1", {"force": True})
         await until(lambda: marked(one), within=5)
         await until(lambda: not one.announced, within=6)

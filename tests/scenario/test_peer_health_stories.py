@@ -54,7 +54,7 @@ def announcers(node: Node) -> int:
 
 
 def reason(node: Node) -> str:
-    return node.snapshot.decision.verdicts[VIP].reason
+    return node.snapshot.decision.verdicts[VIP].reason.text
 
 
 def holders(company: list[World]) -> list[int]:
@@ -206,7 +206,7 @@ async def test_the_limit_gives_a_second_look(tmp_path: Path, registry: MemoryReg
             assert len(served()) >= 4
         assert len(served()) == 4
         waiting = nodes[0].snapshot.decision.verdicts[ip_address("192.0.2.15")]
-        assert waiting.reason == (
+        assert waiting.reason.text == (
             "0/3 backends up, needs 1; its withdrawal waits: 2 VIPs were withdrawn by health within a minute, and "
             "cluster.max_withdrawals allows 2"
         )

@@ -35,9 +35,9 @@ async def test_two_of_four_fail_and_the_floor_keeps_one_pooled(world: World) -> 
         world.dead.add("10.1.0.2")
         await asyncio.sleep(10)
         assert pooled(world) == {"2", "3", "4"}, "the one that failed last stays in"
-        reasons = {v.backend: v.reason for v in node.snapshot.decision.backends.values()}
+        reasons = {v.backend: v.reason.text for v in node.snapshot.decision.backends.values()}
         assert reasons["web2"] == "down: connection refused; kept in by the floor (max_failed 25%)"
-        assert node.snapshot.decision.verdicts[VIP].reason == "2/4 backends up", "the gate is not fooled"
+        assert node.snapshot.decision.verdicts[VIP].reason.text == "2/4 backends up", "the gate is not fooled"
         world.dead.discard("10.1.0.1")
         await until(lambda: pooled(world) == {"1", "3", "4"}, within=5)
 
@@ -68,7 +68,7 @@ async def test_the_sorry_server_takes_over_and_steps_back(world: World) -> None:
         await until(lambda: pooled(world) == {"9"}, within=5)
         await asyncio.sleep(2)
         assert VIP in world.announced
-        assert node.snapshot.decision.verdicts[VIP].reason == "0/3 backends up; 1 fallback serving"
+        assert node.snapshot.decision.verdicts[VIP].reason.text == "0/3 backends up; 1 fallback serving"
         assert not [change for change in world.writes if change.table == "routes"], "the route never moved"
         world.put("services/web", {**WEB, "backends": sorry, "announce": {"fallback": "withdraw"}})
         await until(lambda: VIP not in world.announced, within=1)
@@ -87,7 +87,7 @@ async def test_it_takes_more_to_reopen_than_to_stay_open(world: World) -> None:
         await until(lambda: VIP not in world.announced, within=5)
         world.dead -= {"10.1.0.2", "10.1.0.3"}
         await asyncio.sleep(10)
-        reason = node.snapshot.decision.verdicts[VIP].reason
+        reason = node.snapshot.decision.verdicts[VIP].reason.text
         assert VIP not in world.announced and reason == "3/4 backends up, needs 4 to open again"
         world.dead.clear()
         await until(lambda: VIP in world.announced, within=5)
@@ -105,7 +105,7 @@ async def test_a_service_that_flaps_is_damped(world: World) -> None:
             world.dead.clear()
             await asyncio.sleep(4)
         verdict = node.snapshot.decision.verdicts[VIP]
-        assert VIP not in world.announced and "damped: penalty" in verdict.reason and verdict.penalty > 2000
+        assert VIP not in world.announced and "damped: penalty" in verdict.reason.text and verdict.penalty > 2000
         took = await until(lambda: VIP in world.announced, within=120)
         assert took > 30
 
@@ -130,7 +130,7 @@ async def test_a_drained_backend_leaves_and_returns_to_its_place(world: World) -
         drained = {**WEB["backends"], "web1": {"address": "10.1.0.1", "drain": True}}
         world.put("services/web", {**WEB, "backends": drained})
         await until(lambda: world.weights()["10.1.0.1"] == 0, within=1)
-        verdicts = {v.backend: v.reason for v in node.snapshot.decision.backends.values()}
+        verdicts = {v.backend: v.reason.text for v in node.snapshot.decision.backends.values()}
         assert verdicts["web1"] == "drained"
         took = await until(lambda: "10.1.0.1" not in world.weights(), within=12)
         assert took > 9

@@ -32,7 +32,7 @@ async def test_a_service_is_put_and_announced(world: World) -> None:
         assert tables.index("addresses") < tables.index("services") < tables.index("destinations")
         await asyncio.sleep(2)
         assert world.weights() == {"10.1.0.1": 100, "10.1.0.2": 100, "10.1.0.3": 100}
-        assert node.snapshot.decision.verdicts[VIP].reason == "3/3 backends up"
+        assert node.snapshot.decision.verdicts[VIP].reason.text == "3/3 backends up"
 
 
 async def test_a_starting_node_announces_only_what_it_has_checked(world: World) -> None:
@@ -105,7 +105,7 @@ async def test_all_backends_die_and_return(world: World) -> None:
         took = await until(lambda: VIP not in world.announced, within=10)
         assert took <= 1 * 3 + 0.5 + 0.5
         verdict = node.snapshot.decision.verdicts[VIP]
-        assert not verdict.open and verdict.reason == "0/3 backends up, needs 1"
+        assert not verdict.open and verdict.reason.text == "0/3 backends up, needs 1"
         assert VIP in world.kernel.rows["addresses"], "only the route leaves"
         world.dead.clear()
         await until(lambda: VIP in world.announced, within=3)
@@ -223,7 +223,7 @@ async def test_a_drained_node_withdraws_and_goes_on_serving(world: World) -> Non
         world.forget()
         world.put("drain/lb1", "")
         await until(lambda: VIP not in world.announced, within=1)
-        assert node.snapshot.decision.verdicts[VIP].reason == "this node is drained (drain/lb1)"
+        assert node.snapshot.decision.verdicts[VIP].reason.text == "this node is drained (drain/lb1)"
         await asyncio.sleep(100)
         assert [change.table for change in world.writes] == ["routes"], "the kernel is untouched"
         world.source.delete("drain/lb1")
@@ -283,7 +283,7 @@ async def test_one_service_the_kernel_refuses_stops_no_other(world: World) -> No
         await asyncio.sleep(20)
         bad = ip_address("192.0.2.66")
         assert world.announced == {VIP}
-        assert "no such scheduler" in node.snapshot.decision.verdicts[bad].reason
+        assert "no such scheduler" in node.snapshot.decision.verdicts[bad].reason.text
         told = [r for r in node.journal.records() if r.event.kind == "failure"]
         assert len(told) <= 6, "a lasting failure is told once, not every cycle"
         waiting = {(change.table, change.verb) for change in node.snapshot.pending}
@@ -302,7 +302,7 @@ async def test_a_destination_the_kernel_refuses_counts_as_down_and_moves_nobody(
         world.forget()
         await asyncio.sleep(60)
         assert not world.writes
-        assert node.snapshot.decision.verdicts[VIP].reason == "2/3 backends up"
+        assert node.snapshot.decision.verdicts[VIP].reason.text == "2/3 backends up"
 
 
 async def test_a_node_that_cannot_see_its_kernel_stops_proving_that_it_lives(world: World) -> None:
@@ -381,7 +381,7 @@ async def test_hold_up_and_hold_down(world: World) -> None:
         await until(lambda: VIP not in world.announced, within=5)
         world.dead.clear()
         await asyncio.sleep(5)
-        assert "hold_down: opens in" in node.snapshot.decision.verdicts[VIP].reason
+        assert "hold_down: opens in" in node.snapshot.decision.verdicts[VIP].reason.text
         took = await until(lambda: VIP in world.announced, within=60)
         assert took >= 50
 

@@ -37,7 +37,7 @@ async def test_nothing_is_probed_before_the_kernel_has_the_rows(world: World) ->
     async with world.node() as node:
         await asyncio.sleep(20)
         assert not world.probes
-        (reason,) = {verdict.reason for verdict in node.snapshot.decision.backends.values()}
+        (reason,) = {verdict.reason.text for verdict in node.snapshot.decision.backends.values()}
         assert "not checked yet" in reason and "not now" in reason
         assert not world.announced
         world.kernel.refuse = lambda change: None
@@ -79,7 +79,7 @@ async def test_no_marks_left_takes_nobody_out_who_served(tmp_path: Path) -> None
     async with world.node() as node:
         await asyncio.sleep(10)
         assert all(world.weights().values())
-        reasons = [verdict.reason for verdict in node.snapshot.decision.backends.values()]
+        reasons = [verdict.reason.text for verdict in node.snapshot.decision.backends.values()]
         assert sum("no firewall mark is left for the probe in 9000-9001" in reason for reason in reasons) == 1
 
 

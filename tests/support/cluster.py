@@ -21,6 +21,7 @@ from anycastlb.core.model import (
     Inputs,
     Memory,
     Peer,
+    Policy,
     Result,
     Service,
     Share,
@@ -97,12 +98,11 @@ class Company:
         }
         up = {n: CheckState(n in node.reach, last=Result(n in node.reach, "seen", 0.1, 0.0)) for n in ALL}
         return Inputs(
-            node.name,
+            Policy(node.name, max_withdrawals=self.limit),
             self.catalog,
             Feed(connected=True, loaded=True),
             MappingProxyType({check(n): state for n, state in up.items()}),
             cluster=Cluster(follows=True, connected=node.connected, peers=peers),
-            max_withdrawals=self.limit,
             wall=1e9,
         )
 

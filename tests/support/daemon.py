@@ -9,7 +9,7 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.parse import parse_catalog
-from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Result, Tree
+from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Policy, Result, Tree
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.node import checks
 from anycastlb.engine.parts import kernel_settings, make_drivers
@@ -30,7 +30,7 @@ class Daemon:
         if not config.ipvs.manage_sysctls:
             self.originals.drop()
         drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
-        self.inbox = Inbox(Inputs(originals=self.originals.rows, **kernel_settings(config)))
+        self.inbox = Inbox(Inputs(Policy(**kernel_settings(config)), originals=self.originals.rows))
         machine = Machine(drivers, MemoryAnnouncer(), originals=lambda: self.originals.rows)
         self.reconciler = Reconciler(self.inbox, machine, Journal(), 0.1)
 
@@ -45,7 +45,7 @@ class Daemon:
     async def cycle(self) -> list[str]:
         """One cycle; what failed in it."""
         await self.reconciler.cycle()
-        return [failure.reason for failure in self.reconciler.snapshot.failures]
+        return [failure.reason.text for failure in self.reconciler.snapshot.failures]
 
     def die(self) -> None:
         """As by kill -9, and as by a handover: nobody tidies up."""

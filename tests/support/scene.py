@@ -26,7 +26,9 @@ from anycastlb.core.model import (
     Inputs,
     Leaving,
     Memory,
+    Policy,
     Problem,
+    Reason,
     Result,
     Route,
     Service,
@@ -107,6 +109,13 @@ HEALTH = {
 }
 
 
+NOTES = {
+    "HTTP 200; slow start: 30%": ("slow start: 30%",),
+    "not checked yet": ("not checked yet",),
+    "not checked": ("not checked",),
+}
+
+
 def verdicts() -> tuple[dict[DestinationKey, BackendVerdict], dict[DestinationKey, Destination]]:
     """The judged backends, and the kernel's rows for those it has."""
     told = {
@@ -129,8 +138,9 @@ def verdicts() -> tuple[dict[DestinationKey, BackendVerdict], dict[DestinationKe
         for vip in service.vips:
             for member, (up, weight, reason) in zip(service.members(vip), told[service.name, vip], strict=True):
                 key = DestinationKey(service.key(vip), member.address, member.port)
+                why = Reason("check_passed" if up else "check_failed", reason)
                 parts = Weights(member.weight, None, float(up), weight / member.weight if weight else 1.0)
-                judged[key] = BackendVerdict(service.name, member.name, up, weight, reason, parts)
+                judged[key] = BackendVerdict(service.name, member.name, up, weight, why, parts, NOTES.get(reason, ()))
                 rows[key] = Destination("tunnel", weight, member.weight)
     return judged, rows
 
@@ -138,13 +148,14 @@ def verdicts() -> tuple[dict[DestinationKey, BackendVerdict], dict[DestinationKe
 BACKENDS, ROWS = verdicts()
 LEFT = DestinationKey(WEB.key(WEB4), ip_address("10.1.0.9"), 80)
 OLD = ServiceKey("tcp", GONE, 443)
-REFUSED = "no memory for another service (ENOMEM); free some memory"
+REFUSED = Reason("kernel_refused", "no memory for another service (ENOMEM); free some memory")
 
 
 def judged(service: Service, vip, up: int, needed: int = 1, reason: str = "") -> ServiceVerdict:
     total = len(service.members(vip))
     told = reason or f"{up}/{total} backends up" + (f", needs {needed}" if up < needed else "")
-    return ServiceVerdict(service.name, service.key(vip), up >= needed and not reason, up, total, needed, told)
+    why = Reason("backends_up" if up >= needed and not reason else "too_few_backends", told)
+    return ServiceVerdict(service.name, service.key(vip), up >= needed and not reason, up, total, needed, why)
 
 
 def waiting(snapshot: Snapshot) -> Snapshot:
@@ -169,7 +180,7 @@ def trouble() -> Snapshot:
     rows = {key: row for key, row in desired.destinations.items() if key.service != SMTP.key(MAIL)}
     snapshot = Snapshot(
         inputs=Inputs(
-            node="lb1",
+            Policy("lb1"),
             catalog=Catalog(
                 services=(RESOLVER, SMTP, WEB),
                 problems=(Problem("services/api", "backends.api1.weight", "expected a whole number, not 'heavy'"),),
@@ -288,7 +299,7 @@ def subtle(flaps: int = 1) -> Snapshot:
         check["s6"]: told(*good[:3], *dead),
         check["sorry"]: told((True, "not checked (type none)", 0.0, 100.0)),
     }
-    inputs = Inputs("lb1", found, Feed(True, NOW - 7300, loaded=True))
+    inputs = Inputs(Policy("lb1"), found, Feed(True, NOW - 7300, loaded=True))
     lost = {key: replace(state, up=False) for key, state in states.items() if key != check["sorry"]}
     memory = Memory()
     steps = [(400.0, states)]

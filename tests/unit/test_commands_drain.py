@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from anycastlb.cli.commands.drain import _left, _returned
-from anycastlb.core.model import Drain, DrainRules, Leave, LeaveSummary, Peer, Snapshot, Status, Traffic, VipSummary
+from anycastlb.core.model import (
+    Drain,
+    DrainRules,
+    DrainSummary,
+    NodeDrain,
+    Peer,
+    Policy,
+    Reason,
+    Snapshot,
+    Status,
+    Traffic,
+    VipSummary,
+)
 from anycastlb.serving.views.cluster import node_view, nodes_view
 from tests.support import scene
 from tests.support.golden import drawn, golden
@@ -21,17 +33,27 @@ LEFT = {
 }  # fmt: skip
 
 
-def leaving(leave: Leave, drained: frozenset[str] = frozenset({"lb1"}), **told: Any) -> Snapshot:
+def leaving(leave: NodeDrain, drained: frozenset[str] = frozenset({"lb1"}), **told: Any) -> Snapshot:
     calm = scene.calm()
     catalog = replace(calm.inputs.catalog, drained=drained, drains={"lb1": Drain("new disks", "ann", "then")})
-    inputs = replace(calm.inputs, catalog=catalog, leaving=DrainRules(max_drained=1), wall=1.7e9, **told)
-    memory = replace(calm.decision.memory, leave=leave)
+    inputs = replace(
+        calm.inputs, catalog=catalog, policy=Policy("lb1", drain_rules=DrainRules(max_drained=1)), wall=1.7e9, **told
+    )
+    memory = replace(calm.decision.memory, node_drain=leave)
     return replace(calm, inputs=inputs, decision=replace(calm.decision, memory=memory))
 
 
-def withdrawn() -> Leave:
+def withdrawn() -> NodeDrain:
     samples = tuple(Traffic(scene.NOW - 5 + n, 1000 - 100 * (5 - n), 812) for n in range(5))
-    return Leave("withdrawn", "drained", scene.NOW - 10, scene.NOW + 50, "its routes are withdrawn", samples=samples)
+    why = Reason("withdrawn", "its routes are withdrawn")
+    return NodeDrain(
+        "withdrawn",
+        "drained",
+        scene.NOW - 10,
+        scene.NOW + 50,
+        why,
+        samples=samples,
+    )
 
 
 def test_the_picture_of_a_node_that_leaves() -> None:
@@ -49,7 +71,7 @@ def test_a_node_tells_of_itself_what_only_it_knows() -> None:
 
 
 def test_of_others_it_tells_what_they_published() -> None:
-    told = LeaveSummary("graceful", "drained", "a reason", "2026-11-21T06:22:04.000Z", "", "then")
+    told = DrainSummary("graceful", "drained", "a reason", "2026-11-21T06:22:04.000Z", "", "then")
     snapshot = leaving(withdrawn())
     cluster = replace(
         snapshot.inputs.cluster, follows=True, peers={"lb2": Peer("lb2", True, Status("lb2", leave=told))}
@@ -138,7 +160,7 @@ def test_a_vip_nobody_else_announces() -> None:
     for others, alone in (
         ([], True), ([peer("lb2")], False), ([peer("lb2", alive=False)], True), ([peer("lb2", stopping=True)], True),
         ([peer("lb2", drained=True)], True),
-        ([peer("lb2", drained=True, leave=LeaveSummary("waiting", "drained", "", ""))], False),
+        ([peer("lb2", drained=True, leave=DrainSummary("waiting", "drained", "", ""))], False),
         ([peer("lb2", drained=True), peer("lb3")], False),
     ):  # fmt: skip
         found = last_announced(replace(cluster, peers={one.name: one for one in others}), [scene.WEB4])

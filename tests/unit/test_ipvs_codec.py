@@ -236,6 +236,7 @@ def test_a_refusal_nobody_thought_of_still_names_the_object() -> None:
     work = script([CREATE, ADD])
     for request in work.requests:
         for change in (CREATE, ADD):
-            text = refusal(change, request, errno.ENOTNAM)
-            assert str(change.key) in text
-            assert "ENOTNAM" in text
+            why = refusal(change, request, errno.ENOTNAM)
+            assert why.code == "kernel_refused"
+            assert str(change.key) in why.text
+            assert "ENOTNAM" in why.text

@@ -34,15 +34,17 @@ from anycastlb.core.model import (
     Entry,
     Failure,
     Feed,
-    Gate,
     Instance,
-    Leave,
+    NodeDrain,
+    Policy,
     Problem,
+    Reason,
     Registrar,
     Route,
     Snapshot,
     SyncDaemon,
     Traffic,
+    Verdict,
 )
 from anycastlb.engine.clock import Clock
 from anycastlb.engine.observer import Unobserved
@@ -194,7 +196,7 @@ async def test_the_source_is_away() -> None:
 async def test_cycles_add_up() -> None:
     made = [Change("routes", scene.WEB4, None, Route()), Change("routes", scene.WEB6, None, Route())]
     refused = Change("addresses", scene.DNS, None, "x")
-    snapshot = Snapshot(plan=(*made, refused), failures=(Failure(refused, "no"),), cycle=1)
+    snapshot = Snapshot(plan=(*made, refused), failures=(Failure(refused, Reason("kernel_refused", "no")),), cycle=1)
     async with serving(scene.calm()) as served:
         assert value(await scrape(served), "changes_total", table="routes", verb="create") == 0
         for duration in (0.004, 0.3, 60.0):
@@ -523,31 +525,25 @@ async def test_a_backend_without_a_result_is_unknown() -> None:
     assert not {"anycastlb_backend_check_up", "anycastlb_backend_transition_timestamp_seconds"} & names
 
 
-def closed(reason: str, snapshot: Snapshot, gate: Gate | None = None) -> None:
-    verdict = snapshot.decision.verdicts[scene.DNS]
-    assert closed_by(snapshot, verdict, gate) == reason
-
-
-def test_why_a_vip_is_closed_in_one_word() -> None:
-    snapshot = scene.trouble()
-    inputs, waiting = snapshot.inputs, Gate(False, 0.0, ready_since=scene.NOW - 1)
-    closed("backends", snapshot)
-    closed("hold", replace(snapshot, decision=settled(snapshot)), waiting)
-    closed("damped", snapshot, replace(waiting, suppressed_since=scene.NOW - 1))
-    closed("stopping", replace(snapshot, inputs=replace(inputs, stopping=True)))
-    drained = replace(inputs, catalog=replace(inputs.catalog, drained=frozenset({"lb1"})))
-    closed("drained", replace(snapshot, inputs=drained))
-    refused = Failure(Change("services", scene.RESOLVER.key(scene.DNS), None, scene.MH), "no memory")
-    closed("refused", replace(snapshot, inputs=replace(inputs, failures=(refused,))))
-    unsettled = settled(snapshot, 2.0)
-    closed("unsettled", replace(snapshot, decision=unsettled), waiting)
-
-
-def settled(snapshot: Snapshot, unsettled: float = 0.0) -> Any:
-    verdict = snapshot.decision.verdicts[scene.DNS]
-    services = tuple(replace(service, unsettled=unsettled) for service in verdict.services)
-    verdicts = {**snapshot.decision.verdicts, scene.DNS: replace(verdict, services=services)}
-    return replace(snapshot.decision, verdicts=verdicts)
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("too_few_backends", "backends"),
+        ("peers_reach", "backends"),
+        ("last_elsewhere", "backends"),
+        ("hold_up", "hold"),
+        ("hold_down", "hold"),
+        ("damped", "damped"),
+        ("unsettled", "unsettled"),
+        ("returning", "unsettled"),
+        ("catching_up", "unsettled"),
+        ("node_stopping", "stopping"),
+        ("node_drained", "drained"),
+        ("refused", "refused"),
+    ],
+)
+def test_why_a_vip_is_closed_in_one_word(code: str, word: str) -> None:
+    assert closed_by(Verdict(scene.DNS, False, Reason(code, "a text that nobody takes apart"), 0.0)) == word
 
 
 async def test_what_traffic_back_never_shows_is_left_out() -> None:
@@ -652,8 +648,10 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
         return held
 
     samples = (Traffic(scene.NOW - 2, 10, 3), Traffic(scene.NOW - 1, 15, 3))
-    left = Leave("withdrawn", "drained", scene.NOW - 3, scene.NOW + 50, "a reason", samples=samples)
-    memory = replace(trouble.decision.memory, leave=left)
+    left = NodeDrain(
+        "withdrawn", "drained", scene.NOW - 3, scene.NOW + 50, Reason("withdrawn", "a reason"), samples=samples
+    )
+    memory = replace(trouble.decision.memory, node_drain=left)
     trouble = replace(trouble, decision=replace(trouble.decision, memory=memory))
 
     names, labels = set(), {}
@@ -757,7 +755,7 @@ def _values(node: Any, key: str) -> Iterable[Any]:
 async def test_settings_of_ipvs() -> None:
     sync = SyncDaemon("eth0", 1, ip_address("224.0.0.81"), 8848)
     config = {"tcp_timeout": 300, "tcpfin_timeout": 60, "udp_timeout": 20, "sync_backup": sync}
-    wanted = replace(scene.trouble().inputs, config={"sync_master": sync, "sync_backup": sync})
+    wanted = replace(scene.trouble().inputs, policy=Policy("lb1", config={"sync_master": sync, "sync_backup": sync}))
     snapshot = replace(scene.trouble(), inputs=wanted, actual=replace(scene.trouble().actual, config=config))
     async with serving(snapshot) as served:
         text, _ = await fetch(served)

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from anycastlb.core.decision import peer_health
-from anycastlb.core.decision.withdrawal_budget import WINDOW, WithdrawalBudget
+from anycastlb.core.decision.withdrawal_budget import WINDOW, withdrawal_budget
 from anycastlb.core.model import (
     Announce,
     Cluster,
@@ -16,6 +16,7 @@ from anycastlb.core.model import (
     Gate,
     LocalTrouble,
     Peer,
+    Reason,
     ServiceKey,
     ServiceSummary,
     ServiceVerdict,
@@ -26,10 +27,9 @@ from anycastlb.core.model import (
 
 VIP, OTHER, THIRD = (ip_address(f"192.0.2.{number}") for number in (1, 2, 3))
 KEY = ServiceKey("tcp", VIP, 80)
-DEAD = ServiceVerdict(
-    "web", KEY, False, 0, 2, 1, "0/2 backends up, needs 1", condition=Condition(False, True, True, 2.0)
-)
-FREE = WithdrawalBudget(None, 3, {}, (), 0.0)
+DOWN = Reason("too_few_backends", "0/2 backends up, needs 1")
+DEAD = ServiceVerdict("web", KEY, False, 0, 2, 1, DOWN, condition=Condition(False, True, True, 2.0))
+FREE = withdrawal_budget(None, 3, {}, (), 0.0)
 SERVING = Status(
     "lb2",
     ready=True,
@@ -69,8 +69,10 @@ def shut(status: Status, **summary: object) -> Status:
     ],
 )
 def test_whose_word_counts_for_nothing(status: Status) -> None:
-    assert peer_health.judge(case(), (SERVING,), FREE).reason == "0/2 backends up; 1 of 1 peers reach these backends"
-    assert peer_health.judge(case(), (status,), FREE) == peer_health.Opinion(False, "0/2 backends up, needs 1")
+    assert peer_health.judge(case(), (SERVING,), FREE).reason == Reason(
+        "peers_reach", "0/2 backends up; 1 of 1 peers reach these backends"
+    )
+    assert peer_health.judge(case(), (status,), FREE) == peer_health.Opinion(False, DEAD.reason)
 
 
 def test_peers_are_those_that_live_and_can_be_read() -> None:
@@ -89,9 +91,10 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
 def test_who_holds_the_last_route() -> None:
     assert peer_health.judge(case("keep"), (ILL,), FREE).kept == "last"
     away = peer_health.judge(case("keep", name="lb3"), (ILL,), FREE)
-    assert not away.ready and away.reason.endswith("; lb2 keeps the last route")
+    assert not away.ready and away.reason.code == "last_elsewhere"
+    assert away.reason.text.endswith("; lb2 keeps the last route")
     waits = peer_health.judge(case("keep", name="lb3"), (shut(ILL, announced=False),), FREE)
-    assert waits.kept == "last" and waits.reason.endswith("until lb2 announces it")
+    assert waits.kept == "last" and waits.reason.text.endswith("until lb2 announces it")
     assert peer_health.judge(case("keep", name="lb3"), (replace(ILL, ready=False),), FREE).kept == "last"
     assert peer_health.judge(case("keep", name="lb3"), None, FREE).kept == "last"
     assert not peer_health.judge(case("keep", name="lb3"), (SERVING,), FREE).ready
@@ -117,33 +120,33 @@ def test_what_the_machine_refuses_is_not_kept() -> None:
     assert peer_health.judge(replace(case("keep"), own="unable"), (ILL,), FREE) == peer_health.Opinion(
         False, DEAD.reason
     )
-    spent = WithdrawalBudget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
+    spent = withdrawal_budget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
     assert not peer_health.judge(replace(case(), own="unable"), (ILL,), spent).ready
     assert peer_health.judge(case(), (ILL,), spent).kept == "limit"
 
 
 def test_trouble_grows_older_unless_more_is_added() -> None:
     one, both = frozenset({"web"}), frozenset({"web", "api"})
-    first = peer_health.doubts(None, one, False, 1.0)
+    first = peer_health.local_trouble(None, one, False, 1.0)
     assert first == LocalTrouble(one, False, 1.0)
-    assert peer_health.doubts(first, one, False, 2.0) == first
-    assert peer_health.doubts(first, one, True, 3.0) == LocalTrouble(one, True, 3.0)
-    more = peer_health.doubts(first, both, False, 4.0)
+    assert peer_health.local_trouble(first, one, False, 2.0) == first
+    assert peer_health.local_trouble(first, one, True, 3.0) == LocalTrouble(one, True, 3.0)
+    more = peer_health.local_trouble(first, both, False, 4.0)
     assert more == LocalTrouble(both, False, 4.0)
-    assert peer_health.doubts(more, one, False, 5.0) == LocalTrouble(one, False, 4.0)
-    assert peer_health.doubts(more, frozenset(), False, 6.0) is None
+    assert peer_health.local_trouble(more, one, False, 5.0) == LocalTrouble(one, False, 4.0)
+    assert peer_health.local_trouble(more, frozenset(), False, 6.0) is None
 
 
 def test_a_withdrawal_counts_for_a_minute_whoever_did_it() -> None:
     gates = {VIP: Gate(False, 0.0, withdrawn_wall=1000)}
     peer = Status("lb2", withdrawn={VIP: 1010, OTHER: 1005, THIRD: 900})
-    budget = WithdrawalBudget(Share(3), 10, gates, (peer,), 1020.0)
+    budget = withdrawal_budget(Share(3), 10, gates, (peer,), 1020.0)
     assert budget.spent == 2 and budget.wait == 1005 + WINDOW - 1020
-    assert budget.spend(VIP) and budget.spent == 2, "a VIP counts once"
-    assert budget.spend(THIRD) and budget.spent == 3
-    assert not budget.spend(ip_address("192.0.2.4"))
-    assert WithdrawalBudget(Share(percent=50), 10, gates, (peer,), 1020.0).most == 5
-    assert WithdrawalBudget(Share(3), 10, {}, (Status("lb2", withdrawn={VIP: 10**15}),), 1020.0).spent == 0, (
+    assert budget.allows(VIP) and budget.spend(VIP).spent == 2, "a VIP counts once"
+    assert budget.allows(THIRD) and budget.spend(THIRD).spent == 3
+    assert not budget.spend(THIRD).allows(ip_address("192.0.2.4"))
+    assert withdrawal_budget(Share(percent=50), 10, gates, (peer,), 1020.0).limit == 5
+    assert withdrawal_budget(Share(3), 10, {}, (Status("lb2", withdrawn={VIP: 10**15}),), 1020.0).spent == 0, (
         "a clock gone mad"
     )
-    assert FREE.spend(VIP) and FREE.spent == 0 and FREE.wait == 0
+    assert FREE.allows(VIP) and FREE.spend(VIP).spent == 0 and FREE.wait == 0

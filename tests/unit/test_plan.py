@@ -9,6 +9,7 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Failure,
+    Reason,
     Route,
     ServiceKey,
     ServiceVerdict,
@@ -59,7 +60,8 @@ def test_an_unknown_table_weight_is_asserted_again() -> None:
     assert change.verb == "update" and not diff(wanted, wanted)
 
 
-VERDICTS = {VIP: Verdict(VIP, True, "1/1 backends up", 0.0, (ServiceVerdict("web", WEB, True, 1, 1, 1, "fine"),))}
+UP, NO = Reason("backends_up", "1/1 backends up"), Reason("kernel_refused", "no")
+VERDICTS = {VIP: Verdict(VIP, True, UP, 0.0, (ServiceVerdict("web", WEB, True, 1, 1, 1, UP),))}
 SERVICE = Change("services", WEB, None, VirtualService("mh"))
 ADDRESS = Change("addresses", VIP, None, VipAddress())
 ANNOUNCE = Change("routes", VIP, None, Route())
@@ -68,14 +70,14 @@ WITHDRAW = Change("routes", VIP, Route(), None)
 
 def test_no_route_to_what_could_not_be_built() -> None:
     for failed in (SERVICE, ADDRESS):
-        reason = blocked(ANNOUNCE, [Failure(failed, "no such module")], VERDICTS)
-        assert reason == "not announced: no such module"
+        reason = blocked(ANNOUNCE, [Failure(failed, Reason("kernel_refused", "no such module"))], VERDICTS)
+        assert reason == Reason("vip_incomplete", "not announced: no such module", str(failed.key))
     other = Change("services", ServiceKey("tcp", ip_address("192.0.2.2"), 80), None, VirtualService("mh"))
-    assert blocked(ANNOUNCE, [Failure(other, "no")], VERDICTS) is None, "a failure is contained"
+    assert blocked(ANNOUNCE, [Failure(other, NO)], VERDICTS) is None, "a failure is contained"
 
 
 def test_nothing_is_torn_down_under_a_route() -> None:
-    failure = Failure(WITHDRAW, "no answer")
+    failure = Failure(WITHDRAW, Reason("bridge_silent", "no answer"))
     for change in (
         Change("addresses", VIP, VipAddress(), None),
         Change("services", WEB, VirtualService("mh"), None),
@@ -89,14 +91,17 @@ def test_nothing_is_torn_down_under_a_route() -> None:
 def test_a_route_that_cannot_be_announced_keeps_no_removed_backend() -> None:
     """While ExaBGP is away every announcement fails; that a backend leaves has nothing to do with it."""
     leaves = Change("destinations", destination(1), Destination("tunnel", 1, 1), None)
-    assert blocked(leaves, [Failure(ANNOUNCE, "ExaBGP's bridge is not connected")], VERDICTS) is None
+    assert (
+        blocked(leaves, [Failure(ANNOUNCE, Reason("bridge_away", "ExaBGP's bridge is not connected"))], VERDICTS)
+        is None
+    )
 
 
 def test_a_service_that_was_not_made_gets_no_destinations() -> None:
     create = Change("destinations", destination(1), None, Destination("tunnel", 1, 1))
-    assert blocked(create, [Failure(SERVICE, "no")], VERDICTS)
+    assert blocked(create, [Failure(SERVICE, NO)], VERDICTS)
     update = Change("services", WEB, VirtualService("rr"), VirtualService("mh"))
-    assert blocked(create, [Failure(update, "no")], VERDICTS) is None, "it still serves as it was"
+    assert blocked(create, [Failure(update, NO)], VERDICTS) is None, "it still serves as it was"
 
 
 def test_settings_come_first_and_go_only_when_asked() -> None:

@@ -22,7 +22,9 @@ from anycastlb.core.model import (
     ForwardPath,
     Inputs,
     Memory,
+    Policy,
     Problem,
+    Reason,
     Service,
     ServiceKey,
     SettingsError,
@@ -61,7 +63,7 @@ def service(name: str = "web", **document: Any) -> Service:
 
 
 def inputs(*found: Service, **more: Any) -> Inputs:
-    return Inputs(catalog=Catalog(found), **{"marks": RANGE, **more})
+    return Inputs(Policy(**{"marks": RANGE, **more}), Catalog(found))
 
 
 def snapshot(given: Inputs, **more: Any) -> Snapshot:
@@ -131,7 +133,7 @@ def test_by_nat_an_answer_needs_its_connection_entry() -> None:
 
 def test_a_stopping_node_has_no_probes() -> None:
     before = decide(inputs(service()), Memory(), 10.0)
-    after = decide(inputs(service(), stopping=True), before.memory, 11.0)
+    after = decide(replace(inputs(service()), stopping=True), before.memory, 11.0)
     assert not after.probe_paths and not [key for key in after.desired.services if key.protocol == "fwmark"]
     assert [key for key in after.desired.services if key.protocol == "tcp"], "the service itself drains"
 
@@ -204,7 +206,10 @@ def test_a_row_that_says_something_else_is_not_usable() -> None:
 def test_what_the_kernel_refused_is_told() -> None:
     given = snapshot(inputs(service()))
     key = probe_marks.service_key(via(1), 1000)
-    failure = Failure(Change("services", key, None, given.decision.desired.services[key]), "no such scheduler")
+    failure = Failure(
+        Change("services", key, None, given.decision.desired.services[key]),
+        Reason("scheduler_missing", "no such scheduler"),
+    )
     assert probe_marks.usable(replace(given, failures=(failure,))) == {
         via(1): "the kernel has no way for the probe: no such scheduler",
         via(2): 1001,

@@ -22,6 +22,8 @@ from anycastlb.core.model import (
     Inputs,
     Naming,
     Peer,
+    Policy,
+    Reason,
     Service,
     Status,
     Verdict,
@@ -48,6 +50,7 @@ def cluster(*peers: Peer, connected: bool = True) -> Cluster:
 
 
 NOBODY = Cluster()
+PUBLISHING = Naming(POLICY)
 
 
 def records(
@@ -56,10 +59,12 @@ def records(
     standing: dict[DnsKey, DnsRecord] | None = None,
     services: tuple[Service, ...] = (WEB,),
     company: bool | None = None,
+    naming: Naming = PUBLISHING,
     **inputs: Any,
 ) -> dict[DnsKey, DnsRecord]:
-    values = {"announced": frozenset(own), "naming": Naming(POLICY), "names": {"dns_records": standing or {}}}
-    given = Inputs(**{"node": "lb1", "catalog": Catalog(services), "cluster": known, **values, **inputs})
+    values = {"announced": frozenset(own), "names": {"dns_records": standing or {}}}
+    policy = Policy("lb1", naming=naming)
+    given = Inputs(**{"policy": policy, "catalog": Catalog(services), "cluster": known, **values, **inputs})
     return dict(service_names.dns_records(given, service_names.votes(given, own), service_names.view(known, company)))
 
 
@@ -101,7 +106,7 @@ def test_a_peer_that_announces_is_enough_to_publish_and_a_doubt_is_not() -> None
 
 
 def test_routes_that_could_not_be_seen_yet_change_nothing() -> None:
-    given = Inputs(catalog=Catalog((WEB,)), naming=Naming(POLICY), names={"dns_records": {A: ROW}}, announced=None)
+    given = Inputs(Policy(naming=Naming(POLICY)), Catalog((WEB,)), names={"dns_records": {A: ROW}}, announced=None)
     assert service_names.dns_records(
         given, service_names.votes(given, (V4, V6)), service_names.PeerAnnouncements(True)
     ) == {A: ROW}
@@ -157,11 +162,13 @@ def test_a_record_leaves_only_when_nobody_announces_and_comes_only_when_somebody
 
 
 def test_a_registration_says_why_it_is_critical() -> None:
-    verdicts = {V4: Verdict(V4, True, "2/2 backends up", 0.0), V6: Verdict(V6, False, "0/2 backends up, needs 1", 0.0)}
+    verdicts = {
+        V4: Verdict(V4, True, Reason("backends_up", "2/2 backends up"), 0.0),
+        V6: Verdict(V6, False, Reason("too_few_backends", "0/2 backends up, needs 1"), 0.0),
+    }
     given = Inputs(
-        node="lb1",
-        catalog=Catalog((WEB, replace(WEB, name="off", consul=ConsulName(publish=False)))),
-        naming=Naming(consul=True),
+        Policy("lb1", naming=Naming(consul=True)),
+        Catalog((WEB, replace(WEB, name="off", consul=ConsulName(publish=False)))),
         names={"consul_services": {}},
         announced=frozenset(),
     )
@@ -173,7 +180,9 @@ def test_a_registration_says_why_it_is_critical() -> None:
     assert told(given) == {V4: (False, "its route is not up"), V6: (False, "0/2 backends up, needs 1")}
     up = replace(given, announced=frozenset({V4}))
     assert told(up)[V4] == (True, "2/2 backends up")
-    assert told(replace(up, stopping=True)) == told(replace(up, names={})) == told(replace(up, naming=Naming())) == {}
+    assert (
+        told(replace(up, stopping=True)) == told(replace(up, names={})) == told(replace(up, policy=Policy("lb1"))) == {}
+    )
     early = replace(given, announced=None, names={"consul_services": service_names.consul_services(
         up, service_names.votes(up, (V4,)), verdicts)})  # fmt: skip
     assert told(early)[V4] == (True, "2/2 backends up"), "a restart does not touch what stands there"

@@ -25,6 +25,7 @@ from anycastlb.core.model import (
     Inputs,
     Instance,
     Memory,
+    Policy,
     ServiceSummary,
     SessionSummary,
     State,
@@ -139,7 +140,7 @@ def test_time_that_passes_is_nothing_new() -> None:
 
 def test_when_all_are_down_one_star_says_so() -> None:
     service = scene.RESOLVER
-    inputs = Inputs("lb1", Catalog((service,)), Feed(True, 0.0, loaded=True))
+    inputs = Inputs(Policy("lb1"), Catalog((service,)), Feed(True, 0.0, loaded=True))
     decision = decide.decide(inputs, Memory(), 1.0)
     told = status_document.summarise(replace(scene.calm(), inputs=inputs, decision=decision))
     assert told.services["dns"][scene.DNS] == ServiceSummary(False, 0, 4, ("*",))

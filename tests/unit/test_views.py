@@ -21,6 +21,8 @@ from anycastlb.core.model import (
     Feed,
     Inputs,
     Memory,
+    Policy,
+    Reason,
     Result,
     Service,
     Shrink,
@@ -61,7 +63,11 @@ def test_status_of_a_calm_node() -> None:
 def test_a_vip_that_is_only_kept_open_is_no_good_news() -> None:
     calm = scene.calm()
     before = calm.decision.verdicts[scene.WEB4]
-    kept = replace(before, kept="last", reason="0/3 backends up, needs 1; kept as the last route (last = keep)")
+    kept = replace(
+        before,
+        kept="last",
+        reason=Reason("kept_last", "0/3 backends up, needs 1; kept as the last route (last = keep)"),
+    )
     decision = replace(calm.decision, verdicts={**calm.decision.verdicts, scene.WEB4: kept})
     (line,) = [line for line in drawn(replace(calm, decision=decision), 300).splitlines() if str(scene.WEB4) in line]
     assert "◐" in line and "open for 2 h: 0/3 backends up, needs 1; kept as the last route (last = keep)" in line
@@ -76,7 +82,7 @@ def test_status_of_a_drained_and_stopping_node_without_source_and_bridge() -> No
     catalog = replace(calm.inputs.catalog, drained=frozenset({"lb1", "lb2"}))
     feed = Feed(False, scene.NOW - 95, "connection refused by 127.0.0.1:8500", loaded=True, cached=True)
     inputs = replace(calm.inputs, catalog=catalog, feed=feed, stopping=True)
-    verdict = Verdict(scene.WEB4, False, "this node is stopping", scene.NOW - 2)
+    verdict = Verdict(scene.WEB4, False, Reason("node_stopping", "this node is stopping"), scene.NOW - 2)
     snapshot = replace(
         calm,
         inputs=inputs,
@@ -89,7 +95,8 @@ def test_status_of_a_drained_and_stopping_node_without_source_and_bridge() -> No
 
 def test_status_before_the_first_cycle() -> None:
     golden(
-        "status-starting", drawn(Snapshot(inputs=Inputs(node="lb1", feed=Feed(error="no answer yet", since=scene.NOW))))
+        "status-starting",
+        drawn(Snapshot(inputs=Inputs(Policy("lb1"), feed=Feed(error="no answer yet", since=scene.NOW)))),
     )
 
 
@@ -214,7 +221,7 @@ def test_views_join_what_the_decision_really_made() -> None:
     """The decision's own keys, also those of a firewall mark that serves two VIPs."""
     mark = Service("marked", (scene.DNS, scene.MAIL), "fwmark", 7, VirtualService("rr"), scene.RESOLVER.backends)
     catalog = replace(scene.trouble().inputs.catalog, services=(mark, scene.WEB))
-    inputs = Inputs("lb1", catalog, Feed(True, loaded=True), scene.HEALTH)
+    inputs = Inputs(Policy("lb1"), catalog, Feed(True, loaded=True), scene.HEALTH)
     decision = decide.decide(inputs, Memory(), scene.NOW)
     snapshot = Snapshot(inputs, decision.desired, decision, at=scene.NOW, cycle=1)
     view = status_view(snapshot, scene.NOW)
@@ -279,7 +286,7 @@ def test_a_result_that_no_history_holds_is_still_told() -> None:
 
 def test_a_check_through_ipvs_is_looked_up_by_its_vip() -> None:
     view = backend_view(scene.subtle(), "s1")
-    low, high = scene.subtle().inputs.marks
+    low, high = scene.subtle().inputs.policy.marks
     assert view["check"]["check"] == "http 192.0.2.20:80 via tunnel 10.4.0.1"
     assert view["check"]["last"]["detail"] == "HTTP 200"
     assert (view["check"]["via"]["forward"], view["check"]["via"]["problem"]) == ("tunnel", "")

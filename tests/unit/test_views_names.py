@@ -17,6 +17,8 @@ from anycastlb.core.model import (
     DnsKey,
     DnsRecord,
     Inputs,
+    Policy,
+    Reason,
     Registrar,
     Snapshot,
     State,
@@ -34,10 +36,15 @@ PASSING = ConsulService("anycastlb-web", VIP, 80, (), True, "2/2 backends up")
 PLACE = Registrar("dns_records", "DNS zone lb at 192.0.2.53", True, since=90.0)
 
 
+TAKEN = Reason("name_refused", "there are records that anycastlb did not make (A)")
+
+
 def shown(actual: State, desired: State, *registrars: Registrar) -> Snapshot:
     known = registrars or (PLACE,)
     changes = plan.diff(actual, desired)
-    return Snapshot(Inputs(node="lb1"), actual, Decision(desired=desired), pending=changes, registrars=known, at=100.0)
+    return Snapshot(
+        Inputs(Policy("lb1")), actual, Decision(desired=desired), pending=changes, registrars=known, at=100.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +52,7 @@ def shown(actual: State, desired: State, *registrars: Registrar) -> Snapshot:
     [
         ({A: ROW}, {A: ROW}, PLACE, True, "published, TTL 30 s"),
         ({}, {A: ROW}, PLACE, False, "about to be published"),
-        ({}, {A: ROW}, replace(PLACE, refused={A: "taken"}), False, "not published: taken"),
+        ({}, {A: ROW}, replace(PLACE, refused={A: Reason("name_refused", "taken")}), False, "not published: taken"),
         ({}, {A: ROW}, replace(PLACE, error="REFUSED"), False, "not published: REFUSED"),
         ({A: ROW}, {A: ROW}, replace(PLACE, error="no answer"), True, "published, TTL 30 s; but no answer"),
         ({A: ROW}, {}, PLACE, None, "about to be removed"),
@@ -70,7 +77,7 @@ def test_a_vip_has_its_own_names_only() -> None:
 
 
 def test_status_and_plan_show_what_is_refused() -> None:
-    place = replace(PLACE, refused={A: "there are records that anycastlb did not make (A)"})
+    place = replace(PLACE, refused={A: TAKEN})
     snapshot = shown(State(dns_records={SRV: ROW}), State(dns_records={A: ROW, SRV: ROW}), place)
     view = status_view(snapshot, 100.0)
     assert view["names"] == [
@@ -81,7 +88,7 @@ def test_status_and_plan_show_what_is_refused() -> None:
             "error": "",
             "since_seconds": 10.0,
             "rows": 1,
-            "refused": [{"object": str(A), "reason": "there are records that anycastlb did not make (A)"}],
+            "refused": [{"object": str(A), "reason": TAKEN.text, "reason_code": "name_refused"}],
         }
     ]
     text = "\n".join("".join(part for part, _ in line) for line in status_lines(view, 80))

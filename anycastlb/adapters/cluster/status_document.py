@@ -23,7 +23,7 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Difference,
-    LeaveSummary,
+    DrainSummary,
     ServiceKey,
     ServiceSummary,
     SessionSummary,
@@ -159,7 +159,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
-        vips={vip: VipSummary(vip in routes, x.open, x.reason, x.own) for vip, x in verdicts.items()}
+        vips={vip: VipSummary(vip in routes, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
         | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
         digests=digests(catalog, snapshot.actual),
@@ -169,16 +169,16 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
     )
 
 
-def leaving(snapshot: Snapshot) -> LeaveSummary | None:
+def leaving(snapshot: Snapshot) -> DrainSummary | None:
     """How far this node has left the routes, without what changes by itself; None if it does not leave."""
-    told, inputs = snapshot.decision.memory.leave, snapshot.inputs
+    told, inputs = snapshot.decision.memory.node_drain, snapshot.inputs
     if told is None:
         return None
     drain = inputs.catalog.drains.get(inputs.node)
-    return LeaveSummary(
+    return DrainSummary(
         stage=told.stage,
         cause=told.cause,
-        reason=told.reason,
+        reason=told.reason.text,
         since=moment(inputs.wall + told.since),
         deadline="" if told.until is None else moment(inputs.wall + told.until),
         asked=drain.since if drain else "",

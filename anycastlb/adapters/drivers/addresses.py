@@ -18,7 +18,7 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
-from anycastlb.core.model import Address, Change, DriverError, Failure, Rows, Table, VipAddress
+from anycastlb.core.model import Address, Change, DriverError, Failure, Reason, Rows, Table, VipAddress
 
 MARK = 99
 """Our IFA_PROTO, the mark of ownership; kernels use 1 to 3."""
@@ -113,15 +113,17 @@ class AddressDriver:
                     raise
         raise AssertionError("unreachable")
 
-    async def _write(self, netlink: Any, index: int, marked: set[Address], change: Change) -> str | None:
+    async def _write(self, netlink: Any, index: int, marked: set[Address], change: Change) -> Reason | None:
         """Make one change; why it was refused, if it was."""
         vip: Address = change.key
         wanted: VipAddress | None = change.new
         if wanted is not None and wanted.interface != self._interface:
-            return f"{vip}: expected on interface {self._interface}, not {wanted.interface}"
+            text = f"{vip}: expected on interface {self._interface}, not {wanted.interface}"
+            return Reason("wrong_interface", text, str(vip))
         where = {"index": index, "address": str(vip), "prefixlen": vip.max_prefixlen}
         if wanted is None and vip not in marked:
-            return f"{vip} is not on {self._interface} with our mark (protocol {MARK}); nothing was deleted"
+            text = f"{vip} is not on {self._interface} with our mark (protocol {MARK}); nothing was deleted"
+            return Reason("not_ours", text, str(vip))
         try:
             if wanted is None:
                 await netlink.addr("del", **where)
@@ -136,20 +138,24 @@ class AddressDriver:
             return self._refusal(vip, exc.code, vip in marked)
         return None
 
-    def _refusal(self, vip: Address, number: int, ours: bool) -> str:
+    def _refusal(self, vip: Address, number: int, ours: bool) -> Reason:
         if number == errno.EEXIST and ours:
-            return f"{vip} is on {self._interface} already, with our mark"
+            return Reason("exists", f"{vip} is on {self._interface} already, with our mark", str(vip))
         if number == errno.EEXIST:
-            return (
+            text = (
                 f"{vip} is on {self._interface} already, without our mark (protocol {MARK}), so it is not ours; "
                 f"if nothing else needs it, remove it: ip address del {vip}/{vip.max_prefixlen} dev {self._interface}"
             )
+            return Reason("not_ours", text, str(vip))
         if number == errno.EADDRNOTAVAIL:
-            return f"{vip} is not on {self._interface}; somebody else deleted it since the last look"
+            text = f"{vip} is not on {self._interface}; somebody else deleted it since the last look"
+            return Reason("missing", text, str(vip))
         if vip.version == 6 and number in (errno.EACCES, errno.EOPNOTSUPP):
             sysctl = f"net/ipv6/conf/{self._interface}/disable_ipv6=0"
-            return f"{vip}: IPv6 is disabled on {self._interface}; enable it: sysctl -w {sysctl}"
-        return f"{vip}: the kernel refused it on {self._interface}: {os.strerror(number)}"
+            text = f"{vip}: IPv6 is disabled on {self._interface}; enable it: sysctl -w {sysctl}"
+            return Reason("ipv6_disabled", text, str(vip))
+        text = f"{vip}: the kernel refused it on {self._interface}: {os.strerror(number)}"
+        return Reason("kernel_refused", text, str(vip))
 
     def _error(self, exc: BaseException) -> DriverError:
         number = exc.code if isinstance(exc, NetlinkError) else getattr(exc, "errno", None)

@@ -26,7 +26,7 @@ from dataclasses import replace
 from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeServer
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, fault
 from anycastlb.core.events import Event, Level
-from anycastlb.core.model import Address, Change, Failure, Network, Route, Rows, Session, Speaker, Table
+from anycastlb.core.model import Address, Change, Failure, Network, Reason, Route, Rows, Session, Speaker, Table
 
 GRACE = 1.0
 """Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
@@ -84,13 +84,13 @@ class BgpDriver:
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Send what is wanted now and wait until ExaBGP has acknowledged it."""
         if self._wanted is None:
-            return [Failure(change, self._absence()) for change in changes]
+            return [Failure(change, Reason("bridge_away", self._absence())) for change in changes]
         failures: list[Failure] = []
         accepted = []
         for change in changes:
             reason = fault(change.key, change.new, self._ranges) if change.new is not None else ""
             if reason:
-                failures.append(Failure(change, reason))
+                failures.append(Failure(change, Reason("inexpressible", reason, str(change.key))))
             else:
                 accepted.append(change)
                 _merge(self._wanted, change)
@@ -98,8 +98,9 @@ class BgpDriver:
         serial = self._serial
         if self._server.connection is not None:
             await self._until(lambda: self._covered(serial), ANSWER + ANSWER_EACH * len(accepted))
-        refused = [Failure(change, reason) for change in accepted if (reason := self._objection(change, serial))]
-        self._refusals |= {failure.change.key: failure.reason for failure in failures + refused}
+        objections = [(change, self._objection(change, serial)) for change in accepted]
+        refused = [Failure(change, objection) for change, objection in objections if objection]
+        self._refusals |= {failure.change.key: failure.reason.text for failure in failures + refused}
         if self._wanted is not None and _take_back(self._wanted, refused):
             self._send()
         return failures + refused
@@ -139,18 +140,20 @@ class BgpDriver:
         connection = self._server.connection
         return connection is not None and connection.report.ready and connection.report.serial >= serial
 
-    def _objection(self, change: Change, serial: int) -> str:
-        """Why the change is not in effect; "" if it is."""
+    def _objection(self, change: Change, serial: int) -> Reason | None:
+        """Why the change is not in effect; None if it is."""
         if (connection := self._server.connection) is None:
-            return self._absence()
+            return Reason("bridge_away", self._absence())
         report, covered = connection.report, self._covered(serial)
         if covered and report.announced.get(change.key) == change.new:
-            return ""
+            return None
         if change.new is not None and change.key in report.rejected:
-            return report.rejected[change.key]
+            return Reason("route_rejected", report.rejected[change.key], str(change.key))
         if covered:
-            return "ExaBGP's bridge has done what it was told, but the route is not so: look at the log of ExaBGP"
-        return f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
+            text = "ExaBGP's bridge has done what it was told, but the route is not so: look at the log of ExaBGP"
+            return Reason("route_not_so", text, str(change.key))
+        text = f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
+        return Reason("bridge_silent", text, str(change.key))
 
     def _absence(self) -> str:
         if self._server.connection is not None:

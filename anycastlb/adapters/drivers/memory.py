@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.core.model import Change, Destination, DestinationKey, Failure, Rows, Table
+from anycastlb.core.model import Change, Destination, DestinationKey, Failure, Reason, Rows, Table
 
 
 class MemoryDriver:
@@ -38,7 +38,7 @@ class MemoryDriver:
         for change in changes:
             reason = self.refuse(change) or self._clash(change)
             if reason:
-                failures.append(Failure(change, reason))
+                failures.append(Failure(change, Reason("kernel_refused", reason)))
                 continue
             self.writes.append(change)
             self._write(change)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from anycastlb.core.model import Change, Failure, Rows, Table
+from anycastlb.core.model import Change, Failure, Reason, Rows, Table
 
 ROOT = Path("/proc/sys")
 
@@ -59,10 +59,10 @@ class SysctlDriver:
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         return [Failure(change, reason) for change in changes if (reason := self._write(change))]
 
-    def _write(self, change: Change) -> str | None:
+    def _write(self, change: Change) -> Reason | None:
         name, value = change.key, change.new
         if value is None:
-            return f"sysctl {name}: cannot be deleted"
+            return Reason("not_deletable", f"sysctl {name}: cannot be deleted", name)
         try:
             # Not "w": in /proc/sys there is nothing to create, and nothing to truncate.
             with (self._root / name).open("r+") as file:
@@ -80,21 +80,23 @@ def read(name: str, root: Path = ROOT) -> str | None:
         return None
 
 
-def refusal(name: str, value: str, exc: OSError) -> str:
+def refusal(name: str, value: str, exc: OSError) -> Reason:
     """Why a sysctl could not be written, and what to do about it."""
     dotted = name.replace("/", ".")
     if exc.errno == errno.ENOENT:
         hint = (
             "load ip_vs first (modprobe ip_vs)" if name.startswith("net/ipv4/vs/") else "this kernel is too old for it"
         )
-        return f"sysctl {dotted}: this kernel has no such setting; {hint}"
+        return Reason("no_such_setting", f"sysctl {dotted}: this kernel has no such setting; {hint}", dotted)
     if exc.errno in (errno.EACCES, errno.EPERM):
-        return f"sysctl {dotted}: not allowed to write it; run as root, or once as root: sysctl -w {dotted}={value}"
+        text = f"sysctl {dotted}: not allowed to write it; run as root, or once as root: sysctl -w {dotted}={value}"
+        return Reason("not_permitted", text, dotted)
     if exc.errno == errno.EROFS:
-        return (
+        text = (
             f"sysctl {dotted}: /proc/sys is read-only here (a container? ProtectKernelTunables=yes in the unit?); "
             f"set it from outside: sysctl -w {dotted}={value}"
         )
+        return Reason("read_only", text, dotted)
     if exc.errno == errno.EINVAL:
-        return f"sysctl {dotted}: the kernel does not accept the value {value!r}"
-    return f"sysctl {dotted}={value}: {exc.strerror}"
+        return Reason("value_refused", f"sysctl {dotted}: the kernel does not accept the value {value!r}", dotted)
+    return Reason("kernel_refused", f"sysctl {dotted}={value}: {exc.strerror}", dotted)

@@ -71,9 +71,8 @@ def _notices(found: Catalog) -> Iterator[Problem]:
         if service.backends_from is not None:
             continue  # the number of backends is known only after discovery
         key = f"services/{service.name}"
-        for text in service_notices(service):
-            path, _, told = text.partition(": ")
-            yield Problem(found.good[key].origin or key, path, told)
+        for path, text in service_notices(service):
+            yield Problem(found.good[key].origin or key, path, text)
 
 
 def _flows(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
@@ -81,13 +80,12 @@ def _flows(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
     sync = bool(nodes) and all(node.ipvs.sync_interface for node in nodes)
     timeouts = [node.ipvs.tcp_timeout for node in nodes if node.ipvs.tcp_timeout is not None]
     for service in found.services:
-        for text in (
+        for warning in (
             flow_takeover.warning(service, sync),
             flow_takeover.timeout_warning(service, min(timeouts, default=None)),
         ):
-            if text:
-                path, _, words = text.partition(": ")
-                yield Problem(_document(found, service), path, words)
+            if warning:
+                yield Problem(_document(found, service), warning.object, warning.text)
 
 
 def _unsynced(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:

@@ -254,7 +254,7 @@ def _detail(backend: dict[str, Any]) -> Part:
         told.append(f"{found} {took}" if last["ok"] else f"{found}, {ago} ago")
         if check["streak"]:
             told.append(f"rising {check['streak']}/{check['rise']}" if last["ok"] else _failing(check))
-    told += _extra(backend["reason"], last["detail"] if last else "")
+    told += backend["notes"]
     if backend["leaves_in_seconds"] is not None:
         told.append(f"its flows end within {span(backend['leaves_in_seconds'])}")
     if (problem := (check["via"] or {}).get("problem")) and problem not in (last or {}).get("detail", ""):
@@ -266,12 +266,6 @@ def _detail(backend: dict[str, Any]) -> Part:
 
 def _failing(check: dict[str, Any]) -> str:
     return f"failing {check['streak']}/{check['fall']}"
-
-
-def _extra(reason: str, detail: str) -> list[str]:
-    """What a weight's reason says beyond the check's own words."""
-    parts = [part.removeprefix("down: ") for part in reason.split("; ")]
-    return [part for part in parts if part and part != detail and part not in detail.split("; ")]
 
 
 # ---------------------------------------------------------------- the bottom: what drains, what needs attention

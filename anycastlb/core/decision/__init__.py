@@ -1,1 +1,1 @@
-"""From everything that is known to everything that should be."""
+"""From everything that is known to everything that should be: pure functions, without I/O and without a clock."""

@@ -1,64 +1,78 @@
-"""The brain: from everything that is known to everything that should be.
+"""From everything that is known to everything that should be.
 
-``decide(inputs, memory, now)`` is a pure function composed of ``pool`` (which backends, with which weights), ``gate``
-(may the VIP be announced) and ``peer_health`` (what the other nodes make of it). It never looks at the machine: what it
-wants does not depend on what is there, except through ``adopt``, once, when the daemon starts, and through what the
-last cycle found: ``inputs.failures`` (what the machine refused) and ``inputs.idle`` (leaving backends without
-connections).
+``decide(inputs, memory, now)`` is a pure function, and a pipeline that reads from top to bottom:
 
-Waiting is a desired state: a row nobody asks for any more stays in the desired state until its drain time is over.
+1. *assess*: what this node's own probes make of every service on every VIP (``pool.judge``);
+2. *drain*: how far this node leaves the routes, if it does (``node_drain``);
+3. *peers*: what the other nodes' reports change about each VIP (``peer_votes``, ``peer_health``);
+4. *gates*: whether each VIP may be announced (``gate``);
+5. *rows*: the backends' weights, with those the peers keep in, and the kernel's rows (``pool.weigh``, ``rows``);
+6. *routes, names, settings*: what follows for BGP, DNS, Consul's services and the kernel's settings.
+
+Each step is a function from values to values, and no step changes what an earlier one has made. A decision never looks
+at the machine: what is wanted does not depend on what is there, except through ``adopt``, once, when the daemon starts,
+and through what the last cycle reported: ``inputs.failures`` (what the machine refused) and ``inputs.idle`` (leaving
+backends without connections).
+
+Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from anycastlb.core.decision import gate, kernel_settings, node_drain, peer_health, probe_marks, service_names
-from anycastlb.core.decision.peer_votes import PeerVotes
-from anycastlb.core.decision.pool import KeptBackends, Observed, Pool, assess
+from anycastlb.core.decision import (
+    gate,
+    health,
+    kernel_settings,
+    node_drain,
+    peer_health,
+    peer_votes,
+    probe_marks,
+    service_names,
+)
+from anycastlb.core.decision.peer_votes import PeerVote
+from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, Pool, judge, weigh
+from anycastlb.core.decision.rows import Wanted, leaving_rows, tables, wanted_rows
+from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
     MARKS,
     Address,
     Announce,
-    BackendVerdict,
     Change,
     Decision,
-    Destination,
     DestinationKey,
     Failure,
+    ForwardPath,
     Gate,
     Inputs,
-    Leave,
-    Leaving,
     Memory,
+    NodeDrain,
+    Reason,
     Route,
     Service,
-    ServiceKey,
-    ServiceVerdict,
     State,
-    Table,
     Verdict,
-    VipAddress,
-    VirtualService,
 )
 
 ADOPTED_DRAIN = 30.0
-"""Seconds a row found at start, which no catalog names any more, is still served."""
-
+"""Seconds for which a row that was there at the start, and that no catalog names any more, is still served."""
 TICK = 0.001
-"""Seconds: the least a decision waits for itself. Clock arithmetic is not exact, and a step must not be missed."""
+"""Seconds: the shortest time after which a decision asks to be made again. Clock arithmetic is not exact, and a step
+must not be missed."""
 
-RowId = tuple[Table, Any]
+Refusals: TypeAlias = Mapping[object, Reason]
+"""What the machine refused to create, and so cannot serve, by key and with its reason."""
 
 
 def adopt(actual: State, now: float, probes: probe_marks.Range = MARKS) -> Memory:
-    """The memory of a daemon that finds its own work in the kernel: nothing of it may flap because of the restart.
+    """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
     ``probes``: the firewall marks of probes through IPVS.
     """
-    given, actual = probe_marks.split(actual, probes)
+    marks, actual = probe_marks.split(actual, probes)
     serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
     return Memory(
         gates={vip: Gate(True, now, now) for vip in actual.addresses if vip in serving or vip in actual.routes},
@@ -70,299 +84,102 @@ def adopt(actual: State, now: float, probes: probe_marks.Range = MARKS) -> Memor
         up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
         serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight),
         order=tuple(actual.destinations),
-        marks=given,
+        marks=marks,
         routes=actual.routes,
     )
 
 
 def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
-    """The desired state, the verdicts with their reasons, and when to look again. ``now`` is monotonic seconds."""
-    board = DecisionBuilder(inputs, memory, now)
-    for service in inputs.catalog.services:
-        for vip in service.vips:
-            board.assess(service, vip)
-    board.depart()
-    verdicts, gates, routes = board.gates()
-    rows = {} if inputs.stopping and board.withdrawn else board.rows
-    leaving = _leaving(rows, memory, inputs.idle, now, served=not board.unused)
-    board.wakes += [item.until for item in leaving.values()]
-    desired = _state(rows, leaving, memory)
+    """The desired state, the verdicts with their reasons, and when to decide again. ``now`` is monotonic seconds."""
+    refused = {failure.change.key: failure.reason for failure in refusals(inputs.failures)}
+
+    judged = assess(inputs, memory, refused, now)
+    drain, drain_wake = drain_step(inputs, memory, judged, now)
+    votes = hear_peers(inputs, memory, judged, drain, refused, now)
+    gates = [step_gate(inputs, memory, drain, vote, now) for vote in votes]
+
+    pools = weigh_pools(judged, votes, gates, now)
+    rows = {} if inputs.stopping and _withdrawn(drain) else wanted_rows(pools)
+    leaving = leaving_rows(rows, memory, inputs.idle, now, drain=not _unused(drain))
+    addresses, services, destinations = tables(rows, leaving, memory.order)
+
+    verdicts = {item.verdict.vip: item.verdict for item in gates}
+    routes = {item.verdict.vip: route_of(inputs, drain, item.announces) for item in gates if item.gate.open}
     company = service_names.accompanied(inputs.cluster, memory.company)
-    own = service_names.votes(inputs, routes)
-    desired = replace(
-        desired,
-        sysctls=inputs.sysctls,
+    announced = service_names.votes(inputs, routes)
+    peers = service_names.view(inputs.cluster, company)
+
+    paths = probe_paths(inputs, memory)
+    probe_services, probe_destinations = probe_marks.rows(paths)
+    desired = State(
+        sysctls=kernel_settings.sysctls(inputs, probing=bool(paths)),
+        config=kernel_settings.config(inputs, cached=kernel_settings.only_caches(services, destinations)),
+        addresses=addresses,
+        services={**services, **probe_services},
+        destinations={**destinations, **probe_destinations},
         routes=routes,
-        dns_records=service_names.dns_records(inputs, own, service_names.view(inputs.cluster, company)),
-        consul_services=service_names.consul_services(inputs, own, verdicts),
+        dns_records=service_names.dns_records(inputs, announced, peers),
+        consul_services=service_names.consul_services(inputs, announced, verdicts),
     )
-    decision = Decision(
+    wakes = [
+        *(wake for _, pool in pools for wake in pool.wakes),
+        *(wake for vote in votes for wake in vote.wakes),
+        *(item.until for item in leaving.values()),
+        *(wake for wake in (drain_wake, *(item.wake for item in gates)) if wake is not None),
+        *([now] if _marks_come_free(paths, memory) else []),
+    ]
+    return Decision(
         desired=desired,
         memory=Memory(
-            gates,
-            rows,
-            leaving,
-            board.up_since,
-            board.serving(),
-            tuple(desired.destinations),
-            doubts=board.council.doubts,
-            believed=board.council.believed,
+            gates={item.verdict.vip: item.gate for item in gates},
+            rows=rows,
+            leaving=leaving,
+            up_since={key: since for item in judged for key, since in item.up_since.items()},
+            serving=frozenset(item.verdict.key for item in judged if item.verdict.open),
+            order=tuple(destinations),
+            marks={path: mark for path, mark in paths.items() if mark is not None},
+            troubles={vote.case.vip: vote.case.trouble for vote in votes if vote.case.trouble},
+            followed={name: item.since for vote in votes for name, item in vote.followed.items()},
             routes=routes,
-            leave=board.leave,
+            node_drain=drain,
             company=company,
         ),
         verdicts=verdicts,
-        backends=board.backends,
-        wake_at=max(min(board.wakes), now + TICK) if board.wakes else None,
+        backends={key: verdict for _, pool in pools for key, verdict in pool.backends.items()},
+        probe_paths=paths,
+        wake_at=max(min(wakes), now + TICK) if wakes else None,
     )
-    return kernel_settings.lay(probe_marks.lay(decision, inputs, memory.marks, now + TICK), inputs)
 
 
-@dataclass
-class DecisionBuilder:
-    """What one decision collects while it walks the catalog."""
+# ---------------------------------------------------------------- assess
 
-    inputs: Inputs
-    memory: Memory
-    now: float
-    rows: dict[RowId, tuple[Any, float]] = field(default_factory=dict)
-    backends: dict[DestinationKey, BackendVerdict] = field(default_factory=dict)
-    services: dict[Address, list[tuple[Announce, ServiceVerdict]]] = field(default_factory=dict)
-    up_since: dict[DestinationKey, float] = field(default_factory=dict)
-    wakes: list[float] = field(default_factory=list)
-    asked: list[tuple[Service, Address]] = field(default_factory=list)
-    pools: dict[tuple[str, ServiceKey], Pool] = field(default_factory=dict)
-    council: PeerVotes = field(init=False)
-    refused: Mapping[Address | ServiceKey | DestinationKey, str] = field(init=False)
-    """What the machine refused to create, and so cannot serve, with its reason."""
 
-    before: Mapping[DestinationKey, int] = field(init=False)
-    """The weights of the last decision."""
+def assess(inputs: Inputs, memory: Memory, refused: Refusals, now: float) -> tuple[Judgement, ...]:
+    """Every service on every VIP, by this node's own probes."""
+    return tuple(
+        judge(service, vip, observe(service, vip, inputs, memory, refused), now)
+        for service in inputs.catalog.services
+        for vip in service.vips
+    )
 
-    leave: Leave | None = None
-    """How far this node has left, if it does."""
 
-    def __post_init__(self) -> None:
-        rows = self.memory.rows.items()
-        self.before = {key: row.weight for (table, key), (row, _) in rows if table == "destinations"}
-        self.refused = {failure.change.key: failure.reason for failure in refusals(self.inputs.failures)}
-
-    def assess(self, service: Service, vip: Address) -> None:
-        """One service on one VIP: rows for the kernel, and whether it can be served."""
-        pool = self._pool(service, vip, None)
-        self.services.setdefault(vip, []).append((service.announce, pool.verdict))
-        self.asked.append((service, vip))
-        self.pools[service.name, pool.verdict.key] = pool
-
-    def _pool(self, service: Service, vip: Address, keep: KeptBackends | None) -> Pool:
-        key, memory = service.key(vip), self.memory
-        seen = Observed(
-            self.inputs.health,
-            memory.up_since,
-            self.before,
-            self.refused,
-            key in memory.serving,
-            self.now,
-            keep,
-            (service.name, key) in memory.believed,
-        )
-        pool = assess(service, vip, seen)
-        self.rows["addresses", vip] = (VipAddress(), max(service.drain, self._drain(vip)))
-        self.rows["services", key] = (service.row(vip), service.drain)
-        self.rows.update({("destinations", name): (row, service.drain) for name, row in pool.rows.items()})
-        self.backends.update(pool.backends)
-        self.up_since.update(pool.up_since)
-        self.wakes += pool.wakes
-        return pool
-
-    def _drain(self, vip: Address) -> float:
-        known: tuple[Any, float] = self.rows.get(("addresses", vip), (None, 0.0))
-        return known[1]
-
-    def serving(self) -> frozenset[ServiceKey]:
-        """The services that can be served."""
-        return frozenset(verdict.key for services in self.services.values() for _, verdict in services if verdict.open)
-
-    def depart(self) -> None:
-        """How far this node leaves the routes, now that all services are assessed."""
-        inputs, memory = self.inputs, self.memory
-        node, catalog = inputs.node, inputs.catalog
-        drained = node in catalog.drained
-        waiting = drained and (memory.leave is None or memory.leave.stage == "waiting")
-        known = catalog.drains.get(node)
-        told = known.deadline if known is not None else None
-        seen = node_drain.DrainFacts(
-            cause="stopping" if inputs.stopping else "drained" if drained else "",
-            rules=inputs.leaving,
-            deadline=inputs.leaving.deadline if told is None else told,
-            announced=bool(memory.routes),
-            marked=any(node_drain.COMMUNITY in route.communities for route in memory.routes.values()),
-            company=node_drain.company(inputs),
-            trouble=(self._unsettled() or node_drain.trouble(inputs, memory.routes)) if waiting else "",
-            table=hash((tuple(self.rows.items()), tuple(memory.routes))) if waiting else 0,
-            traffic=inputs.traffic,
-        )
-        self.leave, wake = node_drain.step(memory.leave, seen, self.now)
-        if wake is not None:
-            self.wakes.append(wake)
-
-    def _unsettled(self) -> str:
-        """Why this node's own table is about to change, if it is."""
-        for table, key in _leaving(self.rows, self.memory, self.inputs.idle, self.now):
-            if table == "destinations" and ("services", key.service) in self.rows:
-                return f"{key} is leaving"
-        for key, backend in self.backends.items():
-            if backend.up and backend.weights.ramp < 1:
-                return f"{key} is in its slow start"
-        for _, verdict in (item for services in self.services.values() for item in services):
-            if verdict.unsettled:
-                return f"backends of {verdict.service} are not checked yet"
-        return ""
-
-    @property
-    def withdrawn(self) -> bool:
-        """Has this node left so far that it announces nothing?"""
-        return self.leave is not None and self.leave.stage in ("withdrawn", "drained")
-
-    @property
-    def unused(self) -> bool:
-        """Does nothing come any more, so that there is nothing to wait for?"""
-        return self.leave is not None and self.leave.stage == "drained" and not self.leave.overdue
-
-    @property
-    def _graceful(self) -> bool:
-        return self.leave is not None and self.leave.stage == "graceful"
-
-    def gates(self) -> tuple[dict[Address, Verdict], dict[Address, Gate], dict[Address, Route]]:
-        """Every VIP's verdict, what its gate remembers, and the routes that follow."""
-        verdicts, gates, routes = {}, {}, {}
-        council = self.council = PeerVotes(self.inputs, self.memory, self.now, self.pools, len(self.services))
-        for vip, services in self.services.items():
-            announces = [announce for announce, _ in services]
-            refusal = self._administrative(vip)
-            case = council.case(vip, services, *self._ready(vip, services), refused=vip in self.refused)
-            opinion = peer_health.Opinion(False, refusal) if refusal else council.hear(case)
-            memory, reason, wake = gate.step(
-                self.memory.gates.get(vip),
-                opinion.ready,
-                opinion.reason,
-                self.now,
-                hold_up=max(announce.hold_up for announce in announces),
-                hold_down=max(announce.hold_down for announce in announces),
-                unsettled=max(verdict.unsettled for _, verdict in services),
-                returning=max(verdict.returning for _, verdict in services),
-                damping=next((announce.damping for announce in announces if announce.damping), None),
-                blame=not refusal,
-                catching_up=council.believe(case),
+def observe(service: Service, vip: Address, inputs: Inputs, memory: Memory, refused: Refusals) -> Observed:
+    """What is known of one service on one VIP, taken out of all that is known."""
+    key = service.key(vip)
+    backends = []
+    for backend in service.members(vip):
+        name = DestinationKey(key, backend.address, backend.port)
+        row, _ = memory.rows.get(("destinations", name), (None, 0.0))
+        backends.append(
+            ObservedBackend(
+                inputs.health.get(service.check(vip, backend), health.UNKNOWN),
+                memory.up_since.get(name),
+                row and row.weight,
+                refused.get(name),
             )
-            if self._graceful and memory.open:
-                reason = f"{reason}; {self._cause()}: still announced, with {node_drain.COMMUNITY}"
-            judged = tuple(verdict for _, verdict in services)
-            verdict = Verdict(vip, memory.open, reason, memory.since, judged, memory.penalty, case.own)
-            gates[vip], verdicts[vip] = council.settle(opinion, memory, verdict)
-            if memory.open:
-                route = _route(announces)
-                routes[vip] = node_drain.marked(route, self.inputs.leaving) if self._graceful else route
-            if wake is not None:
-                self.wakes.append(wake)
-        self.wakes += council.wakes
-        for service, vip in self.asked:
-            if keep := council.keeps.get((service.name, service.key(vip))):
-                self._pool(service, vip, keep)
-        return verdicts, gates, routes
-
-    def _administrative(self, vip: Address) -> str:
-        """Why this node must not announce the VIP, if so: it has left, or leaves and did not announce it before."""
-        return self._cause() if self.withdrawn or (self._graceful and vip not in self.memory.routes) else ""
-
-    def _cause(self) -> str:
-        return "this node is stopping" if self.inputs.stopping else f"this node is drained (drain/{self.inputs.node})"
-
-    def _ready(self, vip: Address, services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, str]:
-        if refusal := self.refused.get(vip):
-            return False, refusal
-        return gate.combine(services)
-
-
-def _route(announces: Iterable[Announce]) -> Route:
-    """One route for all services of a VIP: communities are united, of the rest the first that is set counts."""
-    routes = [announce.route for announce in announces]
-    return Route(
-        communities=tuple(sorted({c for route in routes for c in route.communities})),
-        large_communities=tuple(sorted({c for route in routes for c in route.large_communities})),
-        med=next((route.med for route in routes if route.med is not None), None),
-        local_preference=next((r.local_preference for r in routes if r.local_preference is not None), None),
-        as_path_prepend=max((route.as_path_prepend for route in routes), default=0),
-    )
-
-
-def _leaving(
-    rows: Mapping[RowId, Any], memory: Memory, idle: frozenset[DestinationKey], now: float, served: bool = True
-) -> dict[RowId, Leaving]:
-    """Rows nobody asks for any more, until their drain time is over or, for a backend, its last connection is.
-
-    One that is asked for again is taken back. ``served`` is False where nothing comes any more.
-    """
-    leaving = {row_id: item for row_id, item in memory.leaving.items() if row_id not in rows}
-    for row_id, (row, drain) in memory.rows.items():
-        if row_id not in rows:
-            leaving[row_id] = Leaving(row, now + drain * served)
-    done = {("destinations", key) for key in idle if ("services", key.service) in rows}
-    return {row_id: item for row_id, item in leaving.items() if item.until > now and row_id not in done}
-
-
-def _state(rows: Mapping[RowId, tuple[Any, float]], leaving: Mapping[RowId, Leaving], memory: Memory) -> State:
-    addresses: dict[Address, VipAddress] = {}
-    services: dict[ServiceKey, VirtualService] = {}
-    kept: dict[DestinationKey, Destination] = {}
-    for (table, key), item in leaving.items():
-        if table == "addresses":
-            addresses[key] = item.row
-        elif table == "services":
-            services[key] = item.row
-    for (table, key), item in leaving.items():
-        if table == "destinations" and (key.service in services or ("services", key.service) in rows):
-            # A backend that left a living service gets no new flows; one of a leaving service serves as before.
-            alone = ("services", key.service) in rows
-            kept[key] = replace(item.row, weight=0, last_weight=_table_weight(item.row)) if alone else item.row
-    wanted: dict[DestinationKey, Destination] = {}
-    for (table, key), (row, _) in rows.items():
-        if table == "addresses":
-            addresses[key] = row
-        elif table == "services":
-            services[key] = row
-        else:
-            wanted[key] = row
-    return State(addresses=addresses, services=services, destinations=_merged(wanted, kept, memory))
-
-
-def _table_weight(row: Destination) -> int:
-    return row.weight or row.last_weight or 1
-
-
-def _merged(
-    wanted: Mapping[DestinationKey, Destination], kept: Mapping[DestinationKey, Destination], memory: Memory
-) -> dict[DestinationKey, Destination]:
-    """Wanted destinations in their order, each leaving one after whatever stood before it: leaving moves nobody."""
-    if not kept:
-        return dict(wanted)
-    followers: dict[DestinationKey | ServiceKey, list[DestinationKey]] = {}
-    anchors: dict[ServiceKey, DestinationKey] = {}
-    for key in memory.order:
-        if key in wanted:
-            anchors[key.service] = key
-        elif key in kept:
-            followers.setdefault(anchors.get(key.service, key.service), []).append(key)
-    merged: dict[DestinationKey, Destination] = {}
-    seen: set[ServiceKey] = set()
-    for key, row in wanted.items():
-        if key.service not in seen:
-            seen.add(key.service)
-            merged.update((k, kept[k]) for k in followers.get(key.service, ()))
-        merged[key] = row
-        merged.update((k, kept[k]) for k in followers.get(key, ()))
-    merged.update((k, kept[k]) for k in (*memory.order, *kept) if k in kept and k not in merged)
-    return merged
+        )
+    followed = (service.name, key) in memory.followed
+    return Observed(tuple(backends), refused.get(key), key in memory.serving, followed)
 
 
 def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:
@@ -374,3 +191,212 @@ def _unbuilt(change: Change) -> bool:
     if change.table == "services" and change.verb == "update":
         return bool(change.old.scheduler == "none")  # filled, but never switched to its scheduler
     return change.verb == "create" and change.table in ("addresses", "services", "destinations")
+
+
+# ---------------------------------------------------------------- drain
+
+
+def drain_step(
+    inputs: Inputs, memory: Memory, judged: Sequence[Judgement], now: float
+) -> tuple[NodeDrain | None, float | None]:
+    """Advance this node's drain by one step, if it leaves; and when to decide again because of that."""
+    catalog, rules = inputs.catalog, inputs.policy.drain_rules
+    drained = inputs.node in catalog.drained
+    document = catalog.drains.get(inputs.node)
+    asked = document.deadline if document is not None else None
+    waiting = drained and (memory.node_drain is None or memory.node_drain.stage == "waiting")
+    trouble, table = _stability(inputs, memory, judged, now) if waiting else (None, 0)
+    facts = node_drain.DrainFacts(
+        cause="stopping" if inputs.stopping else "drained" if drained else "",
+        rules=rules,
+        deadline=rules.deadline if asked is None else asked,
+        announced=bool(memory.routes),
+        marked=any(node_drain.COMMUNITY in route.communities for route in memory.routes.values()),
+        company=node_drain.company(inputs),
+        trouble=trouble,
+        table=table,
+        traffic=inputs.traffic,
+    )
+    return node_drain.step(memory.node_drain, facts, now)
+
+
+def _stability(inputs: Inputs, memory: Memory, judged: Sequence[Judgement], now: float) -> tuple[Reason | None, int]:
+    """Why the table is about to change, here or on another node, if it is; and a number that changes with the table."""
+    pools = [(item, weigh(item, None, now)) for item in judged]
+    rows = wanted_rows(pools)
+    trouble = _unsettled(inputs, memory, pools, rows, now) or node_drain.trouble(inputs, memory.routes)
+    return trouble, hash((tuple(rows.items()), tuple(memory.routes)))
+
+
+def _unsettled(
+    inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, Pool]], rows: Wanted, now: float
+) -> Reason | None:
+    """Why this node's own table is about to change, if it is."""
+    for table, key in leaving_rows(rows, memory, inputs.idle, now):
+        if table == "destinations" and ("services", key.service) in rows:
+            return Reason("row_leaving", f"{key} is leaving", str(key))
+    for _, pool in pools:
+        for key, backend in pool.backends.items():
+            if backend.up and backend.weights.ramp < 1:
+                return Reason("slow_start", f"{key} is in its slow start", str(key))
+    for judged, _ in pools:
+        if judged.verdict.unsettled:
+            name = judged.verdict.service
+            return Reason("not_checked", f"backends of {name} are not checked yet", name)
+    return None
+
+
+def _withdrawn(drain: NodeDrain | None) -> bool:
+    """Has this node left so far that it announces nothing?"""
+    return drain is not None and drain.stage in ("withdrawn", "drained")
+
+
+def _graceful(drain: NodeDrain | None) -> bool:
+    return drain is not None and drain.stage == "graceful"
+
+
+def _unused(drain: NodeDrain | None) -> bool:
+    """Does nothing come any more, so that there is nothing to wait for?"""
+    return drain is not None and drain.stage == "drained" and not drain.overdue
+
+
+def _cause(inputs: Inputs) -> Reason:
+    if inputs.stopping:
+        return Reason("node_stopping", "this node is stopping", inputs.node)
+    return Reason("node_drained", f"this node is drained (drain/{inputs.node})", inputs.node)
+
+
+# ---------------------------------------------------------------- peers
+
+
+def hear_peers(
+    inputs: Inputs,
+    memory: Memory,
+    judged: Sequence[Judgement],
+    drain: NodeDrain | None,
+    refused: Refusals,
+    now: float,
+) -> tuple[PeerVote, ...]:
+    """What the other nodes' reports change about each VIP. One after the other, as each may spend of the budget."""
+    vips: dict[Address, list[Judgement]] = {}
+    for item in judged:
+        vips.setdefault(item.vip, []).append(item)
+    statuses = peer_health.statuses(inputs.cluster)
+    wall = inputs.wall + now
+    budget = withdrawal_budget(inputs.policy.max_withdrawals, len(vips), memory.gates, statuses or (), wall)
+    votes = []
+    for vip, items in vips.items():
+        case = _case(inputs, memory, vip, items, refused.get(vip), now)
+        refusal = _administrative(inputs, memory, drain, vip)
+        vote = peer_votes.hear(case, items, statuses, budget, memory.followed, refusal)
+        budget = budget.spend(vip) if vote.opinion.withdrawn else budget
+        votes.append(vote)
+    return tuple(votes)
+
+
+def _case(
+    inputs: Inputs, memory: Memory, vip: Address, judged: Sequence[Judgement], refusal: Reason | None, now: float
+) -> peer_health.Case:
+    services = [(item.service.announce, item.verdict) for item in judged]
+    ready, reason = (False, Reason("refused", refusal.text)) if refusal else gate.combine(services)
+    own: peer_health.Own = "unable" if refusal else peer_health.own(services)
+    before = memory.gates.get(vip)
+    dead = frozenset(verdict.service for _, verdict in services if verdict.condition.dead)
+    trouble = peer_health.local_trouble(memory.troubles.get(vip), dead, not ready, now)
+    return peer_health.Case(
+        inputs.node, vip, services, before is not None and before.open, ready, reason, own, trouble, now
+    )
+
+
+def _administrative(inputs: Inputs, memory: Memory, drain: NodeDrain | None, vip: Address) -> Reason | None:
+    """Why this node must not announce the VIP, if so: it has left, or leaves and did not announce it before."""
+    left = _withdrawn(drain) or (_graceful(drain) and vip not in memory.routes)
+    return _cause(inputs) if left else None
+
+
+# ---------------------------------------------------------------- gates and routes
+
+
+@dataclass(frozen=True, slots=True)
+class GateStep:
+    """One VIP's gate after this decision."""
+
+    verdict: Verdict
+    gate: Gate
+    wake: float | None
+    """When it opens by the mere passing of time; None: it does not."""
+    announces: tuple[Announce, ...]
+    """How each of the VIP's services is to be announced."""
+
+
+def step_gate(inputs: Inputs, memory: Memory, drain: NodeDrain | None, vote: PeerVote, now: float) -> GateStep:
+    """May this VIP be announced?"""
+    case, opinion = vote.case, vote.opinion
+    rules = tuple(announce for announce, _ in case.services)
+    verdicts = tuple(verdict for _, verdict in case.services)
+    after, reason, wake = gate.step(
+        memory.gates.get(case.vip),
+        opinion.ready,
+        opinion.reason,
+        now,
+        hold_up=max(announce.hold_up for announce in rules),
+        hold_down=max(announce.hold_down for announce in rules),
+        unsettled=max(verdict.unsettled for verdict in verdicts),
+        returning=max(verdict.returning for verdict in verdicts),
+        damping=next((announce.damping for announce in rules if announce.damping), None),
+        blame=not _administrative(inputs, memory, drain, case.vip),
+        catching_up=vote.catching_up,
+        withdrawn_wall=int(inputs.wall + now) if opinion.withdrawn else None,
+    )
+    if _graceful(drain) and after.open:
+        reason = reason.also(f"{_cause(inputs)}: still announced, with {node_drain.COMMUNITY}", "graceful")
+    kept = opinion.kept if after.open else ""
+    verdict = Verdict(case.vip, after.open, reason, after.since, verdicts, after.penalty, case.own, kept)
+    return GateStep(verdict, after, wake, rules)
+
+
+def route_of(inputs: Inputs, drain: NodeDrain | None, announces: Iterable[Announce]) -> Route:
+    """The route of a VIP whose gate is open."""
+    route = merged_route(announces)
+    return node_drain.marked(route, inputs.policy.drain_rules) if _graceful(drain) else route
+
+
+def merged_route(announces: Iterable[Announce]) -> Route:
+    """One route for all services of a VIP: communities are united, of the rest the first that is set counts."""
+    routes = [announce.route for announce in announces]
+    return Route(
+        communities=tuple(sorted({c for route in routes for c in route.communities})),
+        large_communities=tuple(sorted({c for route in routes for c in route.large_communities})),
+        med=next((route.med for route in routes if route.med is not None), None),
+        local_preference=next((r.local_preference for r in routes if r.local_preference is not None), None),
+        as_path_prepend=max((route.as_path_prepend for route in routes), default=0),
+    )
+
+
+# ---------------------------------------------------------------- rows
+
+
+def weigh_pools(
+    judged: Sequence[Judgement], votes: Sequence[PeerVote], gates: Sequence[GateStep], now: float
+) -> list[tuple[Judgement, Pool]]:
+    """The weights of all backends, now that it is known which the peers and the gates keep in."""
+    by_vip = {item.verdict.vip: (vote, item.gate.open) for vote, item in zip(votes, gates, strict=True)}
+    pools = []
+    for item in judged:
+        vote, still_open = by_vip[item.vip]
+        name = item.verdict.service, item.verdict.key
+        keep = vote.keeps(name, item.verdict.condition.able, still_open)
+        pools.append((item, weigh(item, keep, now)))
+    return pools
+
+
+def probe_paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:
+    """The firewall mark of every backend that is probed through IPVS; a node that stops probes nothing."""
+    if inputs.stopping:
+        return {}
+    return probe_marks.allot(probe_marks.wanted(inputs.catalog), memory.marks, inputs.policy.marks)
+
+
+def _marks_come_free(paths: Mapping[ForwardPath, int | None], memory: Memory) -> bool:
+    """Is a mark missing, and one freed only now, so that the next decision can give it away?"""
+    return None in paths.values() and bool(memory.marks.keys() - paths.keys())

@@ -1,20 +1,51 @@
 """May this VIP be announced? With hysteresis, and always with a reason.
 
-A gate closes at once when its VIP cannot be served. It opens when the VIP could be served for ``hold_up`` without a
-break, it was closed for ``hold_down``, all backends were checked once, and it is not damped: each withdrawal because of
-health adds a penalty that halves every ``half_life``; once it exceeds ``suppress``, the gate stays closed until it has
-fallen below ``reuse`` (RFC 2439, section 4.2), but never longer than ``longest``.
+Theory of operation
+-------------------
+
+*State.* A gate (``Gate``) is open or closed. It remembers since when (``since``), since when its VIP could be served
+without a break (``ready_since``; None while it cannot be), and what damping needs: a penalty with its moment, and
+since when it is suppressed.
+
+*What moves it.* Every decision calls ``step`` once with ``ready``: can the VIP be served now, all in all?
+
+* Open and ready: it stays open.
+* Not ready: it closes at once. Hysteresis never keeps a VIP announced that cannot be served.
+* Closed and ready: it opens when nothing holds it any more. It waits for the latest of these moments: it was ready
+  for ``hold_up`` without a break; it was closed for ``hold_down``; every backend was checked once; the backends that
+  come back together had time to come up together; the backends that peers reach are up here too; and it is not
+  damped. The reason names the moment that is the latest.
+
+*Damping* is RFC 2439, section 4.2. Each closing because of health adds ``penalty``, and the sum halves every
+``half_life``. Once it exceeds ``suppress``, the gate stays closed until the sum has fallen below ``reuse``, but never
+longer than ``longest``, since the sum has a ceiling that takes exactly that long to decay. An operator who drains the
+node is no flap (``blame``).
+
+*Why it is safe.* Closing needs no memory and no time, so a lost or late decision can only keep a VIP closed for
+longer. Opening is a pure function of moments that are remembered, so a gate that waits knows when it will open, and
+the caller decides again then. Deciding twice at one moment changes nothing.
+
+Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from anycastlb.core.model import Announce, Damping, Gate, ServiceVerdict, Share
+from anycastlb.core.model import Announce, Damping, Gate, Reason, ServiceVerdict, Share
 
 NEVER = float("-inf")
+
+WAITS: Mapping[str, str] = {
+    "hold_up": "hold_up",
+    "hold_down": "hold_down",
+    "unsettled": "some backends are not checked yet",
+    "returning": "some backends may come up with the others",
+    "catching_up": "some backends that peers reach are not up here yet",
+}
+"""What a gate that is ready may wait for: the code and the words of the reason."""
 
 
 def enough(threshold: Share, up: int, total: int, up_weight: int, total_weight: int) -> tuple[bool, int, str]:
@@ -28,17 +59,21 @@ def enough(threshold: Share, up: int, total: int, up_weight: int, total_weight: 
     return met, needed, words if met else f"{words}, needs {needed}"
 
 
-def combine(services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, str]:
+def combine(services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, Reason]:
     """Can the VIP be served: every service that says ``all`` must be, and at least one service."""
     blocked = [v for announce, v in services if announce.when == "all" and not v.open]
     if blocked or not any(v.open for _, v in services):
         named = blocked or [v for _, v in services]
-        return False, _reason_text(named, len(services) > 1)
-    return True, _reason_text([v for _, v in services], len(services) > 1)
+        return False, _united(named, len(services) > 1)
+    return True, _united([v for _, v in services], len(services) > 1)
 
 
-def _reason_text(verdicts: Sequence[ServiceVerdict], by_name: bool) -> str:
-    return "; ".join(f"{v.service}: {v.reason}" if by_name else v.reason for v in verdicts)
+def _united(verdicts: Sequence[ServiceVerdict], by_name: bool) -> Reason:
+    """One reason of those of several services; the first one gives it its code."""
+    first = verdicts[0]
+    if not by_name:
+        return first.reason
+    return Reason(first.reason.code, "; ".join(f"{v.service}: {v.reason}" for v in verdicts), first.service)
 
 
 def penalty(gate: Gate | None, damping: Damping | None, now: float) -> float:
@@ -51,7 +86,7 @@ def penalty(gate: Gate | None, damping: Damping | None, now: float) -> float:
 def step(
     gate: Gate | None,
     ready: bool,
-    reason: str,
+    reason: Reason,
     now: float,
     hold_up: float = 0.0,
     hold_down: float = 0.0,
@@ -60,16 +95,20 @@ def step(
     returning: float = 0.0,
     blame: bool = True,
     catching_up: float = NEVER,
-) -> tuple[Gate, str, float | None]:
+    withdrawn_wall: int | None = None,
+) -> tuple[Gate, Reason, float | None]:
     """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not).
 
     ``unsettled``: seconds until the backends that were not checked yet must have been; a node that announced before
     would send their flows elsewhere, unlike its peers. ``returning``: seconds until those that are down must have
     followed those that came up, if they do. ``blame``: a closing counts as a flap (not so when the node is
     drained or stops). ``catching_up``: until when it waits for the backends that its peers reach, and it does not yet.
+    ``withdrawn_wall``: the wall-clock second of a closing that the cluster's budget has counted.
     """
     gate = gate or Gate(open=False, since=NEVER)
     gate = replace(gate, penalty=penalty(gate, damping, now), penalty_at=now)
+    if withdrawn_wall is not None:
+        gate = replace(gate, withdrawn_wall=withdrawn_wall)
     if not ready:
         if gate.open and damping is not None and blame:
             gate = _flapped(gate, damping, now)
@@ -80,19 +119,19 @@ def step(
         return gate, reason, None
     waits = {"hold_up": ready_since + hold_up, "hold_down": gate.since + hold_down}
     if unsettled:
-        waits["some backends are not checked yet"] = ready_since + unsettled
+        waits["unsettled"] = ready_since + unsettled
     if returning:
-        waits["some backends may come up with the others"] = ready_since + returning
-    waits["some backends that peers reach are not up here yet"] = catching_up
+        waits["returning"] = ready_since + returning
+    waits["catching_up"] = catching_up
+    words = WAITS
     if damping is not None and gate.suppressed_since is not None:
         waits["damped"] = _reusable_at(gate, damping, now)
-    cause = max(waits, key=lambda name: waits[name])
-    at = waits[cause]
+        words = {**WAITS, "damped": f"damped: penalty {gate.penalty:.0f}, reuse {damping.reuse:.0f}"}
+    code = max(waits, key=lambda name: waits[name])
+    at = waits[code]
     if now >= at:
         return replace(gate, open=True, since=now, suppressed_since=None), reason, None
-    if cause == "damped" and damping is not None:
-        cause = f"damped: penalty {gate.penalty:.0f}, reuse {damping.reuse:.0f}"
-    return gate, f"{reason}; {cause}: opens in {at - now:.1f} s", at
+    return gate, reason.also(f"{words[code]}: opens in {at - now:.1f} s", code), at
 
 
 def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:

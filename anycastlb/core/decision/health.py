@@ -1,17 +1,19 @@
 """Fold one probe result into a check's state.
 
 Theory of operation. A check is *unknown* until its first result, which is believed at once. From then on a result
-that agrees with the state clears the streak, and one that contradicts it lengthens it; ``rise`` contradictions in a
-row turn down into up, ``fall`` turn up into down. A backend whose check is still unknown counts as down, unless the
-kernel was already serving it when the daemon started, or it was up when its check was edited: then it counts as up
-until proven otherwise.
+that agrees with the state clears the streak, and one that contradicts it lengthens the streak. ``rise``
+contradictions in a row turn down into up, ``fall`` of them turn up into down. A backend whose check is still unknown
+counts as down, unless the kernel was already serving it when the daemon started, or it was up when its check was
+edited: then it counts as up until proven otherwise.
+
+Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from anycastlb.core.model import Check, CheckState, Result
+from anycastlb.core.model import Check, CheckState, Reason, Result
 
 UNKNOWN = CheckState()
 
@@ -58,10 +60,10 @@ def pause(check: Check, state: CheckState) -> float:
     return check.interval
 
 
-def verdict(state: CheckState, before: bool) -> tuple[bool, str]:
+def verdict(state: CheckState, before: bool) -> tuple[bool, Reason]:
     """Does a backend with this state count as up, and why; ``before``: did it so far?"""
     if state.up is None:
         why = f": {state.last.detail}" if state.last else ""  # what keeps the check from being run
-        return before, f"not checked yet; up so far{why}" if before else f"not checked yet{why}"
+        return before, Reason("not_checked", f"not checked yet{'; up so far' * before}{why}")
     detail = state.last.detail if state.last else ""
-    return state.up, detail if state.up else f"down: {detail}"
+    return state.up, Reason("check_passed", detail) if state.up else Reason("check_failed", f"down: {detail}")

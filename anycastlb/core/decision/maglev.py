@@ -1,9 +1,28 @@
 """A model of the kernel's ``mh`` table: which backend a flow goes to, and what share of flows a change would move.
 
-Pure. Written from how Linux does it (net/netfilter/ipvs/ip_vs_mh.c, after Eisenbud et al., "Maglev: A Fast and Reliable
-Software Network Load Balancer", NSDI 2016, section 3.4), checked against the kernel flow by flow. The table's size is a
-build option of the kernel (CONFIG_IP_VS_MH_TAB_INDEX); the one here is the default, which distributions keep. Kernels
-of 32 bits hash differently.
+Theory of operation
+-------------------
+
+*The table* has 4093 slots. Each backend has a permutation of all slots, made of two hashes of its address and port.
+The backends take turns in the order of the kernel's list, and each takes its next free slot, as many at a time as its
+weight says, until every slot has an owner. A flow's address (and its port with ``mh-port``) is hashed to a slot, and
+the slot's owner is its backend.
+
+*What it depends on.* Nothing but the backends, their order and their weights. So nodes that agree on these send every
+flow to the same backend without telling each other anything, and a flow that moves to another node keeps its backend.
+Weights are divided by their greatest common divisor and shifted down to ``BITS`` bits, as the kernel does. A backend
+with weight 0 keeps its slots, by its last weight: with ``mh-fallback`` its flows are hashed again until they meet one
+that takes flows; without it they are refused.
+
+*What it is for.* ``moves`` tells an operator before an edit what share of flows would go elsewhere, measured with a
+fixed sample, so that all nodes give the same number.
+
+*Why it can be trusted.* It is written from how Linux does it (net/netfilter/ipvs/ip_vs_mh.c, after Eisenbud et al.,
+"Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4), and tests compare it with the
+kernel flow by flow. The table's size is a build option of the kernel (CONFIG_IP_VS_MH_TAB_INDEX); the one here is the
+default, which distributions keep. Kernels of 32 bits hash differently.
+
+Pure. Decision record: docs/decisions/0003-pools-and-gates.md. The figures are in docs/FLOWS.md.
 """
 
 from __future__ import annotations
@@ -47,9 +66,9 @@ class Table:
         if not self.slots:
             return None
         first = _hash(value, FIRST) % SIZE
-        found = self.slots[first]
-        if found in self.available:
-            return found
+        owner = self.slots[first]
+        if owner in self.available:
+            return owner
         if not self.fallback or not self.available:
             return None
         for offset in range(SIZE):
@@ -89,8 +108,8 @@ def shares(table: Table, flows: int = SAMPLE) -> dict[DestinationKey, float]:
     values = random.Random(SIZE)
     counts = dict.fromkeys(table.slots, 0)
     for _ in range(flows):
-        if (found := table.at(values.getrandbits(32))) is not None:
-            counts[found] += 1
+        if (backend := table.at(values.getrandbits(32))) is not None:
+            counts[backend] += 1
     return {key: count / flows for key, count in counts.items()}
 
 
@@ -111,10 +130,10 @@ def moves(before: State, after: State) -> dict[ServiceKey, float]:
 
 
 def _by_service(state: State) -> dict[ServiceKey, dict[DestinationKey, Destination]]:
-    found: dict[ServiceKey, dict[DestinationKey, Destination]] = {}
+    grouped: dict[ServiceKey, dict[DestinationKey, Destination]] = {}
     for key, row in state.destinations.items():
-        found.setdefault(key.service, {})[key] = row
-    return found
+        grouped.setdefault(key.service, {})[key] = row
+    return grouped
 
 
 def _populated(weights: Mapping[DestinationKey, int]) -> Iterator[DestinationKey]:

@@ -1,13 +1,31 @@
 """How a node leaves the routes, stage by stage, so that no flow notices.
 
-``waiting``: as long as a table is about to change somewhere, a flow that moves to another node may meet another
-backend there; so a planned drain waits for a table that is stable and the same everywhere, for ``settle`` at most.
-``graceful``: every route stays, with the community 65535:0 (RFC 8326), so that routers move flows while both ways
-still work. ``withdrawn``: the routes are gone; VIPs and services stay for what still comes. ``drained``: almost nothing
-came for ``QUIET`` seconds, or the deadline is over. A node that stops passes through the middle two only: its own drain
-times follow. Undraining ends it at any stage.
+Theory of operation
+-------------------
 
-Pure: what is going on comes in as ``Seen``; here it is said what follows from it, in words, and when to look again.
+*The stages* (``Stage``), in their order:
+
+* ``waiting``: while a table is about to change somewhere, a flow that moves to another node may meet another backend
+  there. So a planned drain waits until the tables are stable and the same on all nodes, but no longer than
+  ``settle``.
+* ``graceful``: every route stays up with the community 65535:0 (RFC 8326), so that routers move flows to other nodes
+  while both ways still work. It lasts ``graceful`` seconds.
+* ``withdrawn``: the routes are gone. VIPs and services stay for what still comes. It ends when almost no packet came
+  for ``QUIET`` seconds, or after ``deadline``.
+* ``drained``: the node may be taken away.
+
+*What moves them.* ``step`` is called once in each decision with what is going on (``DrainFacts``), and may pass
+several stages at once. A stage that has nothing to do, as its time in node.toml is 0, is passed at once. A node that
+stops passes through ``graceful`` and ``withdrawn`` only: its own drain times follow. A node that announced nothing
+begins with ``withdrawn``; one whose routes carry the community already (its former process put it there) begins with
+``graceful``. Undraining ends the drain at any stage.
+
+*Why it is safe.* Every stage that waits for something has a latest end (``until``), so nothing that other nodes or the
+traffic do can hold a drain up for ever; ``overdue`` says that this was the reason. Stages only go forward. What depends
+on the traffic can shorten a stage, and never lengthen it.
+
+docs/ROLLING.md explains the stages to operators.
+Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations
@@ -22,8 +40,9 @@ from anycastlb.core.model import (
     Drain,
     DrainRules,
     Inputs,
-    Leave,
+    NodeDrain,
     Peer,
+    Reason,
     Route,
     ServiceKey,
     Stage,
@@ -56,14 +75,14 @@ class DrainFacts:
     """Did its routes carry the community already? Only its former process can have done so."""
     company: bool = False
     """Are there other living nodes?"""
-    trouble: str = ""
+    trouble: Reason | None = None
     """Why the table is not stable, if so."""
     table: int = 0
     """A number that is another whenever the table is."""
     traffic: Traffic | None = None
 
 
-def step(before: Leave | None, seen: DrainFacts, now: float) -> tuple[Leave | None, float | None]:
+def step(before: NodeDrain | None, seen: DrainFacts, now: float) -> tuple[NodeDrain | None, float | None]:
     """How far the node is after this look, and when to look again (None: nothing changes by itself)."""
     if not seen.cause:
         return None, None
@@ -86,7 +105,7 @@ def marked(route: Route, rules: DrainRules) -> Route:
 # ---------------------------------------------------------------- the stages
 
 
-def _begun(seen: DrainFacts, now: float) -> Leave:
+def _begun(seen: DrainFacts, now: float) -> NodeDrain:
     first: Stage = "waiting"
     if not seen.announced:
         first = "withdrawn"
@@ -95,27 +114,36 @@ def _begun(seen: DrainFacts, now: float) -> Leave:
     return _entered(first, seen, now)
 
 
-def _entered(stage: Stage, seen: DrainFacts, now: float, late: str = "") -> Leave:
-    """``late``: why the stage before came to no end of its own."""
-    rules, until, reason = seen.rules, None, ""
+def _entered(stage: Stage, seen: DrainFacts, now: float, late: Reason | None = None) -> NodeDrain:
+    """The first moment of a stage. ``late``: why the stage before it ended because its time was over."""
+    rules, cause, until = seen.rules, seen.cause or "drained", None
     if stage == "waiting":
-        until, reason = now + rules.settle, _waits("")
+        until = now + rules.settle
     elif stage == "graceful":
         until = now + rules.graceful
-        reason = f"its routes carry {COMMUNITY} for {rules.graceful:g} s, so that routers prefer other nodes"
-    elif stage == "withdrawn" and seen.cause == "drained":
+    elif stage == "withdrawn" and cause == "drained":
         until = now + seen.deadline
-        reason = f"its routes are withdrawn; it waits until almost no packet came for {QUIET:g} s"
-    elif stage == "withdrawn":
-        reason = "its routes are withdrawn; what it serves ends when its drain time is over"
-    else:
-        reason = "nothing comes any more"
+    reason = _stage_reason(stage, cause, rules)
     if late:
-        reason = late if stage == "drained" else f"{reason}; {late}"
-    return Leave(stage, seen.cause or "drained", now, until, reason, overdue=bool(late))
+        reason = late if stage == "drained" else reason.also(late.text, late.code)
+    return NodeDrain(stage, cause, now, until, reason, overdue=bool(late))
 
 
-def _further(leave: Leave, seen: DrainFacts, now: float) -> Leave | None:
+def _stage_reason(stage: Stage, cause: str, rules: DrainRules) -> Reason:
+    if stage == "waiting":
+        return _waits(None)
+    if stage == "graceful":
+        text = f"its routes carry {COMMUNITY} for {rules.graceful:g} s, so that routers prefer other nodes"
+        return Reason("graceful", text)
+    if stage == "drained":
+        return Reason("drained", "nothing comes any more")
+    if cause == "drained":
+        text = f"its routes are withdrawn; it waits until almost no packet came for {QUIET:g} s"
+        return Reason("withdrawn", text)
+    return Reason("withdrawn", "its routes are withdrawn; what it serves ends when its drain time is over")
+
+
+def _further(leave: NodeDrain, seen: DrainFacts, now: float) -> NodeDrain | None:
     """The next step from here; None if there is none now."""
     if leave.stage == "waiting":
         return _waiting(leave, seen, now)
@@ -130,13 +158,13 @@ def _further(leave: Leave, seen: DrainFacts, now: float) -> Leave | None:
     return counted
 
 
-def _waiting(leave: Leave, seen: DrainFacts, now: float) -> Leave | None:
+def _waiting(leave: NodeDrain, seen: DrainFacts, now: float) -> NodeDrain | None:
     if seen.cause == "stopping":
         return _entered("graceful", seen, now)
     if leave.until is not None and now >= leave.until:
-        late = f"it waited no longer than {seen.rules.settle:g} s for a stable table"
         why = f": {seen.trouble}" if seen.trouble else ""
-        return _entered("graceful", seen, now, f"{late}{why}" if seen.rules.settle else "")
+        late = Reason("unsettled", f"it waited no longer than {seen.rules.settle:g} s for a stable table{why}")
+        return _entered("graceful", seen, now, late if seen.rules.settle else None)
     unchanged = leave.unchanged
     if seen.trouble:
         unchanged = None
@@ -148,21 +176,22 @@ def _waiting(leave: Leave, seen: DrainFacts, now: float) -> Leave | None:
     return waiting if waiting != leave else None
 
 
-def _waits(trouble: str) -> str:
-    return f"it waits for a stable table: {trouble or f'nothing may change for {STEADY:g} s'}"
+def _waits(trouble: Reason | None) -> Reason:
+    cause = trouble or Reason("settling", f"nothing may change for {STEADY:g} s")
+    return Reason(cause.code, f"it waits for a stable table: {cause}", cause.object)
 
 
 def _steady(seen: DrainFacts) -> float:
     return STEADY if seen.company else 0.0
 
 
-def _late(leave: Leave) -> str:
+def _late(leave: NodeDrain) -> Reason:
     if not leave.samples:
-        return "its time is over; nobody counts what still comes"
-    return f"its time is over, and {rate(leave):.0f} packets/s still came"
+        return Reason("overdue", "its time is over; nobody counts what still comes")
+    return Reason("overdue", f"its time is over, and {rate(leave):.0f} packets/s still came")
 
 
-def _counted(leave: Leave, traffic: Traffic | None) -> Leave | None:
+def _counted(leave: NodeDrain, traffic: Traffic | None) -> NodeDrain | None:
     """With one sample more; None if it is no news."""
     last = leave.samples[-1].at if leave.samples else leave.since - LOOK
     if traffic is None or leave.stage == "drained" or traffic.at <= last:
@@ -176,7 +205,7 @@ def _counted(leave: Leave, traffic: Traffic | None) -> Leave | None:
     return replace(leave, samples=(*leave.samples, traffic)[-KEPT:], calm=calm)
 
 
-def _wake(leave: Leave, seen: DrainFacts, now: float) -> float | None:
+def _wake(leave: NodeDrain, seen: DrainFacts, now: float) -> float | None:
     if leave.until is None:
         return None
     if leave.stage == "waiting" and leave.unchanged is not None:
@@ -187,26 +216,27 @@ def _wake(leave: Leave, seen: DrainFacts, now: float) -> float | None:
 # ---------------------------------------------------------------- is the table stable?
 
 
-def trouble(inputs: Inputs, routes: Iterable[Address]) -> str:
-    """Why the cluster is not ready to lose this node, which announces ``routes``; empty if it is."""
+def trouble(inputs: Inputs, routes: Iterable[Address]) -> Reason | None:
+    """Why the cluster is not ready to lose this node, which announces ``routes``; None if it is."""
     cluster = inputs.cluster
     if not cluster.follows:
-        return ""
+        return None
     if not cluster.connected:
-        return "the other nodes are not known now"
+        return Reason("peers_unknown", "the other nodes are not known now")
     forced = inputs.catalog.drains.get(inputs.node, Drain()).force
     if not forced and (ahead := _ahead(inputs)):
-        return f"{_named(ahead)} drained too, and at most {inputs.leaving.max_drained} may be at once"
+        limit = inputs.policy.drain_rules.max_drained
+        return Reason("drain_budget", f"{_named(ahead)} drained too, and at most {limit} may be at once")
     if not forced and (alone := last_announced(cluster, routes)):
         more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
-        return f"no other node that stays announces {alone[0]}{more}"
+        return Reason("last_announcer", f"no other node that stays announces {alone[0]}{more}", str(alone[0]))
     if cluster.catalogs is not None:
-        return "the nodes have different catalogs in force"
+        return Reason("catalogs_differ", "the nodes have different catalogs in force")
     if cluster.tables:
         service, difference = min(cluster.tables.items())
         names = sorted(name for names in difference.parties.values() for name in names)
-        return f"the tables of {service} differ between {', '.join(names)}"
-    return ""
+        return Reason("tables_differ", f"the tables of {service} differ between {', '.join(names)}", service)
+    return None
 
 
 def company(inputs: Inputs) -> bool:
@@ -233,7 +263,7 @@ def _announces(peer: Peer, vip: Address) -> bool:
 
 def _ahead(inputs: Inputs) -> list[str]:
     """The nodes that were drained before this one, if they spend the budget already."""
-    most, catalog = inputs.leaving.max_drained, inputs.catalog
+    limit, catalog = inputs.policy.drain_rules.max_drained, inputs.catalog
 
     def age(node: str) -> tuple[int, str]:
         entry = catalog.good.get(f"drain/{node}")
@@ -241,7 +271,7 @@ def _ahead(inputs: Inputs) -> list[str]:
 
     known = [node for node in catalog.drained if node in inputs.cluster.peers]
     ahead = sorted((node for node in known if age(node) < age(inputs.node)), key=age)
-    return ahead if most and len(ahead) >= most else []
+    return ahead if limit and len(ahead) >= limit else []
 
 
 def _named(names: list[str]) -> str:
@@ -276,12 +306,12 @@ def count(counters: Mapping[Any, TrafficCounters], at: float, probes: tuple[int,
     return Traffic(at, packets, connections)
 
 
-def rate(leave: Leave) -> float:
+def rate(leave: NodeDrain) -> float:
     """Packets a second over the samples that are kept."""
     return _rate(leave.samples)
 
 
-def eta(leave: Leave, now: float) -> float | None:
+def eta(leave: NodeDrain, now: float) -> float | None:
     """Seconds until the node is drained, by what is known now; None while nobody can say."""
     if leave.stage == "drained":
         return 0.0

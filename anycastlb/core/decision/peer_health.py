@@ -1,18 +1,37 @@
-"""What to believe of a VIP that this node's own probes find ill, given what the other nodes say of it.
+"""Decide whether a VIP that fails our own probes is really down, by comparing with the peers' reports.
 
-Pure, and level-triggered: a function of this node's verdicts, of the statuses as they are known now, and of since when
-the trouble lasts. Nodes publish what their own probes say (``VipSummary.own``, ``ServiceSummary.dead``), never what
-they came to believe, so that no two of them can hold each other open, or closed, by echo.
+Theory of operation
+-------------------
 
-* *The sick one*: a peer serves the VIP and reaches services of which this node reaches nothing, and this node reaches
-  nothing that the peer does not. Then this node's gate closes, and its weights follow the peers' instead of going to 0.
-* *The last route* (``announce.last``): where no peer serves the VIP, one node keeps it: the first by name of those that
-  could. The others close once it announces.
-* *The limit* (``[cluster] max_withdrawals``): see ``withdrawal_budget``.
+*The question.* A node that has lost its way to the backends sees the same as one whose backends have all died:
+nothing answers. In the first case it must leave its traffic to the others, in the second its policy decides. Only the
+other nodes' reports tell the two apart.
 
-A gate that local health closes, and neither of the last two holds, closes at once. Where the peers' word would make
-this node do what its own health does not, it waits (``GOSSIP`` and the time that probes differ by) until the statuses
-it sees are from after the trouble began. Without statuses of peers all of this is plain local health.
+*What is compared.* Nodes publish what their own probes say (``VipSummary.own``, ``ServiceSummary.dead``), and never
+what they concluded from others. So no two nodes can keep each other's gates open, or closed, by echo. A peer counts
+only if it lives, can be read, is neither drained nor stopping, and judges the same services of the same VIP
+(``informed``).
+
+*What follows*, once local health alone would close the gate, or a whole service is dead here:
+
+* *The isolated node*: a peer serves the VIP and reaches services of which this node reaches nothing, and this node
+  reaches nothing that the peer does not. Then this gate closes, even if local policy would keep it open, and the
+  weights here follow the peers' instead of going to 0, so that the table stays the same everywhere.
+* *The last route* (``announce.last``): where no peer serves the VIP, one node keeps the route: the first by name of
+  those that could. The others close once that node announces.
+* *The limit* (``[cluster] max_withdrawals``): the gate stays open while the cluster has withdrawn too many VIPs
+  within a minute (``withdrawal_budget``).
+* Otherwise local health decides, at once.
+
+*Time.* Where the peers' reports would make this node do what its own health does not, it waits until the statuses it
+sees are from after the trouble began: ``GOSSIP``, and the time by which two nodes' probes may differ
+(``settled_at``). Meanwhile an open gate stays open (kept: ``asks``).
+
+*Why it is safe.* It is level-triggered: a function of this node's verdicts, of the statuses as they are known now,
+and of since when the trouble lasts. Without statuses of peers (none are configured, or Consul is away) all of it is
+plain local health. What the machine itself refuses to serve (``unable``) is never kept open.
+
+Decision record: docs/decisions/0009-believing-the-other-nodes.md.
 """
 
 from __future__ import annotations
@@ -24,17 +43,17 @@ from typing import Any, Literal
 from anycastlb.core.decision import gate
 from anycastlb.core.decision.pool import KeptBackends
 from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
-from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, ServiceVerdict, Status
+from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, Reason, ServiceVerdict, Status
 
 GOSSIP = 3.0
-"""Seconds until what a node found out is known to the others."""
+"""Seconds until the others know what a node has noticed."""
 Judged = Sequence[tuple[Announce, ServiceVerdict]]
 Own = Literal["well", "ill", "unable"]
 Kept = Literal["", "asks", "last", "limit"]
-WORDS: Mapping[Kept, str] = {
-    "asks": "kept until the peers can have seen the same",
-    "last": "kept with the last route (last = keep)",
-    "limit": "kept while its withdrawal waits (max_withdrawals)",
+KEPT: Mapping[Kept, Reason] = {
+    "asks": Reason("kept_asks", "kept until the peers can have seen the same"),
+    "last": Reason("kept_last", "kept with the last route (last = keep)"),
+    "limit": Reason("kept_limit", "kept while its withdrawal waits (max_withdrawals)"),
 }
 """Why the backends of a gate that is kept open are used although they are down."""
 
@@ -51,12 +70,12 @@ def statuses(cluster: Cluster) -> tuple[Status, ...] | None:
     )
 
 
-def informed(found: Iterable[Status], vip: Address, names: Iterable[str]) -> list[Status]:
+def informed(known: Iterable[Status], vip: Address, names: Iterable[str]) -> list[Status]:
     """Those that judge this VIP's services for traffic of their own."""
     wanted = tuple(names)
     return [
         status
-        for status in found
+        for status in known
         if not status.stopping
         and not status.drained
         and vip in status.vips
@@ -66,9 +85,9 @@ def informed(found: Iterable[Status], vip: Address, names: Iterable[str]) -> lis
 
 def dead(status: Status, vip: Address, names: Iterable[str]) -> frozenset[str]:
     """The services of which it reaches no backend. (An older node does not say so of one that it keeps open.)"""
-    found = {name: status.services[name][vip] for name in names}
+    judged = {name: status.services[name][vip] for name in names}
     return frozenset(
-        name for name, service in found.items() if service.dead or (service.total and not (service.up or service.open))
+        name for name, service in judged.items() if service.dead or (service.total and not (service.up or service.open))
     )
 
 
@@ -98,15 +117,15 @@ def news(before: Cluster, after: Cluster) -> bool:
 
 
 def _by_node(cluster: Cluster) -> dict[str, Status] | None:
-    found = statuses(cluster)
-    return None if found is None else {status.node: status for status in found}
+    known = statuses(cluster)
+    return None if known is None else {status.node: status for status in known}
 
 
 def _heeded(status: Status) -> Any:
     vips = {vip: replace(summary, reason="") for vip, summary in status.vips.items()}
     services = {
-        name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in found.items()}
-        for name, found in status.services.items()
+        name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in judged.items()}
+        for name, judged in status.services.items()
     }
     return status.ready, status.stopping, status.drained, vips, services, status.withdrawn
 
@@ -124,9 +143,9 @@ class Case:
     open: bool
     """So far."""
     ready: bool
-    reason: str
+    reason: Reason
     own: Own
-    doubt: LocalTrouble | None
+    trouble: LocalTrouble | None
     now: float
 
     @property
@@ -145,15 +164,15 @@ class Case:
     @property
     def settled_at(self) -> float:
         cycle = max((verdict.condition.cycle for _, verdict in self.services), default=0.0)
-        return (self.doubt.since if self.doubt else self.now) + cycle + GOSSIP
+        return (self.trouble.since if self.trouble else self.now) + cycle + GOSSIP
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What the gate is told, in place of what local health says."""
+    """What the gate goes by, in place of local health."""
 
     ready: bool
-    reason: str
+    reason: Reason
     kept: Kept = ""
     wake: float | None = None
     withdrawn: bool = False
@@ -169,7 +188,7 @@ def own(services: Judged) -> Own:
     return "ill" if gate.combine([(a, replace(v, open=v.condition.able)) for a, v in services])[0] else "unable"
 
 
-def doubts(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: float) -> LocalTrouble | None:
+def local_trouble(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: float) -> LocalTrouble | None:
     """What is wrong now, and since when; None if nothing is."""
     if not lost and not shut:
         return None
@@ -178,47 +197,48 @@ def doubts(before: LocalTrouble | None, lost: frozenset[str], shut: bool, now: f
     return LocalTrouble(lost, shut, now)
 
 
-def judge(case: Case, found: Sequence[Status] | None, budget: WithdrawalBudget) -> Opinion:
-    """May the VIP be announced? ``found``: the peers' ``statuses``."""
+def judge(case: Case, known: Sequence[Status] | None, budget: WithdrawalBudget) -> Opinion:
+    """May the VIP be announced? ``known``: the peers' ``statuses``."""
     content = Opinion(case.ready, case.reason)
-    if case.doubt is None or case.own == "unable":
+    if case.trouble is None or case.own == "unable":
         return content
-    peers = informed(found or (), case.vip, case.names)
+    peers = informed(known or (), case.vip, case.names)
     serving = [status for status in peers if serves(status, case.vip, case.names)]
     better = [status for status in serving if dead(status, case.vip, case.names) < case.dead]
     if case.ready and not better:
         return content
     case = replace(case, reason=_peers_reason(case, better, len(peers)))
     if not case.open:
-        return _closed(case, found, peers, serving)
+        return _closed(case, known, peers, serving)
     settled = case.now >= case.settled_at
     if not settled and peers and (case.ready or case.guarded):
         return _asks(case)
     if not case.ready and case.guarded and not serving:
-        kept = _last(case, found, peers)
+        kept = _last(case, known, peers)
         if kept is not None:
             return kept
     return _withdraw(case, settled, bool(serving), peers, budget)
 
 
-def _peers_reason(case: Case, better: Sequence[Status], peers: int) -> str:
+def _peers_reason(case: Case, better: Sequence[Status], peers: int) -> Reason:
     if not better:
         return case.reason
     lost = [verdict for _, verdict in case.services if verdict.condition.dead]
     names = "" if len(case.services) == 1 else f"{', '.join(verdict.service for verdict in lost)}: "
     total = sum(verdict.total for verdict in lost)
-    return f"{names}0/{total} backends up; {len(better)} of {peers} peers reach these backends"
+    text = f"{names}0/{total} backends up; {len(better)} of {peers} peers reach these backends"
+    return Reason("peers_reach", text, lost[0].service if names else "")
 
 
 def _asks(case: Case) -> Opinion:
-    reason = f"{case.reason}; kept open until the peers can have seen the same"
+    reason = case.reason.also("kept open until the peers can have seen the same", "kept_asks")
     return Opinion(True, reason, "" if case.ready else "asks", case.settled_at)
 
 
-def _closed(case: Case, found: Sequence[Status] | None, peers: Sequence[Status], serving: Sequence[Status]) -> Opinion:
+def _closed(case: Case, known: Sequence[Status] | None, peers: Sequence[Status], serving: Sequence[Status]) -> Opinion:
     """A gate that is closed: only the holder of the last route opens it again."""
     no = Opinion(False, case.reason)
-    if case.ready or not case.guarded or found is None or serving:
+    if case.ready or not case.guarded or known is None or serving:
         return no
     if holder(case, peers) != case.node:
         return replace(no, reason=_elsewhere(case, peers))
@@ -226,7 +246,7 @@ def _closed(case: Case, found: Sequence[Status] | None, peers: Sequence[Status],
         return no
     if case.now < case.settled_at:
         return replace(no, wake=case.settled_at)
-    return Opinion(True, f"{case.reason}; opened as the last route (last = keep)", "last")
+    return Opinion(True, case.reason.also("opened as the last route (last = keep)", "kept_last"), "last")
 
 
 def holder(case: Case, peers: Iterable[Status]) -> str:
@@ -234,17 +254,17 @@ def holder(case: Case, peers: Iterable[Status]) -> str:
     return min([case.node, *(status.node for status in peers if could_hold(status, case.vip))])
 
 
-def _last(case: Case, found: Sequence[Status] | None, peers: Sequence[Status]) -> Opinion | None:
+def _last(case: Case, known: Sequence[Status] | None, peers: Sequence[Status]) -> Opinion | None:
     """An open gate as the last route, as far as is known; None if another node has it."""
-    kept = Opinion(True, f"{case.reason}; kept as the last route (last = keep)", "last")
-    if found is None:
-        return replace(kept, reason=f"{kept.reason}: nothing is known of other nodes")
+    kept = "kept as the last route (last = keep)"
+    if known is None:
+        return Opinion(True, case.reason.also(f"{kept}: nothing is known of other nodes", "kept_last"), "last")
     name = holder(case, peers)
     if name == case.node:
-        return kept
+        return Opinion(True, case.reason.also(kept, "kept_last"), "last")
     if _holds(name, case, peers):
         return None
-    return replace(kept, reason=f"{kept.reason} until {name} announces it")
+    return Opinion(True, case.reason.also(f"{kept} until {name} announces it", "kept_last"), "last")
 
 
 def _holds(name: str, case: Case, peers: Iterable[Status]) -> bool:
@@ -252,42 +272,45 @@ def _holds(name: str, case: Case, peers: Iterable[Status]) -> bool:
     return any(status.node == name and announces(status, case.vip) for status in peers)
 
 
-def _elsewhere(case: Case, peers: Sequence[Status]) -> str:
+def _elsewhere(case: Case, peers: Sequence[Status]) -> Reason:
     """Why a gate is closed that might have been kept as the last route."""
     name = holder(case, peers)
-    return f"{case.reason}; {name} keeps the last route" if _holds(name, case, peers) else case.reason
+    if not _holds(name, case, peers):
+        return case.reason
+    return case.reason.also(f"{name} keeps the last route", "last_elsewhere")
 
 
 def _withdraw(case: Case, settled: bool, served: bool, peers: Sequence[Status], budget: WithdrawalBudget) -> Opinion:
     """Close, if the cluster can bear it."""
     no = Opinion(False, _elsewhere(case, peers) if case.guarded and not served else case.reason)
-    if budget.most is None or (settled and (served or case.guarded)):
+    if budget.limit is None or (settled and (served or case.guarded)):
         return no
-    if budget.spend(case.vip):
+    if budget.allows(case.vip):
         return replace(no, withdrawn=True)
     if not settled and served:
         return _asks(case)
-    reason = (
-        f"{case.reason}; its withdrawal waits: {budget.spent} VIPs were withdrawn by health within a minute, "
-        f"and cluster.max_withdrawals allows {budget.most}"
+    waits = (
+        f"its withdrawal waits: {budget.spent} VIPs were withdrawn by health within a minute, "
+        f"and cluster.max_withdrawals allows {budget.limit}"
     )
-    return Opinion(True, reason, "limit", case.now + budget.wait)
+    return Opinion(True, case.reason.also(waits, "kept_limit"), "limit", case.now + budget.wait)
 
 
 # ---------------------------------------------------------------- its backends
 
 
 def alive(
-    found: Iterable[Status], vip: Address, names: Sequence[str], service: str, backends: Iterable[str]
+    known: Iterable[Status], vip: Address, names: Sequence[str], service: str, backends: Iterable[str]
 ) -> KeptBackends:
     """The backends of a service that nodes which serve the VIP reach."""
-    peers = informed(found, vip, names)
+    peers = informed(known, vip, names)
     reach = [s for s in peers if serves(s, vip, names) and service not in dead(s, vip, names)]
-    known = tuple(backends)
-    up = frozenset(name for status in reach for name in known if name not in status.services[service][vip].down)
-    return KeptBackends(up, f"kept, as {len(reach)} of {len(peers)} peers reach this service")
+    candidates = tuple(backends)
+    up = frozenset(name for status in reach for name in candidates if name not in status.services[service][vip].down)
+    why = Reason("kept_peers", f"kept, as {len(reach)} of {len(peers)} peers reach this service")
+    return KeptBackends(up, why)
 
 
 def all_backends(kept: Kept) -> KeptBackends:
     """An open gate that nobody's probes justify needs all backends of a service of which none is up."""
-    return KeptBackends(None, WORDS[kept])
+    return KeptBackends(None, KEPT[kept])

@@ -1,98 +1,111 @@
 """How the other nodes' health reports change this decision: applied per VIP (gate) and per service (pool).
 
-Pure. It collects what one decision learns on its walk through the VIPs, and what the next one must remember of it.
+Pure. ``hear`` takes one VIP as this node's own probes judge it, and returns what this node concludes of it once the
+peers' reports count too: what its gate goes by, which backends stay in although they are down, and when to look again.
+
+Decision record: docs/decisions/0009-believing-the-other-nodes.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from anycastlb.core.decision import gate, peer_health
-from anycastlb.core.decision.pool import KeptBackends, Pool
+from anycastlb.core.decision.pool import Judgement, KeptBackends
 from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
-from anycastlb.core.model import Address, Gate, Inputs, LocalTrouble, Memory, ServiceKey, Verdict
+from anycastlb.core.model import EMPTY, Reason, ServiceKey, Status
 
-Name = tuple[str, ServiceKey]
+ServiceId: TypeAlias = tuple[str, ServiceKey]
+"""One service on one VIP."""
 
 
-class PeerVotes:
-    """For one decision. ``pools``: every service as this node's own probes judge it."""
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A service whose weights follow the peers', because they reach what this node does not."""
 
-    def __init__(self, inputs: Inputs, memory: Memory, now: float, pools: Mapping[Name, Pool], vips: int) -> None:
-        self._node, self._memory, self._now, self._pools = inputs.node, memory, now, pools
-        self._found = peer_health.statuses(inputs.cluster)
-        self._wall = inputs.wall + now
-        self._budget = WithdrawalBudget(inputs.max_withdrawals, vips, memory.gates, self._found or (), self._wall)
-        self.doubts: dict[Address, LocalTrouble] = {}
-        self.believed: dict[Name, float | None] = {}
-        self.keeps: dict[Name, KeptBackends] = {}
-        """What stays in of each service although it is down, beside what its own policy keeps."""
-        self.wakes: list[float] = []
+    since: float | None
+    """Since when one of its backends is up here again; None while none is."""
+    keep: KeptBackends
+    until: float
+    """When it ends by itself, or what it keeps changes; ``gate.NEVER``: not by the mere passing of time."""
 
-    def case(
-        self, vip: Address, services: peer_health.Judged, ready: bool, reason: str, refused: bool
-    ) -> peer_health.Case:
-        """A VIP as local health judges it, and since when something is wrong with it.
 
-        ``refused``: the machine refused the address itself.
-        """
-        before = self._memory.gates.get(vip)
-        own: peer_health.Own = "unable" if refused else peer_health.own(services)
-        case = peer_health.Case(
-            self._node, vip, services, before is not None and before.open, ready, reason, own, None, self._now
-        )
-        doubt = peer_health.doubts(self._memory.doubts.get(vip), case.dead, not ready, self._now)
-        if doubt is None:
-            return case
-        self.doubts[vip] = doubt
-        return replace(case, doubt=doubt)
+@dataclass(frozen=True, slots=True)
+class PeerVote:
+    """What this node concludes of one VIP, the peers' reports included."""
 
-    def hear(self, case: peer_health.Case) -> peer_health.Opinion:
-        """May the VIP be announced?"""
-        opinion = peer_health.judge(case, self._found, self._budget)
-        if opinion.wake is not None:
-            self.wakes.append(opinion.wake)
-        return opinion
+    case: peer_health.Case
+    opinion: peer_health.Opinion
+    followed: Mapping[ServiceId, Following] = field(default_factory=lambda: EMPTY)
 
-    def believe(self, case: peer_health.Case) -> float:
-        """Let weights follow the peers', where they reach what this node does not; until when a gate waits for that.
+    @property
+    def catching_up(self) -> float:
+        """Until when the gate waits for the backends that the peers reach and this node does not yet."""
+        ends = (item.until for item in self.followed.values() if item.since is not None)
+        return max(ends, default=gate.NEVER)
 
-        Until the peers can have seen the same trouble no weight is raised: it might have to be lowered again at once.
-        It lasts until everything that the peers reach is up here too, or had the time to come up: a gate that opened
-        with the first backend that is back would send the flows of all others elsewhere.
-        """
-        until = gate.NEVER
-        for _, verdict in case.services:
-            name = verdict.service, verdict.key
-            if not verdict.condition.dead and name not in self._memory.believed:
-                continue
-            down = frozenset(backend.backend for backend in self._pools[name].backends.values() if not backend.up)
-            keep = peer_health.alive(self._found or (), case.vip, case.names, verdict.service, down)
-            if not keep.names:
-                continue
-            if verdict.condition.dead:
-                soon = self._now < case.settled_at
-                self.believed[name], self.keeps[name] = None, replace(keep, still=soon)
-                if soon:
-                    self.wakes.append(case.settled_at)
-                continue
-            back = self._memory.believed[name]
-            since = self._now if back is None else back
-            ends = since + verdict.condition.recovery
-            if self._now < ends:
-                self.believed[name], self.keeps[name] = since, keep
-                self.wakes.append(ends)
-                until = max(until, ends)
-        return until
+    @property
+    def wakes(self) -> tuple[float, ...]:
+        """When to decide again."""
+        ends = tuple(item.until for item in self.followed.values() if item.until != gate.NEVER)
+        return ends if self.opinion.wake is None else (*ends, self.opinion.wake)
 
-    def settle(self, opinion: peer_health.Opinion, after: Gate, verdict: Verdict) -> tuple[Gate, Verdict]:
-        """What the opinion leaves behind, now that the gate has moved."""
-        if opinion.withdrawn:
-            after = replace(after, withdrawn_wall=int(self._wall))
-        if not opinion.kept or not after.open:
-            return after, verdict
-        for service in verdict.services:
-            if service.condition.able:
-                self.keeps.setdefault((service.service, service.key), peer_health.all_backends(opinion.kept))
-        return after, replace(verdict, kept=opinion.kept)
+    def keeps(self, service: ServiceId, able: bool, still_open: bool) -> KeptBackends | None:
+        """The backends of this service that stay in although they are down. ``still_open``: of the gate, by now."""
+        if service in self.followed:
+            return self.followed[service].keep
+        kept = self.opinion.kept
+        return peer_health.all_backends(kept) if kept and still_open and able else None
+
+
+def hear(
+    case: peer_health.Case,
+    judgements: Sequence[Judgement],
+    statuses: Sequence[Status] | None,
+    budget: WithdrawalBudget,
+    followed: Mapping[ServiceId, float | None],
+    refusal: Reason | None,
+) -> PeerVote:
+    """What to conclude of this VIP.
+
+    ``followed``: what the last decision remembered of it; ``refusal``: why this node must not announce the VIP whatever
+    anybody's health is.
+    """
+    opinion = peer_health.Opinion(False, refusal) if refusal else peer_health.judge(case, statuses, budget)
+    followed_now = {
+        (judged.verdict.service, judged.verdict.key): following
+        for judged in judgements
+        if (following := _following(case, judged, statuses or (), followed))
+    }
+    return PeerVote(case, opinion, followed_now)
+
+
+def _following(
+    case: peer_health.Case,
+    judged: Judgement,
+    statuses: Sequence[Status],
+    followed: Mapping[ServiceId, float | None],
+) -> Following | None:
+    """Should the weights of this service follow the peers'?
+
+    Until the peers can have seen the same trouble no weight is raised: it might have to be lowered again at once. It
+    lasts until everything that the peers reach is up here too, or had the time to come up: a gate that opened with the
+    first backend that is back would send the flows of all others elsewhere.
+    """
+    verdict = judged.verdict
+    name, dead = (verdict.service, verdict.key), verdict.condition.dead
+    if not dead and name not in followed:
+        return None
+    down = frozenset(member.backend.name for member in judged.members if not member.up)
+    keep = peer_health.alive(statuses, case.vip, case.names, verdict.service, down)
+    if not keep.names:
+        return None
+    if dead:
+        early = case.now < case.settled_at
+        return Following(None, replace(keep, still=early), case.settled_at if early else gate.NEVER)
+    since = followed[name]
+    since = case.now if since is None else since
+    ends = since + verdict.condition.recovery
+    return Following(since, keep, ends) if case.now < ends else None

@@ -1,7 +1,27 @@
-"""Two states to ordered changes.
+"""From two states to ordered changes.
 
-``ORDER`` is the one table of order: *traffic leaves before anything is torn down, and arrives after everything is
-built*. Pure: nothing here looks at the machine or decides what should be.
+Theory of operation
+-------------------
+
+*The difference* (``diff``) of what is and what should be is a list of changes, one a row. Rows of settings that
+nobody asks for are not ours, and are left alone; every other row that is not wanted is deleted.
+
+*The order* (``ORDER``) is one table: traffic leaves before anything is torn down, and arrives after everything is
+built. A route is withdrawn first and announced last; weights are raised before they are lowered, so that no flow is
+without a backend in between. Changes of one phase keep the order in which they were made.
+
+*Destinations have an order of their own.* The kernel can only append one, and the ``mh`` table depends on their
+order. So the longest run of old destinations that stand in the right order stays in place, and every other one is
+*moved*: deleted and added again in one batch, without a lower weight in between.
+
+*Failures are contained* (``blocked``). A change that depends on one that failed is not tried: nothing is torn down
+under a route that could not be withdrawn, and no route is announced whose address or services could not be built.
+Everything else goes on.
+
+*Why it is safe.* It is pure: nothing here looks at the machine, or decides what should be. ``apply`` says what one
+change means; applying a whole plan to a state gives the desired state, and the difference to that is empty (a law).
+
+Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations
@@ -18,6 +38,7 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Failure,
+    Reason,
     ServiceKey,
     State,
     Table,
@@ -137,7 +158,7 @@ def _by_service(rows: Iterable[DestinationKey]) -> dict[ServiceKey, list[Destina
     return grouped
 
 
-def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> str | None:
+def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> Reason | None:
     """Why a change must not be tried after these failures of the same plan; None = go ahead.
 
     A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn,
@@ -149,11 +170,11 @@ def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Addre
             verdict = verdicts.get(change.key)
             needs = {service.key for service in verdict.services} if verdict else set()
             if (table == "addresses" and key == change.key) or (table == "services" and key in needs):
-                return f"not announced: {failure.reason}"
+                return Reason("vip_incomplete", f"not announced: {failure.reason}", str(key))
         elif change.verb == "delete" and table == "routes" and failure.change.verb == "delete" and _vip(change) == key:
-            return f"kept, because the route is still up: {failure.reason}"
+            return Reason("route_still_up", f"kept, because the route is still up: {failure.reason}", str(key))
         elif change.table == "destinations" and failure.change.verb == "create" and key == change.key.service:
-            return f"its service is missing: {failure.reason}"
+            return Reason("service_missing", f"its service is missing: {failure.reason}", str(key))
     return None
 
 

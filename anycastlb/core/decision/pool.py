@@ -1,22 +1,26 @@
-"""One service on one VIP: which of its backends are used, with which weight, and can the service be served.
+"""One service on one VIP: can it be served, which of its backends are used, and with which weight.
 
-Pure. What a backend gets is a function of four things that are kept apart (``Weights``): what is configured, what an
-operator set, what health says, and how far its slow start is. Three rules look at the pool as a whole:
+Pure, in two steps. ``judge`` says what this node's own probes make of the service; the gates and the other nodes' votes
+work with that. ``weigh`` makes the rows for the kernel of it, once it is known which backends the peers keep in.
+
+What a backend gets is a function of four things that are kept apart (``Weights``): what is configured, what an operator
+set, what health says, and how far its slow start is. Three rules look at the pool as a whole:
 
 * *fail open* (``fail: keep``): when every backend is down, all of them are used as if they were up;
-* *the floor* (``max_failed``): never more than this share is taken out on health alone; who is in stays in;
+* *the floor* (``max_failed``): never more than this share is taken out on health alone; a backend that is in stays in;
 * *fallback* backends are used only while no other backend is up.
 
-The caller may keep more of them in (``Seen.keep``), on grounds that lie outside of this pool: see ``peer_health``.
+The caller may keep more backends in (``KeptBackends``), for reasons that lie outside of this pool: see ``peer_health``.
 
 A drained backend is not in the pool at all: the caller keeps its row for the drain time, like that of a removed one.
+
+Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from anycastlb.core.decision import gate, health, weights
 from anycastlb.core.model import (
@@ -29,7 +33,7 @@ from anycastlb.core.model import (
     Condition,
     Destination,
     DestinationKey,
-    Health,
+    Reason,
     Service,
     ServiceKey,
     ServiceVerdict,
@@ -38,7 +42,35 @@ from anycastlb.core.model import (
 from anycastlb.core.model.catalog import most_failed
 
 WELL = Condition()
-"""Of a service all of whose backends are up."""
+"""The condition of a service all of whose backends are up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedBackend:
+    """What is known of one backend, besides its document."""
+
+    state: CheckState = health.UNKNOWN
+    up_since: float | None = None
+    """Since when it has counted as up, or was served when the daemon started; None: it did not so far. While its check
+    has no result yet (it is new: after a restart, or after an edit of the check) such a backend counts as up."""
+    weight: int | None = None
+    """The weight it had so far; None: it was not there."""
+    refusal: Reason | None = None
+    """Why the machine refused to create it, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What one service on one VIP is judged by, besides its document."""
+
+    backends: tuple[ObservedBackend, ...]
+    """One for each of ``service.members(vip)``, in their order."""
+    refusal: Reason | None = None
+    """Why the machine refused to create the service, if it did."""
+    was_open: bool = False
+    """It could be served so far: it takes less to stay so than to become so."""
+    followed: bool = False
+    """So far its weights followed the peers': what comes up again was never away, and starts at full weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,56 +79,34 @@ class KeptBackends:
 
     names: frozenset[str] | None
     """None: all of them, while no backend is up."""
-    words: str
+    why: Reason
+    """The clause that says so."""
     still: bool = False
-    """Not yet: whoever is in now stays in, and who is out stays out, as long as there is anybody."""
+    """For now nothing moves: what is in stays in, and what is out stays out, as long as anything is in."""
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What a pool is judged by, besides the service itself."""
+class Member:
+    """One backend as this node's own probes judge it."""
 
-    health: Health
-    up_since: Mapping[DestinationKey, float]
-    """Backends that counted as up so far, or were served when the daemon started. While their check says nothing yet
-    (it is new: a restart, or an edit of the check) they count as up."""
-    before: Mapping[DestinationKey, int]
-    """The weight each backend had so far, if it was there."""
-    refused: Mapping[Any, str]
-    """What the machine refused to create, with its reason."""
-    was_open: bool
-    now: float
-    keep: KeptBackends | None = None
-    believed: bool = False
-    """So far it was kept in as peers reach it: what comes up again was never away, and starts at full weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The outcome. ``rows`` are in canonical order; backends that are drained have a verdict and no row."""
-
-    verdict: ServiceVerdict
-    backends: Mapping[DestinationKey, BackendVerdict]
-    rows: Mapping[DestinationKey, Destination]
-    up_since: Mapping[DestinationKey, float]
-    wakes: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
     backend: Backend
     key: DestinationKey
-    state: CheckState
+    seen: ObservedBackend
     up: bool
-    reason: str
+    reason: Reason
     nominal: int
+    """Its configured weight in the kernel's coarseness."""
     check: Check
     since: float
     """When it came up, as far as its slow start is concerned."""
 
     @property
-    def first(self) -> float:
-        """Seconds within which its first result must be there, 0 if one is."""
+    def state(self) -> CheckState:
+        return self.seen.state
+
+    @property
+    def unchecked(self) -> float:
+        """Seconds within which its first result must be there, 0 if there is one."""
         return self.check.interval + self.check.timeout if self.state.up is None else 0.0
 
     @property
@@ -111,62 +121,69 @@ class _Member:
         return self.backend.drain or (self.up and (drain or percent == 0))
 
 
-def assess(service: Service, vip: Address, seen: Observed) -> Pool:
-    """Judge one service on one VIP."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What this node's own probes make of one service on one VIP."""
+
+    service: Service
+    vip: Address
+    verdict: ServiceVerdict
+    members: tuple[Member, ...]
+
+    @property
+    def up_since(self) -> dict[DestinationKey, float]:
+        """The backends that count as up, and since when."""
+        return {member.key: member.since for member in self.members if member.up}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The backends with their weights. ``rows`` are in canonical order; a drained backend has a verdict and no row."""
+
+    backends: Mapping[DestinationKey, BackendVerdict]
+    rows: Mapping[DestinationKey, Destination]
+    wakes: tuple[float, ...] = ()
+    """When a weight next changes by the mere passing of time."""
+
+
+# ---------------------------------------------------------------- what our own probes say
+
+
+def judge(service: Service, vip: Address, seen: Observed, now: float) -> Judgement:
+    """Judge one service on one VIP by this node's own probes."""
     key = service.key(vip)
-    members = _members(service, vip, seen)
-    primaries = [member for member in members if not member.backend.fallback]
-    helpers = [member for member in members if member.backend.fallback and member.up and member.used]
-    verdict = _verdict(service, key, primaries, helpers, seen)
-    kept = _kept(service, primaries, bool(helpers), seen)
-    standing = weights.standing([member.nominal for member in members])
-    backends: dict[DestinationKey, BackendVerdict] = {}
-    rows: dict[DestinationKey, Destination] = {}
-    wakes: list[float] = []
-    on_helpers = not any(member.up and member.used for member in primaries)
-    # A destination the kernel keeps refusing goes last, or every look would move its successors.
-    for member in sorted(members, key=lambda member: member.key in seen.refused):
-        parts, reason, wake = _weights(service, member, member.key in kept, seen.now)
-        if member.key in kept:
-            reason = f"{reason}; {kept[member.key]}"
-        if member.backend.fallback and not on_helpers:
-            parts, reason = replace(parts, health=0.0), "fallback: not needed"
-        weight = weights.effective(parts)
-        backends[member.key] = BackendVerdict(service.name, member.backend.name, member.up, weight, reason, parts)
-        if wake is not None:
-            wakes.append(wake)
-        if not member.backend.drain:
-            rows[member.key] = Destination(
-                forward=member.backend.forward,
-                weight=weight,
-                last_weight=weight or member.nominal or standing,
-                upper=member.backend.upper,
-                lower=member.backend.lower,
-                tunnel_port=member.backend.tunnel_port,
-            )
-    since = {member.key: member.since for member in members if member.up}
-    return Pool(verdict, backends, rows, since, tuple(wakes))
+    members = _members(service, vip, seen, now)
+    primaries, helpers = _primaries(members), _helpers(members)
+    return Judgement(service, vip, _verdict(service, key, primaries, helpers, seen), members)
 
 
-def _members(service: Service, vip: Address, seen: Observed) -> list[_Member]:
+def _primaries(members: Sequence[Member]) -> list[Member]:
+    return [member for member in members if not member.backend.fallback]
+
+
+def _helpers(members: Sequence[Member]) -> list[Member]:
+    """The fallback backends that can be used."""
+    return [member for member in members if member.backend.fallback and member.up and member.used]
+
+
+def _members(service: Service, vip: Address, seen: Observed, now: float) -> tuple[Member, ...]:
     key, backends = service.key(vip), service.members(vip)
     nominal = weights.quantise([backend.weight for backend in backends], service.virtual.scheduler)
     members = []
-    for backend, weight in zip(backends, nominal, strict=True):
+    for backend, weight, known in zip(backends, nominal, seen.backends, strict=True):
+        up, reason = health.verdict(known.state, known.up_since is not None)
+        if known.refusal:
+            up, reason = False, Reason("refused", f"down: {known.refusal}")
+        since = known.up_since
+        if since is None:
+            since = gate.NEVER if seen.followed and known.weight else now
         name = DestinationKey(key, backend.address, backend.port)
-        check = service.check(vip, backend)
-        state = seen.health.get(check, health.UNKNOWN)
-        up, reason = health.verdict(state, name in seen.up_since)
-        if refusal := seen.refused.get(name):
-            up, reason = False, f"down: {refusal}"
-        returns = seen.believed and seen.before.get(name, 0) > 0
-        since = seen.up_since.get(name, gate.NEVER if returns else seen.now)
-        members.append(_Member(backend, name, state, up, reason, weight, check, since))
-    return members
+        members.append(Member(backend, name, known, up, reason, weight, service.check(vip, backend), since))
+    return tuple(members)
 
 
 def _verdict(
-    service: Service, key: ServiceKey, primaries: Sequence[_Member], helpers: Sequence[_Member], seen: Observed
+    service: Service, key: ServiceKey, primaries: Sequence[Member], helpers: Sequence[Member], seen: Observed
 ) -> ServiceVerdict:
     announce, name = service.announce, service.name
     pool = [member for member in primaries if member.used]
@@ -177,48 +194,44 @@ def _verdict(
     met, needed, words = gate.enough(threshold, up, total, *sums)
     if not met and not seen.was_open and gate.enough(announce.min_backends, up, total, *sums)[0]:
         words += " to open again"
-    condition = _condition(pool, helpers, met, announce, seen.refused, key)
-    if refusal := seen.refused.get(key):
-        met, words = False, refusal
+    condition = _condition(pool, helpers, met, announce, bool(seen.refusal))
+    reason = Reason("backends_up" if met else "too_few_backends", words)
+    if seen.refusal:
+        met, reason = False, Reason("refused", seen.refusal.text)
     elif not up and helpers and announce.fallback == "keep":
-        met, words = True, f"{up}/{total} backends up; {len(helpers)} fallback serving"
+        met, reason = True, Reason("fallback_serving", f"{up}/{total} backends up; {len(helpers)} fallback serving")
     elif total and not up and announce.fail == "keep":
-        met, words = True, f"{up}/{total} backends up; kept open (fail = keep)"
+        met, reason = True, Reason("kept_fail_open", f"{up}/{total} backends up; kept open (fail = keep)")
     turned = max((member.state.since for member in ups if member.state.up), default=gate.NEVER)
     down = [member for member in pool if not member.up]
-    unsettled = max((member.first for member in down), default=0.0)
+    unsettled = max((member.unchecked for member in down), default=0.0)
     returning = max((_returning(member, turned) for member in down), default=0.0)
-    return ServiceVerdict(name, key, met, up, total, needed, words, unsettled, returning, condition)
+    return ServiceVerdict(name, key, met, up, total, needed, reason, unsettled, returning, condition)
 
 
 def _condition(
-    pool: Sequence[_Member],
-    helpers: Sequence[_Member],
-    met: bool,
-    announce: Announce,
-    refused: Mapping[Any, str],
-    key: ServiceKey,
+    pool: Sequence[Member], helpers: Sequence[Member], met: bool, announce: Announce, refused: bool
 ) -> Condition:
     ups = [member for member in pool if member.up]
-    if met and len(ups) == len(pool) and key not in refused:
+    if met and len(ups) == len(pool) and not refused:
         return WELL
-    built = [member for member in pool if member.key not in refused]
+    built = [member for member in pool if not member.seen.refusal]
     helped = not ups and bool(helpers)
     return Condition(
-        well=key not in refused and (met or (helped and announce.fallback == "keep")),
+        well=not refused and (met or (helped and announce.fallback == "keep")),
         dead=bool(built) and not ups and not helped and all(member.state.up is False for member in built),
-        able=key not in refused and bool(built or helpers),
+        able=not refused and bool(built or helpers),
         cycle=max((member.check.interval + member.check.timeout for member in pool), default=0.0),
         recovery=max((_recovery(member.check) for member in pool), default=0.0),
     )
 
 
-def _returning(member: _Member, turned: float) -> float:
-    """Seconds in which a backend that is down may yet follow the last that came up (at ``turned``); 0 once a result
-    from after that says that it does not.
+def _returning(member: Member, turned: float) -> float:
+    """Seconds in which a backend that is down may yet follow the last that came up (at ``turned``).
 
-    When all come back, as after this node alone was cut off from them, one is always the first. A node that announced
-    at that moment would send it the flows of all the others.
+    0 once a result from after that moment says that it does not. When all backends come back, as after this node alone
+    was cut off from them, one is always the first. A node that announced at that moment would send it the flows of all
+    the others.
     """
     last = member.state.last
     if member.state.up is not False or turned == gate.NEVER or (last and not last.ok and last.at > turned):
@@ -227,62 +240,127 @@ def _returning(member: _Member, turned: float) -> float:
 
 
 def _recovery(check: Check) -> float:
-    """Seconds in which a backend that is back counts as up: the wait for the first good result, then its rise."""
+    """Seconds until a backend that is back counts as up: the wait for the first good result, then its rise."""
     return max(check.interval, check.down_interval or 0.0) + check.rise * (check.interval + check.timeout)
 
 
-def _kept(service: Service, primaries: Sequence[_Member], helped: bool, seen: Observed) -> Mapping[DestinationKey, str]:
+# ---------------------------------------------------------------- the rows for the kernel
+
+
+def weigh(judged: Judgement, keep: KeptBackends | None, now: float) -> Pool:
+    """The weight of every backend, with its reason. ``keep``: what stays in beside what the service's rules keep."""
+    service, members = judged.service, judged.members
+    primaries = _primaries(members)
+    kept = _kept(service, primaries, bool(_helpers(members)), keep)
+    standing = weights.standing([member.nominal for member in members])
+    on_helpers = not any(member.up and member.used for member in primaries)
+    backends: dict[DestinationKey, BackendVerdict] = {}
+    rows: dict[DestinationKey, Destination] = {}
+    wakes: list[float] = []
+    # A destination the kernel keeps refusing goes last, or every look would move its successors.
+    for member in sorted(members, key=lambda member: bool(member.seen.refusal)):
+        parts, clauses, wake = _weights(service, member, member.key in kept, now)
+        if member.key in kept:
+            clauses.append(kept[member.key])
+        if member.backend.fallback and not on_helpers:
+            parts, clauses = replace(parts, health=0.0), [Reason("fallback_idle", "fallback: not needed")]
+        weight = weights.effective(parts)
+        reason, notes = _joined(member, clauses), _notes(member, clauses)
+        verdict = BackendVerdict(service.name, member.backend.name, member.up, weight, reason, parts, notes)
+        backends[member.key] = verdict
+        if wake is not None:
+            wakes.append(wake)
+        if not member.backend.drain:
+            rows[member.key] = _row(member, weight, standing)
+    return Pool(backends, rows, tuple(wakes))
+
+
+def _joined(member: Member, clauses: Sequence[Reason]) -> Reason:
+    """One reason of all clauses. The last one that is not the check's own decides, and gives it its code."""
+    deciding = [clause for clause in clauses if clause is not member.reason] or clauses
+    return Reason(deciding[-1].code, "; ".join(clause.text for clause in clauses))
+
+
+def _notes(member: Member, clauses: Sequence[Reason]) -> tuple[str, ...]:
+    """The clauses beyond what the check itself said, for readers that show the check's last result anyway."""
+    refusal = [member.seen.refusal] if member.seen.refusal else []
+    said = bool(refusal) or member.state.up is not None
+    spoken = [clause for clause in clauses if not (said and clause is member.reason)]
+    return tuple(clause.text for clause in (*refusal, *spoken))
+
+
+def _row(member: Member, weight: int, standing: int) -> Destination:
+    return Destination(
+        forward=member.backend.forward,
+        weight=weight,
+        last_weight=weight or member.nominal or standing,
+        upper=member.backend.upper,
+        lower=member.backend.lower,
+        tunnel_port=member.backend.tunnel_port,
+    )
+
+
+def _kept(
+    service: Service, primaries: Sequence[Member], helped: bool, keep: KeptBackends | None
+) -> Mapping[DestinationKey, Reason]:
     """Backends that are down and stay in all the same, with the rule that keeps them.
 
     A new backend that was never checked is not kept: it is not in yet.
     """
-    before, pool = seen.before, [member for member in primaries if member.used]
-    told = _reason_text(seen.keep, pool, helped, before)
-    failed = [member for member in pool if not member.up and (member.state.up is False or member.key in before)]
-    if told:
-        return told
+    pool = [member for member in primaries if member.used]
+    if asked := _kept_by_caller(keep, pool, helped):
+        return asked
     if pool and not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
-        return {member.key: "kept (fail = keep)" for member in pool}
-    if service.max_failed is None or (helped and len(failed) == len(pool)):
-        return {}
-    surplus = len(failed) - most_failed(service.max_failed, len(pool))
-    failed.sort(key=lambda member: (before.get(member.key, 0) > 0, member.state.since))
-    last = failed[len(failed) - surplus :] if surplus > 0 else []
-    return {member.key: f"kept in by the floor (max_failed {service.max_failed})" for member in last}
+        return dict.fromkeys((member.key for member in pool), Reason("kept_fail_open", "kept (fail = keep)"))
+    return _kept_by_floor(service, pool, helped)
 
 
-def _reason_text(
-    keep: KeptBackends | None, pool: Sequence[_Member], helped: bool, before: Mapping[DestinationKey, int]
-) -> dict[DestinationKey, str]:
-    """Who stays in as the caller wants it."""
+def _kept_by_caller(keep: KeptBackends | None, pool: Sequence[Member], helped: bool) -> dict[DestinationKey, Reason]:
     if keep is None or helped:
         return {}
     if keep.names is None:
-        return {} if any(member.up for member in pool) else {member.key: keep.words for member in pool}
+        return {} if any(member.up for member in pool) else {member.key: keep.why for member in pool}
     down = [member for member in pool if not member.up]
-    standing = [member for member in down if before.get(member.key, 0) > 0]
+    standing = [member for member in down if member.seen.weight]
     named = [member for member in down if member.backend.name in keep.names]
-    return {member.key: keep.words for member in (standing if keep.still and standing else named)}
+    return {member.key: keep.why for member in (standing if keep.still and standing else named)}
 
 
-def _weights(service: Service, member: _Member, kept: bool, now: float) -> tuple[Weights, str, float | None]:
-    """The four parts of a backend's weight, what they come from in words, and when that next changes."""
-    backend, reason = member.backend, member.reason
+def _kept_by_floor(service: Service, pool: Sequence[Member], helped: bool) -> dict[DestinationKey, Reason]:
+    failed = [member for member in pool if not member.up and (member.state.up is False or _was_there(member))]
+    if service.max_failed is None or (helped and len(failed) == len(pool)):
+        return {}
+    surplus = len(failed) - most_failed(service.max_failed, len(pool))
+    if surplus <= 0:
+        return {}
+    failed.sort(key=lambda member: ((member.seen.weight or 0) > 0, member.state.since))
+    why = Reason("kept_floor", f"kept in by the floor (max_failed {service.max_failed})")
+    return {member.key: why for member in failed[-surplus:]}
+
+
+def _was_there(member: Member) -> bool:
+    return member.seen.weight is not None
+
+
+def _weights(service: Service, member: Member, kept: bool, now: float) -> tuple[Weights, list[Reason], float | None]:
+    """The four parts of a backend's weight, the clauses of its reason, and when that next changes by itself."""
+    backend, state = member.backend, member.state
     admin = 0 if member.drained else backend.override
     parts = Weights(member.nominal, admin, 1.0 if member.up or kept else 0.0)
     if member.drained:
-        return parts, "drained" if member.up else f"drained; {reason}", None
+        return parts, [Reason("drained", "drained"), *([] if member.up else [member.reason])], None
     if not member.nominal:
-        return parts, "weight 0 in the catalog", None
+        return parts, [Reason("weight_zero", "weight 0 in the catalog")], None
+    clauses = [member.reason]
     if admin is not None:
-        reason = f"{reason}; weight set to {admin}"
+        clauses.append(Reason("weight_set" if member.up else member.reason.code, f"weight set to {admin}"))
     if not member.up:
-        return parts, reason, None
+        return parts, clauses, None
     wake = None
-    percent, (good, count) = member.state.asks[0], member.state.record
+    percent, (good, count) = state.asks[0], state.record
     if percent is not None:
         parts = replace(parts, health=weights.asked(percent))
-        reason = f"{reason}; asks for {percent}%"
+        clauses.append(Reason("weight_asked", f"asks for {percent}%"))
     if service.slow_start_by_history:
         parts = replace(parts, ramp=weights.earned(good, count))
     else:
@@ -291,5 +369,5 @@ def _weights(service: Service, member: _Member, kept: bool, now: float) -> tuple
         parts = replace(parts, ramp=share)
         wake = None if step is None else now - age + step
     if parts.ramp < 1:
-        reason = f"{reason}; slow start: {parts.ramp:.0%}"
-    return parts, reason, wake
+        clauses.append(Reason("slow_start", f"slow start: {parts.ramp:.0%}"))
+    return parts, clauses, wake

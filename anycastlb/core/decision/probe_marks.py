@@ -1,12 +1,13 @@
 """Firewall marks for probes through IPVS (``"via": "forward"``): which backend has which, and the rows behind it.
 
-Theory of operation. A probe that should take the way of the real traffic is sent to the VIP, with a firewall mark. The
-kernel looks for an IPVS service with that mark before it looks for one of that address and port, and finds one that
-has exactly one destination: the backend, as the real service reaches it. So every *way to a backend* (``Via``) needs a
-mark and two rows. They are rows of the desired state like all others, but nothing waits for them: they are never
-drained, no VIP depends on them, and a mark nobody needs any more goes at once.
+Theory of operation. A probe that should take the way of the real traffic is sent to the VIP, with a firewall mark.
+The kernel looks for an IPVS service with that mark before it looks for one of that address and port, and finds one
+that has exactly one destination: the backend, as the real service reaches it. So every way to a backend
+(``ForwardPath``) needs a mark and two rows. They are rows of the desired state like all others, but nothing waits for
+them: they are never drained, no VIP depends on them, and a mark that nobody needs any more goes at once.
 
-Pure. Which marks are ours is decided by their range alone.
+Pure. Which marks are ours is decided by their range alone. Decision record:
+docs/decisions/0004-probes-through-ipvs.md.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 from anycastlb.core.model import (
     Catalog,
-    Decision,
     Destination,
     DestinationKey,
     ForwardPath,
-    Inputs,
     ServiceKey,
     Snapshot,
     State,
@@ -86,13 +85,13 @@ def split(actual: State, marks: Range) -> tuple[dict[ForwardPath, int], State]:
 
     Of two marks with the same meaning the lower counts; one with no or several destinations means nothing.
     """
-    found: dict[int, list[ForwardPath]] = {}
+    by_mark: dict[int, list[ForwardPath]] = {}
     for key, row in actual.destinations.items():
         if _ours(key.service, marks):
             via = ForwardPath(key.address, row.forward, row.tunnel_port, key.service.address.version, key.port)
-            found.setdefault(key.service.port, []).append(via)
+            by_mark.setdefault(key.service.port, []).append(via)
     known: dict[ForwardPath, int] = {}
-    for mark, vias in sorted(found.items()):
+    for mark, vias in sorted(by_mark.items()):
         if len(vias) == 1:
             known.setdefault(vias[0], mark)
     rest = replace(
@@ -107,33 +106,14 @@ def _ours(key: ServiceKey, marks: Range) -> bool:
     return key.protocol == "fwmark" and marks[0] <= key.port <= marks[1]
 
 
-def lay(decision: Decision, inputs: Inputs, known: Mapping[ForwardPath, int], now: float) -> Decision:
-    """The decision with the marks, rows and sysctls that the catalog's probes through IPVS need.
-
-    ``now``: when to decide again, should a mark that is freed only now be needed.
-    """
-    probe_paths = {} if inputs.stopping else allot(wanted(inputs.catalog), known, inputs.marks)
+def rows(
+    probe_paths: Mapping[ForwardPath, int | None],
+) -> tuple[dict[ServiceKey, VirtualService], dict[DestinationKey, Destination]]:
+    """The IPVS services and destinations that these marks need."""
     given = {via: mark for via, mark in probe_paths.items() if mark is not None}
-    memory = replace(decision.memory, marks=given)
-    if not probe_paths:
-        return replace(decision, memory=memory)
-    desired = decision.desired
-    services = {service_key(via, mark): service_row(via) for via, mark in given.items()}
-    destinations = {destination_key(via, mark): destination_row(via) for via, mark in given.items()}
-    wake_at = decision.wake_at
-    if len(given) < len(probe_paths) and known.keys() - probe_paths.keys():
-        wake_at = now if wake_at is None else min(wake_at, now)
-    return replace(
-        decision,
-        desired=replace(
-            desired,
-            sysctls={**desired.sysctls, **inputs.probing_sysctls},
-            services={**desired.services, **services},
-            destinations={**desired.destinations, **destinations},
-        ),
-        memory=memory,
-        probe_paths=probe_paths,
-        wake_at=wake_at,
+    return (
+        {service_key(via, mark): service_row(via) for via, mark in given.items()},
+        {destination_key(via, mark): destination_row(via) for via, mark in given.items()},
     )
 
 
@@ -143,7 +123,7 @@ def usable(snapshot: Snapshot) -> dict[ForwardPath, int | str]:
         return {}
     reasons = {failure.change.key: failure.reason for failure in snapshot.failures}
     out: dict[ForwardPath, int | str] = {}
-    low, high = snapshot.inputs.marks
+    low, high = snapshot.inputs.policy.marks
     for via, mark in snapshot.decision.probe_paths.items():
         if mark is None:
             out[via] = f"no firewall mark is left for the probe in {low}-{high}: widen [checks] marks in node.toml"
@@ -151,12 +131,12 @@ def usable(snapshot: Snapshot) -> dict[ForwardPath, int | str]:
         service, destination = service_key(via, mark), destination_key(via, mark)
         if reason := reasons.get(destination) or reasons.get(service):
             out[via] = f"the kernel has no way for the probe: {reason}"
-        elif _there(snapshot.actual, via, mark):
+        elif _programmed(snapshot.actual, via, mark):
             out[via] = mark
     return out
 
 
-def _there(actual: State, via: ForwardPath, mark: int) -> bool:
+def _programmed(actual: State, via: ForwardPath, mark: int) -> bool:
     if actual.services.get(service_key(via, mark)) != service_row(via):
         return False
     return actual.destinations.get(destination_key(via, mark)) == destination_row(via)

@@ -1,10 +1,11 @@
-"""Which names should be there: rows of DNS and of Consul's services, as they follow from catalog, gates and peers.
+"""Which names should be published: rows of DNS and of Consul's services, as they follow from catalog, gates and peers.
 
-A record in DNS belongs to all nodes that announce its VIP, so no node removes it because of its own gate alone: it is
-wanted while *any* living node announces the VIP, gone when none does, and left as it stands while that is not known.
-A service in Consul belongs to one node, and is ``passing`` while that node announces the VIP.
+A record in DNS belongs to all nodes that announce its VIP, so no node removes it because of its own gate alone. It is
+wanted while *any* living node announces the VIP, it is removed when none does, and it stays as it is while that is
+not known. A service in Consul belongs to one node, and is ``passing`` while that node announces the VIP.
 
-Pure. Nothing is decided about a table that was not seen yet.
+Pure. Nothing is decided about a table that was not seen yet. Decision record:
+docs/decisions/0008-names-in-other-places.md.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Vote = bool | None
 
 
 MAX_REASON = 500
-"""Characters of a reason that Consul is told."""
+"""Characters of a reason that are written to Consul."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def view(cluster: Cluster, company: bool | None = None) -> PeerAnnouncements:
     statuses = [peer.status for peer in living if peer.status is not None and not peer.error]
     return PeerAnnouncements(
         known=len(statuses) == len(living),
-        announced=frozenset(vip for status in statuses for vip, said in status.vips.items() if said.announced),
+        announced=frozenset(vip for status in statuses for vip, summary in status.vips.items() if summary.announced),
         services=frozenset(name for status in statuses for name in status.services),
     )
 
@@ -105,13 +106,13 @@ def places(service: Service, policy: DnsPolicy) -> Places | None:
 
 def dns_names(services: Iterable[Service], policy: DnsPolicy) -> frozenset[str]:
     """Every name that these services may have, whether it is there now or not."""
-    found = [place for service in services if (place := places(service, policy))]
-    return frozenset(name for place in found for name in (place.host, place.srv) if name)
+    known = [place for service in services if (place := places(service, policy))]
+    return frozenset(name for place in known for name in (place.host, place.srv) if name)
 
 
 def dns_records(inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnouncements) -> Mapping[DnsKey, DnsRecord]:
     """The records that should be there."""
-    policy, standing = inputs.naming.dns, inputs.names.get("dns_records")
+    policy, standing = inputs.policy.naming.dns, inputs.names.get("dns_records")
     if policy is None or standing is None:
         return {}
     asked: dict[DnsKey, Vote] = {}
@@ -120,13 +121,13 @@ def dns_records(inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnou
         place = places(service, policy)
         if place is None:
             continue
-        said = {vip: _together(own(vip), peers, vip) for vip in service.vips}
-        for vip, vote in said.items():
+        announced = {vip: _together(own(vip), peers, vip) for vip in service.vips}
+        for vip, vote in announced.items():
             key = DnsKey(place.host, "A" if vip.version == 4 else "AAAA", str(vip))
             asked[key] = _either(asked.get(key, False), vote)
         if place.srv:
             key = DnsKey(place.srv, "SRV", f"0 0 {service.port} {place.host}")
-            for vote in said.values():
+            for vote in announced.values():
                 asked[key] = _either(asked.get(key, False), vote)
         for name in filter(None, (place.host, place.srv)):
             before = rows.get(name)  # services that share a name: the first one's, with the shortest time to live
@@ -173,7 +174,7 @@ def consul_services(
 ) -> Mapping[ConsulKey, ConsulService]:
     """The service instances of this node that should be registered; none once it stops."""
     standing = inputs.names.get("consul_services")
-    if not inputs.naming.consul or standing is None or inputs.stopping:
+    if not inputs.policy.naming.consul or standing is None or inputs.stopping:
         return {}
     wanted = {}
     for service in inputs.catalog.services:
@@ -183,7 +184,7 @@ def consul_services(
         for vip in service.vips:
             key = ConsulKey(service.name, vip, inputs.node)
             vote, verdict, before = own(vip), verdicts.get(vip), standing.get(key)
-            reason = verdict.reason if verdict else "not decided yet"
+            reason = verdict.reason.text if verdict else "not decided yet"
             if vote is None and before is not None:
                 vote, reason = before.passing, before.reason
             elif not vote and verdict and verdict.open:

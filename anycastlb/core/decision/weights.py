@@ -1,8 +1,10 @@
 """Which weight a backend gets in the kernel, and when that next changes.
 
-The kernel's ``mh`` table stays sound and equal on all nodes only with few, small weights (a 99 beside a 100 moves 9 %
-of all flows and can leave backends without a slot), so nominal weights are rounded to tenths of the largest in their
+The kernel's ``mh`` table stays sound and equal on all nodes only with few, small weights: a 99 beside a 100 moves 9 %
+of all flows, and can leave backends without a slot. So nominal weights are rounded to tenths of the largest in their
 service, and a ramp moves in tenths of the nominal weight.
+
+Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The words every other value is made of, and the error tree."""
+"""The values that every other value is made of, and the roots of the error tree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SourceError(AnycastlbError):
 
 
 class Conflict(SourceError):
-    """A write lost a race: somebody else has changed the key meanwhile. Nothing was written."""
+    """A write lost a race: somebody else changed the key in the meantime. Nothing was written."""
 
 
 class DriverError(AnycastlbError):
@@ -51,17 +51,25 @@ class Reason:
     def __str__(self) -> str:
         return self.text
 
+    def also(self, clause: str, code: str = "") -> Reason:
+        """This reason with one more clause. ``code`` is given where the clause decides, and not what stood before."""
+        return Reason(code or self.code, f"{self.text}; {clause}", self.object)
+
+
+NO_REASON = Reason("", "")
+"""Where there is nothing to say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in a document: which one, where in it, and what was expected there."""
+    """Something is wrong in a document: in which one, where in it, and what was expected."""
 
     key: str
     """The document: a catalog key (``services/web``) or a file name."""
     path: str
     """Where in the document, dotted (``backends.web1.weight``); empty for the whole document."""
     expected: str
-    """What was expected, and what was found."""
+    """What was expected, and what the document says instead."""
     line: int = 0
     """1-based line in the file, 0 when not known."""
 
@@ -71,7 +79,7 @@ class Problem:
 
 
 class SettingsError(AnycastlbError):
-    """node.toml cannot be used; ``problems`` holds every problem found in it."""
+    """node.toml cannot be used; ``problems`` holds all of its problems."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(map(str, problems)))

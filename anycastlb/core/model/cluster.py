@@ -1,4 +1,4 @@
-"""The other nodes, as far as they tell: what each has published of itself, and where they differ."""
+"""The other nodes: what each has published of itself, and where they differ."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class VipSummary:
     open: bool
     reason: str = ""
     own: str = ""
-    """What the node's own probes say of it, whatever other nodes say and whatever its gate is: ``well``: it can be
-    served; ``ill``: it cannot; ``unable``: nor would it be if every backend were up. Empty: an older node."""
+    """What the node's own probes say of it, whatever other nodes report and whatever its gate is. ``well``: the VIP can
+    be served. ``ill``: it cannot be served now. ``unable``: it could not be served even if every backend were up.
+    Empty: an older node does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class SessionSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveSummary:
-    """How far a node that leaves has come."""
+class DrainSummary:
+    """How far a node's drain has come, as the node publishes it."""
 
     stage: str
     cause: str
@@ -73,7 +74,7 @@ class Status:
     node: str
     version: str = ""
     instance: str = ""
-    """Which installation wrote it; another one with the same node name is a mistake. Empty: not known."""
+    """Which installation wrote it. Two installations with one node name are a mistake. Empty: not known."""
     started: str = ""
     """When its process started, RFC 3339 in UTC."""
     ready: bool = False
@@ -88,9 +89,9 @@ class Status:
     digests: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """By service, of the kernel's tables as they are: equal on nodes that map every flow alike."""
     sessions: tuple[SessionSummary, ...] = ()
-    leave: LeaveSummary | None = None
+    leave: DrainSummary | None = None
     withdrawn: Mapping[Address, int] = field(default_factory=dict)
-    """When it last closed a gate because of health, out of the cluster's budget for that: whole seconds, wall time."""
+    """When it last withdrew each VIP by health, as the cluster's budget counts it: whole seconds of wall time."""
     omitted: tuple[str, ...] = ()
     """What was left out because it would not have fitted into one key of Consul."""
 
@@ -111,7 +112,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Nodes in disagreement about one thing: what each party has, and since when nothing about that has changed."""
+    """Nodes that disagree about one thing: what each party has, and since when that has not changed."""
 
     parties: Mapping[str, tuple[str, ...]]
     """Digest or hash -> the nodes that have it."""
@@ -123,16 +124,16 @@ class Cluster:
     """The other nodes as this one knows them."""
 
     follows: bool = False
-    """Whether there is anywhere to learn of them."""
+    """Is there a registry through which nodes learn of each other?"""
     alone: str = ""
-    """Why there is not, in words."""
+    """Why there is none, as text."""
     connected: bool = False
     """While False, ``peers`` is what was known last."""
     since: float = 0.0
     """When ``connected`` last changed."""
     error: str = ""
     published: bool = False
-    """This node's own status stands where the others read it."""
+    """This node's own status has been written where the others read it."""
     peers: Mapping[str, Peer] = field(default_factory=lambda: EMPTY)
     """The other nodes by name; those that vanished stay for a while."""
     catalogs: Difference | None = None
@@ -140,6 +141,6 @@ class Cluster:
     tables: Mapping[str, Difference] = field(default_factory=lambda: EMPTY)
     """By service: living nodes with the same catalog and different tables in the kernel."""
     problems: tuple[Problem, ...] = ()
-    """Why this node's own status cannot be published, and how to mend it."""
+    """Why this node's own status cannot be published, and what to do about it."""
     started: str = ""
     """When this process started, RFC 3339 in UTC."""

@@ -1,4 +1,4 @@
-"""What a decision is made from, what it is, and what readers may see of it."""
+"""What a decision is made from, what it consists of, and what readers may see of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from anycastlb.core.model.base import EMPTY, MARKS, Address
+from anycastlb.core.model.base import EMPTY, MARKS, Address, Reason
 from anycastlb.core.model.catalog import Catalog, Feed, ForwardPath, Share
 from anycastlb.core.model.cluster import Cluster
-from anycastlb.core.model.drain import DrainRules, Leave, Traffic
+from anycastlb.core.model.drain import DrainRules, NodeDrain, Traffic
 from anycastlb.core.model.machine import (
     Change,
     DestinationKey,
@@ -26,17 +26,10 @@ from anycastlb.core.model.results import Health
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """Everything a decision is made from. Each field has exactly one writer."""
+class Policy:
+    """What node.toml says. It never changes while the daemon runs."""
 
     node: str = ""
-    catalog: Catalog = Catalog()
-    feed: Feed = Feed()
-    health: Health = field(default_factory=lambda: EMPTY)
-    failures: tuple[Failure, ...] = ()
-    """What the last cycle could not write."""
-    idle: frozenset[DestinationKey] = frozenset()
-    """Leaving destinations without a connection."""
     sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """The sysctls this node must have; empty when the operator manages them."""
     probing_sysctls: Mapping[str, str] = field(default_factory=lambda: EMPTY)
@@ -45,19 +38,35 @@ class Inputs:
     """The settings of IPVS (rows of ``config``) this node must have; empty when the operator manages them."""
     cached_config: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     """Those it must have too while a connection's entry is only a cache."""
-    originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
-    """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
     marks: tuple[int, int] = MARKS
     """The firewall marks (low, high) for probes through IPVS."""
+    max_withdrawals: Share | None = None
+    """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
+    naming: Naming = Naming()
+    """The names this node publishes."""
+    drain_rules: DrainRules = DrainRules()
+    """How this node leaves the routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a decision is made from: the node's policy, and what was observed. Each field has one writer."""
+
+    policy: Policy = Policy()
+    catalog: Catalog = Catalog()
+    feed: Feed = Feed()
+    health: Health = field(default_factory=lambda: EMPTY)
+    failures: tuple[Failure, ...] = ()
+    """What the last cycle could not write."""
+    idle: frozenset[DestinationKey] = frozenset()
+    """Leaving destinations without a connection."""
+    originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
+    """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
     cluster: Cluster = Cluster()
     """The other nodes. Decisions depend on what ``peer_health.news`` and ``service_names.view`` compare, and a drain
     waits for a stable table."""
-    max_withdrawals: Share | None = None
-    """How many VIPs the cluster may withdraw by health within a minute; None = no bound."""
     wall: float = 0.0
-    """Wall-clock seconds at the daemon's clock's zero: what nodes tell each other of time is wall time."""
-    naming: Naming = Naming()
-    """The names this node publishes."""
+    """Wall-clock seconds at the daemon's clock's zero: nodes publish times as wall time."""
     names: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
     """The tables of names as they were last seen; one that was never seen is missing."""
     announced: frozenset[Address] | None = None
@@ -65,20 +74,23 @@ class Inputs:
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""
-    leaving: DrainRules = DrainRules()
-    """How this node leaves the routes."""
     traffic: Traffic | None = None
-    """What the kernel counts while it does; None where nobody counts."""
+    """What the kernel counts while the node leaves; None where nobody counts."""
+
+    @property
+    def node(self) -> str:
+        """The name of this node."""
+        return self.policy.node
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a backend's weight is made of. The effective weight is a function of these four and nothing else."""
+    """The four parts of a backend's weight. The effective weight is a function of these and nothing else."""
 
     nominal: int
     """As configured, in the kernel's coarseness."""
     admin: int | None = None
-    """What an operator set instead, for now; None = nothing, 0 = no new flows."""
+    """The weight that an operator has set instead, for now; None = none, 0 = no new flows."""
     health: float = 1.0
     """0 = down, 1 = up, between: the share the backend itself asked for, or its record earned."""
     ramp: float = 1.0
@@ -93,13 +105,15 @@ class BackendVerdict:
     backend: str
     up: bool
     weight: int
-    reason: str
+    reason: Reason
     weights: Weights = Weights(0)
+    notes: tuple[str, ...] = ()
+    """The clauses of the reason beyond what the check itself said."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What this node's own probes say of a service, before any policy and whatever the other nodes say."""
+    """What this node's own probes make of a service, before any policy and whatever the other nodes report."""
 
     well: bool = True
     """Enough backends are up, or fallback ones that may stand in."""
@@ -124,7 +138,7 @@ class ServiceVerdict:
     total: int
     needed: int
     """In backends; a sum of weights if the threshold is a weight."""
-    reason: str
+    reason: Reason
     unsettled: float = 0.0
     """Seconds within which the first results of its unchecked backends must be there; 0 if all were checked."""
     returning: float = 0.0
@@ -138,7 +152,7 @@ class Verdict:
 
     vip: Address
     open: bool
-    reason: str
+    reason: Reason
     since: float
     services: tuple[ServiceVerdict, ...] = ()
     penalty: float = 0.0
@@ -146,8 +160,8 @@ class Verdict:
     own: Literal["", "well", "ill", "unable"] = ""
     """As ``VipSummary.own``."""
     kept: Literal["", "asks", "last", "limit"] = ""
-    """Why the gate is open although this node's own probes would close it: it waits for what the peers have to say,
-    it holds the last route, or the cluster may withdraw no more for now."""
+    """Why the gate is open although this node's own probes would close it. ``asks``: it waits for the peers' reports.
+    ``last``: it holds the last route. ``limit``: the cluster may not withdraw more VIPs for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +217,14 @@ class Memory:
     """The destinations of the desired state, in its order."""
     marks: Mapping[ForwardPath, int] = field(default_factory=lambda: EMPTY)
     """The firewall marks given to probes through IPVS."""
-    doubts: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)
-    believed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
+    troubles: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)
+    """What is wrong with each VIP by this node's own probes."""
+    followed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
-    """The routes of the desired state; at the start, those that were found."""
-    leave: Leave | None = None
-    """How far a node that leaves has come; None: it does not leave."""
+    """The routes of the desired state; at the start, those that were there."""
+    node_drain: NodeDrain | None = None
+    """How far this node's drain has come; None: it does not leave."""
     company: bool | None = None
     """Were other nodes ever known? None: nobody could say yet."""
 

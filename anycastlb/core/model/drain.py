@@ -1,9 +1,11 @@
-"""A node that leaves the routes: what it was told, the rules it goes by, and how far it is."""
+"""A node that leaves the routes: what it was asked for, the rules it follows, and how far it has come."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from anycastlb.core.model.base import Reason
 
 Stage: TypeAlias = Literal["waiting", "graceful", "withdrawn", "drained"]
 """``waiting`` for a stable table; ``graceful``: announced, but asking routers to prefer others; ``withdrawn``: until
@@ -12,12 +14,12 @@ nothing comes any more; ``drained``: it may be taken away."""
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """What stands under ``drain/<node>``. Everything in it is for people but ``deadline`` and ``force``."""
+    """The document ``drain/<node>``. All of it is for people, except ``deadline`` and ``force``."""
 
     reason: str = ""
     by: str = ""
     since: str = ""
-    """When it was asked for, as it was written."""
+    """When it was asked for, as the document says."""
     deadline: float | None = None
     """Seconds after the withdrawal at which the node counts as drained whatever still comes; None: the node's own."""
     force: bool = False
@@ -26,16 +28,16 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class DrainRules:
-    """How this node leaves. The zero of each leaves its stage out."""
+    """How this node leaves the routes. A value of 0 skips the stage that it belongs to."""
 
     graceful: float = 0.0
     """Seconds for which routes stay up with the community 65535:0."""
     med: int | None = None
-    """The MED they carry then; None: theirs."""
+    """The MED they carry meanwhile; None: their own stays."""
     prepend: int = 0
-    """How many times more the own AS is prepended then."""
+    """How many more times the node's own AS is prepended meanwhile."""
     settle: float = 0.0
-    """Seconds that a drain waits for a stable table at most."""
+    """Maximum seconds for which a drain waits for a stable table."""
     deadline: float = 0.0
     """Seconds after the withdrawal at which the node counts as drained whatever still comes."""
     max_drained: int = 0
@@ -50,12 +52,12 @@ class Traffic:
     packets: int
     """Since the services were created."""
     connections: int
-    """Open now, as far as this node saw them end: of one that moved to another node it sees no end."""
+    """Connections that are open as far as this node knows: it sees no end of one that moved to another node."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """How far a node that leaves has come."""
+class NodeDrain:
+    """How far this node's drain has come."""
 
     stage: Stage
     cause: Literal["drained", "stopping"]
@@ -63,8 +65,8 @@ class Leave:
     """When the stage began."""
     until: float | None
     """When it ends at the latest; None: it stays."""
-    reason: str
-    """In words, without anything that changes by itself."""
+    reason: Reason
+    """Its text says nothing that changes by itself."""
     overdue: bool = False
     """The stage before ended because its time was over, not because it had come to its end."""
     unchanged: tuple[int, float] | None = None

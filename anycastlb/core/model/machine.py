@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from anycastlb.core.model.base import EMPTY, Address, Forward, Protocol, endpoint
+from anycastlb.core.model.base import EMPTY, Address, Forward, Protocol, Reason, endpoint
 from anycastlb.core.model.names import ConsulKey, ConsulService, DnsKey, DnsRecord
 
 
@@ -192,4 +192,4 @@ class Failure:
     """A change the machine refused, and its reason with what to do about it."""
 
     change: Change
-    reason: str
+    reason: Reason

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from anycastlb.core.model.base import EMPTY, Address, endpoint
+from anycastlb.core.model.base import EMPTY, Address, Reason, endpoint
 
 RecordType: TypeAlias = Literal["A", "AAAA", "SRV"]
 
@@ -122,5 +122,5 @@ class Registrar:
     """Why it cannot be used now; empty while it can."""
     since: float = 0.0
     """Since when ``error`` is what it is."""
-    refused: Mapping[Any, str] = field(default_factory=lambda: EMPTY)
+    refused: Mapping[Any, Reason] = field(default_factory=lambda: EMPTY)
     """Rows it would not take, with the reason."""

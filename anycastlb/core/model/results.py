@@ -1,4 +1,4 @@
-"""What probes found, and what became of it."""
+"""The results of probes, and the state that each check has because of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anycastlb.core.model.catalog import Check
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one probe found."""
+    """The result of one probe."""
 
     ok: bool
     detail: str
@@ -19,7 +19,7 @@ class Result:
     duration: float
     at: float
     weight: int | None = None
-    """The weight the target asked for, in percent of its nominal weight; None = it said nothing."""
+    """The weight the target asked for, in percent of its nominal weight; None = it did not ask for one."""
     drain: bool = False
     """The target asked for no new flows."""
 

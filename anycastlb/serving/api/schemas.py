@@ -199,11 +199,21 @@ _VERDICT = record(
     vip=TEXT,
     open=YES,
     reason=TEXT,
+    reason_code=TEXT,
     since_seconds=MAYBE_NUMBER,
-    services=listed(record(service=TEXT, key=TEXT, open=YES, up=WHOLE, total=WHOLE, needed=WHOLE, reason=TEXT)),
+    services=listed(
+        record(service=TEXT, key=TEXT, open=YES, up=WHOLE, total=WHOLE, needed=WHOLE, reason=TEXT, reason_code=TEXT)
+    ),
 )
 _VIP = record(
-    vip=TEXT, open=YES, reason=TEXT, kept=TEXT, since_seconds=MAYBE_NUMBER, announced=YES, services=listed(record())
+    vip=TEXT,
+    open=YES,
+    reason=TEXT,
+    reason_code=TEXT,
+    kept=TEXT,
+    since_seconds=MAYBE_NUMBER,
+    announced=YES,
+    services=listed(record()),
 )
 _CHECKED = record(
     service=TEXT,
@@ -214,7 +224,9 @@ _CHECKED = record(
     results=listed(_RESULT),
     failures=listed(_RESULT),
 )
-_EVENT = record(id=WHOLE, at=MAYBE_TEXT, kind=TEXT, level=TEXT, subject=TEXT, before=TEXT, after=TEXT, reason=TEXT)
+_EVENT = record(
+    id=WHOLE, at=MAYBE_TEXT, kind=TEXT, level=TEXT, subject=TEXT, before=TEXT, after=TEXT, reason=TEXT, code=TEXT
+)
 _OUTCOME = {**record(status=WHOLE), "properties": {"status": WHOLE, "changed": YES, "error": {}, "problems": {}}}
 
 ANSWERS: dict[str, Schema] = {

@@ -6,12 +6,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import node_drain
-from anycastlb.core.model import TABLES, Address, Catalog, Gate, Problem, Route, Snapshot, Stage, Verdict
+from anycastlb.core.model import TABLES, Address, Catalog, Problem, Route, Snapshot, Stage, Verdict
 from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
 from anycastlb.serving.metrics.rows import BackendRow, service_rows
 
@@ -24,12 +24,12 @@ def node_metrics(snapshot: Snapshot, wall: float) -> Iterator[FamilySamples]:
     yield samples_of("node_info", [((inputs.node, snapshot.speaker.version), 1)])
     yield samples_of("node_drained", one(inputs.node in inputs.catalog.drained))
     yield samples_of("node_stopping", one(inputs.stopping))
-    yield from _leave(snapshot)
+    yield from _drain(snapshot)
     yield samples_of("node_clock_timestamp_seconds", one(wall))
 
 
-def _leave(snapshot: Snapshot) -> Iterator[FamilySamples]:
-    found, wall = snapshot.decision.memory.leave, snapshot.inputs.wall
+def _drain(snapshot: Snapshot) -> Iterator[FamilySamples]:
+    found, wall = snapshot.decision.memory.node_drain, snapshot.inputs.wall
     if found is None:
         return
     yield samples_of("node_leave_stage", [((stage,), stage == found.stage) for stage in get_args(Stage)])
@@ -55,7 +55,7 @@ def catalog_metrics(snapshot: Snapshot, now: float) -> Iterator[FamilySamples]:
     yield samples_of("catalog_vips", one(len(found.vips)))
     yield samples_of("catalog_backends", one(sum(len(service.backends) for service in found.services)))
     yield samples_of("catalog_drained_nodes", one(len(found.drained)))
-    yield samples_of("catalog_drained_budget", one(snapshot.inputs.leaving.max_drained))
+    yield samples_of("catalog_drained_budget", one(snapshot.inputs.policy.drain_rules.max_drained))
     problems = Counter(document_of(problem) for problem in found.problems)
     yield samples_of("catalog_problems", [((document,), problems[document]) for document in DOCUMENTS])
     known = found.instances
@@ -87,7 +87,7 @@ def vip_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
     gates = {vip: snapshot.decision.memory.gates.get(vip) for vip in verdicts}
     yield samples_of("vip_open", [((str(vip),), verdict.open) for vip, verdict in verdicts.items()])
     shut = [(vip, verdict) for vip, verdict in verdicts.items() if not verdict.open]
-    yield samples_of("vip_closed", [((str(vip), closed_by(snapshot, verdict, gates[vip])), 1) for vip, verdict in shut])
+    yield samples_of("vip_closed", [((str(vip), closed_by(verdict)), 1) for vip, verdict in shut])
     kept = [((str(vip), verdict.kept), 1.0) for vip, verdict in verdicts.items() if verdict.kept]
     yield samples_of("vip_kept", kept)
     known = {**verdicts, **dict.fromkeys(routes)}
@@ -109,20 +109,23 @@ def vip_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
     )
 
 
-def closed_by(snapshot: Snapshot, verdict: Verdict, gate: Gate | None) -> str:
+CLOSED_BY: Mapping[str, str] = {
+    "node_stopping": "stopping",
+    "node_drained": "drained",
+    "refused": "refused",
+    "damped": "damped",
+    "hold_up": "hold",
+    "hold_down": "hold",
+    "unsettled": "unsettled",
+    "returning": "unsettled",
+    "catching_up": "unsettled",
+}
+"""The word of the metric for each code of a closed gate's reason; every other code is about its backends."""
+
+
+def closed_by(verdict: Verdict) -> str:
     """Why the VIP is closed, as one of a few words."""
-    inputs = snapshot.inputs
-    if inputs.stopping:
-        return "stopping"
-    if inputs.node in inputs.catalog.drained:
-        return "drained"
-    if gate is None or gate.ready_since is None:
-        refused = {failure.change.key for failure in inputs.failures}
-        keys = (verdict.vip, *(service.key for service in verdict.services if not service.open))
-        return "refused" if any(key in refused for key in keys) else "backends"
-    if gate.suppressed_since is not None:
-        return "damped"
-    return "unsettled" if any(service.unsettled or service.returning for service in verdict.services) else "hold"
+    return CLOSED_BY.get(verdict.reason.code, "backends")
 
 
 def attributes(route: Route) -> int:

@@ -63,7 +63,7 @@ def settings(snapshot: Snapshot) -> Iterator[FamilySamples]:
     times = [((name.removesuffix("_timeout"),), row) for name, row in config.items() if isinstance(row, int)]
     yield samples_of("ipvs_timeout_seconds", times)
     if times:
-        yield samples_of("ipvs_sync_wanted", one("sync_master" in snapshot.inputs.config))
+        yield samples_of("ipvs_sync_wanted", one("sync_master" in snapshot.inputs.policy.config))
         roles = ("master", "backup")
         yield samples_of("ipvs_sync_running", [((role,), f"sync_{role}" in config) for role in roles])
 

@@ -39,7 +39,7 @@ def node_view(snapshot: Snapshot, now: float, name: str) -> View | None:
 
 def drain_view(snapshot: Snapshot, now: float) -> View | None:
     """How far this node has left the routes, with what still comes to it; None if it does not leave."""
-    inputs, told = snapshot.inputs, snapshot.decision.memory.leave
+    inputs, told = snapshot.inputs, snapshot.decision.memory.node_drain
     view = _drain(Status(inputs.node, leave=status_document.leaving(snapshot)), snapshot)
     if view is None or told is None:
         return None
@@ -54,7 +54,7 @@ def drain_view(snapshot: Snapshot, now: float) -> View | None:
 
 def budget(snapshot: Snapshot) -> View:
     """How many nodes may be drained at once, and which are; ``exceeded`` if there are more."""
-    most, drained = snapshot.inputs.leaving.max_drained, sorted(snapshot.inputs.catalog.drained)
+    most, drained = snapshot.inputs.policy.drain_rules.max_drained, sorted(snapshot.inputs.catalog.drained)
     return {"max_drained": most, "drained": drained, "exceeded": bool(most) and len(drained) > most}
 
 

@@ -1,4 +1,4 @@
-"""How numbers are told to people: durations and rows of the kernel tables, the same words in API, CLI and web page.
+"""How reasons, durations and rows of the kernel tables are shown: in the same words in API, commands and web page.
 
 Pure; decides nothing.
 """
@@ -11,7 +11,7 @@ from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from anycastlb.core.model import Address, Route, VirtualService
+from anycastlb.core.model import Address, Reason, Route, VirtualService
 
 TABLE_NOUNS: Mapping[str, str] = {
     "sysctls": "sysctl",
@@ -23,6 +23,15 @@ TABLE_NOUNS: Mapping[str, str] = {
     "dns_records": "record",
     "consul_services": "registration",
 }
+
+
+UNDECIDED = Reason("undecided", "not decided yet")
+"""What to say of an object that no decision has judged yet."""
+
+
+def reason_fields(reason: Reason) -> dict[str, str]:
+    """A reason in an answer: the text for people, and beside it the code for programs."""
+    return {"reason": reason.text, "reason_code": reason.code}
 
 
 def span(seconds: float | None) -> str:

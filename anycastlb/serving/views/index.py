@@ -14,6 +14,7 @@ from typing import Any
 
 from anycastlb.core.decision import probe_marks
 from anycastlb.core.model import (
+    NO_REASON,
     Address,
     Backend,
     BackendVerdict,
@@ -23,6 +24,7 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Gate,
+    Reason,
     Service,
     ServiceKey,
     ServiceVerdict,
@@ -122,7 +124,7 @@ class Index:
 
     def probes(self, key: ServiceKey) -> bool:
         """Is it there only for probes through IPVS?"""
-        low, high = self.snapshot.inputs.marks
+        low, high = self.snapshot.inputs.policy.marks
         return key.protocol == "fwmark" and low <= key.port <= high
 
     def carriers(self, vip: Address) -> list[Session]:
@@ -131,7 +133,15 @@ class Index:
 
     def refusal(self, table: Table, key: Any) -> str:
         """Why the machine refused to write this row in the last cycle; empty if it did not."""
-        return self._failures.get((table, key), "")
+        return self.failure(table, key).text
+
+    def refusal_code(self, table: Table, key: Any) -> str:
+        """The code of that reason; empty where there is none."""
+        return self.failure(table, key).code
+
+    def failure(self, table: Table, key: Any) -> Reason:
+        """Why the machine refused to write this row in the last cycle; ``NO_REASON`` if it did not."""
+        return self._failures.get((table, key), NO_REASON)
 
     def age(self, since: float) -> float | None:
         """Seconds since then, never negative; None if that never was."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from anycastlb.core.model import Address, ConsulKey, DnsKey, Table
+from anycastlb.core.model import NO_REASON, Address, ConsulKey, DnsKey, Reason, Table
+from anycastlb.serving.views.format import reason_fields
 from anycastlb.serving.views.index import Index
 
 Told = tuple[bool | None, str, str]
@@ -25,7 +26,7 @@ def record_stores(index: Index) -> list[dict[str, Any]]:
             "error": registrar.error,
             "since_seconds": index.age(registrar.since),
             "rows": len(getattr(snapshot.actual, registrar.table)),
-            "refused": [{"object": str(key), "reason": reason} for key, reason in registrar.refused.items()],
+            "refused": [{"object": str(key), **reason_fields(reason)} for key, reason in registrar.refused.items()],
         }
         for registrar in snapshot.registrars
     ]
@@ -36,12 +37,13 @@ def names_of_vip(index: Index, vip: Address) -> list[Told]:
     return [*_dns(index, vip), *_consul(index, vip)]
 
 
-def name_refusal(index: Index, table: Table, key: Any) -> str:
-    """Why a name is not as it should be: it was refused, or its place is away. Empty: nothing is known against it."""
+def name_refusal(index: Index, table: Table, key: Any) -> Reason:
+    """Why a name is not as it should be: it was refused, or its place is away; ``NO_REASON`` if neither."""
     for registrar in index.snapshot.registrars:
         if registrar.table == table:
-            return registrar.refused.get(key, "") or registrar.error
-    return ""
+            away = Reason("place_away", registrar.error) if registrar.error else NO_REASON
+            return registrar.refused.get(key, away)
+    return NO_REASON
 
 
 def _dns(index: Index, vip: Address) -> list[Told]:
@@ -55,7 +57,7 @@ def _dns(index: Index, vip: Address) -> list[Told]:
 def _record(index: Index, key: DnsKey) -> Told:
     there = index.snapshot.actual.dns_records.get(key)
     wanted = index.snapshot.decision.desired.dns_records.get(key)
-    against = name_refusal(index, "dns_records", key)
+    against = name_refusal(index, "dns_records", key).text
     if there and wanted:
         told = f"published, TTL {there.ttl} s" if there == wanted else f"published with TTL {there.ttl} s"
         return True, str(key), f"{told}; but {against}" if against else told
@@ -73,7 +75,7 @@ def _consul(index: Index, vip: Address) -> list[Told]:
 def _service(index: Index, key: ConsulKey) -> Told:
     there = index.snapshot.actual.consul_services.get(key)
     wanted = index.snapshot.decision.desired.consul_services.get(key)
-    against = name_refusal(index, "consul_services", key)
+    against = name_refusal(index, "consul_services", key).text
     row = there or wanted
     name = f"consul {row.name or key.service}" if row else str(key)
     if there and wanted:

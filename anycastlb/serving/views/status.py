@@ -13,14 +13,18 @@ from typing import Any
 from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.system.journal import EventRecord
-from anycastlb.core.model import Address, Change, Problem, Result, Service, Snapshot
+from anycastlb.core.model import NAMES, NO_REASON, Address, Change, Problem, Reason, Result, Service, Snapshot
 from anycastlb.serving.views.cluster import cluster_brief, drain_view
 from anycastlb.serving.views.evidence import Run, runs
-from anycastlb.serving.views.format import TABLE_NOUNS, fields_of
+from anycastlb.serving.views.format import TABLE_NOUNS, UNDECIDED, fields_of, reason_fields
 from anycastlb.serving.views.index import Index, Seat
 from anycastlb.serving.views.names import name_refusal, record_stores
 
 View = dict[str, Any]
+
+NO_LONGER = Reason("row_leaving", "no longer in the catalog; its flows are draining")
+LEAVING = Reason("row_leaving", "nothing asks for it any more; its flows are draining")
+UNASKED = Reason("unasked", "no document asks for it")
 
 
 def status_view(snapshot: Snapshot, now: float, source: str = "") -> View:
@@ -61,6 +65,7 @@ def event_views(records: Iterable[EventRecord], after: int = 0) -> View:
             "before": record.event.before,
             "after": record.event.after,
             "reason": record.event.reason,
+            "code": record.event.code,
             "by": record.event.by,
         }
         for record in records
@@ -152,11 +157,11 @@ def _speaker(index: Index) -> View:
 def _vip(index: Index, vip: Address) -> View:
     verdict, services = index.verdict(vip), index.on(vip)
     leaving = not services
-    undecided = "no longer in the catalog; its flows are draining" if leaving else "not decided yet"
+    undecided = NO_LONGER if leaving else UNDECIDED
     return {
         "vip": str(vip),
         "open": bool(verdict and verdict.open),
-        "reason": verdict.reason if verdict else undecided,
+        **reason_fields(verdict.reason if verdict else undecided),
         "kept": verdict.kept if verdict else "",
         "since_seconds": index.age(verdict.since) if verdict else None,
         "leaving": leaving,
@@ -200,9 +205,10 @@ def _service(index: Index, service: Service, vip: Address) -> View:
         "reopen": str(service.announce.reopen) if service.announce.reopen else None,
         "unsettled_seconds": verdict.unsettled if verdict else 0.0,
         "backends_from": str(service.backends_from) if service.backends_from else None,
-        "reason": verdict.reason if verdict else "not decided yet",
+        **reason_fields(verdict.reason if verdict else UNDECIDED),
         "programmed": key in index.snapshot.actual.services,
         "refused": index.refusal("services", key),
+        "refused_code": index.refusal_code("services", key),
         "backends": [_backend(index, seat) for seat in index.seats(service, vip)],
     }
 
@@ -226,10 +232,12 @@ def _backend(index: Index, seat: Seat) -> View:
             "health": verdict.weights.health,
             "ramp": verdict.weights.ramp,
         },
-        "reason": verdict.reason if verdict else "not decided yet",
+        **reason_fields(verdict.reason if verdict else UNDECIDED),
+        "notes": list(verdict.notes) if verdict else [UNDECIDED.text],
         "kernel_weight": seat.row.weight if seat.row else None,
         "leaves_in_seconds": None if seat.leaves is None else round(max(0.0, seat.leaves - index.now), 3),
         "refused": index.refusal("destinations", seat.key),
+        "refused_code": index.refusal_code("destinations", seat.key),
         "check": _check(index, seat),
     }
 
@@ -298,42 +306,62 @@ def problem_view(problem: Problem) -> View:
 
 
 def _change(index: Index, change: Change) -> View:
+    why, refused = _why(index, change), _refused(index, change)
     return {
         "verb": "move" if change.moved else change.verb,
         "table": change.table,
         "object": f"{TABLE_NOUNS[change.table]} {change.key}",
         "before": fields_of(change.old),
         "after": fields_of(change.new),
-        "why": _why(index, change),
-        "refused": index.refusal(change.table, change.key) or name_refusal(index, change.table, change.key),
+        "why": why.text,
+        "why_code": why.code,
+        "refused": refused.text,
+        "refused_code": refused.code,
     }
 
 
-def _why(index: Index, change: Change) -> str:
-    """The decision's own words for the object this change is about."""
-    decision = index.snapshot.decision
-    if change.table in ("services", "destinations"):
-        key = change.key if change.table == "services" else change.key.service
-        if index.probes(key):
-            return "the way of a probe through IPVS (via forward)" if change.new else "no probe goes this way any more"
-    if (change.table, change.key) in decision.memory.leaving:
-        return "nothing asks for it any more; its flows are draining"
-    if change.table == "destinations" and (backend := decision.backends.get(change.key)):
+def _refused(index: Index, change: Change) -> Reason:
+    """Why the change was refused in the last cycle, by the machine or by the place of a name."""
+    if change.table in NAMES:
+        return name_refusal(index, change.table, change.key)
+    return index.failure(change.table, change.key)
+
+
+def _why(index: Index, change: Change) -> Reason:
+    """The decision's own reason for the object this change is about."""
+    decision, key = index.snapshot.decision, change.key
+    if change.table in ("services", "destinations") and index.probes(getattr(key, "service", key)):
+        return _of_probe(change)
+    if (change.table, key) in decision.memory.leaving:
+        return LEAVING
+    if change.table == "destinations" and (backend := decision.backends.get(key)):
         return backend.reason
-    if change.table in ("addresses", "routes") and (verdict := decision.verdicts.get(change.key)):
+    if change.table in ("addresses", "routes") and (verdict := decision.verdicts.get(key)):
         return verdict.reason
-    if change.table == "services" and (service := index.by_key.get(change.key)):
-        return f"{service.service}: {service.reason}"
+    if change.table == "services" and (service := index.by_key.get(key)):
+        return Reason(service.reason.code, f"{service.service}: {service.reason}", service.service)
     if change.table == "dns_records":
-        return (
-            f"{change.key.data if change.key.type != 'SRV' else 'its VIP'} is announced"
-            if change.new
-            else ("no node announces it, or no document asks for it")
-        )
+        return _of_record(change)
     if change.table == "consul_services" and change.new:
-        return str(change.new.reason)
+        return Reason("registration", str(change.new.reason))
     if change.table in ("sysctls", "config"):
-        if index.snapshot.inputs.originals.get(change.table, {}).get(change.key, change.old) == change.new:
-            return "gives back what was found before the node first changed it"
-        return "lets a node take over the flows of another"
-    return "no document asks for it" if change.new is None else ""
+        return _of_setting(index, change)
+    return UNASKED if change.new is None else NO_REASON
+
+
+def _of_probe(change: Change) -> Reason:
+    if change.new:
+        return Reason("probe_path", "the way of a probe through IPVS (via forward)")
+    return Reason("probe_over", "no probe goes this way any more")
+
+
+def _of_record(change: Change) -> Reason:
+    if change.new:
+        return Reason("announced", f"{change.key.data if change.key.type != 'SRV' else 'its VIP'} is announced")
+    return Reason("not_announced", "no node announces it, or no document asks for it")
+
+
+def _of_setting(index: Index, change: Change) -> Reason:
+    if index.snapshot.inputs.originals.get(change.table, {}).get(change.key, change.old) == change.new:
+        return Reason("given_back", "gives back what was found before the node first changed it")
+    return Reason("takeover", "lets a node take over the flows of another")

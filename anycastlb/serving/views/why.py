@@ -14,7 +14,7 @@ from anycastlb.core.decision import flow_takeover
 from anycastlb.core.model import Address, Check, CheckState, Problem, Service, ServiceVerdict, Snapshot, endpoint
 from anycastlb.serving.views.arithmetic import explain_penalty, explain_threshold, explain_weight
 from anycastlb.serving.views.evidence import Run, results, runs
-from anycastlb.serving.views.format import attributes, host_route, span, virtual
+from anycastlb.serving.views.format import UNDECIDED, attributes, host_route, span, virtual
 from anycastlb.serving.views.index import Index, Seat
 from anycastlb.serving.views.names import names_of_vip
 from anycastlb.serving.views.status import result_view
@@ -130,7 +130,7 @@ def _explain_backend(index: Index, service: Service, name: str) -> dict[str, Any
     if not weights:
         return None
     weight, seat = max(weights, key=lambda item: item[0])
-    reason = seat.verdict.reason if seat.verdict else "not decided yet"
+    reason = seat.verdict.reason if seat.verdict else UNDECIDED
     text = f"weight {weight} of {seat.backend.weight}: {reason}" if weight else f"gets no new flows: {reason}"
     answer = _answer("backend", f"{service.name}/{name}", weight > 0, text, chain)
     return {**answer, "evidence": evidence}
@@ -207,7 +207,7 @@ def _state(index: Index, seat: Seat) -> str:
     state, check = seat.state, seat.check
     up = bool(seat.verdict and seat.verdict.up)
     if not state or state.up is None:
-        return f"{'up' if up else 'down'}: {seat.verdict.reason if seat.verdict else 'not decided yet'}"
+        return f"{'up' if up else 'down'}: {seat.verdict.reason if seat.verdict else UNDECIDED}"
     told = f"{'up' if state.up else 'down'} for {span(index.age(state.since))}{_record(state)}"
     if state.streak and state.up:
         return f"{told}, {state.streak} of {check.fall} failures in a row to go down"
@@ -248,7 +248,7 @@ def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
         name = f"{seat.backend.name} {endpoint(seat.backend.address, seat.backend.port)}"
         backends.append(link("backend", _serves(seat), name, ARROW.join(parts)))
     sync = "sync_master" in index.snapshot.actual.config
-    text = "; ".join([f"{key}: {verdict.reason if verdict else 'not decided yet'}", *_terms(service, verdict, sync)])
+    text = "; ".join([f"{key}: {verdict.reason if verdict else UNDECIDED}", *_terms(service, verdict, sync)])
     return link("service", verdict.open if verdict else None, service.name, text, backends)
 
 
@@ -259,7 +259,8 @@ def _terms(service: Service, verdict: ServiceVerdict | None, sync: bool) -> list
         told.append(f"some backends are not checked yet: all will be within {span(verdict.unsettled)}")
     if service.backends_from:
         told.append(f"backends from {service.backends_from}")
-    told.append(flow_takeover.warning(service, sync).partition(": ")[2])
+    if warning := flow_takeover.warning(service, sync):
+        told.append(warning.text)
     return [text for text in told if text]
 
 

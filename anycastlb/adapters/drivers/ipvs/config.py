@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol, TypeVar
 
 from anycastlb.adapters.system.netlink import PAYLOAD, GenericNetlink, Request, attribute, attributes
-from anycastlb.core.model import Change, Failure, Rows, SyncDaemon, Table
+from anycastlb.core.model import Change, Failure, Reason, Rows, SyncDaemon, Table
 
 NEW_DAEMON, DEL_DAEMON, GET_DAEMON, SET_CONFIG, GET_CONFIG = 9, 10, 11, 12, 13
 DAEMON = 3
@@ -103,13 +103,13 @@ def _number(kind: int, value: int) -> bytes:
 
 
 def _apply(kernel: GenericNetlink, changes: Sequence[Change]) -> Sequence[Failure]:
-    reasons: dict[int, str] = {}
+    reasons: dict[int, Reason] = {}
     sent: list[tuple[int, Request]] = []
     for place, change in enumerate(changes):
         if change.key not in TIMEOUTS and change.key not in STATES:
-            reasons[place] = f"{change.key}: IPVS has no such setting"
+            reasons[place] = Reason("no_such_setting", f"{change.key}: IPVS has no such setting", change.key)
         elif change.key in TIMEOUTS and change.new is None:
-            reasons[place] = f"{change.key}: a time-out cannot be deleted"
+            reasons[place] = Reason("not_deletable", f"{change.key}: a time-out cannot be deleted", change.key)
         else:
             sent += [(place, request) for request in requests(change)]
     refused, unknown = kernel.exchange([request for _, request in sent])
@@ -117,29 +117,34 @@ def _apply(kernel: GenericNetlink, changes: Sequence[Change]) -> Sequence[Failur
         place = sent[index][0]
         reasons.setdefault(place, refusal(changes[place], number))
     for index in unknown:
-        reasons.setdefault(sent[index][0], "the kernel's answer was lost; the next look tells")
+        reasons.setdefault(sent[index][0], Reason("answer_lost", "the kernel's answer was lost; the next look tells"))
     return [Failure(changes[place], reason) for place, reason in sorted(reasons.items())]
 
 
-def refusal(change: Change, number: int) -> str:
-    """Why the kernel refused a setting, in words, with what to do about it."""
+def refusal(change: Change, number: int) -> Reason:
+    """Why the kernel refused a setting, with what to do about it."""
+    code, text = _refusal(change, number)
+    return Reason(code, f"{change.key}: {text}", change.key)
+
+
+def _refusal(change: Change, number: int) -> tuple[str, str]:
     new: Any = change.new
     if number == errno.ESRCH:
-        return f"{change.key}: it does not run; somebody else stopped it since the last look"
+        return "missing", "it does not run; somebody else stopped it since the last look"
     if isinstance(new, SyncDaemon):
         if number == errno.ENODEV:
-            return f"{change.key}: there is no interface {new.interface}; name one in [ipvs] sync_interface"
+            return "no_interface", f"there is no interface {new.interface}; name one in [ipvs] sync_interface"
         if number == errno.EINVAL:
-            return (
-                f"{change.key}: the kernel refused it: connection sync cannot run while a VIP has a backend of the "
+            return "sync_family", (
+                "the kernel refused it: connection sync cannot run while a VIP has a backend of the "
                 "other address family; give such services a VIP of their backends' family, or turn sync off "
                 "([ipvs] sync_interface)"
             )
         if number == errno.EEXIST:
-            return f"{change.key}: one runs already; somebody else started it since the last look"
+            return "exists", "one runs already; somebody else started it since the last look"
         if number in (errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH):
-            return (
-                f"{change.key}: {new.interface} cannot send to {new.group}: {os.strerror(number)}; "
+            return "interface_down", (
+                f"{new.interface} cannot send to {new.group}: {os.strerror(number)}; "
                 "is it up, and has it an address of that family?"
             )
-    return f"{change.key}: the kernel refused {new}: {os.strerror(number)} ({errno.errorcode.get(number, number)})"
+    return "kernel_refused", f"the kernel refused {new}: {os.strerror(number)} ({errno.errorcode.get(number, number)})"

@@ -27,6 +27,7 @@ from anycastlb.core.model import (
     DriverError,
     Failure,
     Network,
+    Reason,
     Rows,
     ServiceKey,
     Table,
@@ -197,10 +198,10 @@ class IpvsDriver:
         work: RequestBatch,
         refused: Mapping[int, int],
         changes: Sequence[Change],
-        reasons: dict[int, str],
+        reasons: dict[int, Reason],
     ) -> None:
         """Delete new services whose scheduler was refused: left under ``none`` they would answer with refusals."""
-        broken: dict[ServiceKey, str] = {}
+        broken: dict[ServiceKey, Reason] = {}
         for index in refused:
             owner = work.owners[index]
             if work.requests[index][0] == codec.SET_SERVICE and owner.old is None:
@@ -214,9 +215,10 @@ class IpvsDriver:
         kernel.exchange([(codec.DEL_SERVICE, codec.service_name(key)) for key in gone])
         for change in changes:
             if change.table == "destinations" and change.new is not None and change.key.service in gone:
-                reasons.setdefault(id(change), f"its service could not be created: {gone[change.key.service]}")
+                text = f"its service could not be created: {gone[change.key.service]}"
+                reasons.setdefault(id(change), Reason("service_missing", text, str(change.key.service)))
 
-    def _verify(self, kernel: GenericNetlink, owners: Mapping[int, Change], reasons: dict[int, str]) -> None:
+    def _verify(self, kernel: GenericNetlink, owners: Mapping[int, Change], reasons: dict[int, Reason]) -> None:
         """The kernel's answers were lost: look what became of these changes."""
         tables = self._observe(kernel)
         for identity, change in owners.items():
@@ -224,9 +226,10 @@ class IpvsDriver:
             if isinstance(actual, Destination) and isinstance(wanted, Destination):
                 actual = replace(actual, last_weight=wanted.last_weight)
             if actual != wanted:
-                reasons.setdefault(identity, f"{change.key}: the kernel's answer was lost; the next look tells")
+                text = f"{change.key}: the kernel's answer was lost; the next look tells"
+                reasons.setdefault(identity, Reason("answer_lost", text, str(change.key)))
 
-    def _remember(self, changes: Sequence[Change], reasons: Mapping[int, str]) -> None:
+    def _remember(self, changes: Sequence[Change], reasons: Mapping[int, Reason]) -> None:
         """Keep the last weights of destinations now at 0. What failed half-way is not known."""
         lowered = self._lowered
         for change in changes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from anycastlb.adapters.drivers.ipvs import codec
 from anycastlb.adapters.system.netlink import Request
-from anycastlb.core.model import Change, Destination, DestinationKey, Failure, ServiceKey
+from anycastlb.core.model import Change, Destination, DestinationKey, Failure, Reason, ServiceKey
 
 EMPTY_SCHEDULER = "none"
 """The kernel's word for no scheduler: new connections are refused."""
@@ -61,7 +61,7 @@ def script(changes: Sequence[Change]) -> RequestBatch:
                 _switch(out, new)
                 out.add(change, (codec.DEL_DESTINATION, name + codec.destination_name(key)))
         except codec.Inexpressible as exc:
-            out.failures.append(Failure(change, str(exc)))
+            out.failures.append(Failure(change, Reason("inexpressible", str(exc), str(change.key))))
     _switch(out, new)
     return out
 
@@ -106,56 +106,66 @@ def _destination(change: Change, name: bytes) -> Iterable[Request]:
     yield first, body
 
 
-def refusal(change: Change, request: Request, number: int) -> str:
-    """Why the kernel refused a request, in words, with what to do about it."""
+def refusal(change: Change, request: Request, number: int) -> Reason:
+    """Why the kernel refused a request, with what to do about it."""
     command = request[0]
-    key = change.key
     if command in (codec.NEW_SERVICE, codec.SET_SERVICE, codec.DEL_SERVICE):
         known = _service_refusal(change, command, number)
     else:
         known = _destination_refusal(change, number)
-    return known or f"{key}: the kernel refused it: {os.strerror(number)} ({errno.errorcode.get(number, number)})"
+    unknown = f"{change.key}: the kernel refused it: {os.strerror(number)} ({errno.errorcode.get(number, number)})"
+    code, text = known or ("kernel_refused", unknown)
+    return Reason(code, text, str(change.key))
 
 
-def _service_refusal(change: Change, command: int, number: int) -> str | None:
+def _service_refusal(change: Change, command: int, number: int) -> tuple[str, str] | None:
     if number == errno.ENOENT and change.new is not None:
         name = change.new.scheduler
-        return f'scheduler "{name}": the kernel has no such scheduler (modprobe ip_vs_{name})'
+        return "scheduler_missing", f'scheduler "{name}": the kernel has no such scheduler (modprobe ip_vs_{name})'
     if number == errno.EEXIST:
-        return f"{change.key} exists already; somebody else created it since the last look"
+        return "exists", f"{change.key} exists already; somebody else created it since the last look"
     if number == errno.ESRCH:
-        return f"{change.key} does not exist; somebody else deleted it since the last look"
+        return "missing", f"{change.key} does not exist; somebody else deleted it since the last look"
     if number == errno.EINVAL and command == codec.SET_SERVICE:
-        return (
+        return "scheduler_refused", (
             f'scheduler "{change.new.scheduler}" refused {change.key}: too many destinations or weights it cannot hold '
             "(mh takes at most 4093 destinations)"
         )
     if number in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
-        return f"{change.key}: this kernel's IPVS lacks the protocol or address family (see its CONFIG_IP_VS_ options)"
+        options = "see its CONFIG_IP_VS_ options"
+        return "family_missing", f"{change.key}: this kernel's IPVS lacks the protocol or address family ({options})"
     return None
 
 
-def _destination_refusal(change: Change, number: int) -> str | None:
+def _destination_refusal(change: Change, number: int) -> tuple[str, str] | None:
     key: DestinationKey = change.key
     if number == errno.ESRCH:
-        return f"{key}: its service does not exist"
+        return "service_missing", f"{key}: its service does not exist"
     if number == errno.EEXIST:
-        return f"{key} exists already; somebody else added it since the last look"
+        return "exists", f"{key} exists already; somebody else added it since the last look"
     if number == errno.ENOENT:
-        return f"{key} does not exist; somebody else removed it since the last look"
+        return "missing", f"{key} does not exist; somebody else removed it since the last look"
     if number == errno.ERANGE:
-        return f"{key}: weight or thresholds out of range: expected 0 to {2**31 - 1}, and lower not above upper"
+        bounds = f"expected 0 to {2**31 - 1}, and lower not above upper"
+        return "out_of_range", f"{key}: weight or thresholds out of range: {bounds}"
     if number == errno.EINVAL and change.new is not None:
-        if key.address.version != key.service.address.version and change.new.forward != "tunnel":
-            return f"{key}: a destination of the other address family needs forward tunnel, not {change.new.forward}"
-        if key.address.version != key.service.address.version:
-            return (
-                f"{key}: the kernel refused it; while connection sync runs ([ipvs] sync_interface) it takes no "
-                "destination of another address family than its VIP: turn sync off, or give the service a VIP of its "
-                "backends' family"
-            )
-        return (
-            f"{key}: the kernel refused its attributes (forward {change.new.forward}); "
-            "is its address local or unreachable, or has mh 4093 destinations already?"
-        )
+        return _attributes_refusal(key, change.new)
     return None
+
+
+def _attributes_refusal(key: DestinationKey, new: Destination) -> tuple[str, str]:
+    other_family = key.address.version != key.service.address.version
+    if other_family and new.forward != "tunnel":
+        return "family_mismatch", (
+            f"{key}: a destination of the other address family needs forward tunnel, not {new.forward}"
+        )
+    if other_family:
+        return "sync_family", (
+            f"{key}: the kernel refused it; while connection sync runs ([ipvs] sync_interface) it takes no "
+            "destination of another address family than its VIP: turn sync off, or give the service a VIP of its "
+            "backends' family"
+        )
+    return "attributes_refused", (
+        f"{key}: the kernel refused its attributes (forward {new.forward}); "
+        "is its address local or unreachable, or has mh 4093 destinations already?"
+    )

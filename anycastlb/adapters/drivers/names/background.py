@@ -20,7 +20,7 @@ from typing import Any
 from anycastlb.adapters.drivers.names import RACED, RecordStore
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
-from anycastlb.core.model import Change, DriverError, Failure, Registrar, Rows, Table
+from anycastlb.core.model import Change, DriverError, Failure, Reason, Registrar, Rows, Table
 
 BACKOFF = Backoff(first=1.0, longest=60.0)
 """Between the attempts to use a record store that fails."""
@@ -55,7 +55,7 @@ class RecordDriver:
         self._names: frozenset[str] = frozenset()
         self._asked: dict[Any, Change] = {}
         """What the current cycle wants changed."""
-        self._refused: dict[Any, tuple[Change, str, float]] = {}
+        self._refused: dict[Any, tuple[Change, Reason, float]] = {}
         """By row: what was refused, why, and when to try again."""
         self._error, self._since = "", clock()
         self._alive_at, self._stuck = alive_at or clock, stuck
@@ -176,10 +176,11 @@ class RecordDriver:
         if reason == RACED:
             self._look_at = min(self._look_at, now + 0.5)
             return
-        if before is None or before[:2] != (change, reason):
-            self._emit(Event("failure", str(change), reason=reason, level="error"))
+        why = Reason("name_refused", reason, str(change.key))
+        if before is None or before[:2] != (change, why):
+            self._emit(Event("failure", str(change), why.text, level="error", code=why.code))
             self._on_change()
-        self._refused[change.key] = (change, reason, now + AGAIN)
+        self._refused[change.key] = (change, why, now + AGAIN)
 
     def _show(self, rows: Rows) -> None:
         if rows != self._rows:

@@ -85,7 +85,7 @@ async def _written(request: web.Request, node: str, make: Make) -> web.Response:
 
 async def _allow(at: Context, tree: Tree, node: str) -> None:
     """Raises ``Fault`` if the node must not be drained now."""
-    if fault := overspent(at.snapshot().inputs.leaving.max_drained, tree, node):
+    if fault := overspent(at.snapshot().inputs.policy.drain_rules.max_drained, tree, node):
         raise fault
     for _ in range(ATTEMPTS):
         if not (alone := _alone(at.snapshot(), node)):

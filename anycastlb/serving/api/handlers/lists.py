@@ -16,6 +16,7 @@ from anycastlb.serving.api.http.context import answer, built, context
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views import evidence
 from anycastlb.serving.views.cluster import node_view, nodes_view
+from anycastlb.serving.views.format import reason_fields
 from anycastlb.serving.views.index import Index
 from anycastlb.serving.views.status import View, problem_view, result_view, status_view
 
@@ -52,7 +53,7 @@ def _verdicts(snapshot: Snapshot, now: float) -> View:
         {
             "vip": str(verdict.vip),
             "open": verdict.open,
-            "reason": verdict.reason,
+            **reason_fields(verdict.reason),
             "since_seconds": index.age(verdict.since),
             "services": [_service(service) for service in verdict.services],
         }
@@ -69,7 +70,7 @@ def _service(verdict: ServiceVerdict) -> View:
         "up": verdict.up,
         "total": verdict.total,
         "needed": verdict.needed,
-        "reason": verdict.reason,
+        **reason_fields(verdict.reason),
     }
 
 
