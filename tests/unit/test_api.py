@@ -101,7 +101,7 @@ async def test_plan_shows_what_is_left_to_do() -> None:
         ("create", "route 192.0.2.12"),
         ("update", "destination tcp 192.0.2.10:80 -> 10.1.0.3:80"),
     ]
-    assert changes[0]["refused"] == scene.REFUSED
+    assert changes[0]["refused"] == scene.REFUSED.text
     assert (changes[3]["before"]["weight"], changes[3]["after"]["weight"]) == (50, 0)
     assert changes[3]["why"] == "down: connection refused"
 

@@ -148,7 +148,7 @@ def test_events() -> None:
             2, scene.WALL + 0.25, Event("gate", "192.0.2.11", "1/4 backends up, needs 2", "open", "closed", "warning")
         ),
         EventRecord(
-            3, scene.WALL + 1, Event("failure", "create services tcp 192.0.2.12:25", scene.REFUSED, level="error")
+            3, scene.WALL + 1, Event("failure", "create services tcp 192.0.2.12:25", scene.REFUSED.text, level="error")
         ),
     ]
     golden("events", style.plain(why.events(event_views(told))))

@@ -182,6 +182,7 @@ def leaving(snapshot: Snapshot) -> DrainSummary | None:
         since=moment(inputs.wall + told.since),
         deadline="" if told.until is None else moment(inputs.wall + told.until),
         asked=drain.since if drain else "",
+        code=told.reason.code,
     )
 
 

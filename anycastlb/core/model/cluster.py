@@ -65,6 +65,8 @@ class DrainSummary:
     """When it ends at the latest; empty: it stays."""
     asked: str = ""
     """When the drain was asked for, as its document says: which drain this is."""
+    code: str = ""
+    """The code of the reason; empty: an older node does not say."""
 
 
 @dataclass(frozen=True, slots=True)

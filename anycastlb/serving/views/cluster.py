@@ -131,7 +131,7 @@ def _drain(status: Status | None, snapshot: Snapshot) -> View | None:
     names = ("stage", "cause", "reason", "since", "deadline", "asked")
     told = {name: getattr(status.leave, name) for name in names}
     live = ("connections", "packets_per_second", "eta_seconds")
-    return {**told, "why": known.reason, "by": known.by, **dict.fromkeys(live)}
+    return {**told, "reason_code": status.leave.code, "why": known.reason, "by": known.by, **dict.fromkeys(live)}
 
 
 def _parties(difference: Difference) -> dict[str, list[str]]:
