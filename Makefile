@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 
-.PHONY: help setup python demo test check lint man bench deb clean distclean
+.PHONY: help setup base python demo test check lint man bench deb clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -11,10 +11,13 @@ help: ## say what can be made (the default)
 setup: ## install what is missing: packages, .venv, the test kernel, Consul
 	@tests/rig/setup.sh
 
+base: # what the demo runs
+	@tests/rig/setup.sh demo
+
 python: # only .venv
 	@tests/rig/setup.sh python
 
-demo: setup ## a two-node anycast lab that tells its story; HOLD=1 leaves it up to play with
+demo: base ## a two-node anycast lab that tells its story; HOLD=1 leaves it up to play with
 	@$(KERNEL) $(if $(HOLD),--shell) -- $(PYTHON) -m tests.lab.demo $(if $(HOLD),--hold)
 
 test: setup ## every test, the real ones on a kernel with IPVS; ARGS='-k name' goes to pytest

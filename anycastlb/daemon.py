@@ -10,159 +10,127 @@ import ctypes
 import logging
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
-from anycastlb.adapters.cluster.instance import instance
-from anycastlb.adapters.drivers.bgp import BgpDriver
-from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
+from anycastlb.adapters.drivers.saved_settings import SavedSettings
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
 from anycastlb.core.events import Event
-from anycastlb.core.model import (
-    AnycastlbError,
-    Catalog,
-    DriverError,
-)
+from anycastlb.core.model import AnycastlbError, Catalog, DriverError
 from anycastlb.doctor.collect.startup import at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.finding import Finding
+from anycastlb.engine.machine import Pulse
 from anycastlb.engine.node import Node
-from anycastlb.engine.parts import (
-    described,
-    kernel_settings,
-    make_drivers,
-    make_kinds,
-    make_registrars,
-    make_registry,
-    make_source,
-    make_store,
-)
+from anycastlb.engine.parts import described, make_drivers, make_parts, make_store
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History, sample
-from anycastlb.serving.metrics import Metrics
+from anycastlb.serving.metrics import Meters, Metrics, Statistics
 from anycastlb.settings import Settings
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
-    """Run a real node until it is told to stop (SIGTERM, SIGINT). SIGHUP rereads, SIGUSR1 hands over.
+    """Run a real node until it is asked to stop (SIGTERM, SIGINT). SIGHUP rereads, SIGUSR1 hands over.
 
     Raises ``AnycastlbError`` when the node cannot start.
     """
-    journal = Journal(start=epoch())
-    sysctls, config, addresses, ipvs = make_drivers(settings)
+    journal, notify, meters, history = Journal(start=epoch()), Notifier(), Meters(), History()
+    journal.observers.append(meters.observe_event)
+    drivers = make_drivers(settings)
     with suppress(DriverError):
-        ipvs.open()  # loads ip_vs where it may; what it may not is reported by the preflight, with its remedy
+        drivers.ipvs.open()  # loads ip_vs where it may; the preflight reports what it could not do, and the remedy
     inspect(settings, journal)
+    originals, pulse = saved_settings(settings, journal), Pulse(notify.alive)
+    inspector = catalog_inspector(settings, journal)
+    parts, announcer = make_parts(settings, drivers, originals, journal, pulse, inspector)
+    node = Node(settings, parts, journal, meters)
+    api = make_api(settings, node, meters, history, drivers.ipvs.statistics)
+    on_signals(settings, node, api, notify, reread)
+    notify.ready()  # up and working; whether it can serve is what /readyz says
+    background = (
+        announcer.run(),
+        drivers.addresses.watch(node.inbox.wake),
+        api.run(),
+        meters.watch_loop(),
+        sample(history, lambda: node.snapshot, drivers.ipvs.statistics),
+    )
+    running = Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}")
+    try:
+        await node.run(*background, ready=lambda: journal.emit(running))
+    except asyncio.CancelledError:
+        return
+    journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))
+
+
+def saved_settings(settings: Settings, journal: Journal) -> SavedSettings:
+    """What the kernel's settings were before this node, or the one before it, changed them."""
     originals = SavedSettings(
         settings.node.state_dir, lambda what, mend: report([Finding("warning", "kernel", what, mend=mend)], journal)
     )
     if not settings.ipvs.manage_sysctls:
         originals.drop()  # from now on they are the operator's
-    notify = Notifier()
-    source = make_source(settings)
-    bgp = BgpDriver(
-        settings.bgp.socket,
-        settings.bgp.hold,
-        settings.node.vip_ranges,
-        on_change=lambda: node.inbox.wake(),
-        emit=journal.emit,
-        group=settings.bgp.group,
-    )
-    node = Node(
-        settings,
-        source,
-        (Restorable(sysctls, originals), Restorable(config, originals), addresses, ipvs),
-        bgp,
-        journal,
-        types=types(settings.checks),
-        kinds=make_kinds(settings),
-        **kernel_settings(settings),
-        originals=lambda: originals.rows,
-        pulse=notify.alive,
-        unused=ipvs.unused,
-        counters=ipvs.statistics,
-        on_catalog=catalog_inspector(settings, journal),
-        registry=make_registry(settings),
-        registrars=make_registrars(settings, journal.emit, lambda: node.inbox.wake(), lambda: node.reconciler.alive_at),
-        instance=instance(settings.node.state_dir),
-        started_wall=time.time(),
-    )
-    metrics = Metrics(
-        lambda: node.snapshot,
-        node.meters,
-        journal,
-        statistics=ipvs.statistics,
-        load=lambda: node.prober.load,
-        alive_at=lambda: node.reconciler.alive_at,
-    )
-    history = History()
+    return originals
+
+
+def make_api(
+    settings: Settings, node: Node, meters: Meters, history: History, statistics: Callable[[], Awaitable[Statistics]]
+) -> Api:
+    """The node's HTTP listener, with its metrics, its web page and its commands' answers."""
+    metrics = Metrics(node, meters, node.journal, statistics)
     context = Context(
         snapshot=lambda: node.snapshot,
-        journal=journal,
+        journal=node.journal,
         confirm=node.follower.confirm,
         scrape=metrics.scrape,
         settings=settings,
         store=make_store(settings),
         check_types=parameters(types(settings.checks)),
-        alive_at=lambda: node.reconciler.alive_at,
+        alive_at=lambda: node.alive_at,
         source=described(settings),
-        statistics=ipvs.statistics,
+        statistics=statistics,
         history=history,
     )
-    sampling = sample(history, lambda: node.snapshot, ipvs.statistics)
-    api = Api(
-        context,
-        settings.api.listen,
-        socket=Path(settings.api.socket) if settings.api.socket else None,
-        outer=(node.meters.requests.middleware,),
-    )
+    socket = Path(settings.api.socket) if settings.api.socket else None
+    return Api(context, settings.api.listen, socket=socket, outer=(meters.requests.middleware,))
 
-    def ready() -> None:
-        journal.emit(Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}"))
 
-    loop = asyncio.get_running_loop()
+def on_signals(
+    settings: Settings, node: Node, api: Api, notify: Notifier, reread: Callable[[], Settings] | None
+) -> None:
+    """From now on SIGTERM, SIGINT, SIGUSR1 and SIGHUP mean what ``serve`` says, to the calling task."""
     running = asyncio.current_task()
     assert running is not None
+
+    def emit(after: str, reason: str) -> None:
+        node.journal.emit(Event("daemon", settings.node.name, after=after, reason=reason))
 
     def stop() -> None:
         if node.inbox.inputs.stopping:  # asked twice: now, and leave the rest to the bridge
             running.cancel()
             return
         notify.stopping()
-        journal.emit(Event("daemon", settings.node.name, after="stopping", reason="withdraw, drain, remove"))
+        emit("stopping", "withdraw, drain, remove")
         node.stop()
 
     def hand_over() -> None:
-        journal.emit(Event("daemon", settings.node.name, after="handing over", reason="routes and kernel stay"))
+        emit("handing over", "routes and kernel stay")
         running.cancel()
 
     def hang_up() -> None:
         if reread is not None:
-            compare(settings, reread, journal)
+            compare(settings, reread, node.journal)
         api.reread()
         node.follower.reread()
 
-    for number, act in (
-        (signal.SIGTERM, stop),
-        (signal.SIGINT, stop),
-        (signal.SIGUSR1, hand_over),
-        (signal.SIGHUP, hang_up),
-    ):
-        loop.add_signal_handler(number, act)
-    notify.ready()  # up and working; whether it can serve is what /readyz says
-    try:
-        beside = (bgp.run(), addresses.watch(node.inbox.wake), api.run(), node.meters.watch_loop(), sampling)
-        await node.run(*beside, ready=ready)
-    except asyncio.CancelledError:
-        return
-    journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))
+    actions = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: hand_over, signal.SIGHUP: hang_up}
+    for number, act in actions.items():
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 def inspect(settings: Settings, journal: Journal) -> None:

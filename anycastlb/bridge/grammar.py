@@ -20,7 +20,7 @@ ENABLE_ACK = "enable-ack"
 SHOW_NEIGHBORS = "show neighbor json"
 SHOW_ROUTES = "show adj-rib out extensive"
 BATCH = 100
-"""Most prefixes in one command: larger ones make an urgent withdrawal wait longer."""
+"""Prefixes in one command, at most: more of them make an urgent withdrawal wait longer."""
 
 NAMED = {
     "no-export": "65535:65281",
@@ -79,7 +79,7 @@ def withdraw(peer: Address, vips: Sequence[Address]) -> str:
 
 
 def canonical(route: Route) -> Route:
-    """What ExaBGP makes of it: communities are a sorted set."""
+    """The route as ExaBGP lists it: communities are a sorted set there."""
     return Route(
         communities=_sorted(route.communities),
         large_communities=_sorted(route.large_communities),
@@ -90,12 +90,12 @@ def canonical(route: Route) -> Route:
 
 
 def event(line: str) -> StateEvent | None:
-    """A session's change of state; None for any other event."""
+    """Decode a session's change of state; None for any other event."""
     try:
-        told = json.loads(line)
-        if told["type"] != "state":
+        document = json.loads(line)
+        if document["type"] != "state":
             return None
-        neighbor = told["neighbor"]
+        neighbor = document["neighbor"]
         state = neighbor["state"]
         if state not in ("up", "down", "connected"):
             return None
@@ -106,19 +106,19 @@ def event(line: str) -> StateEvent | None:
 
 
 def neighbors(line: str) -> list[Neighbor]:
-    """The answer to ``show neighbor json``. Raises ``ValueError``."""
+    """Decode the answer to ``show neighbor json``. Raises ``ValueError``."""
     try:
-        return [_neighbor(told) for told in json.loads(line)]
+        return [_neighbor(item) for item in json.loads(line)]
     except (KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ValueError(f"expected ExaBGP 5's list of neighbors, not {line[:120]!r} ({exc})") from exc
 
 
 def routes(lines: Iterable[str]) -> tuple[dict[Address, dict[Address, Route | None]], list[str]]:
-    """The answer to ``show adj-rib out extensive``: host routes by peer, and the lines that made no sense.
+    """Decode the answer to ``show adj-rib out extensive``: host routes by peer, and the lines that make no sense.
 
     A host route is None when its attributes could not be read. Prefixes that are no host route are left out.
     """
-    found: dict[Address, dict[Address, Route | None]] = {}
+    listed: dict[Address, dict[Address, Route | None]] = {}
     senseless = []
     for line in lines:
         match = re.match(r"neighbor (\S+) .*?local-as (\d+) .*? ipv[46] unicast (\S+) next-hop \S+ ?(.*)", line)
@@ -130,28 +130,28 @@ def routes(lines: Iterable[str]) -> tuple[dict[Address, dict[Address, Route | No
             senseless.append(line)
             continue
         if prefix.prefixlen == prefix.max_prefixlen:
-            found.setdefault(peer, {})[prefix.network_address] = _listed(match[4].split(), match[2])
-    return found, senseless
+            listed.setdefault(peer, {})[prefix.network_address] = _listed(match[4].split(), match[2])
+    return listed, senseless
 
 
-def _neighbor(told: dict[str, dict[str, object]]) -> Neighbor:
-    local, peer = told["local"], told["peer"]
+def _neighbor(item: dict[str, dict[str, object]]) -> Neighbor:
+    local, peer = item["local"], item["peer"]
     families = local["families"]
     if not isinstance(families, dict):
         raise TypeError("families")
-    up = str(told["state"]) == "up"
+    up = str(item["state"]) == "up"
     return Neighbor(
         peer=ip_address(str(peer["address"])),
         local_as=int(str(local["as"])),
         peer_as=int(str(peer["as"])),
         families=frozenset(version for version in (4, 6) if f"ipv{version} unicast" in families),
         up=up,
-        up_for=int(str(told["duration"])) if up else 0,
+        up_for=int(str(item["duration"])) if up else 0,
     )
 
 
 def _listed(words: list[str], own: str) -> Route | None:
-    """Attributes in ExaBGP's listing: ``med 50 community [ 1:2 3:4 ]``; None if a word is not known."""
+    """Decode the attributes of a listed route: ``med 50 community [ 1:2 3:4 ]``; None if a word is not known."""
     values: dict[str, tuple[str, ...]] = {}
     rest = iter(words)
     for name in rest:
@@ -185,7 +185,7 @@ def _parts(value: str) -> tuple[int, ...]:
 
 
 def _numbers(value: str) -> str:
-    """``65001:100``, rebuilt from its numbers. Raises ``ValueError``."""
+    """Rebuild ``65001:100`` from its numbers. Raises ``ValueError``."""
     return ":".join(map(str, _parts(value)))
 
 

@@ -1,7 +1,8 @@
 """Carries lines between ExaBGP, the relay and the daemon: one thread, one selector, nothing that can block.
 
 stdin is always drained (ExaBGP hangs when its pipe is full), stdout and the socket are written only as far as they
-take it, and a line for stderr is dropped rather than waited for. Decides nothing but when to connect and to give up.
+take it, and a line for stderr is dropped rather than waited for. The loop decides nothing but when to connect and when
+to give up.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 
 from anycastlb.bridge.protocol import MAX_LINE, ProtocolError, Report, decode_order, encode
 from anycastlb.bridge.relay import Relay
+from anycastlb.bridge.settings import BridgeSettings
 from anycastlb.core.model import SettingsError
-from anycastlb.settings import Settings
 
 TICK = 0.1
 """Seconds between two looks at the clock, and between two attempts to reach the daemon."""
@@ -27,13 +28,13 @@ CHUNK = 1 << 16
 
 
 class Lines:
-    """Bytes in, whole lines out."""
+    """Cuts a stream of bytes into whole lines."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Raises ``WireError`` if a line grows without end."""
+        """Raises ``ProtocolError`` if a line grows without end."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE:
             self._rest = b""
@@ -42,11 +43,11 @@ class Lines:
 
 
 class Loop:
-    """``reread`` gives the settings anew; ``kill``: may an ExaBGP that does not withdraw be killed?"""
+    """``reread`` reads the settings again; ``kill``: may an ExaBGP that does not withdraw be killed?"""
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings], kill: bool = True) -> None:
-        self._path, self._reread = settings.bgp.socket, reread
-        self._relay = Relay(settings.node.vip_ranges, settings.bgp.hold, time.monotonic())
+    def __init__(self, settings: BridgeSettings, reread: Callable[[], BridgeSettings], kill: bool = True) -> None:
+        self._path, self._reread = settings.socket, reread
+        self._relay = Relay(settings.vip_ranges, settings.hold, time.monotonic())
         self._kill, self._parent = kill, os.getppid()
         self._selector = selectors.DefaultSelector()
         self._from_exabgp, self._to_exabgp = Lines(), b""
@@ -58,7 +59,7 @@ class Loop:
         self._given_up = ""
 
     def run(self) -> int:
-        """Until ExaBGP closes stdin (0), or had to be killed (1)."""
+        """Run until ExaBGP closes stdin; return the exit code: 0, or 1 if ExaBGP had to be killed."""
         for fd in (0, 1):
             os.set_blocking(fd, False)
         self._selector.register(0, selectors.EVENT_READ)
@@ -80,7 +81,7 @@ class Loop:
                 self._given_up = ""
             if not self._command(now):
                 return 0
-            self._tell(now)
+            self._send_report(now)
             for note in self._relay.notes:
                 say(note)
             self._relay.notes.clear()
@@ -98,7 +99,7 @@ class Loop:
             return True
         now = time.monotonic()
         for line in lines:
-            self._relay.heard(line.decode("ascii", "replace").strip(), now)
+            self._relay.hear(line.decode("ascii", "replace").strip(), now)
         return bool(data)
 
     def _command(self, now: float) -> bool:
@@ -154,12 +155,12 @@ class Loop:
         self._daemon, self._from_daemon, self._to_daemon, self._reported = link, Lines(), b"", None
         self._selector.register(link, selectors.EVENT_READ)
         self._refresh()
-        self._relay.linked()
+        self._relay.connected()
 
     def _refresh(self) -> None:
         """A daemon that was restarted may have other settings; unusable ones change nothing."""
         try:
-            self._relay.ranges = self._reread().node.vip_ranges
+            self._relay.set_ranges(self._reread().vip_ranges)
         except (OSError, SettingsError) as exc:
             say(f"the settings of before stay in force: {exc}")
 
@@ -170,7 +171,7 @@ class Loop:
         self._selector.unregister(self._daemon)
         self._daemon.close()
         self._daemon = None
-        self._relay.unlinked(time.monotonic())
+        self._relay.disconnected(time.monotonic())
 
     def _serve(self, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -187,12 +188,12 @@ class Loop:
             return self._disconnect("the daemon closed the connection")
         try:
             for line in self._from_daemon.feed(data):
-                self._relay.ordered(decode_order(line), time.monotonic())
+                self._relay.obey(decode_order(line), time.monotonic())
         except ProtocolError as exc:
             self._disconnect(f"the daemon said something that is no message, connection dropped: {exc}")
 
-    def _tell(self, now: float) -> None:
-        """Send the report if it is news or due, and the one before has left."""
+    def _send_report(self, now: float) -> None:
+        """Send a report when it changed or is due, and the previous one is fully written."""
         if self._daemon is None or self._to_daemon:
             return
         due = now - self._reported_at >= REPORT_EVERY or self._reported is None
@@ -219,7 +220,7 @@ class Loop:
 
 
 def _read(fd: int) -> bytes | None:
-    """What is there; empty at the end of the stream, None if nothing is there yet."""
+    """The bytes that can be read now; empty at the end of the stream, None if there are none yet."""
     try:
         return os.read(fd, CHUNK)
     except BlockingIOError:

@@ -1,13 +1,13 @@
-"""The words between the daemon and the bridge: one JSON object a line, encoded and strictly decoded.
+"""The protocol between the daemon and the bridge: one JSON object a line, encoded and strictly decoded.
 
-Both sides speak in wholes, never in differences, so that a lost or repeated message costs nothing::
+Both sides send the whole, never a difference, so that a lost or repeated message costs nothing::
 
     daemon -> bridge   {"set": {"serial": 7, "hold": 15.0, "routes": {"192.0.2.10": {"med": 50}}}}
                        {"beat": 7}                       alive, and set 7 is still what is wanted
     bridge -> daemon   {"report": {"serial": 7, "ready": true, "version": "5.0.15", "announced": {...},
                                    "rejected": {"192.0.2.11": "why"}, "sessions": [...]}}
 
-Pure: no socket, no clock. Whatever the bytes are, decoding gives a message or raises ``WireError``, nothing else.
+Pure: no socket, no clock. Whatever the bytes are, decoding gives a message or raises ``ProtocolError``, nothing else.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from anycastlb.core.model import EMPTY, Address, AnycastlbError, Network, Route,
 
 MAX_LINE = 16 * 1024 * 1024
 """Longest line either side reads, in bytes: about 100,000 routes."""
-KNOWN = 1 << 15
-"""Addresses whose text is remembered: the same ones pass again and again, and IPv6 is slow to read and write."""
+CACHED = 1 << 15
+"""Addresses whose text is cached: the same ones pass again and again, and IPv6 is slow to read and write."""
 MAX_HOLD = 600.0
 MAX_COMMUNITIES = 64
 MAX_PREPEND = 32
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class ProtocolError(AnycastlbError):
-    """The peer said something that is no message; the connection must be dropped."""
+    """The peer has sent something that is no message; the connection must be dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything the bridge knows."""
+    """Everything that the bridge knows."""
 
     serial: int = 0
     """The last set of this connection that was dealt with entirely; 0 = none yet."""
@@ -94,7 +94,7 @@ def encode(message: RouteSet | Heartbeat | Report) -> bytes:
 
 
 def decode_order(line: bytes) -> RouteSet | Heartbeat:
-    """What the daemon said. Raises ``WireError``."""
+    """Decode what the daemon says. Raises ``ProtocolError``."""
     kind, body = _only(line, ("set", "beat"))
     if kind == "beat":
         return Heartbeat(_integer(body, "beat", 1))
@@ -106,7 +106,7 @@ def decode_order(line: bytes) -> RouteSet | Heartbeat:
 
 
 def decode_report(line: bytes) -> Report:
-    """What the bridge said. Raises ``WireError``."""
+    """Decode what the bridge says. Raises ``ProtocolError``."""
     _, body = _only(line, ("report",))
     _fields(body, "report", {"serial", "ready", "version", "announced", "rejected", "sessions"})
     if not isinstance(body["ready"], bool):
@@ -124,10 +124,10 @@ def decode_report(line: bytes) -> Report:
 
 
 def fault(vip: Address, route: Route, ranges: Sequence[Network]) -> str:
-    """Why this route may not leave the node: outside the ranges, or attributes BGP has no room for; "" if it may."""
+    """Say why this route may not leave the node (it is outside the ranges, or an attribute does not fit); else ""."""
     if not within(vip, ranges):
         return f"{vip} is outside vip_ranges ({', '.join(map(str, ranges))}): it is never announced"
-    for name, values, parts, most in (
+    for name, values, parts, limit in (
         ("communities", route.communities, 2, 2**16),
         ("large_communities", route.large_communities, 3, 2**32),
     ):
@@ -135,15 +135,15 @@ def fault(vip: Address, route: Route, ranges: Sequence[Network]) -> str:
             return f"{vip}: {name}: expected at most {MAX_COMMUNITIES}, not {len(values)}"
         for value in values:
             numbers = re.fullmatch(":".join([r"([0-9]{1,10})"] * parts), value)
-            if not numbers or any(int(number) >= most for number in numbers.groups()):
-                return f"{vip}: {name}: expected {parts} numbers below {most} joined by colons, not {value[:40]!r}"
-    for name, number, most in (
+            if not numbers or any(int(number) >= limit for number in numbers.groups()):
+                return f"{vip}: {name}: expected {parts} numbers below {limit} joined by colons, not {value[:40]!r}"
+    for name, number, limit in (
         ("med", route.med, 2**32),
         ("local_preference", route.local_preference, 2**32),
         ("as_path_prepend", route.as_path_prepend, MAX_PREPEND + 1),
     ):
-        if number is not None and not 0 <= number < most:
-            return f"{vip}: {name}: expected a number from 0 to {most - 1}, not {number}"
+        if number is not None and not 0 <= number < limit:
+            return f"{vip}: {name}: expected a number from 0 to {limit - 1}, not {number}"
     return ""
 
 
@@ -155,19 +155,19 @@ def _routes_object(routes: Mapping[Address, Route]) -> dict[str, dict[str, Any]]
     return {_written(vip): _attributes(route) for vip, route in routes.items()}
 
 
-@lru_cache(maxsize=KNOWN)
+@lru_cache(maxsize=CACHED)
 def _written(vip: Address) -> str:
     return str(vip)
 
 
 def _attributes(route: Route) -> dict[str, Any]:
     """The attributes that are set; the rest is left out."""
-    told = {
+    lists = {
         "communities": list(route.communities),
         "large_communities": list(route.large_communities),
         "as_path_prepend": route.as_path_prepend,
     }
-    kept: dict[str, Any] = {name: value for name, value in told.items() if value}
+    kept: dict[str, Any] = {name: value for name, value in lists.items() if value}
     if route.med is not None:
         kept["med"] = route.med
     if route.local_preference is not None:
@@ -176,7 +176,7 @@ def _attributes(route: Route) -> dict[str, Any]:
 
 
 def _only(line: bytes, kinds: tuple[str, ...]) -> tuple[str, Any]:
-    """The one member of the object in this line."""
+    """Decode the line, and return the one member of the object in it."""
     expected = " or ".join(f'{{"{kind}": ...}}' for kind in kinds)
     try:
         document = json.loads(line.decode())
@@ -190,8 +190,8 @@ def _only(line: bytes, kinds: tuple[str, ...]) -> tuple[str, Any]:
 
 def _fields(body: Any, where: str, names: set[str]) -> None:
     if not isinstance(body, dict) or set(body) != names:
-        found = sorted(map(repr, body))[:10] if isinstance(body, dict) else type(body).__name__
-        raise ProtocolError(f"{where}: expected an object with {', '.join(sorted(names))}, not {found}")
+        given = sorted(map(repr, body))[:10] if isinstance(body, dict) else type(body).__name__
+        raise ProtocolError(f"{where}: expected an object with {', '.join(sorted(names))}, not {given}")
 
 
 def _by_vip(body: Any, where: str, read: Callable[[Any, str], T]) -> dict[Address, T]:
@@ -207,7 +207,7 @@ def _vip(text: str, where: str) -> Address:
         raise ProtocolError(f"{where}: expected an IPv4 or IPv6 host address without zone, not {text[:60]!r}") from None
 
 
-@lru_cache(maxsize=KNOWN)
+@lru_cache(maxsize=CACHED)
 def _address(text: str) -> Address:
     if "%" in text:
         raise ValueError
@@ -215,7 +215,7 @@ def _address(text: str) -> Address:
 
 
 def _route(body: Any, where: str) -> Route:
-    """A route, of the right types; whether its values fit is the business of ``fault``."""
+    """Decode a route of the right types; whether its values fit is the business of ``fault``."""
     if not isinstance(body, dict):
         raise ProtocolError(f"{where}: expected an object of attributes, not {type(body).__name__}")
     if unknown := set(body) - {"communities", "large_communities", "med", "local_preference", "as_path_prepend"}:

@@ -13,14 +13,15 @@ from typing import Any, cast
 from anycastlb.client.errors import NoAnswer, Strange, Unavailable, Unreachable
 from anycastlb.client.shapes import Event
 from anycastlb.client.transport import Transport
+from anycastlb.core.backoff import Backoff
 
 PATH = "/v1/events"
 INTERVAL = 0.5
 """Seconds between two requests to a node that has no stream."""
 MAX_SILENCE = 60.0
 """Seconds without a byte, not even a comment, after which a stream is opened again."""
-MAX_WAIT = 5.0
-"""Maximum seconds between two attempts to reach a node that does not answer."""
+BACKOFF = Backoff(first=INTERVAL, longest=5.0)
+"""The wait between two attempts to reach a node that does not answer."""
 
 
 class Reader:
@@ -55,14 +56,14 @@ async def follow(transport: Transport, after: int, lost: Callable[[Exception], N
     A request that fails is repeated until it succeeds, and ``lost`` is called with the error. Without ``lost``, the
     first request must succeed.
     """
-    begun, wait = lost is not None, INTERVAL
+    begun, failures = lost is not None, 0
     while True:
         try:
             events, last = await once(transport, after)
             if last < after:  # the node was restarted, and counts from 1 again
                 after = 0
                 continue
-            begun, wait = True, INTERVAL
+            begun, failures = True, 0
             for event in events:
                 after = max(after, event["id"])
                 yield event
@@ -79,8 +80,8 @@ async def follow(transport: Transport, after: int, lost: Callable[[Exception], N
                 raise
             if lost is not None:
                 lost(exc)
-            await asyncio.sleep(wait)
-            wait = min(MAX_WAIT, wait * 2)
+            await asyncio.sleep(BACKOFF.delay(failures))
+            failures += 1
 
 
 async def _streamed(transport: Transport, after: int) -> AsyncIterator[Event]:

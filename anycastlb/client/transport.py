@@ -18,6 +18,7 @@ import aiohttp
 from yarl import URL
 
 from anycastlb.client.errors import ClientError, NoAnswer, Strange, Unreachable, refused
+from anycastlb.core.certificates import VERIFY_FLAGS
 
 SOCKET = "/run/anycastlb/api.sock"
 URL_DEFAULT = "http://127.0.0.1:4672"
@@ -135,15 +136,20 @@ class Transport:
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket:
             return aiohttp.UnixConnector(self._socket)
-        return aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True)
+        if self._base.scheme == "https":
+            return aiohttp.TCPConnector(ssl=self._tls or _context(None, None, None))
+        return aiohttp.TCPConnector()
 
 
 def security(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext | None:
     """The TLS settings: the CA to trust and the certificate to show. None: the system's. Raises ``ClientError``."""
-    if not (ca_file or cert_file or key_file):
-        return None
+    return _context(ca_file, cert_file, key_file) if ca_file or cert_file or key_file else None
+
+
+def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
+        context.verify_flags = VERIFY_FLAGS
         if cert_file or key_file:
             context.load_cert_chain(cert_file or str(key_file), key_file)
     except (OSError, ValueError) as exc:

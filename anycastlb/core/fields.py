@@ -14,30 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from anycastlb.core.model import Address, Problem, Share
-
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from anycastlb.core.scalars import UNITS as UNITS
+from anycastlb.core.scalars import duration as duration
+from anycastlb.core.scalars import shown as shown
 
 LABELS = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 """Host names as in RFC 1123, relative: without a dot at the end."""
-
-
-def duration(value: Any) -> float:
-    """``"500ms"``, ``"2s"``, ``"1m30s"``, ``"5m"``, ``"14d"`` -> seconds. Raises ValueError."""
-    if isinstance(value, (int, float)) and value == 0 and not isinstance(value, bool):
-        return 0.0
-    if not isinstance(value, str) or not (text := value.strip()):
-        raise ValueError(f'a duration such as "500ms", "2s" or "5m", not {value!r}')
-    if text == "0":
-        return 0.0
-    total, end = 0.0, 0
-    for part in DURATION.finditer(text):
-        if part.start() != end:
-            break
-        total, end = total + float(part[1]) * UNITS[part[2]], part.end()
-    if end != len(text):
-        raise ValueError(f'a duration such as "500ms", "2s" or "5m", not {value!r}')
-    return total
 
 
 def share(value: Any) -> Share:
@@ -92,12 +74,6 @@ def is_address(text: str) -> bool:
 def one_or_many(value: Any) -> Any:
     """A lone value is a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """A value in a message, cut short: a megabyte of noise must not become a megabyte of log."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 DurationText = Annotated[str, Field(pattern=r"^\s*(0|([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d))+)\s*$")] | Literal[0]

@@ -69,7 +69,7 @@ async def observe_once(settings: Settings) -> Snapshot:
     )
     decision = decide(inputs, adopt(actual, now, inputs.marks), now)
     changes = plan.diff(actual, decision.desired)
-    return Snapshot(inputs, actual, decision, changes, at=now, at_wall=time.time())
+    return Snapshot(inputs, actual, decision, pending=changes, at=now, at_wall=time.time())
 
 
 def dry_run(settings: Settings) -> Snapshot:

@@ -8,86 +8,78 @@ when the source is away, not when what it reads is garbage, not over a restart o
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds, Watches
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import admit, parse_catalog, troubled
 from anycastlb.core.catalog.service import CheckTypes
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Feed, Problem, Shrink, SourceError, Tree
+from anycastlb.engine.clock import SYSTEM, Clock
+from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.settings import Settings
 
 T = TypeVar("T")
 TOGETHER = 0.05
 """Seconds in which changes of instances are taken together."""
-BACKOFF, LONGEST = 0.1, 5.0
-"""Seconds before the first and the later attempts to reach a source that fails; doubled each time."""
+BACKOFF = Backoff(first=0.1, longest=5.0)
+"""Between the attempts to reach a source that fails."""
 MAX_SHOWN = 50
 """Events about new problems of one read; the catalog itself holds all problems."""
 
 
-class Offload(Protocol):
-    """Runs a blocking function elsewhere: ``asyncio.to_thread``, or in place for tests in virtual time."""
+@dataclass(frozen=True)
+class CatalogParts:
+    """Where a catalog is read, and what is needed to understand it."""
 
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...
+    source: Source
+    check_types: CheckTypes
+    kinds: Kinds = nowhere
+    """How the discoveries that it asks for are made."""
+    patience: float = 2.0
+    """Seconds that the source gets at start before the saved catalog is used instead of it, and that the discoveries
+    get before the catalog is used without them."""
 
 
 class Follower:
-    """``publish`` is called on the loop with the catalog in force and the feed, whenever one of them has changed.
-
-    ``patience``: seconds the source gets at start before the saved catalog is used instead of it, and the discoveries
-    before the catalog is used without them.
-    """
+    """``publish`` is called on the loop with the catalog in force and the feed, whenever one of them has changed."""
 
     def __init__(
         self,
-        source: Source,
+        parts: CatalogParts,
         settings: Settings,
-        check_types: CheckTypes,
         publish: Callable[[Catalog, Feed], None],
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        kinds: Kinds = nowhere,
-        state_dir: str | Path | None = None,
-        patience: float = 2.0,
-        offload: Offload = asyncio.to_thread,
-        jitter: Callable[[], float] = random.random,
-        observe: Callable[[str], None] = lambda outcome: None,
+        clock: Clock = SYSTEM,
+        observer: Observer = NOBODY,
     ) -> None:
-        """``observe`` is told how each read of the source ended: ``changed``, ``unchanged`` or ``failed``."""
-        self._source = source
+        self._source, self._check_types, self._patience = parts.source, parts.check_types, parts.patience
         self._settings = settings
-        self._check_types = check_types
         self._publish_to = publish
         self._journal = journal
-        self._clock = clock
+        self._clock, self._chance, self._offload = clock.monotonic, clock.chance, clock.offload
+        self._observer = observer
         self._name = settings.catalog.source
-        self._saved = CatalogCache(state_dir or settings.node.state_dir, identity(settings))
+        self._saved = CatalogCache(settings.node.state_dir, identity(settings))
         self._moved = asyncio.Event()
-        """Instances, or what ails a discovery, have changed."""
-        self._watches = Watches(kinds, self._moved.set, journal, clock, jitter)
+        """Instances, or what is wrong with a discovery, have changed."""
+        self._watches = Watches(parts.kinds, self._moved.set, journal, self._clock, self._chance)
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
-        self._patience = patience
-        self._offload, self._observe = offload, observe
-        self._jitter = jitter
 
         self._catalog = Catalog()
         """In force once ``feed.loaded``; before that the saved one, which a first read is measured against."""
-        self._feed = Feed(since=clock())
+        self._feed = Feed(since=self._clock())
         self._published: tuple[Catalog, Feed] | None = None
         self._shown = (self._catalog, self._catalog)
-        """The catalog in force, and as it was published: with what ails its discoveries."""
+        """The catalog in force, and as it was published: with what is wrong with its discoveries."""
         self._tree: Tree | None = None
         """The last tree read, applied or held."""
         self._unsettled = False
@@ -97,7 +89,7 @@ class Follower:
         self._start_by: float | None = None
         """When the saved catalog is put in force; None if there is none, or it is no longer needed."""
         self._failures = 0
-        self._told: frozenset[Problem] = frozenset()
+        self._reported: frozenset[Problem] = frozenset()
         self._save_error = ""
         self._reread = True
         self._confirmed = False
@@ -134,11 +126,13 @@ class Follower:
         try:
             tree = await self._interruptibly(self._source.read(after))
         except SourceError as exc:
-            self._observe("failed")
+            self._observer.observe_read("failed")
             await self._fail(exc)
             return
         if tree is not None:
-            self._observe("unchanged" if self._tree is not None and tree.entries == self._tree.entries else "changed")
+            self._observer.observe_read(
+                "unchanged" if self._tree is not None and tree.entries == self._tree.entries else "changed"
+            )
             async with self._turn:
                 await self._consider(tree, sure=after is None)
         elif after is None:
@@ -148,7 +142,7 @@ class Follower:
         """Do what is due, and say what to wait beyond; None: read afresh."""
         now = self._clock()
         if self._confirmed and self._candidate is not None:
-            self._tell("confirmed", f"the held catalog {self._candidate.index} was confirmed")
+            self._emit("confirmed", f"the held catalog {self._candidate.index} was confirmed")
             await self._apply(self._candidate)
             self._moved.set()  # it was parsed a while ago
         self._confirmed = False
@@ -162,7 +156,7 @@ class Follower:
     async def _consider(self, tree: Tree, sure: bool) -> None:
         if not self._feed.connected:
             self._feed = replace(self._feed, connected=True, since=self._clock(), error="")
-            self._tell("connected", f"read {len(tree.entries)} keys, index {tree.index}", before="disconnected")
+            self._emit("connected", f"read {len(tree.entries)} keys, index {tree.index}", before="disconnected")
         known = self._tree is not None and tree.entries == self._tree.entries and not self._unsettled
         if known and self._feed.loaded and not self._feed.cached and self._candidate is None:
             self._tree = tree
@@ -193,15 +187,15 @@ class Follower:
             self._hold(candidate, held)
 
     async def _apply(self, catalog: Catalog) -> None:
-        told = _written(catalog) != _written(self._catalog)  # instances tell of themselves
-        news = told or not self._feed.loaded or self._feed.cached or self._feed.held is not None
+        edited = _written(catalog) != _written(self._catalog)  # the watches report changes of instances
+        news = edited or not self._feed.loaded or self._feed.cached or self._feed.held is not None
         self._catalog, self._candidate, self._start_by = catalog, None, None
         self._feed = replace(self._feed, loaded=True, cached=False, held=None)
         self._watch(catalog)
         self._publish()
         if news:
-            self._tell("applied", _counts(catalog))
-        self._tell_problems()
+            self._emit("applied", _counts(catalog))
+        self._report_problems()
         await self._remember(catalog)
 
     def _hold(self, candidate: Catalog, held: Shrink) -> None:
@@ -212,10 +206,10 @@ class Follower:
         self._feed = replace(self._feed, held=held)
         self._watch(candidate)
         self._publish()
-        self._tell_problems()
+        self._report_problems()
         if news:
             when = "until it is confirmed" if held.until is None else f"for {held.until - self._clock():.0f} s"
-            self._tell(
+            self._emit(
                 "held",
                 f"catalog {candidate.index} lost {len(held.lost)} of {held.of} VIPs, more than "
                 f"catalog.max_shrink allows: held {when}; let it through with: anycastlb confirm",
@@ -226,14 +220,14 @@ class Follower:
         now, text = self._clock(), str(error)
         if self._feed.connected or not self._failures or text != self._feed.error:
             before = "connected" if self._feed.connected else ""
-            self._tell("disconnected", text, before=before, level="warning")
+            self._emit("disconnected", text, before=before, level="warning")
         if self._feed.connected:
-            if now - self._feed.since > LONGEST:
+            if now - self._feed.since > BACKOFF.longest:
                 self._failures = 0  # it was well for a while: this is a new fault
             self._feed = replace(self._feed, connected=False, since=now)
         self._feed = replace(self._feed, error=text)
         self._publish()
-        delay = min(LONGEST, BACKOFF * 2 ** min(self._failures, 16)) * (0.5 + self._jitter() / 2)
+        delay = BACKOFF.delay(self._failures, self._chance())
         self._failures += 1
         self._reread = True
         await self._interruptibly(asyncio.sleep(delay))
@@ -268,7 +262,7 @@ class Follower:
                 return
             await self._apply(candidate)
         self._publish()
-        self._tell_problems()
+        self._report_problems()
 
     # ------------------------------------------------------------ waiting
 
@@ -308,14 +302,14 @@ class Follower:
                 self._watches.instances,
             )
         except Exception as exc:  # a fault of ours in a parser must not stop a node that serves
-            self._tell("unparsed", f"catalog {tree.index} is ignored, please report: {exc!r:.500}", level="error")
+            self._emit("unparsed", f"catalog {tree.index} is ignored, please report: {exc!r:.500}", level="error")
             return None
 
     async def _recall(self) -> None:
         """Load the saved catalog; it is used if the source does not answer within ``patience``."""
         recalled = await self._offload(self._saved.load)
         for error in recalled.errors:
-            self._tell("unusable", error, level="warning")
+            self._emit("unusable", error, level="warning")
         self._watches.recall(recalled.instances)
         saved = await self._parsed(recalled.tree, Catalog()) if recalled.tree is not None else None
         if saved is not None:
@@ -328,7 +322,7 @@ class Follower:
         self._feed = replace(self._feed, loaded=True, cached=True)
         self._moved.set()  # it was parsed a while ago
         self._publish()
-        self._tell("applied", f"{_counts(self._catalog)}, as saved on disk", before="saved", level="warning")
+        self._emit("applied", f"{_counts(self._catalog)}, as saved on disk", before="saved", level="warning")
 
     async def _remember(self, catalog: Catalog) -> None:
         if self._saved.has(catalog.good, catalog.instances) and not self._save_error:
@@ -338,10 +332,10 @@ class Follower:
             self._save_error = ""
         except SourceError as exc:
             if str(exc) != self._save_error:
-                self._tell("unsaved", str(exc), level="warning")
+                self._emit("unsaved", str(exc), level="warning")
             self._save_error = str(exc)
 
-    # ------------------------------------------------------------ telling
+    # ------------------------------------------------------------ publishing
 
     def _publish(self) -> None:
         shown = troubled(self._catalog, self._watches.problems)
@@ -352,21 +346,21 @@ class Follower:
             self._published = now
             self._publish_to(*now)
 
-    def _tell(self, after: str, reason: str, before: str = "", level: Level = "info", subject: str = "") -> None:
+    def _emit(self, after: str, reason: str, before: str = "", level: Level = "info", subject: str = "") -> None:
         self._journal.emit(Event("catalog", subject or self._name, reason, before, after, level))
 
-    def _tell_problems(self) -> None:
-        """Each new problem of what was read last, once, and each that is solved."""
-        found = troubled(self._candidate or self._catalog, self._watches.problems).problems
-        problems = frozenset(found)
-        new = [problem for problem in found if problem not in self._told]
+    def _report_problems(self) -> None:
+        """Emit an event for each new problem of what was read last, once, and for each that is solved."""
+        read = troubled(self._candidate or self._catalog, self._watches.problems).problems
+        problems = frozenset(read)
+        new = [problem for problem in read if problem not in self._reported]
         for problem in new[:MAX_SHOWN]:
-            self._tell("problem", _reason(problem), level="warning", subject=problem.key)
+            self._emit("problem", _reason(problem), level="warning", subject=problem.key)
         if len(new) > MAX_SHOWN:
-            self._tell("problem", f"and {len(new) - MAX_SHOWN} more", level="warning")
-        for problem in sorted(self._told - problems, key=str)[:MAX_SHOWN]:
-            self._tell("solved", _reason(problem), before="problem", subject=problem.key)
-        self._told = problems
+            self._emit("problem", f"and {len(new) - MAX_SHOWN} more", level="warning")
+        for problem in sorted(self._reported - problems, key=str)[:MAX_SHOWN]:
+            self._emit("solved", _reason(problem), before="problem", subject=problem.key)
+        self._reported = problems
 
 
 def identity(settings: Settings) -> str:

@@ -6,21 +6,17 @@ Nothing is decided here, and nothing of the process is touched: no signal, no lo
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
-from anycastlb.adapters.checks import TYPES, CheckType
+from anycastlb.adapters.checks import CheckType, parameters
 from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.members import Members
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds
-from anycastlb.adapters.drivers import Driver
-from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import peer_health, probe_marks, service_names
@@ -29,127 +25,87 @@ from anycastlb.core.model import (
     Check,
     Cluster,
     Decision,
-    DrainRules,
     Feed,
     ForwardPath,
     Health,
-    Inputs,
     ProbePath,
-    Rows,
     Snapshot,
-    SyncDaemon,
-    Table,
 )
-from anycastlb.engine.follower import Follower, Offload
+from anycastlb.engine.clock import SYSTEM, Clock
+from anycastlb.engine.follower import CatalogParts, Follower
+from anycastlb.engine.machine import Machine
+from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.prober import Prober
-from anycastlb.engine.reconciler import PULSE, Announcer, Counters, Inbox, Reconciler, Unused, none_of
-from anycastlb.serving.metrics import Meters
+from anycastlb.engine.reconciler import PULSE, Inbox, Reconciler
 from anycastlb.settings import Settings
 
 
-class Node:
-    """One node's parts, wired.
+@dataclass(frozen=True)
+class Parts:
+    """What a node is made of: real parts in the daemon (see ``engine.parts``), fakes in tests."""
 
-    ``probing_sysctls`` are those it must have too while a check goes through IPVS; ``probe_path`` finds how such a
-    probe goes; ``on_catalog`` is called with each new catalog. ``config`` are the settings of IPVS it must have,
-    ``cached_config`` those while connection entries are only caches, ``originals()`` what settings were before the
-    drivers changed them. ``registry`` is where the nodes know of each other;
-    ``instance`` tells this installation from another with the same name; ``started_wall``: when the process began.
-    ``registrars`` write the names that ``settings`` ask for.
-    """
+    inbox: Inbox
+    source: Source
+    machine: Machine
+    check_types: Mapping[str, CheckType]
+    kinds: Kinds = nowhere
+    """How the discoveries that a catalog asks for are made."""
+    probe_path: Callable[[ForwardPath, int], ProbePath] = find_path
+    """Finds how a probe through IPVS goes."""
+    on_catalog: Callable[[Catalog], None] = lambda catalog: None
+    """Is called with each new catalog."""
+    registry: Registry | None = None
+    """Where the nodes know of each other."""
+    instance: str = ""
+    """Tells this installation from another with the same name."""
+    started_wall: float = 0.0
+    """When the process began, seconds since 1970."""
+
+
+class Node:
+    """One node's parts, wired."""
 
     def __init__(
         self,
         settings: Settings,
-        source: Source,
-        drivers: Sequence[Driver],
-        announcer: Announcer,
+        parts: Parts,
         journal: Journal,
-        *,
-        types: Mapping[str, CheckType] = TYPES,
-        kinds: Kinds = nowhere,
-        sysctls: Mapping[str, str] | None = None,
-        pulse: Callable[[], None] = lambda: None,
-        unused: Unused = none_of,
-        counters: Counters | None = None,
-        probing_sysctls: Mapping[str, str] | None = None,
-        config: Mapping[str, int | SyncDaemon] | None = None,
-        cached_config: Mapping[str, int] | None = None,
-        originals: Callable[[], Mapping[Table, Rows]] = dict,
-        probe_path: Callable[[ForwardPath, int], ProbePath] | None = None,
-        on_catalog: Callable[[Catalog], None] = lambda catalog: None,
-        registry: Registry | None = None,
-        registrars: Sequence[RecordDriver] = (),
-        instance: str = "",
-        started_wall: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-        offload: Offload = asyncio.to_thread,
+        observer: Observer = NOBODY,
+        clock: Clock = SYSTEM,
     ) -> None:
-        self.journal = journal
-        self.meters = Meters()
-        self.inbox = Inbox(
-            Inputs(
-                node=settings.node.name,
-                sysctls=sysctls or {},
-                probing_sysctls=probing_sysctls or {},
-                config=config or {},
-                cached_config=cached_config or {},
-                originals=originals(),
-                marks=settings.checks.marks,
-                max_withdrawals=settings.cluster.max_withdrawals,
-                leaving=drain_rules(settings),
-                naming=settings.naming,
-            )
-        )
-        probe_path = probe_path or partial(find_path, foreign=settings.node.vip_ranges)
-        journal.observers.append(self.meters.observe_event)
-        self.prober = Prober(
-            types, self._health, journal, clock, probe_path=probe_path, observe=self.meters.observe_result
-        )
-        self.follower = Follower(
-            source,
-            settings,
-            {name: kind.params for name, kind in types.items()},
-            self._catalog,
-            journal,
-            clock,
-            kinds=kinds,
-            offload=offload,
-            observe=self.meters.observe_read,
-        )
-        self.reconciler = Reconciler(
-            self.inbox,
-            (*drivers, *registrars),
-            announcer,
-            journal,
-            settings.node.resync,
-            on_cycle=self._cycled,
-            pulse=pulse,
-            unused=unused,
-            originals=originals,
-            counters=counters,
-            registrars=lambda: tuple(driver.registrar() for driver in registrars),
-            clock=clock,
-            wall=wall,
-        )
+        self.inbox, self.journal, self._observer = parts.inbox, journal, observer
+        self._source, self._machine = parts.source, parts.machine
+        self.prober = Prober(parts.check_types, self._put_health, journal, clock, parts.probe_path, observer)
+        catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
+        self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
+        self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
         self.members = Members(
             settings.node.name,
-            registry,
-            self._company,
+            parts.registry,
+            self._put_cluster,
             journal,
-            clock,
+            clock.monotonic,
             alone=f"the catalog is a {settings.catalog.source}, which knows of no other node",
-            instance=instance,
-            alive_at=lambda: self.reconciler.alive_at,
-            started_wall=started_wall,
-            offload=offload,
+            instance=parts.instance,
+            alive_at=lambda: self.alive_at,
+            started_wall=parts.started_wall,
+            offload=clock.offload,
+            jitter=clock.chance,
         )
-        self._source, self._pulse, self._registrars = source, pulse, registrars
-        self._on_catalog = on_catalog
-        self._laid: Decision | None = None
+        self._on_catalog = parts.on_catalog
+        self._marked: Decision | None = None
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
+
+    @property
+    def alive_at(self) -> float:
+        """When the reconciler last gave a proof of life."""
+        return self._machine.pulse.at
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """Probes under way, probes that wait for a place among them, and how many places there are."""
+        return self.prober.load
 
     @property
     def snapshot(self) -> Snapshot:
@@ -165,15 +121,15 @@ class Node:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                registrars = [driver.run() for driver in self._registrars]
-                engines = (self.follower.run(), self.prober.run(), self.members.run(), *registrars)
+                records = [driver.run() for driver in self._machine.record_drivers]
+                engines = (self.follower.run(), self.prober.run(), self.members.run(), *records)
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
                     await self.reconciler.run()
                 async with asyncio.TaskGroup() as last:
-                    for driver in self._registrars:
+                    for driver in self._machine.record_drivers:
                         last.create_task(driver.flush())
                 await self.members.leave()
                 for task in beside:
@@ -184,7 +140,7 @@ class Node:
     async def _first_catalog(self) -> None:
         """Without a catalog nothing may be decided: what the kernel serves stays as it is, and routes run out."""
         while not self._begin.is_set():
-            self._pulse()
+            self._machine.pulse.notify()
             with suppress(TimeoutError):
                 async with asyncio.timeout(PULSE):
                     await self._begin.wait()
@@ -194,40 +150,33 @@ class Node:
         self.inbox.put(stopping=True)
         self._begin.set()
 
-    def _catalog(self, catalog: Catalog, feed: Feed) -> None:
+    def _put_catalog(self, catalog: Catalog, feed: Feed) -> None:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self._on_catalog(catalog)
             self.prober.want(checks(catalog))
             if policy := self.inbox.inputs.naming.dns:
-                for driver in self._registrars:
+                for driver in self._machine.record_drivers:
                     driver.want(service_names.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
-        self.meters.observe_cycle(snapshot, seconds)
+        self._observer.observe_cycle(snapshot, seconds)
         self.members.told(snapshot)
-        if snapshot.decision is self._laid and not snapshot.plan:
+        if snapshot.decision is self._marked and not snapshot.plan:
             return
-        self._laid = snapshot.decision
+        self._marked = snapshot.decision
         self.prober.mark(probe_marks.usable(snapshot))
 
-    def _company(self, cluster: Cluster) -> None:
+    def _put_cluster(self, cluster: Cluster) -> None:
         before = self.inbox.inputs
         names = before.naming.dns is not None and service_names.view(before.cluster) != service_names.view(cluster)
         self.inbox.put(wake=names or peer_health.news(before.cluster, cluster), cluster=cluster)
 
-    def _health(self, health: Health, turned: bool) -> None:
+    def _put_health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned, health=health)
-
-
-def drain_rules(settings: Settings) -> DrainRules:
-    """How this node leaves the routes."""
-    told = settings.drain
-    most = settings.cluster.max_drained
-    return DrainRules(told.graceful, told.med, told.prepend, told.settle, told.deadline, most)
 
 
 def checks(catalog: Catalog) -> set[Check]:

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from anycastlb.adapters.checks import types
+from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
+from anycastlb.adapters.cluster.instance import instance
 from anycastlb.adapters.discovery import Kind, LossRule
 from anycastlb.adapters.discovery.consul import GRACE, ConsulDiscovery
 from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers.addresses import AddressDriver
+from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.adapters.drivers.bridge_server import BridgeServer
 from anycastlb.adapters.drivers.ipvs.config import ConfigDriver
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.adapters.drivers.names import RecordStore
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.consul import ConsulServices
 from anycastlb.adapters.drivers.names.dns import DnsZone
+from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
 from anycastlb.adapters.sources import Source, Store
 from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
 from anycastlb.adapters.sources.file import FileSource
 from anycastlb.adapters.sources.file_store import FileStore
+from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
-from anycastlb.core.model import (
-    ConsulInstances,
-    Discover,
-    Share,
-)
+from anycastlb.core.model import Catalog, ConsulInstances, Discover, DrainRules, Inputs, Share
+from anycastlb.engine.machine import Machine, Pulse
+from anycastlb.engine.node import Parts
+from anycastlb.engine.reconciler import Inbox
 from anycastlb.settings import Settings
 from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 
@@ -84,11 +92,26 @@ def described(settings: Settings) -> str:
     return f"consul {settings.consul.address} {settings.consul.prefix}"
 
 
-def make_drivers(settings: Settings) -> tuple[SysctlDriver, ConfigDriver, AddressDriver, IpvsDriver]:
+class Drivers(NamedTuple):
+    """The drivers of the kernel's tables, in the order in which they observe."""
+
+    sysctls: SysctlDriver
+    config: ConfigDriver
+    addresses: AddressDriver
+    ipvs: IpvsDriver
+
+
+def make_drivers(settings: Settings) -> Drivers:
     node = settings.node
     ipvs = IpvsDriver(node.vip_ranges, (*node.fwmark_ranges, settings.checks.marks))
     sysctls = SysctlDriver((*TAKEOVER, *PROBING, SYNC_THRESHOLD, SYNC_REFRESH))
-    return sysctls, ConfigDriver(ipvs.use), AddressDriver(), ipvs
+    return Drivers(sysctls, ConfigDriver(ipvs.use), AddressDriver(), ipvs)
+
+
+def make_announcer(settings: Settings, journal: Journal, wake: Callable[[], None]) -> BgpDriver:
+    bgp = settings.bgp
+    server = BridgeServer(bgp.socket, bgp.group, journal.emit)
+    return BgpDriver(server, bgp.hold, settings.node.vip_ranges, on_change=wake, emit=journal.emit)
 
 
 def kernel_settings(settings: Settings) -> dict[str, Any]:
@@ -102,3 +125,61 @@ def kernel_settings(settings: Settings) -> dict[str, Any]:
         "config": ipvs.config,
         "cached_config": ipvs.cached_config,
     }
+
+
+def drain_rules(settings: Settings) -> DrainRules:
+    """How this node leaves the routes."""
+    drain, max_drained = settings.drain, settings.cluster.max_drained
+    return DrainRules(drain.graceful, drain.med, drain.prepend, drain.settle, drain.deadline, max_drained)
+
+
+def first_inputs(settings: Settings, **kernel: Any) -> Inputs:
+    """The inputs of a node's first decision: what node.toml says, and nothing of the world.
+
+    ``kernel``: its ``kernel_settings``, where they are to be kept.
+    """
+    return Inputs(
+        node=settings.node.name,
+        marks=settings.checks.marks,
+        max_withdrawals=settings.cluster.max_withdrawals,
+        leaving=drain_rules(settings),
+        naming=settings.naming,
+        **kernel,
+    )
+
+
+def make_parts(
+    settings: Settings,
+    drivers: Drivers,
+    originals: SavedSettings,
+    journal: Journal,
+    pulse: Pulse,
+    on_catalog: Callable[[Catalog], None],
+) -> tuple[Parts, BgpDriver]:
+    """Every part of a real node, and its announcer, which has to be run beside it."""
+    inputs = first_inputs(settings, **kernel_settings(settings), originals=originals.rows)
+    inbox = Inbox(inputs)
+    announcer = make_announcer(settings, journal, inbox.wake)
+    sysctls, config = Restorable(drivers.sysctls, originals), Restorable(drivers.config, originals)
+    machine = Machine(
+        (sysctls, config, drivers.addresses, drivers.ipvs),
+        announcer,
+        make_registrars(settings, journal.emit, inbox.wake, lambda: pulse.at),
+        unused=drivers.ipvs.unused,
+        counters=drivers.ipvs.statistics,
+        originals=lambda: originals.rows,
+        pulse=pulse,
+    )
+    parts = Parts(
+        inbox,
+        make_source(settings),
+        machine,
+        check_types=types(settings.checks),
+        kinds=make_kinds(settings),
+        probe_path=partial(find_path, foreign=settings.node.vip_ranges),
+        on_catalog=on_catalog,
+        registry=make_registry(settings),
+        instance=instance(settings.node.state_dir),
+        started_wall=time.time(),
+    )
+    return parts, announcer

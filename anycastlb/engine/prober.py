@@ -8,8 +8,6 @@ the firewall mark whose rows the kernel has. Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -21,6 +19,8 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, CheckState, ForwardPath, Health, ProbePath, Result
+from anycastlb.engine.clock import SYSTEM, Clock
+from anycastlb.engine.observer import NOBODY, Observer
 
 MAX_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
@@ -29,8 +29,7 @@ MAX_AT_ONCE = 1000
 class Prober:
     """``publish(health, turned)`` is called with all states: at once if a verdict turned, else once a second.
 
-    ``probe_path(via, mark)`` finds how a probe through IPVS goes now; it may raise OSError. ``observe(type, outcome,
-    seconds)`` is told of every result; seconds are None where no probe was sent.
+    ``probe_path(via, mark)`` finds how a probe through IPVS goes now; it may raise OSError.
     """
 
     def __init__(
@@ -38,13 +37,13 @@ class Prober:
         types: Mapping[str, CheckType],
         publish: Callable[[Health, bool], None],
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        clock: Clock = SYSTEM,
         probe_path: Callable[[ForwardPath, int], ProbePath] = find_path,
-        observe: Callable[[str, str, float | None], None] = lambda type, outcome, seconds: None,
+        observer: Observer = NOBODY,
     ) -> None:
         self._types, self._publish, self._journal = types, publish, journal
-        self._clock, self._chance, self._probe_path, self._observe = clock, chance, probe_path, observe
+        self._clock, self._chance = clock.monotonic, clock.chance
+        self._probe_path, self._observer = probe_path, observer
         self._probing = self._waiting = 0
         self._states: dict[Check, CheckState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
@@ -83,7 +82,7 @@ class Prober:
     async def run(self) -> None:
         """Run for ever, in the daemon's task group; ends all checks when cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tell())
+            tasks.create_task(self._publish_changes())
             while True:
                 await self._resettle.wait()
                 self._resettle.clear()
@@ -94,7 +93,7 @@ class Prober:
                 for check in sorted(self._wanted - self._tasks.keys(), key=str):
                     self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
 
-    async def _tell(self) -> None:
+    async def _publish_changes(self) -> None:
         """Publish: a turned verdict at once (many in one go), mere fresh evidence every second."""
         while True:
             try:
@@ -117,7 +116,7 @@ class Prober:
             await asyncio.sleep(due - self._clock())
             state = await self._attempt(check)
             # Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
-            # interval * fall + timeout stays a promise; a probe that took longer than its interval skips beats.
+            # interval * fall + timeout stays a promise; a probe that took longer than its interval skips a turn.
             step = health.pause(check, state) * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
             due = max(due + step, self._clock())
 
@@ -128,12 +127,12 @@ class Prober:
             while (mark := self._marks.get(check.via)) is None:
                 await self._marked.wait()
             if isinstance(mark, str):
-                self._observe(check.type, "withheld", None)
+                self._observer.observe_result(check.type, "withheld", None)
                 return self._withheld(check, mark)
             try:
                 probe_path = self._probe_path(check.via, mark)
             except OSError as exc:
-                self._observe(check.type, "withheld", None)
+                self._observer.observe_result(check.type, "withheld", None)
                 detail = f"no way to {check.via.address}: {sockets.error_text(exc)}"
                 return self._fold(check, Result(False, detail, 0.0, self._clock()))
         self._waiting += 1
@@ -158,16 +157,16 @@ class Prober:
             return self._fold(check, result)
         if before.last is None or before.last.detail != result.detail:
             self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
-            self._turned.set()  # no verdict did, but what is told of it
+            self._turned.set()  # no verdict has changed, but what is shown of the check has
         after = self._states[check] = replace(before, last=result)
         self._fresh = True
         return after
 
     async def _result(self, check: Check, probe_path: ProbePath | None) -> Result:
-        started, found, outcome = self._clock(), None, "good"
+        started, finding, outcome = self._clock(), None, "good"
         try:
             async with asyncio.timeout(check.timeout):
-                found = await self._types[check.type].probe(check, probe_path)
+                finding = await self._types[check.type].probe(check, probe_path)
         except Down as exc:
             detail, outcome = str(exc), "bad"
         except TimeoutError:
@@ -175,10 +174,10 @@ class Prober:
         except Exception as exc:  # a fault of the probe must not end the check
             detail, outcome = f"the probe failed: {type(exc).__name__}: {exc}", "error"
         ended = self._clock()
-        self._observe(check.type, outcome, ended - started)
-        if found is None:
+        self._observer.observe_result(check.type, outcome, ended - started)
+        if finding is None:
             return Result(False, detail, ended - started, ended)
-        return Result(True, found.detail, ended - started, ended, found.weight, found.drain)
+        return Result(True, finding.detail, ended - started, ended, finding.weight, finding.drain)
 
     def _fold(self, check: Check, result: Result) -> CheckState:
         before = self._states.get(check, health.UNKNOWN)

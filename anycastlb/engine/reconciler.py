@@ -7,13 +7,12 @@ applies the difference, so a lost event costs a moment and never correctness.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.system.journal import Journal
@@ -31,18 +30,17 @@ from anycastlb.core.model import (
     Inputs,
     Leave,
     Memory,
-    Registrar,
     Rows,
     Snapshot,
-    Speaker,
     State,
     Table,
     Verdict,
 )
+from anycastlb.engine.clock import SYSTEM, Clock
+from anycastlb.engine.machine import Machine
 
 PULSE = 1.0
 """Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
-
 
 STEP = 0.5
 """Seconds by which the wall clock must have gone astray before a decision learns of it."""
@@ -51,14 +49,6 @@ READABLE = 100
 
 EARLY = 30.0
 """Seconds after the start in which routes that are not there may only not have been seen yet."""
-
-
-class Announcer(Driver, Protocol):
-    """The driver of the ``routes`` table, which is also the dead man's switch of the node."""
-
-    def speaker(self) -> Speaker: ...
-
-    def beat(self) -> None: ...
 
 
 class Inbox:
@@ -81,56 +71,35 @@ class Inbox:
         self.dirty.set()
 
 
-Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
-
-
-Counters = Callable[[], Awaitable[Mapping[Any, node_drain.TrafficCounters]]]
-
-
-async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
-    """Nothing is known of connections."""
-    return frozenset()
-
-
 class Reconciler:
     """``on_cycle(snapshot, seconds)`` is called after every full cycle; ``snapshot`` is the last one, always whole.
 
-    ``unused(destinations)`` says which of them have no connection left; ``counters()``, what the kernel has counted;
-    ``originals()``, what settings were before the drivers changed them; ``registrars()``, how it stands with the places
-    where names are written.
+    ``resync``: seconds after which the machine is looked at again though nothing is known to have changed.
     """
 
     def __init__(
         self,
         inbox: Inbox,
-        drivers: Sequence[Driver],
-        announcer: Announcer,
+        machine: Machine,
         journal: Journal,
         resync: float,
         on_cycle: Callable[[Snapshot, float], None] = lambda snapshot, seconds: None,
-        pulse: Callable[[], None] = lambda: None,
-        unused: Unused = none_of,
-        originals: Callable[[], Mapping[Table, Rows]] = dict,
-        counters: Counters | None = None,
-        registrars: Callable[[], tuple[Registrar, ...]] = tuple,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        clock: Clock = SYSTEM,
     ) -> None:
-        self._inbox, self._announcer, self._journal = inbox, announcer, journal
-        self._drivers: Sequence[Driver] = (*drivers, announcer)
+        self._inbox, self._journal, self._resync, self._on_cycle = inbox, journal, resync, on_cycle
+        self._announcer, self._pulse, self._record_drivers = machine.announcer, machine.pulse, machine.record_drivers
+        self._drivers: Sequence[Driver] = (*machine.drivers, *machine.record_drivers, machine.announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
-        self._resync, self._on_cycle, self._pulse, self._unused = resync, on_cycle, pulse, unused
-        self._originals, self._counters, self._registrars = originals, counters, registrars
-        self._clock, self._wall = clock, wall
-        self._early = clock() + EARLY
+        self._unused, self._originals, self._counters = machine.unused, machine.originals, machine.counters
+        self._clock, self._wall = clock.monotonic, clock.wall
+        self._early = self._clock() + EARLY
         self._memory: Memory | None = None
         self._decision: Decision | None = None
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._blind = ""
         self.snapshot = Snapshot(inputs=inbox.inputs)
-        self.alive_at = clock()
-        """When the last cycle ended, or the last wait was interrupted for a proof of life."""
+        self._pulse.at = self._clock()
 
     async def run(self) -> None:
         """Cycle until ``inputs.stopping`` has left nothing behind; then return."""
@@ -165,14 +134,17 @@ class Reconciler:
         self._tell(decision, changes, failures)
         ended = self._clock()
         previous = self.snapshot
+        reached = _applied(actual, changes, failures)
+        unfinished = failures or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
-            actual=_applied(actual, changes, failures),
+            actual=reached,
             decision=decision,
             plan=changes,
             failures=failures,
+            pending=plan.diff(reached, decision.desired) if unfinished else (),
             speaker=self._announcer.speaker(),
-            registrars=self._registrars(),
+            registrars=tuple(driver.registrar() for driver in self._record_drivers),
             at=ended,
             at_wall=self._wall(),
             cycle=previous.cycle + 1,
@@ -276,9 +248,9 @@ class Reconciler:
                     self._beat()
 
     def _beat(self) -> None:
-        self.alive_at = self._clock()
+        self._pulse.at = self._clock()
         self._announcer.beat()
-        self._pulse()
+        self._pulse.notify()
 
     def _blinded(self, reason: str) -> None:
         if reason != self._blind:

@@ -5,14 +5,13 @@ The caller passes the text and the host's name. Each table of the file has a mod
 
 from __future__ import annotations
 
-import re
-import tomllib
 from typing import Annotated
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from anycastlb.core.fields import Document, problems
-from anycastlb.core.model import Naming, Problem, SettingsError
+from anycastlb.core.model import Naming, SettingsError
+from anycastlb.core.toml import line_of, load
 from anycastlb.settings.api import ApiSettings
 from anycastlb.settings.bgp import BgpSettings
 from anycastlb.settings.catalog import CatalogSettings, ConsulSettings
@@ -93,12 +92,7 @@ def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settin
 
     Raises ``SettingsError`` with every problem, each with its line.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        line = re.search(r"line (\d+)", str(exc))
-        problem = Problem(name, "", f"expected TOML: {exc}", int(line[1]) if line else 0)
-        raise SettingsError((problem,)) from exc
+    document = load(text, name)
     node = document.setdefault("node", {})
     if isinstance(node, dict):
         node.setdefault("name", host)
@@ -106,21 +100,3 @@ def parse(text: str, name: str = "node.toml", host: str = "localhost") -> Settin
         return Settings.model_validate(document)
     except ValidationError as exc:
         raise SettingsError(problems(exc, name, lambda path: line_of(text, path))) from exc
-
-
-def line_of(text: str, path: str) -> int:
-    """The 1-based line on which ``table.key`` is set in a TOML text; that of the table if the key is absent; else 0."""
-    table, _, rest = path.partition(".")
-    key = rest.split(".")[0]
-    inside = at = 0
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
-            current = header[1].replace('"', "")
-            if current == table:
-                inside = at = number
-        elif (setting := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
-            (current == table and setting[1] == key) or (not current and setting[1] in (table, f"{table}.{key}"))
-        ):
-            return number
-    return inside or at

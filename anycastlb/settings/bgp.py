@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from typing import Annotated
 
-from anycastlb.core.fields import Document, Duration
+from pydantic import BeforeValidator
+
+from anycastlb.core.fields import Document, DurationText
+from anycastlb.core.scalars import hold
+
+Hold = Annotated[float, BeforeValidator(hold, json_schema_input_type=DurationText)]
 
 
 class BgpSettings(Document):
     socket: str = "/run/anycastlb/bgp.sock"
-    hold: Duration = 15.0
+    hold: Hold = 15.0
     """The time after which the bridge withdraws the routes of a silent daemon."""
     group: str | None = None
     """The group of ExaBGP, which may then connect to the socket. None: only root and the daemon's own user may."""
-
-    @field_validator("hold")
-    @classmethod
-    def _hold(cls, value: float) -> float:
-        if not 1 <= value <= 600:
-            raise ValueError('a duration from "1s" to "10m"')
-        return value

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from anycastlb.core.fields import Document, Duration, shown
+from anycastlb.core.fields import Document, Duration
 from anycastlb.core.model import Network
+from anycastlb.core.scalars import network
 from anycastlb.settings.marks import MarkRange
 
-
-def _network(value: Any) -> Network:
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        return ip_network(value.strip())
-    except ValueError:
-        raise ValueError(f'a network such as "192.0.2.0/24" without host bits, not {shown(value)}') from None
-
-
-NetworkText = Annotated[Any, BeforeValidator(_network)]
+NetworkText = Annotated[Any, BeforeValidator(network)]
 
 
 class NodeSettings(Document):

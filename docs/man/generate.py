@@ -22,6 +22,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
 from anycastlb import bridge  # noqa: E402
+from anycastlb.bridge.command import arguments  # noqa: E402
 from anycastlb.cli import main  # noqa: E402
 from anycastlb.settings import Settings  # noqa: E402
 
@@ -119,7 +120,7 @@ def options(command: click.Command, context: click.Context, inside: bool = False
 
 
 def bridge_page() -> str:
-    parser = bridge.arguments()
+    parser = arguments()
     lines = header("anycastlb-bridge", 1, "the process between ExaBGP and anycastlb")
     lines += [".SH SYNOPSIS", text(re.sub(r"^usage:\s*", "", parser.format_usage()))]
     doc = (bridge.__doc__ or "").strip()

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.adapters.drivers import Driver, bgp
+from anycastlb.adapters.drivers import Driver, bgp, bridge_server
 from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.adapters.drivers.bridge_server import BridgeServer
 from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, decode_order, encode
 from anycastlb.core.events import Event
@@ -77,7 +78,8 @@ class Stage:
         self.now = 0.0
         self.changes = 0
         self.events: list[Event] = []
-        self.driver = BgpDriver(str(path), HOLD, RANGES, self._changed, self.events.append, clock=lambda: self.now)
+        server = BridgeServer(str(path), emit=self.events.append)
+        self.driver = BgpDriver(server, HOLD, RANGES, self._changed, self.events.append, clock=lambda: self.now)
         self._work.append(tasks.create_task(self.driver.run()))
 
     def _changed(self) -> None:
@@ -117,7 +119,7 @@ async def staged(path: Path) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(bgp, "TIMEOUT", 0.1)
+    monkeypatch.setattr(bgp, "FIRST_LOOK", 0.1)
     monkeypatch.setattr(bgp, "ANSWER", 0.2)
     return tmp_path / "run" / "bgp.sock"
 
@@ -213,7 +215,7 @@ async def test_a_fresh_daemon_changes_only_what_it_decided_to(path: Path) -> Non
 
 
 async def test_the_first_look_waits_for_the_bridge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgp, "TIMEOUT", 5.0)
+    monkeypatch.setattr(bgp, "FIRST_LOOK", 5.0)
     async with staged(path) as stage, asyncio.TaskGroup() as tasks:
         look = tasks.create_task(stage.driver.observe())
         await asyncio.sleep(0.05)
@@ -308,7 +310,7 @@ async def test_a_beat_is_sent_for_every_beat_and_never_otherwise(path: Path) -> 
 
 
 async def test_a_silent_bridge_is_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgp, "WATCH", 0.02)
+    monkeypatch.setattr(bridge_server, "WATCH_PERIOD", 0.02)
     async with staged(path) as stage:
         await stage.bridge()
         await until(lambda: not stage.driver.speaker().connected)
@@ -371,7 +373,7 @@ async def test_a_second_daemon_is_an_error_and_harms_the_first_not(path: Path) -
     async with staged(path) as stage:
         await until(path.exists)
         with pytest.raises(DriverError, match="another daemon listens"):
-            await BgpDriver(str(path), HOLD, RANGES).run()
+            await BgpDriver(BridgeServer(str(path)), HOLD, RANGES).run()
         await stage.bridge()
 
 
@@ -387,15 +389,15 @@ async def test_a_file_in_the_way_is_an_error_and_stays(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("precious")
     with pytest.raises(DriverError, match="no socket"):
-        await BgpDriver(str(path), HOLD, RANGES).run()
+        await BgpDriver(BridgeServer(str(path)), HOLD, RANGES).run()
     assert path.read_text() == "precious"
 
 
 async def test_an_unknown_group_is_an_error(path: Path) -> None:
     with pytest.raises(DriverError, match="no-such-group"):
-        await BgpDriver(str(path), HOLD, RANGES, group="no-such-group").run()
+        await BgpDriver(BridgeServer(str(path), "no-such-group"), HOLD, RANGES).run()
 
 
 async def test_a_directory_out_of_reach_is_an_error() -> None:
     with pytest.raises(DriverError, match="cannot listen"):
-        await BgpDriver("/proc/bgp.sock", HOLD, RANGES).run()
+        await BgpDriver(BridgeServer("/proc/bgp.sock"), HOLD, RANGES).run()

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from anycastlb.adapters.checks import TYPES
-from anycastlb.adapters.checks.probe import ProbeRefused, web
-from anycastlb.adapters.checks.probe.params import WebParams
+from anycastlb.adapters.checks import TYPES, Down
+from anycastlb.adapters.checks.probe import web
 from anycastlb.adapters.checks.probe.tls import Contexts, UnusableTls, expiry
 from anycastlb.core.model import Check, ProbePath
 from tests.support.authority import DAY, Authority, server_context
@@ -22,6 +21,7 @@ from tests.support.checks import run
 from tests.support.servers import Handler, answering, saying, serving
 
 OK = answering("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok")
+CHUNKED = r"no HTTP answer: b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked'"
 
 
 def check(kind: str, port: int, address: str = "127.0.0.1", **params: object) -> Check:
@@ -105,10 +105,19 @@ async def test_the_request_is_what_was_asked_for() -> None:
             "200 OK\nTransfer-Encoding: chunked\n\n3\nhel\n2;x=y\nlo\n0\n\n",
             "re:^hello$", True, "HTTP 200, body matches",
         ),
-        ("200 OK\nTransfer-Encoding: chunked\n\nzz\nhel", "h", False, "no HTTP answer: b'zz' for the size of a chunk"),
-        ("200 OK\nTransfer-Encoding: chunked\n\n3\nhello\n", "x", False, "no HTTP answer: a chunk longer than it said"),
+        (
+            "200 OK\nTransfer-Encoding: chunked\n\nzz\nhel",
+            "h", False, CHUNKED + r" (illegal chunk header: bytearray(b'zz\r\n'))",
+        ),
+        (
+            "200 OK\nTransfer-Encoding: chunked\n\n3\nhello\n",
+            "x", False, CHUNKED + r" (malformed chunk footer: bytearray(b'lo') (expected b'\r\n'))",
+        ),
         ("200 OK\nTransfer-Encoding: chunked\n\n3", "x", False, "no HTTP answer: the body broke off"),
-        ("200 OK\nContent-Length: -1\n\nhello", "x", False, "no HTTP answer: Content-Length '-1'"),
+        (
+            "200 OK\nContent-Length: -1\n\nhello",
+            "x", False, r"no HTTP answer: b'HTTP/1.1 200 OK\r\nContent-Length: -1' (bad Content-Length)",
+        ),
         (
             "204 No Content\nContent-Length: 5\n\nhello",
             "x", False, 'HTTP 204, but the body (0 bytes) does not contain "x"',
@@ -148,11 +157,50 @@ async def test_a_body_is_read_only_so_far() -> None:
         ("SSH-2.0-OpenSSH_9.2\n", r"no HTTP answer: b'SSH-2.0-OpenSSH_9.2\r\n'"),
         ("HTTP/1.1 999 What\n\n", r"no HTTP answer: b'HTTP/1.1 999 What'"),
         ("HTTP/2 200\n\n", r"no HTTP answer: b'HTTP/2 200'"),
+        (
+            "HTTP/1.1 200 OK\nX Y: z\n\n",
+            r"no HTTP answer: b'HTTP/1.1 200 OK\r\nX Y: z' "
+            "(illegal header line: bytearray(b'X Y: z'))",
+        ),
+        ("", "connection closed without an answer"),
         ("HTTP/1.1 200 OK\nX-Half", r"connection closed inside the header: b'HTTP/1.1 200 OK\r\nX-Half'"),
     ],
 )
 async def test_what_is_not_http(answer: str, detail: str) -> None:
     assert await found(Recorder(answer)) == (False, detail)
+
+
+async def test_interim_answers_are_skipped_within_the_bound_of_the_header() -> None:
+    hints = "HTTP/1.1 103 Early Hints\nLink: </a.css>\n\n"
+    assert await found(Recorder(hints * 3 + "HTTP/1.1 200 OK\n\nok"), body="ok") == (True, "HTTP 200, body matches")
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while True:
+            writer.write(hints.replace("\n", "\r\n").encode() * 20)
+            await writer.drain()
+
+    assert await found(endless) == (False, "no HTTP answer: more than 64 KiB of header")
+
+
+async def test_switching_protocols_is_an_answer_to_who_asked_for_it() -> None:
+    switching = "HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n\n"
+    asked = {"headers": {"Upgrade": "websocket"}, "expect": 101}
+    assert await found(Recorder(switching), **asked) == (True, "HTTP 101")
+    ok, detail = await found(Recorder(switching), expect=101)
+    assert not ok and detail.startswith("no HTTP answer: b'HTTP/1.1 101 Switching Protocols")
+
+
+async def test_an_answer_without_a_body_needs_no_end() -> None:
+    head = "HTTP/1.1 200 OK\nContent-Length: 5\n\n"
+    detail = 'HTTP 200, but the body (0 bytes) does not contain "x"'
+    assert await found(Recorder(head), method="HEAD", body="x") == (False, detail)
+
+
+async def test_header_values_are_sent_as_text_in_utf8() -> None:
+    server = Recorder("HTTP/1.1 200 OK\n\n")
+    assert await found(server, headers={"X-Name": " caf\u00e9 au lait ", "X-Empty": ""}) == (True, "HTTP 200")
+    assert b"X-Name: caf\xc3\xa9 au lait\r\n" in server.seen[0] and b"X-Empty: \r\n" in server.seen[0]
 
 
 REDIRECT = "HTTP/1.1 {} Moved\nLocation: {}\nContent-Length: 0\n\n"
@@ -244,9 +292,8 @@ async def test_https_through_proxies(authority: Authority) -> None:
 
 async def test_a_proxy_and_ipvs_exclude_each_other() -> None:
     given = check("http", 80, "192.0.2.7", proxy="http://127.0.0.1:9")
-    assert isinstance(given.params, WebParams)
-    with pytest.raises(ProbeRefused, match="cannot go through IPVS"):
-        await web(given, given.params, ProbePath(1, ip_address("127.0.0.1")))
+    with pytest.raises(Down, match="cannot go through IPVS"):
+        await web.probe_web(given, ProbePath(1, ip_address("127.0.0.1")))
 
 
 # ---------------------------------------------------------------- https

@@ -21,7 +21,7 @@ from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import Backend, Catalog, Discover, DnsInstances, Feed
-from anycastlb.engine.follower import Follower
+from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.parts import make_kinds, make_source
 from anycastlb.settings import parse
 from tests.lab.lab import Lab, document
@@ -38,7 +38,9 @@ class Following:
     """A follower at work on real parts, and what it published. ``port``: where name servers listen."""
 
     def __init__(self, text: str, state_dir: Path, port: int = 53) -> None:
-        self.settings = parse(text)
+        found = parse(text)
+        node = found.node.model_copy(update={"state_dir": str(state_dir)})
+        self.settings = found.model_copy(update={"node": node})
         self.seen: list[tuple[Catalog, Feed]] = []
         self.journal = Journal()
         self.source = make_source(self.settings)
@@ -49,8 +51,7 @@ class Following:
             return replace(made, make=lambda: DnsDiscovery(wanted, port)) if isinstance(wanted, DnsInstances) else made
 
         self.follower = Follower(
-            self.source, self.settings, PARAMS, lambda *now: self.seen.append(now), self.journal,
-            kinds=kind, state_dir=state_dir,
+            CatalogParts(self.source, PARAMS, kind), self.settings, lambda *now: self.seen.append(now), self.journal
         )  # fmt: skip
 
     @property

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.examples import Peer
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import Process
-
-SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin"
+from tests.rig import programs
 
 
 class Bird:
@@ -20,10 +18,10 @@ class Bird:
     def __init__(self, namespace: Namespace, directory: Path, peers: Sequence[Peer] = (), name: str = "bird") -> None:
         self._namespace = namespace
         self._socket, self._config = directory / f"{name}.ctl", directory / f"{name}.conf"
-        bird, self._birdc = (shutil.which(program, path=SBIN) for program in ("bird", "birdc"))
+        bird, self._birdc = programs.find("bird"), programs.find("birdc")
         if not bird or not self._birdc:
-            raise LabError("no bird: install the package bird2")
-        argv = [bird, "-f", "-c", str(self._config), "-s", str(self._socket), "-P", str(directory / f"{name}.pid")]
+            raise LabError("no bird: run make setup")
+        argv = [str(bird), "-f", "-c", str(self._config), "-s", str(self._socket), "-P", str(directory / f"{name}.pid")]
         self._process = Process(name, namespace, argv, directory / f"{name}.log")
         self.processes = (self._process,)
 
@@ -38,7 +36,7 @@ class Bird:
 
     def ask(self, *words: str) -> str:
         assert self._birdc
-        return self._namespace.run(self._birdc, "-s", str(self._socket), *words)
+        return self._namespace.run(str(self._birdc), "-s", str(self._socket), *words)
 
     def sessions(self) -> set[str]:
         found = re.findall(r"^(\w+)\s+BGP\s+\S+\s+\S+\s+\S+\s+Established", self.ask("show", "protocols"), re.M)

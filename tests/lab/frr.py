@@ -3,8 +3,8 @@ configured and asked through ``vtysh`` as an operator does it."""
 
 from __future__ import annotations
 
+import grp
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from tests.lab.examples import Peer
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import Process
+from tests.rig import programs
 
-PLACES = "/usr/lib/frr:/usr/libexec/frr:/usr/local/sbin"
 DAEMONS = ("zebra", "bgpd", "bfdd")
 
 
@@ -32,17 +32,17 @@ class Frr:
         self._directory = directory / name
         self._directory.mkdir(mode=0o755)
         self._config = self._directory / "frr.conf"
-        self._vtysh = shutil.which("vtysh") or "vtysh"
+        self._vtysh = str(programs.find("vtysh"))
         self.processes = tuple(
             Process(f"{name} {daemon}", namespace, self._argv(daemon), directory / f"{name}-{daemon}.log")
             for daemon in daemons
         )
 
     def _argv(self, daemon: str) -> list[str]:
-        if not (program := shutil.which(daemon, path=PLACES)):
-            raise LabError(f"no {daemon}: install the package frr")
+        if not (program := programs.find(daemon)):
+            raise LabError(f"no {daemon}: run make setup")
         place = str(self._directory)
-        argv = [program, "-u", "root", "-g", "frrvty", "-P", "0", "--log", "stdout"]
+        argv = [str(program), "-u", "root", "-g", _group(), "-P", "0", "--log", "stdout"]
         argv += ["--vty_socket", place, "-z", f"{place}/zserv.api", "-i", f"{place}/{daemon}.pid"]
         argv += ["-f", f"{place}/none.conf"]
         return argv + (["--bfdctl", f"{place}/bfdd.sock"] if daemon == "bfdd" else [])
@@ -88,3 +88,9 @@ class Frr:
         peer = next(peer for peer in self._peers if peer.name == node)
         told = [found for version in (4, 6) for found in self.show(f"bgp neighbors {peer.address(version)}").values()]
         return sum(one["messageStats"]["updatesRecv"] - one["connectionsEstablished"] for one in told), 0
+
+
+def _group() -> str:
+    """The group that may use ``vtysh``: FRR insists on it where it is installed, and does without where it is not."""
+    names = {entry.gr_name for entry in grp.getgrall()}
+    return "frrvty" if "frrvty" in names else "root"

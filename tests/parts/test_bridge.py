@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from anycastlb.adapters.drivers.bgp import BgpDriver
+from anycastlb.adapters.drivers.bridge_server import BridgeServer
 from anycastlb.core.events import Event
 from anycastlb.core.model import Address, Change, Failure, Route
 from tests.lab.namespaces import Namespace, address, connect, delete
@@ -221,7 +222,9 @@ class Daemon:
         self.desired: dict[Address, Route] = {}
         self.events: list[Event] = []
         self.wake = asyncio.Event()
-        self.driver = BgpDriver(str(path), HOLD, WIDE, self.wake.set, self.events.append)
+        self.driver = BgpDriver(
+            BridgeServer(str(path), emit=self.events.append), HOLD, WIDE, self.wake.set, self.events.append
+        )
 
     async def want(self, desired: Mapping[Address, Route]) -> Sequence[Failure]:
         self.desired.clear()
@@ -279,7 +282,7 @@ def daemon_argv(bench: Bench, *vips: Address) -> list[str]:
 
 async def serve(path: str, hold: float, vips: Sequence[str]) -> None:
     wake = asyncio.Event()
-    driver = BgpDriver(path, hold, WIDE, wake.set)
+    driver = BgpDriver(BridgeServer(path), hold, WIDE, wake.set)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(driver.run())
         tasks.create_task(keep(driver, {ip_address(vip): Route() for vip in vips}, wake))

@@ -21,7 +21,7 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.sources.consul import SPACING, ConsulSource
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Catalog, Feed, SourceError, Tree
-from anycastlb.engine.follower import Follower
+from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.settings import ConsulSettings, parse
 from tests.support.consul import Agent, under_acl
 
@@ -247,6 +247,7 @@ class TestFollowed:
     SETTINGS = """
         [node]
         vip_ranges = ["192.0.2.0/24"]
+        state_dir = "{state}"
         [catalog]
         confirm = "never"
         [consul]
@@ -255,11 +256,9 @@ class TestFollowed:
 
     async def test_lost_data_is_held_and_never_believed_unconfirmed(self, agent: Agent, tmp_path: Path) -> None:
         seen: list[tuple[Catalog, Feed]] = []
-        settings = parse(self.SETTINGS.format(address=agent.address))
+        settings = parse(self.SETTINGS.format(address=agent.address, state=tmp_path / "state"))
         source = ConsulSource(settings.consul)
-        follower = Follower(
-            source, settings, PARAMS, lambda *now: seen.append(now), Journal(), state_dir=tmp_path / "state"
-        )
+        follower = Follower(CatalogParts(source, PARAMS), settings, lambda *now: seen.append(now), Journal())
 
         async def until(what: Callable[[Catalog, Feed], bool]) -> tuple[Catalog, Feed]:
             async with asyncio.timeout(PATIENCE):

@@ -22,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
@@ -59,9 +61,9 @@ def fetch(suite: str, names: Sequence[str], pins: Mapping[str, str] | None = Non
         return [name for name in names if cached(suite, name, pins.get(name)) is None]
 
     if missing():
-        with locked(cache() / "debian") as store:
+        with locked(cache() / "debian" / suite) as shelf:
             if absent := missing():
-                download(suite, absent, pins, store / suite)
+                download(suite, absent, pins, shelf)
     return {name: cached(suite, name, pins.get(name)) or lost(suite, name) for name in names}
 
 
@@ -86,15 +88,39 @@ def locked(directory: Path) -> Iterator[Path]:
 
 def download(suite: str, names: Sequence[str], pins: Mapping[str, str], shelf: Path) -> None:
     """Fetch, check and unpack the packages into ``shelf``, each of them whole or not at all."""
+    with listed(suite, shelf) as listing:
+        listing.download(names, pins)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A suite's package list, just fetched, and the shelf that packages of it are unpacked into."""
+
+    suite: str
+    shelf: Path
+    workshop: Path
+    options: Sequence[str]
+
+    def download(self, names: Sequence[str], pins: Mapping[str, str]) -> None:
+        debs = Path(tempfile.mkdtemp(prefix="debs.", dir=self.workshop))
+        apt(["-qq", *self.options, "download", *names], f"download {', '.join(names)} of {self.suite}", cwd=debs)
+        for deb in sorted(debs.glob("*.deb")):
+            unpack(deb, pins, self.shelf, self.workshop)
+
+    def closure(self, names: Sequence[str]) -> dict[str, str]:
+        """The packages and all that they depend on, as for a machine that has nothing: name -> version."""
+        wanted = [*self.options, "--no-install-recommends", "--print-uris", "install", *names]
+        printed = apt(["-qq", *wanted], f"resolve what {', '.join(names)} of {self.suite} depend on")
+        files = re.findall(r"^'\S+' ([^_\s]+)_([^_\s]+)_\S+ ", printed, re.MULTILINE)
+        return {package: unquote(version) for package, version in files}
+
+
+@contextlib.contextmanager
+def listed(suite: str, shelf: Path) -> Iterator[Listing]:
+    """Fetch the suite's package list; what is left over afterwards is removed."""
     shelf.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch.", dir=shelf, ignore_cleanup_errors=True) as scratch:
-        workshop = Path(scratch)
-        options = update(suite, workshop)
-        debs = workshop / "debs"
-        debs.mkdir()
-        apt(["-qq", *options, "download", *names], f"download {', '.join(names)} of {suite}", cwd=debs)
-        for deb in sorted(debs.glob("*.deb")):
-            unpack(deb, pins, shelf, workshop)
+        yield Listing(suite, shelf, Path(scratch), update(suite, Path(scratch)))
 
 
 def unpack(deb: Path, pins: Mapping[str, str], shelf: Path, workshop: Path) -> None:

@@ -10,17 +10,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.rig import bareroot, consul, debian, package, prometheus, rootfs, testkernel, usermode
-
-SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-"""Where Debian keeps daemons; a plain user's PATH leaves these out."""
+from tests.rig import bareroot, consul, debian, package, programs, prometheus, rootfs, testkernel, usermode
 
 
 class Missing(Exception):
@@ -50,12 +46,8 @@ def owns_network() -> bool:
 
 def loadable(module: str) -> bool:
     """Whether modprobe knows the module (it is not loaded)."""
-    modprobe = shutil.which("modprobe", path=search_path())
-    return modprobe is not None and subprocess.run([modprobe, "-n", "-q", module], check=False).returncode == 0
-
-
-def search_path() -> str:
-    return os.environ.get("PATH", os.defpath) + ":" + SBIN
+    modprobe = programs.find("modprobe")
+    return modprobe is not None and subprocess.run([str(modprobe), "-n", "-q", module], check=False).returncode == 0
 
 
 def server() -> str:
@@ -113,10 +105,10 @@ def library(name: str) -> str:
 
 
 def program(name: str) -> str:
-    found = shutil.which(name, path=search_path())
+    found = programs.find(name)
     if found is None:
-        raise Missing(f"no program {name} on PATH or in {SBIN}; install it: make setup")
-    return found
+        raise Missing(f"no program {name} on PATH, where Debian has it, or in {programs.directory()}: run make setup")
+    return str(found)
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
-# Makes a fresh Debian 12 or 13 able to run the tests and the demo. Does nothing, quickly, where that is already so.
+# Makes a fresh Debian 12 or 13 able to run the demo or the tests. Does nothing, quickly, where that is already so.
 #
-#     tests/rig/setup.sh           everything: Debian packages, .venv, the test kernel, Consul, Prometheus
+#     tests/rig/setup.sh demo      what the demo runs: a few small Debian packages, .venv, test kernel, Consul, BIRD
+#     tests/rig/setup.sh           what the tests run besides: everything
 #     tests/rig/setup.sh python    only .venv, for what needs no kernel (make check)
 #
 # As root, or with a sudo that asks no password, it installs what is missing; otherwise it names the command to run. It
-# leaves no service running and enables none. Downloads go to .cache (or ANYCASTLB_CACHE).
+# installs no service: programs of packages that bring one are unpacked into the cache, which is .cache (or
+# ANYCASTLB_CACHE), as is everything else that is downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # What must be found, and the package that brings it.
-PROGRAMS=(
-    ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod ipvsadm:ipvsadm bird:bird2 curl:curl
-    flock:util-linux unshare:util-linux nginx:nginx nsd:nsd knotd:knot rsyslogd:rsyslog chromium:chromium groff:groff-base
-    vtysh:frr shellcheck:shellcheck vagrant:vagrant
-    mmdebstrap:mmdebstrap pipx:pipx systemd-analyze:systemd
+DEMO_PROGRAMS=(ip:iproute2 ping:iputils-ping sysctl:procps modprobe:kmod curl:curl flock:util-linux unshare:util-linux)
+TEST_PROGRAMS=(
+    chromium:chromium groff:groff-base mmdebstrap:mmdebstrap pipx:pipx shellcheck:shellcheck systemd-analyze:systemd
+    vagrant:vagrant
 )
+# What is unpacked where it is not installed; tests/rig/programs.py knows the packages.
+DEMO_SERVICES=(bird ipvsadm)
+TEST_SERVICES=(knotd named nginx nsd rsyslogd vtysh)
 
 say() { echo "setup: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -35,40 +39,25 @@ python() {
 
 missing_packages() {
     local pair
-    if [ "$1" = all ]; then
-        for pair in "${PROGRAMS[@]}"; do
-            PATH=$PATH:/usr/sbin:/sbin type -P "${pair%%:*}" >/dev/null || echo "${pair#*:}"
-        done
-    fi
+    for pair in "${programs[@]}"; do
+        PATH=$PATH:/usr/sbin:/sbin type -P "${pair%%:*}" >/dev/null || echo "${pair#*:}"
+    done
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     [ -x .venv/bin/python ] || python venv >/dev/null || echo python3-venv
 }
 
-# Runs as root. A package that brings a service must neither start it now nor at the next boot: the tests start their
-# own. A policy-rc.d that is already there is the administrator's, and is left alone.
+# Runs as root.
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ]; then
-        trap "rm -f $policy" EXIT
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-    fi
     # One broken third-party source must not stop us; a real failure shows in the installation. A machine that has
     # just booted is often busy updating itself, so wait for its locks.
     apt-get -qq update || { sleep 5 && apt-get -qq update; } || true
     apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
-    local service
-    for service in bird ipvsadm nsd knot rsyslog nginx frr vagrant; do
-        case " $* " in *" $service"*) ;; *) continue ;; esac
-        [ $service != vagrant ] || service=rsync # which vagrant depends on
-        { systemctl disable $service.service; update-rc.d $service disable; } >/dev/null 2>&1 || true
-    done
 }
 
 ensure_packages() {
     local missing
-    missing=$(missing_packages "$1" | sort -u | tr '\n' ' ')
+    missing=$(missing_packages | sort -u | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     say "installing $missing"
     command -v apt-get >/dev/null || die "there is no apt-get here; install these by hand: $missing"
@@ -80,10 +69,11 @@ ensure_packages() {
     else
         die "packages are missing and you are not root; run: sudo apt-get install --no-install-recommends $missing"
     fi
-    missing=$(missing_packages "$1" | sort -u | tr '\n' ' ')
+    missing=$(missing_packages | sort -u | tr '\n' ' ')
     [ -z "$missing" ] || die "still missing after the installation: $missing(Python must be 3.11 or later)"
 }
 
+# $1: the extra of pyproject.toml whose packages are needed. All are in the extra "test".
 ensure_venv() {
     local stamp
     if ! .venv/bin/python -c '' 2>/dev/null; then
@@ -91,21 +81,43 @@ ensure_venv() {
         "$(python venv)" -m venv --clear .venv
     fi
     stamp=$(sha256sum pyproject.toml)
-    [ "$(cat .venv/setup.stamp 2>/dev/null)" != "$stamp" ] || return 0
+    if grep -qsxF "$stamp" .venv/setup.stamp ".venv/setup.$1.stamp"; then return; fi
     say "installing Python packages into .venv"
-    .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[test]' </dev/null
-    echo "$stamp" >.venv/setup.stamp
+    .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable ".[$1]" </dev/null
+    case $1 in
+    test) echo "$stamp" >.venv/setup.stamp ;;
+    *) echo "$stamp" >".venv/setup.$1.stamp" ;;
+    esac
+}
+
+# Side by side, for most of it is waiting for mirrors. None of it needs .venv.
+fetch_everything() {
+    local python job jobs=()
+    python=$(python)
+    "$python" tests/rig/testkernel.py fetch & jobs+=($!)
+    "$python" tests/rig/programs.py "${services[@]}" & jobs+=($!)
+    optional Consul "$python" tests/rig/consul.py & jobs+=($!)
+    [ "$what" = demo ] || { optional Prometheus "$python" tests/rig/prometheus.py & jobs+=($!); }
+    ensure_venv "$extra"
+    for job in "${jobs[@]}"; do
+        wait "$job" || die "what is missing is said above; the rest is kept, so run this again"
+    done
+}
+
+optional() {
+    "${@:2}" >/dev/null || say "the tests that need $1 will be skipped, or fail if required"
 }
 
 what=${1:-all}
-case $what in all | python) ;; *) die "unknown part '$what'; expected: python, or nothing for everything" ;; esac
-ensure_packages "$what"
+programs=() services=() extra=test
+case $what in
+all) programs=("${DEMO_PROGRAMS[@]}" "${TEST_PROGRAMS[@]}") services=("${DEMO_SERVICES[@]}" "${TEST_SERVICES[@]}") ;;
+demo) programs=("${DEMO_PROGRAMS[@]}") services=("${DEMO_SERVICES[@]}") extra=bgp ;;
+python) programs=(flock:util-linux) ;;
+*) die "unknown part '$what'; expected: demo, python, or nothing for everything" ;;
+esac
+ensure_packages
 mkdir -p .cache
 exec 9>.cache/setup.lock # two makes at a time
 flock 9
-ensure_venv
-if [ "$what" = all ]; then
-    .venv/bin/python tests/rig/testkernel.py fetch
-    .venv/bin/python tests/rig/consul.py >/dev/null || say "the tests that need Consul will be skipped, or fail if required"
-    .venv/bin/python tests/rig/prometheus.py >/dev/null || say "the tests that need Prometheus will be skipped, or fail if required"
-fi
+if [ "$what" = python ]; then ensure_venv "$extra"; else fetch_everything; fi

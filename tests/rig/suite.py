@@ -2,11 +2,12 @@
 
     python tests/rig/suite.py [PYTEST-ARGUMENT...]
 
-A test kernel has one processor. Where the machine has more, the tests of the whole lab run beside all the others, each
-in a kernel of their own; what they print comes out one after the other.
+A test kernel has one processor. Where the machine has more, two lanes work side by side: each takes the next part of
+the queue when its last one has ended. What the parts print comes out one after the other.
 
-Ends with one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless everything passed or was
-skipped. A run that broke off counts as one failure more. In the test kernel a test that needs the kernel may not skip.
+Ends with the ten slowest tests and one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless
+everything passed or was skipped. A run that broke off counts as one failure more. In the test kernel a test that needs
+the kernel may not skip.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,26 +32,88 @@ LIMIT = "4500"
 """Seconds after which the test kernel is ended, should a test hang."""
 NOTHING_COLLECTED = 5
 """pytest's status when no test matched, as happens to one of the runs under ``-k``."""
+LANES = 2
+SLOWEST = 10
+"""How many tests are named at the end."""
+BYTES_A_SECOND = 300
+"""How much of a file of slow tests runs in a second, roughly: for a file that no run has measured yet."""
 
 
 @dataclass(frozen=True)
 class Part:
     name: str
-    folders: tuple[str, ...]
+    paths: tuple[str, ...]
+    """folders or files in the repository"""
     inside: bool
     """whether it runs in the test kernel"""
+    shares: int = 1
+    """into how many parts its files are dealt"""
+    after: str = ""
+    """an earlier part that must have ended before this one begins"""
 
 
-LANES = (
-    (
-        Part("host", ("unit", "laws", "scenario", "rig", "packaging"), inside=False),
-        Part("test kernel", ("kernel", "contract", "parts"), inside=True),
-        Part("machine", ("machine",), inside=True),  # of what "packaging" has built
-    ),
-    (Part("lab", ("e2e",), inside=True),),
+QUEUE = (
+    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False),
+    Part("packaging", ("tests/packaging",), inside=False),
+    Part("lab", ("tests/e2e",), inside=True, shares=4),
+    Part("parts", ("tests/parts",), inside=True),
+    Part("machine", ("tests/machine",), inside=True, after="packaging"),  # it installs what that has built
+    Part("kernel", ("tests/kernel",), inside=True),
+    Part("rig", ("tests/rig",), inside=False),
+    Part("contract", ("tests/contract",), inside=True),
 )
-"""Side by side: the lanes. One after the other: the parts of a lane."""
-PARTS = tuple(part for lane in LANES for part in lane)
+"""Begun in this order: first what takes long and what others wait for."""
+
+
+def deal(part: Part, seconds: Mapping[str, float]) -> list[Part]:
+    """The shares of a part: its files, dealt out so that all shares take about as long as they took in the last run."""
+    if part.shares == 1:
+        return [part]
+
+    def cost(file: str) -> float:
+        return seconds.get(file) or Path(file).stat().st_size / BYTES_A_SECOND
+
+    files = [str(file) for path in part.paths for file in Path(path).rglob("test_*.py")]
+    shares: list[list[str]] = [[] for _ in range(part.shares)]
+    for file in sorted(files, key=cost, reverse=True):
+        min(shares, key=lambda share: sum(map(cost, share))).append(file)
+    return [
+        replace(part, name=f"{part.name} {number}", paths=tuple(sorted(share)), shares=1)
+        for number, share in enumerate(shares, 1)
+    ]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test that has run."""
+
+    file: str
+    name: str
+    seconds: float
+    """with what it set up first and tidied up"""
+
+
+def cases(report: Path) -> list[Case]:
+    try:
+        found = list(ElementTree.parse(report).getroot().iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return []
+    return [Case(source(case.get("classname", "")), case.get("name", ""), float(case.get("time", 0))) for case in found]
+
+
+def source(dotted: str) -> str:
+    """The file of ``tests.unit.test_x`` or of a class in it."""
+    module, _, _ = dotted.partition(".Test")
+    return module.replace(".", "/") + ".py"
+
+
+def last_run() -> Counter[str]:
+    """file -> the seconds its tests took when they ran last"""
+    took: Counter[str] = Counter()
+    for report in (debian.cache() / "reports").glob("*.xml"):
+        for case in cases(report):
+            took[case.file] += case.seconds  # type: ignore[assignment]
+    return took
 
 
 @dataclass(frozen=True)
@@ -74,8 +138,7 @@ def required(inside: bool) -> str:
 
 
 def command(part: Part, report: Path, arguments: list[str]) -> list[str]:
-    folders = [f"tests/{name}" for name in part.folders]
-    pytest = [sys.executable, "-m", "pytest", *folders, f"--junitxml={report}", *arguments]
+    pytest = [sys.executable, "-m", "pytest", *part.paths, f"--junitxml={report}", *arguments]
     if not part.inside:
         return pytest
     runner = str(Path(__file__).with_name("testkernel.py"))
@@ -140,9 +203,9 @@ def printed(log: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
                 time.sleep(0.2)
 
 
-def tell(part: Part, result: Future[tuple[Tally, float]]) -> str:
+def show(part: Part, result: Future[tuple[Tally, float]]) -> str:
     """Print a part's log as it grows; the line that sums it up."""
-    print(f"\n##### {part.name}: {', '.join(part.folders)}", flush=True)
+    print(f"\n##### {part.name}: {', '.join(path.removeprefix('tests/') for path in part.paths)}", flush=True)
     for piece in printed(file(part, "log"), result.done):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
@@ -150,23 +213,35 @@ def tell(part: Part, result: Future[tuple[Tally, float]]) -> str:
     return f"{part.name + ':':<13}{tally} in {seconds:.0f} s"
 
 
+def slowest(reports: Mapping[str, Path]) -> Iterator[str]:
+    """A line for each of the slowest tests in these reports of parts."""
+    found = ((case, name) for name, report in reports.items() for case in cases(report))
+    for case, name in sorted(found, key=lambda pair: pair[0].seconds, reverse=True)[:SLOWEST]:
+        yield f"{case.seconds:6.1f} s  {name:<10} {case.file}::{case.name}"
+
+
 def main(arguments: list[str]) -> int:
-    for part in PARTS:
+    measured = last_run()
+    parts = [share for part in QUEUE for share in deal(part, measured)]
+    for part in parts:
         file(part, "log").unlink(missing_ok=True)
-    alone = (os.cpu_count() or 1) < len(LANES)
-    pools = [ThreadPoolExecutor(1) for _ in LANES[: 1 if alone else None]]
-    results = {
-        part: pools[number % len(pools)].submit(perform, part, arguments)
-        for number, lane in enumerate(LANES)
-        for part in lane
-    }
+    results: dict[str, Future[tuple[Tally, float]]] = {}
+
+    def begin(part: Part) -> tuple[Tally, float]:
+        if part.after:
+            results[part.after].result()
+        return perform(part, arguments)
+
+    lanes = ThreadPoolExecutor(min(LANES, os.cpu_count() or 1))
     try:
-        lines = [tell(part, result) for part, result in results.items()]
-    except KeyboardInterrupt:  # the part at work was interrupted too; the next must not begin
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+        for part in parts:
+            results[part.name] = lanes.submit(begin, part)
+        lines = [show(part, results[part.name]) for part in parts]
+    except KeyboardInterrupt:  # the parts at work were interrupted too; the next must not begin
+        lanes.shutdown(cancel_futures=True)
         raise
     total = sum((result.result()[0] for result in results.values()), Tally())
+    print("\nthe slowest tests:", *slowest({part.name: file(part, "xml") for part in parts}), sep="\n")
     print("\n" + "\n".join(lines) + f"\n{total}", flush=True)
     return 1 if total.failed else 0
 

@@ -39,9 +39,8 @@ from typing import Any
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.rig import debian, elf, usermode
+from tests.rig import debian, elf, programs, usermode
 
-SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 GRACE = 5.0
 """Seconds that a command has to end after it was told to, before its kernel is."""
 ECHO = 0.5
@@ -85,9 +84,8 @@ def succeeds(command: list[str]) -> bool:
 
 
 def paths() -> dict[str, str]:
-    """This process's variables, with the directories of system programs on PATH, which a plain user's lacks."""
-    listed = os.environ.get("PATH", os.defpath).split(":")
-    return {**os.environ, "PATH": ":".join(listed + [place for place in SBIN if place not in listed])}
+    """This process's variables, with the system's and the unpacked programs on PATH, which a plain user's lacks."""
+    return {**os.environ, "PATH": programs.search_path()}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import announcers, nodes_view
-from tests.support import virtual
 from tests.support.world import VIP, WEB, World, until
 
 
@@ -32,10 +30,6 @@ def worlds(tmp_path: Path, registry: MemoryRegistry) -> tuple[World, World]:
     return one, two
 
 
-def tell(story: Coroutine[Any, Any, None]) -> None:
-    virtual.run(story)
-
-
 def alive(node: Node) -> set[str]:
     return {name for name, peer in node.snapshot.inputs.cluster.peers.items() if peer.alive}
 
@@ -49,192 +43,160 @@ def peer_events(node: Node) -> list[tuple[str, str]]:
     return [(record.event.subject, record.event.after) for record in records if record.event.kind == "peer"]
 
 
-def test_two_nodes_meet_and_one_dies(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_two_nodes_meet_and_one_dies(tmp_path: Path, registry: MemoryRegistry) -> None:
     one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first:
-            async with two.node() as second:
-                await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-                await until(lambda: announcers(first.snapshot)[VIP] == ["lb1", "lb2"], within=5)
-                assert first.snapshot.inputs.cluster.tables == {}
-                cycles = first.snapshot.cycle
-                await asyncio.sleep(0.5)
-                assert first.snapshot.cycle <= cycles + 1, "a peer's status woke the reconciler"
-            took = await until(lambda: not alive(first), within=21)
-            assert took >= 9
-            assert first.snapshot.inputs.cluster.peers["lb2"].status is not None
-            assert peer_events(first) == [("lb2", "alive"), ("lb2", "gone")]
-            await asyncio.sleep(590)
-            assert len(view(first)["nodes"]) == 2, "a node that died is remembered for ten minutes"
-            await asyncio.sleep(15)
-            assert len(view(first)["nodes"]) == 1
-            assert first.snapshot.inputs.cluster.peers == {}
-
-    tell(story())
-
-
-def test_a_quiet_day_writes_nothing(tmp_path: Path, registry: MemoryRegistry) -> None:
-    one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first, two.node() as second:
+    async with one.node() as first:
+        async with two.node() as second:
             await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-            await asyncio.sleep(10)
-            writes = registry.writes
-            await asyncio.sleep(3600)
-            assert registry.writes == writes
-            assert alive(first) == {"lb2"} and alive(second) == {"lb1"}
+            await until(lambda: announcers(first.snapshot)[VIP] == ["lb1", "lb2"], within=5)
+            assert first.snapshot.inputs.cluster.tables == {}
+            cycles = first.snapshot.cycle
+            await asyncio.sleep(0.5)
+            assert first.snapshot.cycle <= cycles + 1, "a peer's status woke the reconciler"
+        took = await until(lambda: not alive(first), within=21)
+        assert took >= 9
+        assert first.snapshot.inputs.cluster.peers["lb2"].status is not None
+        assert peer_events(first) == [("lb2", "alive"), ("lb2", "gone")]
+        await asyncio.sleep(590)
+        assert len(view(first)["nodes"]) == 2, "a node that died is remembered for ten minutes"
+        await asyncio.sleep(15)
+        assert len(view(first)["nodes"]) == 1
+        assert first.snapshot.inputs.cluster.peers == {}
 
-    tell(story())
 
-
-def test_a_node_that_stops_is_seen_to_stop_and_takes_its_status_away(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_a_quiet_day_writes_nothing(tmp_path: Path, registry: MemoryRegistry) -> None:
     one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first, two.node() as second:
-            await until(lambda: alive(first) == {"lb2"} and VIP in two.announced, within=10)
-            second.stop()
-            await until(lambda: view(first)["nodes"][1]["stopping"], within=3)
-            await until(lambda: not alive(first), within=12)
-            assert set(registry.entries) == {"lb1"}
-            events = [record.event for record in first.journal.records() if record.event.after == "gone"]
-            assert [(event.reason, event.level) for event in events] == [("it had stopped", "info")]
-
-    tell(story())
+    async with one.node() as first, two.node() as second:
+        await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+        await asyncio.sleep(10)
+        writes = registry.writes
+        await asyncio.sleep(3600)
+        assert registry.writes == writes
+        assert alive(first) == {"lb2"} and alive(second) == {"lb1"}
 
 
-def test_a_restart_shows_no_gap_and_no_vip_that_is_not_announced(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_a_node_that_stops_is_seen_to_stop_and_takes_its_status_away(
+    tmp_path: Path, registry: MemoryRegistry
+) -> None:
     one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first:
-            async with two.node():
-                await until(lambda: announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
-                session = registry.entries["lb2"].session
-            await asyncio.sleep(5)
-            two.started_wall += 100
-            async with two.node() as second:
-                until_published = asyncio.get_running_loop().time() + 10
-                while asyncio.get_running_loop().time() < until_published:
-                    assert announcers(first.snapshot)[VIP] == ["lb1", "lb2"]
-                    await asyncio.sleep(0.05)
-                assert alive(second) == {"lb1"}
-                posted = registry.entries["lb2"]
-                assert posted.session == session
-                assert status_document.decode(posted.value, "lb2").started == view(second)["nodes"][0]["started"]
-            assert peer_events(first) == [("lb2", "alive")]
-
-    tell(story())
+    async with one.node() as first, two.node() as second:
+        await until(lambda: alive(first) == {"lb2"} and VIP in two.announced, within=10)
+        second.stop()
+        await until(lambda: view(first)["nodes"][1]["stopping"], within=3)
+        await until(lambda: not alive(first), within=12)
+        assert set(registry.entries) == {"lb1"}
+        events = [record.event for record in first.journal.records() if record.event.after == "gone"]
+        assert [(event.reason, event.level) for event in events] == [("it had stopped", "info")]
 
 
-def test_without_the_registry_everything_goes_on(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_a_restart_shows_no_gap_and_no_vip_that_is_not_announced(
+    tmp_path: Path, registry: MemoryRegistry
+) -> None:
     one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first, two.node() as second:
-            await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-            for world in (one, two):
-                await until(
-                    lambda world=world: VIP in world.announced and [*world.weights().values()] == [100] * 3,
-                    within=5,
-                )
-            two.forget()
-            registry.fail()
-            await asyncio.sleep(15)  # shorter than Consul lets sessions live on without a renewal
-            told = view(first)
-            assert (told["connected"], told["error"]) == (False, "the registry is down")
-            assert alive(first) == {"lb2"}
-            one.dead.add("10.1.0.1")
-            await until(lambda: one.weights()["10.1.0.1"] == 0, within=10)
-            one.dead.clear()
-            registry.heal()
-            await until(lambda: view(first)["connected"], within=6)
-            await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-            assert not two.writes
-
-    tell(story())
+    async with one.node() as first:
+        async with two.node():
+            await until(lambda: announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
+            session = registry.entries["lb2"].session
+        await asyncio.sleep(5)
+        two.started_wall += 100
+        async with two.node() as second:
+            until_published = asyncio.get_running_loop().time() + 10
+            while asyncio.get_running_loop().time() < until_published:
+                assert announcers(first.snapshot)[VIP] == ["lb1", "lb2"]
+                await asyncio.sleep(0.05)
+            assert alive(second) == {"lb1"}
+            posted = registry.entries["lb2"]
+            assert posted.session == session
+            assert status_document.decode(posted.value, "lb2").started == view(second)["nodes"][0]["started"]
+        assert peer_events(first) == [("lb2", "alive")]
 
 
-def test_a_node_that_may_not_publish_goes_on_and_names_what_is_missing(
+async def test_without_the_registry_everything_goes_on(tmp_path: Path, registry: MemoryRegistry) -> None:
+    one, two = worlds(tmp_path, registry)
+    async with one.node() as first, two.node() as second:
+        await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+        for world in (one, two):
+            await until(
+                lambda world=world: VIP in world.announced and [*world.weights().values()] == [100] * 3,
+                within=5,
+            )
+        two.forget()
+        registry.fail()
+        await asyncio.sleep(15)  # shorter than Consul lets sessions live on without a renewal
+        told = view(first)
+        assert (told["connected"], told["error"]) == (False, "the registry is down")
+        assert alive(first) == {"lb2"}
+        one.dead.add("10.1.0.1")
+        await until(lambda: one.weights()["10.1.0.1"] == 0, within=10)
+        one.dead.clear()
+        registry.heal()
+        await until(lambda: view(first)["connected"], within=6)
+        await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+        assert not two.writes
+
+
+async def test_a_node_that_may_not_publish_goes_on_and_names_what_is_missing(
     tmp_path: Path, registry: MemoryRegistry
 ) -> None:
     one, _ = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        registry.denied = "403; expected a policy"
-        async with one.node() as first:
-            await until(lambda: VIP in one.announced, within=10)
-            await asyncio.sleep(300)
-            reasons = [record.event.reason for record in first.journal.records() if record.event.kind == "cluster"]
-            assert reasons == ["403; expected a policy"], "told once"
-            (problem,) = first.snapshot.inputs.cluster.problems
-            assert problem.key == "nodes/lb1"
-            registry.denied = ""
-            await until(lambda: set(registry.entries) == {"lb1"}, within=31)
-            assert not first.snapshot.inputs.cluster.problems
-
-    tell(story())
+    registry.denied = "403; expected a policy"
+    async with one.node() as first:
+        await until(lambda: VIP in one.announced, within=10)
+        await asyncio.sleep(300)
+        reasons = [record.event.reason for record in first.journal.records() if record.event.kind == "cluster"]
+        assert reasons == ["403; expected a policy"], "told once"
+        (problem,) = first.snapshot.inputs.cluster.problems
+        assert problem.key == "nodes/lb1"
+        registry.denied = ""
+        await until(lambda: set(registry.entries) == {"lb1"}, within=31)
+        assert not first.snapshot.inputs.cluster.problems
 
 
-def test_two_machines_with_one_name(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_two_machines_with_one_name(tmp_path: Path, registry: MemoryRegistry) -> None:
     """The second says so once it is sure, serves all the same, and takes the name when it is free."""
     one, _ = worlds(tmp_path, registry)
     twin = World(str(tmp_path / "twin"), name="lb1")
     twin.source, twin.registry = one.source, registry
-
-    async def story() -> None:
-        async with twin.node() as second, one.node() as first:
-            await until(lambda: bool(registry.entries), within=10)
-            await until(lambda: first.snapshot.inputs.cluster.problems, within=40)
-            assert "set another [node] name" in first.snapshot.inputs.cluster.problems[0].expected
-            assert VIP in one.announced and VIP in twin.announced
-            assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == twin.settings.node.state_dir
-            assert not second.snapshot.inputs.cluster.problems
-            second.stop()
-            await until(lambda: first.snapshot.inputs.cluster.published, within=60)
-            assert not first.snapshot.inputs.cluster.problems
-            assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == one.settings.node.state_dir
-
-    tell(story())
+    async with twin.node() as second, one.node() as first:
+        await until(lambda: bool(registry.entries), within=10)
+        await until(lambda: first.snapshot.inputs.cluster.problems, within=40)
+        assert "set another [node] name" in first.snapshot.inputs.cluster.problems[0].expected
+        assert VIP in one.announced and VIP in twin.announced
+        assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == twin.settings.node.state_dir
+        assert not second.snapshot.inputs.cluster.problems
+        second.stop()
+        await until(lambda: first.snapshot.inputs.cluster.published, within=60)
+        assert not first.snapshot.inputs.cluster.problems
+        assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == one.settings.node.state_dir
 
 
-def test_a_table_that_differs_is_told_once_it_lasts(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_a_table_that_differs_is_told_once_it_lasts(tmp_path: Path, registry: MemoryRegistry) -> None:
     one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first, two.node() as second:
-            await until(lambda: announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
-            await asyncio.sleep(3)
-            assert first.snapshot.inputs.cluster.tables == {}
-            two.dead.add("10.1.0.2")
-            await until(lambda: "web" in first.snapshot.inputs.cluster.tables, within=10)
-            assert view(first)["differs"] == []
-            await until(lambda: view(first)["differs"], within=6)
-            (told,) = view(first)["differs"]
-            assert sorted(told["nodes"].values()) == [["lb1"], ["lb2"]]
-            two.dead.clear()
-            await until(lambda: not view(first)["differs"] and not view(second)["differs"], within=10)
-
-    tell(story())
+    async with one.node() as first, two.node() as second:
+        await until(lambda: announcers(first.snapshot).get(VIP) == ["lb1", "lb2"], within=10)
+        await asyncio.sleep(3)
+        assert first.snapshot.inputs.cluster.tables == {}
+        two.dead.add("10.1.0.2")
+        await until(lambda: "web" in first.snapshot.inputs.cluster.tables, within=10)
+        assert view(first)["differs"] == []
+        await until(lambda: view(first)["differs"], within=6)
+        (told,) = view(first)["differs"]
+        assert sorted(told["nodes"].values()) == [["lb1"], ["lb2"]]
+        two.dead.clear()
+        await until(lambda: not view(first)["differs"] and not view(second)["differs"], within=10)
 
 
-def test_a_changed_catalog_makes_no_lasting_difference(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_a_changed_catalog_makes_no_lasting_difference(tmp_path: Path, registry: MemoryRegistry) -> None:
     one, two = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with one.node() as first, two.node() as second:
-            await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
-            for seconds in (2, 10, 30):
-                one.put("services/web", {**WEB, "backends": {"web1": {"address": "10.1.0.1"}}, "drain": "0s"})
-                await asyncio.sleep(0.3)
-                one.put("services/web", {**WEB, "slow_start": f"{seconds}s"})
-                for _ in range(100):
-                    assert not view(first)["differs"] and not view(first)["catalogs_differ"]
-                    await asyncio.sleep(0.1)
-            assert not first.snapshot.inputs.catalog.problems
-            hashes = {node["catalog"]["hash"] for node in view(first)["nodes"]}
-            assert len(hashes) == 1 and "" not in hashes
-
-    tell(story())
+    async with one.node() as first, two.node() as second:
+        await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+        for seconds in (2, 10, 30):
+            one.put("services/web", {**WEB, "backends": {"web1": {"address": "10.1.0.1"}}, "drain": "0s"})
+            await asyncio.sleep(0.3)
+            one.put("services/web", {**WEB, "slow_start": f"{seconds}s"})
+            for _ in range(100):
+                assert not view(first)["differs"] and not view(first)["catalogs_differ"]
+                await asyncio.sleep(0.1)
+        assert not first.snapshot.inputs.catalog.problems
+        hashes = {node["catalog"]["hash"] for node in view(first)["nodes"]}
+        assert len(hashes) == 1 and "" not in hashes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from ipaddress import ip_address
@@ -17,7 +16,6 @@ from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.core.model import Share
 from anycastlb.engine.node import Node
 from anycastlb.settings import ClusterSettings
-from tests.support import virtual
 from tests.support.world import VIP, WEB, World, until
 
 BACKENDS = {"10.1.0.1", "10.1.0.2", "10.1.0.3"}
@@ -40,10 +38,6 @@ def worlds(tmp_path: Path, registry: MemoryRegistry, limit: Share | None = None,
         world.settings = world.settings.model_copy(update={"cluster": ClusterSettings(max_withdrawals=limit)})
     found[0].put("services/web", {**WEB, "announce": announce})
     return found
-
-
-def tell(story: Coroutine[Any, Any, None]) -> None:
-    virtual.run(story)
 
 
 async def together(stack: AsyncExitStack, company: list[World]) -> list[Node]:
@@ -72,238 +66,202 @@ def kept(node: Node) -> list[tuple[str, str]]:
     return [(event.after, event.level) for event in events if event.kind == "kept"]
 
 
-def test_the_sick_one_steps_aside_and_returns_with_its_peers_table(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_the_sick_one_steps_aside_and_returns_with_its_peers_table(
+    tmp_path: Path, registry: MemoryRegistry
+) -> None:
     company = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            first, *_ = await together(stack, company)
-            sick = company[0]
-            sick.dead |= BACKENDS
-            await until(lambda: VIP not in sick.announced, within=4)
-            await until(lambda: reason(first) == SICK and sick.weights() == FULL, within=SETTLES + 1)
-            for other in company[1:]:
-                other.forget()
-            sick.forget()
-            await asyncio.sleep(60)
-            assert reason(first) == SICK and not sick.writes, "it is quiet"
-            sick.dead.clear()
-            await until(lambda: VIP in sick.announced, within=8)
-            assert sick.weights() == FULL
-            assert [change.table for change in sick.writes] == ["routes"], "its table never moved"
-            assert not any(other.writes for other in company[1:])
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        first, *_ = await together(stack, company)
+        sick = company[0]
+        sick.dead |= BACKENDS
+        await until(lambda: VIP not in sick.announced, within=4)
+        await until(lambda: reason(first) == SICK and sick.weights() == FULL, within=SETTLES + 1)
+        for other in company[1:]:
+            other.forget()
+        sick.forget()
+        await asyncio.sleep(60)
+        assert reason(first) == SICK and not sick.writes, "it is quiet"
+        sick.dead.clear()
+        await until(lambda: VIP in sick.announced, within=8)
+        assert sick.weights() == FULL
+        assert [change.table for change in sick.writes] == ["routes"], "its table never moved"
+        assert not any(other.writes for other in company[1:])
 
 
-def test_it_does_not_wait_for_ever_for_backends_that_only_peers_reach(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_it_does_not_wait_for_ever_for_backends_that_only_peers_reach(
+    tmp_path: Path, registry: MemoryRegistry
+) -> None:
     company = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            first, *_ = await together(stack, company)
-            sick = company[0]
-            sick.dead |= BACKENDS
-            await until(lambda: VIP not in sick.announced and reason(first) == SICK, within=6)
-            sick.dead = {"10.1.0.3"}
-            await until(lambda: "not up here yet" in reason(first), within=4)
-            took = await until(lambda: VIP in sick.announced, within=8)
-            assert took > 1
-            assert sick.weights() == {**FULL, "10.1.0.3": 0}
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        first, *_ = await together(stack, company)
+        sick = company[0]
+        sick.dead |= BACKENDS
+        await until(lambda: VIP not in sick.announced and reason(first) == SICK, within=6)
+        sick.dead = {"10.1.0.3"}
+        await until(lambda: "not up here yet" in reason(first), within=4)
+        took = await until(lambda: VIP in sick.announced, within=8)
+        assert took > 1
+        assert sick.weights() == {**FULL, "10.1.0.3": 0}
 
 
 @pytest.mark.parametrize("fail", ["withdraw", "keep"])
-def test_backends_that_are_dead_for_everybody(tmp_path: Path, registry: MemoryRegistry, fail: str) -> None:
+async def test_backends_that_are_dead_for_everybody(tmp_path: Path, registry: MemoryRegistry, fail: str) -> None:
     """Withdrawn by all; or kept by all. Nobody closes, or raises a weight, on what a peer said a moment before."""
     company = worlds(tmp_path, registry, fail=fail)
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            await together(stack, company)
+    async with AsyncExitStack() as stack:
+        await together(stack, company)
+        for world in company:
+            world.forget()
+        for world in company:
+            world.dead |= BACKENDS
+            await asyncio.sleep(0.3)
+        if fail == "withdraw":
+            await until(lambda: holders(company) == [], within=4)
+            await asyncio.sleep(20)
             for world in company:
-                world.forget()
-            for world in company:
-                world.dead |= BACKENDS
-                await asyncio.sleep(0.3)
-            if fail == "withdraw":
-                await until(lambda: holders(company) == [], within=4)
-                await asyncio.sleep(20)
-                for world in company:
-                    lowered = [change for change in world.writes if change.table == "destinations"]
-                    assert [change.new.weight for change in lowered] == [0, 0, 0]
-                return
-            for _ in range(300):
-                await asyncio.sleep(0.1)
-                assert holders(company) == [1, 2, 3]
-            assert all(world.weights() == FULL for world in company)
-
-    tell(story())
+                lowered = [change for change in world.writes if change.table == "destinations"]
+                assert [change.new.weight for change in lowered] == [0, 0, 0]
+            return
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            assert holders(company) == [1, 2, 3]
+        assert all(world.weights() == FULL for world in company)
 
 
-def test_a_node_that_would_keep_its_route_closes_when_peers_reach_what_it_does_not(
+async def test_a_node_that_would_keep_its_route_closes_when_peers_reach_what_it_does_not(
     tmp_path: Path, registry: MemoryRegistry
 ) -> None:
     company = worlds(tmp_path, registry, fail="keep")
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            first, *_ = await together(stack, company)
-            company[0].dead |= BACKENDS
-            await until(lambda: "until the peers can have seen the same" in reason(first), within=4)
-            assert holders(company) == [1, 2, 3]
-            await until(lambda: holders(company) == [2, 3], within=SETTLES + 1)
-            assert reason(first) == SICK
-            assert company[0].weights() == FULL
-            registry.fail()  # nothing is known of the others any more: its own health, and its own policy
-            await until(lambda: holders(company) == [1, 2, 3], within=10)
-            registry.heal()
-            await until(lambda: holders(company) == [2, 3], within=20)
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        first, *_ = await together(stack, company)
+        company[0].dead |= BACKENDS
+        await until(lambda: "until the peers can have seen the same" in reason(first), within=4)
+        assert holders(company) == [1, 2, 3]
+        await until(lambda: holders(company) == [2, 3], within=SETTLES + 1)
+        assert reason(first) == SICK
+        assert company[0].weights() == FULL
+        registry.fail()  # nothing is known of the others any more: its own health, and its own policy
+        await until(lambda: holders(company) == [1, 2, 3], within=10)
+        registry.heal()
+        await until(lambda: holders(company) == [2, 3], within=20)
 
 
-def test_one_keeps_the_last_route_and_gives_it_back(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_one_keeps_the_last_route_and_gives_it_back(tmp_path: Path, registry: MemoryRegistry) -> None:
     company = worlds(tmp_path, registry, last="keep")
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            nodes = await together(stack, company)
-            for world in company:
-                world.dead |= BACKENDS
-            while holders(company) != [1]:
-                assert holders(company)
-                await asyncio.sleep(0.05)
-            await until(lambda: company[0].weights() == FULL, within=1)
-            await asyncio.sleep(30)
-            assert kept(nodes[0]) == [("asks", "info"), ("last", "warning")]
-            assert holders(company) == [1]
-            company[0].put("drain/lb1", "")  # not by health: another takes over
-            await until(lambda: holders(company) == [2], within=5)
-            company[2].dead.clear()
-            await until(lambda: holders(company) == [3], within=10)
-            assert kept(nodes[1])[-1] == ("", "info")
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        nodes = await together(stack, company)
+        for world in company:
+            world.dead |= BACKENDS
+        while holders(company) != [1]:
+            assert holders(company)
+            await asyncio.sleep(0.05)
+        await until(lambda: company[0].weights() == FULL, within=1)
+        await asyncio.sleep(30)
+        assert kept(nodes[0]) == [("asks", "info"), ("last", "warning")]
+        assert holders(company) == [1]
+        company[0].put("drain/lb1", "")  # not by health: another takes over
+        await until(lambda: holders(company) == [2], within=5)
+        company[2].dead.clear()
+        await until(lambda: holders(company) == [3], within=10)
+        assert kept(nodes[1])[-1] == ("", "info")
 
 
-def test_alone_the_last_route_stays(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_alone_the_last_route_stays(tmp_path: Path, registry: MemoryRegistry) -> None:
     """Nothing is known of other nodes, as with the file source; before it was ever up there is nothing to keep."""
     company = worlds(tmp_path, registry, last="keep")[:1]
     company[0].registry = None
-
-    async def story() -> None:
+    company[0].dead |= BACKENDS
+    async with company[0].node() as node:
+        await asyncio.sleep(20)
+        assert holders(company) == []
+        company[0].dead.clear()
+        await until(lambda: company[0].weights() == FULL and holders(company) == [1], within=5)
         company[0].dead |= BACKENDS
-        async with company[0].node() as node:
-            await asyncio.sleep(20)
-            assert holders(company) == []
-            company[0].dead.clear()
-            await until(lambda: company[0].weights() == FULL and holders(company) == [1], within=5)
-            company[0].dead |= BACKENDS
-            await asyncio.sleep(20)
-            assert holders(company) == [1] and company[0].weights() == FULL
-            assert "nothing is known of other nodes" in reason(node)
-        async with company[0].node() as node:
-            await asyncio.sleep(20)
-            assert holders(company) == [1], "nor does a restart take it"
-
-    tell(story())
+        await asyncio.sleep(20)
+        assert holders(company) == [1] and company[0].weights() == FULL
+        assert "nothing is known of other nodes" in reason(node)
+    async with company[0].node() as node:
+        await asyncio.sleep(20)
+        assert holders(company) == [1], "nor does a restart take it"
 
 
 def vips(number: int) -> list[str]:
     return [f"192.0.2.{10 + n}" for n in range(number)]
 
 
-def test_the_limit_gives_a_second_look(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_the_limit_gives_a_second_look(tmp_path: Path, registry: MemoryRegistry) -> None:
     """A check that is wrong everywhere takes two of six VIPs a minute; when it is mended, all return."""
     company = worlds(tmp_path, registry, limit=Share(2))
     for number, vip in enumerate(vips(6)):
         company[0].put(f"services/{'web' if not number else f'web{number}'}", {**WEB, "vip": vip})
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            nodes = await together(stack, company)
-            await until(lambda: all(len(world.announced) == 6 for world in company), within=10)
-            await asyncio.sleep(5)
-            for world in company:
-                world.dead |= BACKENDS
-            served = lambda: {vip for world in company for vip in world.announced}  # noqa: E731
-            for _ in range(500):
-                await asyncio.sleep(0.1)
-                assert len(served()) >= 4
-            assert len(served()) == 4
-            waiting = nodes[0].snapshot.decision.verdicts[ip_address("192.0.2.15")]
-            assert waiting.reason == (
-                "0/3 backends up, needs 1; its withdrawal waits: 2 VIPs were withdrawn by health within a minute, and "
-                "cluster.max_withdrawals allows 2"
-            )
-            assert {level for after, level in kept(nodes[0]) if after == "limit"} == {"error"}
-            rows = company[0].kernel.rows["destinations"]
-            assert all(row.weight for key, row in rows.items() if key.service.address == waiting.vip)
-            await until(lambda: len(served()) == 2, within=20)
-            for world in company:
-                world.dead.clear()
-            await until(lambda: all(len(world.announced) == 6 for world in company), within=10)
-            assert not any(item.kept for node in nodes for item in node.snapshot.decision.verdicts.values())
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        nodes = await together(stack, company)
+        await until(lambda: all(len(world.announced) == 6 for world in company), within=10)
+        await asyncio.sleep(5)
+        for world in company:
+            world.dead |= BACKENDS
+        served = lambda: {vip for world in company for vip in world.announced}  # noqa: E731
+        for _ in range(500):
+            await asyncio.sleep(0.1)
+            assert len(served()) >= 4
+        assert len(served()) == 4
+        waiting = nodes[0].snapshot.decision.verdicts[ip_address("192.0.2.15")]
+        assert waiting.reason == (
+            "0/3 backends up, needs 1; its withdrawal waits: 2 VIPs were withdrawn by health within a minute, and "
+            "cluster.max_withdrawals allows 2"
+        )
+        assert {level for after, level in kept(nodes[0]) if after == "limit"} == {"error"}
+        rows = company[0].kernel.rows["destinations"]
+        assert all(row.weight for key, row in rows.items() if key.service.address == waiting.vip)
+        await until(lambda: len(served()) == 2, within=20)
+        for world in company:
+            world.dead.clear()
+        await until(lambda: all(len(world.announced) == 6 for world in company), within=10)
+        assert not any(item.kept for node in nodes for item in node.snapshot.decision.verdicts.values())
 
 
-def test_the_limit_never_holds_a_drain_a_removal_or_a_sick_node(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_the_limit_never_holds_a_drain_a_removal_or_a_sick_node(tmp_path: Path, registry: MemoryRegistry) -> None:
     company = worlds(tmp_path, registry, limit=Share(1))
     for number, vip in enumerate(vips(6)):
         company[0].put(f"services/{'web' if not number else f'web{number}'}", {**WEB, "vip": vip})
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            await together(stack, company)
-            await until(lambda: all(len(world.announced) == 6 for world in company), within=10)
-            await asyncio.sleep(5)
-            company[0].dead |= BACKENDS
-            await until(lambda: company[0].announced == set(), within=4 + SETTLES)
-            company[0].put("drain/lb2", "")
-            await until(lambda: company[1].announced == set(), within=2)
-            company[0].source.delete("services/web5")
-            await until(lambda: len(company[2].announced) == 5, within=2)
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        await together(stack, company)
+        await until(lambda: all(len(world.announced) == 6 for world in company), within=10)
+        await asyncio.sleep(5)
+        company[0].dead |= BACKENDS
+        await until(lambda: company[0].announced == set(), within=4 + SETTLES)
+        company[0].put("drain/lb2", "")
+        await until(lambda: company[1].announced == set(), within=2)
+        company[0].source.delete("services/web5")
+        await until(lambda: len(company[2].announced) == 5, within=2)
 
 
-def test_the_news_of_peers_wakes_only_whom_it_concerns(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_the_news_of_peers_wakes_only_whom_it_concerns(tmp_path: Path, registry: MemoryRegistry) -> None:
     company = worlds(tmp_path, registry)
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            first, *_ = await together(stack, company)
-            await asyncio.sleep(5)
-            version = first.inbox.version
-            entry = registry.entries["lb2"]
-            told = json.loads(entry.value)
-            told["status"].update(digests={"web": "f" * 16}, version="99", sessions=[])
-            registry.put("lb2", json.dumps(told).encode())
-            await until(lambda: first.snapshot.inputs.cluster.peers["lb2"].status.version == "99", within=2)
-            assert first.inbox.version == version
-            told["status"]["drained"] = True
-            registry.put("lb2", json.dumps(told).encode())
-            await until(lambda: first.inbox.version > version, within=2)
-
-    tell(story())
+    async with AsyncExitStack() as stack:
+        first, *_ = await together(stack, company)
+        await asyncio.sleep(5)
+        version = first.inbox.version
+        entry = registry.entries["lb2"]
+        told = json.loads(entry.value)
+        told["status"].update(digests={"web": "f" * 16}, version="99", sessions=[])
+        registry.put("lb2", json.dumps(told).encode())
+        await until(lambda: first.snapshot.inputs.cluster.peers["lb2"].status.version == "99", within=2)
+        assert first.inbox.version == version
+        told["status"]["drained"] = True
+        registry.put("lb2", json.dumps(told).encode())
+        await until(lambda: first.inbox.version > version, within=2)
 
 
-def test_a_status_of_an_older_node_counts_as_far_as_it_goes(tmp_path: Path, registry: MemoryRegistry) -> None:
+async def test_a_status_of_an_older_node_counts_as_far_as_it_goes(tmp_path: Path, registry: MemoryRegistry) -> None:
     company = worlds(tmp_path, registry)[:1]
-
-    async def story() -> None:
-        async with company[0].node() as node:
-            await until(lambda: VIP in company[0].announced and "lb1" in registry.entries, within=10)
-            await asyncio.sleep(3)
-            told = json.loads(registry.entries["lb1"].value)
-            told["status"].update(node="lb0", withdrawn={})
-            del told["status"]["vips"][str(VIP)]["own"], told["status"]["services"]["web"][str(VIP)]["dead"]
-            registry.put("lb0", json.dumps(told).encode(), await registry.begin("lb0"))
-            company[0].dead |= BACKENDS
-            await until(lambda: reason(node) == "0/3 backends up; 1 of 1 peers reach these backends", within=6)
-            assert replace(node.snapshot.inputs.cluster.peers["lb0"].status.vips[VIP], reason="").own == ""
-
-    tell(story())
+    async with company[0].node() as node:
+        await until(lambda: VIP in company[0].announced and "lb1" in registry.entries, within=10)
+        await asyncio.sleep(3)
+        told = json.loads(registry.entries["lb1"].value)
+        told["status"].update(node="lb0", withdrawn={})
+        del told["status"]["vips"][str(VIP)]["own"], told["status"]["services"]["web"][str(VIP)]["dead"]
+        registry.put("lb0", json.dumps(told).encode(), await registry.begin("lb0"))
+        company[0].dead |= BACKENDS
+        await until(lambda: reason(node) == "0/3 backends up; 1 of 1 peers reach these backends", within=6)
+        assert replace(node.snapshot.inputs.cluster.peers["lb0"].status.vips[VIP], reason="").own == ""

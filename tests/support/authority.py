@@ -29,11 +29,18 @@ def _alternative(name: str) -> x509.GeneralName:
 class Authority:
     """Signs certificates, and writes them (certificate and key in one PEM file) into ``folder``."""
 
-    def __init__(self, folder: Path, name: str = "Test CA") -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = "Test CA", identified: bool = False) -> None:
+        """``identified``: its certificates name keys and their use as RFC 5280 demands; private ones often do not."""
+        self.folder, self._identified = folder, identified
         self._name, self._key = _name(name), ec.generate_private_key(ec.SECP256R1())
         self.file = folder / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(self._signed(self._name, self._key, 3650 * DAY, (), ca=True).public_bytes(PEM))
+
+    def intermediate(self, name: str) -> Authority:
+        """An authority below this one. Its ``file`` holds its own certificate, and not that of this one."""
+        below = Authority(self.folder, name, self._identified)
+        below.file.write_bytes(self._signed(below._name, below._key, 3650 * DAY, (), ca=True).public_bytes(PEM))
+        return below
 
     def issue(self, *names: str, life: timedelta = 365 * DAY, self_signed: bool = False) -> Path:
         """A certificate for these host names and addresses that expires in ``life`` (may be negative)."""
@@ -66,10 +73,23 @@ class Authority:
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), False)
+        if self._identified:
+            usage = dict.fromkeys(USAGES, False) | {"digital_signature": not ca, "key_cert_sign": ca, "crl_sign": ca}
+            builder = (
+                builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+                .add_extension(
+                    x509.AuthorityKeyIdentifier.from_issuer_public_key((by or self._key).public_key()), False
+                )
+                .add_extension(x509.KeyUsage(**usage), True)
+            )
         return builder.sign(by or self._key, hashes.SHA256())
 
 
 PEM = serialization.Encoding.PEM
+USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 def server_context(certificate: Path, clients: Path | None = None) -> ssl.SSLContext:

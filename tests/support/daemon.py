@@ -10,6 +10,7 @@ from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Result, Tree
+from anycastlb.engine.machine import Machine
 from anycastlb.engine.node import checks
 from anycastlb.engine.parts import kernel_settings, make_drivers
 from anycastlb.engine.reconciler import Inbox, Reconciler
@@ -30,9 +31,8 @@ class Daemon:
             self.originals.drop()
         drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
         self.inbox = Inbox(Inputs(originals=self.originals.rows, **kernel_settings(config)))
-        self.reconciler = Reconciler(
-            self.inbox, drivers, MemoryAnnouncer(), Journal(), 0.1, originals=lambda: self.originals.rows
-        )
+        machine = Machine(drivers, MemoryAnnouncer(), originals=lambda: self.originals.rows)
+        self.reconciler = Reconciler(self.inbox, machine, Journal(), 0.1)
 
     def want(self, **documents: Any) -> None:
         """Follow a catalog of these services."""

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 
 from anycastlb.adapters.checks import PARAMS
 from anycastlb.core.catalog.parse import parse_catalog
-from anycastlb.core.decision import decide, health
+from anycastlb.core.decision import decide, health, plan
 from anycastlb.core.model import (
     Announce,
     Backend,
@@ -147,6 +147,11 @@ def judged(service: Service, vip, up: int, needed: int = 1, reason: str = "") ->
     return ServiceVerdict(service.name, service.key(vip), up >= needed and not reason, up, total, needed, told)
 
 
+def waiting(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with what is still to be changed in it, as the reconciler leaves it."""
+    return replace(snapshot, pending=plan.diff(snapshot.actual, snapshot.decision.desired))
+
+
 def trouble() -> Snapshot:
     """Everything at once: open, closed, rejected and leaving VIPs, a bad document, a refusal, a held catalog."""
     web4, web6 = judged(WEB, WEB4, 2), judged(WEB, WEB6, 2)
@@ -162,7 +167,7 @@ def trouble() -> Snapshot:
     )
     late = list(ROWS)[2]
     rows = {key: row for key, row in desired.destinations.items() if key.service != SMTP.key(MAIL)}
-    return Snapshot(
+    snapshot = Snapshot(
         inputs=Inputs(
             node="lb1",
             catalog=Catalog(
@@ -211,6 +216,7 @@ def trouble() -> Snapshot:
         at_wall=WALL,
         cycle=42,
     )
+    return waiting(snapshot)
 
 
 def calm() -> Snapshot:
@@ -232,6 +238,7 @@ def calm() -> Snapshot:
         decision=Decision(state, verdicts={WEB4: verdict}, backends=members),
         plan=(),
         failures=(),
+        pending=(),
         speaker=replace(snapshot.speaker, rejected={}, sessions=(Session("10.0.0.1", "up", NOW - 7200),)),
     )
 
@@ -293,7 +300,7 @@ def subtle(flaps: int = 1) -> Snapshot:
     s4 = DestinationKey(shop.key(SHOP4), ip_address("10.4.0.4"), 80)
     leaving = {("destinations", s4): Leaving(Destination("tunnel", 0, 100), NOW + 12)}
     decision = replace(decision, memory=replace(memory, leaving=leaving))
-    return replace(
+    snapshot = replace(
         calm(),
         inputs=replace(inputs, health=states),
         actual=replace(
@@ -301,3 +308,4 @@ def subtle(flaps: int = 1) -> Snapshot:
         ),
         decision=decision,
     )
+    return waiting(snapshot)

@@ -38,6 +38,7 @@ class Served:
     held: bool = False
     now: float = scene.NOW
     alive_at: float = scene.NOW
+    load: tuple[int, int, int] = (0, 0, 0)
     statistics: Any = None
     settings: Settings = field(default_factory=lambda: parse('[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]'))
     store: MemorySource = field(default_factory=MemorySource)
@@ -53,14 +54,7 @@ class Served:
         return held
 
     def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
-        metrics = Metrics(
-            lambda: self.snapshot,
-            self.meters,
-            self.journal,
-            clock=lambda: self.now,
-            statistics=self.statistics,
-            alive_at=lambda: self.alive_at,
-        )
+        metrics = Metrics(self, self.meters, self.journal, self.statistics, clock=lambda: self.now)
         context = Context(
             snapshot=lambda: self.snapshot,
             journal=self.journal,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from anycastlb import settings
@@ -22,8 +23,12 @@ from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import Address, Change, Check, ProbePath, ServiceKey, Speaker
-from anycastlb.engine.node import Node
+from anycastlb.core.model import Address, Catalog, Change, Check, ProbePath, Rows, ServiceKey, Speaker, Table
+from anycastlb.engine.clock import Clock
+from anycastlb.engine.machine import Machine, Pulse
+from anycastlb.engine.node import Node, Parts
+from anycastlb.engine.parts import first_inputs
+from anycastlb.engine.reconciler import Inbox
 
 VIP = ip_address("192.0.2.10")
 ANY = ip_address("0.0.0.0")
@@ -56,9 +61,15 @@ class MemoryAnnouncer(MemoryDriver):
 
 
 class World:
-    """What surrounds a node, and outlives it: stop the node, start another, and the kernel is as it was."""
+    """What surrounds a node, and outlives it: stop the node, start another, and the kernel is as it was.
 
-    def __init__(self, state_dir: str, tables: str = "", drain: dict[str, Any] | None = None, **node: Any) -> None:
+    Chance is drawn from ``seed``, so that what happens in a world is a function of it.
+    """
+
+    def __init__(
+        self, state_dir: str, tables: str = "", drain: dict[str, Any] | None = None, seed: int = 0, **node: Any
+    ) -> None:
+        self.chance = Random(seed)
         self.source = MemorySource()
         self.kernel = MemoryDriver(("addresses", "services", "destinations"))
         self.router = MemoryAnnouncer()
@@ -66,8 +77,12 @@ class World:
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
         self.more_drivers: tuple[Driver, ...] = ()
-        self.more: dict[str, Any] = {}
-        """Further arguments of a node."""
+        self.kernel_settings: dict[str, Any] = {}
+        """What ``first_inputs`` gets beside the settings."""
+        self.originals: Callable[[], Mapping[Table, Rows]] = dict
+        """What the kernel's settings were before ``more_drivers`` changed them."""
+        self.on_catalog: Callable[[Catalog], None] = lambda catalog: None
+        """Is called with each new catalog."""
         self.registry: Registry | None = None
         """Where nodes know of each other; one for several worlds."""
         self.places: list[MemoryRecordStore] = []
@@ -93,38 +108,36 @@ class World:
         async def in_place(function: Callable[..., Any], /, *args: Any) -> Any:
             return function(*args)
 
-        clock = asyncio.get_running_loop().time
-        journal = Journal()
-        node = Node(
-            self.settings,
-            self.source,
+        now, journal = asyncio.get_running_loop().time, Journal()
+        clock = Clock(now, lambda: self.started_wall + now(), self.chance.random, in_place)
+        inbox = Inbox(first_inputs(self.settings, **self.kernel_settings, originals=self.originals()))
+        pulse = Pulse(clock=now)
+        records = [
+            RecordDriver(place, journal.emit, inbox.wake, lambda: pulse.at, clock=now, jitter=self.chance.random)
+            for place in self.places
+        ]
+        machine = Machine(
             (self.kernel, *self.more_drivers),
             self.router,
-            journal,
-            types=types,
-            kinds=self.kinds,
+            records,
             unused=self.kernel.unused,
             counters=self._counters,
+            originals=self.originals,
+            pulse=pulse,
+        )
+        parts = Parts(
+            inbox,
+            self.source,
+            machine,
+            types,
+            self.kinds,
             probe_path=lambda via, mark: ProbePath(mark, ip_address("10.1.0.254")),
+            on_catalog=lambda catalog: self.on_catalog(catalog),
             registry=self.registry,
-            registrars=[
-                RecordDriver(
-                    place,
-                    journal.emit,
-                    lambda: node.inbox.wake(),
-                    lambda: node.reconciler.alive_at,
-                    clock=clock,
-                    jitter=lambda: 1.0,
-                )
-                for place in self.places
-            ],
             instance=self.settings.node.state_dir,
             started_wall=self.started_wall,
-            clock=clock,
-            wall=lambda: self.started_wall + clock(),
-            offload=in_place,
-            **self.more,
         )
+        node = Node(self.settings, parts, journal, clock=clock)
         running = asyncio.ensure_future(node.run())  # noqa: TID251
         try:
             yield node

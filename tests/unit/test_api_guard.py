@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from anycastlb import settings
+from anycastlb.client.transport import security
 from anycastlb.core.model import SettingsError
 from anycastlb.doctor.collect.startup import at_start
 from anycastlb.doctor.diagnosis import preflight
@@ -347,9 +348,9 @@ def test_a_secret_that_everybody_can_read_is_a_finding(tmp_path: Path) -> None:
 
 
 def client(authority: Authority, certificate: Path | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=authority.file)
-    if certificate is not None:
-        context.load_cert_chain(certificate)
+    own = str(certificate) if certificate else None
+    context = security(str(authority.file), own, own)
+    assert context is not None
     return context
 
 

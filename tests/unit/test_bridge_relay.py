@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anycastlb.bridge.exchange import ACK_TIMEOUT
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
-from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
+from anycastlb.bridge.relay import REFUSALS, RETRY, Relay
 from anycastlb.core.model import Address, Route
 from tests.support.routes import routes
 
@@ -106,11 +107,11 @@ class Talk:
                 return self.relay.report()
             assert self.relay.next(self.now) is None, "one command at a time"
             for line in self.exabgp.answer(command.line):
-                self.relay.heard(line, self.now)
+                self.relay.hear(line, self.now)
         raise AssertionError(f"they never come to an end: {self.exabgp.said[-5:]}")
 
     def order(self, wanted: Mapping[Address, Route], serial: int = 1) -> Report:
-        self.relay.ordered(RouteSet(serial, HOLD, wanted), self.now)
+        self.relay.obey(RouteSet(serial, HOLD, wanted), self.now)
         return self.pump()
 
     def later(self, seconds: float) -> Report:
@@ -122,7 +123,7 @@ class Talk:
 def talk() -> Talk:
     talk = Talk(P1, P6)
     talk.pump()
-    talk.relay.linked()
+    talk.relay.connected()
     return talk
 
 
@@ -205,14 +206,14 @@ def test_answers_meant_for_the_bridge_before_this_one_are_not_taken() -> None:
     first = talk.relay.next(talk.now)
     assert first and first.line == "version"
     for line in ["done", "error", "10.99.1.1 something", "done", "exabgp 5.0.15", "done"]:
-        talk.relay.heard(line, talk.now)
+        talk.relay.hear(line, talk.now)
     second = talk.relay.next(talk.now)
     assert second and second.line == "enable-ack"
-    talk.relay.heard("done", talk.now)  # a stray one, taken for the answer
+    talk.relay.hear("done", talk.now)  # a stray one, taken for the answer
     third = talk.relay.next(talk.now)
     assert third and third.line == "show neighbor json"
     for line in ["done", "error", json.dumps([neighbor(P1)]), "done"]:
-        talk.relay.heard(line, talk.now)
+        talk.relay.hear(line, talk.now)
     fourth = talk.relay.next(talk.now)
     assert fourth and fourth.line == "show adj-rib out extensive"
 
@@ -226,12 +227,12 @@ def test_one_refused_route_does_not_keep_its_batch_back(talk: Talk) -> None:
     assert talk.exabgp.announced(P1) == set(wanted) - {TWO}
 
     tries = sum("192.0.2.2/32" in line for line in talk.exabgp.said)
-    talk.relay.ordered(Heartbeat(4), talk.now)
+    talk.relay.obey(Heartbeat(4), talk.now)
     talk.later(HOLD / 2)
     assert sum("192.0.2.2/32" in line for line in talk.exabgp.said) == tries, "not tried again blindly"
     talk.exabgp.refuse = lambda line: False
     for _ in range(int(RETRY / 5) + 1):
-        talk.relay.ordered(Heartbeat(4), talk.now)
+        talk.relay.obey(Heartbeat(4), talk.now)
         report = talk.later(5)
     assert report.rejected == {} and TWO in report.announced
 
@@ -240,8 +241,8 @@ def test_a_session_that_comes_up_gets_its_routes(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.exabgp.peers.append(P2)
     talk.exabgp.rib[P2] = {}
-    talk.relay.heard(state(P2, "connected"), talk.now)
-    talk.relay.heard(state(P2, "up"), talk.now)
+    talk.relay.hear(state(P2, "connected"), talk.now)
+    talk.relay.hear(state(P2, "up"), talk.now)
     report = talk.pump()
     assert talk.exabgp.announced(P2) == {ONE}
     assert {session.peer: session.state for session in report.sessions}[P2] == "up"
@@ -249,15 +250,15 @@ def test_a_session_that_comes_up_gets_its_routes(talk: Talk) -> None:
 
 def test_a_session_that_comes_up_during_a_resync_starts_another_one(talk: Talk) -> None:
     talk.order({ONE: Route()})
-    talk.relay.heard(state(P1, "up"), talk.now)
+    talk.relay.hear(state(P1, "up"), talk.now)
     command = talk.relay.next(talk.now)
     assert command and command.kind == "neighbors"
     answer = talk.exabgp.answer(command.line)
     talk.exabgp.peers.append(P2)
     talk.exabgp.rib[P2] = {}
-    talk.relay.heard(state(P2, "up"), talk.now)
+    talk.relay.hear(state(P2, "up"), talk.now)
     for line in answer:
-        talk.relay.heard(line, talk.now)
+        talk.relay.hear(line, talk.now)
     talk.pump()
     assert talk.exabgp.announced(P2) == {ONE}
 
@@ -274,13 +275,13 @@ def test_a_neighbor_that_was_removed_is_forgotten(talk: Talk) -> None:
 
 
 def test_a_refusing_peer_is_no_news_every_second(talk: Talk) -> None:
-    talk.relay.heard(state(P1, "down", "hold timer expired"), talk.now)
+    talk.relay.hear(state(P1, "down", "hold timer expired"), talk.now)
     talk.pump()
     first, revision = talk.relay.report().sessions, talk.relay.revision
     for _ in range(5):
         talk.now += 1
-        talk.relay.heard(state(P1, "connected"), talk.now)
-        talk.relay.heard(state(P1, "down", "closing connection"), talk.now)
+        talk.relay.hear(state(P1, "connected"), talk.now)
+        talk.relay.hear(state(P1, "down", "closing connection"), talk.now)
     assert talk.relay.report().sessions == first and talk.relay.revision == revision
     assert {s.peer: s.reason for s in first}[P1] == "hold timer expired"
 
@@ -298,18 +299,18 @@ def test_a_silent_daemon_loses_every_route(talk: Talk) -> None:
 def test_beats_keep_the_routes_and_bring_them_back(talk: Talk) -> None:
     talk.order({ONE: Route()}, serial=7)
     for _ in range(5):
-        talk.relay.ordered(Heartbeat(7), talk.now)
+        talk.relay.obey(Heartbeat(7), talk.now)
         assert ONE in talk.later(HOLD - 0.1).announced
     assert talk.later(1).announced == {}
-    talk.relay.ordered(Heartbeat(7), talk.now)
+    talk.relay.obey(Heartbeat(7), talk.now)
     assert talk.pump().announced == {ONE: Route()}
 
 
 def test_a_connection_is_no_sign_of_life(talk: Talk) -> None:
     talk.order({ONE: Route()})
     for _ in range(int(HOLD) + 1):
-        talk.relay.unlinked(talk.now)
-        talk.relay.linked()
+        talk.relay.disconnected(talk.now)
+        talk.relay.connected()
         talk.later(1.1)
     assert talk.exabgp.rib[P1] == {}
 
@@ -317,7 +318,7 @@ def test_a_connection_is_no_sign_of_life(talk: Talk) -> None:
 def test_hold_counts_from_the_end_of_the_connection_if_the_daemon_beat_until_then(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.now += 0.9
-    talk.relay.unlinked(talk.now)
+    talk.relay.disconnected(talk.now)
     assert ONE in talk.later(HOLD - 0.05).announced
     assert talk.later(0.1).announced == {}
 
@@ -325,17 +326,17 @@ def test_hold_counts_from_the_end_of_the_connection_if_the_daemon_beat_until_the
 def test_the_end_of_a_connection_long_silent_gives_no_more_than_a_second(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.now += HOLD - 1
-    talk.relay.unlinked(talk.now)
+    talk.relay.disconnected(talk.now)
     assert ONE in talk.later(1.9).announced
     assert talk.later(0.2).announced == {}
 
 
 def test_a_daemon_that_restarts_within_hold_changes_nothing(talk: Talk) -> None:
     talk.order({ONE: Route(("65001:2", "65001:1"))}, serial=9)
-    talk.relay.unlinked(talk.now)
+    talk.relay.disconnected(talk.now)
     talk.exabgp.said.clear()
     talk.later(HOLD / 2)
-    talk.relay.linked()
+    talk.relay.connected()
     assert talk.relay.report().serial == 0, "serials belong to a connection"
     assert talk.order({ONE: Route(("65001:2", "65001:1"))}, serial=1).serial == 1
     assert talk.exabgp.said == []
@@ -345,15 +346,15 @@ def test_a_daemon_that_restarts_within_hold_changes_nothing(talk: Talk) -> None:
 def test_a_beat_of_another_set_is_an_error(talk: Talk, beat: int) -> None:
     talk.order({ONE: Route()}, serial=2)
     with pytest.raises(ProtocolError, match="beat"):
-        talk.relay.ordered(Heartbeat(beat), talk.now)
+        talk.relay.obey(Heartbeat(beat), talk.now)
 
 
 def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> None:
     talk.order({ONE: Route()}, serial=2)
-    talk.relay.unlinked(talk.now)
-    talk.relay.linked()
+    talk.relay.disconnected(talk.now)
+    talk.relay.connected()
     with pytest.raises(ProtocolError):
-        talk.relay.ordered(Heartbeat(2), talk.now)
+        talk.relay.obey(Heartbeat(2), talk.now)
     assert talk.later(HOLD + 1).announced == {}
 
 
@@ -363,7 +364,7 @@ def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> No
 def test_an_exabgp_that_does_not_withdraw_must_be_killed(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.exabgp.silent = lambda line: "withdraw" in line
-    talk.relay.ordered(RouteSet(2, HOLD, {}), talk.now)
+    talk.relay.obey(RouteSet(2, HOLD, {}), talk.now)
     talk.pump()
     talk.later(ACK_TIMEOUT - 0.1)
     assert talk.relay.stuck(talk.now) == ""
@@ -377,7 +378,7 @@ def test_an_exabgp_that_does_not_announce_is_told_and_lives(talk: Talk) -> None:
     report = talk.later(ACK_TIMEOUT + 1)
     assert talk.relay.stuck(talk.now) == ""
     assert "has not answered" in report.rejected[ONE] and report.serial == 0
-    talk.relay.heard("done", talk.now)
+    talk.relay.hear("done", talk.now)
     report = talk.pump()
     assert report.rejected == {} and report.serial == 1 and ONE in report.announced
 
@@ -388,7 +389,7 @@ def test_an_exabgp_stuck_in_an_announcement_is_killed_once_a_route_must_leave(ta
     talk.order({ONE: Route(), TWO: Route()}, serial=2)
     talk.later(ACK_TIMEOUT + 1)
     assert talk.relay.stuck(talk.now) == ""
-    talk.relay.ordered(RouteSet(3, HOLD, {TWO: Route()}), talk.now)
+    talk.relay.obey(RouteSet(3, HOLD, {TWO: Route()}), talk.now)
     assert talk.relay.stuck(talk.now)
 
 
@@ -405,12 +406,12 @@ def test_an_exabgp_that_never_answered_is_killed_only_when_the_daemon_is_gone_to
 def test_an_exabgp_that_refuses_every_withdrawal_must_be_killed(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.exabgp.refuse = lambda line: "withdraw" in line
-    talk.relay.ordered(RouteSet(2, HOLD, {}), talk.now)
+    talk.relay.obey(RouteSet(2, HOLD, {}), talk.now)
     for _ in range(REFUSALS * 3):
         command = talk.relay.next(talk.now)
         assert command
         for line in talk.exabgp.answer(command.line):
-            talk.relay.heard(line, talk.now)
+            talk.relay.hear(line, talk.now)
     assert "refused to withdraw" in talk.relay.stuck(talk.now)
 
 
@@ -458,8 +459,8 @@ def test_a_new_bridge_finds_what_the_old_one_left(left: dict[Address, Route], wa
 def test_no_line_of_exabgp_breaks_the_bridge(lines: list[str]) -> None:
     talk = Talk(P1)
     for line in lines:
-        talk.relay.heard(line, talk.now)
+        talk.relay.hear(line, talk.now)
         talk.relay.next(talk.now)
-        talk.relay.heard(line, talk.now)
+        talk.relay.hear(line, talk.now)
         talk.relay.tick(talk.now)
         talk.relay.report()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
+
+import pytest
 
 from anycastlb.adapters.discovery import DiscoveryAnswer, Kind, LossRule, endpoint
 from anycastlb.adapters.discovery.memory import MemoryDiscovery, nowhere
@@ -13,7 +14,8 @@ from anycastlb.adapters.discovery.watch import Watch, Watches, survey
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import ConsulInstances, Discover, Instance, Share
-from tests.support import virtual
+
+pytestmark = pytest.mark.virtual_time
 
 WANTED = ConsulInstances("web")
 GRACE = 5.0
@@ -71,251 +73,204 @@ class Desk:
         return [record.event for record in self.journal.records()]
 
 
-def tell(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    virtual.run(story())
+async def test_what_comes_and_leaves_one_by_one_is_believed_at_once() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2, 3, 4)
+        assert desk.numbers == [1, 2, 3, 4]
+        for left in ((1, 2, 4), (2, 4), (2,)):
+            await desk.put(*left)
+            assert desk.numbers == list(left)
+        assert not desk.watch.problems
+        assert desk.events()[-1].reason == "1 instance: -web4"
+        assert desk.events()[0].subject == "consul service web"
 
 
-def test_what_comes_and_leaves_one_by_one_is_believed_at_once() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await desk.put(1, 2, 3, 4)
-            assert desk.numbers == [1, 2, 3, 4]
-            for left in ((1, 2, 4), (2, 4), (2,)):
-                await desk.put(*left)
-                assert desk.numbers == list(left)
-            assert not desk.watch.problems
-            assert desk.events()[-1].reason == "1 instance: -web4"
-            assert desk.events()[0].subject == "consul service web"
-
-    tell(story)
-
-
-def test_too_many_at_once_are_kept_and_new_ones_come_in() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await desk.put(1, 2, 3, 4)
-            await desk.put(4, 5)
-            assert desk.numbers == [1, 2, 3, 4, 5]
-            assert "3 of 4 instances vanished at once: kept for 5 s" in desk.watch.problems[0]
-            await asyncio.sleep(GRACE - 0.1)
-            assert desk.numbers == [1, 2, 3, 4, 5]
-            sure = desk.discovery.sure
-            await asyncio.sleep(0.2)
-            assert desk.numbers == [4, 5] and not desk.watch.problems
-            assert desk.discovery.sure == sure + 1, "believed of a fresh answer only"
-
-    tell(story)
+async def test_too_many_at_once_are_kept_and_new_ones_come_in() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2, 3, 4)
+        await desk.put(4, 5)
+        assert desk.numbers == [1, 2, 3, 4, 5]
+        assert "3 of 4 instances vanished at once: kept for 5 s" in desk.watch.problems[0]
+        await asyncio.sleep(GRACE - 0.1)
+        assert desk.numbers == [1, 2, 3, 4, 5]
+        sure = desk.discovery.sure
+        await asyncio.sleep(0.2)
+        assert desk.numbers == [4, 5] and not desk.watch.problems
+        assert desk.discovery.sure == sure + 1, "believed of a fresh answer only"
 
 
-def test_a_loss_that_is_undone_leaves_no_trace() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await desk.put(1, 2)
-            desk.history.clear()
-            await desk.put(after=3)
-            assert desk.numbers == [1, 2] and desk.watch.problems
-            await desk.put(1, 2)
-            assert not desk.watch.problems
-            await desk.put(after=3)
-            assert desk.numbers == [1, 2], "a new loss has a grace of its own"
-            assert min(desk.history) == 2
-
-    tell(story)
+async def test_a_loss_that_is_undone_leaves_no_trace() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2)
+        desk.history.clear()
+        await desk.put(after=3)
+        assert desk.numbers == [1, 2] and desk.watch.problems
+        await desk.put(1, 2)
+        assert not desk.watch.problems
+        await desk.put(after=3)
+        assert desk.numbers == [1, 2], "a new loss has a grace of its own"
+        assert min(desk.history) == 2
 
 
-def test_the_grace_begins_anew_after_a_failure() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await desk.put(1, 2)
-            await desk.put(after=3)
-            desk.discovery.fail()
-            await asyncio.sleep(10)
-            assert desk.numbers == [1, 2]
-            assert desk.watch.problems == ("the discovery is down; the last answer (2 instances) is kept",)
-            desk.discovery.heal()
-            await asyncio.sleep(5.1)  # the longest back-off
-            assert desk.numbers == [1, 2], "the server may have just become leader"
-            await asyncio.sleep(GRACE)
-            assert desk.numbers == []
-
-    tell(story)
+async def test_the_grace_begins_anew_after_a_failure() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2)
+        await desk.put(after=3)
+        desk.discovery.fail()
+        await asyncio.sleep(10)
+        assert desk.numbers == [1, 2]
+        assert desk.watch.problems == ("the discovery is down; the last answer (2 instances) is kept",)
+        desk.discovery.heal()
+        await asyncio.sleep(5.1)  # the longest back-off
+        assert desk.numbers == [1, 2], "the server may have just become leader"
+        await asyncio.sleep(GRACE)
+        assert desk.numbers == []
 
 
-def test_who_is_unfit_has_not_vanished() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await desk.put(1, 2, 3)
-            await desk.put(unfit=unfit(1, 2, 3))
-            assert desk.numbers == [], "all at once, and at once"
-            await desk.put(1, 2, 3)
-            await desk.put(3, unfit=unfit(1))
-            assert desk.numbers == [3]
-            await desk.put(unfit=unfit(1))
-            assert desk.numbers == [3], "but the last one is missing"
-
-    tell(story)
+async def test_who_is_unfit_has_not_vanished() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2, 3)
+        await desk.put(unfit=unfit(1, 2, 3))
+        assert desk.numbers == [], "all at once, and at once"
+        await desk.put(1, 2, 3)
+        await desk.put(3, unfit=unfit(1))
+        assert desk.numbers == [3]
+        await desk.put(unfit=unfit(1))
+        assert desk.numbers == [3], "but the last one is missing"
 
 
-def test_who_moves_or_is_renamed_has_not_vanished() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await desk.put(1, 2)
-            moved = [Instance(f"web{n}", ip_address(f"10.2.0.{n}"), 8080, created=n) for n in (1, 2)]
-            desk.discovery.put(*moved)
-            await asyncio.sleep(0.01)
-            assert desk.watch.instances == tuple(moved)
-            renamed = [Instance(f"new{n}", ip_address(f"10.2.0.{n}"), 8080, created=n) for n in (1, 2)]
-            desk.discovery.put(*renamed)
-            await asyncio.sleep(0.01)
-            assert desk.watch.instances == tuple(renamed)
-
-    tell(story)
+async def test_who_moves_or_is_renamed_has_not_vanished() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2)
+        moved = [Instance(f"web{n}", ip_address(f"10.2.0.{n}"), 8080, created=n) for n in (1, 2)]
+        desk.discovery.put(*moved)
+        await asyncio.sleep(0.01)
+        assert desk.watch.instances == tuple(moved)
+        renamed = [Instance(f"new{n}", ip_address(f"10.2.0.{n}"), 8080, created=n) for n in (1, 2)]
+        desk.discovery.put(*renamed)
+        await asyncio.sleep(0.01)
+        assert desk.watch.instances == tuple(renamed)
 
 
-def test_another_whole_answer_may_be_believed() -> None:
+async def test_another_whole_answer_may_be_believed() -> None:
     """As of DNS: what it says is said in one piece."""
-
-    async def story() -> None:
-        async with Desk(share=WHOLE, grace=None) as desk:
-            await desk.put(1, 2)
-            await desk.put(3)
-            assert desk.numbers == [3]
-            await desk.put(after=1e6)
-            assert desk.numbers == [3] and "kept until it is confirmed" in desk.watch.problems[0]
-            assert desk.watch.confirm() and desk.numbers == []
-            assert not desk.watch.confirm()
-            await asyncio.sleep(10)
-            assert desk.numbers == [] and not desk.watch.problems
-
-    tell(story)
+    async with Desk(share=WHOLE, grace=None) as desk:
+        await desk.put(1, 2)
+        await desk.put(3)
+        assert desk.numbers == [3]
+        await desk.put(after=1e6)
+        assert desk.numbers == [3] and "kept until it is confirmed" in desk.watch.problems[0]
+        assert desk.watch.confirm() and desk.numbers == []
+        assert not desk.watch.confirm()
+        await asyncio.sleep(10)
+        assert desk.numbers == [] and not desk.watch.problems
 
 
-def test_a_first_answer_of_nothing_is_doubted_too() -> None:
-    async def story() -> None:
-        async with Desk() as desk:
-            await asyncio.sleep(GRACE - 0.1)
-            assert desk.numbers is None and desk.watch.answered
-            assert desk.watch.problems == ("not believed for 5 s, or until it is confirmed (anycastlb confirm)",)
-            await asyncio.sleep(0.2)
-            assert desk.numbers == [] and not desk.watch.problems
-        async with Desk() as desk:
-            await desk.put(unfit=unfit(1))
-            assert desk.numbers == []
-
-    tell(story)
+async def test_a_first_answer_of_nothing_is_doubted_too() -> None:
+    async with Desk() as desk:
+        await asyncio.sleep(GRACE - 0.1)
+        assert desk.numbers is None and desk.watch.answered
+        assert desk.watch.problems == ("not believed for 5 s, or until it is confirmed (anycastlb confirm)",)
+        await asyncio.sleep(0.2)
+        assert desk.numbers == [] and not desk.watch.problems
+    async with Desk() as desk:
+        await desk.put(unfit=unfit(1))
+        assert desk.numbers == []
 
 
-def test_what_was_saved_is_in_force_before_any_answer() -> None:
-    async def story() -> None:
-        async with Desk(known=some(1, 2)) as desk:
-            await asyncio.sleep(1)
-            assert desk.numbers == [1, 2], "an empty answer is doubted against it"
-            await desk.put(2, 3)
-            assert desk.numbers == [2, 3]
-
-    tell(story)
+async def test_what_was_saved_is_in_force_before_any_answer() -> None:
+    async with Desk(known=some(1, 2)) as desk:
+        await asyncio.sleep(1)
+        assert desk.numbers == [1, 2], "an empty answer is doubted against it"
+        await desk.put(2, 3)
+        assert desk.numbers == [2, 3]
 
 
-def test_it_tries_ever_less_often_and_tells_once() -> None:
-    async def story() -> None:
-        async with Desk(known=some(1)) as desk:
-            desk.discovery.fail()
-            await asyncio.sleep(1)
-            changes = desk.changes
-            await asyncio.sleep(60)
-            assert desk.changes == changes and 15 <= desk.discovery.reads <= 25
-            desk.discovery.heal()
-            await desk.put(1, 2, after=5.1)
-            assert desk.numbers == [1, 2] and not desk.watch.problems
-
-    tell(story)
+async def test_it_tries_ever_less_often_and_tells_once() -> None:
+    async with Desk(known=some(1)) as desk:
+        desk.discovery.fail()
+        await asyncio.sleep(1)
+        changes = desk.changes
+        await asyncio.sleep(60)
+        assert desk.changes == changes and 15 <= desk.discovery.reads <= 25
+        desk.discovery.heal()
+        await desk.put(1, 2, after=5.1)
+        assert desk.numbers == [1, 2] and not desk.watch.problems
 
 
-def test_a_fault_of_ours_stops_nothing() -> None:
-    async def story() -> None:
-        class Faulty(MemoryDiscovery):
-            faulty = True
+async def test_a_fault_of_ours_stops_nothing() -> None:
+    class Faulty(MemoryDiscovery):
+        faulty = True
 
-            async def read(self, after: DiscoveryAnswer | None) -> DiscoveryAnswer:
-                if self.faulty:
-                    raise ZeroDivisionError("a bug")
-                return await super().read(after)
+        async def read(self, after: DiscoveryAnswer | None) -> DiscoveryAnswer:
+            if self.faulty:
+                raise ZeroDivisionError("a bug")
+            return await super().read(after)
 
-        desk = Desk(known=some(1))
-        desk.discovery = faulty = Faulty(*some(1, 2))
-        async with desk:
-            await asyncio.sleep(1)
-            assert "please report" in desk.watch.problems[0] and "a bug" in desk.watch.problems[0]
-            faulty.faulty = False
-            await asyncio.sleep(5)
-            assert desk.numbers == [1, 2]
-
-    tell(story)
+    desk = Desk(known=some(1))
+    desk.discovery = faulty = Faulty(*some(1, 2))
+    async with desk:
+        await asyncio.sleep(1)
+        assert "please report" in desk.watch.problems[0] and "a bug" in desk.watch.problems[0]
+        faulty.faulty = False
+        await asyncio.sleep(5)
+        assert desk.numbers == [1, 2]
 
 
 class TestWatches:
-    def test_each_runs_once_and_ends_when_nobody_asks(self) -> None:
-        async def story() -> None:
-            made: dict[Discover, list[MemoryDiscovery]] = {}
+    async def test_each_runs_once_and_ends_when_nobody_asks(self) -> None:
+        made: dict[Discover, list[MemoryDiscovery]] = {}
 
-            def kinds(wanted: Discover) -> Kind:
-                def make() -> MemoryDiscovery:
-                    made.setdefault(wanted, []).append(MemoryDiscovery(*some(1)))
-                    return made[wanted][-1]
+        def kinds(wanted: Discover) -> Kind:
+            def make() -> MemoryDiscovery:
+                made.setdefault(wanted, []).append(MemoryDiscovery(*some(1)))
+                return made[wanted][-1]
 
-                return Kind(make, LossRule(HALF, GRACE))
+            return Kind(make, LossRule(HALF, GRACE))
 
-            a, b = ConsulInstances("a"), ConsulInstances("b")
-            watches = Watches(kinds, lambda: None, Journal(), asyncio.get_running_loop().time)
-            watches.recall({a: some(7), b: some(8)})
-            assert watches.instances == {a: some(7), b: some(8)}
-            async with asyncio.TaskGroup() as group:
-                running = group.create_task(watches.run())
-                watches.want({a, b})
-                await asyncio.sleep(1)
-                watches.want({b})
-                watches.want({a, b})  # asked for again before it has ended
-                await asyncio.sleep(1)
-                assert [len(made[key]) for key in (a, b)] == [2, 1]
-                assert [one.closed for one in made[a]] == [True, False]
-                watches.want({a})
-                await asyncio.sleep(1)
-                assert made[b][0].closed and watches.instances.keys() == {a}
-                watches.want({a, b})
-                assert b not in watches.instances, "what was saved long ago says nothing now"
-                running.cancel()
-            assert all(one.closed for ones in made.values() for one in ones)
+        a, b = ConsulInstances("a"), ConsulInstances("b")
+        watches = Watches(kinds, lambda: None, Journal(), asyncio.get_running_loop().time)
+        watches.recall({a: some(7), b: some(8)})
+        assert watches.instances == {a: some(7), b: some(8)}
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(watches.run())
+            watches.want({a, b})
+            await asyncio.sleep(1)
+            watches.want({b})
+            watches.want({a, b})  # asked for again before it has ended
+            await asyncio.sleep(1)
+            assert [len(made[key]) for key in (a, b)] == [2, 1]
+            assert [one.closed for one in made[a]] == [True, False]
+            watches.want({a})
+            await asyncio.sleep(1)
+            assert made[b][0].closed and watches.instances.keys() == {a}
+            watches.want({a, b})
+            assert b not in watches.instances, "what was saved long ago says nothing now"
+            running.cancel()
+        assert all(one.closed for ones in made.values() for one in ones)
 
-        tell(story)
+    async def test_it_waits_for_the_first_answers_but_not_for_ever(self) -> None:
+        clock = asyncio.get_running_loop().time
+        discovery = MemoryDiscovery(*some(1))
+        discovery.fail()
+        kind = Kind(lambda: discovery, LossRule(HALF, GRACE))
+        watches = Watches(lambda wanted: kind, lambda: None, Journal(), clock, jitter=lambda: 1.0)
+        watches.want({WANTED})
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(watches.run())
+            start = clock()
+            await watches.answered(2.0)
+            assert clock() - start == 2.0
+            discovery.heal()
+            await watches.answered(60.0)
+            assert watches.instances == {WANTED: some(1)} and clock() - start < 10
+            await watches.answered(60.0)
+            running.cancel()
 
-    def test_it_waits_for_the_first_answers_but_not_for_ever(self) -> None:
-        async def story() -> None:
-            clock = asyncio.get_running_loop().time
-            discovery = MemoryDiscovery(*some(1))
-            discovery.fail()
-            kind = Kind(lambda: discovery, LossRule(HALF, GRACE))
-            watches = Watches(lambda wanted: kind, lambda: None, Journal(), clock, jitter=lambda: 1.0)
-            watches.want({WANTED})
-            async with asyncio.TaskGroup() as group:
-                running = group.create_task(watches.run())
-                start = clock()
-                await watches.answered(2.0)
-                assert clock() - start == 2.0
-                discovery.heal()
-                await watches.answered(60.0)
-                assert watches.instances == {WANTED: some(1)} and clock() - start < 10
-                await watches.answered(60.0)
-                running.cancel()
-
-        tell(story)
-
-    def test_a_survey(self) -> None:
-        async def story() -> None:
-            found = Kind(lambda: MemoryDiscovery(*some(2)), LossRule(HALF, GRACE))
-            a, b = ConsulInstances("a"), ConsulInstances("b")
-            kinds = {a: found, b: nowhere(b)}
-            instances, problems = await survey(kinds.__getitem__, {a, b}, {a: some(1, 2), b: some(9)}, 3.0)
-            assert instances == {a: some(2), b: some(9)}
-            assert problems.keys() == {b} and "discovers nothing" in problems[b][0]
-
-        tell(story)
+    async def test_a_survey(self) -> None:
+        found = Kind(lambda: MemoryDiscovery(*some(2)), LossRule(HALF, GRACE))
+        a, b = ConsulInstances("a"), ConsulInstances("b")
+        kinds = {a: found, b: nowhere(b)}
+        instances, problems = await survey(kinds.__getitem__, {a, b}, {a: some(1, 2), b: some(9)}, 3.0)
+        assert instances == {a: some(2), b: some(9)}
+        assert problems.keys() == {b} and "discovers nothing" in problems[b][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import Catalog, Entry, Feed, SourceError, Tree
 from anycastlb.engine import follower
-from anycastlb.engine.follower import Follower, identity
+from anycastlb.engine.clock import Clock, Offload
+from anycastlb.engine.follower import CatalogParts, Follower, identity
 from anycastlb.settings import Settings, parse
+
+pytestmark = pytest.mark.virtual_time
 
 PATIENCE = 10.0
 
 
-def settings(catalog: str = "", source: str = "consul") -> Settings:
-    return parse(f'[node]\nvip_ranges = ["192.0.2.0/24"]\n[catalog]\nsource = "{source}"\n{catalog}')
+def settings(catalog: str = "", source: str = "consul", state_dir: Path = Path("/nowhere")) -> Settings:
+    node = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"'
+    return parse(f'{node}\n[catalog]\nsource = "{source}"\n{catalog}')
 
 
 def service(number: int, port: int = 80) -> str:
@@ -43,16 +48,23 @@ async def inline(function: Callable[..., Any], /, *args: Any) -> Any:
 class Node:
     """A follower at work, and what it published."""
 
-    def __init__(self, source: Any, state_dir: Path, catalog: str = "", **options: Any) -> None:
+    def __init__(
+        self,
+        source: Any,
+        state_dir: Path,
+        catalog: str = "",
+        patience: float = 0.2,
+        chance: float = 0.5,
+        offload: Offload = inline,
+    ) -> None:
         self.source = source
         self.state_dir = state_dir
-        self.settings = settings(catalog)
+        self.settings = settings(catalog, state_dir=state_dir)
         self.seen: list[tuple[Catalog, Feed]] = []
         self.journal = Journal()
-        self.follower = Follower(
-            source, self.settings, PARAMS, lambda *now: self.seen.append(now), self.journal,
-            **{"state_dir": state_dir, "offload": inline, "patience": 0.2, **options},
-        )  # fmt: skip
+        parts = CatalogParts(source, PARAMS, patience=patience)
+        clock = Clock(asyncio.get_running_loop().time, chance=lambda: chance, offload=offload)
+        self.follower = Follower(parts, self.settings, lambda *now: self.seen.append(now), self.journal, clock)
 
     async def __aenter__(self) -> Node:
         self._group = asyncio.TaskGroup()
@@ -155,49 +167,34 @@ class TestAway:
             await node.until(lambda catalog, feed: len(catalog.vips) == 3)
             assert [event.after for event in node.events()][-3:] == ["disconnected", "connected", "applied"]
 
-    async def test_it_tries_ever_less_often_and_tells_once(self, tmp_path: Path, monkeypatch: Any) -> None:
-        slept: list[float] = []
-        real = asyncio.sleep
+    @pytest.mark.parametrize(
+        ("chance", "pauses"),
+        [
+            pytest.param(1.0, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0], id="at most"),
+            pytest.param(0.0, [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.5, 2.5], id="half of it"),
+        ],
+    )
+    async def test_it_tries_ever_less_often_and_reports_once(
+        self, tmp_path: Path, chance: float, pauses: list[float]
+    ) -> None:
+        asked: list[float] = []
 
-        async def sleep(delay: float, result: Any = None) -> Any:
-            if delay >= follower.BACKOFF / 2:
-                slept.append(delay)
-                delay = 0
-            return await real(delay, result)
+        class Failing(MemorySource):
+            async def read(self, after: Tree | None) -> Tree:
+                asked.append(asyncio.get_running_loop().time())
+                return await super().read(after)
 
-        monkeypatch.setattr(follower.asyncio, "sleep", sleep)
-        source = MemorySource()
+        source = Failing()
         source.fail()
-        async with Node(source, tmp_path, jitter=lambda: 1.0) as node:
-            async with asyncio.timeout(PATIENCE):
-                while len(slept) < 10:
-                    await real(0.005)
+        async with Node(source, tmp_path, chance=chance) as node:
+            await asyncio.sleep(sum(pauses) + 0.01)
             assert len(node.events("disconnected")) == 1
-        assert slept[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-
-    async def test_jitter_halves_at_most(self, tmp_path: Path, monkeypatch: Any) -> None:
-        slept: list[float] = []
-        real = asyncio.sleep
-
-        async def sleep(delay: float, result: Any = None) -> Any:
-            if delay >= follower.BACKOFF / 2:
-                slept.append(delay)
-                delay = 0
-            return await real(delay, result)
-
-        monkeypatch.setattr(follower.asyncio, "sleep", sleep)
-        source = MemorySource()
-        source.fail()
-        async with Node(source, tmp_path, jitter=lambda: 0.0):
-            async with asyncio.timeout(PATIENCE):
-                while len(slept) < 3:
-                    await real(0.005)
-        assert slept[:3] == [0.05, 0.1, 0.2]
+        assert [after - before for before, after in pairwise(asked)] == pytest.approx(pauses)
 
     async def test_reread_waits_for_no_back_off(self, tmp_path: Path) -> None:
         source = MemorySource()
         source.fail()
-        async with Node(source, tmp_path, jitter=lambda: 1.0) as node:
+        async with Node(source, tmp_path, chance=1.0) as node:
             for attempt in range(1, 30):  # by back-off alone this takes two minutes
                 node.follower.reread()
                 async with asyncio.timeout(PATIENCE):
@@ -514,7 +511,7 @@ async def test_work_is_done_off_the_loop(tmp_path: Path) -> None:
 
     async def offload(function: Callable[..., Any], /, *args: Any) -> Any:
         done.append(function.__name__)
-        return await asyncio.to_thread(function, *args)
+        return function(*args)
 
     source = MemorySource()
     fill(source, 1)
@@ -558,11 +555,19 @@ async def test_a_fresh_read_that_was_broken_off_is_still_owed(tmp_path: Path) ->
             assert source.fresh[-1]
 
 
+async def late(function: Callable[..., Any], /, *args: Any) -> Any:
+    """Like a thread: other work is done before it has finished."""
+    await asyncio.sleep(0)
+    found = function(*args)
+    await asyncio.sleep(0.001)
+    return found
+
+
 async def test_calls_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     """Waking the follower breaks a read off; whatever it was about to tell must still come."""
     source = MemorySource()
     fill(source, 3)
-    async with Node(source, tmp_path, offload=asyncio.to_thread) as node:
+    async with Node(source, tmp_path, offload=late) as node:
         for port in range(1, 200):
             source.put("services/s1", service(1, port))
             node.follower.reread()

@@ -44,10 +44,12 @@ from anycastlb.core.model import (
     SyncDaemon,
     Traffic,
 )
+from anycastlb.engine.clock import Clock
+from anycastlb.engine.observer import Unobserved
 from anycastlb.engine.prober import Prober
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
-from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint
+from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint_number
 from anycastlb.serving.metrics.text import Writer
 from tests.support import promql, scene
 from tests.support.serving import Served, serving
@@ -312,11 +314,12 @@ async def test_the_prober_tells_results_and_its_load() -> None:
 
     seen: list[tuple[str, str, bool]] = []
 
-    def observe(type: str, outcome: str, seconds: float | None) -> None:
-        seen.append((type, outcome, seconds is not None and seconds >= 0))
+    class Seen(Unobserved):
+        def observe_result(self, type: str, outcome: str, seconds: float | None) -> None:
+            seen.append((type, outcome, seconds is not None and seconds >= 0))
 
     kind = CheckType(TYPES["tcp"].params, probe)
-    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), chance=lambda: 0.0, observe=observe)
+    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), Clock(chance=lambda: 0.0), observer=Seen())
     target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
     prober.want(
         [replace(target, port=port, interval=30.0, timeout=1.0 if port == 4 else 30.0) for port in (1, 2, 3, 4)]
@@ -342,7 +345,7 @@ async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyP
         return Found("late")
 
     kind = CheckType(TYPES["tcp"].params, probe)
-    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), chance=lambda: 0.0)
+    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), Clock(chance=lambda: 0.0))
     target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
     prober.want([replace(target, port=port, timeout=30.0) for port in range(1, 6)])
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -458,15 +461,16 @@ def test_problems_by_the_kind_of_document(key: str, path: str, kind: str) -> Non
     assert kind in DOCUMENTS
 
 
-def test_a_fingerprint_tells_documents_apart_and_nothing_else() -> None:
+def test_a_fingerprint_tells_documents_and_their_age_apart_and_nothing_else() -> None:
     def of(good: Mapping[str, Entry], **more: Any) -> int:
-        return fingerprint(Catalog(good=good, **more))
+        return fingerprint_number(Catalog(good=good, **more))
 
     a, b = Entry(b'{"vip": 1}', created=5, version="5"), Entry(b'{"vip": 2}')
     documents = {"services/a": a, "services/b": b}
-    assert of(documents) == of({"services/b": b, "services/a": Entry(a.value, created=9)}, index=77)
+    assert of(documents) == of({"services/b": b, "services/a": Entry(a.value, created=5)}, index=77)
     prints = [of({}), of(documents), of({"services/a": a}), of({"services/a": b, "services/b": a})]
     prints.append(of({"services/a": Entry(a.value + b"services/b")}))
+    prints.append(of({**documents, "services/a": Entry(a.value, created=9)}))  # another order of backends
     assert len(set(prints)) == len(prints)
     assert all(float(number) == number < 2**48 for number in prints)
 
@@ -596,7 +600,7 @@ async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None
         await asyncio.sleep(0.01)
         return {}
 
-    metrics = Metrics(scene.calm, Meters(), Journal(), clock=lambda: scene.NOW, statistics=statistics)
+    metrics = Metrics(Served(scene.calm()), Meters(), Journal(), statistics, clock=lambda: scene.NOW)
     texts = await asyncio.gather(*(metrics.scrape() for _ in range(50)))
     assert made == [1, 2], "the first, and one begun after all had asked"
     assert len({text for text, _ in texts[1:]}) == 1
@@ -613,7 +617,7 @@ async def test_a_scrape_that_fails_fails_alone() -> None:
             raise RuntimeError("a fault of ours")
         return {}
 
-    metrics = Metrics(scene.calm, Meters(), Journal(), statistics=statistics)
+    metrics = Metrics(Served(scene.calm()), Meters(), Journal(), statistics)
     results = await asyncio.gather(*(metrics.scrape() for _ in range(3)), return_exceptions=True)
     assert [isinstance(result, RuntimeError) for result in results] == [True, False, False]
 

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DnsKey, DnsRecord
-from tests.support import virtual
+
+pytestmark = pytest.mark.virtual_time
 
 A, ROW = DnsKey("www.", "A", "192.0.2.1"), DnsRecord(30, "web")
 CREATE = Change("dns_records", A, None, ROW)
@@ -55,96 +58,78 @@ class Desk:
             task.cancel()
 
 
-def test_it_is_seen_once_it_was_looked_at_and_tells_what_was_done() -> None:
-    async def story() -> None:
-        desk = Desk()
-        assert await desk.cycle() == {} and not desk.driver.registrar().seen
-        async with desk.running():
-            assert await desk.cycle(CREATE) == {"dns_records": {}}
-            await asyncio.sleep(0.01)
-            assert await desk.cycle() == {"dns_records": {A: ROW}} and desk.board.rows == {A: ROW}
-            assert [(event.kind, event.subject) for event in desk.events] == [("dns_records.create", str(A))]
-            assert desk.news
-
-    virtual.run(story())
+async def test_it_is_seen_once_it_was_looked_at_and_tells_what_was_done() -> None:
+    desk = Desk()
+    assert await desk.cycle() == {} and not desk.driver.registrar().seen
+    async with desk.running():
+        assert await desk.cycle(CREATE) == {"dns_records": {}}
+        await asyncio.sleep(0.01)
+        assert await desk.cycle() == {"dns_records": {A: ROW}} and desk.board.rows == {A: ROW}
+        assert [(event.kind, event.subject) for event in desk.events] == [("dns_records.create", str(A))]
+        assert desk.news
 
 
-def test_what_is_wanted_no_more_is_not_written_when_the_place_returns() -> None:
-    async def story() -> None:
-        desk = Desk()
-        async with desk.running():
-            desk.board.fault = "down"
-            await desk.cycle(CREATE)
-            await asyncio.sleep(10)
-            assert desk.driver.registrar().error.endswith("down")
-            await desk.cycle()
-            desk.board.fault = ""
-            await asyncio.sleep(100)
-            assert desk.place.writes == [] and desk.driver.registrar().error == ""
-            assert [event.after for event in desk.events] == ["away", "answers"]
-
-    virtual.run(story())
-
-
-def test_a_place_that_is_away_is_asked_less_and_less() -> None:
-    async def story() -> None:
-        desk = Desk()
+async def test_what_is_wanted_no_more_is_not_written_when_the_place_returns() -> None:
+    desk = Desk()
+    async with desk.running():
         desk.board.fault = "down"
-        async with desk.running():
-            for _ in range(600):
-                await desk.cycle(CREATE)
-                await asyncio.sleep(1)
-            assert 10 <= desk.place.looks <= 20
-
-    virtual.run(story())
-
-
-def test_a_reconciler_that_hangs_keeps_nothing_fresh() -> None:
-    async def story() -> None:
-        desk = Desk(period=1.0)
-        async with desk.running():
-            await desk.cycle(CREATE)
-            await asyncio.sleep(5)
-            desk.hangs = True
-            await asyncio.sleep(20)
-            looks = desk.place.looks
-            await asyncio.sleep(60)
-            assert desk.place.looks == looks
-            desk.hangs = False
-            await asyncio.sleep(5)
-            assert desk.place.looks > looks
-
-    virtual.run(story())
+        await desk.cycle(CREATE)
+        await asyncio.sleep(10)
+        assert desk.driver.registrar().error.endswith("down")
+        await desk.cycle()
+        desk.board.fault = ""
+        await asyncio.sleep(100)
+        assert desk.place.writes == [] and desk.driver.registrar().error == ""
+        assert [event.after for event in desk.events] == ["away", "answers"]
 
 
-def test_a_lost_race_is_looked_at_soon_and_is_no_failure() -> None:
-    async def story() -> None:
-        desk = Desk()
-        async with desk.running():
-            desk.board.rows[A] = ROW  # somebody was faster
+async def test_a_place_that_is_away_is_asked_less_and_less() -> None:
+    desk = Desk()
+    desk.board.fault = "down"
+    async with desk.running():
+        for _ in range(600):
             await desk.cycle(CREATE)
             await asyncio.sleep(1)
-            assert await desk.cycle() == {"dns_records": {A: ROW}}
-            assert desk.events == [] and not desk.driver.registrar().refused
-
-    virtual.run(story())
+        assert 10 <= desk.place.looks <= 20
 
 
-def test_the_last_wishes_are_written_at_the_end_but_not_for_long() -> None:
-    async def story() -> None:
-        desk = Desk()
-        loop = asyncio.get_running_loop()
-        async with desk.running():
-            await desk.cycle(CREATE)
-            await asyncio.sleep(0.01)
-            await desk.cycle(Change("dns_records", A, ROW, None))
-            await desk.driver.flush()
-            assert desk.board.rows == {}
-            desk.board.delay = 100.0
-            await desk.cycle(CREATE)
-            await asyncio.sleep(0.01)
-            before = loop.time()
-            await desk.driver.flush(3.0)
-            assert loop.time() - before <= 3.01
+async def test_a_reconciler_that_hangs_keeps_nothing_fresh() -> None:
+    desk = Desk(period=1.0)
+    async with desk.running():
+        await desk.cycle(CREATE)
+        await asyncio.sleep(5)
+        desk.hangs = True
+        await asyncio.sleep(20)
+        looks = desk.place.looks
+        await asyncio.sleep(60)
+        assert desk.place.looks == looks
+        desk.hangs = False
+        await asyncio.sleep(5)
+        assert desk.place.looks > looks
 
-    virtual.run(story())
+
+async def test_a_lost_race_is_looked_at_soon_and_is_no_failure() -> None:
+    desk = Desk()
+    async with desk.running():
+        desk.board.rows[A] = ROW  # somebody was faster
+        await desk.cycle(CREATE)
+        await asyncio.sleep(1)
+        assert await desk.cycle() == {"dns_records": {A: ROW}}
+        assert desk.events == [] and not desk.driver.registrar().refused
+
+
+async def test_the_last_wishes_are_written_at_the_end_but_not_for_long() -> None:
+    desk = Desk()
+    loop = asyncio.get_running_loop()
+    async with desk.running():
+        await desk.cycle(CREATE)
+        await asyncio.sleep(0.01)
+        await desk.cycle(Change("dns_records", A, ROW, None))
+        await desk.driver.flush()
+        assert desk.board.rows == {}
+        desk.board.delay = 100.0
+        await desk.cycle(CREATE)
+        await asyncio.sleep(0.01)
+        before = loop.time()
+        await desk.driver.flush(3.0)
+        assert loop.time() - before <= 3.01

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import debian
+from tests.rig import debian, programs
 
 FAKE_APT = """#!/bin/sh
 echo "$*" >>{log}
 case "$*" in
+*" install bell") echo "'http://mirror.example/bell.deb' bell_1%3a2.0-1_all.deb 9 SHA256:0";;
 *--print-uris*) cat {sources}; exit 0;;
 *" update") test ! -e {broken} || {{ cat {broken} >&2; exit 100; }};;
 *" download "*) sleep 0.2; cp {deb} .;;
 esac
 """
+
+
+BELL = "#!/bin/sh\necho ding $1\n"
 
 
 class Archive:
@@ -33,7 +37,8 @@ class Archive:
         tree = place / "bell"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/bin").mkdir(parents=True)
-        (tree / "usr/bin/bell").write_text("ding")
+        (tree / "usr/bin/bell").write_text(BELL)
+        (tree / "usr/bin/bell").chmod(0o755)
         (tree / "DEBIAN/control").write_text(
             "Package: bell\nVersion: 1:2.0-1\nArchitecture: all\nMaintainer: A <a@b.example>\nDescription: rings\n"
         )
@@ -63,7 +68,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require: Callable[[
 
 def test_a_package_is_unpacked_and_not_fetched_again(archive: Archive) -> None:
     roots = debian.fetch("sid", ["bell"])
-    assert (roots["bell"] / "usr/bin/bell").read_text() == "ding"
+    assert (roots["bell"] / "usr/bin/bell").read_text() == BELL
     assert roots["bell"].parent.name == "bell_1%2.0-1_all"
     calls = archive.calls()
     assert debian.fetch("sid", ["bell"]) == roots
@@ -72,7 +77,26 @@ def test_a_package_is_unpacked_and_not_fetched_again(archive: Archive) -> None:
 
 def test_nothing_half_done_is_left(archive: Archive) -> None:
     debian.fetch("sid", ["bell"])
-    assert sorted(path.name for path in (debian.cache() / "debian/sid").iterdir()) == ["bell", "bell_1%2.0-1_all"]
+    assert sorted(path.name for path in (debian.cache() / "debian/sid").iterdir()) == [
+        "bell",
+        "bell_1%2.0-1_all",
+        "lock",
+    ]
+
+
+def test_a_program_is_unpacked_once_and_runs(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(programs.PACKAGES, "bell", "bell")
+    for _ in range(2):
+        programs.obtain(["bell"])
+    assert archive.downloads() == 1
+    assert subprocess.check_output([str(programs.find("bell")), "dong"], text=True) == "ding dong\n"
+
+
+def test_a_program_that_is_on_the_path_is_not_fetched(archive: Archive) -> None:
+    (archive.program / "named").symlink_to("/bin/true")
+    programs.obtain(["named"])
+    assert programs.find("named") == archive.program / "named"
+    assert archive.calls() == []
 
 
 def test_two_processes_fetch_it_once(archive: Archive) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.rig import programs
 from tests.rig import require as rig
 
 
@@ -37,4 +38,4 @@ def test_a_missing_python_package_says_what_to_do() -> None:
 
 def test_daemons_are_found_where_a_users_path_does_not_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin")
-    assert "/usr/sbin" in rig.search_path().split(":")
+    assert "/usr/sbin" in programs.search_path().split(":")

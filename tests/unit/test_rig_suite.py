@@ -51,12 +51,41 @@ def test_the_kernel_is_demanded_where_there_is_one(
     assert (suite.required(inside=False), suite.required(inside=True)) == (outside, inside)
 
 
-def test_every_folder_of_tests_is_run_once() -> None:
-    folders = [folder for part in suite.PARTS for folder in part.folders]
-    tests = Path(__file__).resolve().parents[1]
-    having = {path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")}
-    assert having <= set(folders)
-    assert len(folders) == len(set(folders))
+def test_every_file_of_tests_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(suite.debian.REPOSITORY)
+    paths = [Path(path) for part in suite.QUEUE for share in suite.deal(part, {}) for path in share.paths]
+    files = [file for path in paths for file in ([path] if path.suffix else path.rglob("test_*.py"))]
+    assert sorted(files) == sorted(Path("tests").rglob("test_*.py"))
+
+
+def test_shares_take_equally_long_and_a_new_file_counts_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, size in {"a": 1, "b": 1, "c": 1, "new": 30 * suite.BYTES_A_SECOND}.items():
+        (tmp_path / f"test_{name}.py").write_text("#" * size)
+    part = suite.Part("lab", (".",), inside=True, shares=2)
+    dealt = suite.deal(part, {"test_a.py": 50, "test_b.py": 40, "test_c.py": 20})
+    assert [(share.name, share.paths) for share in dealt] == [
+        ("lab 1", ("test_a.py", "test_c.py")),
+        ("lab 2", ("test_b.py", "test_new.py")),
+    ]
+
+
+def test_the_part_that_another_waits_for_is_begun_before_it() -> None:
+    names = [part.name for part in suite.QUEUE]
+    assert all(names.index(part.after) < number for number, part in enumerate(suite.QUEUE) if part.after)
+
+
+def test_the_slowest_tests_are_named_with_their_parts(tmp_path: Path) -> None:
+    case = '<testcase classname="tests.e2e.test_x.TestY" name="test_{0}" time="{0}"/>'
+    for name, numbers in {"lab 1": range(0, 20, 2), "kernel": range(1, 20, 2)}.items():
+        body = "".join(case.format(number) for number in numbers)
+        (tmp_path / name).write_text(f"<testsuites><testsuite>{body}</testsuite></testsuites>")
+    lines = list(suite.slowest({"lab 1": tmp_path / "lab 1", "kernel": tmp_path / "kernel", "gone": tmp_path / "no"}))
+    assert len(lines) == suite.SLOWEST
+    assert lines[0] == "  19.0 s  kernel     tests/e2e/test_x.py::test_19"
+    assert lines[1] == "  18.0 s  lab 1      tests/e2e/test_x.py::test_18"
 
 
 def test_a_log_is_printed_as_it_grows_and_whole(tmp_path: Path) -> None:

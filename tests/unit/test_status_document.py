@@ -12,15 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anycastlb.adapters.cluster import status_document
+from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import decide
 from anycastlb.core.model import (
     Catalog,
     CatalogSummary,
+    ConsulInstances,
     Destination,
     DestinationKey,
     Entry,
     Feed,
     Inputs,
+    Instance,
     Memory,
     ServiceSummary,
     SessionSummary,
@@ -179,7 +182,7 @@ def test_what_does_not_fit_is_left_out_and_named() -> None:
 def test_the_hash_is_of_what_the_catalog_was_made_of() -> None:
     base = {"services/web": Entry(b"{}", 7), "services/api": Entry(b"[]", 8)}
     hashes = [
-        status_document.hash_of(Catalog(good=good))
+        fingerprint(Catalog(good=good))
         for good in (
             base,
             {**base, "services/web": Entry(b"{ }", 7)},
@@ -188,7 +191,14 @@ def test_the_hash_is_of_what_the_catalog_was_made_of() -> None:
         )
     ]
     assert len(set(hashes)) == 4
-    assert status_document.hash_of(Catalog(good=dict(reversed(base.items())), index=99)) == hashes[0]
+    assert fingerprint(Catalog(good=dict(reversed(base.items())), index=99)) == hashes[0]
+
+
+def test_the_hash_has_the_value_that_other_versions_publish() -> None:
+    documents = {"services/web": Entry(b"{}", 7), "services/api": Entry(b"[]", 8)}
+    instances = {ConsulInstances("api"): (Instance("a", ip_address("10.0.0.1"), 80),)}
+    assert fingerprint(Catalog(good=documents)) == "efca39938b52e8c2"
+    assert fingerprint(Catalog(good=documents, instances=instances)) == "df6880daed8ca76d"
 
 
 WEB = scene.WEB.key(scene.WEB4)

@@ -225,7 +225,7 @@ def test_views_join_what_the_decision_really_made() -> None:
             assert all(backend["kernel_weight"] == backend["weight"] for backend in service["backends"])
     assert view["pending"] == 0
     assert "1/4 backends up" in explained(snapshot, "marked")
-    empty = replace(snapshot, actual=State())
+    empty = scene.waiting(replace(snapshot, actual=State()))
     told = {change["object"]: change["why"] for change in plan_view(empty, scene.NOW)["changes"]}
     assert told["destination tcp 192.0.2.10:80 -> 10.1.0.3:80"] == "down: connection refused"
     assert told["route 192.0.2.10"] == told["address 192.0.2.10"] == "2/3 backends up"
@@ -305,7 +305,7 @@ def test_rows_of_probes_are_told_as_such_and_are_no_vips() -> None:
     assert "1095499776" not in drawn(snapshot)
     told = [
         (change["verb"], change["why"])
-        for change in plan_view(replace(snapshot, actual=State()), scene.NOW)["changes"]
+        for change in plan_view(scene.waiting(replace(snapshot, actual=State())), scene.NOW)["changes"]
         if "fwmark" in change["object"]
     ]
     assert told
@@ -313,7 +313,7 @@ def test_rows_of_probes_are_told_as_such_and_are_no_vips() -> None:
     gone = replace(snapshot.decision, desired=State(), probe_paths={})
     told = [
         (change["verb"], change["why"])
-        for change in plan_view(replace(snapshot, decision=gone), scene.NOW)["changes"]
+        for change in plan_view(scene.waiting(replace(snapshot, decision=gone)), scene.NOW)["changes"]
         if "fwmark" in change["object"]
     ]
     assert set(told) == {("delete", "no probe goes this way any more")}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from anycastlb.cli.render.status import status_lines
+from anycastlb.core.decision import plan
 from anycastlb.core.model import (
     ConsulKey,
     ConsulService,
@@ -34,7 +35,9 @@ PLACE = Registrar("dns_records", "DNS zone lb at 192.0.2.53", True, since=90.0)
 
 
 def shown(actual: State, desired: State, *registrars: Registrar) -> Snapshot:
-    return Snapshot(Inputs(node="lb1"), actual, Decision(desired=desired), registrars=registrars or (PLACE,), at=100.0)
+    known = registrars or (PLACE,)
+    changes = plan.diff(actual, desired)
+    return Snapshot(Inputs(node="lb1"), actual, Decision(desired=desired), pending=changes, registrars=known, at=100.0)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
 from anycastlb.core.fields import Document
-from anycastlb.core.model import Check, ProbePath
+from anycastlb.core.model import AnycastlbError, Check, ProbePath
 from anycastlb.settings import ChecksSettings
 
 
@@ -34,7 +34,7 @@ class Found:
     """It asks for no new flows."""
 
 
-class Down(Exception):
+class Down(AnycastlbError):
     """The target is not healthy; the text says what was found, and what was expected where that is not plain."""
 
 
@@ -61,7 +61,7 @@ def types(settings: ChecksSettings) -> dict[str, CheckType]:
     return found
 
 
-def parameters(types: dict[str, CheckType]) -> dict[str, type[Document]]:
+def parameters(types: Mapping[str, CheckType]) -> dict[str, type[Document]]:
     """What the parser of the catalog needs of them."""
     return {name: kind.params for name, kind in types.items()}
 

@@ -19,7 +19,7 @@ from anycastlb.adapters.checks import Down, Found
 from anycastlb.adapters.checks.probe.params import File
 from anycastlb.adapters.checks.probe.sockets import error_text
 from anycastlb.adapters.checks.probe.stream import Stream, connected
-from anycastlb.adapters.checks.probe.tls import Contexts, UnusableTls, failure
+from anycastlb.adapters.checks.probe.tls import Contexts, failure
 from anycastlb.core.fields import Document, shown
 from anycastlb.core.model import Check, ProbePath, endpoint
 
@@ -87,8 +87,6 @@ async def _secure(stream: Stream, ca_file: str, name: str) -> None:
         context = CONTEXTS.get(True, ca_file)
         context.set_alpn_protocols(["h2"])
         await stream.encrypt(context, name)
-    except UnusableTls as exc:
-        raise Down(str(exc)) from exc
     except OSError as exc:
         raise Down(failure(exc)) from exc
     except ValueError as exc:

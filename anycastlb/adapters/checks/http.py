@@ -5,20 +5,12 @@ A new connection each time (HTTP/1.1, closed after the answer), no cookies, noth
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import Down, Found
-from anycastlb.adapters.checks.probe import ProbeRefused, probe_web
 from anycastlb.adapters.checks.probe.params import WebParams
-from anycastlb.core.model import Check, ProbePath
+from anycastlb.adapters.checks.probe.web import probe_web
 
 
 class Params(WebParams):
     """Every field has a default: ``GET /``, expecting 200."""
 
 
-async def probe(check: Check, probe_path: ProbePath | None) -> Found:
-    params = check.params
-    assert isinstance(params, Params)
-    try:
-        return Found(await probe_web(check, params, probe_path))
-    except ProbeRefused as exc:
-        raise Down(str(exc)) from exc
+probe = probe_web

@@ -6,20 +6,12 @@ The certificate is verified (chain, dates, name) unless ``verify`` is false, and
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import Down, Found
-from anycastlb.adapters.checks.probe import ProbeRefused, probe_web
 from anycastlb.adapters.checks.probe.params import TlsParams
-from anycastlb.core.model import Check, ProbePath
+from anycastlb.adapters.checks.probe.web import probe_web
 
 
 class Params(TlsParams):
     """Every field has a default: ``GET /``, expecting 200, the certificate verified against the CAs of the system."""
 
 
-async def probe(check: Check, probe_path: ProbePath | None) -> Found:
-    params = check.params
-    assert isinstance(params, Params)
-    try:
-        return Found(await probe_web(check, params, probe_path))
-    except ProbeRefused as exc:
-        raise Down(str(exc)) from exc
+probe = probe_web

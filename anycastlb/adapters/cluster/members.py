@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeVar
 
 from anycastlb.adapters.cluster import Denied, Membership, Posted, Registry, status_document
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event, Level
-from anycastlb.core.model import EMPTY, Catalog, Cluster, Peer, Problem, Snapshot, SourceError, Status
+from anycastlb.core.model import EMPTY, Cluster, Peer, Problem, Snapshot, SourceError, Status
 
 T = TypeVar("T")
 SPACING = 1.0
@@ -27,8 +28,8 @@ SETTLED = 5.0
 """Seconds a starting node has to become ready before it publishes that it is not."""
 REMEMBERED = 600.0
 """Seconds that a node which has vanished is still shown."""
-BACKOFF, LONGEST = 0.2, 5.0
-"""Seconds before the first and the later attempts to reach a registry that fails; doubled each time."""
+BACKOFF = Backoff(first=0.2, longest=5.0)
+"""Between the attempts to reach a registry that fails."""
 STUCK = 30.0
 """Seconds without a sign of life from the reconciler after which nothing is published any more."""
 UNSEEN = 3.0
@@ -83,7 +84,6 @@ class Members:
         self._looked = self._wrote = -SPACING + clock()
         self._status: Status | None = None
         """Of this node, as of the last look."""
-        self._fingerprint: tuple[Catalog, str] | None = None
         self._stir = asyncio.Event()
 
         self._roll: Membership | None = None
@@ -140,7 +140,7 @@ class Members:
                 await asyncio.sleep(REFUSED)
                 continue
             except SourceError:  # told by ``_follow``
-                await asyncio.sleep(self._backoff(failures))
+                await asyncio.sleep(BACKOFF.delay(failures, self._jitter()))
                 failures += 1
                 continue
             except Exception as exc:  # a fault of ours here must not stop a node that serves
@@ -195,11 +195,7 @@ class Members:
         if snapshot is None or snapshot is self._looked_at:
             return
         self._looked_at, self._looked = snapshot, self._clock()
-        catalog = snapshot.inputs.catalog
-        if self._fingerprint is None or self._fingerprint[0] is not catalog:
-            self._fingerprint = catalog, await self._offload(status_document.hash_of, catalog)
-        known = self._fingerprint[1] if snapshot.inputs.feed.loaded else ""
-        status = await self._offload(status_document.summarise, snapshot, self._started, self._instance, known)
+        status = await self._offload(status_document.summarise, snapshot, self._started, self._instance)
         if status != self._status:
             self._status = status
             self._show()
@@ -254,12 +250,12 @@ class Members:
             except SourceError as exc:
                 after = None
                 self._away(str(exc))
-                await asyncio.sleep(self._backoff(failures))
+                await asyncio.sleep(BACKOFF.delay(failures, self._jitter()))
                 failures += 1
             except Exception as exc:  # a fault of ours here must not stop a node that serves
                 after = None
                 self._away(f"please report: {exc!r:.300}")
-                await asyncio.sleep(LONGEST)
+                await asyncio.sleep(BACKOFF.longest)
 
     async def _saw(self, roll: Membership) -> None:
         known = self._roll.entries if self._roll is not None else EMPTY
@@ -344,9 +340,6 @@ class Members:
         )
         if self._cluster != before:
             self._publish_to(self._cluster)
-
-    def _backoff(self, failures: int) -> float:
-        return min(LONGEST, BACKOFF * 2.0 ** min(failures, 10)) * (0.5 + self._jitter() / 2)
 
 
 def _read_all(posted: Mapping[str, Posted]) -> dict[str, Status | str]:

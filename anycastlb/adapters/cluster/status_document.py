@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter, ValidationError
 
 from anycastlb import __version__
+from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.model import (
+    AnycastlbError,
     Catalog,
     CatalogSummary,
     Destination,
@@ -55,7 +57,7 @@ class _Format:
 _PUBLISHED, _FORMAT = TypeAdapter(_Published), TypeAdapter(_Format)
 
 
-class UnreadableStatus(Exception):
+class UnreadableStatus(AnycastlbError):
     """What was published is no status; the text says why."""
 
 
@@ -74,7 +76,7 @@ def encode(status: Status, most: int = MAX_BYTES) -> bytes:
 
 
 def decode(raw: bytes, name: str) -> Status:
-    """The status that the node ``name`` wrote. Raises ``Unreadable``."""
+    """The status that the node ``name`` wrote. Raises ``UnreadableStatus``."""
     try:
         found = _FORMAT.validate_json(raw, strict=True).format
         if found != FORMAT:
@@ -130,8 +132,8 @@ def missing(snapshot: Snapshot) -> list[str]:
     return told
 
 
-def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerprint: str | None = None) -> Status:
-    """What this node has to say of itself. ``fingerprint``: that of the catalog in force, if it is known already."""
+def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Status:
+    """What this node publishes about itself."""
     inputs, decision = snapshot.inputs, snapshot.decision
     catalog, feed = inputs.catalog, inputs.feed
     lacking = missing(snapshot)
@@ -146,7 +148,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
             lost = tuple(down.get((item.key, item.service), ()))
             lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
             services[item.service][vip] = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
-    found = hash_of(catalog) if fingerprint is None and feed.loaded else fingerprint or ""
+    catalog_hash = fingerprint(catalog) if feed.loaded else ""
     return Status(
         node=inputs.node,
         version=__version__,
@@ -156,7 +158,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", fingerp
         missing=tuple(text[:MAX_MISSING] for text in lacking),
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
-        catalog=CatalogSummary(catalog.index, found, feed.connected, feed.cached, feed.held is not None),
+        catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
         vips={vip: VipSummary(vip in routes, x.open, x.reason, x.own) for vip, x in verdicts.items()}
         | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
@@ -186,17 +188,6 @@ def leaving(snapshot: Snapshot) -> LeaveSummary | None:
 def moment(wall: float) -> str:
     """Wall-clock seconds as RFC 3339 in UTC with milliseconds."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def hash_of(catalog: Catalog) -> str:
-    """Equal on nodes whose catalogs in force are: of the documents, their age, and what was discovered."""
-    told = hashlib.sha256()
-    for key, entry in sorted(catalog.good.items()):
-        told.update(f"{key}\0{entry.created}\0{entry.format}\0{len(entry.value)}\0".encode())
-        told.update(entry.value)
-    for wanted, instances in sorted(catalog.instances.items(), key=lambda item: repr(item[0])):
-        told.update(f"\n{wanted!r}\0{instances!r}".encode())
-    return told.hexdigest()[:16]
 
 
 def digests(catalog: Catalog, actual: State) -> dict[str, str]:

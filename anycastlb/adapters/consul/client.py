@@ -16,6 +16,7 @@ import aiohttp
 from consul import base
 from yarl import URL
 
+from anycastlb.core.certificates import VERIFY_FLAGS
 from anycastlb.core.model import SourceError
 from anycastlb.settings import ConsulSettings
 
@@ -206,7 +207,7 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         if self._session is not None and stamp != self._stamp:
             await self.close()
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._tls() or True, limit=8)
+            connector = aiohttp.TCPConnector(ssl=self.tls() or True, limit=8)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -229,12 +230,13 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
                 stamps.append((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
         return tuple(stamps)
 
-    def _tls(self) -> ssl.SSLContext | None:
+    def tls(self) -> ssl.SSLContext | None:
         if self.scheme != "https":
             return None
         settings = self._settings
         try:
             context = ssl.create_default_context(cafile=settings.ca_file)
+            context.verify_flags = VERIFY_FLAGS
             if settings.cert_file:
                 context.load_cert_chain(settings.cert_file, settings.key_file)
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError

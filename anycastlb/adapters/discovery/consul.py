@@ -17,7 +17,7 @@ from anycastlb.adapters.consul.blocking_query import BlockingQuery, number
 from anycastlb.adapters.consul.client import Client, waiting
 from anycastlb.adapters.discovery import DiscoveryAnswer, Endpoint, endpoint, ordered
 from anycastlb.core.fields import address
-from anycastlb.core.model import ConsulInstances, Instance, SourceError
+from anycastlb.core.model import AnycastlbError, ConsulInstances, Instance, SourceError
 from anycastlb.settings import ConsulSettings
 
 Health = Literal["passing", "warning", "critical"]
@@ -89,7 +89,7 @@ def chosen(wanted: ConsulInstances, items: Any, index: int) -> DiscoveryAnswer:
         for item in items:
             try:
                 registered.append(_registered(item))
-            except _Unusable as exc:
+            except _UnusableInstance as exc:
                 problems.append(str(exc))
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise SourceError(f"Consul answered a list that is not one of instances: {exc!r:.200}") from exc
@@ -104,7 +104,7 @@ def chosen(wanted: ConsulInstances, items: Any, index: int) -> DiscoveryAnswer:
     )
 
 
-class _Unusable(Exception):
+class _UnusableInstance(AnycastlbError):
     """An instance that cannot be a backend."""
 
 
@@ -114,7 +114,7 @@ def _registered(item: Mapping[str, Any]) -> _Registered:
     try:
         found = address(where)
     except ValueError as exc:
-        raise _Unusable(f"the instance {name!r:.80} is left out: its address is expected to be {exc}") from exc
+        raise _UnusableInstance(f"the instance {name!r:.80} is left out: its address is expected to be {exc}") from exc
     health = _health(item["Checks"] or ())
     port = int(service["Port"])
     weights = service.get("Weights") or {}

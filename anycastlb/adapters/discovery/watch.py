@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Mapping
 
 from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, Kind, endpoint, ordered
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import Instances, shrunk
 from anycastlb.core.events import Event
 from anycastlb.core.model import Discover, Instance, SourceError
 
-BACKOFF, LONGEST = 0.1, 5.0
-"""Seconds before the first and the later attempts to reach a discovery that fails; doubled each time."""
+BACKOFF = Backoff(first=0.1, longest=5.0)
+"""Between the attempts to reach a discovery that fails."""
 MAX_SHOWN = 10
 """Instances named in one event."""
 Kinds = Callable[[Discover], Kind]
@@ -128,7 +129,7 @@ class Watch:
         kept = "no instance is known" if known is None else f"the last answer ({_counted(len(known))}) is kept"
         self._put(known, (f"{error}; {kept}",))
         self._answer = self._held = None  # a grace is one of steady answers: it begins anew
-        delay = min(LONGEST, BACKOFF * 2 ** min(self._failures, 16)) * (0.5 + self._jitter() / 2)
+        delay = BACKOFF.delay(self._failures, self._jitter())
         self._failures += 1
         await asyncio.sleep(delay)
 

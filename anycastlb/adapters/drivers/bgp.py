@@ -1,18 +1,17 @@
 """The ``routes`` table: what ExaBGP announces, written and read through the bridge that ExaBGP runs.
 
-The daemon listens on a unix socket and the bridge connects to it. What is wanted is always sent whole, and the
-bridge's reports are whole too (``anycastlb.bridge.protocol``), so nothing is lost with a connection.
+The bridge connects to the daemon's socket (``bridge_server``). What is wanted is always sent whole, and the bridge's
+reports are whole too (``anycastlb.bridge.protocol``), so nothing is lost with a connection.
 
 *Nothing is sent before the machine was looked at.* A fresh driver wants nothing (``None``, not "no routes"); the
 bridge's first report says what is announced already, that becomes what is wanted, and it is sent only after a cycle
 of the reconciler ended (``beat``) or changed it (``apply``). So a daemon that restarts adopts its routes.
 
-*What is wanted is what was found and the changes that succeeded*, nothing else: a change that failed is taken back,
-so that no route appears later which nobody wants any more. The reconciler, woken by ``on_change``, asks again.
+*What is wanted is what was observed and the changes that succeeded*, nothing else: a change that failed is taken
+back, so that no route appears later which nobody wants any more. The reconciler, woken by ``on_change``, asks again.
 
 *Silence withdraws.* This driver proves life to the bridge only in ``beat``, which the reconciler calls; a daemon that
-hangs loses its routes after ``hold`` seconds. In the other direction, a bridge that is silent although its
-connection lives is killed (ExaBGP starts another one at once); nobody could withdraw a route through it.
+hangs loses its routes after ``hold`` seconds.
 
 It decides nothing about routes but whether they may leave the node at all.
 """
@@ -20,107 +19,64 @@ It decides nothing about routes but whether they may leave the node at all.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from anycastlb.adapters.system.unix_listener import UnixListener, is_bridge, peer
-from anycastlb.bridge.protocol import MAX_LINE, Heartbeat, ProtocolError, Report, RouteSet, decode_report, encode, fault
+from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeServer
+from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, fault
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Address, Change, Failure, Network, Route, Rows, Session, Speaker, Table
 
 GRACE = 1.0
 """Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
-TIMEOUT = 1.5
+FIRST_LOOK = 1.5
 """Seconds the first look waits for the bridge, which tries to connect ten times a second."""
 ANSWER = 2.5
 """Seconds the bridge has to carry out a set, and ``ANSWER_EACH`` for every change in it."""
 ANSWER_EACH = 0.005
-FIRST_WORD = 5.0
-"""Seconds a new connection has for its first report."""
-WATCH = 0.5
-SILENT_WATCHES = 10
-"""Looks ``WATCH`` seconds apart at a bridge that says nothing, after which it is dead to us. Looks are counted, not
-seconds: after a freeze of the daemon itself every bridge would seem silent."""
-UNREAD = 1 << 16
-"""Bytes the bridge has not read, above which no more beats are queued for it."""
-
-
-class BridgeConnection:
-    """One connection of a bridge."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer, self.pid = reader, writer, 0
-        self.report = Report()
-        """The last one; not ``ready`` until the bridge knows what ExaBGP announces."""
-        self._line = b""
-        self.sent = 0
-        """Serial of the last set sent here."""
-        self.silent = 0
-        """Looks since it last said something."""
-
-    async def hear(self) -> bool:
-        """Wait for a report; False at the end of the stream. Raises ``WireError``, ``ValueError``, ``OSError``."""
-        line = await self.reader.readline()
-        if line and line != self._line:
-            self.report, self._line = decode_report(line), line
-        self.silent = 0
-        return bool(line)
-
-    def send(self, message: RouteSet | Heartbeat) -> None:
-        if not self.writer.is_closing():
-            self.writer.write(encode(message))
-
-    @property
-    def clogged(self) -> bool:
-        return self.writer.transport.get_write_buffer_size() > UNREAD
 
 
 class BgpDriver:
-    """``on_change`` is called whenever there is news the reconciler has not caused: it must only set a flag.
-
-    ``group`` may connect besides the daemon's own user: the group ExaBGP runs with.
-    """
+    """``on_change`` is called whenever there is news the reconciler has not caused: it must only set a flag."""
 
     tables: tuple[Table, ...] = ("routes",)
 
     def __init__(
         self,
-        socket_path: str,
+        server: BridgeServer,
         hold: float,
         vip_ranges: Sequence[Network],
         on_change: Callable[[], None] = lambda: None,
         emit: Callable[[Event], None] = lambda event: None,
-        group: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path, self._hold, self._ranges, self._group = Path(socket_path), hold, vip_ranges, group
+        self._server, self._hold, self._ranges = server, hold, vip_ranges
         self._on_change, self._emit, self._clock = on_change, emit, clock
-        self._link: BridgeConnection | None = None
         self._report = Report()
         """The last ready one of any bridge."""
         self._wanted: dict[Address, Route] | None = None
         self._decided = False
         """Has a cycle ended since ``wanted`` was taken from a report?"""
-        self._serial = 0
+        self._serial = self._sent = 0
+        """Of the wanted set, and of the last one sent over the present connection."""
         self._away_since: float | None = clock()
         self._first_look: float | None = None
         self._refusals: dict[Address, str] = {}
         """Why changes since the last look failed; the bridge forgets them when they are taken back."""
         self._news = asyncio.Event()
-        self._intruder = 0
+
+    async def run(self) -> None:
+        """Serve the bridge for ever. Raises ``DriverError`` if its socket cannot be had."""
+        await self._server.run(self)
 
     # ------------------------------------------------------------ for the reconciler
 
     async def observe(self) -> Mapping[Table, Rows]:
-        """Routes ExaBGP has acknowledged; while no bridge is there, the last known ones, until they must be gone."""
+        """Routes ExaBGP has acknowledged; without a bridge, the last known ones, until they must be gone."""
         if self._first_look is None:
             self._first_look = self._clock()
-            await self._until(lambda: self._wanted is not None, TIMEOUT)
+            await self._until(lambda: self._wanted is not None, FIRST_LOOK)
         self._forget()
         self._refusals = {}
         return {"routes": dict(self._report.announced)}
@@ -140,7 +96,7 @@ class BgpDriver:
                 _merge(self._wanted, change)
         self._send()
         serial = self._serial
-        if self._link is not None:
+        if self._server.connection is not None:
             await self._until(lambda: self._covered(serial), ANSWER + ANSWER_EACH * len(accepted))
         refused = [Failure(change, reason) for change in accepted if (reason := self._objection(change, serial))]
         self._refusals |= {failure.change.key: failure.reason for failure in failures + refused}
@@ -150,41 +106,44 @@ class BgpDriver:
 
     def beat(self) -> None:
         """A cycle has ended and its routes are as they should be: prove life to the bridge."""
-        if self._wanted is None or self._link is None:
+        connection = self._server.connection
+        if self._wanted is None or connection is None:
             return
-        if not self._decided or self._link.sent != self._serial:
+        if not self._decided or self._sent != self._serial:
             self._send()
-        elif not self._link.clogged:
-            self._link.send(Heartbeat(self._serial))
+        else:
+            connection.send(Heartbeat(self._serial))
 
     def speaker(self) -> Speaker:
-        report, link = self._report, self._link
-        if link is not None and link.report.ready:
-            return Speaker(True, report.version, report.sessions, {**report.rejected, **self._refusals})
+        report, connection = self._report, self._server.connection
+        rejected = {**report.rejected, **self._refusals}
+        if connection is not None and connection.report.ready:
+            return Speaker(True, report.version, report.sessions, rejected)
         since = self._clock() if self._away_since is None else self._away_since
         sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence()) for s in report.sessions)
-        return Speaker(False, report.version, sessions, {**report.rejected, **self._refusals})
+        return Speaker(False, report.version, sessions, rejected)
 
     # ------------------------------------------------------------ what is wanted
 
     def _send(self) -> None:
-        """The whole set, under a new serial; without a bridge it is sent when one connects."""
+        """Send the whole set under a new serial; without a bridge it is sent when one connects."""
         if self._wanted is None:
             return
         self._decided = True
         self._serial += 1
-        if self._link is not None and not self._link.clogged:
-            self._link.send(RouteSet(self._serial, self._hold, self._wanted))
-            self._link.sent = self._serial
+        connection = self._server.connection
+        if connection is not None and connection.send(RouteSet(self._serial, self._hold, self._wanted)):
+            self._sent = self._serial
 
     def _covered(self, serial: int) -> bool:
-        return self._link is not None and self._link.report.ready and self._link.report.serial >= serial
+        connection = self._server.connection
+        return connection is not None and connection.report.ready and connection.report.serial >= serial
 
     def _objection(self, change: Change, serial: int) -> str:
         """Why the change is not in effect; "" if it is."""
-        if self._link is None:
+        if (connection := self._server.connection) is None:
             return self._absence()
-        report, covered = self._link.report, self._covered(serial)
+        report, covered = connection.report, self._covered(serial)
         if covered and report.announced.get(change.key) == change.new:
             return ""
         if change.new is not None and change.key in report.rejected:
@@ -194,7 +153,7 @@ class BgpDriver:
         return f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
 
     def _absence(self) -> str:
-        if self._link is not None:
+        if self._server.connection is not None:
             return "ExaBGP's bridge is connected but ExaBGP does not answer it: look at the log of ExaBGP"
         return "ExaBGP's bridge is not connected: is exabgp running with exabgp/exabgp.conf?"
 
@@ -205,7 +164,7 @@ class BgpDriver:
             self._wanted, self._decided = None, False
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
-        """Until it is so or the time is over, whichever is first."""
+        """Wait until it is so or the time is over, whichever is first."""
         try:
             async with asyncio.timeout(seconds):
                 while not true():
@@ -214,70 +173,21 @@ class BgpDriver:
         except TimeoutError:
             return
 
-    # ------------------------------------------------------------ the socket
+    # ------------------------------------------------------------ for the server
 
-    async def run(self) -> None:
-        """Serve the bridge for ever. Raises ``DriverError`` if the socket cannot be had."""
-        listener = UnixListener(self._path, self._group)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch())
-                while True:
-                    try:
-                        connection, _ = await asyncio.get_running_loop().sock_accept(listener.socket)
-                    except OSError as exc:
-                        self._tell("error", f"cannot accept the bridge's connection, trying again: {exc}")
-                        await asyncio.sleep(1)
-                        continue
-                    tasks.create_task(self._serve(connection))
-        finally:
-            listener.close()
-
-    async def _serve(self, connection: socket.socket) -> None:
-        """One connection. It is a bridge once it has said one valid thing."""
-        connection.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE)
-        link = BridgeConnection(reader, writer)
-        try:
-            link.pid = peer(connection)
-            async with asyncio.timeout(FIRST_WORD):
-                heard = await link.hear()
-            if heard and self._welcome(link):
-                await self._listen(link)
-        except (ProtocolError, ValueError) as exc:  # ValueError: a line without end
-            self._tell("error", f"process {link.pid} is no bridge, or a broken one; connection dropped: {exc}")
-        except OSError as exc:  # also a time-out
-            self._tell("warning", f"the connection of process {link.pid} broke: {exc}")
-        finally:
-            writer.close()
-            if self._link is link:
-                self._lost(link)
-
-    def _welcome(self, link: BridgeConnection) -> bool:
-        """Make this the bridge's connection, unless another one lives."""
-        if self._link is not None and self._link.silent * WATCH < 2:
-            if self._intruder != link.pid:  # it comes back ten times a second
-                self._intruder = link.pid
-                reason = f"a second bridge (process {link.pid}) was refused: is ExaBGP running twice?"
-                self._tell("error", f"{reason} The first one is process {self._link.pid}")
-            return False
-        self._link, self._intruder = link, 0
+    def bridge_connected(self, connection: BridgeConnection) -> None:
+        self._sent = 0
         if self._decided:
             self._send()
-        return True
 
-    async def _listen(self, link: BridgeConnection) -> None:
-        self._heard(link)
-        while await link.hear() and self._link is link:
-            self._heard(link)
-
-    def _heard(self, link: BridgeConnection) -> None:
-        before, report = self._report, link.report
+    def bridge_reported(self, connection: BridgeConnection) -> None:
+        before, report = self._report, connection.report
         if not report.ready:
             return
         if self._away_since is not None:
             self._forget()
-            self._tell("info", f"the bridge in ExaBGP {report.version} is connected (process {link.pid})", "connected")
+            what = f"the bridge in ExaBGP {report.version} is connected (process {connection.pid})"
+            self._server.tell("info", what, "connected")
         news = self._away_since is not None or self._wanted is None
         self._away_since, self._report = None, report
         if self._wanted is None:
@@ -285,50 +195,31 @@ class BgpDriver:
         news |= before.sessions != report.sessions
         news |= before.announced != report.announced and report.announced != self._wanted
         for session in report.sessions:
-            self._told(session, {s.peer: s for s in before.sessions}.get(session.peer))
+            self._tell_session(session, {s.peer: s for s in before.sessions}.get(session.peer))
         self._news.set()
         if news:
             self._on_change()
 
-    def _lost(self, link: BridgeConnection) -> None:
-        self._link = None
-        if link.report.ready:
+    def bridge_lost(self, connection: BridgeConnection) -> None:
+        if connection.report.ready:
             self._away_since = self._clock()
-            self._tell("warning", "the bridge in ExaBGP is gone: ExaBGP starts it again if it lives itself", "gone")
+            what = "the bridge in ExaBGP is gone: ExaBGP starts it again if it lives itself"
+            self._server.tell("warning", what, "gone")
         self._news.set()
         self._on_change()
 
-    async def _watch(self) -> None:
-        """Kill a bridge that is connected and silent; look again when its routes must be gone."""
-        while True:
-            await asyncio.sleep(WATCH)
-            link = self._link
-            if link is not None:
-                link.silent += 1
-                if link.silent >= SILENT_WATCHES:
-                    self._link_dead(link)
-            elif self._wanted is not None:
-                self._forget()
-                if self._wanted is None:
-                    self._on_change()
+    def time_passed(self) -> None:
+        """Have the machine looked at again when the routes of a lost bridge must be gone."""
+        if self._server.connection is None and self._wanted is not None:
+            self._forget()
+            if self._wanted is None:
+                self._on_change()
 
-    def _link_dead(self, link: BridgeConnection) -> None:
-        self._tell("error", f"the bridge (process {link.pid}) says nothing although it is connected: killing it")
-        if is_bridge(link.pid):
-            try:
-                os.kill(link.pid, signal.SIGKILL)
-            except OSError as exc:
-                self._tell("error", f"cannot kill the bridge (process {link.pid}), kill it yourself: {exc}")
-        link.writer.transport.abort()
-
-    def _told(self, session: Session, before: Session | None) -> None:
+    def _tell_session(self, session: Session, before: Session | None) -> None:
         was = before.state if before else ""
         if was != session.state:
             level: Level = "info" if session.state == "up" else "warning"
             self._emit(Event("bgp", session.peer, session.reason, before=was, after=session.state, level=level))
-
-    def _tell(self, level: Level, reason: str, after: str = "") -> None:
-        self._emit(Event("bgp", "bridge", reason, after=after, level=level))
 
 
 def _merge(routes: dict[Address, Route], change: Change) -> None:

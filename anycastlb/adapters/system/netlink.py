@@ -28,7 +28,8 @@ HEADER = struct.Struct("=IHHIIBBH")
 PAYLOAD = HEADER.size
 _LENGTH_TYPE = struct.Struct("=IH")
 _ERROR = struct.Struct("=IHHIIi")
-_LENGTH_KIND = struct.Struct("=HH").unpack_from
+_ATTRIBUTE = struct.Struct("=HH")
+"""struct nlattr (length with this header, type); the payload follows, and zeros up to a multiple of four bytes."""
 _FLAGS_AT = 6
 
 CHUNK = 200
@@ -88,11 +89,11 @@ class GenericNetlink:
         self._socket.close()
 
     def _resolve(self, name: str) -> int:
-        text = name.encode() + b"\0"
-        attribute = struct.pack("=HH", 4 + len(text), CTRL_ATTR_FAMILY_NAME) + text + b"\0" * (-len(text) % 4)
         self._family = GENL_ID_CTRL
         self._sequence += 1
-        self._send(self._message(NLM_F_REQUEST, CTRL_CMD_GETFAMILY, attribute))
+        self._send(
+            self._message(NLM_F_REQUEST, CTRL_CMD_GETFAMILY, attribute(CTRL_ATTR_FAMILY_NAME, name.encode() + b"\0"))
+        )
         data = self._receive()
         _, kind, _, _, _, error = _ERROR.unpack_from(data)
         if kind == NLMSG_ERROR:
@@ -189,7 +190,7 @@ class GenericNetlink:
                     return
 
     def ask(self, command: int, payload: bytes = b"") -> bytes:
-        """The one answer to a request, whose attributes start at ``PAYLOAD``. Raises ``Refused``."""
+        """The one answer to a request, whose attributes start at ``PAYLOAD``. Raises ``NetlinkRefused``."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         self._send(self._message(NLM_F_REQUEST, command, payload))
         data = self._receive()
@@ -199,7 +200,7 @@ class GenericNetlink:
         return data
 
     def dump(self, command: int, payload: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
-        """Every message of a dump as (datagram, start of its attributes, end). Raises ``Refused``."""
+        """Every message of a dump as (datagram, start of its attributes, end). Raises ``NetlinkRefused``."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         self._send(self._message(NLM_F_REQUEST | NLM_F_DUMP, command, payload))
         while True:
@@ -245,10 +246,20 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
         at += length + 3 & ~3
 
 
+def attribute_head(kind: int, length: int) -> bytes:
+    """The header of an attribute with a payload of ``length`` bytes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + length, kind)
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute. An attribute that nests others has these as its payload."""
+    return attribute_head(kind, len(payload)) + payload + b"\0" * (-len(payload) % 4)
+
+
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(type, start, end) of the payload of every attribute in ``data[start:end]``; stops at the first broken one."""
     while start + 4 <= end:
-        length, kind = _LENGTH_KIND(data, start)
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
         if length < 4 or start + length > end:
             return
         yield kind & 0x3FFF, start + 4, start + length

@@ -15,13 +15,13 @@ import yaml
 
 from anycastlb.core.catalog.service import merged_check
 from anycastlb.core.fields import is_address, shown
-from anycastlb.core.model import Entry, Problem
+from anycastlb.core.model import AnycastlbError, Entry, Problem
 
 MAX_BYTES = 512 * 1024
 """Consul's own bound on a value."""
 
 
-class MalformedDocument(Exception):
+class MalformedDocument(AnycastlbError):
     """A document that cannot be used, with its problems."""
 
     def __init__(self, *problems: Problem) -> None:

@@ -18,6 +18,7 @@ from anycastlb.core.fields import Document, problems, shown
 from anycastlb.core.model import (
     Address,
     Announce,
+    AnycastlbError,
     Backend,
     Check,
     Combination,
@@ -84,7 +85,7 @@ def parse_service(
     return tuple(dict.fromkeys(found)) or _service(name, protocol, parsed, backends)
 
 
-class _InvalidField(Exception):
+class _InvalidField(AnycastlbError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = problems
 

@@ -3,13 +3,42 @@
 Nothing here decides, reads a clock or touches the machine. Times called ``since``, ``at`` or ``until`` are
 seconds on the daemon's monotonic clock unless their name ends in ``_wall``; durations are seconds.
 
-The error tree::
+The error tree, of the whole product. A private class stays in its module; every other may reach a caller::
 
     AnycastlbError
-    ├── SettingsError     node.toml cannot be used; carries every problem found in it
-    ├── SourceError       the catalog source did not answer, or answered something that is no catalog
-    │   └── Conflict      a write to it lost a race; nothing was written
-    └── DriverError       the machine (netlink, sysctl, ExaBGP bridge) refused or did not answer
+    ├── SettingsError              node.toml cannot be used; carries every problem found in it
+    ├── SourceError                the catalog's source or the cluster's registry did not answer, or answered nonsense
+    │   ├── Conflict               a write lost a race; nothing was written
+    │   ├── Denied                 the registry can be read, but refuses this node's status
+    │   ├── Forbidden              Consul's ACLs refuse our token
+    │   └── TransactionRefused     a condition of a Consul transaction did not hold; nothing was written
+    ├── DriverError                the machine (netlink, sysctl, ExaBGP bridge) or a record store refused or was silent
+    │   ├── Overrun                answers of the kernel were lost; the outcome of the operations is unknown
+    │   └── NetlinkRefused         the kernel refused a whole request; carries the errno
+    │       └── FamilyMissing      the kernel has no such generic netlink family
+    ├── Inexpressible              a kernel message has no room for a value
+    ├── Down                       a health check found its target unhealthy
+    │   ├── NotHttp                the answer is not HTTP
+    │   └── UnusableTls            a certificate file of the check cannot be used
+    ├── MalformedDocument          a document of the catalog cannot be used; carries its problems
+    ├── _InvalidField              a part of a document cannot be used; carries its problems
+    ├── UnreadableInput            an importer cannot read its input; names the line
+    ├── Refusal                    a request in GORB's form asks for what cannot be done
+    ├── TargetMissing              an edit names an object that does not exist
+    ├── UnreadableStatus           what another node published is not a node's status
+    ├── _UnusableInstance          a discovered instance cannot be a backend
+    ├── ProtocolError              the other end of the bridge's socket sent what is not a message
+    ├── ApiError                   a request cannot be answered: HTTP status, code and advice
+    └── ClientError                the root of the client library's errors
+        ├── Unreachable            nothing answers where the node's API should be
+        ├── NoAnswer               the node took the request and did not answer in time
+        ├── Strange                something answers, but not as anycastlb does
+        └── Refused                the node answered with an error
+            ├── Denied             the credentials or the rights do not suffice
+            ├── Missing            there is no such object
+            ├── Conflict           a lost race, or an ETag that no longer matches
+            ├── Invalid            the API does not take what was sent
+            └── Unavailable        the node or its store cannot do it now
 """
 
 from __future__ import annotations

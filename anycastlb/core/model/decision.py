@@ -256,7 +256,11 @@ class Snapshot:
     actual: State = State()
     decision: Decision = Decision()
     plan: tuple[Change, ...] = ()
+    """What this cycle tried, in its order."""
     failures: tuple[Failure, ...] = ()
+    """What of it was refused."""
+    pending: tuple[Change, ...] = ()
+    """What is still to be changed after the cycle: what was refused, and names, which are written in the background."""
     speaker: Speaker = Speaker()
     registrars: tuple[Registrar, ...] = ()
     at: float = 0.0

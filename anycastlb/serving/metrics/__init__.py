@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
@@ -46,27 +47,34 @@ Load = tuple[int, int, int]
 """Probes under way, probes that wait for a place, and how many may be under way."""
 
 
-class Metrics:
-    """What ``/metrics`` serves: the snapshot, the meters, the journal and, if given, the kernel's own counters.
+class Watched(Protocol):
+    """The node whose metrics are served."""
 
-    ``load`` tells what the prober is at, ``alive_at`` when the reconciler last gave a sign of life (by ``clock``).
-    """
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+    @property
+    def load(self) -> Load: ...
+
+    @property
+    def alive_at(self) -> float | None:
+        """When its reconciler last gave a proof of life, by the clock of ``Metrics``; None where nobody knows."""
+
+
+class Metrics:
+    """What ``/metrics`` serves: the snapshot, the meters, the journal and, if given, the kernel's own counters."""
 
     def __init__(
         self,
-        snapshot: Callable[[], Snapshot],
+        node: Watched,
         meters: Meters,
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
         statistics: Callable[[], Awaitable[Statistics]] | None = None,
-        *,
-        load: Callable[[], Load] = lambda: (0, 0, 0),
-        alive_at: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._snapshot, self._meters, self._journal = snapshot, meters, journal
-        self._clock, self._wall, self._statistics = clock, wall, statistics
-        self._load, self._alive_at = load, alive_at
+        self._node, self._meters, self._journal = node, meters, journal
+        self._statistics, self._clock, self._wall = statistics, clock, wall
         self._process = ProcessCollector(registry=None)
         self._turn = asyncio.Lock()
         self._begun = 0
@@ -115,11 +123,11 @@ class Metrics:
                 kernel = await self._statistics()
             except DriverError:
                 kernel = None  # told by ipvs_statistics_up; everything else is still worth having
-        snapshot, now = self._snapshot(), self._clock()
-        silent = None if self._alive_at is None else max(0.0, now - self._alive_at())
+        snapshot, now, alive_at = self._node.snapshot, self._clock(), self._node.alive_at
+        silent = None if alive_at is None else max(0.0, now - alive_at)
         events = sorted(self._journal.counts.items())
         asked = self._statistics is not None
-        return _Scrape(snapshot, self._meters, events, now, self._wall(), asked, kernel, self._load(), silent)
+        return _Scrape(snapshot, self._meters, events, now, self._wall(), asked, kernel, self._node.load, silent)
 
 
 class _Rest(Collector):

@@ -7,10 +7,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from hashlib import sha256
 from typing import get_args
 
+from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import node_drain
 from anycastlb.core.model import TABLES, Address, Catalog, Gate, Problem, Route, Snapshot, Stage, Verdict
 from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
@@ -51,7 +50,7 @@ def catalog_metrics(snapshot: Snapshot, now: float) -> Iterator[FamilySamples]:
     yield samples_of("catalog_held", one(feed.held is not None))
     yield samples_of("catalog_held_vips", one(len(feed.held.lost) if feed.held else 0))
     yield samples_of("catalog_index", one(found.index))
-    yield samples_of("catalog_fingerprint", one(fingerprint(found)))
+    yield samples_of("catalog_fingerprint", one(fingerprint_number(found)))
     yield samples_of("catalog_services", one(len(found.services)))
     yield samples_of("catalog_vips", one(len(found.vips)))
     yield samples_of("catalog_backends", one(sum(len(service.backends) for service in found.services)))
@@ -78,18 +77,9 @@ def document_of(problem: Problem) -> str:
     return "drain" if re.search(r"(^|/)drain/", key) else "other"
 
 
-def fingerprint(found: Catalog) -> int:
-    """48 bits of a hash over the documents in force: equal documents, equal numbers, on every node."""
-    return _hashed(tuple(sorted((key, entry.value) for key, entry in found.good.items())))
-
-
-@lru_cache(4)
-def _hashed(documents: tuple[tuple[str, bytes], ...]) -> int:
-    digest = sha256()
-    for key, value in documents:
-        digest.update(f"{len(key)} {len(value)} {key} ".encode())
-        digest.update(value)
-    return int.from_bytes(digest.digest()[:6], "big") if documents else 0
+def fingerprint_number(found: Catalog) -> int:
+    """48 bits of the catalog's fingerprint, which a float holds exactly; 0 for a catalog without documents."""
+    return int(fingerprint(found)[:12], 16) if found.good else 0
 
 
 def vip_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:

@@ -13,7 +13,6 @@ from typing import Any
 from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.system.journal import EventRecord
-from anycastlb.core.decision.plan import diff
 from anycastlb.core.model import Address, Change, Problem, Result, Service, Snapshot
 from anycastlb.serving.views.cluster import cluster_brief, drain_view
 from anycastlb.serving.views.evidence import Run, runs
@@ -39,19 +38,14 @@ def status_view(snapshot: Snapshot, now: float, source: str = "") -> View:
             problem_view(found) for found in (*snapshot.inputs.catalog.problems, *snapshot.inputs.cluster.problems)
         ],
         "failures": [_change(index, f.change) for f in snapshot.failures],
-        "pending": len(pending(snapshot)),
+        "pending": len(snapshot.pending),
     }
 
 
 def plan_view(snapshot: Snapshot, now: float) -> View:
     """What is still to be changed, in the order of the doing, with its reason and what the machine said to it."""
     index = Index(snapshot, now)
-    return {"node": snapshot.inputs.node, "changes": [_change(index, change) for change in pending(snapshot)]}
-
-
-def pending(snapshot: Snapshot) -> tuple[Change, ...]:
-    """From what is there after the last cycle to what should be."""
-    return diff(snapshot.actual, snapshot.decision.desired)
+    return {"node": snapshot.inputs.node, "changes": [_change(index, change) for change in snapshot.pending]}
 
 
 def event_views(records: Iterable[EventRecord], after: int = 0) -> View:

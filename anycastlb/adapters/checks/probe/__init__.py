@@ -3,9 +3,3 @@
 A probe is one bounded exchange on a socket that ``sockets`` made, so that it takes its probe path. The socket is closed
 at once whatever happens: there is no session, no pool and no transport that outlives it.
 """
-
-from __future__ import annotations
-
-from anycastlb.adapters.checks.probe.web import ProbeRefused, probe_web
-
-__all__ = ["ProbeRefused", "probe_web"]

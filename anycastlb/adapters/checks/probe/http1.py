@@ -1,147 +1,106 @@
-"""HTTP/1.1 on a stream, as a client that asks once: the request as bytes, and the answer read within bounds.
+"""One HTTP/1.1 request on a stream, and the answer to it, read within bounds. The protocol is ``h11``'s.
 
-It knows no check, no redirect and no proxy. What is not HTTP raises ``NotHttp`` with what came instead.
+It knows no check, no redirect and no proxy. An answer that is not HTTP raises ``NotHttp``, which says what came
+instead.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+import h11
+
+from anycastlb.adapters.checks import Down
 from anycastlb.adapters.checks.probe.stream import Stream
 from anycastlb.core.fields import shown
 
 MAX_HEAD = 64 * 1024
-"""Bytes of header an answer may have, with all interim answers."""
-MAX_LINE = 256
-"""Bytes of a line that tells a chunk's size."""
-STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: .*)?")
-GAP = re.compile(rb"\r?\n\r?\n")
+"""Bytes of header that an answer may have, together with all interim answers."""
 FIRST = b"HTTP/1."
+"""Every answer begins so. A server of another protocol, which then waits for us, is recognised by its first bytes."""
 
 
-class NotHttp(Exception):
-    """The answer is no HTTP; the text says what came, in an operator's words."""
+class NotHttp(Down):
+    """The answer is not HTTP; the text says what came, for an operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
     headers: Mapping[str, str]
-    """By lower-case name; of several of one name, the last."""
+    """By lower-case name; of several headers of one name, the last."""
 
 
-def request(method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The bytes to send. Header names may be given in any case, each once."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("utf-8") + body
-
-
-class Reader:
-    """Reads one answer: ``head`` first, then ``body``. Raises ``NotHttp``, OSError."""
+class Exchange:
+    """``ask`` once, then read the ``body`` if it is wanted. Both raise ``NotHttp`` and OSError."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._held = bytearray()
-        self._ended = False
+        # h11's own limit is only a second line: it counts each interim answer anew, and bodies' framing too.
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=2 * MAX_HEAD)
+        self._received = 0
+        self._begin = b""
+        """The first bytes of the answer, for messages."""
+        self._chunked = False
 
-    async def head(self) -> Answer:
-        """The answer to come, interim ones (100 Continue, 103 Early Hints) skipped."""
-        total = 0
-        while True:
-            head = await self._head(MAX_HEAD - total)
-            total += len(head)
-            lines = head.splitlines()
-            status = STATUS.fullmatch(lines[0].rstrip())
-            if not status:
-                raise NotHttp(f"no HTTP answer: {_seen(head)}")
-            if int(status[1]) >= 200 or int(status[1]) == 101:
-                return Answer(int(status[1]), _headers(lines[1:]))
+    async def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        """Send the request; the final answer to it, without its body. Interim answers (100, 103) are skipped."""
+        given = [(name.encode(), value.strip().encode()) for name, value in headers.items()]
+        request = self._connection.send(h11.Request(method=method, target=target, headers=given)) or b""
+        if body:
+            request += self._connection.send(h11.Data(data=body)) or b""
+        await self._stream.send(request + (self._connection.send(h11.EndOfMessage()) or b""))
+        while not isinstance(event := await self._head(), h11.Response) and event.status_code != 101:
+            continue
+        if not 100 <= event.status_code <= 599:
+            raise self._no_http()
+        answer = Answer(event.status_code, {name.decode(): value.decode("latin-1") for name, value in event.headers})
+        self._chunked = "transfer-encoding" in answer.headers
+        return answer
 
-    async def _head(self, most: int) -> bytes:
-        looked = 0
-        while not (gap := GAP.search(self._held, max(0, looked - 3))):
-            looked = len(self._held)
-            if self._held[: len(FIRST)] != FIRST[:looked]:
-                raise NotHttp(f"no HTTP answer: {_seen(self._held)}")
-            if looked > most:
-                raise NotHttp(f"no HTTP answer: more than {MAX_HEAD // 1024} KiB of header")
-            if not await self._more():
-                raise NotHttp(
-                    f"connection closed inside the header: {_seen(self._held)}"
-                    if self._held
-                    else "connection closed without an answer"
-                )
-        head = bytes(self._held[: gap.start()])
-        del self._held[: gap.end()]
-        if not head.startswith(FIRST):
-            raise NotHttp(f"no HTTP answer: {_seen(head)}")
-        return head
-
-    async def body(self, answer: Answer, method: str) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncIterator[bytes]:
         """The body's bytes as they come, to its end or to where the server broke off."""
-        if method == "HEAD" or answer.status in (204, 304):
-            return
-        length = answer.headers.get("content-length")
-        if "chunked" in answer.headers.get("transfer-encoding", "").lower():
-            async for piece in self._chunks():
-                yield piece
-        elif length is None:
-            async for piece in self._exactly(None):
-                yield piece
-        elif not re.fullmatch(r"\d{1,18}", length):
-            raise NotHttp(f"no HTTP answer: Content-Length {shown(length)}")
-        else:
-            async for piece in self._exactly(int(length)):
-                yield piece
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
         while True:
-            line = await self._line()
-            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(;.*)?", line)
-            if not size:
-                raise NotHttp(f"no HTTP answer: {_seen(line)} for the size of a chunk")
-            if int(size[1], 16) == 0:
+            event = self._next()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif event is not h11.NEED_DATA:
                 return
-            async for piece in self._exactly(int(size[1], 16)):
-                yield piece
-            if not self._ended and await self._line():
-                raise NotHttp("no HTTP answer: a chunk longer than it said")
-
-    async def _line(self) -> bytes:
-        while (end := self._held.find(b"\n")) < 0:
-            if len(self._held) > MAX_LINE or not await self._more():
-                raise NotHttp("no HTTP answer: the body broke off")
-        line = bytes(self._held[:end])
-        del self._held[: end + 1]
-        return line.rstrip(b"\r")
-
-    async def _exactly(self, size: int | None) -> AsyncIterator[bytes]:
-        """So many bytes, or fewer if the stream ends; None = all to the end."""
-        while size is None or size > 0:
-            if not self._held and not await self._more():
+            elif not await self._receive():
+                if self._chunked:
+                    raise NotHttp("no HTTP answer: the body broke off")
                 return
-            piece = bytes(self._held if size is None else self._held[:size])
-            del self._held[: len(piece)]
-            size = None if size is None else size - len(piece)
-            yield piece
 
-    async def _more(self) -> bool:
-        data = b"" if self._ended else await self._stream.receive()
-        self._held += data
-        self._ended = not data
+    async def _head(self) -> h11.Response | h11.InformationalResponse:
+        while True:
+            event = self._next()
+            if isinstance(event, (h11.Response, h11.InformationalResponse)):
+                return event
+            if self._received > MAX_HEAD:
+                raise NotHttp(f"no HTTP answer: more than {MAX_HEAD // 1024} KiB of header")
+            if not await self._receive():
+                what = f"inside the header: {self._seen()}" if self._begin else "without an answer"
+                raise NotHttp(f"connection closed {what}")
+            if self._begin[: len(FIRST)] != FIRST[: len(self._begin)]:
+                raise self._no_http()
+
+    def _next(self) -> object:
+        try:
+            return self._connection.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise self._no_http(f" ({exc!s:.120})") from exc
+
+    async def _receive(self) -> bool:
+        data = await self._stream.receive()
+        if data:  # the end of the stream is judged here, since h11 has no mercy on a body that breaks off
+            self._connection.receive_data(data)
+            self._received += len(data)
+            self._begin = self._begin or data[:120]
         return bool(data)
 
+    def _no_http(self, why: str = "") -> NotHttp:
+        return NotHttp(f"no HTTP answer: {self._seen()}{why}")
 
-def _headers(lines: list[bytes]) -> dict[str, str]:
-    found = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if colon and name and name == name.strip():
-            found[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
-    return found
-
-
-def _seen(data: bytes | bytearray) -> str:
-    return shown(bytes(data[:120]), 60)
+    def _seen(self) -> str:
+        return shown(self._begin.partition(b"\r\n\r\n")[0], 60)

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from anycastlb.adapters.checks.probe.sockets import family
+from anycastlb.adapters.system.netlink import attribute, attributes
 from anycastlb.core.model import Address, ForwardPath, Network, ProbePath
 
 WORLD = {4: ip_address("203.0.113.1"), 6: ip_address("2001:db8:ffff::1")}
@@ -25,7 +26,7 @@ NEAR = 3
 """Hop limit of a probe that is not to leave this node's networks: IPVS takes one, and one router may stand before the
 service inside of the backend. Any way over another node takes four."""
 
-_HEADER, _ROUTE, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=8BI"), struct.Struct("=HH")
+_HEADER, _ROUTE = struct.Struct("=IHHII"), struct.Struct("=8BI")
 _ERROR, _GET_ROUTE, _REQUEST = 2, 26, 1
 _TO, _GATEWAY, _VIA = 1, 5, 18
 
@@ -51,8 +52,8 @@ def _source(via: ForwardPath, foreign: Iterable[Network]) -> Address:
 
 def routed(address: Address) -> bool:
     """Is the next hop towards the address a router, and not the address itself? Raises OSError without a route."""
-    destination = _ATTRIBUTE.pack(4 + len(address.packed), _TO) + address.packed
-    body = _ROUTE.pack(family(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + destination
+    route = _ROUTE.pack(family(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    body = route + attribute(_TO, address.packed)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(1.0)  # the kernel answers at once; never wait for ever
         sock.send(_HEADER.pack(_HEADER.size + len(body), _GET_ROUTE, _REQUEST, 1, 0) + body)
@@ -61,10 +62,5 @@ def routed(address: Address) -> bool:
     if kind == _ERROR:
         code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
         raise OSError(code, os.strerror(code))
-    at = _HEADER.size + _ROUTE.size
-    while at + _ATTRIBUTE.size <= length:
-        size, name = _ATTRIBUTE.unpack_from(answer, at)
-        if name in (_GATEWAY, _VIA):
-            return True
-        at += max(size + 3 & ~3, _ATTRIBUTE.size)
-    return False
+    found = attributes(answer, _HEADER.size + _ROUTE.size, length)
+    return any(name in (_GATEWAY, _VIA) for name, _, _ in found)

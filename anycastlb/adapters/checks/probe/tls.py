@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from anycastlb.adapters.checks import Down
+from anycastlb.core.certificates import VERIFY_FLAGS
+
 MAX_FILE = 4 * 1024 * 1024
 """A file of certificates is no larger."""
 MAX_CONTEXTS = 256
@@ -21,8 +24,8 @@ MAX_CONTEXTS = 256
 Stamp: TypeAlias = tuple[int, int, int]
 
 
-class UnusableTls(Exception):
-    """A file a check names cannot be used; says which, and why."""
+class UnusableTls(Down):
+    """A file that the check names cannot be used; the text says which one, and why."""
 
 
 class Contexts:
@@ -32,7 +35,7 @@ class Contexts:
         self._made: dict[tuple[bool, str, str, str], tuple[tuple[Stamp | None, ...], ssl.SSLContext]] = {}
 
     def get(self, verify: bool, ca_file: str = "", cert_file: str = "", key_file: str = "") -> ssl.SSLContext:
-        """Raises ``Unusable``."""
+        """Raises ``UnusableTls``."""
         key = verify, ca_file, cert_file, key_file
         system = ssl.get_default_verify_paths().cafile if verify and not ca_file else None
         stamps = (*(_stamp(name) for name in (ca_file, cert_file, key_file)), _system_stamp(system))
@@ -66,6 +69,7 @@ def _system_stamp(name: str | None) -> Stamp | None:
 
 def _context(verify: bool, ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags = VERIFY_FLAGS
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_TICKET  # every probe is a handshake of its own, as a new client's is
     if not verify:

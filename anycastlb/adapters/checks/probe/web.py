@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from urllib.parse import urljoin
 
+from anycastlb.adapters.checks import Down, Found
 from anycastlb.adapters.checks.probe import patterns, sockets
-from anycastlb.adapters.checks.probe.http1 import Answer, NotHttp, Reader, request
+from anycastlb.adapters.checks.probe.http1 import Answer, Exchange
 from anycastlb.adapters.checks.probe.params import TlsParams, WebParams, url
 from anycastlb.adapters.checks.probe.patterns import Search
 from anycastlb.adapters.checks.probe.stream import Stream, connected
-from anycastlb.adapters.checks.probe.tls import Contexts, UnusableTls, age, expiry, failure, openssl_text
+from anycastlb.adapters.checks.probe.tls import Contexts, age, expiry, failure, openssl_text
 from anycastlb.core.fields import shown
 from anycastlb.core.model import Address, Check, ProbePath, endpoint
 
@@ -24,10 +25,6 @@ MAX_BODY = 64 * 1024
 """Bytes of a body that are looked at."""
 REDIRECTS = (301, 302, 303, 307, 308)
 CONTEXTS = Contexts()
-
-
-class ProbeRefused(Exception):
-    """The target is not healthy; the text says what was found, and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +49,21 @@ class Way:
     proxy: bool = False
 
 
-async def probe_web(check: Check, params: WebParams, probe_path: ProbePath | None) -> str:
-    """What was found; raises ``Refused``."""
+async def probe_web(check: Check, probe_path: ProbePath | None) -> Found:
+    """The probe of ``http`` and ``https``."""
+    params = check.params
+    assert isinstance(params, WebParams)
     way, hop = _start(check, params)
     if probe_path is not None and params.proxy is not None:
-        raise ProbeRefused('through a proxy a probe cannot go through IPVS: use either proxy or "via": "forward"')
+        raise Down('through a proxy a probe cannot go through IPVS: use either proxy or "via": "forward"')
     try:
         for followed in range(params.redirects + 1):
             found = await _ask(way, hop, params, probe_path, followed)
-            if isinstance(found, str):
+            if isinstance(found, Found):
                 return found
             hop = found
-    except (NotHttp, UnusableTls) as exc:
-        raise ProbeRefused(str(exc)) from exc
     except OSError as exc:
-        raise ProbeRefused(openssl_text(exc) if not exc.errno or exc.errno < 0 else sockets.error_text(exc)) from exc
+        raise Down(openssl_text(exc) if not exc.errno or exc.errno < 0 else sockets.error_text(exc)) from exc
     raise AssertionError("the last hop is no redirect")
 
 
@@ -83,33 +80,34 @@ def _start(check: Check, params: WebParams) -> tuple[Way, Hop]:
     return Way(ip_address(host.strip("[]")), int(port), target, True), hop
 
 
-async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | None, followed: int) -> str | Hop:
-    """What was found, or the next hop."""
+async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | None, followed: int) -> Found | Hop:
+    """What was found, or the next hop. Raises ``Down``, OSError."""
     async with connected(way.address, way.port, probe_path) as stream:
         expires = await _secure(stream, way, hop, params) if isinstance(params, TlsParams) else ""
-        await stream.send(_request(way, hop, params))
-        reader = Reader(stream)
-        answer = await reader.head()
+        exchange = Exchange(stream)
+        answer = await exchange.ask(hop.method, _target(way, hop, params), _headers(hop, params), hop.body)
         if answer.status in params.expect:
-            body = await _search_body(reader, answer, hop, params.body) if params.body is not None else ""
-            return f"HTTP {answer.status}{body}{expires}"
+            body = await _search_body(exchange, answer, params.body) if params.body is not None else ""
+            return Found(f"HTTP {answer.status}{body}{expires}")
         if params.redirects and answer.status in REDIRECTS:
             if followed == params.redirects:
-                raise ProbeRefused(f"HTTP {answer.status}, another redirect after {followed}")
+                raise Down(f"HTTP {answer.status}, another redirect after {followed}")
             return _next(hop, answer, params.scheme)
-        raise ProbeRefused(f"HTTP {answer.status}, expected {params.expect}")
+        raise Down(f"HTTP {answer.status}, expected {params.expect}")
 
 
-def _request(way: Way, hop: Hop, params: WebParams) -> bytes:
-    target = hop.path
+def _target(way: Way, hop: Hop, params: WebParams) -> str:
     if way.proxy and not isinstance(params, TlsParams):
-        target = f"http://{way.proxied or hop.authority}{hop.path}"
+        return f"http://{way.proxied or hop.authority}{hop.path}"
+    return hop.path
+
+
+def _headers(hop: Hop, params: WebParams) -> dict[str, str]:
     ours = {"Host": hop.authority, "User-Agent": "anycastlb", "Accept": "*/*", "Connection": "close"}
     if hop.body or hop.method in ("POST", "PUT"):
         ours["Content-Length"] = str(len(hop.body))
     given = {name.lower() for name, _ in params.headers}
-    headers = {name: value for name, value in ours.items() if name.lower() not in given} | dict(params.headers)
-    return request(hop.method, target, headers, hop.body)
+    return {name: value for name, value in ours.items() if name.lower() not in given} | dict(params.headers)
 
 
 async def _secure(stream: Stream, way: Way, hop: Hop, params: TlsParams) -> str:
@@ -120,25 +118,24 @@ async def _secure(stream: Stream, way: Way, hop: Hop, params: TlsParams) -> str:
     try:
         await stream.encrypt(context, params.sni or _hostname(hop.authority))
     except OSError as exc:  # before ValueError: a certificate that fails is both
-        raise ProbeRefused(failure(exc)) from exc
+        raise Down(failure(exc)) from exc
     except ValueError as exc:
-        raise ProbeRefused(f"no TLS server name in {shown(hop.authority)}: give sni") from exc
+        raise Down(f"no TLS server name in {shown(hop.authority)}: give sni") from exc
     if params.cert_expiry is None:
         return ""
     try:
         until = expiry(stream.certificate() or b"")
     except (ValueError, StopIteration) as exc:
-        raise ProbeRefused("the certificate has no date of expiry that can be read") from exc
+        raise Down("the certificate has no date of expiry that can be read") from exc
     if why := age(until, datetime.now(UTC), params.cert_expiry):
-        raise ProbeRefused(why)
+        raise Down(why)
     return f", certificate expires {until:%Y-%m-%d}"
 
 
 async def _tunnel(stream: Stream, authority: str) -> None:
-    await stream.send(request("CONNECT", authority, {"Host": authority, "User-Agent": "anycastlb"}, b""))
-    answer = await Reader(stream).head()
+    answer = await Exchange(stream).ask("CONNECT", authority, {"Host": authority, "User-Agent": "anycastlb"})
     if not 200 <= answer.status <= 299:
-        raise ProbeRefused(f"the proxy answered HTTP {answer.status} for {authority}")
+        raise Down(f"the proxy answered HTTP {answer.status} for {authority}")
 
 
 def _with_port(authority: str) -> str:
@@ -152,18 +149,18 @@ def _hostname(authority: str) -> str:
     return authority.partition(":")[0]
 
 
-async def _search_body(reader: Reader, answer: Answer, hop: Hop, pattern: str) -> str:
+async def _search_body(exchange: Exchange, answer: Answer, pattern: str) -> str:
     search, seen = Search(pattern), 0
-    async for piece in reader.body(answer, hop.method):
+    async for piece in exchange.body():
         piece = piece[: MAX_BODY - seen]
         seen += len(piece)
         if search.feed(piece):
             break
         if seen >= MAX_BODY:
-            raise ProbeRefused(f"HTTP {answer.status}, but the body, in its first 64 KiB, {patterns.mismatch(pattern)}")
+            raise Down(f"HTTP {answer.status}, but the body, in its first 64 KiB, {patterns.mismatch(pattern)}")
         await asyncio.sleep(0)  # a long search leaves the others their turn
     if not search.end():
-        raise ProbeRefused(f"HTTP {answer.status}, but the body ({seen} bytes) {patterns.mismatch(pattern)}")
+        raise Down(f"HTTP {answer.status}, but the body ({seen} bytes) {patterns.mismatch(pattern)}")
     return ", body matches"
 
 
@@ -173,9 +170,9 @@ def _next(hop: Hop, answer: Answer, scheme: str) -> Hop:
     try:
         other, authority, path = url(urljoin(f"{scheme}://{hop.authority}{hop.path}", location))
     except ValueError as exc:
-        raise ProbeRefused(f"HTTP {answer.status} with a Location that cannot be followed: {shown(location)}") from exc
+        raise Down(f"HTTP {answer.status} with a Location that cannot be followed: {shown(location)}") from exc
     if not location or other != scheme:
-        raise ProbeRefused(f"HTTP {answer.status} to {shown(location)}, which an {scheme} check does not follow")
+        raise Down(f"HTTP {answer.status} to {shown(location)}, which an {scheme} check does not follow")
     followed = replace(hop, authority=authority, path=path)
     if answer.status == 303 or (answer.status in (301, 302) and hop.method == "POST"):
         followed = replace(followed, method="HEAD" if hop.method == "HEAD" else "GET", body=b"")

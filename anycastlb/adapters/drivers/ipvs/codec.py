@@ -1,6 +1,6 @@
-"""The words of the kernel's IPVS messages, and services and destinations as such messages. Pure: values in, bytes out.
+"""Encode services and destinations as the kernel's IPVS messages. Pure: values in, bytes out.
 
-The layout is the kernel's ``include/uapi/linux/ip_vs.h``. ``ipvs_reader`` is the way back.
+The layout is that of the kernel's ``include/uapi/linux/ip_vs.h``. ``reader`` decodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ import sys
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from anycastlb.core.model import Destination, DestinationKey, Forward, Protocol, ServiceKey, VirtualService
+from anycastlb.adapters.system.netlink import attribute, attribute_head
+from anycastlb.core.model import (
+    AnycastlbError,
+    Destination,
+    DestinationKey,
+    Forward,
+    Protocol,
+    ServiceKey,
+    VirtualService,
+)
 
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
 NEW_DESTINATION, SET_DESTINATION, DEL_DESTINATION, GET_DESTINATION = 5, 6, 7, 8
@@ -55,17 +64,12 @@ GUE_PORT = 6080
 SCHEDULER_LENGTH = 15
 
 
-class Inexpressible(ValueError):
+class Inexpressible(AnycastlbError):
     """A value the kernel's messages have no room for; the text says which and what would fit."""
 
 
 def _attribute(kind: int, format: str, value: Any) -> bytes:
-    payload = struct.pack(format, value)
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
-
-
-def _nest(kind: int, payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), kind) + payload
+    return attribute(kind, struct.pack(format, value))
 
 
 def _service_identity(key: ServiceKey) -> bytes:
@@ -84,7 +88,7 @@ def _service_identity(key: ServiceKey) -> bytes:
 
 def service_name(key: ServiceKey) -> bytes:
     """The attributes that name a service: all a delete, a dump and a destination's message need."""
-    return _nest(SERVICE, _service_identity(key))
+    return attribute(SERVICE, _service_identity(key))
 
 
 def service(key: ServiceKey, row: VirtualService, scheduler: str = "") -> bytes:
@@ -98,7 +102,7 @@ def service(key: ServiceKey, row: VirtualService, scheduler: str = "") -> bytes:
             raise Inexpressible(f"scheduler flag {flag!r}: expected one of {', '.join(sorted(FLAGS))}")
         bits |= FLAGS[flag]
     try:
-        return _nest(
+        return attribute(
             SERVICE,
             b"".join(
                 (
@@ -127,7 +131,7 @@ def _netmask(version: int, row: VirtualService) -> bytes:
 
 def _head(length: int, kind: int) -> int:
     """An attribute's header, as the one 32-bit number it is."""
-    return int.from_bytes(struct.pack("=HH", 4 + length, kind), sys.byteorder)
+    return int.from_bytes(attribute_head(kind, length), sys.byteorder)
 
 
 _DESTINATION = struct.Struct("=II16s I2sxx IH2x II II II II IB3x I2s2x")

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol, TypeVar
 
-from anycastlb.adapters.system.netlink import PAYLOAD, GenericNetlink, Request, attributes
+from anycastlb.adapters.system.netlink import PAYLOAD, GenericNetlink, Request, attribute, attributes
 from anycastlb.core.model import Change, Failure, Rows, SyncDaemon, Table
 
 NEW_DAEMON, DEL_DAEMON, GET_DAEMON, SET_CONFIG, GET_CONFIG = 9, 10, 11, 12, 13
@@ -78,34 +78,28 @@ def _daemon(data: bytes, start: int, end: int) -> Iterator[tuple[str, SyncDaemon
 def requests(change: Change) -> list[Request]:
     """What makes this change, in its order. A daemon is changed by being started anew."""
     if change.key in TIMEOUTS:
-        return [(SET_CONFIG, _attribute(TIMEOUTS[change.key], struct.pack("=I", change.new)))]
-    stop = [(DEL_DAEMON, _nest(_number(N_STATE, STATES[change.key])))] if change.old is not None else []
-    return stop if change.new is None else [*stop, (NEW_DAEMON, _nest(_start(STATES[change.key], change.new)))]
+        return [(SET_CONFIG, attribute(TIMEOUTS[change.key], struct.pack("=I", change.new)))]
+    stop = [(DEL_DAEMON, attribute(DAEMON, _number(N_STATE, STATES[change.key])))] if change.old is not None else []
+    return (
+        stop if change.new is None else [*stop, (NEW_DAEMON, attribute(DAEMON, _start(STATES[change.key], change.new)))]
+    )
 
 
 def _start(state: int, row: SyncDaemon) -> bytes:
     return b"".join(
         (
             _number(N_STATE, state),
-            _attribute(N_INTERFACE, row.interface.encode()[:INTERFACE_LENGTH] + b"\0"),
+            attribute(N_INTERFACE, row.interface.encode()[:INTERFACE_LENGTH] + b"\0"),
             _number(N_ID, row.sync_id),
-            _attribute(N_GROUP if row.group.version == 4 else N_GROUP6, row.group.packed),
-            _attribute(N_PORT, struct.pack("=H", row.port)),
-            _attribute(N_TTL, struct.pack("=B", row.ttl)),
+            attribute(N_GROUP if row.group.version == 4 else N_GROUP6, row.group.packed),
+            attribute(N_PORT, struct.pack("=H", row.port)),
+            attribute(N_TTL, struct.pack("=B", row.ttl)),
         )
     )
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("=I", value))
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
-
-
-def _nest(payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), DAEMON) + payload
+    return attribute(kind, struct.pack("=I", value))
 
 
 def _apply(kernel: GenericNetlink, changes: Sequence[Change]) -> Sequence[Failure]:

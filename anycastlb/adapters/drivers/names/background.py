@@ -18,11 +18,12 @@ from contextlib import suppress
 from typing import Any
 
 from anycastlb.adapters.drivers.names import RACED, RecordStore
+from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DriverError, Failure, Registrar, Rows, Table
 
-BACKOFF, LONGEST = 1.0, 60.0
-"""Seconds before the first and the later attempts at a place that fails; doubled each time."""
+BACKOFF = Backoff(first=1.0, longest=60.0)
+"""Between the attempts to use a record store that fails."""
 AGAIN = 30.0
 """Seconds until a row that was refused is tried again."""
 STUCK = 15.0
@@ -112,8 +113,7 @@ class RecordDriver:
     async def _held_back(self) -> None:
         """While the place fails it is left alone for longer and longer."""
         if self._failures:
-            pause = min(LONGEST, BACKOFF * 2.0 ** min(self._failures - 1, 10)) * (0.5 + self._jitter() / 2)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(BACKOFF.delay(self._failures - 1, self._jitter()))
 
     async def _turn(self) -> None:
         """Look if it is time to, then write."""

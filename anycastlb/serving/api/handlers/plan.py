@@ -15,7 +15,7 @@ from aiohttp import web
 
 from anycastlb.core.catalog.edit import ValidatedEdits, applied, document, export_documents, imported
 from anycastlb.core.catalog.parse import admit
-from anycastlb.core.decision import maglev
+from anycastlb.core.decision import maglev, plan
 from anycastlb.core.decision.decide import decide
 from anycastlb.core.fields import shown
 from anycastlb.core.model import (
@@ -35,7 +35,7 @@ from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import Context, built, context
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.views.status import pending, plan_view
+from anycastlb.serving.views.status import plan_view
 
 MODES = ("merge", "replace")
 NOTHING: Mapping[str, Any] = {"edits": [], "changes": [], "moves": [], "assumed_up": [], "held": None}
@@ -121,11 +121,10 @@ def _view(
     if judged.problems or not edits:
         return {**NOTHING, "edits": told, "problems": problems}
     then, assumed = _then(snapshot, judged.catalog, now)
-    changes = pending(then)
     shown = plan_view(then, now)["changes"]
     return {
         "edits": told,
-        "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, changes, strict=True)],
+        "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, then.pending, strict=True)],
         "moves": _moves(snapshot, then),
         "assumed_up": assumed,
         "held": _held(at, snapshot, judged.catalog, now),
@@ -153,7 +152,8 @@ def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, l
                 assumed.append(f"{service.name}/{name}")
     inputs = replace(snapshot.inputs, catalog=catalog, health=health)
     decision = decide(inputs, snapshot.decision.memory, now)
-    then = replace(snapshot, inputs=inputs, decision=decision, failures=())
+    changes = plan.diff(snapshot.actual, decision.desired)
+    then = replace(snapshot, inputs=inputs, decision=decision, failures=(), pending=changes)
     return then, list(dict.fromkeys(assumed))
 
 

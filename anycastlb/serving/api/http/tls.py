@@ -11,6 +11,7 @@ from typing import Any
 
 from anycastlb.adapters.system.file_watch import FileWatch
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.certificates import VERIFY_FLAGS
 from anycastlb.core.events import Event
 from anycastlb.core.model import AnycastlbError
 from anycastlb.settings import ApiSettings
@@ -47,6 +48,7 @@ def load(settings: ApiSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.verify_flags = VERIFY_FLAGS
     context.set_alpn_protocols(["http/1.1"])
     if settings.tls_cert_file is None:
         raise AnycastlbError("TLS needs a certificate: set [api] tls_cert_file in node.toml")

@@ -1,0 +1,57 @@
+"""The machine as the reconciler sees it: drivers, the routes' announcer, and what else a cycle asks of the kernel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from anycastlb.adapters.drivers import Driver
+from anycastlb.adapters.drivers.names.background import RecordDriver
+from anycastlb.core.decision import node_drain
+from anycastlb.core.model import DestinationKey, Rows, Speaker, Table
+
+Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
+Counters = Callable[[], Awaitable[Mapping[Any, node_drain.TrafficCounters]]]
+
+
+class Announcer(Driver, Protocol):
+    """The driver of the ``routes`` table, which is also the dead man's switch of the node."""
+
+    def speaker(self) -> Speaker: ...
+
+    def beat(self) -> None: ...
+
+
+class Pulse:
+    """The node's proof of life: ``at`` is when a cycle last ended, or a wait for the next one was interrupted for it.
+
+    ``notify`` passes it on to the service manager.
+    """
+
+    def __init__(self, notify: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.notify = notify
+        self.at = clock()
+
+
+async def none_unused(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
+    """Nothing is known of connections, so no destination counts as unused."""
+    return frozenset()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``drivers`` write every table but the routes and the names."""
+
+    drivers: Sequence[Driver]
+    announcer: Announcer
+    record_drivers: Sequence[RecordDriver] = ()
+    """They write the node's names, in DNS and in Consul."""
+    unused: Unused = none_unused
+    """Which of these destinations have no connection left."""
+    counters: Counters | None = None
+    """What the kernel has counted for each service and destination; None where nobody can say."""
+    originals: Callable[[], Mapping[Table, Rows]] = dict
+    """What the kernel's settings were before the drivers changed them."""
+    pulse: Pulse = field(default_factory=Pulse)
