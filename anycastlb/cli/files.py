@@ -49,13 +49,13 @@ def own(path: str) -> Documents:
     if path != "-" and Path(path).is_dir():
         return _directory(Path(path))
     text = _text(path)
-    found = _decoded(path, text)
-    if isinstance(found.get("catalog"), dict):
-        return dict(found["catalog"])
+    document = _decoded(path, text)
+    if isinstance(document.get("catalog"), dict):
+        return dict(document["catalog"])
     name = Path(path).stem
-    if path == "-" or not ({"vip", "backends", "check"} & set(found) or name == "defaults"):
+    if path == "-" or not ({"vip", "backends", "check"} & set(document) or name == "defaults"):
         raise click.ClickException(f"{path}: expected a dump that `anycastlb export` wrote, or a service document")
-    return {"defaults" if name == "defaults" else f"services/{name}": found}
+    return {"defaults" if name == "defaults" else f"services/{name}": document}
 
 
 def _text(path: str) -> str:
@@ -78,11 +78,11 @@ def _decoded(path: str, text: str) -> dict[str, Any]:
         import json
 
         try:
-            found = json.loads(text)  # a dump may be larger than any one document
+            dump = json.loads(text)  # a dump may be larger than any one document
         except (ValueError, RecursionError) as exc:
             raise click.ClickException(f"{path}: expected JSON: {exc}") from None
-        if isinstance(found, dict):
-            return found
+        if isinstance(dump, dict):
+            return dump
     try:
         return decode.document(path, Entry(text.encode(), format=form, origin=path))
     except decode.MalformedDocument as exc:

@@ -82,12 +82,12 @@ def beside(path: str) -> Include:
         absolute = Path(pattern).is_absolute()
         root, inside = (Path("/"), pattern.lstrip("/")) if absolute else (folder, pattern)
         try:
-            found = [file for file in sorted(root.glob(inside)) if file.is_file()]
+            files = [file for file in sorted(root.glob(inside)) if file.is_file()]
         except (ValueError, NotImplementedError, OSError):
-            found = []
-        if not found:
+            files = []
+        if not files:
             raise UnreadableInput(0, f"include {pattern:.200}: expected a file that can be read")
-        return [(str(file), load(str(file))) for file in found]
+        return [(str(file), load(str(file))) for file in files]
 
     return include
 
@@ -102,10 +102,10 @@ def port_of(name: str, protocol: str) -> int | None:
 
 def _dump(text: str) -> Documents:
     try:
-        found = json.loads(text)
+        dump = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise UnreadableInput(getattr(exc, "lineno", 0), f"expected JSON: {exc}") from exc
-    inner = found.get("catalog", found) if isinstance(found, dict) else None
+    inner = dump.get("catalog", dump) if isinstance(dump, dict) else None
     if not isinstance(inner, dict) or not all(isinstance(value, dict) for value in inner.values()):
         raise UnreadableInput(0, 'expected documents by key, as {"catalog": {"services/web": {...}}}')
     return inner
@@ -126,20 +126,20 @@ def _without_flows(documents: Documents) -> Iterator[str]:
     for key, document in documents.items():
         vips = document["vip"] if isinstance(document["vip"], list) else [document["vip"]]
         served = {":" in vip for vip in vips}
-        found = {name: ":" in backend["address"] for name, backend in document["backends"].items()}
-        if served & set(found.values()):
-            for name in (name for name, family in found.items() if family not in served):
+        families = {name: ":" in backend["address"] for name, backend in document["backends"].items()}
+        if served & set(families.values()):
+            for name in (name for name, family in families.items() if family not in served):
                 yield f"{key}: {name} gets nothing: a VIP is served by the backends of its own family, if it has any"
 
 
 def _problems(documents: Documents) -> dict[str, list[str]]:
     tree = Tree({key: Entry(json.dumps(value).encode(), origin=key) for key, value in documents.items()})
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for problem in parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS).problems:
         key = next((key for key in documents if problem.key == key), None)
         if key is not None:
-            found.setdefault(key, []).append(f"{problem.path}: {problem.expected}")
-    return found
+            reasons.setdefault(key, []).append(f"{problem.path}: {problem.expected}")
+    return reasons
 
 
 def dumped(documents: Documents) -> dict[str, Any]:

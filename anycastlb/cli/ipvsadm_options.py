@@ -38,9 +38,9 @@ _RANGE = re.compile(r"(\d+\.\d+\.\d+\.)(\d{1,3})-(\d{1,3})(:\d+)?")
 
 def endpoint(text: str) -> tuple[str, int | None]:
     """``192.0.2.10:80``, ``[2001:db8::1]:80`` or an address alone -> address, port."""
-    found = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})|(.+)", text.strip())
-    host = (found[1] or found[3] or found[5]) if found else ""
-    port = (found[2] or found[4]) if found else None
+    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})|(.+)", text.strip())
+    host = (match[1] or match[3] or match[5]) if match else ""
+    port = (match[2] or match[4]) if match else None
     try:
         address = str(ip_address(host))
     except ValueError:
@@ -66,13 +66,13 @@ def written(address: str, port: int | None) -> str:
 
 def several(text: str) -> list[str]:
     """``10.1.0.1-3:80`` -> three endpoints. Anything else is one."""
-    found = _RANGE.fullmatch(text)
-    if not found:
+    match = _RANGE.fullmatch(text)
+    if not match:
         return [text]
-    first, last = int(found[2]), int(found[3])
+    first, last = int(match[2]), int(match[3])
     if not first <= last <= 255:
         raise click.UsageError(f"{text!r:.60} is no range: expected 10.1.0.1-3:8080")
-    return [f"{found[1]}{number}{found[4] or ''}" for number in range(first, last + 1)]
+    return [f"{match[1]}{number}{match[4] or ''}" for number in range(first, last + 1)]
 
 
 def settings(words: Iterable[str]) -> Fields:

@@ -35,7 +35,7 @@ def _threshold(value: Any) -> str:
         if first < every or not every:
             return f"{first} {every}"
     raise ValueError(
-        'two numbers such as "2 50": a connection is told at its second packet, then at every fiftieth (0: at no '
+        'two numbers such as "2 50": a connection is sent at its second packet, then at every fiftieth (0: at no '
         f"other), the first below the second; not {shown(value)}"
     )
 
@@ -95,7 +95,7 @@ class IpvsSettings(Document):
         if self.sync_refresh is not None and (self.sync_threshold or "2 0").split()[1] != "0":
             raise ValueError(
                 f'with sync_refresh a sync_threshold whose second number is 0, such as "2 0", not '
-                f'"{self.sync_threshold}": else a connection is told again only when both are due; remove one of them'
+                f'"{self.sync_threshold}": else a connection is sent again only when both are due; remove one of them'
             )
         return self
 

@@ -85,9 +85,8 @@ def test_the_first_catalog_with_nat_backends_says_that_this_node_does_not_forwar
     assert len(reported()) == 3
 
 
-def test_a_node_that_lacks_a_warning_starts_and_one_that_lacks_a_module_does_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_node_starts_with_warnings_and_not_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the daemon does it, inside its event loop."""
     connect().close()
     journal = Journal()
     daemon.inspect(UNMANAGED, journal)

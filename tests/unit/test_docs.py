@@ -150,7 +150,7 @@ NODE_UNIT = (ROOT / "configs/systemd/anycastlb.service").read_text()
 NUMBERS = [
     ("SECURITY", f"| a body | {limits.ORDINARY.size // KIB} KiB in {limits.ORDINARY.seconds:g} s; bulk calls, "
                  f"import and plan {limits.BULK.size // MIB} MiB in {limits.BULK.seconds:g} s"),
-    ("SECURITY", f"| bulk requests at work | {limits.BULK_AT_ONCE} |"),
+    ("SECURITY", f"| bulk requests in progress | {limits.BULK_AT_ONCE} |"),
     ("SECURITY", f"; {listener.PACE:g} new ones a second"),
     ("SECURITY", f"| {listener.LINE / KIB:.0f} KiB line, {listener.FIELD / KIB:.0f} KiB a header, "
                  f"{listener.FIELDS} headers"),
@@ -244,3 +244,15 @@ def test_the_files_of_the_state_directory_are_named() -> None:
     (row,) = [line for line in BY_NAME["docs/INSTALL.md"].read_text().splitlines() if line.startswith("| `/var/lib/")]
     written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, instance.NAME, "dns-names"}
     assert set(re.findall(r"\(`([^`]+)`\)", row)) == written
+
+
+OTHERS = {"systemd-modules-load", "systemd-sysctl", "backend"}
+"""Units that are not ours: those of systemd, and the backends of the Vagrant lab."""
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_units_in_commands_exist(name: str) -> None:
+    calls = re.findall(r"systemctl ((?:--?\S+ )*)([a-z]+)((?: --?\S+(?: SIG[A-Z0-9]+)?)*)((?: [a-z][a-z-]*)+)",
+                       BY_NAME[name].read_text())  # fmt: skip
+    named = {unit for *_, units in calls for unit in units.split()}
+    assert named <= OTHERS | {path.stem for path in (ROOT / "configs/systemd").iterdir()}

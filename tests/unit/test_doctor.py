@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -18,7 +19,7 @@ from anycastlb.cli.render.style import plain
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, Entry, SyncDaemon, Tree
 from anycastlb.doctor import Facts, Finding, diagnose
-from anycastlb.doctor.collect.startup import with_catalog
+from anycastlb.doctor.collect.startup import at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.facts import Agent, Api, ExabgpFacts, Folder, Kernel, Needs, Process, Socket, Trial, Unseen
 from anycastlb.doctor.finding import worst
@@ -267,6 +268,11 @@ def test_answers_to_probes_through_ipvs_are_dropped_unless_some_interface_accept
     assert found(False, all="0", eth0="0") == ["sysctl -w net.ipv4.conf.all.accept_local=1"]
     assert found(True, all="0", eth0="0") == [], "the daemon sets it"
     assert found(False, all="0", eth0="1") == []
+
+
+async def test_the_facts_of_a_start_are_read_inside_an_event_loop() -> None:
+    facts = at_start(UNMANAGED)
+    assert (facts.starting, facts.me.pid, facts.kernel.release) == (True, os.getpid(), os.uname().release)
 
 
 def test_a_catalog_that_probes_through_ipvs_is_recognised() -> None:

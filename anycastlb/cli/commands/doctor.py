@@ -1,4 +1,4 @@
-"""``anycastlb doctor``: every finding with its evidence and the command that mends it. It needs no running node."""
+"""``anycastlb doctor``: every finding with its evidence and the command that fixes it. It needs no running node."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONFIG = "/etc/anycastlb/node.toml"
 @click.command()
 @click.option("--config", default=CONFIG, show_default=True, metavar="FILE", help="Node settings.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print findings.")
-@click.option("--quiet", "-q", is_flag=True, help="Only what is not fine.")
+@click.option("--quiet", "-q", is_flag=True, help="Show only findings that are not fine.")
 def doctor(config: str, output: str, quiet: bool) -> None:
-    """Look for what keeps this machine from being a good node, and say what mends it.
+    """Look for what keeps this machine from being a good node, and say how to fix it.
 
-    Kernel, modules, capabilities, sysctls, MTU against what tunnels add, rp_filter, ARP, ExaBGP and its bridge,
-    Consul and its rights, catalog, state directory, API: each with what was read. It changes nothing and needs no
-    running node; without root it says what it could not see. Exit code 0: fine; 2: warnings or errors; 1: it could
-    not run.
+    It checks the kernel, modules, capabilities, sysctls, the MTU against what tunnels add, rp_filter, ARP, ExaBGP and
+    its bridge, Consul and its rights, the catalog, the state directory and the API, and shows the values that it read.
+    It changes nothing and needs no running node; without root it says what it could not see. Exit code 0: all is well;
+    2: there are warnings or errors; 1: it could not run.
     """
     from anycastlb.cli import terminal
     from anycastlb.cli.commands import validate
@@ -38,16 +38,16 @@ def doctor(config: str, output: str, quiet: bool) -> None:
     except SettingsError as exc:
         facts = collect(config, None, tuple(map(str, exc.problems)))
     findings = diagnose(facts)
-    told = tuple(finding for finding in findings if finding.level != "ok") if quiet else findings
+    shown = tuple(finding for finding in findings if finding.level != "ok") if quiet else findings
     if output == "json":
-        click.echo(json.dumps({"worst": worst(findings), "findings": [asdict(f) for f in told]}, indent=2))
+        click.echo(json.dumps({"worst": worst(findings), "findings": [asdict(f) for f in shown]}, indent=2))
     else:
-        terminal.show(report(told, findings, terminal.width()))
+        terminal.show(report(shown, findings, terminal.width()))
     raise SystemExit(2 if worst(findings) in ("warning", "error") else 0)
 
 
-def report(told: tuple[Finding, ...], every: tuple[Finding, ...], columns: int) -> list[Line]:
-    """Findings by area, and their sum."""
+def report(shown: tuple[Finding, ...], every: tuple[Finding, ...], columns: int) -> list[Line]:
+    """The findings that are shown, by area, and how many there are of each level among all."""
     from anycastlb.cli.render import style
     from anycastlb.doctor.finding import LEVELS
 
@@ -55,9 +55,9 @@ def report(told: tuple[Finding, ...], every: tuple[Finding, ...], columns: int) 
         "ok": ("✓", style.GOOD), "notice": ("·", style.BOLD), "warning": ("!", style.WARN), "error": ("✗", style.BAD),
     }  # fmt: skip
     lines: list[Line] = []
-    for area in dict.fromkeys(finding.area for finding in told):
+    for area in dict.fromkeys(finding.area for finding in shown):
         lines.append([(area, style.BOLD)])
-        for finding in (finding for finding in told if finding.area == area):
+        for finding in (finding for finding in shown if finding.area == area):
             sign, colour = signs[finding.level]
             level = "" if finding.level == "ok" else f"{finding.level}: "
             lines += style.wrap([(f"  {sign} {level}", colour), (finding.what, style.PLAIN)], columns, 4)

@@ -44,66 +44,66 @@ def validate_files(names: Iterable[str], config: str | None = None) -> Validatio
     texts, problems = _texts([path for path in paths if not path.is_dir()])
     fine: list[str] = []
     notices: list[Problem] = []
-    found: list[Settings] = []
+    nodes: list[Settings] = []
     for path in [path for path, text in texts.items() if _is_settings(path, text)]:
         try:
-            found.append(parsed(texts.pop(path), str(path)))
-            fine.append(f"{path}: fine, settings of node {found[-1].node.name}")
+            nodes.append(parsed(texts.pop(path), str(path)))
+            fine.append(f"{path}: fine, settings of node {nodes[-1].node.name}")
         except SettingsError as exc:
             problems += exc.problems
-    if not found and config:
-        found.append(load(config))
-    ranges = tuple(network for one in found for network in one.node.vip_ranges) or ANYWHERE
-    kinds = parameters(types(_allowed(found))) if found else PARAMS
-    marks = tuple(mark for one in found for mark in one.node.fwmark_ranges) if found else ANY_MARK
+    if not nodes and config:
+        nodes.append(load(config))
+    ranges = tuple(network for one in nodes for network in one.node.vip_ranges) or ANYWHERE
+    kinds = parameters(types(_allowed(nodes))) if nodes else PARAMS
+    marks = tuple(mark for one in nodes for mark in one.node.fwmark_ranges) if nodes else ANY_MARK
     for tree, shown in [*_trees(folders, problems), *_loose(texts, problems)]:
         result = parse_catalog(tree, Catalog(), ranges, marks, kinds)
         problems += [_placed(problem, tree, shown) for problem in result.problems]
-        problems += [_placed(problem, tree, shown) for problem in _unsynced(result, found)]
-        notices += [_placed(notice, tree, shown) for notice in (*_notices(result), *_flows(result, found))]
+        problems += [_placed(problem, tree, shown) for problem in _unsynced(result, nodes)]
+        notices += [_placed(notice, tree, shown) for notice in (*_notices(result), *_flows(result, nodes))]
         bad = {problem.key for problem in problems}
         fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
     return ValidationReport(tuple(fine), tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notices)))
 
 
-def _notices(found: Catalog) -> Iterator[Problem]:
-    for service in found.services:
+def _notices(catalog: Catalog) -> Iterator[Problem]:
+    for service in catalog.services:
         if service.backends_from is not None:
             continue  # the number of backends is known only after discovery
         key = f"services/{service.name}"
         for path, text in service_notices(service):
-            yield Problem(found.good[key].origin or key, path, text)
+            yield Problem(catalog.good[key].origin or key, path, text)
 
 
-def _flows(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
+def _flows(catalog: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
     """Notices about flows that another node cannot take over, and about flows that the nodes' time-outs end."""
     sync = bool(nodes) and all(node.ipvs.sync_interface for node in nodes)
     timeouts = [node.ipvs.tcp_timeout for node in nodes if node.ipvs.tcp_timeout is not None]
-    for service in found.services:
+    for service in catalog.services:
         for warning in (
             flow_takeover.warning(service, sync),
             flow_takeover.timeout_warning(service, min(timeouts, default=None)),
         ):
             if warning:
-                yield Problem(_document(found, service), warning.object, warning.text)
+                yield Problem(_document(catalog, service), warning.object, warning.text)
 
 
-def _unsynced(found: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
+def _unsynced(catalog: Catalog, nodes: list[Settings]) -> Iterator[Problem]:
     """Services that the kernel refuses while connection sync runs."""
     if not any(node.ipvs.sync_interface for node in nodes):
         return
-    for service in found.services:
+    for service in catalog.services:
         if vip := flow_takeover.mixed_warning(service):
             expected = (
                 f"expected IPv{vip.version} backends for VIP {vip}: with connection sync on ([ipvs] sync_interface), "
                 "the kernel takes no backend of another address family"
             )
-            yield Problem(_document(found, service), "backends", expected)
+            yield Problem(_document(catalog, service), "backends", expected)
 
 
-def _document(found: Catalog, service: Service) -> str:
+def _document(catalog: Catalog, service: Service) -> str:
     key = f"services/{service.name}"
-    return found.good[key].origin or key
+    return catalog.good[key].origin or key
 
 
 def _allowed(nodes: Iterable[Settings]) -> ChecksSettings:

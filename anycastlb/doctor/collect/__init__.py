@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
-from anycastlb.core.model import Address
+from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute, read_interfaces
+from anycastlb.core.model import Address, DriverError
 from anycastlb.doctor.collect import consul, exabgp, host, processes
 from anycastlb.doctor.facts import Agent, Api, Facts, Folder, Needs, Process, Unseen
 from anycastlb.settings import Settings
@@ -23,7 +23,6 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
     running = tuple(process for process in every if process.namespace in home)
     needs, agent, api = asyncio.run(_ask(settings))
     interfaces, routes = _interfaces(needs)
-    names = [link.name for link in interfaces] if not isinstance(interfaces, Unseen) else []
     return Facts(
         config=config,
         problems=problems,
@@ -31,7 +30,7 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         me=me,
         node=node,
         rivals=tuple(process for process in running if processes.is_rival(process)),
-        kernel=host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",), names),
+        kernel=host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",)),
         links=interfaces,
         routes=routes,
         needs=needs,
@@ -63,4 +62,7 @@ async def _ask(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None,
 
 def _interfaces(needs: Needs | Unseen) -> tuple[tuple[Interface, ...] | Unseen, dict[Address, KernelRoute]]:
     wanted = {address for address, _ in needs.forwards} if isinstance(needs, Needs) else set()
-    return host.interfaces(sorted(wanted, key=lambda target: (target.version, target))[:MAX_ROUTES])
+    try:
+        return read_interfaces(sorted(wanted, key=lambda target: (target.version, target))[:MAX_ROUTES])
+    except DriverError as exc:
+        return Unseen(str(exc)), {}

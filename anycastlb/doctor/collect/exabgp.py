@@ -69,8 +69,8 @@ def _installed() -> tuple[str, str]:
             done = subprocess.run([program, argument], capture_output=True, text=True, timeout=TIMEOUT, check=False)
         except (OSError, subprocess.TimeoutExpired):
             continue
-        if found := re.search(r"ExaBGP\s*:\s*(\S+)", done.stdout + done.stderr):
-            return found[1], program
+        if version := re.search(r"ExaBGP\s*:\s*(\S+)", done.stdout + done.stderr):
+            return version[1], program
     return "", ""
 
 
@@ -146,5 +146,5 @@ def _trial(config: str, speakers: Sequence[Process], bridges: Sequence[Process])
 
 def _program() -> list[str]:
     beside = Path(sys.executable).with_name("anycastlb-bridge")
-    found = str(beside) if beside.exists() else shutil.which("anycastlb-bridge")
-    return [found] if found else [sys.executable, "-m", "anycastlb.bridge"]
+    program = str(beside) if beside.exists() else shutil.which("anycastlb-bridge")
+    return [program] if program else [sys.executable, "-m", "anycastlb.bridge"]

@@ -1,4 +1,4 @@
-"""The facts about this machine: kernel, modules, sysctls, interfaces, files, clock.
+"""The facts about this machine: kernel, modules, sysctls, files, clock.
 
 They are read from /proc and by netlink. Nothing is changed, and no kernel module is loaded.
 """
@@ -14,12 +14,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute, read_interfaces
 from anycastlb.adapters.drivers.ipvs import config
 from anycastlb.adapters.drivers.ipvs.driver import FAMILY, modprobe
 from anycastlb.adapters.drivers.sysctls import PROBING, ROOT, TAKEOVER, read
 from anycastlb.adapters.system.netlink import GenericNetlink
-from anycastlb.core.model import Address, DriverError, SyncDaemon
+from anycastlb.core.model import DriverError, SyncDaemon
 from anycastlb.doctor.facts import Folder, Kernel, Process, Unseen
 from anycastlb.settings import Settings
 from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
@@ -38,9 +37,9 @@ MODPROBE_TIMEOUT = 30.0
 """Seconds."""
 
 
-def kernel(schedulers: Iterable[str], interfaces: Iterable[str], proc: Path = Path("/proc")) -> Kernel:
+def kernel(schedulers: Iterable[str], proc: Path = Path("/proc")) -> Kernel:
     """The kernel as it is, for services with these schedulers."""
-    values = sysctls((*SYSCTLS, *accept_local(), *(f"net/ipv4/conf/{name}/rp_filter" for name in interfaces)))
+    values = sysctls((*SYSCTLS, *of_interfaces("accept_local"), *of_interfaces("rp_filter")))
     modules = ("ip_vs", *(f"ip_vs_{name}" for name in sorted(set(schedulers) - {"none"})))
     family, rows = _ipvs()
     return Kernel(
@@ -61,14 +60,14 @@ def sysctls(names: Iterable[str]) -> dict[str, str]:
     return {name: value for name in names if (value := read(name, ROOT)) is not None}
 
 
-def accept_local() -> list[str]:
-    """The sysctl ``accept_local`` of every interface, and of all of them; the default is for interfaces to come."""
+def of_interfaces(setting: str) -> list[str]:
+    """The sysctls of this name of every interface, and of all of them; the default is for interfaces to come."""
     conf = ROOT / "net/ipv4/conf"
     try:
         names = sorted(entry.name for entry in conf.iterdir())
     except OSError:
         return []
-    return [f"net/ipv4/conf/{name}/accept_local" for name in names if name != "default"]
+    return [f"net/ipv4/conf/{name}/{setting}" for name in names if name != "default"]
 
 
 def loadable(module: str) -> bool:
@@ -82,14 +81,6 @@ def loadable(module: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
-
-
-def interfaces(targets: Iterable[Address]) -> tuple[tuple[Interface, ...] | Unseen, dict[Address, KernelRoute]]:
-    """Every interface, and the kernel's route to each of the targets."""
-    try:
-        return read_interfaces(targets)
-    except DriverError as exc:
-        return Unseen(str(exc)), {}
 
 
 def exposed_secrets(settings: Settings) -> tuple[str, ...]:

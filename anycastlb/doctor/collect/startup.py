@@ -1,6 +1,7 @@
 """The facts that a daemon needs about its own machine when it starts, and when it takes over a catalog.
 
-They are read within milliseconds: nothing is asked over a network. Nothing is changed, and no module is loaded.
+They are read at once, inside the running event loop: nothing is asked over a network. Nothing is changed, and no module
+is loaded.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 
 from anycastlb.core.model import Catalog
 from anycastlb.doctor.collect import consul, host, processes
-from anycastlb.doctor.facts import Facts, Kernel, Needs, Process, Unseen
+from anycastlb.doctor.facts import Facts, Kernel, Needs, Process
 from anycastlb.settings import Settings
 
 DEFAULT_SCHEDULERS = ("mh",)
@@ -18,15 +19,12 @@ DEFAULT_SCHEDULERS = ("mh",)
 
 def at_start(settings: Settings) -> Facts:
     """What this process, which is about to become a node, finds on its machine."""
-    interfaces, _ = host.interfaces(())
-    names = [] if isinstance(interfaces, Unseen) else [interface.name for interface in interfaces]
     return Facts(
         config="node.toml",
         settings=settings,
         starting=True,
         me=processes.process(os.getpid()) or Process(os.getpid(), ()),
-        kernel=host.kernel(DEFAULT_SCHEDULERS, names),
-        links=interfaces,
+        kernel=host.kernel(DEFAULT_SCHEDULERS),
         needs=Needs(schedulers=DEFAULT_SCHEDULERS),
         exposed_secrets=host.exposed_secrets(settings),
     )
@@ -36,5 +34,5 @@ def with_catalog(settings: Settings, catalog: Catalog) -> Facts:
     """What ``WITH_CATALOG`` judges: what the catalog asks of the machine, and how the machine is set up for it."""
     needs = Needs(forwards=consul.forwards(catalog), through=consul.probes_through_ipvs(catalog))
     nat = any(forward == "nat" for _, forward in needs.forwards)
-    sysctls = host.sysctls((*host.FORWARDING, *host.accept_local())) if nat or needs.through else {}
+    sysctls = host.sysctls((*host.FORWARDING, *host.of_interfaces("accept_local"))) if nat or needs.through else {}
     return Facts(config="node.toml", settings=settings, starting=True, kernel=Kernel("", sysctls=sysctls), needs=needs)

@@ -23,12 +23,12 @@ HEADERS = {4: 40, 6: 60}
 
 def judge(facts: Facts) -> Iterator[Finding]:
     yield from _namespace(facts)
+    yield from _ipv6(facts)
+    yield from reverse_path(facts)
     if isinstance(facts.links, Unseen):
         yield Finding("notice", "network", "interfaces and routes could not be seen", facts.links.why, "run it as root")
         return
     yield from _loopback(facts, facts.links)
-    yield from _ipv6(facts)
-    yield from reverse_path(facts)
     if isinstance(facts.needs, Needs):
         yield from _arp(facts, facts.links, facts.needs)
         yield from forwarding(facts)
@@ -72,15 +72,10 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
 
 def reverse_path(facts: Facts) -> Iterator[Finding]:
     """The kernel takes the larger of ``all`` and the interface's own value; 1 is strict."""
-    if isinstance(facts.links, Unseen):
-        return
     sysctls = facts.kernel.sysctls
     everywhere = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
-    values = {
-        link.name: max(everywhere, sysctls.get(f"net/ipv4/conf/{link.name}/rp_filter", "0"))
-        for link in facts.links
-        if link.name != "lo"
-    }
+    own = {name.split("/")[-2]: value for name, value in sysctls.items() if name.endswith("/rp_filter")}
+    values = {name: max(everywhere, value) for name, value in own.items() if name not in ("all", "lo")}
     strict = sorted(name for name, value in values.items() if value == "1")
     if strict:
         through = isinstance(facts.needs, Needs) and facts.needs.through
@@ -88,7 +83,7 @@ def reverse_path(facts: Facts) -> Iterator[Finding]:
         names = ", ".join(strict)
         what = f"rp_filter is strict on {names}: traffic that comes and goes by different ways is dropped{also}"
         evidence = f"net.ipv4.conf.all.rp_filter = {everywhere}, " + ", ".join(
-            f"{name} = {sysctls.get(f'net/ipv4/conf/{name}/rp_filter', '?')}" for name in strict
+            f"{name} = {own[name]}" for name in strict
         )
         mend = "sysctl -w " + " ".join(f"net/ipv4/conf/{name}/rp_filter=2" for name in strict)
         yield Finding("warning", "network", what, evidence, mend)
