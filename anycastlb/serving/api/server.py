@@ -20,12 +20,13 @@ from anycastlb.core.model import AnycastlbError
 from anycastlb.serving.api import operations
 from anycastlb.serving.api.handlers import gorb, page
 from anycastlb.serving.api.handlers.events import STREAMS, Streams
+from anycastlb.serving.api.http.connection import silent
 from anycastlb.serving.api.http.context import CONTEXT, Context, answer
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.api.http.guard import Guard
 from anycastlb.serving.api.http.identity import Identity
 from anycastlb.serving.api.http.limits import BULK, ORDINARY
-from anycastlb.serving.api.http.listener import Listener, on_tcp, on_unix, shown, silent
+from anycastlb.serving.api.http.listener import Listener, on_tcp, on_unix, shown
 from anycastlb.serving.api.http.local_users import address
 from anycastlb.serving.api.http.tls import Tls
 
@@ -131,10 +132,10 @@ class Api:
         """Every error in one shape."""
         try:
             return await handler(request)
-        except ApiError as fault:
-            return answer(fault.view(), fault.status, fault.headers)
+        except ApiError as error:
+            return answer(error.view(), error.status, error.headers)
         except web.HTTPException as exc:
-            return answer(_fault(request, exc).view(), exc.status, _allow(exc))
+            return answer(_refused_by_aiohttp(request, exc).view(), exc.status, _allow(exc))
         except ConnectionError:
             raise  # the peer has gone in the middle of an answer
         except Exception as exc:  # a fault of ours must not take the node down
@@ -145,7 +146,7 @@ class Api:
             return answer(ApiError(500, "internal error", request.path[:200], "an answer", mend).view(), 500)
 
 
-def _fault(request: web.Request, exc: web.HTTPException) -> ApiError:
+def _refused_by_aiohttp(request: web.Request, exc: web.HTTPException) -> ApiError:
     """What aiohttp refuses, in our words."""
     where = f"{request.method} {request.path[:200]}"
     if isinstance(exc, web.HTTPMethodNotAllowed):

@@ -75,7 +75,7 @@ async def _written(request: web.Request, node: str, make: Make) -> web.Response:
                 raise commit.lost(exc, edits[0].key) from exc
     shown = [edit for edit in edits if edit.key != LOCK]
     if shown:
-        await commit.tell(request, tree, shown)
+        await commit.report(request, tree, shown)
     document = drained(applied(tree, edits), node)
     return answer({"changed": bool(edits), "document": document})
 
@@ -84,9 +84,9 @@ async def _written(request: web.Request, node: str, make: Make) -> web.Response:
 
 
 async def _allow(at: Context, tree: Tree, node: str) -> None:
-    """Raises ``Fault`` if the node must not be drained now."""
-    if fault := overspent(at.snapshot().inputs.leaving.max_drained, tree, node):
-        raise fault
+    """Raises ``ApiError`` if the node must not be drained now."""
+    if error := overspent(at.snapshot().inputs.leaving.max_drained, tree, node):
+        raise error
     for _ in range(ATTEMPTS):
         if not (alone := _alone(at.snapshot(), node)):
             return

@@ -53,7 +53,7 @@ def asked(request: web.Request) -> bool:
 
 
 def place(text: str, where: str) -> int:
-    """The id of a journal entry. Raises ``Fault``."""
+    """The id of a journal entry. Raises ``ApiError``."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise ApiError(400, f"{where} is not an event's id", where, "a whole number", "take the `last` of an answer")
     return int(text)

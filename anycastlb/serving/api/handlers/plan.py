@@ -1,19 +1,19 @@
-"""A proposed catalog: what would be written, what this node would change for it, in order and why; and importing it.
+"""A proposed catalog: what would be written, what this node would change for it, in order and why; and its import.
 
-The answer is the brain's own: the decision is made as for the real thing, and thrown away.
+The decision is made by the same functions as for the catalog in force, and then thrown away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from anycastlb.core.catalog.edit import ValidatedEdits, applied, document, export_documents, imported
+from anycastlb.core.catalog.edit import ValidatedEdits, document, export_documents, imported
 from anycastlb.core.catalog.parse import admit
 from anycastlb.core.decision import maglev, plan
 from anycastlb.core.decision.decide import decide
@@ -34,7 +34,7 @@ from anycastlb.core.model import (
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import Context, built, context
-from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
 from anycastlb.serving.views.status import plan_view
 
 MODES = ("merge", "replace")
@@ -50,7 +50,7 @@ async def export(request: web.Request) -> web.Response:
 
 def _exported(tree: Tree) -> dict[str, Any]:
     found, problems = export_documents(tree)
-    return {"catalog": found, "problems": commit.shown(problems)}
+    return {"catalog": found, "problems": problem_views(problems)}
 
 
 async def propose(request: web.Request) -> web.Response:
@@ -67,14 +67,10 @@ async def take(request: web.Request) -> web.Response:
     make, at = await _wanted(request), context(request)
     tree = await commit.load(at)
     flows = await _flows(at)
-    edits, judged = await asyncio.to_thread(commit.weigh, at, tree, make)
-    if judged.problems:
-        raise commit.refusal(judged.problems)
-    view = await asyncio.to_thread(_view, at, tree, edits, judged, flows)
-    if edits:
-        await commit.commit(at, edits)
-        await commit.tell(request, tree, edits)
-    return await built(lambda: {"changed": bool(edits), **view})
+    validated = await asyncio.to_thread(commit.validated_edits, at, tree, make)
+    view = await asyncio.to_thread(_view, at, validated, flows)
+    await commit.commit(request, validated)
+    return await built(lambda: {"changed": bool(validated.edits), **view})
 
 
 async def _wanted(request: web.Request) -> commit.Make:
@@ -105,38 +101,36 @@ async def _flows(at: Context) -> Flows | None:
 
 def _proposed(at: Context, tree: Tree, make: commit.Make, flows: Flows | None) -> dict[str, Any]:
     try:
-        edits, judged = commit.weigh(at, tree, make)
-    except ApiError as fault:
-        return {**NOTHING, "problems": fault.view()["problems"]}
-    return _view(at, tree, edits, judged, flows)
+        validated = commit.validated_edits(at, tree, make)
+    except InvalidDocument as error:
+        return {**NOTHING, "problems": problem_views(error.problems)}
+    return _view(at, validated, flows)
 
 
-def _view(
-    at: Context, tree: Tree, edits: Sequence[Edit], judged: ValidatedEdits, flows: Flows | None
-) -> dict[str, Any]:
+def _view(at: Context, validated: ValidatedEdits, flows: Flows | None) -> dict[str, Any]:
     """The edits; and, unless problems forbid them, the changes on this node."""
     snapshot, now = at.snapshot(), at.clock()
-    told = [_edit(tree, edit) for edit in edits]
-    problems = commit.shown(judged.problems)
-    if judged.problems or not edits:
-        return {**NOTHING, "edits": told, "problems": problems}
-    then, assumed = _then(snapshot, judged.catalog, now)
+    edits = [_edit(validated, edit) for edit in validated.edits]
+    problems = problem_views(validated.problems)
+    if validated.problems or not validated.edits:
+        return {**NOTHING, "edits": edits, "problems": problems}
+    then, assumed = _then(snapshot, validated.catalog, now)
     shown = plan_view(then, now)["changes"]
     return {
-        "edits": told,
+        "edits": edits,
         "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, then.pending, strict=True)],
         "moves": _moves(snapshot, then),
         "assumed_up": assumed,
-        "held": _held(at, snapshot, judged.catalog, now),
+        "held": _held(at, snapshot, validated.catalog, now),
         "problems": problems,
     }
 
 
-def _edit(tree: Tree, edit: Edit) -> dict[str, Any]:
-    before = tree.entries.get(edit.key)
+def _edit(validated: ValidatedEdits, edit: Edit) -> dict[str, Any]:
+    before = validated.before.entries.get(edit.key)
     verb = "delete" if edit.value is None else "update" if before else "create"
     old = document(edit.key, before) if before else None
-    new = None if edit.value is None else document(edit.key, applied(tree, [edit]).entries[edit.key])
+    new = None if edit.value is None else document(edit.key, validated.after.entries[edit.key])
     return {"key": edit.key, "verb": verb, "before": old, "after": new}
 
 

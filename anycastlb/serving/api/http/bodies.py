@@ -24,7 +24,7 @@ TAG = re.compile(r'\s*(W/)?("[^"]*")\s*(?:,|$)')
 
 
 async def body(request: web.Request, kind: type, optional: bool = False) -> Any:
-    """The JSON body, an object or a list as ``kind`` says. ``optional``: None if there is none. Raises ``Fault``."""
+    """The JSON body, an object or a list as ``kind`` says. ``optional``: None if there is none. Raises ``ApiError``."""
     data = await request.read()
     if optional and not data.strip():
         return None
@@ -44,7 +44,7 @@ async def body(request: web.Request, kind: type, optional: bool = False) -> Any:
 
 
 def decode(data: bytes) -> Any:
-    """Raises ``Fault``."""
+    """Raises ``ApiError``."""
     try:
         found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
         _bounded(found)
@@ -99,7 +99,7 @@ def _bounded(found: Any) -> None:
 
 
 def condition(request: web.Request, tag: str | None) -> None:
-    """``If-Match`` and ``If-None-Match`` against the tag of what is there (None: nothing is). Raises ``Fault``."""
+    """``If-Match`` and ``If-None-Match`` against the tag of what is there (None: nothing is). Raises ``ApiError``."""
     wanted, unwanted = request.headers.getall("If-Match", []), request.headers.getall("If-None-Match", [])
     if wanted and not _names(wanted, tag, strong=True):
         expected = f"the ETag of what is stored, {tag}" if tag else "an object that exists"
@@ -111,7 +111,7 @@ def condition(request: web.Request, tag: str | None) -> None:
 
 
 def unconditional(request: web.Request) -> None:
-    """A condition on many objects would be silently ignored: refuse it. Raises ``Fault``."""
+    """A condition on many objects would be silently ignored: refuse it. Raises ``ApiError``."""
     for name in ("If-Match", "If-None-Match"):
         if name in request.headers:
             what = f"{name} is for one document"

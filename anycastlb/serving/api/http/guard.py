@@ -1,6 +1,6 @@
 """What every request passes on its way to its handler: limits, who asks, their rights, and its origin.
 
-It refuses with a ``Fault``; it decides nothing else and never reads what a body says. A refused write, and a wrong
+It refuses with a ``ApiError``; it decides nothing else and never reads what a body says. A refused write, and a wrong
 token, is an event; a flood of them is a few events and a number.
 """
 
@@ -19,10 +19,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.serving.api.http import limits, local_users
+from anycastlb.serving.api.http.connection import Connection, Owner
 from anycastlb.serving.api.http.context import CALLER, Caller, answer, caller
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.api.http.identity import Identity
-from anycastlb.serving.api.http.listener import Connection, Listener
 from anycastlb.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -65,7 +65,7 @@ class Guard:
         finally:
             connection.end()
 
-    async def _admit(self, request: web.Request, handler: Handler, listener: Listener | None) -> web.StreamResponse:
+    async def _admit(self, request: web.Request, handler: Handler, listener: Owner | None) -> web.StreamResponse:
         request[CALLER] = NOBODY
         if _path(request) in ALWAYS and request.method in SAFE:
             return await handler(request)
@@ -79,8 +79,8 @@ class Guard:
             return await handler(await received(request))
 
     @contextmanager
-    def _at_work(self, request: web.Request, listener: Listener | None) -> Iterator[None]:
-        """Counted while it is answered. Raises ``Fault`` 429 when too many are."""
+    def _at_work(self, request: web.Request, listener: Owner | None) -> Iterator[None]:
+        """Counted while it is answered. Raises ``ApiError`` 429 when too many are."""
         load = listener.load if listener is not None else limits.Load()
         bulk = limits.body(request.method, _path(request)).bulk
         stream = limits.follows(request.method, _path(request), request.headers.get("Accept", ""))
@@ -101,7 +101,7 @@ class Guard:
             load.requests -= not stream
             load.bulk -= bulk
 
-    def _named(self, request: web.Request, listener: Listener | None) -> None:
+    def _named(self, request: web.Request, listener: Owner | None) -> None:
         """Against pages whose name was made to lead here (DNS rebinding): the browser then tells that name as Host."""
         if listener is not None and listener.kind != "plain":
             return
@@ -114,13 +114,13 @@ class Guard:
         raise ApiError(403, f"this node does not go by the name {host[:100]!r}", "Host", expected, mend)
 
     async def _known(self, request: web.Request) -> Caller:
-        """Who asks, with the rights it takes, and not too often. Raises ``Fault`` 401, 403, 429."""
+        """Who asks, with the rights it takes, and not too often. Raises ``ApiError`` 401, 403, 429."""
         try:
             found = await self._identity.caller(request)
-        except ApiError as fault:
+        except ApiError as error:
             self._spare(source(request))
             if request.method not in SAFE or "Authorization" in request.headers:
-                self._denied(request, source(request), str(fault))
+                self._denied(request, source(request), str(error))
             raise
         self._spare(found.name)
         if found.rights != "write" and not _reads(request):
@@ -147,7 +147,7 @@ class Guard:
 
 
 async def received(request: web.Request) -> web.Request:
-    """The request with its whole body, read here so that handlers need not wait. Raises ``Fault`` (400 to 415)."""
+    """The request with its whole body, read here so that handlers need not wait. Raises ``ApiError`` (400 to 415)."""
     if not request.body_exists:
         return request
     body, where = limits.body(request.method, _path(request)), f"{request.method} {request.path[:200]}"

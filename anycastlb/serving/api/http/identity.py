@@ -15,9 +15,9 @@ from aiohttp import web
 
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.serving.api.http import local_users, tls
+from anycastlb.serving.api.http.connection import Connection
 from anycastlb.serving.api.http.context import Caller
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.api.http.listener import Connection
 from anycastlb.serving.api.http.local_users import User
 from anycastlb.serving.api.http.tokens import Rights, Tokens
 from anycastlb.settings import ApiSettings
@@ -46,7 +46,7 @@ class Identity:
         self._tokens.reread()
 
     async def caller(self, request: web.Request) -> Caller:
-        """Raises ``Fault`` 401 or 403 for somebody without any rights."""
+        """Raises ``ApiError`` 401 or 403 for somebody without any rights."""
         given = request.headers.getall("Authorization", [])
         if given:
             return self._bearer(given)
