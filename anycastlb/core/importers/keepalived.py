@@ -251,8 +251,8 @@ def _method(statement: Statement | None, default: tuple[str, int | None], notes:
 def _leftovers(statement: Statement, known: set[str], notes: list[Note]) -> None:
     for inner in statement.inside():
         if inner.keyword not in known:
-            told = " ".join(inner.words)[:60]
-            notes.append(inner.note(f"{statement.keyword} {_argument(statement)[:40]}: {told}: left out"))
+            words = " ".join(inner.words)[:60]
+            notes.append(inner.note(f"{statement.keyword} {_argument(statement)[:40]}: {words}: left out"))
 
 
 def _word(statement: Statement, *keywords: str) -> str:

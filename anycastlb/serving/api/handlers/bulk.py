@@ -35,8 +35,8 @@ async def read_services(request: web.Request) -> web.Response:
 
 
 def _services(tree: Tree) -> dict[str, Any]:
-    found = {name: stored.seen() for name, stored in grouped(tree).items() if stored.entry}
-    return {name: seen.document for name, seen in found.items() if not seen.problems}
+    documents = {name: stored.seen() for name, stored in grouped(tree).items() if stored.entry}
+    return {name: seen.document for name, seen in documents.items() if not seen.problems}
 
 
 async def put_services(request: web.Request) -> web.Response:

@@ -117,4 +117,4 @@ def rules(at: Context) -> Rules:
 
 
 def missing(exc: TargetMissing) -> ApiError:
-    return ApiError(404, str(exc), "path", "an object of the catalog", exc.mend)
+    return ApiError(404, str(exc), "path", "an object of the catalog", exc.fix)

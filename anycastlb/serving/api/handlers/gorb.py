@@ -173,28 +173,28 @@ def _named(name: str) -> str:
 
 
 async def _options(request: web.Request) -> dict[str, Any]:
-    """The body, whatever type it is said to be: GORB does not ask."""
+    """The body, whatever its Content-Type: GORB does not look at that."""
     try:
-        found = decode(await request.read())
+        options = decode(await request.read())
     except ApiError as error:
         raise ApiError(400, f"{error}: expected {error.view()['error']['expected']}") from None
-    if not isinstance(found, dict):
+    if not isinstance(options, dict):
         raise ApiError(400, "the body is no JSON object")
-    return found
+    return options
 
 
 async def _addresses(options: dict[str, Any]) -> dict[str, str]:
     """What the names in the options resolve to, the first answer of each; one that does not is left out."""
     loop = asyncio.get_running_loop()
-    found: dict[str, str] = {}
+    resolved: dict[str, str] = {}
     for name in gorb.names(options):
         try:
             async with asyncio.timeout(5):
                 answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             continue
-        found |= {name: str(answers[0][4][0])} if answers else {}
-    return found
+        resolved |= {name: str(answers[0][4][0])} if answers else {}
+    return resolved
 
 
 def _plain(value: Any) -> str:

@@ -49,8 +49,8 @@ async def export(request: web.Request) -> web.Response:
 
 
 def _exported(tree: Tree) -> dict[str, Any]:
-    found, problems = export_documents(tree)
-    return {"catalog": found, "problems": problem_views(problems)}
+    documents, problems = export_documents(tree)
+    return {"catalog": documents, "problems": problem_views(problems)}
 
 
 async def propose(request: web.Request) -> web.Response:
@@ -77,16 +77,16 @@ async def _wanted(request: web.Request) -> commit.Make:
     mode = request.query.get("mode", "merge")
     if mode not in MODES:
         raise ApiError(400, "there is no such mode", "mode", f"merge or replace, not {shown(mode)}", "see docs/API.md")
-    said = await body(request, dict)
-    found = said.get("catalog")
-    if set(said) != {"catalog"} or not isinstance(found, dict):
+    sent = await body(request, dict)
+    documents = sent.get("catalog")
+    if set(sent) != {"catalog"} or not isinstance(documents, dict):
         expected = '{"catalog": {"services/web": {...}, ...}}'
         raise ApiError(400, "the body has not the right shape", "body", expected, "send what GET /v1/export answers")
-    return lambda tree: imported(tree, found, mode == "replace")
+    return lambda tree: imported(tree, documents, mode == "replace")
 
 
 async def _flows(at: Context) -> Flows | None:
-    """None if the kernel does not tell."""
+    """The connections of every destination; None if the kernel's counters cannot be read."""
     if at.statistics is None:
         return None
     try:
@@ -135,7 +135,7 @@ def _edit(validated: ValidatedEdits, edit: Edit) -> dict[str, Any]:
 
 
 def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, list[str]]:
-    """The node as it would be with that catalog, and the backends that count as up because nobody has checked them."""
+    """The node as it would be with that catalog, and the backends that count as up because they were never checked."""
     up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
     health, assumed = dict(snapshot.inputs.health), []
     running = {check for service in snapshot.inputs.catalog.services for check, _ in _checks(service)}
@@ -156,8 +156,9 @@ def _checks(service: Service) -> list[tuple[Any, str]]:
 
 
 def _moved(change: Change, flows: Flows | None) -> int | None:
-    """How many flows a change touches: of what is taken away, or gets another weight or place. None: none it could
-    touch, or the kernel does not tell."""
+    """How many flows a change touches: those of rows that are deleted, moved or get another weight.
+
+    None if it cannot touch any, or the kernel's counters cannot be read."""
     if flows is None or change.old is None:
         return None
     if change.table == "destinations":
@@ -173,8 +174,10 @@ def _moved(change: Change, flows: Flows | None) -> int | None:
 
 
 def _moves(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
-    """What share of each ``mh`` service's flows would go to another backend, once all that leaves has left: of new
-    flows, and of those that another node takes over. Established flows of a node that stays keep their backends."""
+    """The share of each ``mh`` service's flows that would go to another backend once everything leaving has left.
+
+    It applies to new flows and to those that another node takes over. Established flows of this node keep their
+    backends."""
     names = {service.key(vip): service.name for service in after.inputs.catalog.services for vip in service.vips}
     shares = maglev.moves(_settled(before), _settled(after))
     return [
@@ -191,7 +194,7 @@ def _settled(snapshot: Snapshot) -> State:
 
 
 def _held(at: Context, snapshot: Snapshot, catalog: Catalog, now: float) -> str | None:
-    """Would this node hold the catalog back, and what helps?"""
+    """Why this node would hold the catalog back, and what to do then; None if it would not."""
     limits = at.settings.catalog
     current = snapshot.inputs.catalog
     shrink = admit(current, catalog, limits.max_shrink, limits.confirm, None, now)

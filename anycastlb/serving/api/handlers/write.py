@@ -68,7 +68,7 @@ async def _write(request: web.Request, place: Target, make: commit.Make) -> web.
     def under_condition(tree: Tree) -> tuple[Edit, ...]:
         seen = place.seen(tree)
         if seen is None and request.method != "PUT":
-            return tuple(make(tree))  # nothing is there: that says more than a condition that fails
+            return tuple(make(tree))  # a missing object is a better answer than a failed condition
         condition(request, seen.tag if _exists(place, tree, seen) and seen else None)
         fresh.append(request.method == "PUT" and not _exists(place, tree, seen))
         return tuple(make(tree))

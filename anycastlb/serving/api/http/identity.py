@@ -1,7 +1,7 @@
 """Who sends a request, and which rights that gives: by a token, a certificate, or the user of a local process.
 
 An Authorization header, where there is one, decides alone: a wrong token is refused even from root, so that whoever
-relies on a token learns that it is not one. Everything that is not known has no rights.
+relies on a token learns that it is not one. An unknown caller has no rights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = 0
 
 
 class Identity:
-    """``caller`` finds who sends a request."""
+    """Finds the caller of each request."""
 
     def __init__(self, settings: ApiSettings, journal: Journal, owner: Owner = local_users.of_tcp) -> None:
         self._settings, self._owner = settings, owner
