@@ -284,7 +284,7 @@ def _combination(
         raise where.bad("checks", f"expected a list of 1 to 16 checks, at most {MAX_DEPTH + 1} deep")
     inherited = {name: value for name, value in common.items() if name != "type"}
     checks: list[Check] = []
-    found: list[Problem] = []
+    wrong: list[Problem] = []
     for place, part in enumerate(parts):
         inside = replace(where, path=f"{where.path}.checks.{place}")
         try:
@@ -294,9 +294,9 @@ def _combination(
                 raise inside.bad(scheduled[0], "expected the time-table outside, in the whole check")
             checks.append(_check(inside, {**inherited, **part}, address, port, through, depth + 1))
         except _InvalidField as exc:
-            found += exc.problems
-    if found:
-        raise _InvalidField(found)
+            wrong += exc.problems
+    if wrong:
+        raise _InvalidField(wrong)
     return Combination(tuple(checks))
 
 
