@@ -94,10 +94,10 @@ def one_or_many(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def shown(value: Any, limit: int = 60) -> str:
+def shown(value: Any, most: int = 60) -> str:
     """A value in a message, cut short: a megabyte of noise must not become a megabyte of log."""
     text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 DurationText = Annotated[str, Field(pattern=r"^\s*(0|([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d))+)\s*$")] | Literal[0]
