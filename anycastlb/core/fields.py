@@ -1,4 +1,4 @@
-"""The words of every document an operator writes: durations, shares, addresses, and how a fault in one is told.
+"""The values in every document an operator writes (durations, shares, addresses), and the problems of bad ones.
 
 Pydantic models built on ``Document`` are strict about names (an unknown field is an error) and generous about
 numbers (``80`` and ``"80"`` are both a number). ``problems`` turns what pydantic found into our ``Problem`` values.
@@ -55,12 +55,12 @@ def address(value: Any) -> Address:
     if not isinstance(value, str):
         raise ValueError(f"an IPv4 or IPv6 address as a string, not {shown(value)}")
     try:
-        found = ip_address(value.strip())
+        parsed = ip_address(value.strip())
     except ValueError:
         raise ValueError(f"an IPv4 or IPv6 address, not {shown(value)}") from None
-    if getattr(found, "scope_id", None) or found.is_multicast or found.is_unspecified:
+    if getattr(parsed, "scope_id", None) or parsed.is_multicast or parsed.is_unspecified:
         raise ValueError(f"a unicast address without a zone, not {shown(value)}")
-    return found
+    return parsed
 
 
 def is_address(text: str) -> bool:
@@ -81,7 +81,7 @@ WholeText = Annotated[str, Field(pattern=r"^\s*[0-9]{1,18}\s*$")]
 PartText = Annotated[str, Field(pattern=r"^\s*([0-9]{1,9}|[0-9]+(\.[0-9]+)?\s*%|weight\s+[0-9]{1,9})\s*$")]
 Ip4Text = Annotated[str, Field(json_schema_extra={"format": "ipv4"})]
 IpText = Ip4Text | Annotated[str, Field(json_schema_extra={"format": "ipv6"})]
-"""As they stand in a JSON schema."""
+"""The same values as a JSON schema describes them."""
 Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=DurationText)]
 Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | WholeText)]
 Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
@@ -109,12 +109,12 @@ class Document(BaseModel):
 
 
 def problems(error: ValidationError, key: str, line: Callable[[str], int] = lambda path: 0) -> tuple[Problem, ...]:
-    """What pydantic found, as problems of the document ``key``. ``line`` finds the line of a dotted path."""
-    found = []
+    """The errors of pydantic as problems of the document ``key``. ``line`` finds the line of a dotted path."""
+    known = []
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"])
-        found.append(Problem(key, path, _expected(item), line(path)))
-    return tuple(found)
+        known.append(Problem(key, path, _expected(item), line(path)))
+    return tuple(known)
 
 
 def _expected(item: Any) -> str:

@@ -45,7 +45,7 @@ class Row:
         self.rates = {name: array("f", [NEVER]) * SLOTS for name in COUNTED}
         self.health = bytearray([UNKNOWN]) * SLOTS
         self.last: Any = None
-        """The counters of the last sample; None where the kernel told none."""
+        """The counters of the last sample; None if the kernel had none."""
 
     def write(self, place: int, counted: Any, elapsed: float, health: int) -> None:
         before, self.last = self.last, counted
@@ -89,13 +89,13 @@ class History:
         with self._lock:
             services: dict[tuple[str, str], dict[str, Any]] = {}
             for (service, vip, backend), row in self._rows.items():
-                told = self._counters(row)
+                view = self._counters(row)
                 if not backend:
-                    services[service, vip] = {"service": service, "vip": vip, "key": str(row.key), **told}
+                    services[service, vip] = {"service": service, "vip": vip, "key": str(row.key), **view}
                     services[service, vip]["backends"] = []
-                elif found := services.get((service, vip)):
+                elif shown := services.get((service, vip)):
                     gauges = {name: getattr(row.last, name, None) for name in ("active", "inactive")}
-                    found["backends"].append({"backend": backend, **gauges, **told})
+                    shown["backends"].append({"backend": backend, **gauges, **view})
             return {**self._head(now), "services": list(services.values())}
 
     def series(self, now: float, service: str = "") -> dict[str, Any]:
@@ -107,12 +107,12 @@ class History:
                 if (service and name != service) or (backend and not service):
                     continue
                 rates = {of: [_shown(series[place]) for place in order] for of, series in row.rates.items()}
-                told = {"service": name, "vip": vip, "rates": rates}
+                view = {"service": name, "vip": vip, "rates": rates}
                 if backend:
                     health = bytes(row.health[place] for place in order).decode()
-                    backends.append({**told, "backend": backend, "health": health})
+                    backends.append({**view, "backend": backend, "health": health})
                 else:
-                    services.append(told)
+                    services.append(view)
             ages = [round(max(0.0, now - at), 1) for at in self._moments]
             return {**self._head(now), "ages_seconds": ages, "services": services, "backends": backends}
 
@@ -134,7 +134,7 @@ async def sample(
     pause: float = PAUSE,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Feed the history for ever. Whatever goes wrong here is told in its views, and stops nothing else."""
+    """Feed the history for ever. An error here is shown in its views, and stops nothing else."""
     while True:
         kernel, error = None, ""
         try:

@@ -23,7 +23,7 @@ from anycastlb.client.transport import security
 from anycastlb.core.model import SettingsError
 from anycastlb.doctor.collect.startup import at_start
 from anycastlb.doctor.diagnosis import preflight
-from anycastlb.serving.api.http import limits, listener, local_users, tokens
+from anycastlb.serving.api.http import connection, limits, listener, local_users, tokens
 from anycastlb.serving.api.server import Api
 from tests import support
 from tests.lab.barrage import noise
@@ -513,7 +513,7 @@ async def test_too_many_readers_of_events() -> None:
 
 async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ORDINARY", limits.Body(seconds=0.1))
-    monkeypatch.setattr(listener, "HEAD", 0.1)
+    monkeypatch.setattr(connection, "HEAD_TIMEOUT", 0.1)
     async with guarded() as api:
         answer = await api.raw(b"POST /v1/confirm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabc")
         assert parsed(answer)[0] == 408
@@ -523,7 +523,7 @@ async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.Monke
 
 
 async def test_who_never_reads_is_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(listener, "TAKE", 0.2)
+    monkeypatch.setattr(connection, "READ_TIMEOUT", 0.2)
     monkeypatch.setattr(listener, "LOOK_INTERVAL", 0.05)
     async with guarded("rate = 1000000", socket=tmp_path / "s") as api:
         for place in (api.address, str(tmp_path / "s")):

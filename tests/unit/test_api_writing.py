@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from anycastlb.adapters.sources.memory import MemorySource
-from anycastlb.core.model import ConsulInstances, DriverError, Edit, Instance, Snapshot
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.model import Catalog, ConsulInstances, DriverError, Edit, Instance, Snapshot, Tree
 from tests.support import scene
 from tests.support.serving import Served, go, serving
 
@@ -197,12 +199,12 @@ async def test_a_thousand_services_at_once() -> None:
 
 async def test_nodes_are_drained() -> None:
     async with serving(Snapshot(), store=store(services__web=WEB)) as served:
-        first = (await go(served, "POST", "/v1/nodes/lb1/drain")).view
+        first = (await go(served, "POST", "/v1/nodes/lb1/drain", {})).view
         assert first["changed"] and set(first["document"]) == {"by", "since"}
         why = await go(served, "POST", "/v1/nodes/lb1/drain", {"reason": "new kernel"})
         assert why.view["document"]["since"] == first["document"]["since"], "it is the same drain"
         assert why.view["document"]["reason"] == "new kernel" and "127.0.0.1" in why.view["document"]["by"]
-        assert (await go(served, "POST", "/v1/nodes/lb1/drain")).view["changed"] is False
+        assert (await go(served, "POST", "/v1/nodes/lb1/drain", {})).view["changed"] is False
         assert keys(served)["drain/lb1"]["reason"] == "new kernel"
         assert "drain/lb1" not in (await go(served, "GET", "/v1/export")).view["catalog"]
         assert (await go(served, "POST", "/v1/nodes/lb1/undrain")).view == {"changed": True, "document": None}
@@ -393,3 +395,46 @@ async def test_a_bad_check_in_the_defaults_is_refused_though_no_service_has_it(c
         assert (refused.status, refused.view["problems"][0]["path"]) == (422, path)
         for fine in ({"path": "/health"}, {"type": "http", "path": "/health"}, {"interval": "1s"}):
             assert (await go(served, "PUT", "/v1/defaults", {"check": fine})).status in (200, 201)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Tree]:
+    """The trees that were parsed to validate a write."""
+    seen: list[Tree] = []
+
+    def recorded(tree: Tree, *given: Any) -> Catalog:
+        seen.append(tree)
+        return parse_catalog(tree, *given)
+
+    monkeypatch.setattr(import_module("anycastlb.core.catalog.edit.validate"), "parse_catalog", recorded)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "document"),
+    [
+        ("PATCH", "/v1/services/web", {"scheduler": "wrr"}),
+        ("PUT", "/v1/services/web", {**WEB, "port": 81}),
+        ("PUT", "/v1/services/web/backends/web2", {"address": "10.1.0.2"}),
+        ("PUT", "/v1/defaults", {"scheduler": "wrr"}),
+        ("DELETE", "/v1/services/web", None),
+        ("PUT", "/v1/services", {"web": {**WEB, "port": 81}, "dns": DNS}),
+        ("DELETE", "/v1/services", ["web"]),
+        ("POST", "/v1/plan", {"catalog": {"services/dns": DNS}}),
+        ("POST", "/v1/import?mode=replace", {"catalog": {"services/dns": DNS}}),
+        ("PUT", "/v1/services/web", {**WEB, "prot": 1}),
+    ],
+)
+async def test_a_write_parses_the_catalog_once(parsed: list[Tree], method: str, path: str, document: Any) -> None:
+    async with serving(Snapshot(), store=store(services__web=WEB)) as served:
+        answer = await go(served, method, path, document)
+        assert answer.status in (200, 201, 422)
+        assert len(parsed) == 1
+
+
+async def test_a_drain_parses_no_catalog_and_an_old_problem_costs_one_parse_more(parsed: list[Tree]) -> None:
+    async with serving(Snapshot(), store=store(services__web=WEB, services__dns={**DNS, "prot": 1})) as served:
+        assert (await go(served, "POST", "/v1/nodes/lb1/drain", {})).status == 200
+        assert not parsed
+        assert (await go(served, "PATCH", "/v1/services/web", {"scheduler": "wrr"})).status == 200
+        assert len(parsed) == 2

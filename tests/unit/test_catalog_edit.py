@@ -116,7 +116,7 @@ def test_every_edit_expects_what_was_read() -> None:
 def test_what_is_not_there_cannot_be_deleted(place: Target) -> None:
     with pytest.raises(TargetMissing) as caught:
         place.delete(MIXED)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_a_discovered_backend_can_be_said_more_about() -> None:

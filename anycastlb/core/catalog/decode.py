@@ -1,6 +1,6 @@
-"""One raw value of the catalog to a document, and one document over another.
+"""Decode one raw value of the catalog into a document, and merge one document over another.
 
-Pure. A document is a dict of plain values; what its fields mean is the business of ``services``.
+Pure. A document is a dict of plain values; what its fields mean is the business of ``service``.
 """
 
 from __future__ import annotations
@@ -18,53 +18,54 @@ from anycastlb.core.fields import is_address, shown
 from anycastlb.core.model import AnycastlbError, Entry, Problem
 
 MAX_BYTES = 512 * 1024
-"""Consul's own bound on a value."""
+"""The limit that Consul itself has for a value."""
 
 
 class MalformedDocument(AnycastlbError):
     """A document that cannot be used, with its problems."""
 
     def __init__(self, *problems: Problem) -> None:
-        super().__init__()
+        super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
 
 def document(key: str, entry: Entry) -> dict[str, Any]:
-    """The object in one value; ``null`` fields are left out (they mean the default). Raises ``Bad``."""
+    """The object in one value; ``null`` fields are left out (they mean the default). Raises
+    ``MalformedDocument``."""
     origin = entry.origin or key
     if entry.error:
         raise MalformedDocument(Problem(origin, "", entry.error))
     if len(entry.value) > MAX_BYTES:
         raise MalformedDocument(Problem(origin, "", f"expected at most {MAX_BYTES} bytes, not {len(entry.value)}"))
     try:
-        found = _DECODERS[entry.format](entry.value.decode())
+        decoded = _DECODERS[entry.format](entry.value.decode())
     except (ValueError, RecursionError, yaml.YAMLError) as exc:
-        told = " ".join(str(exc).split())[:200] or type(exc).__name__
-        raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object: {told}")) from exc
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object, not {shown(found)}"))
-    return {name: _without_null(value) for name, value in found.items() if value is not None}
+        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
+        raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object: {reason}")) from exc
+    if not isinstance(decoded, dict) or not all(isinstance(name, str) for name in decoded):
+        raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object, not {shown(decoded)}"))
+    return {name: _without_null(value) for name, value in decoded.items() if value is not None}
 
 
 def backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
     """A backend key: an object, or the plain form ``weight=10 port=8080``; its name may be its address.
 
-    Raises ``Bad``.
+    Raises ``MalformedDocument``.
     """
     text = entry.value[:MAX_BYTES].decode(errors="replace").strip()
     plain = entry.format == "json" and (not text or re.fullmatch(r"[a-z_]+=\S+(\s+[a-z_]+=\S+)*", text))
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if plain:
-        found |= dict(pair.split("=", 1) for pair in text.split())
+        fields |= dict(pair.split("=", 1) for pair in text.split())
     else:
-        found = document(key, entry)
-    if plain and "drain" in found:
-        found["drain"] = {"true": True, "1": True, "false": False, "0": False}.get(found["drain"], "?")
+        fields = document(key, entry)
+    if plain and "drain" in fields:
+        fields["drain"] = {"true": True, "1": True, "false": False, "0": False}.get(fields["drain"], "?")
     if match := re.fullmatch(r"\[?([^\]]*?)\]?(?::(\d{1,5}))?", name):
         host, port = (name, None) if is_address(name) else (match[1], match[2])
-        if is_address(host) and "address" not in found:
-            found = {"address": host, **({"port": port} if port else {}), **found}
-    return found
+        if is_address(host) and "address" not in fields:
+            fields = {"address": host, **({"port": port} if port else {}), **fields}
+    return fields
 
 
 def _json(text: str) -> Any:

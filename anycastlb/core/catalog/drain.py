@@ -1,6 +1,6 @@
-"""The value of a key ``drain/<node>`` to a ``Drain``. That the key is there drains the node, whatever stands in it.
+"""Parse the value of a key ``drain/<node>``. The key alone drains the node, whatever its value is.
 
-Pure. What cannot be read is a problem of the catalog, and never keeps a node from being drained.
+Pure. A value that cannot be read is a problem of the catalog, and never keeps a node from being drained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anycastlb.core.model import Drain, Entry, Problem
 MAX_DEADLINE = 86400.0
 """Seconds."""
 MAX_TEXT = 500
-"""Characters of a text that is nothing else than the reason."""
+"""Characters of a reason that is a plain text."""
 
 
 class DrainDocument(Document):
@@ -28,7 +28,7 @@ class DrainDocument(Document):
 
 
 def parse_drain(key: str, entry: Entry) -> tuple[Drain, tuple[Problem, ...]]:
-    """What is told of a drain, and what of that cannot be read. A plain text is its reason."""
+    """The drain in a value, and the problems of the value. A plain text is the reason of the drain."""
     text = entry.value.decode(errors="replace").strip()
     if not text.startswith("{"):
         return Drain(reason=text[:MAX_TEXT]), ()

@@ -37,7 +37,7 @@ from anycastlb.core.model import (
 NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
 KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or drain/<node>"
 ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-"""Every address may be a VIP: for judging documents where no node's settings are known."""
+"""Every address may be a VIP: for validating documents where no node's settings are known."""
 ANY_MARK = ((1, 2**32 - 1),)
 """Every firewall mark may be a service, for the same purpose."""
 Instances = Mapping[Discover, tuple[Instance, ...]]
@@ -64,11 +64,11 @@ def parse_catalog(
         reading.read_service(name, own)
     reading.settle_claims()
     leaving = {node: parse_drain(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
-    reading.problems += [problem for _, found in leaving.values() for problem in found]
+    reading.problems += [problem for _, drain_problems in leaving.values() for problem in drain_problems]
     return Catalog(
         services=tuple(service for _, service in sorted(reading.services.items())),
         drained=frozenset(keys.drained),
-        drains={node: told for node, (told, _) in leaving.items()},
+        drains={node: drain for node, (drain, _) in leaving.items()},
         problems=tuple(dict.fromkeys(reading.problems)),
         index=tree.index,
         good=reading.good() | {f"drain/{node}": tree.entries[f"drain/{node}"] for node in keys.drained},
@@ -78,14 +78,16 @@ def parse_catalog(
 
 
 def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> Catalog:
-    """The catalog with what ails its discoveries among its problems, told of every service that asks for them."""
-    found = list(catalog.problems)
+    """The catalog with the troubles of its discoveries as problems of every service that asks for them."""
+    problems = list(catalog.problems)
     for wanted, names in catalog.discovers.items():
         for name in names:
             key = f"services/{name}"
             origin = (catalog.good[key].origin if key in catalog.good else "") or key
-            found += [Problem(origin, "backends_from", told) for told in troubles.get(wanted, ())]
-    return catalog if len(found) == len(catalog.problems) else replace(catalog, problems=tuple(dict.fromkeys(found)))
+            problems += [Problem(origin, "backends_from", text) for text in troubles.get(wanted, ())]
+    return (
+        catalog if len(problems) == len(catalog.problems) else replace(catalog, problems=tuple(dict.fromkeys(problems)))
+    )
 
 
 def admit(
@@ -110,9 +112,9 @@ def admit(
     return Shrink(tuple(sorted(lost, key=lambda vip: (vip.version, vip))), len(current.vips), since, until)
 
 
-def shrunk(lost: int, of: int, most: Share, emptied: bool) -> bool:
-    """Is so much lost at once that it needs a second look?"""
-    allowed = most.count if most.percent is None else of * most.percent / 100
+def shrunk(lost: int, of: int, limit: Share, emptied: bool) -> bool:
+    """Is so much lost at once that it must be confirmed?"""
+    allowed = limit.count if limit.percent is None else of * limit.percent / 100
     return lost > allowed or (emptied and of > 0)
 
 
@@ -132,7 +134,7 @@ def _sorted_keys(tree: Tree) -> _Keys:
     for key, entry in sorted(tree.entries.items()):
         parts = key.split("/")
         if key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
-            continue  # a folder key, what nodes keep there for each other, and what is read by itself
+            continue  # a folder key, the statuses and locks of nodes, and the defaults, which are read separately
         named = all(NAME.fullmatch(part) for part in parts[1:])
         if named and parts[0] == "drain" and len(parts) == 2:
             keys.drained.add(parts[1])
@@ -198,7 +200,7 @@ class _Reading:
         wanted = service.backends_from
         if wanted is not None and wanted not in self.instances and known is not None and known.backends_from != wanted:
             self.discovers[wanted].add(name)
-            self._keep_last_good(name)  # it would lose its backends for as long as nobody knows the new ones
+            self._keep_last_good(name)  # it would lose its backends until the new ones are known
             return
         self._keep(name, service, used)
 
@@ -213,21 +215,21 @@ class _Reading:
             self.discovers[service.backends_from].add(name)
 
     def _keep_last_good(self, name: str) -> None:
-        """The service as its last good documents say, with the instances of now."""
+        """Keep the service of the last good documents, with the instances that are known now."""
         service, used = self._before.get(name), self._good_before.get(name, {})
         if service is None:
             return
         if self._moved(service):
-            told = len(self.problems)
+            before = len(self.problems)
             with suppress(MalformedDocument):
                 service, used = self._built(name, used, used)
-            del self.problems[told:]  # of documents that nobody sees any more
+            del self.problems[before:]  # these documents are stored no longer
         self._keep(name, service, used)
 
     def _built(
         self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]
     ) -> tuple[Service, dict[str, Entry]]:
-        """The service and the entries it was made of. Raises ``Bad``."""
+        """The service and the entries it was made of. Raises ``MalformedDocument``."""
         key = f"services/{name}"
         if key not in own:
             raise MalformedDocument(Problem(key, "", "missing; expected a service document above its backends"))
@@ -246,11 +248,11 @@ class _Reading:
             self._add_backend(name, backend_key, own[backend_key], before.get(backend_key), merged, pool, used)
         while True:
             whole = {**merged, "backends": pool.documents()}
-            found = parse_service(origin, name, whole, self.limits, self.check_types)
-            if isinstance(found, Service):
-                return found, used
-            if not (left_out := pool.leave_out(found)):
-                raise MalformedDocument(*found)
+            built = parse_service(origin, name, whole, self.limits, self.check_types)
+            if isinstance(built, Service):
+                return built, used
+            if not (left_out := pool.leave_out(built)):
+                raise MalformedDocument(*built)
             self.problems += left_out
 
     def _discovered(self, merged: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
@@ -258,10 +260,10 @@ class _Reading:
         wanted = discover(merged.get("backends_from"))
         if wanted is None:
             return None
-        found: dict[str, dict[str, Any]] = {}
+        documents: dict[str, dict[str, Any]] = {}
         for instance in self.instances.get(wanted, ()):
-            found.setdefault(instance.name, _instance_document(instance))
-        return found
+            documents.setdefault(instance.name, _instance_document(instance))
+        return documents
 
     def _add_backend(
         self,
@@ -283,8 +285,8 @@ class _Reading:
                 document = decode.backend_document(key, name, candidate)
                 backend = decode.merge(inline if isinstance(inline, dict) else {}, document)
                 trial = {**merged, "backends": pool.trial(name, backend)}
-                found = parse_service(candidate.origin or key, service, trial, self.limits, self.check_types)
-                bad = [] if isinstance(found, Service) else _about_backend(found, name)
+                outcome = parse_service(candidate.origin or key, service, trial, self.limits, self.check_types)
+                bad = [] if isinstance(outcome, Service) else _about_backend(outcome, name)
                 if bad:
                     raise MalformedDocument(*bad)
             except MalformedDocument as exc:
@@ -296,7 +298,7 @@ class _Reading:
             return
 
     def settle_claims(self) -> None:
-        """Two services must not claim one VIP, port and protocol: who holds it keeps it, else the older key."""
+        """Two services must not claim one VIP, port and protocol: the holder keeps it, else the older one gets it."""
         held = {service.name: set(map(service.key, service.vips)) for service in self.previous.services}
         owners: dict[Any, str] = {}
 
@@ -327,7 +329,7 @@ class _Reading:
 
 
 def _about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
-    """Only what is wrong with the backend itself, told from its own document's point of view."""
+    """Only the problems of the backend itself, with their paths inside its own document."""
     prefix = f"backends.{name}"
     mine = [problem for problem in problems if problem.path == prefix or problem.path.startswith(prefix + ".")]
     return [Problem(p.key, p.path[len(prefix) :].lstrip("."), p.expected) for p in mine]
@@ -340,7 +342,7 @@ def _about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
 class _Pool:
     """What operators wrote (inline, then keys by age), over the discovered instances of the same names.
 
-    A written backend without an address says more about an instance; while that instance is away, it says nothing.
+    A written backend without an address changes an instance of its name; without that instance it has no effect.
     """
 
     written: dict[str, Any]
@@ -351,8 +353,8 @@ class _Pool:
         """All backend documents in canonical order: the written ones, then the instances, oldest first."""
         instances = self.discovered or {}
         written = {name: self._over(name, document) for name, document in self.written.items() if self._stands(name)}
-        found = {name: self._over(name, self.written.get(name, {})) for name in instances if name not in written}
-        return written | found
+        discovered = {name: self._over(name, self.written.get(name, {})) for name in instances if name not in written}
+        return written | discovered
 
     def trial(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
         """One written backend as it would be; nothing while it has no address."""
@@ -360,7 +362,7 @@ class _Pool:
         return {} if self.discovered is not None and "address" not in whole else {name: whole}
 
     def leave_out(self, problems: Iterable[Problem]) -> list[Problem]:
-        """Drop the instances that alone are to blame, and say why; none of them if the fault is elsewhere."""
+        """Drop the instances that alone cause problems, and return these problems; none if the cause is elsewhere."""
         names, instances = self.documents(), self.discovered or {}
         blamed = [(problem, _blamed(problem.path, names)) for problem in problems]
         bad = {
@@ -397,5 +399,5 @@ def _blamed(path: str, names: Container[str]) -> str:
 
 
 def _inside(problem: Problem, name: str) -> bool:
-    """Is it about a field of the backend, not about its being there?"""
+    """Is the problem in a field of the backend, rather than about the backend as a whole?"""
     return problem.path != f"backends.{name}"

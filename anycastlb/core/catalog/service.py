@@ -73,20 +73,23 @@ def parse_service(
         parsed = ServiceDocument.model_validate(document)
     except ValidationError as exc:
         return problems(exc, key)
-    found = [Problem(key, path, expected) for path, expected in _contradictions(parsed, limits)]
+    wrong = [Problem(key, path, expected) for path, expected in _contradictions(parsed, limits)]
     protocol: Protocol = "fwmark" if parsed.fwmark else parsed.protocol or "tcp"
     backends: list[Backend] = []
     for backend_name, backend in parsed.backends.items():
         try:
             backends.append(_backend(key, backend_name, backend, parsed, protocol, check_types))
         except _InvalidField as exc:
-            found += exc.problems
-    found += [Problem(key, path, expected) for path, expected in _clashes(backends, parsed.vip)]
-    return tuple(dict.fromkeys(found)) or _service(name, protocol, parsed, backends)
+            wrong += exc.problems
+    wrong += [Problem(key, path, expected) for path, expected in _clashes(backends, parsed.vip)]
+    return tuple(dict.fromkeys(wrong)) or _service(name, protocol, parsed, backends)
 
 
 class _InvalidField(AnycastlbError):
+    """A part of a service document that cannot be used, with its problems."""
+
     def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
 
@@ -135,7 +138,7 @@ def _filled(kind: type[Named], document: Document | None) -> Named | None:
 
 
 def discover(document: Any) -> Discover | None:
-    """What a raw ``backends_from`` asks for; None for one that asks for nothing or is bad (``parse`` tells why)."""
+    """What a raw ``backends_from`` asks for; None if it asks for nothing or is bad (``parse_service`` reports it)."""
     try:
         return _discover(DiscoverDocument.model_validate(document))
     except ValidationError:
@@ -190,7 +193,7 @@ def _backend(
         name=name,
         address=backend.address,
         port=0 if protocol == "fwmark" and backend.port is None else port,
-        # Through IPVS the probe goes to the VIP, and there to the service's port.
+        # Through IPVS the probe goes to the VIP and the service's port.
         check=_check(
             _DocumentPath(key, where, check_types),
             document,
@@ -212,7 +215,7 @@ def _backend(
 
 @dataclass(frozen=True, slots=True)
 class _DocumentPath:
-    """Where a check stands, for its problems, and what types there are."""
+    """The place of a check in its document, for its problems, and the known check types."""
 
     key: str
     path: str
@@ -231,22 +234,22 @@ def _check(
         raise where.bad("type", f"expected one of {', '.join(where.types)}, not {shown(kind)}")
     common = {name: document[name] for name in CheckDocument.model_fields if name in document}
     own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
-    found: list[Problem] = []
+    wrong: list[Problem] = []
     timing: CheckDocument | None = None
     params: Document | Combination | None = None
     try:
         timing = CheckDocument.model_validate(common)
     except ValidationError as exc:
-        found += problems(exc, where.key)
+        wrong += problems(exc, where.key)
     try:
         params = where.types[kind].model_validate(own)
     except ValidationError as exc:
-        found += problems(exc, where.key)
+        wrong += problems(exc, where.key)
     if through and where.types[kind].direct_only:
         able = ", ".join(name for name, model in where.types.items() if not model.direct_only)
         raise where.bad("via", f"expected direct: {kind} cannot go through IPVS (forward is for {able})")
     if timing is None or params is None:
-        raise _InvalidField([Problem(where.key, f"{where.path}.{problem.path}", problem.expected) for problem in found])
+        raise _InvalidField([Problem(where.key, f"{where.path}.{problem.path}", problem.expected) for problem in wrong])
     target, aim = timing.address or address, timing.port or port
     if kind in COMBINED:
         params = _combination(where, own, common, target, aim, through, depth)
@@ -281,7 +284,7 @@ def _combination(
         raise where.bad("checks", f"expected a list of 1 to 16 checks, at most {MAX_DEPTH + 1} deep")
     inherited = {name: value for name, value in common.items() if name != "type"}
     checks: list[Check] = []
-    found: list[Problem] = []
+    wrong: list[Problem] = []
     for place, part in enumerate(parts):
         inside = replace(where, path=f"{where.path}.checks.{place}")
         try:
@@ -291,9 +294,9 @@ def _combination(
                 raise inside.bad(scheduled[0], "expected the time-table outside, in the whole check")
             checks.append(_check(inside, {**inherited, **part}, address, port, through, depth + 1))
         except _InvalidField as exc:
-            found += exc.problems
-    if found:
-        raise _InvalidField(found)
+            wrong += exc.problems
+    if wrong:
+        raise _InvalidField(wrong)
     return Combination(tuple(checks))
 
 

@@ -33,7 +33,7 @@ class Note:
     line: int
     what: str
     name: str = ""
-    """The included file it stands in; empty for the text itself."""
+    """The included file the line is in; empty for the text itself."""
 
     def __str__(self) -> str:
         place = " ".join(filter(None, (self.name, f"line {self.line}" if self.line else "")))
@@ -78,7 +78,7 @@ class Virtual:
 
 
 def document(virtual: Virtual) -> dict[str, Any]:
-    """The service document. What all backends have in common stands in the service."""
+    """The service document. What all backends have in common is written in the service."""
     forward = _most(real.forward for real in virtual.reals) or "tunnel"
     check = _common([real.check for real in virtual.reals if not real.fallback])
     vips = [str(vip) for vip in virtual.vips]
@@ -138,7 +138,7 @@ def _most(values: Iterable[str]) -> str | None:
 
 
 def _common(checks: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
-    """The commonest check, the first of equals; None if no backend says anything of checks."""
+    """The commonest check, the first of equals; None if no backend has one."""
     given = [check for check in checks if check is not None]
     return max(given, key=given.count, default=None)
 
@@ -146,12 +146,12 @@ def _common(checks: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | N
 def address(text: str, line: int, hint: str = "") -> Address:
     """Raises ``Unreadable``."""
     try:
-        found = ip_address(text)
+        parsed = ip_address(text)
     except ValueError:
         raise UnreadableInput(line, f"expected an IPv4 or IPv6 address, not {text!r:.60}{hint}") from None
-    if getattr(found, "scope_id", None) or found.is_multicast or found.is_unspecified:
+    if getattr(parsed, "scope_id", None) or parsed.is_multicast or parsed.is_unspecified:
         raise UnreadableInput(line, f"expected a unicast address without a zone, not {text!r:.60}")
-    return found
+    return parsed
 
 
 def number(text: str, line: int, what: str, low: int = 0, high: int = 2**31 - 1) -> int:

@@ -116,24 +116,24 @@ def _check(pulse: Any, addresses: Mapping[str, str]) -> dict[str, Any]:
 
 def _request(args: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
     """Arguments of an HTTP pulse. Its host is where GORB connects to, and the name it asks for."""
-    told = {name: args[name] for name in ("method", "path", "port", "expect") if args.get(name) not in (None, "")}
+    given = {name: args[name] for name in ("method", "path", "port", "expect") if args.get(name) not in (None, "")}
     host = _text(args, "host")
     if not host:
-        return told
+        return given
     address = host if is_address(host) else addresses.get(host)
     if address is None:
         raise Refusal(MISSING)
-    return {**told, "address": address, **({} if address == host else {"host": host})}
+    return {**given, "address": address, **({} if address == host else {"host": host})}
 
 
 def _interval(pulse: Mapping[str, Any]) -> str:
     text = _text(pulse, "interval") or PAUSE
-    found = re.fullmatch(r"(-?\d{1,9})\s*([a-z]+)", text)
-    if not found or found[2] not in UNITS:
+    match = re.fullmatch(r"(-?\d{1,9})\s*([a-z]+)", text)
+    if not match or match[2] not in UNITS:
         raise Refusal(INTERVAL)
-    if int(found[1]) <= 0:
+    if int(match[1]) <= 0:
         raise Refusal(POSITIVE)
-    return f"{int(found[1]) * UNITS[found[2]]}s"
+    return f"{int(match[1]) * UNITS[match[2]]}s"
 
 
 def _flags(options: Options) -> list[str]:
@@ -145,10 +145,10 @@ def _flags(options: Options) -> list[str]:
 
 def _host(options: Options, addresses: Mapping[str, str]) -> str:
     host = _text(options, "host")
-    found = host if is_address(host) else addresses.get(host)
-    if not found:
+    resolved = host if is_address(host) else addresses.get(host)
+    if not resolved:
         raise Refusal(MISSING)
-    return found
+    return resolved
 
 
 def _port(options: Options) -> int:
@@ -180,7 +180,7 @@ def _text(options: Mapping[str, Any], name: str) -> str:
 
 
 def service_options(service: Service) -> dict[str, Any]:
-    """A service as GORB tells it; of several VIPs the first."""
+    """A service as GORB answers it; of several VIPs the first."""
     return {
         "host": str(service.vips[0]),
         "port": service.port,
@@ -192,7 +192,7 @@ def service_options(service: Service) -> dict[str, Any]:
 
 
 def backend_options(service: Service, backend: Backend, weight: int) -> dict[str, Any]:
-    """A backend as GORB tells it. ``weight``: the one in force."""
+    """A backend as GORB answers it. ``weight``: the one in force."""
     return {
         "host": str(backend.address),
         "port": backend.port,

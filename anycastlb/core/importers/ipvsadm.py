@@ -175,14 +175,14 @@ def _service(line: _Line, port_of: PortOf, notes: list[Note]) -> Virtual | None:
 
 
 def _flags(scheduler: str, line: _Line, notes: list[Note]) -> tuple[str, ...]:
-    found = []
+    flags = []
     for flag in filter(None, line.options.get("flags", "").split(",")):
         flag = CANONICAL.get((scheduler, flag), flag)
         if flag in ("flag-1", "flag-2", "flag-3") or FLAGS.get(flag) == scheduler:
-            found.append(flag)
+            flags.append(flag)
         else:
             notes.append(Note(line.number, f"-b {flag:.40}: no flag of {scheduler}; left out"))
-    return tuple(sorted(set(found)))
+    return tuple(sorted(set(flags)))
 
 
 def _server(line: _Line, service: Virtual, port_of: PortOf, notes: list[Note]) -> Real:
@@ -227,12 +227,12 @@ def _endpoint(text: str, line: _Line, port_of: PortOf, default: int | None = Non
         port = port.removeprefix(":")
     else:
         host, _, port = text.partition(":")
-    found = address(host, line.number, NAMES)
+    host_address = address(host, line.number, NAMES)
     if not port:
-        return found, 0 if default is None else default
+        return host_address, 0 if default is None else default
     if port.isascii() and port.isdigit():
-        return found, number(port, line.number, "a port", 0, 65535)
+        return host_address, number(port, line.number, "a port", 0, 65535)
     known = port_of(port, line.protocol)
     if known is None:
         raise UnreadableInput(line.number, f"expected a port, not {port!r:.60}{NAMES}")
-    return found, known
+    return host_address, known

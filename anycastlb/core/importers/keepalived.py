@@ -112,14 +112,14 @@ def _targets(statement: Statement, groups: Mapping[str, Statement], notes: list[
         lines = groups[words[1]].inside()
     else:
         lines = [Statement(words, statement.line, statement.name)]
-    found: dict[int, list[Address]] = {}
+    by_port: dict[int, list[Address]] = {}
     for line in lines:
         if line.keyword == "fwmark":
             notes.append(line.note(f"{' '.join(line.words)[:40]}: a service needs its VIP; left out"))
             continue
         port = number(line.words[1], line.line, "a port", 0, 65535) if len(line.words) > 1 else 0
-        found.setdefault(port, []).extend(_range(line))
-    return found
+        by_port.setdefault(port, []).extend(_range(line))
+    return by_port
 
 
 def _range(line: Statement) -> list[Address]:
@@ -218,8 +218,8 @@ def _reals(statement: Statement, virtual: Virtual, notes: list[Note]) -> Iterato
 
 
 def _connections(statement: Statement, keyword: str) -> int:
-    found = last(statement, keyword)
-    return number(_argument(found), found.line, "a number of connections") if found else 0
+    setting = last(statement, keyword)
+    return number(_argument(setting), setting.line, "a number of connections") if setting else 0
 
 
 def _endpoint(statement: Statement, port: int) -> tuple[Address, int]:
@@ -251,13 +251,13 @@ def _method(statement: Statement | None, default: tuple[str, int | None], notes:
 def _leftovers(statement: Statement, known: set[str], notes: list[Note]) -> None:
     for inner in statement.inside():
         if inner.keyword not in known:
-            told = " ".join(inner.words)[:60]
-            notes.append(inner.note(f"{statement.keyword} {_argument(statement)[:40]}: {told}: left out"))
+            words = " ".join(inner.words)[:60]
+            notes.append(inner.note(f"{statement.keyword} {_argument(statement)[:40]}: {words}: left out"))
 
 
 def _word(statement: Statement, *keywords: str) -> str:
-    found = last(statement, *keywords)
-    return _argument(found) if found else ""
+    setting = last(statement, *keywords)
+    return _argument(setting) if setting else ""
 
 
 def _argument(statement: Statement) -> str:

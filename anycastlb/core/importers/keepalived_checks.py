@@ -31,7 +31,7 @@ CHECKERS = (*DONE, *UNKNOWN)
 
 def check(checkers: Sequence[Statement], outer: Sequence[Statement], notes: Notes) -> Check:
     """The check of one real server: ``outer`` is itself and its virtual server. Raises ``Unreadable``."""
-    found: list[Check] = []
+    checks: list[Check] = []
     times: list[Check] = []
     for checker in checkers:
         if checker.keyword in UNKNOWN:
@@ -39,18 +39,18 @@ def check(checkers: Sequence[Statement], outer: Sequence[Statement], notes: Note
             continue
         _leftovers(checker, notes)
         times.append(_schedule(checker, outer))
-        found += _MAKERS[checker.keyword](checker, outer, notes)
-    if not found:
+        checks += _MAKERS[checker.keyword](checker, outer, notes)
+    if not checks:
         return {"type": "none"}
     # Several run together: as often as the quickest of them, as patient as the slowest.
     schedule = min(times, key=lambda one: _seconds(one["interval"]))
     schedule["timeout"] = max((one["timeout"] for one in times), key=_seconds)
     schedule["fall"] = max(one["fall"] for one in times)
-    if len(found) == 1:
-        return {**found[0], **schedule}
-    if len(found) > 16:
-        notes.append(checkers[0].note(f"{len(found)} checks of one server: only the first 16 are carried over"))
-    return {"type": "all", **schedule, "checks": found[:16]}
+    if len(checks) == 1:
+        return {**checks[0], **schedule}
+    if len(checks) > 16:
+        notes.append(checkers[0].note(f"{len(checks)} checks of one server: only the first 16 are carried over"))
+    return {"type": "all", **schedule, "checks": checks[:16]}
 
 
 def _leftovers(checker: Statement, notes: Notes) -> None:
@@ -68,7 +68,7 @@ def last(statements: Statement, *keywords: str) -> Statement | None:
 
 
 def _given(keywords: tuple[str, ...], checker: Statement, outer: Sequence[Statement]) -> Statement | None:
-    return next((found for level in (checker, *outer) if (found := last(level, *keywords))), None)
+    return next((statement for level in (checker, *outer) if (statement := last(level, *keywords))), None)
 
 
 def _schedule(checker: Statement, outer: Sequence[Statement]) -> Check:
@@ -212,9 +212,9 @@ def _udp(checker: Statement, outer: Sequence[Statement], notes: Notes) -> list[C
 
 
 def _ping(checker: Statement, outer: Sequence[Statement], notes: Notes) -> list[Check]:
-    found = _target(checker)
-    found.pop("port", None)
-    return [{"type": "icmp", **found}]
+    target = _target(checker)
+    target.pop("port", None)
+    return [{"type": "icmp", **target}]
 
 
 def _misc(checker: Statement, outer: Sequence[Statement], notes: Notes) -> list[Check]:

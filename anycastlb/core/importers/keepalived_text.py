@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from anycastlb.core.importers.documents import Note, UnreadableInput
 
 Include = Callable[[str], Sequence[tuple[str, str]]]
-"""The (name, text) of every file of a pattern, in order; raises ``Unreadable`` if there is none."""
+"""The (name, text) of every file of a pattern, in order; raises ``UnreadableInput`` if there is none."""
 MAX_INCLUDES = 10
 """Files that include each other deeper than this go round in a circle."""
 MAX_LINES = 200_000
@@ -35,7 +35,7 @@ class Statement:
     words: tuple[str, ...]
     line: int
     name: str = ""
-    """The included file it stands in; empty for the text itself."""
+    """The included file the line is in; empty for the text itself."""
     block: list[Statement] | None = None
 
     def inside(self) -> list[Statement]:
@@ -114,16 +114,16 @@ class _Reading:
                 self.defined[waiting].append(body)
                 waiting = waiting if more else ""
                 continue
-            if found := DEFINITION.match(raw):
-                value = found[2].strip()
+            if match := DEFINITION.match(raw):
+                value = match[2].strip()
                 if value == "\\":
-                    waiting, self.defined[found[1]] = found[1], []
+                    waiting, self.defined[match[1]] = match[1], []
                 else:
-                    self.defined[found[1]] = [value]
+                    self.defined[match[1]] = [value]
                 continue
             for line in self.replaced(raw, number, name):
-                if found := DEFINITION.match(line):
-                    self.defined[found[1]] = [found[2].strip()]
+                if match := DEFINITION.match(line):
+                    self.defined[match[1]] = [match[2].strip()]
                     continue
                 yield from self.one(line, number, name, depth)
 
@@ -156,16 +156,16 @@ class _Reading:
         if self.lines > MAX_LINES:
             raise UnreadableInput(number, f"expected at most {MAX_LINES} lines, its definitions replaced", name)
         for _ in range(100):
-            found = next((use for use in USE.finditer(line) if (use[1] or use[2]) in {*self.defined, *LITERALS}), None)
-            if found is None:
+            match = next((use for use in USE.finditer(line) if (use[1] or use[2]) in {*self.defined, *LITERALS}), None)
+            if match is None:
                 return [line]
-            word = found[1] or found[2]
+            word = match[1] or match[2]
             values = self.defined.get(word)
             if values is not None and len(values) > 1:
-                parts = [line[: found.start()] + values[0], *values[1:-1], values[-1] + line[found.end() :]]
+                parts = [line[: match.start()] + values[0], *values[1:-1], values[-1] + line[match.end() :]]
                 return [whole for part in parts for whole in self.again(part, number, name)]
             value = values[0] if values else "" if values is not None else f'"{LITERALS[word]}"'
-            line = line[: found.start()] + value + line[found.end() :]
+            line = line[: match.start()] + value + line[match.end() :]
             if len(line) > MAX_CHARACTERS:
                 break
         raise UnreadableInput(number, "expected definitions that do not grow without end", name)
@@ -173,9 +173,9 @@ class _Reading:
     def again(self, line: str, number: int, name: str) -> list[str]:
         """A line of a definition, unless it defines: that is not replaced before it is used."""
         if DEFINITION.match(line):
-            found = DEFINITION.match(line)
-            assert found is not None
-            self.defined[found[1]] = [found[2].strip()]
+            match = DEFINITION.match(line)
+            assert match is not None
+            self.defined[match[1]] = [match[2].strip()]
             return []
         try:
             return self.replaced(line, number, name)
@@ -193,22 +193,22 @@ def _words(line: str, number: int, name: str) -> list[str]:
     words: list[str] = []
     at, end = 0, len(line.rstrip())
     while at < end:
-        found = WORD.match(line, at)
-        if found is None:
+        match = WORD.match(line, at)
+        if match is None:
             raise UnreadableInput(number, "expected a closing quote", name)
-        at = found.end()
-        if found["comment"] is not None:
+        at = match.end()
+        if match["comment"] is not None:
             break
-        if found["bare"] is None:
-            quoted = found["single"] if found["single"] is not None else re.sub(r"\\(.)", r"\1", found["double"])
+        if match["bare"] is None:
+            quoted = match["single"] if match["single"] is not None else re.sub(r"\\(.)", r"\1", match["double"])
             words.append("\0" + quoted)
             continue
-        words += _bare(found["bare"])
+        words += _bare(match["bare"])
     return words
 
 
 def _bare(text: str) -> list[str]:
-    """An unquoted word; a comment may stand right behind it, and a brace too."""
+    """The parts of an unquoted word; a comment or a brace may follow it directly."""
     word = re.split(r"(?<!\$)[!#]", text, maxsplit=1)[0] if not text.startswith("$") else text
     if len(word) > 1 and word[-1] in "{}" and word.count("{") != word.count("}"):
         return [word[:-1], word[-1]] if word[:-1].strip("{}") else list(word)

@@ -76,11 +76,11 @@ class Operation:
 
 
 def routes(operations: Iterable[Operation]) -> list[web.RouteDef]:
-    found = []
+    added = []
     for one in operations:
         add = web.get if one.method == "GET" else partial(web.route, one.method)  # get answers HEAD too
-        found.append(add(one.path, one.handler))
-    return found
+        added.append(add(one.path, one.handler))
+    return added
 
 
 def describe(operations: Iterable[Operation], check_types: CheckTypes) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def describe(operations: Iterable[Operation], check_types: CheckTypes) -> dict[s
 
 
 def _operation(one: Operation) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": one.handler.__name__ if one.handler.__name__ not in SHARED else _named(one),
         "summary": one.summary,
         "parameters": _parameters(one),
@@ -116,8 +116,8 @@ def _operation(one: Operation) -> dict[str, Any]:
         media: dict[str, Any] = {"schema": ref(one.body)}
         if one.examples:
             media["examples"] = {name: {"value": value} for name, value in one.examples.items()}
-        told["requestBody"] = {"required": not one.optional, "content": {"application/json": media}}
-    return told
+        described["requestBody"] = {"required": not one.optional, "content": {"application/json": media}}
+    return described
 
 
 SHARED = frozenset({"read", "put", "patch", "delete"})
@@ -149,10 +149,10 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
 
 def _responses(one: Operation) -> dict[str, Any]:
     headers = {"ETag": {"description": "A hash of what is stored", "schema": {"type": "string"}}}
-    found: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for status, name in one.answers.items():
         schema = ref(name) if name else {"type": "string"}
-        found[str(status)] = {
+        responses[str(status)] = {
             "description": one.summary if status < 400 else ERRORS[status],
             "content": {media: {"schema": schema} for media in one.media},
             **({"headers": headers} if one.tagged and status < 300 else {}),
@@ -160,5 +160,5 @@ def _responses(one: Operation) -> dict[str, Any]:
     body = (413, 415) if one.body else (413,) if one.method != "GET" else ()
     for status in sorted({*ALWAYS, *one.errors, *body} - set(one.answers)):
         content = {"application/json": {"schema": ref("Error")}}
-        found[str(status)] = {"description": ERRORS[status], "content": content}
-    return found
+        responses[str(status)] = {"description": ERRORS[status], "content": content}
+    return responses

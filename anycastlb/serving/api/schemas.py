@@ -32,25 +32,25 @@ def components(check_types: CheckTypes) -> dict[str, Schema]:
 
 
 def _documents(check_types: CheckTypes) -> dict[str, Schema]:
-    found = _hoisted(ServiceDocument) | _hoisted(BackendDocument)
+    components = _hoisted(ServiceDocument) | _hoisted(BackendDocument)
     for name in ("Service", "Backend"):
-        found[name]["properties"]["check"] = _nullable(ref("Check"))
-    found["Service"]["properties"]["backends"] = _nullable(
+        components[name]["properties"]["check"] = _nullable(ref("Check"))
+    components["Service"]["properties"]["backends"] = _nullable(
         {"type": "object", "additionalProperties": ref("Backend"), "propertyNames": {"pattern": NAME}}
     )
     common = _hoisted(CheckDocument)["Check"]
     kinds = {name: _check(name, common, _hoisted(model)) for name, model in sorted(check_types.items())}
     mapping = {name: ref(f"Check_{name}")["$ref"] for name in kinds}
-    found |= {f"Check_{name}": schema for name, schema in kinds.items()}
-    found["TypedCheck"] = {
+    components |= {f"Check_{name}": schema for name, schema in kinds.items()}
+    components["TypedCheck"] = {
         "oneOf": [ref(f"Check_{name}") for name in kinds],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
     untyped = {"type": "object", "not": {"required": ["type"]}}
     untyped["description"] = "Merged over the check below it, whose type it has; tcp unless there is one."
-    found["Check"] = {"anyOf": [ref("TypedCheck"), untyped]}
+    components["Check"] = {"anyOf": [ref("TypedCheck"), untyped]}
     services = {"type": "object", "additionalProperties": ref("Service"), "propertyNames": {"pattern": NAME}}
-    return {**found, "Services": services, "Catalog": _catalog()}
+    return {**components, "Services": services, "Catalog": _catalog()}
 
 
 NAME = r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}$"
@@ -141,9 +141,9 @@ def _default(schema: Schema) -> Schema:
 def _nullable(schema: Schema) -> Schema:
     if {"type": "null"} in schema.get("anyOf", []):
         return schema
-    told: Schema = {name: part for name, part in schema.items() if name in ("description", "default")}
-    rest = {name: part for name, part in schema.items() if name not in told}
-    return {"anyOf": [rest, {"type": "null"}], **told}
+    about: Schema = {name: part for name, part in schema.items() if name in ("description", "default")}
+    rest = {name: part for name, part in schema.items() if name not in about}
+    return {"anyOf": [rest, {"type": "null"}], **about}
 
 
 # ---------------------------------------------------------------- answers

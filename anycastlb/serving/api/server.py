@@ -1,7 +1,7 @@
 """The HTTP server of a node: its listeners, its routes, and the one shape of what goes wrong.
 
-It never touches a driver and never decides. A listener that cannot be had does not stop the node: it is an event, and
-tried again, while the others serve.
+The server never touches a driver and never decides. A listener that cannot be opened does not stop the node: it is an
+event, and tried again, while the others serve.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from anycastlb.core.model import AnycastlbError
 from anycastlb.serving.api import operations
 from anycastlb.serving.api.handlers import gorb, page
 from anycastlb.serving.api.handlers.events import STREAMS, Streams
+from anycastlb.serving.api.http.connection import silent
 from anycastlb.serving.api.http.context import CONTEXT, Context, answer
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.api.http.guard import Guard
 from anycastlb.serving.api.http.identity import Identity
 from anycastlb.serving.api.http.limits import BULK, ORDINARY
-from anycastlb.serving.api.http.listener import Listener, on_tcp, on_unix, shown, silent
+from anycastlb.serving.api.http.listener import Listener, on_tcp, on_unix, shown
 from anycastlb.serving.api.http.local_users import address
 from anycastlb.serving.api.http.tls import Tls
 
@@ -57,7 +58,7 @@ class Api:
         self._guard = Guard(context.settings, context.journal, self._identity)
         self._outer = tuple(outer)
         self.address: tuple[str, int] | None = None
-        """What the first of its addresses really is; None while it does not listen there."""
+        """The address and port of the first TCP listener; None while there is none."""
         self.listeners: list[Listener] = []
         """Those that are open."""
 
@@ -73,22 +74,22 @@ class Api:
         assert runner.server is not None
         try:
             async with asyncio.TaskGroup() as tasks:
-                for place, opened in self._places():
-                    tasks.create_task(self._serve(runner.server, place, opened))
+                for place, open_listener in self._places():
+                    tasks.create_task(self._serve(runner.server, place, open_listener))
                 await asyncio.Event().wait()
         finally:
             self.address = None
             await runner.cleanup()
 
     def _places(self) -> Iterator[tuple[str, Callable[[], Listener]]]:
-        """Where to listen, in words, and how."""
-        most = self._context.settings.api.max_connections
+        """Each place to listen at, in words, and the function that opens its listener."""
+        limit = self._context.settings.api.max_connections
         for listen in self._listen:
             plain = address(listen[0]).is_loopback and not self._secure
-            greeting = None if plain else self._tls.context
-            yield shown(listen), partial(on_tcp, listen, most, greeting)
+            tls = None if plain else self._tls.context
+            yield shown(listen), partial(on_tcp, listen, limit, tls)
         if (path := self._socket) is not None:
-            yield str(path), partial(on_unix, path, most, self._context.settings.api.group)
+            yield str(path), partial(on_unix, path, limit, self._context.settings.api.group)
 
     async def _serve(self, server: web.Server, place: str, opened: Callable[[], Listener]) -> None:
         listener = await self._opened(place, opened)
@@ -104,14 +105,14 @@ class Api:
             self.listeners.remove(listener)
 
     async def _opened(self, place: str, opened: Callable[[], Listener]) -> Listener:
-        told = ""
+        reported = ""
         while True:
             try:
                 return opened()
             except AnycastlbError as exc:
-                if str(exc) != told:  # once, not every few seconds
-                    told = str(exc)
-                    self._journal.emit(Event("api", place, reason=told, after="down", level="error"))
+                if str(exc) != reported:  # once, not every few seconds
+                    reported = str(exc)
+                    self._journal.emit(Event("api", place, reason=reported, after="down", level="error"))
             await asyncio.sleep(self._retry)
 
     def application(self) -> web.Application:
@@ -131,10 +132,10 @@ class Api:
         """Every error in one shape."""
         try:
             return await handler(request)
-        except ApiError as fault:
-            return answer(fault.view(), fault.status, fault.headers)
+        except ApiError as error:
+            return answer(error.view(), error.status, error.headers)
         except web.HTTPException as exc:
-            return answer(_fault(request, exc).view(), exc.status, _allow(exc))
+            return answer(_refused_by_aiohttp(request, exc).view(), exc.status, _allow(exc))
         except ConnectionError:
             raise  # the peer has gone in the middle of an answer
         except Exception as exc:  # a fault of ours must not take the node down
@@ -145,8 +146,8 @@ class Api:
             return answer(ApiError(500, "internal error", request.path[:200], "an answer", mend).view(), 500)
 
 
-def _fault(request: web.Request, exc: web.HTTPException) -> ApiError:
-    """What aiohttp refuses, in our words."""
+def _refused_by_aiohttp(request: web.Request, exc: web.HTTPException) -> ApiError:
+    """The error for a request that aiohttp refuses."""
     where = f"{request.method} {request.path[:200]}"
     if isinstance(exc, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(exc.allowed_methods))

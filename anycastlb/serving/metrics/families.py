@@ -1,6 +1,6 @@
 """Every metric there is: its name, type, labels and meaning, in one table. Nothing is measured here.
 
-A scrape can only tell what stands here (``told`` fails otherwise), and docs/METRICS.md is printed from here:
+A scrape can only have families of this table (``samples_of`` fails otherwise). docs/METRICS.md is printed from here:
 ``python -m anycastlb.serving.metrics.families``.
 """
 
@@ -227,7 +227,7 @@ FAMILIES: Mapping[str, Family] = {
     for section in SECTIONS.values()
     for family in section
 }
-"""By the name they are told under: without prefix and ``_total``."""
+"""The families by their names without prefix and ``_total``."""
 
 
 @dataclass(frozen=True, slots=True)

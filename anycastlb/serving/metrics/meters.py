@@ -42,7 +42,7 @@ class Histogram:
         counts[bisect_left(self._bounds, seconds)] += 1
         self._sums[labels] += seconds  # type: ignore[assignment]
 
-    def told(self, name: str) -> Metric:
+    def samples(self, name: str) -> Metric:
         family = FAMILIES[name]
         metric = HistogramMetricFamily(family.name, family.text, labels=family.labels)
         bounds = [*(str(bound) for bound in self._bounds), "+Inf"]
@@ -50,8 +50,8 @@ class Histogram:
         for labels, counts in sorted(self._counts.copy().items()) or empty:
             cumulative = [float(count) for count in accumulate(counts)]
             metric.add_metric(labels, list(zip(bounds, cumulative, strict=True)), float(self._sums[labels]))
-        found: Metric = metric
-        return found
+        checked: Metric = metric
+        return checked
 
 
 class Requests:
@@ -96,7 +96,7 @@ class Requests:
     def collect(self) -> Iterator[FamilySamples | Metric]:
         yield samples_of("http_requests", [(key, n) for key, n in sorted(self.counts.copy().items())])
         yield samples_of("http_requests_pending", one(self.pending))
-        yield self.durations.told("http_request_duration_seconds")
+        yield self.durations.samples("http_request_duration_seconds")
 
 
 class Meters:
@@ -133,7 +133,7 @@ class Meters:
             _forget(self._sessions, {session.peer for session in snapshot.speaker.sessions})
 
     def observe_event(self, event: Event) -> None:
-        """Count what the events tell of gates, sessions, the bridge, and names written in the background."""
+        """Count the events of gates, sessions, the bridge, and names written in the background."""
         if event.kind == "gate" and event.before:
             self._vips[event.subject, event.after] += 1
         elif event.kind == "bgp" and event.after:
@@ -163,7 +163,7 @@ class Meters:
             await asyncio.sleep(SAMPLE)
             self._lag.add(max(0.0, loop.time() - due))
 
-    # ------------------------------------------------------------ what is told
+    # ------------------------------------------------------------ what is read
 
     def collect(self, snapshot: Snapshot) -> Iterator[FamilySamples | Metric]:
         """Of VIPs, backends and sessions only those that still are."""
@@ -183,9 +183,9 @@ class Meters:
         yield samples_of("reconcile_cycles", one(self.cycles))
         yield samples_of("check_results", [(key, n) for key, n in sorted(self._results.copy().items())])
         yield samples_of("catalog_reads", [((outcome,), n) for outcome, n in self._reads.copy().items()])
-        yield self._cycle.told("reconcile_seconds")
-        yield self._checks.told("check_duration_seconds")
-        yield self._lag.told("event_loop_lag_seconds")
+        yield self._cycle.samples("reconcile_seconds")
+        yield self._checks.samples("check_duration_seconds")
+        yield self._lag.samples("event_loop_lag_seconds")
         yield from self.requests.collect()
 
 

@@ -10,7 +10,7 @@ from anycastlb.core.model import Backend, BackendVerdict, CheckState, Destinatio
 
 @dataclass(frozen=True, slots=True)
 class BackendRow:
-    """One backend under one VIP it serves (which the key of a fwmark service lacks)."""
+    """One backend under one VIP it serves. (The key of a fwmark service has no VIP.)"""
 
     labels: tuple[str, str, str]
     """Service, backend, VIP."""
@@ -29,7 +29,7 @@ def service_rows(snapshot: Snapshot) -> Iterator[tuple[tuple[str, str], ServiceV
 
 
 def backend_rows(snapshot: Snapshot) -> Iterator[BackendRow]:
-    """Every backend that was judged."""
+    """Every backend of which the decision has a verdict."""
     decision, health = snapshot.decision, snapshot.inputs.health
     for service in snapshot.inputs.catalog.services:
         for vip in service.vips:

@@ -20,14 +20,14 @@ class Writer:
     def __init__(self, openmetrics: bool) -> None:
         self._openmetrics = openmetrics
         self._words: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
-        """By the names of labels, and their values: in words."""
+        """The labels as text, by their names and then by their values."""
 
-    def lines(self, told: FamilySamples) -> Iterator[str]:
-        family = told.family
+    def lines(self, rows: FamilySamples) -> Iterator[str]:
+        family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
         yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n"
         words, name = self._words.setdefault(family.labels, {}), family.name
-        for values, number in told.samples:
+        for values, number in rows.samples:
             labels = words.get(values)
             if labels is None:
                 labels = words[values] = _labels(family.labels, values)
@@ -41,7 +41,7 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 def _number(value: float) -> str:
-    """As both formats have it; whole numbers as they are, so that 64 bits survive."""
+    """A number as both formats write it; a whole number keeps all its 64 bits."""
     if isinstance(value, int):
         return str(int(value))
     text = repr(float(value))

@@ -41,7 +41,7 @@ SILENT = (0, 0, 0, 0, 0)
 
 
 def ipvs(snapshot: Snapshot, rows: Sequence[BackendRow], kernel: Statistics | None) -> Iterator[FamilySamples]:
-    """``kernel``: None if it did not tell."""
+    """``kernel``: the counters; None if they could not be read."""
     yield samples_of("ipvs_statistics_up", one(kernel is not None))
     if not kernel:
         return
@@ -58,7 +58,7 @@ def ipvs(snapshot: Snapshot, rows: Sequence[BackendRow], kernel: Statistics | No
 
 
 def settings(snapshot: Snapshot) -> Iterator[FamilySamples]:
-    """Time-outs and connection sync; nothing where nobody has looked."""
+    """Time-outs and connection sync; nothing if the settings were never read."""
     config = snapshot.actual.config
     times = [((name.removesuffix("_timeout"),), row) for name, row in config.items() if isinstance(row, int)]
     yield samples_of("ipvs_timeout_seconds", times)
@@ -69,13 +69,14 @@ def settings(snapshot: Snapshot) -> Iterator[FamilySamples]:
 
 
 def _counted(what: str, rows: Sequence[tuple[tuple[str, ...], CountedRows, bool]]) -> Iterator[FamilySamples]:
-    """Of (labels, numbers, does traffic back pass the node): what never can be anything but 0 is left out."""
+    """``rows``: labels, counters, and whether return traffic passes this node. Counters that are always 0 are left
+    out."""
     for name in COUNTERS:
         some = [row for row in rows if row[2]] if name.endswith("_out") else rows
         yield samples_of(f"ipvs_{what}_{name}", ((labels, getattr(c, name)) for labels, c, _ in some))
-    rates = [(labels, c.rates or SILENT, back) for labels, c, back in rows]
-    yield samples_of(f"ipvs_{what}_connection_rate", ((labels, found[0]) for labels, found, _ in rates))
+    rates = [(labels, c.rates or SILENT, returns) for labels, c, returns in rows]
+    yield samples_of(f"ipvs_{what}_connection_rate", ((labels, values[0]) for labels, values, _ in rates))
     for name, first in (("packet_rate", 1), ("byte_rate", 3)):
-        there = [((*labels, "in"), found[first]) for labels, found, _ in rates]
-        back = [((*labels, "out"), found[first + 1]) for labels, found, both in rates if both]
-        yield samples_of(f"ipvs_{what}_{name}", [*there, *back])
+        inward = [((*labels, "in"), values[first]) for labels, values, _ in rates]
+        outward = [((*labels, "out"), values[first + 1]) for labels, values, returns in rates if returns]
+        yield samples_of(f"ipvs_{what}_{name}", [*inward, *outward])

@@ -21,29 +21,29 @@ KEYS = "defaults, services/<service> or services/<service>/backends/<backend>"
 
 
 def export_documents(tree: Tree) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """Every document by its key, and why some could not be read; without drains and what nodes say of themselves."""
-    found: dict[str, Any] = {}
+    """Every document by its key, and the problems of those that cannot be read; no drains and no node statuses."""
+    documents: dict[str, Any] = {}
     problems: list[Problem] = []
     if "defaults" in tree.entries:
         seen = defaults(tree)
         problems += seen.problems
-        found |= {} if seen.problems else {"defaults": seen.document}
+        documents |= {} if seen.problems else {"defaults": seen.document}
     for service in grouped(tree).values():
         problems += service.problems
-        found |= {} if service.own is None else {service.key: service.own}
+        documents |= {} if service.own is None else {service.key: service.own}
         for name, entry in service.keyed.items():
             key = service.backend_key(name)
             try:
-                found[key] = merge_patch.plain(decode.backend_document(key, name, entry))
+                documents[key] = merge_patch.plain(decode.backend_document(key, name, entry))
             except MalformedDocument as exc:
                 problems += exc.problems
-    return found, tuple(problems)
+    return documents, tuple(problems)
 
 
 def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit, ...]:
-    """The edits that make every named document as it is here; None deletes it. ``replace``: and what is not named.
+    """The edits after which every named document is as given; None deletes it.
 
-    Raises ``Bad`` for keys that hold no document.
+    ``replace``: documents that are not named are deleted. Raises ``MalformedDocument`` for keys that hold no document.
     """
     if strange := [key for key in wanted if not _holds(key)]:
         raise MalformedDocument(*(Problem(key[:200], "", f"unknown key; expected {KEYS}") for key in strange))
@@ -61,13 +61,14 @@ def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit
 
 
 LOCK = "locks/drain"
-"""Written with every drain and depending on its last version: of two drains at once only one goes through."""
+"""A key that every drain writes and that expects its last version: of two drains at once only one succeeds."""
 
 
-def drain(tree: Tree, node: str, told: Mapping[str, Any], ticket: str) -> tuple[Edit, ...]:
-    """Drain a node; ``told`` says more of it; ``ticket`` is like no other. Of one that is drained already the reason,
-    the deadline and the force may be said anew."""
-    key, before, document = f"drain/{node}", drained(tree, node), merge_patch.bare(told)
+def drain(tree: Tree, node: str, wanted: Mapping[str, Any], ticket: str) -> tuple[Edit, ...]:
+    """The edits that drain a node. ``wanted``: reason, deadline and the like; ``ticket`` is unique.
+
+    For a node that is drained already, the reason, the deadline and the force can be changed."""
+    key, before, document = f"drain/{node}", drained(tree, node), merge_patch.bare(wanted)
     if before is None:
         return write(tree, key, document), write(tree, LOCK, {"node": node, "ticket": ticket})
     news = {name: value for name, value in document.items() if name not in ("by", "since")}
@@ -82,7 +83,7 @@ def undrain(tree: Tree, node: str) -> tuple[Edit, ...]:
 
 
 def drained(tree: Tree, node: str) -> dict[str, Any] | None:
-    """What is told of a drained node, empty if nothing; None if it is not drained."""
+    """The document of a drained node, empty if it cannot be read; None if the node is not drained."""
     entry = tree.entries.get(f"drain/{node}")
     if entry is None:
         return None
@@ -103,7 +104,7 @@ def _as_entry(document: Any) -> Entry:
 
 
 def document(key: str, entry: Entry) -> Any:
-    """What is stored under a key; as text if it cannot be read."""
+    """The document stored under a key, or its text if it cannot be read."""
     try:
         if key.count("/") == 3:
             return merge_patch.plain(decode.backend_document(key, key.rsplit("/", 1)[1], entry))

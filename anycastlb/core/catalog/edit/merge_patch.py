@@ -1,7 +1,7 @@
 """JSON documents: merging a patch, comparing, writing, hashing.
 
-Pure. The order of ``backends`` means something (the order of the kernel's table), so it is kept and compared; no other
-order does.
+Pure. The order of ``backends`` matters (it is the order of the kernel's table), so it is kept and compared; no other
+order matters.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def bare(document: Any) -> Any:
-    """The document without its ``null`` fields, which mean nothing."""
+    """The document without its ``null`` fields, which mean the default."""
     return merge_patch({}, document)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Do they say the same? ``true`` is not ``1``; the order of backends counts."""
+    """Are the two documents equal? ``true`` is not ``1``, and the order of backends matters."""
     return _canonical(one) == _canonical(other)
 
 
 def value(document: Any) -> bytes:
-    """As it is written to the store."""
+    """The document as the bytes that are stored."""
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def tag(document: Any) -> str:
-    """An ETag, in its quotes. It does not know the order of fields: no reader of JSON may."""
+    """The ETag of a document, in its quotes. It does not depend on the order of fields."""
     text = json.dumps(document, sort_keys=True)
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
-def plain(found: Any) -> Any:
-    """As JSON can say it: TOML and YAML know moments, infinities and keys that are no strings."""
-    if isinstance(found, Mapping):
-        return {str(name): plain(item) for name, item in found.items()}
-    if isinstance(found, (list, tuple, set)):
-        return [plain(item) for item in found]
-    if isinstance(found, (str, bool, int)) or found is None:
-        return found
-    if isinstance(found, float) and math.isfinite(found):
-        return found
-    return str(found)
+def plain(value: Any) -> Any:
+    """The value as JSON can express it: TOML and YAML have dates, infinities and keys that are not strings."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(item) for item in value]
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return str(value)
 
 
 def _canonical(document: Any) -> str:

@@ -1,6 +1,6 @@
-"""The documents of a tree as they are stored: nothing of ``defaults`` in them, the keyed backends among the others.
+"""The documents of a tree as they are stored: without the defaults, and with the backends that have a key of their own.
 
-Pure. A document that cannot be read is told with its problems; it can still be replaced or deleted.
+Pure. A document that cannot be read is given with its problems; it can still be replaced or deleted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class KnownDocument:
     document: Any = None
     """None if it cannot be read."""
     problems: tuple[Problem, ...] = ()
-    """Why it cannot."""
+    """Why it cannot be read."""
     source: str = ""
-    """What stands for it in the tag if it cannot."""
+    """The text that the tag is made from if it cannot be read."""
 
     @property
     def tag(self) -> str:
@@ -39,11 +39,11 @@ class Stored:
 
     name: str
     entry: Entry | None = None
-    """Its own document; None for backends that no service stands above."""
+    """Its own document; None if only backends of it are stored."""
     keyed: Mapping[str, Entry] = field(default_factory=dict)
     """By backend, oldest first."""
     own: dict[str, Any] | None = None
-    """The document itself; None if there is none, or it cannot be read."""
+    """The decoded document; None if it is missing or cannot be read."""
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -60,10 +60,10 @@ class Stored:
         return dict(backends) if isinstance(backends, dict) else {}
 
     def backends(self) -> dict[str, KnownDocument]:
-        """Every backend that is written, in canonical order: those inside the document, then keys by age."""
+        """Every backend that is stored, in canonical order: those inside the document, then keys by age."""
         inline = self.inline
-        found = {name: KnownDocument(document) for name, document in inline.items()}
-        return found | {name: self._keyed(name, inline.get(name)) for name in self.keyed}
+        documents = {name: KnownDocument(document) for name, document in inline.items()}
+        return documents | {name: self._keyed(name, inline.get(name)) for name in self.keyed}
 
     def _keyed(self, name: str, below: Any) -> KnownDocument:
         try:
@@ -85,7 +85,7 @@ class Stored:
 
 
 def stored(tree: Tree, name: str) -> Stored | None:
-    """The service of that name; None if there is nothing of it."""
+    """The service of that name; None if nothing of it is stored."""
     key = f"services/{name}"
     prefix = f"{key}/backends/"
     keyed = {k.removeprefix(prefix): entry for k, entry in tree.entries.items() if k.startswith(prefix)}
@@ -103,12 +103,12 @@ def grouped(tree: Tree) -> dict[str, Stored]:
             case ["services", name, "backends", backend]:
                 keyed[name][backend] = entry
     names = sorted({*own, *keyed})
-    found = {name: _stored(name, own.get(name), keyed.get(name, {})) for name in names}
-    return {name: service for name, service in found.items() if service is not None}
+    services = {name: _stored(name, own.get(name), keyed.get(name, {})) for name in names}
+    return {name: service for name, service in services.items() if service is not None}
 
 
 def defaults(tree: Tree) -> KnownDocument:
-    """What is merged under every service; empty if nothing is stored."""
+    """The defaults, which are merged under every service; empty if none are stored."""
     entry = tree.entries.get("defaults")
     if entry is None:
         return KnownDocument({})
@@ -119,7 +119,7 @@ def defaults(tree: Tree) -> KnownDocument:
 
 
 def _stored(name: str, entry: Entry | None, keyed: Mapping[str, Entry]) -> Stored | None:
-    named = {backend: found for backend, found in keyed.items() if NAME.fullmatch(backend)}
+    named = {backend: keyed_entry for backend, keyed_entry in keyed.items() if NAME.fullmatch(backend)}
     if not NAME.fullmatch(name) or (entry is None and not named):
         return None
     by_age = dict(sorted(named.items(), key=lambda item: (item[1].created, item[0])))

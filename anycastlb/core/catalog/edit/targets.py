@@ -1,7 +1,7 @@
-"""One document that can be written to: a service, a backend of one, the defaults; and a wish for it as edits.
+"""The documents that can be written to (a service, a backend of it, the defaults), and the edits that a write needs.
 
-Pure. Nothing is validated here but that the object exists: what the edits would mean is for ``judge``. A write keeps
-every backend where it is stored and in the order it has, since that order is the kernel's table.
+Pure. Only the existence of the object is checked here; ``validate`` says what the edits would mean. A write keeps every
+backend where it is stored and in its order, since that order is the kernel's table.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from anycastlb.core.model import AnycastlbError, Edit, Entry, Tree
 
 
 class TargetMissing(AnycastlbError):
-    """There is no such object; ``mend`` says what to do."""
+    """The object does not exist; ``fix`` says what to do."""
 
-    def __init__(self, what: str, mend: str) -> None:
+    def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
-        self.mend = mend
+        self.fix = fix
 
 
 class Target(ABC):
-    """Where one document is stored."""
+    """A place where one document is stored."""
 
     @abstractmethod
     def seen(self, tree: Tree) -> KnownDocument | None:
-        """The document there; None if there is none."""
+        """The document that is stored; None if there is none."""
 
     @abstractmethod
     def put(self, tree: Tree, document: Any) -> tuple[Edit, ...]:
-        """Make it this document. Raises ``Missing`` if what it belongs to is not there."""
+        """Replace the document. Raises ``TargetMissing`` if the service it belongs to does not exist."""
 
     @abstractmethod
     def delete(self, tree: Tree) -> tuple[Edit, ...]:
-        """Raises ``Missing``."""
+        """Delete the document. Raises ``TargetMissing``."""
 
     def patch(self, tree: Tree, patch: Any) -> tuple[Edit, ...]:
-        """Merge this over it (RFC 7396). Raises ``Missing``, and ``Bad`` if what is there cannot be read."""
+        """Merge a patch over the document (RFC 7396). Raises ``TargetMissing``, and ``MalformedDocument`` if the stored
+        document cannot be read."""
         seen = self.seen(tree)
         if seen is None:
             raise self.missing()
@@ -60,7 +61,7 @@ class DefaultsTarget(Target):
         return "defaults"
 
     def seen(self, tree: Tree) -> KnownDocument:
-        """Empty, if nothing is stored."""
+        """The defaults; empty if none are stored."""
         return defaults(tree)
 
     def put(self, tree: Tree, document: Any) -> tuple[Edit, ...]:
@@ -85,51 +86,53 @@ class ServiceTarget(Target):
         return f"services/{self.name}"
 
     def seen(self, tree: Tree) -> KnownDocument | None:
-        found = stored(tree, self.name)
-        return found.seen() if found and found.entry else None
+        record = stored(tree, self.name)
+        return record.seen() if record and record.entry else None
 
     def put(self, tree: Tree, document: Any) -> tuple[Edit, ...]:
-        """Without ``backends`` the backends stay as they are; with it they become exactly those."""
-        found = stored(tree, self.name) or Stored(self.name)
+        """Without ``backends`` in the document the backends stay as they are; with it they become exactly those."""
+        record = stored(tree, self.name) or Stored(self.name)
         wanted = merge_patch.bare(document)
         if not isinstance(wanted, dict):
-            return (write(tree, found.key, wanted),)
+            return (write(tree, record.key, wanted),)
         backends = wanted.get("backends")
         if backends is None:
-            inline = (found.own or {}).get("backends")
-            return _own(tree, found, wanted if inline is None else {**wanted, "backends": inline})
+            inline = (record.own or {}).get("backends")
+            return _own(tree, record, wanted if inline is None else {**wanted, "backends": inline})
         if not isinstance(backends, dict):
-            return _own(tree, found, wanted)
-        gone = dict.fromkeys(name for name in found.backends() if name not in backends)
-        return _shared_out(tree, found, wanted, {**gone, **backends})
+            return _own(tree, record, wanted)
+        gone = dict.fromkeys(name for name in record.backends() if name not in backends)
+        return _backend_edits(tree, record, wanted, {**gone, **backends})
 
     def patch(self, tree: Tree, patch: Any) -> tuple[Edit, ...]:
-        """As RFC 7396 says, and each backend where it is stored."""
-        found = stored(tree, self.name)
-        if found is None or found.entry is None:
+        """As RFC 7396 says; each backend is changed where it is stored."""
+        record = stored(tree, self.name)
+        if record is None or record.entry is None:
             raise self.missing()
-        if found.own is None:
-            raise MalformedDocument(*found.problems)
+        if record.own is None:
+            raise MalformedDocument(*record.problems)
         if not isinstance(patch, dict):
             return self.put(tree, patch)
         above = {name: value for name, value in patch.items() if name != "backends"}
-        own = merge_patch.merge_patch(found.own, above)
+        own = merge_patch.merge_patch(record.own, above)
         if "backends" not in patch:
-            return _own(tree, found, own)
-        said = patch["backends"]
-        if said is None:
+            return _own(tree, record, own)
+        backends = patch["backends"]
+        if backends is None:
             own.pop("backends", None)
-            return _shared_out(tree, found, own, dict.fromkeys(found.backends()))
-        if not isinstance(said, dict):
-            return _own(tree, found, {**own, "backends": said})
-        return _shared_out(tree, found, own if "backends" in own else {**own, "backends": {}}, _patched(found, said))
+            return _backend_edits(tree, record, own, dict.fromkeys(record.backends()))
+        if not isinstance(backends, dict):
+            return _own(tree, record, {**own, "backends": backends})
+        return _backend_edits(
+            tree, record, own if "backends" in own else {**own, "backends": {}}, _patched(record, backends)
+        )
 
     def delete(self, tree: Tree) -> tuple[Edit, ...]:
-        found = stored(tree, self.name)
-        if found is None:
+        record = stored(tree, self.name)
+        if record is None:
             raise self.missing()
-        keys = [found.backend_key(name) for name in found.keyed]
-        return tuple(delete(tree, key) for key in [*([found.key] if found.entry else []), *keys])
+        keys = [record.backend_key(name) for name in record.keyed]
+        return tuple(delete(tree, key) for key in [*([record.key] if record.entry else []), *keys])
 
     def missing(self) -> TargetMissing:
         return TargetMissing(
@@ -142,21 +145,21 @@ class BackendTarget(Target):
     service: str
     name: str
     discovered: bool = False
-    """Is there an instance of that name? What is written then says more about it."""
+    """Is there a discovered instance of that name? A written document is then merged over it."""
 
     def __str__(self) -> str:
         return f"services/{self.service}/backends/{self.name}"
 
     def seen(self, tree: Tree) -> KnownDocument | None:
-        found = stored(tree, self.service)
-        return found.backends().get(self.name) if found else None
+        record = stored(tree, self.service)
+        return record.backends().get(self.name) if record else None
 
     def put(self, tree: Tree, document: Any) -> tuple[Edit, ...]:
-        found = stored(tree, self.service)
-        if found is None or found.entry is None:
+        record = stored(tree, self.service)
+        if record is None or record.entry is None:
             raise ServiceTarget(self.service).missing()
-        own = found.own if found.own is not None else {}
-        return _shared_out(tree, found, own, {self.name: merge_patch.bare(document)}, keyed=True)
+        own = record.own if record.own is not None else {}
+        return _backend_edits(tree, record, own, {self.name: merge_patch.bare(document)}, keyed=True)
 
     def patch(self, tree: Tree, patch: Any) -> tuple[Edit, ...]:
         if not self.discovered or self.seen(tree) is not None:
@@ -165,12 +168,12 @@ class BackendTarget(Target):
         return self.put(tree, wanted) if wanted else ()
 
     def delete(self, tree: Tree) -> tuple[Edit, ...]:
-        found = stored(tree, self.service)
-        if found is None or self.name not in found.backends():
+        record = stored(tree, self.service)
+        if record is None or self.name not in record.backends():
             raise self.missing()
-        if found.own is None:  # nothing that could be read stands above it
+        if record.own is None:  # the service document cannot be read
             return (delete(tree, str(self)),)
-        return _shared_out(tree, found, found.own, {self.name: None})
+        return _backend_edits(tree, record, record.own, {self.name: None})
 
     def missing(self) -> TargetMissing:
         what = f"the service {self.service!r} has no backend {self.name!r} in the catalog"
@@ -181,11 +184,12 @@ class BackendTarget(Target):
         return TargetMissing(what, mend)
 
 
-def _patched(found: Stored, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The named backends as they would be; None for those that go. Raises ``Bad`` if one cannot be read."""
-    current = found.backends()
+def _patched(record: Stored, patches: Mapping[str, Any]) -> dict[str, Any]:
+    """The named backends after a patch; None for those to be deleted. Raises ``MalformedDocument`` if one cannot be
+    read."""
+    current = record.backends()
     wanted: dict[str, Any] = {}
-    for name, patch in said.items():
+    for name, patch in patches.items():
         seen = current.get(name)
         if patch is None:
             wanted[name] = None
@@ -196,47 +200,47 @@ def _patched(found: Stored, said: Mapping[str, Any]) -> dict[str, Any]:
     return wanted
 
 
-def _shared_out(
-    tree: Tree, found: Stored, own: dict[str, Any], wanted: Mapping[str, Any], keyed: bool = False
+def _backend_edits(
+    tree: Tree, record: Stored, own: dict[str, Any], wanted: Mapping[str, Any], keyed: bool = False
 ) -> tuple[Edit, ...]:
-    """Each wanted backend (None: away with it) to where it is stored, the rest of the document as ``own`` says.
+    """The edits that write each wanted backend (None: delete it) where it is stored, and the rest of the document.
 
-    A new one goes into the document as long as no other has a key: behind those it would otherwise stand before
-    them, and move their flows. ``keyed``: a new one gets its own key in any case.
+    A new backend goes into the document as long as no other has a key of its own: backends inside the document come
+    before those with a key, so it would move their flows. ``keyed``: a new one gets its own key in any case.
     """
-    current, inline, edits = found.backends(), found.inline, []
-    stay = [name for name in found.keyed if wanted.get(name, found) is not None]
+    current, inline, edits = record.backends(), record.inline, []
+    stay = [name for name in record.keyed if wanted.get(name, record) is not None]
     for name, document in wanted.items():
-        seen, key = current.get(name), found.backend_key(name)
+        seen, key = current.get(name), record.backend_key(name)
         if document is None:
             inline.pop(name, None)
-            edits += [delete(tree, key)] if name in found.keyed else []
-        elif name in found.keyed:
+            edits += [delete(tree, key)] if name in record.keyed else []
+        elif name in record.keyed:
             if seen is not None and not seen.problems and merge_patch.same(seen.document, _read(key, name, document)):
                 continue
             below = inline.get(name)
             if below and not (isinstance(document, dict) and merge_patch.same(decode.merge(below, document), document)):
-                inline[name] = {}  # nothing of it may show through
+                inline[name] = {}  # nothing of it may be merged under the key
             edits.append(write(tree, key, document))
         elif name in inline or not (keyed or stay):
             inline[name] = _read(key, name, document)
         else:
             edits.append(write(tree, key, document))
-    if found.own is None and keyed:
+    if record.own is None and keyed:
         return tuple(edits)  # the document cannot be read: it stays as it is
     none_left = not stay and all(document is None for document in wanted.values())
-    if inline or ("backends" in own and (none_left or "backends" in (found.own or {}))):
+    if inline or ("backends" in own and (none_left or "backends" in (record.own or {}))):
         whole = {**own, "backends": inline}
     else:
         whole = {name: value for name, value in own.items() if name != "backends"}
-    return (*_own(tree, found, whole), *edits)
+    return (*_own(tree, record, whole), *edits)
 
 
-def _own(tree: Tree, found: Stored, document: Any) -> tuple[Edit, ...]:
-    """The service's own document, if it is to be another."""
-    if found.own is not None and merge_patch.same(found.own, document):
+def _own(tree: Tree, record: Stored, document: Any) -> tuple[Edit, ...]:
+    """The edit of the service's own document, if it changes."""
+    if record.own is not None and merge_patch.same(record.own, document):
         return ()
-    return (write(tree, found.key, document),)
+    return (write(tree, record.key, document),)
 
 
 def _read(key: str, name: str, document: Any) -> Any:
@@ -246,7 +250,7 @@ def _read(key: str, name: str, document: Any) -> Any:
     try:
         return decode.backend_document(key, name, Entry(merge_patch.value(document)))
     except MalformedDocument:
-        return document  # the judge tells why
+        return document  # ``validate`` reports it
 
 
 def write(tree: Tree, key: str, document: Any) -> Edit:

@@ -1,12 +1,12 @@
-"""What edits would make of a tree: the catalog it would mean, and the problems that must stop them.
+"""Says what edits would make of a tree: the catalog it would become, and the problems that must stop them.
 
-Pure. A problem that was there before and is of other documents stops nobody: one bad document must not freeze the
-catalog. A written document stops its own edit if it would not be in force.
+Pure. A problem that was there before and belongs to other documents stops nobody: one bad document must not freeze the
+catalog. A document that is written stops its own edit if it would not take effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +21,12 @@ from anycastlb.core.catalog.service import CheckTypes, strange_check
 from anycastlb.core.model import Catalog, Edit, Entry, Network, Problem, Tree
 
 SAMPLE: Mapping[str, Any] = {"vip": "192.0.2.1", "port": 80}
-"""Whatever the defaults stand under."""
+"""A service under which the defaults are validated when they are written: any would do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a node needs to know to read documents."""
+    """What a node must know to read documents."""
 
     vip_ranges: tuple[Network, ...]
     fwmark_ranges: tuple[tuple[int, int], ...]
@@ -35,14 +35,19 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class ValidatedEdits:
+    """Edits of one tree with all that follows from them: what a commit, its events and its answer are made from."""
+
+    before: Tree
+    edits: tuple[Edit, ...]
+    after: Tree
     catalog: Catalog
-    """What the tree would mean."""
-    problems: tuple[Problem, ...]
-    """Why the edits must not be made; empty = they may."""
+    """The catalog in ``after``; without edits, the one in force."""
+    problems: tuple[Problem, ...] = ()
+    """Why the edits must not be made; empty if they may."""
 
 
 def applied(tree: Tree, edits: Iterable[Edit]) -> Tree:
-    """The tree after the edits. New keys are the youngest, and of one age: they are written together."""
+    """The tree after the edits. New keys are the youngest, and all of one age: they are written together."""
     entries = dict(tree.entries)
     youngest = max((entry.created for entry in entries.values()), default=0) + 1
     for edit in edits:
@@ -54,38 +59,53 @@ def applied(tree: Tree, edits: Iterable[Edit]) -> Tree:
     return Tree(entries, tree.index)
 
 
-def validate(tree: Tree, edits: Sequence[Edit], rules: Rules, previous: Catalog) -> ValidatedEdits:
-    """``previous``: the catalog in force, whose services keep their VIPs, and whose instances are the known ones."""
-    known_of = tuple(one for one in previous.services if f"services/{one.name}" in previous.good)
-    previous = replace(previous, services=known_of)  # nothing can be kept whose documents are not known
-    before = _by_key(tree)
-    after = applied(before, edits)
-    now, then = (
-        parse_catalog(found, previous, rules.vip_ranges, rules.fwmark_ranges, rules.check_types, previous.instances)
-        for found in (before, after)
-    )
-    known = set(now.problems)
+def validate(tree: Tree, edits: Iterable[Edit], rules: Rules, in_force: Catalog) -> ValidatedEdits:
+    """Validate edits of a tree. ``in_force`` is as in ``read_catalog``.
+
+    The whole catalog is parsed once, for the tree after the edits. Only if that has problems in documents which the
+    edits do not touch is the tree before them parsed as well, to see whether the problems are new.
+    """
+    edits = tuple(edits)
+    if not edits:
+        return ValidatedEdits(tree, (), tree, in_force)
+    after = applied(tree, edits)
+    catalog = read_catalog(after, rules, in_force)
     written = {edit.key for edit in edits if edit.value is not None}
-    quarantined = {key for key in written if then.good.get(key) != after.entries[key]}
-    stopping = [problem for problem in then.problems if problem not in known or problem.key in quarantined]
+    quarantined = {key for key in written if catalog.good.get(key) != after.entries[key]}
+    stopping = [problem for problem in catalog.problems if problem.key in quarantined]
+    if len(stopping) < len(catalog.problems):
+        known = set(read_catalog(tree, rules, in_force).problems)
+        stopping = [problem for problem in catalog.problems if problem not in known or problem.key in quarantined]
     if "defaults" in written:
-        stopping += _strange_defaults(after.entries["defaults"], rules.check_types)
-    return ValidatedEdits(then, tuple(dict.fromkeys(stopping)))
+        stopping += _problems_of_defaults(after.entries["defaults"], rules.check_types)
+    return ValidatedEdits(tree, edits, after, catalog, tuple(dict.fromkeys(stopping)))
+
+
+def read_catalog(tree: Tree, rules: Rules, in_force: Catalog) -> Catalog:
+    """The catalog in a tree, each document named by its key whatever file it is in.
+
+    ``in_force``: the catalog in force, whose services keep their VIPs and whose instances are the known ones.
+    """
+    known_of = tuple(one for one in in_force.services if f"services/{one.name}" in in_force.good)
+    previous = replace(in_force, services=known_of)  # nothing can be kept whose documents are not known
+    return parse_catalog(
+        _by_key(tree), previous, rules.vip_ranges, rules.fwmark_ranges, rules.check_types, previous.instances
+    )
 
 
 def _by_key(tree: Tree) -> Tree:
-    """With every document called by its key, whatever file it is in."""
+    """The tree without the names of the files its documents come from."""
     entries = {key: replace(entry, origin="") if entry.origin else entry for key, entry in tree.entries.items()}
     return Tree(entries, tree.index)
 
 
-def _strange_defaults(entry: Entry, check_types: CheckTypes) -> list[Problem]:
-    """What is wrong in the defaults by themselves, even while no service stands over them."""
+def _problems_of_defaults(entry: Entry, check_types: CheckTypes) -> list[Problem]:
+    """What is wrong in the defaults by themselves, even while no service uses them."""
     try:
         document = decode.document("defaults", entry)
         ServiceDocument.model_validate({**SAMPLE, **document})
     except MalformedDocument:
-        return []  # the parser has told it
+        return []  # the parser has reported it
     except ValidationError as exc:
         return list(fields.problems(exc, "defaults"))
     check = document.get("check")

@@ -1,12 +1,11 @@
 """Many services in one request, each by itself: what is wrong with one stops no other.
 
-They are tried together, some at a time, since that costs one judgement and one commit; only where that fails, one by
+They are tried together, some at a time, since that costs one validation and one commit; only where that fails, one by
 one.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -21,22 +20,23 @@ from anycastlb.core.model import Edit, Problem, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import answer, built, context
-from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.api.http.errors import ApiError, InvalidDocument
 
 TOGETHER = 32
 """Services that are tried at once."""
 Results = dict[str, dict[str, Any]]
+"""The result of each service, by its name."""
 
 
 async def read_services(request: web.Request) -> web.Response:
-    """Every service that can be read; /v1/problems tells of the others."""
+    """Every service that can be read; /v1/problems has the others."""
     tree = await commit.load(context(request))
     return await built(partial(_services, tree))
 
 
 def _services(tree: Tree) -> dict[str, Any]:
-    found = {name: stored.seen() for name, stored in grouped(tree).items() if stored.entry}
-    return {name: seen.document for name, seen in found.items() if not seen.problems}
+    documents = {name: stored.seen() for name, stored in grouped(tree).items() if stored.entry}
+    return {name: seen.document for name, seen in documents.items() if not seen.problems}
 
 
 async def put_services(request: web.Request) -> web.Response:
@@ -57,7 +57,7 @@ def _put(name: str, document: Any) -> commit.Make:
     def make(tree: Tree) -> Sequence[Edit]:
         if not NAME.fullmatch(name):
             expected = "expected a name of letters, digits and . _ : [ ] -, at most 128 characters"
-            raise commit.refusal([Problem(name[:200], "", expected)])
+            raise InvalidDocument([Problem(name[:200], "", expected)])
         return ServiceTarget(name).put(tree, document)
 
     return make
@@ -65,37 +65,40 @@ def _put(name: str, document: Any) -> commit.Make:
 
 async def _each(request: web.Request, makes: Mapping[str, commit.Make]) -> web.Response:
     tree, results = await commit.load(context(request)), Results()
-    for some in _some(makes):
-        tree = await _together(request, tree, some, results)
+    for batch in _batches(makes):
+        tree = await _together(request, tree, batch, results)
     ordered = {name: results[name] for name in makes}
     failed = any(result["status"] >= 400 for result in ordered.values())
     return answer({"results": ordered}, 207 if failed else 200)
 
 
-def _some(makes: Mapping[str, commit.Make]) -> Iterator[dict[str, commit.Make]]:
+def _batches(makes: Mapping[str, commit.Make]) -> Iterator[dict[str, commit.Make]]:
     rest = iter(makes.items())
-    while some := dict(islice(rest, TOGETHER)):
-        yield some
+    while batch := dict(islice(rest, TOGETHER)):
+        yield batch
 
 
 async def _together(request: web.Request, tree: Tree, makes: Mapping[str, commit.Make], results: Results) -> Tree:
-    """All of them, or else one by one; the tree after those that were written."""
+    """All of them, or else one by one. Returns the tree after those that were written."""
+    made: dict[str, Sequence[Edit]] = {}
+
+    def make_all(before: Tree) -> list[Edit]:
+        made.update({name: make(before) for name, make in makes.items()})
+        return [edit for edits in made.values() for edit in edits]
+
     try:
-        _, after = await commit.write(
-            request, lambda before: [e for make in makes.values() for e in make(before)], tree
-        )
-        results |= await asyncio.to_thread(lambda: {name: _done(tree, name, make) for name, make in makes.items()})
-        return after
-    except ApiError as fault:
-        if len(makes) == 1 or fault.status == 503:  # a store that is down is asked once
-            results |= {name: {"status": fault.status, **fault.view()} for name in makes}
+        validated = await commit.write(request, make_all, tree)
+        results |= {name: _done(tree, name, edits) for name, edits in made.items()}
+        return validated.after
+    except ApiError as error:
+        if len(makes) == 1 or error.status == 503:  # a store that is down is asked once
+            results |= {name: {"status": error.status, **error.view()} for name in makes}
             return tree
     for name, make in makes.items():
         tree = await _together(request, tree, {name: make}, results)
     return tree
 
 
-def _done(before: Tree, name: str, make: commit.Make) -> dict[str, Any]:
-    edits = make(before)
+def _done(before: Tree, name: str, edits: Sequence[Edit]) -> dict[str, Any]:
     fresh = f"services/{name}" not in before.entries and any(edit.value is not None for edit in edits)
     return {"status": 201 if fresh else 200, "changed": bool(edits)}

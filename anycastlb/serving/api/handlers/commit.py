@@ -1,6 +1,7 @@
-"""One write from beginning to end: read the tree, make the edits, judge them, commit them, tell of them.
+"""One write from beginning to end: read the tree, make the edits, validate them, commit them, report them as events.
 
-The catalog's store is the only thing it touches. Everything that may take long runs in a worker thread.
+One value, ``ValidatedEdits``, goes through all of it, and the answer is made from it too. The catalog's store is the
+only thing this module touches. Everything that may take long runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -8,28 +9,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from aiohttp import web
 
 from anycastlb.core.catalog.decode import MalformedDocument
-from anycastlb.core.catalog.edit import Rules, TargetMissing, ValidatedEdits, applied, validate
+from anycastlb.core.catalog.edit import Rules, TargetMissing, ValidatedEdits, validate
 from anycastlb.core.events import Event
-from anycastlb.core.model import Conflict, Edit, Problem, SourceError, Tree
+from anycastlb.core.model import Conflict, Edit, SourceError, Tree
 from anycastlb.serving.api.http.context import Context, caller, context
-from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.api.http.errors import ApiError, InvalidDocument
 
-MAX_PROBLEMS = 100
-"""In one answer: a bad field in the defaults is told of every service."""
 MAX_EVENTS = 50
-"""About one write; what is more is counted."""
+"""Events about one write; the keys beyond them are only counted."""
 MAX_TEXT = 2000
 """Characters of a document in an event."""
 Make = Callable[[Tree], Sequence[Edit]]
 
 
 async def load(at: Context) -> Tree:
-    """The tree as it is. Raises ``Fault``."""
+    """The tree as it is stored now. Raises ``ApiError``."""
     try:
         return await at.store.load()
     except SourceError as exc:
@@ -39,42 +37,44 @@ async def load(at: Context) -> Tree:
 NOTHING = "nothing was written; try again when the store answers (/readyz shows how it is)"
 
 
-async def write(request: web.Request, make: Make, tree: Tree | None = None) -> tuple[Sequence[Edit], Tree]:
-    """The edits that ``make`` makes of the tree, and the tree after them; nothing is written if there is none, or if
-    they would cause problems. Raises ``Fault``."""
+async def write(request: web.Request, make: Make, tree: Tree | None = None) -> ValidatedEdits:
+    """Commit the edits that ``make`` makes of the tree, by default of the one that is stored now.
+
+    Nothing is written if there are no edits, or if they would cause problems. Raises ``ApiError``.
+    """
     at = context(request)
     before = tree if tree is not None else await load(at)
-    edits, judged = await asyncio.to_thread(weigh, at, before, make)
-    if judged.problems:
-        raise refusal(judged.problems)
-    if edits:
-        await commit(at, edits)
-        await tell(request, before, edits)
-    return edits, await asyncio.to_thread(applied, before, edits)
+    validated = await asyncio.to_thread(validated_edits, at, before, make)
+    await commit(request, validated)
+    return validated
 
 
-def weigh(at: Context, tree: Tree, make: Make) -> tuple[Sequence[Edit], ValidatedEdits]:
-    """The edits, and what they would mean. Raises ``Fault``."""
+def validated_edits(at: Context, tree: Tree, make: Make) -> ValidatedEdits:
+    """The edits that ``make`` makes of the tree, and what they would mean. Raises ``ApiError``."""
     try:
         edits = make(tree)
     except TargetMissing as exc:
         raise missing(exc) from exc
     except MalformedDocument as exc:
-        raise refusal(exc.problems) from exc
-    catalog = at.snapshot().inputs.catalog
-    return edits, validate(tree, edits, rules(at), catalog) if edits else ValidatedEdits(catalog, ())
+        raise InvalidDocument(exc.problems) from exc
+    return validate(tree, edits, rules(at), at.snapshot().inputs.catalog)
 
 
-async def commit(at: Context, edits: Sequence[Edit]) -> None:
-    """Raises ``Fault``."""
+async def commit(request: web.Request, validated: ValidatedEdits) -> None:
+    """Write the edits and report them. Raises ``ApiError``."""
+    if validated.problems:
+        raise InvalidDocument(validated.problems)
+    if not validated.edits:
+        return
     try:
-        await at.store.commit(edits)
+        await context(request).store.commit(validated.edits)
     except SourceError as exc:
-        raise lost(exc, edits[0].key) from exc
+        raise lost(exc, validated.edits[0].key) from exc
+    await report(request, validated.before, validated.edits)
 
 
 def lost(exc: SourceError, key: str) -> ApiError:
-    """What became of a write that failed."""
+    """The answer to a write that failed: whether anything was written."""
     if isinstance(exc, Conflict):
         mend = "read it again and decide anew; nothing was written"
         return ApiError(409, f"lost a race: {exc}", key, "what was read is still what is stored", mend)
@@ -83,8 +83,8 @@ def lost(exc: SourceError, key: str) -> ApiError:
     return ApiError(503, what, key, expected, mend)
 
 
-async def tell(request: web.Request, before: Tree, edits: Sequence[Edit]) -> None:
-    """One event for each key: who, what, before, after."""
+async def report(request: web.Request, before: Tree, edits: Sequence[Edit]) -> None:
+    """Emit one event for each key that was written: by whom, and its value before and after."""
     journal = context(request).journal
     who, reason = caller(request).name, f"{request.method} {request.path[:200]}"
     for event in await asyncio.to_thread(lambda: list(_events(before, edits[:MAX_EVENTS], reason, who))):
@@ -116,25 +116,5 @@ def rules(at: Context) -> Rules:
     return Rules(node.vip_ranges, node.fwmark_ranges, at.check_types)
 
 
-MEND = "mend what is named and send it again; nothing was written (docs/CATALOG.md has every field)"
-
-
-def refusal(problems: Sequence[Problem], mend: str = MEND) -> ApiError:
-    """422, with all problems."""
-    first = problems[0]
-    where = f"{first.key}: {first.path}" if first.path else first.key
-    what = "the document has a problem" if len(problems) == 1 else f"the document has {len(problems)} problems"
-    return ApiError(422, what, where, first.expected, mend, problems=shown(problems))
-
-
 def missing(exc: TargetMissing) -> ApiError:
-    return ApiError(404, str(exc), "path", "an object of the catalog", exc.mend)
-
-
-def shown(problems: Iterable[Problem]) -> list[dict[str, Any]]:
-    found = list(problems)
-    told = [{"key": problem.key, "path": problem.path, "expected": problem.expected} for problem in found]
-    if len(told) > MAX_PROBLEMS:
-        more = {"key": "", "path": "", "expected": f"and {len(told) - MAX_PROBLEMS} more problems"}
-        return [*told[:MAX_PROBLEMS], more]
-    return told
+    return ApiError(404, str(exc), "path", "an object of the catalog", exc.fix)

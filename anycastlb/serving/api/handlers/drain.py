@@ -1,8 +1,8 @@
 """Draining nodes over HTTP, within the cluster's budget.
 
-A drain is written together with a key of its own that every drain depends on, so that of two at once, through whichever
-nodes, one is refused: it finds the other when it looks again. What somebody writes past the API is obeyed by the nodes,
-and told wherever the budget is.
+Every drain is written together with one common key and expects its last version. So of two drains at once, through any
+two nodes, one is refused, and sees the other when it tries again. A drain that is written to the store without the API
+is obeyed by the nodes, and shown wherever the budget is.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from anycastlb.serving.api.http.context import Context, answer, caller, context
 from anycastlb.serving.api.http.errors import ApiError
 
 TURNS = 10
-"""How often a drain looks again because another one was quicker."""
+"""How often a drain is tried again because another one was quicker."""
 FRESH = 3.0
 """Seconds in which what the other nodes announce must have been heard."""
 ATTEMPTS = 10
-"""Within them."""
+"""Looks within that time."""
 SHAPE = '{"reason": "...", "deadline": "2m", "force": true}, each if wanted'
 Make = Callable[[Tree], Awaitable[Sequence[Edit]]]
 
 
 async def drain_node(request: web.Request) -> web.Response:
-    told = _drain_document(await body(request, dict, optional=True) or {})
+    sent = _drain_document(await body(request, dict, optional=True) or {})
     node, at = _named(request), context(request)
-    said = {**told, "by": caller(request).name, "since": moment(time.time())}
+    document = {**sent, "by": caller(request).name, "since": moment(time.time())}
 
     async def make(tree: Tree) -> Sequence[Edit]:
         new = drained(tree, node) is None
-        if new and not told.get("force"):
+        if new and not sent.get("force"):
             await _allow(at, tree, node)
-        return drain(tree, node, said, uuid.uuid4().hex)
+        return drain(tree, node, document, uuid.uuid4().hex)
 
     return await _written(request, node, make)
 
@@ -75,7 +75,7 @@ async def _written(request: web.Request, node: str, make: Make) -> web.Response:
                 raise commit.lost(exc, edits[0].key) from exc
     shown = [edit for edit in edits if edit.key != LOCK]
     if shown:
-        await commit.tell(request, tree, shown)
+        await commit.report(request, tree, shown)
     document = drained(applied(tree, edits), node)
     return answer({"changed": bool(edits), "document": document})
 
@@ -84,7 +84,7 @@ async def _written(request: web.Request, node: str, make: Make) -> web.Response:
 
 
 async def _allow(at: Context, tree: Tree, node: str) -> None:
-    """Raises ``Fault`` if the node must not be drained now."""
+    """Raises ``ApiError`` if the node must not be drained now."""
     if fault := overspent(at.snapshot().inputs.policy.drain_rules.max_drained, tree, node):
         raise fault
     for _ in range(ATTEMPTS):
@@ -94,15 +94,15 @@ async def _allow(at: Context, tree: Tree, node: str) -> None:
     raise _last(alone, node)
 
 
-def overspent(most: int, tree: Tree, node: str) -> ApiError | None:
-    """Why the budget does not allow it, if so."""
+def overspent(limit: int, tree: Tree, node: str) -> ApiError | None:
+    """The error if the budget does not allow another drained node."""
     drained = sorted(key.removeprefix("drain/") for key in tree.entries if key.startswith("drain/"))
-    if not most or len(drained) < most:
+    if not limit or len(drained) < limit:
         return None
     names = ", ".join(drained[:5]) + (" and more" if len(drained) > 5 else "")
-    what = f"{names} {'is' if len(drained) == 1 else 'are'} drained already, and at most {most} may be at once"
+    what = f"{names} {'is' if len(drained) == 1 else 'are'} drained already, and at most {limit} may be at once"
     mend = f"undrain {drained[0]} first, raise max_drained in [cluster] of node.toml, or use --force"
-    return ApiError(409, what, f"drain/{node}", f"fewer than {most} drained {'node' if most == 1 else 'nodes'}", mend)
+    return ApiError(409, what, f"drain/{node}", f"fewer than {limit} drained {'node' if limit == 1 else 'nodes'}", mend)
 
 
 def _last(alone: Sequence[Address], node: str) -> ApiError:
@@ -113,7 +113,7 @@ def _last(alone: Sequence[Address], node: str) -> ApiError:
 
 
 def _alone(snapshot: Snapshot, node: str) -> list[Address]:
-    """The VIPs that nobody would announce any more, as far as this node knows of the others."""
+    """The VIPs that no node would announce any more, as far as this node knows the others."""
     inputs, cluster = snapshot.inputs, snapshot.inputs.cluster
     if not cluster.follows:
         return []
@@ -132,18 +132,18 @@ def _alone(snapshot: Snapshot, node: str) -> list[Address]:
 
 
 def _drain_document(sent: dict[str, Any]) -> dict[str, Any]:
-    told = {name: value for name, value in sent.items() if value is not None and value != ""}
+    given = {name: value for name, value in sent.items() if value is not None and value != ""}
     kinds = {"reason": str, "deadline": str | int, "force": bool}
-    if set(sent) - set(kinds) or not all(isinstance(value, kinds[name]) for name, value in told.items()):
+    if set(sent) - set(kinds) or not all(isinstance(value, kinds[name]) for name, value in given.items()):
         raise ApiError(400, "the body has not the right shape", "body", SHAPE, "send only that")
-    if "deadline" in told:
+    if "deadline" in given:
         try:
-            fields.duration(told["deadline"])
+            fields.duration(given["deadline"])
         except ValueError as exc:
             raise ApiError(400, "the deadline is no duration", "deadline", str(exc), "send such a one") from exc
-    if not told.get("force"):
-        told.pop("force", None)
-    return told
+    if not given.get("force"):
+        given.pop("force", None)
+    return given
 
 
 def _named(request: web.Request) -> str:

@@ -25,7 +25,7 @@ from anycastlb.serving.views.status import event_views
 
 TYPE = "text/event-stream"
 TICK = 0.5
-"""Seconds between looks at the snapshot, and at whether the reader is still there; the journal wakes by itself."""
+"""Seconds between looks at the snapshot, and at whether the reader is still connected; the journal wakes by itself."""
 QUIET = 15.0
 """Seconds of silence after which a comment is sent."""
 TIMEOUT = 10.0
@@ -53,14 +53,14 @@ def asked(request: web.Request) -> bool:
 
 
 def place(text: str, where: str) -> int:
-    """The id of a journal entry. Raises ``Fault``."""
+    """The id of a journal entry. Raises ``ApiError``."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise ApiError(400, f"{where} is not an event's id", where, "a whole number", "take the `last` of an answer")
     return int(text)
 
 
 async def follow(request: web.Request) -> web.StreamResponse:
-    """Everything after the place asked for, then whatever comes, until the client or the server goes."""
+    """Send every event after the id asked for, then each new one, until the client or the server closes the stream."""
     at, streams = context(request), request.app[STREAMS]
     resumed = request.headers.get("Last-Event-ID", "")
     after = place(resumed, "Last-Event-ID") if resumed else place(request.query.get("after", "0"), "after")
@@ -77,14 +77,14 @@ async def follow(request: web.Request) -> web.StreamResponse:
 
 async def _pump(request: web.Request, response: web.StreamResponse, at: Context, streams: Streams, after: int) -> None:
     loop = asyncio.get_running_loop()
-    cycle, told, spoke = -1, -1.0, loop.time()
+    cycle, sent_at, spoke = -1, -1.0, loop.time()
     if after > at.journal.last:
         after = 0  # the id is of a life before this one
     while not streams.closing and not _gone(request):
         text, after = _entries(at.journal, after)
         now = loop.time()
-        if at.snapshot().cycle != cycle and now - told >= 1.0:
-            cycle, told = at.snapshot().cycle, now
+        if at.snapshot().cycle != cycle and now - sent_at >= 1.0:
+            cycle, sent_at = at.snapshot().cycle, now
             text += _event("status", {"cycle": cycle})
         if not text and now - spoke >= QUIET:
             text = ": still here\n\n"
@@ -112,16 +112,16 @@ def _entries(journal: Journal, after: int) -> tuple[str, int]:
     """The next entries as text, and the place after them."""
     if journal.last <= after:
         return "", after
-    found = journal.records(after)[:BATCH]
-    if not found:
+    records = journal.records(after)[:BATCH]
+    if not records:
         return "", journal.last
     text = (
-        _event("gap", {"after": after, "next": found[0].id})
-        if found[0].id > after + 1 and journal.missed(after)
+        _event("gap", {"after": after, "next": records[0].id})
+        if records[0].id > after + 1 and journal.missed(after)
         else ""
     )
-    items = event_views(found)["events"]
-    return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), found[-1].id
+    items = event_views(records)["events"]
+    return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), records[-1].id
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

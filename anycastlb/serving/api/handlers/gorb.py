@@ -1,8 +1,9 @@
 """GORB's REST API on its own paths, over the same documents as ``/v1``: a user of GORB changes the address and goes on.
 
-A thin translation: ``anycastlb.gorb`` knows the words, ``commits`` writes. Its own codes and error texts, successes
-without a body, answers indented by tabs. Two differences, on purpose: backends belong to their service (GORB's ids are
-global, and the service in the path is ignored), and a broken service is refused before it is stored.
+This is a thin translation: ``core.importers.gorb`` knows GORB's documents, ``commit`` writes. The status codes and
+error texts are GORB's, a success has no body, and answers are indented by tabs. Two things differ on purpose: backends
+belong to their service (GORB's ids are global, and the service in the path is ignored), and a broken service is refused
+before it is stored.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 
 from aiohttp import web
 
-from anycastlb.core.catalog.edit import BackendTarget, ServiceTarget, Target, validate
+from anycastlb.core.catalog.edit import BackendTarget, ServiceTarget, Target, read_catalog
 from anycastlb.core.catalog.parse import NAME
 from anycastlb.core.importers import gorb
 from anycastlb.core.model import Catalog, Service, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import decode
 from anycastlb.serving.api.http.context import HEADERS, context
-from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
 from anycastlb.serving.views.index import Index, Seat
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -46,7 +47,7 @@ def routes() -> list[web.RouteDef]:
 
 
 def translated(handler: Handler) -> Handler:
-    """Every refusal in GORB's shape."""
+    """The handler with every error in GORB's shape."""
 
     @wraps(handler)
     async def wrapped(request: web.Request) -> web.Response:
@@ -54,22 +55,21 @@ def translated(handler: Handler) -> Handler:
             return await handler(request)
         except gorb.Refusal as exc:
             return _error(400, str(exc))
-        except ApiError as fault:
-            return _error(*_gorb_answer(fault))
+        except ApiError as error:
+            return _error(*_gorb_answer(error))
 
     return wrapped
 
 
-def _gorb_answer(fault: ApiError) -> tuple[int, str]:
-    """A fault of ours as GORB's status and text."""
-    if fault.status == 404:
+def _gorb_answer(error: ApiError) -> tuple[int, str]:
+    """An error of ours as GORB's status and text."""
+    if error.status == 404:
         return 404, gorb.ABSENT
-    if fault.status == 422:
-        paths = [problem["path"] for problem in fault.problems]
-        if any(path.startswith("scheduler") for path in paths):
+    if isinstance(error, InvalidDocument):
+        if any(problem.path.startswith("scheduler") for problem in error.problems):
             return 500, gorb.KERNEL  # GORB leaves it to the kernel to refuse a scheduler
-        return 400, "; ".join(": ".join(filter(None, problem.values())) for problem in fault.problems[:5])
-    return (400 if fault.status == 415 else fault.status), str(fault)
+        return 400, "; ".join(": ".join(filter(None, view.values())) for view in problem_views(error.problems[:5]))
+    return (400 if error.status == 415 else error.status), str(error)
 
 
 def _error(status: int, text: str) -> web.Response:
@@ -173,28 +173,28 @@ def _named(name: str) -> str:
 
 
 async def _options(request: web.Request) -> dict[str, Any]:
-    """The body, whatever type it is said to be: GORB does not ask."""
+    """The body, whatever its Content-Type: GORB does not look at that."""
     try:
-        found = decode(await request.read())
-    except ApiError as fault:
-        raise ApiError(400, f"{fault}: expected {fault.view()['error']['expected']}") from None
-    if not isinstance(found, dict):
+        options = decode(await request.read())
+    except ApiError as error:
+        raise ApiError(400, f"{error}: expected {error.view()['error']['expected']}") from None
+    if not isinstance(options, dict):
         raise ApiError(400, "the body is no JSON object")
-    return found
+    return options
 
 
 async def _addresses(options: dict[str, Any]) -> dict[str, str]:
     """What the names in the options resolve to, the first answer of each; one that does not is left out."""
     loop = asyncio.get_running_loop()
-    found: dict[str, str] = {}
+    resolved: dict[str, str] = {}
     for name in gorb.names(options):
         try:
             async with asyncio.timeout(5):
                 answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             continue
-        found |= {name: str(answers[0][4][0])} if answers else {}
-    return found
+        resolved |= {name: str(answers[0][4][0])} if answers else {}
+    return resolved
 
 
 def _plain(value: Any) -> str:
@@ -240,11 +240,10 @@ async def read_backend(request: web.Request) -> web.Response:
 
 
 async def _catalog(request: web.Request) -> Catalog:
-    """As it is stored now: who has just written must find it."""
+    """The catalog as it is stored now: a caller who has just written must find it."""
     at = context(request)
     tree = await commit.load(at)
-    judged = await asyncio.to_thread(validate, tree, (), commit.rules(at), at.snapshot().inputs.catalog)
-    return judged.catalog
+    return await asyncio.to_thread(read_catalog, tree, commit.rules(at), at.snapshot().inputs.catalog)
 
 
 def _found(catalog: Catalog, name: str) -> Service:

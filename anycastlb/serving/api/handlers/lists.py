@@ -28,10 +28,10 @@ async def vips(request: web.Request) -> web.Response:
 
 async def vip(request: web.Request) -> web.Response:
     at, name = context(request), request.match_info["vip"][:100]
-    found = await asyncio.to_thread(_vip, at.snapshot(), at.clock(), name)
-    if found is None:
+    view = await asyncio.to_thread(_vip, at.snapshot(), at.clock(), name)
+    if view is None:
         raise ApiError(404, f"there is no VIP {name!r}", name, "a VIP of the catalog", "GET /v1/vips shows every one")
-    return answer(found)
+    return answer(view)
 
 
 def _vip(snapshot: Snapshot, now: float, name: str) -> View | None:
@@ -49,7 +49,7 @@ async def verdicts(request: web.Request) -> web.Response:
 
 def _verdicts(snapshot: Snapshot, now: float) -> View:
     index = Index(snapshot, now)
-    told = [
+    rows = [
         {
             "vip": str(verdict.vip),
             "open": verdict.open,
@@ -59,7 +59,7 @@ def _verdicts(snapshot: Snapshot, now: float) -> View:
         }
         for verdict in sorted(snapshot.decision.verdicts.values(), key=lambda v: (v.vip.version, int(v.vip)))
     ]
-    return {"verdicts": told}
+    return {"verdicts": rows}
 
 
 def _service(verdict: ServiceVerdict) -> View:
@@ -80,14 +80,14 @@ async def checks(request: web.Request) -> web.Response:
 
 
 def _checks(snapshot: Snapshot, now: float, service_name: str | None, backend_name: str | None) -> View:
-    index, told = Index(snapshot, now), []
+    index, rows = Index(snapshot, now), []
     wanted = [one for one in snapshot.inputs.catalog.services if service_name in (None, "", one.name)]
     for service, at in [(one, at) for one in wanted for at in one.vips]:
         for seat in index.seats(service, at):
             if backend_name not in (None, "", seat.backend.name):
                 continue
             last, earlier = evidence.results(seat.state)
-            told.append(
+            rows.append(
                 {
                     "service": service.name,
                     "backend": seat.backend.name,
@@ -98,13 +98,13 @@ def _checks(snapshot: Snapshot, now: float, service_name: str | None, backend_na
                     "failures": [result_view(index, result) for result in earlier],
                 }
             )
-    return {"checks": told}
+    return {"checks": rows}
 
 
 async def problems(request: web.Request) -> web.Response:
     at = context(request)
-    found = at.snapshot().inputs.catalog.problems
-    return await built(lambda: {"problems": [problem_view(problem) for problem in found]})
+    known = at.snapshot().inputs.catalog.problems
+    return await built(lambda: {"problems": [problem_view(problem) for problem in known]})
 
 
 async def nodes(request: web.Request) -> web.Response:

@@ -30,9 +30,9 @@ HEADERS = {
 def routes() -> list[web.RouteDef]:
     """``/`` and every file as ``/web/NAME``; no other path leads to a file."""
     folder = files("anycastlb.serving") / "web"
-    found = {item.name: item.read_bytes() for item in folder.iterdir() if _suffix(item.name) in TYPES}
-    pages = [web.get(f"/web/{name}", _serve(name, content)) for name, content in sorted(found.items())]
-    return [web.get("/", _serve("index.html", found["index.html"])), *pages]
+    contents = {item.name: item.read_bytes() for item in folder.iterdir() if _suffix(item.name) in TYPES}
+    pages = [web.get(f"/web/{name}", _serve(name, content)) for name, content in sorted(contents.items())]
+    return [web.get("/", _serve("index.html", contents["index.html"])), *pages]
 
 
 def _suffix(name: str) -> str:

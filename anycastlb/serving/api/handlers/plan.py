@@ -1,19 +1,19 @@
-"""A proposed catalog: what would be written, what this node would change for it, in order and why; and importing it.
+"""A proposed catalog: what would be written, what this node would change for it, in order and why; and its import.
 
-The answer is the brain's own: the decision is made as for the real thing, and thrown away.
+The decision is made by the same functions as for the catalog in force, and then thrown away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from anycastlb.core.catalog.edit import ValidatedEdits, applied, document, export_documents, imported
+from anycastlb.core.catalog.edit import ValidatedEdits, document, export_documents, imported
 from anycastlb.core.catalog.parse import admit
 from anycastlb.core.decision import maglev, plan
 from anycastlb.core.decision.decide import decide
@@ -34,7 +34,7 @@ from anycastlb.core.model import (
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import Context, built, context
-from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
 from anycastlb.serving.views.status import plan_view
 
 MODES = ("merge", "replace")
@@ -49,8 +49,8 @@ async def export(request: web.Request) -> web.Response:
 
 
 def _exported(tree: Tree) -> dict[str, Any]:
-    found, problems = export_documents(tree)
-    return {"catalog": found, "problems": commit.shown(problems)}
+    documents, problems = export_documents(tree)
+    return {"catalog": documents, "problems": problem_views(problems)}
 
 
 async def propose(request: web.Request) -> web.Response:
@@ -67,30 +67,26 @@ async def take(request: web.Request) -> web.Response:
     make, at = await _wanted(request), context(request)
     tree = await commit.load(at)
     flows = await _flows(at)
-    edits, judged = await asyncio.to_thread(commit.weigh, at, tree, make)
-    if judged.problems:
-        raise commit.refusal(judged.problems)
-    view = await asyncio.to_thread(_view, at, tree, edits, judged, flows)
-    if edits:
-        await commit.commit(at, edits)
-        await commit.tell(request, tree, edits)
-    return await built(lambda: {"changed": bool(edits), **view})
+    validated = await asyncio.to_thread(commit.validated_edits, at, tree, make)
+    view = await asyncio.to_thread(_view, at, validated, flows)
+    await commit.commit(request, validated)
+    return await built(lambda: {"changed": bool(validated.edits), **view})
 
 
 async def _wanted(request: web.Request) -> commit.Make:
     mode = request.query.get("mode", "merge")
     if mode not in MODES:
         raise ApiError(400, "there is no such mode", "mode", f"merge or replace, not {shown(mode)}", "see docs/API.md")
-    said = await body(request, dict)
-    found = said.get("catalog")
-    if set(said) != {"catalog"} or not isinstance(found, dict):
+    sent = await body(request, dict)
+    documents = sent.get("catalog")
+    if set(sent) != {"catalog"} or not isinstance(documents, dict):
         expected = '{"catalog": {"services/web": {...}, ...}}'
         raise ApiError(400, "the body has not the right shape", "body", expected, "send what GET /v1/export answers")
-    return lambda tree: imported(tree, found, mode == "replace")
+    return lambda tree: imported(tree, documents, mode == "replace")
 
 
 async def _flows(at: Context) -> Flows | None:
-    """None if the kernel does not tell."""
+    """The connections of every destination; None if the kernel's counters cannot be read."""
     if at.statistics is None:
         return None
     try:
@@ -105,43 +101,41 @@ async def _flows(at: Context) -> Flows | None:
 
 def _proposed(at: Context, tree: Tree, make: commit.Make, flows: Flows | None) -> dict[str, Any]:
     try:
-        edits, judged = commit.weigh(at, tree, make)
-    except ApiError as fault:
-        return {**NOTHING, "problems": fault.view()["problems"]}
-    return _view(at, tree, edits, judged, flows)
+        validated = commit.validated_edits(at, tree, make)
+    except InvalidDocument as error:
+        return {**NOTHING, "problems": problem_views(error.problems)}
+    return _view(at, validated, flows)
 
 
-def _view(
-    at: Context, tree: Tree, edits: Sequence[Edit], judged: ValidatedEdits, flows: Flows | None
-) -> dict[str, Any]:
+def _view(at: Context, validated: ValidatedEdits, flows: Flows | None) -> dict[str, Any]:
     """The edits; and, unless problems forbid them, the changes on this node."""
     snapshot, now = at.snapshot(), at.clock()
-    told = [_edit(tree, edit) for edit in edits]
-    problems = commit.shown(judged.problems)
-    if judged.problems or not edits:
-        return {**NOTHING, "edits": told, "problems": problems}
-    then, assumed = _then(snapshot, judged.catalog, now)
+    edits = [_edit(validated, edit) for edit in validated.edits]
+    problems = problem_views(validated.problems)
+    if validated.problems or not validated.edits:
+        return {**NOTHING, "edits": edits, "problems": problems}
+    then, assumed = _then(snapshot, validated.catalog, now)
     shown = plan_view(then, now)["changes"]
     return {
-        "edits": told,
+        "edits": edits,
         "changes": [{**view, "flows": _moved(change, flows)} for view, change in zip(shown, then.pending, strict=True)],
         "moves": _moves(snapshot, then),
         "assumed_up": assumed,
-        "held": _held(at, snapshot, judged.catalog, now),
+        "held": _held(at, snapshot, validated.catalog, now),
         "problems": problems,
     }
 
 
-def _edit(tree: Tree, edit: Edit) -> dict[str, Any]:
-    before = tree.entries.get(edit.key)
+def _edit(validated: ValidatedEdits, edit: Edit) -> dict[str, Any]:
+    before = validated.before.entries.get(edit.key)
     verb = "delete" if edit.value is None else "update" if before else "create"
     old = document(edit.key, before) if before else None
-    new = None if edit.value is None else document(edit.key, applied(tree, [edit]).entries[edit.key])
+    new = None if edit.value is None else document(edit.key, validated.after.entries[edit.key])
     return {"key": edit.key, "verb": verb, "before": old, "after": new}
 
 
 def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, list[str]]:
-    """The node as it would be with that catalog, and the backends that count as up because nobody has checked them."""
+    """The node as it would be with that catalog, and the backends that count as up because they were never checked."""
     up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
     health, assumed = dict(snapshot.inputs.health), []
     running = {check for service in snapshot.inputs.catalog.services for check, _ in _checks(service)}
@@ -162,8 +156,9 @@ def _checks(service: Service) -> list[tuple[Any, str]]:
 
 
 def _moved(change: Change, flows: Flows | None) -> int | None:
-    """How many flows a change touches: of what is taken away, or gets another weight or place. None: none it could
-    touch, or the kernel does not tell."""
+    """How many flows a change touches: those of rows that are deleted, moved or get another weight.
+
+    None if it cannot touch any, or the kernel's counters cannot be read."""
     if flows is None or change.old is None:
         return None
     if change.table == "destinations":
@@ -179,8 +174,10 @@ def _moved(change: Change, flows: Flows | None) -> int | None:
 
 
 def _moves(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
-    """What share of each ``mh`` service's flows would go to another backend, once all that leaves has left: of new
-    flows, and of those that another node takes over. Established flows of a node that stays keep their backends."""
+    """The share of each ``mh`` service's flows that would go to another backend once everything leaving has left.
+
+    It applies to new flows and to those that another node takes over. Established flows of this node keep their
+    backends."""
     names = {service.key(vip): service.name for service in after.inputs.catalog.services for vip in service.vips}
     shares = maglev.moves(_settled(before), _settled(after))
     return [
@@ -197,7 +194,7 @@ def _settled(snapshot: Snapshot) -> State:
 
 
 def _held(at: Context, snapshot: Snapshot, catalog: Catalog, now: float) -> str | None:
-    """Would this node hold the catalog back, and what helps?"""
+    """Why this node would hold the catalog back, and what to do then; None if it would not."""
     limits = at.settings.catalog
     current = snapshot.inputs.catalog
     shrink = admit(current, catalog, limits.max_shrink, limits.confirm, None, now)

@@ -1,7 +1,7 @@
-"""The documents of the catalog over HTTP: services, backends and defaults, one or many at a time.
+"""The documents of the catalog over HTTP: one service, one backend, or the defaults at a time.
 
-What is answered is what is stored, read for this very request. Nothing is decided here: ``edits`` says what a write
-means, and whether it may be.
+The answer is what is stored, read for this very request. Nothing is decided here: ``core.catalog.edit`` says what a
+write means, and whether it may be made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anycastlb.core.model import Edit, Problem, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, condition
 from anycastlb.serving.api.http.context import built, context
-from anycastlb.serving.api.http.errors import ApiError
+from anycastlb.serving.api.http.errors import ApiError, InvalidDocument
 
 NAMES = "a name of letters, digits and . _ : [ ] -, at most 128 characters"
 
@@ -29,7 +29,7 @@ async def read(request: web.Request) -> web.Response:
     place = _place(request)
     seen = (await asyncio.to_thread(place.seen, await commit.load(context(request)))) or _absent(place)
     if seen.problems:
-        raise commit.refusal(seen.problems, "what is stored cannot be read: PUT it whole, or DELETE it")
+        raise InvalidDocument(seen.problems, "what is stored cannot be read: PUT it whole, or DELETE it")
     return await built(lambda: seen.document, headers={"ETag": seen.tag})
 
 
@@ -68,17 +68,17 @@ async def _write(request: web.Request, place: Target, make: commit.Make) -> web.
     def under_condition(tree: Tree) -> tuple[Edit, ...]:
         seen = place.seen(tree)
         if seen is None and request.method != "PUT":
-            return tuple(make(tree))  # nothing is there: that says more than a condition that fails
+            return tuple(make(tree))  # a missing object is a better answer than a failed condition
         condition(request, seen.tag if _exists(place, tree, seen) and seen else None)
         fresh.append(request.method == "PUT" and not _exists(place, tree, seen))
         return tuple(make(tree))
 
-    edits, after = await commit.write(request, under_condition)
-    seen = await asyncio.to_thread(place.seen, after)
-    stands = seen is not None and request.method != "DELETE"
-    view = {"changed": bool(edits), "document": seen.document if seen and stands else None}
-    status = 201 if any(fresh) and edits else 200
-    return await built(lambda: view, status, {"ETag": seen.tag} if seen and stands else {})
+    validated = await commit.write(request, under_condition)
+    changed, left = bool(validated.edits), None
+    if request.method != "DELETE":
+        left = await asyncio.to_thread(place.seen, validated.after)
+    view = {"changed": changed, "document": left.document if left else None}
+    return await built(lambda: view, 201 if any(fresh) and changed else 200, {"ETag": left.tag} if left else {})
 
 
 def _exists(place: Target, tree: Tree, seen: KnownDocument | None) -> bool:
@@ -86,7 +86,7 @@ def _exists(place: Target, tree: Tree, seen: KnownDocument | None) -> bool:
 
 
 def _place(request: web.Request) -> Target:
-    """What the path names. Raises ``Fault``."""
+    """What the path names. Raises ``ApiError``."""
     service, backend = request.match_info.get("service"), request.match_info.get("backend")
     for name in (service, backend):
         if name is not None and not NAME.fullmatch(name):
@@ -101,7 +101,7 @@ def _place(request: web.Request) -> Target:
 def _unnameable(request: web.Request, name: str) -> ApiError:
     """422 for what would make it, else 404: nothing has such a name."""
     if request.method == "PUT":
-        return commit.refusal([Problem(name[:200], "", f"expected {NAMES}")])
+        return InvalidDocument([Problem(name[:200], "", f"expected {NAMES}")])
     return ApiError(404, "nothing can have that name", name[:200], NAMES, "check the path")
 
 

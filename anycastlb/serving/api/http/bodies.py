@@ -1,6 +1,6 @@
 """The body of a request as JSON, strictly: no duplicate names, no NaN, no bombs; and the conditions of a write.
 
-It says only whether a body is JSON of the right kind; what is in a document is the judge's business.
+It says only whether a body is JSON of the right kind; what a document means is the business of ``core.catalog``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from anycastlb.core.fields import shown
 from anycastlb.serving.api.http.errors import ApiError
 
 MAX_DEPTH = 32
-"""Far deeper than any document."""
+"""Levels of nesting; no document needs so many."""
 TYPES = frozenset({"application/json", "application/merge-patch+json"})
 TAG = re.compile(r'\s*(W/)?("[^"]*")\s*(?:,|$)')
 
 
 async def body(request: web.Request, kind: type, optional: bool = False) -> Any:
-    """The JSON body, an object or a list as ``kind`` says. ``optional``: None if there is none. Raises ``Fault``."""
+    """The JSON body, an object or a list as ``kind`` says. ``optional``: None if there is none. Raises ``ApiError``."""
     data = await request.read()
     if optional and not data.strip():
         return None
@@ -35,35 +35,35 @@ async def body(request: web.Request, kind: type, optional: bool = False) -> Any:
         raise ApiError(
             415, "the body is not said to be JSON", "Content-Type", f"application/json, not {given[:60]}", mend
         )
-    found = await asyncio.to_thread(decode, data)
-    if not isinstance(found, kind):
+    value = await asyncio.to_thread(decode, data)
+    if not isinstance(value, kind):
         expected = "an object" if kind is dict else "a list"
         mend = "/v1/openapi.json has every shape"
-        raise ApiError(400, "the body has not the right shape", "body", f"{expected}, not {shown(found)}", mend)
-    return found
+        raise ApiError(400, "the body has not the right shape", "body", f"{expected}, not {shown(value)}", mend)
+    return value
 
 
 def decode(data: bytes) -> Any:
-    """Raises ``Fault``."""
+    """Raises ``ApiError``."""
     try:
-        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
-        _bounded(found)
-        return found
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+        _bounded(value)
+        return value
     except (ValueError, RecursionError) as exc:
-        told = " ".join(str(exc).split())[:200]
+        reason = " ".join(str(exc).split())[:200]
         if isinstance(exc, RecursionError):
-            told = f"deeper than {MAX_DEPTH} levels"
+            reason = f"deeper than {MAX_DEPTH} levels"
         raise ApiError(
-            400, "the body is no JSON", "body", f"one JSON value in UTF-8: {told}", "check the body"
+            400, "the body is no JSON", "body", f"one JSON value in UTF-8: {reason}", "check the body"
         ) from exc
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the field {shown(next(n for n in names if names.count(n) > 1))} stands twice")
-    return found
+    return fields
 
 
 def _constant(name: str) -> Any:
@@ -76,9 +76,9 @@ def _finite(text: str) -> float:
     return number
 
 
-def _bounded(found: Any) -> None:
+def _bounded(whole: Any) -> None:
     """No deeper than documents are, and of text that can be written: half a surrogate pair cannot."""
-    level = [found]
+    level = [whole]
     for _ in range(MAX_DEPTH):
         inside: list[Any] = []
         for value in level:
@@ -99,7 +99,7 @@ def _bounded(found: Any) -> None:
 
 
 def condition(request: web.Request, tag: str | None) -> None:
-    """``If-Match`` and ``If-None-Match`` against the tag of what is there (None: nothing is). Raises ``Fault``."""
+    """Check ``If-Match`` and ``If-None-Match`` against the tag of the stored document, if any. Raises ``ApiError``."""
     wanted, unwanted = request.headers.getall("If-Match", []), request.headers.getall("If-None-Match", [])
     if wanted and not _names(wanted, tag, strong=True):
         expected = f"the ETag of what is stored, {tag}" if tag else "an object that exists"
@@ -111,7 +111,7 @@ def condition(request: web.Request, tag: str | None) -> None:
 
 
 def unconditional(request: web.Request) -> None:
-    """A condition on many objects would be silently ignored: refuse it. Raises ``Fault``."""
+    """Refuse a condition on many objects, which would be ignored silently. Raises ``ApiError``."""
     for name in ("If-Match", "If-None-Match"):
         if name in request.headers:
             what = f"{name} is for one document"

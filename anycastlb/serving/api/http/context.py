@@ -1,4 +1,4 @@
-"""What every handler of the API may use, handed to it by the application; and who is asking.
+"""What every handler of the API may use, as the application hands it over; and the caller of a request.
 
 A handler reads the latest ``Snapshot`` and the journal, and writes to the catalog's ``Store``. It never touches a
 driver.
@@ -38,8 +38,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the handlers share. ``confirm`` lets a held catalog through and says whether there was one; ``alive_at``
-    tells when the reconciler last gave a sign of life; ``bound`` is how many seconds later the node counts as stuck."""
+    """What the handlers share.
+
+    ``confirm`` lets a held catalog through and returns whether there was one. ``alive_at`` is when the reconciler last
+    gave a sign of life; ``bound`` seconds later the node counts as stuck.
+    """
 
     snapshot: Callable[[], Snapshot]
     journal: Journal
@@ -67,7 +70,7 @@ def context(request: web.Request) -> Context:
 
 
 def caller(request: web.Request) -> Caller:
-    """Who asks; set by the guard before any handler runs."""
+    """Who sent the request; set by the guard before any handler runs."""
     return request[CALLER]
 
 

@@ -1,7 +1,7 @@
-"""What every request passes on its way to its handler: limits, who asks, their rights, and its origin.
+"""What every request passes before its handler: limits, the caller, the caller's rights, and the origin.
 
-It refuses with a ``Fault``; it decides nothing else and never reads what a body says. A refused write, and a wrong
-token, is an event; a flood of them is a few events and a number.
+The guard refuses with an ``ApiError``; it decides nothing else and never interprets a body. A refused write is an
+event, and so is a wrong token; a flood of them is a few events and a number.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from aiohttp.http_exceptions import HttpProcessingError
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.serving.api.http import limits, local_users
+from anycastlb.serving.api.http.connection import Connection, Owner
 from anycastlb.serving.api.http.context import CALLER, Caller, answer, caller
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.api.http.identity import Identity
-from anycastlb.serving.api.http.listener import Connection, Listener
 from anycastlb.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE = frozenset({"GET", "HEAD"})
 READS = frozenset({("POST", "/v1/plan")})
-"""What needs the right to read though it sends a document."""
+"""Requests that send a document and need only the right to read."""
 ALWAYS = frozenset({"/healthz", "/readyz"})
-"""What is answered to everybody, whatever goes on."""
+"""Paths that are answered to everybody, under any load."""
 PAGES = ("/web/",)
-"""Where the page and its parts are: they hold no data, and need no rights."""
+"""The web page and its parts: they hold no data, and need no rights."""
 FOREIGN = frozenset({"cross-site", "same-site"})
 NOBODY = Caller("somebody", "none")
 
@@ -42,7 +42,7 @@ async def whoami(request: web.Request) -> web.Response:
 
 
 class Guard:
-    """``check`` is the middleware. ``identity`` knows who asks."""
+    """``check`` is the middleware. ``identity`` finds the caller of a request."""
 
     def __init__(
         self, settings: Settings, journal: Journal, identity: Identity, clock: Callable[[], float] = time.monotonic
@@ -51,8 +51,8 @@ class Guard:
         self._api, self._journal, self._identity, self._clock = api, journal, identity, clock
         self._names = {name.lower().rstrip(".") for name in ("localhost", settings.node.name, *api.names)}
         self._allowance = limits.Allowance(api.rate, 2 * api.rate)
-        self._told = limits.Allowance(0.2, 10)
-        self._untold = 0
+        self._reports = limits.Allowance(0.2, 10)
+        self._unreported = 0
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -65,7 +65,7 @@ class Guard:
         finally:
             connection.end()
 
-    async def _admit(self, request: web.Request, handler: Handler, listener: Listener | None) -> web.StreamResponse:
+    async def _admit(self, request: web.Request, handler: Handler, listener: Owner | None) -> web.StreamResponse:
         request[CALLER] = NOBODY
         if _path(request) in ALWAYS and request.method in SAFE:
             return await handler(request)
@@ -79,8 +79,8 @@ class Guard:
             return await handler(await received(request))
 
     @contextmanager
-    def _at_work(self, request: web.Request, listener: Listener | None) -> Iterator[None]:
-        """Counted while it is answered. Raises ``Fault`` 429 when too many are."""
+    def _at_work(self, request: web.Request, listener: Owner | None) -> Iterator[None]:
+        """Count the request while it is answered. Raises ``ApiError`` 429 when there are too many."""
         load = listener.load if listener is not None else limits.Load()
         bulk = limits.body(request.method, _path(request)).bulk
         stream = limits.follows(request.method, _path(request), request.headers.get("Accept", ""))
@@ -101,8 +101,8 @@ class Guard:
             load.requests -= not stream
             load.bulk -= bulk
 
-    def _named(self, request: web.Request, listener: Listener | None) -> None:
-        """Against pages whose name was made to lead here (DNS rebinding): the browser then tells that name as Host."""
+    def _named(self, request: web.Request, listener: Owner | None) -> None:
+        """Refuse foreign host names: after DNS rebinding, a browser sends the attacker's name as Host."""
         if listener is not None and listener.kind != "plain":
             return
         host = request.headers.get("Host", "")
@@ -114,22 +114,22 @@ class Guard:
         raise ApiError(403, f"this node does not go by the name {host[:100]!r}", "Host", expected, mend)
 
     async def _known(self, request: web.Request) -> Caller:
-        """Who asks, with the rights it takes, and not too often. Raises ``Fault`` 401, 403, 429."""
+        """The caller, who has the rights for this request and asks not too often. Raises ``ApiError`` 401, 403, 429."""
         try:
-            found = await self._identity.caller(request)
-        except ApiError as fault:
+            who = await self._identity.caller(request)
+        except ApiError as error:
             self._spare(source(request))
             if request.method not in SAFE or "Authorization" in request.headers:
-                self._denied(request, source(request), str(fault))
+                self._denied(request, source(request), str(error))
             raise
-        self._spare(found.name)
-        if found.rights != "write" and not _reads(request):
-            what = f"{found.name} may read, not write"
-            self._denied(request, found.name, "may read, not write")
+        self._spare(who.name)
+        if who.rights != "write" and not _reads(request):
+            what = f"{who.name} may read, not write"
+            self._denied(request, who.name, "may read, not write")
             expected = "rights to write: root or the daemon's user on the node, or a token or certificate with them"
             mend = "use sudo on the node, or a token of its [api] write_token_file"
             raise ApiError(403, what, f"{request.method} {request.path[:200]}", expected, mend)
-        return found
+        return who
 
     def _spare(self, name: str) -> None:
         wait = self._allowance.take(name, self._clock())
@@ -137,17 +137,17 @@ class Guard:
             raise _busy(f"more than {self._api.rate} requests a second from {name}", "[api] rate", ceil(wait))
 
     def _denied(self, request: web.Request, who: str, why: str) -> None:
-        if self._told.take("", self._clock()):
-            self._untold += 1
+        if self._reports.take("", self._clock()):
+            self._unreported += 1
             return
-        more = f" (and {self._untold} more before)" if self._untold else ""
-        self._untold = 0
+        more = f" (and {self._unreported} more before)" if self._unreported else ""
+        self._unreported = 0
         subject = f"{request.method[:20]} {request.path[:200]}"
         self._journal.emit(Event("denied", subject, reason=f"{why}{more}", after="refused", level="warning", by=who))
 
 
 async def received(request: web.Request) -> web.Request:
-    """The request with its whole body, read here so that handlers need not wait. Raises ``Fault`` (400 to 415)."""
+    """The request with its whole body, read here so that handlers need not wait. Raises ``ApiError`` (400 to 415)."""
     if not request.body_exists:
         return request
     body, where = limits.body(request.method, _path(request)), f"{request.method} {request.path[:200]}"
@@ -172,7 +172,7 @@ async def received(request: web.Request) -> web.Request:
 
 
 def refuse_foreign(request: web.Request) -> None:
-    """A browser that visits another site must not write here: such a request names that site."""
+    """Refuse writes that a page of another site makes a browser send: they name that site."""
     if request.method in SAFE:
         return
     origin = request.headers.get("Origin")
@@ -187,14 +187,14 @@ def refuse_foreign(request: web.Request) -> None:
 
 
 def source(request: web.Request) -> str:
-    """Where somebody unknown comes from: an address; of IPv6 its network, which one host has whole."""
+    """Where an unknown caller comes from: the address, or for IPv6 its /64, all of which one host may use."""
     try:
-        found = local_users.address(request.remote or "")
+        address = local_users.address(request.remote or "")
     except ValueError:
         return "somebody"
-    if isinstance(found, IPv6Address) and not found.is_loopback:
-        return str(ip_network((found, 64), strict=False))
-    return str(found)
+    if isinstance(address, IPv6Address) and not address.is_loopback:
+        return str(ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _open(request: web.Request) -> bool:
@@ -206,12 +206,12 @@ def _reads(request: web.Request) -> bool:
 
 
 def _path(request: web.Request) -> str:
-    """As it was sent, which is what chooses the handler: nothing is unescaped into another path."""
+    """The path as received. Routing uses it undecoded, so ``%2F`` cannot reach another handler."""
     return request.rel_url.raw_path
 
 
 def _hostname(host: str) -> str:
-    """A Host header without its port, as names are compared."""
+    """The name in a Host header, without its port, in lower case."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().rstrip(".")
@@ -226,8 +226,8 @@ def _literal(name: str) -> bool:
 
 
 def _busy(what: str, expected: str, after: int = 1) -> ApiError:
-    told = {"Retry-After": str(after)}
-    return ApiError(429, "too many requests: " + what, "", expected, f"try again in {after} s", told)
+    headers = {"Retry-After": str(after)}
+    return ApiError(429, "too many requests: " + what, "", expected, f"try again in {after} s", headers)
 
 
 def _large(where: str, size: int) -> ApiError:

@@ -1,7 +1,7 @@
 """Who sends a request, and which rights that gives: by a token, a certificate, or the user of a local process.
 
 An Authorization header, where there is one, decides alone: a wrong token is refused even from root, so that whoever
-relies on a token learns that it is not one. Everything that is not known has no rights.
+relies on a token learns that it is not one. An unknown caller has no rights.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from aiohttp import web
 
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.serving.api.http import local_users, tls
+from anycastlb.serving.api.http.connection import Connection
 from anycastlb.serving.api.http.context import Caller
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.api.http.listener import Connection
 from anycastlb.serving.api.http.local_users import User
 from anycastlb.serving.api.http.tokens import Rights, Tokens
 from anycastlb.settings import ApiSettings
@@ -30,7 +30,7 @@ ROOT = 0
 
 
 class Identity:
-    """``caller`` finds who sends a request."""
+    """Finds the caller of each request."""
 
     def __init__(self, settings: ApiSettings, journal: Journal, owner: Owner = local_users.of_tcp) -> None:
         self._settings, self._owner = settings, owner
@@ -46,7 +46,7 @@ class Identity:
         self._tokens.reread()
 
     async def caller(self, request: web.Request) -> Caller:
-        """Raises ``Fault`` 401 or 403 for somebody without any rights."""
+        """Raises ``ApiError`` 401 or 403 for somebody without any rights."""
         given = request.headers.getall("Authorization", [])
         if given:
             return self._bearer(given)

@@ -1,4 +1,4 @@
-"""How much a caller, a body and all requests together may take. It counts and measures; it refuses nothing itself."""
+"""How much a caller, a body and all requests together may use. This module only counts; it refuses nothing itself."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 KNOWN = 4096
-"""Callers remembered; who was silent longest is forgotten first, with which its full allowance returns."""
+"""Callers remembered. The one silent longest is forgotten first, and so has its full allowance again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The most bytes of a body, and the seconds in which it must have come."""
+    """The limit of a body in bytes, and the seconds in which it must have arrived."""
 
     size: int = 512 * 1024
     """One document: Consul takes no larger value."""
@@ -22,7 +22,7 @@ class Body:
 ORDINARY = Body()
 BULK = Body(8 * 1024 * 1024, 60.0, bulk=True)
 BULK_AT_ONCE = 4
-"""Bulk requests at work at the same time through one listener: so many large bodies are in memory."""
+"""Bulk requests at the same time through one listener: so many large bodies are in memory."""
 BULKS = frozenset(
     {
         ("PUT", "/v1/services"),
@@ -52,7 +52,7 @@ class Allowance:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str, now: float) -> float:
-        """Takes one: 0.0; or there is none, and the seconds until there is. ``now``: seconds of any clock."""
+        """Take one token. Returns 0.0, or the seconds until there is one. ``now``: seconds of any clock."""
         left, at = self._left.pop(caller, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._rate)
         granted = left >= 1
@@ -64,7 +64,7 @@ class Allowance:
 
 @dataclass(slots=True)
 class Load:
-    """What is at work through one listener."""
+    """The requests under way through one listener."""
 
     requests: int = 0
     bulk: int = 0

@@ -1,7 +1,8 @@
-"""Whose process is at the other end of a local connection: its user, and the groups that user is in.
+"""The local user whose process is at the other end of a connection, and the groups of that user.
 
-For a unix socket the kernel says so itself. For a TCP connection over the loopback, the kernel's tables of sockets say
-who owns the other end. Reads only /proc and the user database; a blocking call of some milliseconds on a busy machine.
+For a unix socket the kernel reports the user itself. For a TCP connection over the loopback, the kernel's socket tables
+have the owner of the other end. This module reads only /proc and the user database, in blocking calls that take some
+milliseconds on a busy machine.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)
-LIVING = frozenset({"01", "04", "05", "08"})
-"""States of a TCP socket that may belong to who sent us something: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT."""
+LIVE_STATES = frozenset({"01", "04", "05", "08"})
+"""States of a TCP socket that can have sent us something: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT."""
 TRIES = 2
 
 
@@ -36,7 +37,7 @@ class User:
 
 
 def of_unix(connection: socket.socket) -> User:
-    """Who connected. Raises ``OSError``."""
+    """The user who connected. Raises ``OSError``."""
     _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     groups = {gid}
     with suppress(OSError):  # a kernel before 4.13; more than 1,024 groups
@@ -46,7 +47,7 @@ def of_unix(connection: socket.socket) -> User:
 
 
 def of_tcp(local: tuple[str, int], remote: tuple[str, int], proc: Path = Path("/proc")) -> User | None:
-    """The owner of the other end of the connection that is ``local`` to ``remote`` here; None if it is not to be had.
+    """The owner of the other end of the connection that is ``local`` to ``remote`` here; None if it is not found.
 
     The table is not read in one moment, so a socket may be missed while others come and go: it is read again.
     """
@@ -69,14 +70,14 @@ def owner(table: str, local: tuple[str, int], remote: tuple[str, int]) -> int | 
         start = table.find(pair)  # and not line by line: a busy machine has many thousands
         while start >= 0:
             words = table[start : start + 200].partition("\n")[0].split()
-            if len(words) >= 9 and words[2] in LIVING and words[8] != "0":
+            if len(words) >= 9 and words[2] in LIVE_STATES and words[8] != "0":
                 return int(words[6])
             start = table.find(pair, start + 1)
     return None
 
 
 def member(user: User, group: str) -> bool:
-    """Is the user in this group: with its process, or by the user database?"""
+    """Is the user in this group, by its process or by the user database?"""
     try:
         gid = grp.getgrnam(group).gr_gid
     except KeyError:
@@ -91,17 +92,17 @@ def member(user: User, group: str) -> bool:
 
 
 def address(text: str) -> IPv4Address | IPv6Address:
-    """An address without its zone, an IPv4 one in IPv6 clothes as what it is. Raises ValueError."""
-    found = ip_address(text.partition("%")[0])
-    return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
+    """An address without its zone, and an IPv4-mapped IPv6 address as IPv4. Raises ``ValueError``."""
+    parsed = ip_address(text.partition("%")[0])
+    return (isinstance(parsed, IPv6Address) and parsed.ipv4_mapped) or parsed
 
 
 def _spellings(end: tuple[str, int]) -> tuple[str, ...]:
-    """``0100007F:1240``: words of 32 bits in the machine's own byte order; an IPv4 address as IPv6 has it, too."""
-    found = address(end[0])
-    packed = [found.packed]
-    if isinstance(found, IPv4Address):
-        packed.append(IPv6Address(f"::ffff:{found}").packed)
+    """One end of a connection as /proc/net/tcp and tcp6 write it: ``0100007F:1240``, words in host byte order."""
+    ip = address(end[0])
+    packed = [ip.packed]
+    if isinstance(ip, IPv4Address):
+        packed.append(IPv6Address(f"::ffff:{ip}").packed)
     return tuple(
         "".join(f"{word:08X}" for word in struct.unpack(f"={len(octets) // 4}I", octets)) + f":{end[1]:04X}"
         for octets in packed

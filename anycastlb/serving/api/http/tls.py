@@ -1,6 +1,6 @@
 """TLS of the API's listeners: the certificate from its files, read again when they change, and names in a client's.
 
-A new certificate that cannot be used is told, and the old one stays.
+A new certificate that cannot be used is an event, and the old one stays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anycastlb.settings import ApiSettings
 
 
 class Tls:
-    """What a new connection is greeted with: ``context`` is the latest that could be read."""
+    """The TLS context for new connections: ``context`` is the latest that could be read."""
 
     def __init__(self, settings: ApiSettings, journal: Journal, every: float = 1.0) -> None:
         self._settings, self._journal = settings, journal
@@ -27,7 +27,7 @@ class Tls:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Raises ``AnycastlbError`` while there was never one that could be read."""
+        """Raises ``AnycastlbError`` until one could be read for the first time."""
         if self._context is None:
             self._watched.changed()
             self._context = load(self._settings)
@@ -61,16 +61,16 @@ def load(settings: ApiSettings) -> ssl.SSLContext:
         try:
             context.load_verify_locations(settings.tls_client_ca_file)
         except (OSError, ValueError) as exc:
-            told = f"{settings.tls_client_ca_file} cannot be used: {_tls_text(exc)}"
-            raise AnycastlbError(f"the API's authority of clients {told}") from exc
+            problem = f"{settings.tls_client_ca_file} cannot be used: {_tls_text(exc)}"
+            raise AnycastlbError(f"the API's authority of clients {problem}") from exc
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
 def names(certificate: Mapping[str, Any]) -> list[str]:
     """The common name, then every alternative name, of a verified certificate as ``getpeercert`` gives it."""
-    found = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    return [*found, *(str(value) for _, value in certificate.get("subjectAltName", ()))]
+    common_names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    return [*common_names, *(str(value) for _, value in certificate.get("subjectAltName", ()))]
 
 
 def _tls_text(exc: Exception) -> str:

@@ -1,7 +1,7 @@
 """Bearer tokens: read from files of one token a line, compared in constant time, kept only as digests.
 
 A line is ``TOKEN`` or ``NAME TOKEN``; ``#`` begins a comment line. The name is what events say; the token itself stands
-in no event, log or error. A file that cannot be read holds no tokens: who removes it takes the rights away.
+in no event, log or error. A file that cannot be read holds no tokens: removing it takes the rights away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from anycastlb.adapters.system.file_watch import FileWatch
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 
-LARGEST = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 Rights = Literal["read", "write"]
 
 
@@ -38,14 +38,14 @@ class Tokens:
         self._troubles: frozenset[str] = frozenset()
 
     def find(self, secret: str) -> Token | None:
-        """The token with this secret. Takes as long for a wrong one as for a right one."""
+        """The token with this secret; None if there is none. Takes as long for a wrong secret as for a right one."""
         if self._watched.changed():
             self._read()
-        given, found = _digest(secret), None
+        given, match = _digest(secret), None
         for token in self._known:
-            if hmac.compare_digest(given, token.digest) and (found is None or token.rights == "write"):
-                found = token
-        return found
+            if hmac.compare_digest(given, token.digest) and (match is None or token.rights == "write"):
+                match = token
+        return match
 
     def reread(self) -> None:
         self._watched.forget()
@@ -56,10 +56,10 @@ class Tokens:
         for rights, path in self._files.items():
             try:
                 with Path(path).open("rb") as file:
-                    text = file.read(LARGEST).decode()
+                    text = file.read(MAX_BYTES).decode()
             except (OSError, UnicodeDecodeError) as exc:
-                told = getattr(exc, "strerror", None) or "it is not UTF-8"
-                troubles.add(f"{path} cannot be read ({told}): it gives no rights; see [api] {rights}_token_file")
+                reason = getattr(exc, "strerror", None) or "it is not UTF-8"
+                troubles.add(f"{path} cannot be read ({reason}): it gives no rights; see [api] {rights}_token_file")
                 continue
             known += parse(text, rights)
             troubles.update(
