@@ -7,10 +7,12 @@ session, and its endpoint classes (``KV``) are used on top. Every fault leaves a
 
 from __future__ import annotations
 
+import json
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from consul import base
@@ -36,6 +38,31 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 class Forbidden(SourceError):
     """Consul's ACLs refuse this to our token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulAnswer:
+    """The answer to one request."""
+
+    request: str
+    """Which one, for messages: ``Consul at http://127.0.0.1:8500: PUT /v1/session/create``."""
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    def json(self) -> Any:
+        """What the answer holds; None for an object that does not exist. Raises ``SourceError`` for what is neither."""
+        if self.status == 404:
+            return None
+        if self.status != 200:
+            raise self.refusal()
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError) as exc:
+            raise SourceError(f"{self.request}: the answer is not Consul's: {exc!r:.200}") from exc
+
+    def refusal(self) -> SourceError:
+        return SourceError(_shortened(f"{self.request}: {self.status} {self.text}"))
 
 
 class Client:
@@ -75,10 +102,22 @@ class Client:
         )
         return answer
 
-    async def transact(self, operations: bytes) -> tuple[int, str]:
-        """Status and text of the answer to a transaction. Raises ``SourceError``, which says what is not known."""
-        params = [("dc", self.dc)] if self.dc else []
-        answer: tuple[int, str] = await self.http.put(_whole, path=TXN, params=params, data=operations)
+    async def request(
+        self, method: Literal["GET", "PUT"], path: str, body: bytes = b"", params: Params = (), *, local: bool = False
+    ) -> ConsulAnswer:
+        """One request to an endpoint that the library does not have, or not as we need it.
+
+        ``local``: to the agent itself, which has no other datacenter. Raises ``SourceError``; of a write whose answer
+        is missing it says what is not known.
+        """
+        where = [] if local or not self.dc else [("dc", self.dc)]
+        name = f"Consul at {self.http.base_uri}: {method} {path}"
+
+        def answered(response: base.Response) -> ConsulAnswer:
+            return ConsulAnswer(name, response.code, response.headers, response.body)
+
+        send = self.http.put if method == "PUT" else self.http.get
+        answer: ConsulAnswer = await send(answered, path, params=[*params, *where], **({"data": body} if body else {}))
         return answer
 
     async def close(self) -> None:
@@ -138,9 +177,9 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
             doubt = _doubt(method, exc)
             raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive{doubt}") from exc
         except (aiohttp.ClientError, OSError) as exc:
-            told = exc if str(exc) else type(exc).__name__
+            cause = exc if str(exc) else type(exc).__name__
             doubt = _doubt(method, exc)
-            raise self._fault(f"{told}; expected an agent that answers there{doubt}") from exc
+            raise self._fault(f"{cause}; expected an agent that answers there{doubt}") from exc
         except base.ConsulException as exc:
             raise self._fault(_shortened(f"{type(exc).__name__}: {exc}")) from exc
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
@@ -248,10 +287,6 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
 def waiting(settings: ConsulSettings) -> str:
     """How long a blocking query may wait, as Consul reads it."""
     return f"{max(1, round(settings.wait * 1000))}ms"
-
-
-def _whole(response: base.Response) -> tuple[int, str]:
-    return response.code, response.body
 
 
 def _doubt(method: str, exc: Exception) -> str:

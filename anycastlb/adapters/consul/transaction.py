@@ -1,7 +1,7 @@
 """Consul's transactions: what an edit is in one, and what an answer means. Only what Consul has had since 1.0.
 
-Of one refused it can be said that {NOTHING}; of one whose answer was lost it cannot, and the error says so.
-It decides nothing and repeats nothing.
+Of a transaction that was refused it is known that nothing was written; of one whose answer was lost it is not, and the
+error says so. This module decides nothing and repeats nothing (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from anycastlb.adapters.consul.client import NOTHING, UNKNOWN, Client
+from anycastlb.adapters.consul.client import NOTHING, TXN, UNKNOWN, Client
 from anycastlb.core.model import Edit, SourceError
 
 Operation = dict[str, dict[str, Any]]
@@ -48,8 +48,9 @@ def operations(edit: Edit, key: str) -> list[Operation]:
 
 
 async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int]:
-    """All operations or none; the index that every key set has now. Raises ``Refused`` and ``SourceError``."""
-    status, text = await client.transact(json.dumps(wanted).encode())
+    """All operations or none; the index that every key set has now. Raises ``TransactionRefused``, ``SourceError``."""
+    answer = await client.request("PUT", TXN, json.dumps(wanted).encode())
+    status, text = answer.status, answer.text
     told = " ".join(text.split())[:300]
     if status not in (200, 409):
         raise SourceError(_meaning(client, status, told))

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from anycastlb.adapters.consul.client import Client, Forbidden
 from anycastlb.adapters.drivers.names import RACED
@@ -121,25 +121,20 @@ class ConsulServices:
             },
         }
 
-    async def _call(self, method: str, path: str, document: Any = None, missing: bool = False) -> Any:
+    async def _call(self, method: Literal["GET", "PUT"], path: str, document: Any = None, missing: bool = False) -> Any:
         """What the agent answers, True for nothing. With ``missing``, False for what does not exist.
 
         Raises ``DriverError``, and ``Forbidden`` for a write.
         """
 
-        def read(response: Any) -> Any:
-            body = response.body.strip()
-            if response.code == 200:
-                return json.loads(body) if body else True
-            if missing and (response.code == 404 or any(word in body for word in UNKNOWN)):
-                return False
-            raise SourceError(f"{method} {path}: {response.code} {body:.200}")
-
+        body = json.dumps(document).encode() if document is not None else b""
         try:
-            if method == "GET":
-                return await self._client.http.get(read, path, params=[])
-            body = json.dumps(document).encode() if document is not None else b""
-            return await self._client.http.put(read, path, params=[], data=body)
+            answer = await self._client.request(method, path, body, local=True)
+            if answer.status == 200:
+                return answer.json() if answer.text.strip() else True
+            if missing and (answer.status == 404 or any(word in answer.text for word in UNKNOWN)):
+                return False
+            raise answer.refusal()
         except Forbidden:
             if method == "PUT":
                 raise
