@@ -40,6 +40,14 @@ class Forbidden(SourceError):
     """Consul's ACLs refuse this to our token."""
 
 
+class Unconfirmed(SourceError):
+    """A write was sent, and its answer is missing or cannot be understood. ``what``: why, without that conclusion."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; {UNKNOWN}")
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True)
 class ConsulAnswer:
     """The answer to one request."""
@@ -174,12 +182,11 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
                 body = await self._body(response)
                 return callback(self._checked(path, response, body))
         except TimeoutError as exc:
-            doubt = _doubt(method, exc)
-            raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive{doubt}") from exc
+            what = f"no answer within {longest:.0f} s; expected an agent that is alive"
+            raise self._unanswered(method, exc, what) from exc
         except (aiohttp.ClientError, OSError) as exc:
-            cause = exc if str(exc) else type(exc).__name__
-            doubt = _doubt(method, exc)
-            raise self._fault(f"{cause}; expected an agent that answers there{doubt}") from exc
+            what = f"{exc if str(exc) else type(exc).__name__}; expected an agent that answers there"
+            raise self._unanswered(method, exc, what) from exc
         except base.ConsulException as exc:
             raise self._fault(_shortened(f"{type(exc).__name__}: {exc}")) from exc
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
@@ -225,6 +232,14 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         if path.startswith(HEALTH):
             return f'service "{path.removeprefix(HEALTH)}" and node_prefix ""'
         return f'key_prefix "{self._settings.prefix}"'
+
+    def _unanswered(self, method: str, exc: Exception, what: str) -> SourceError:
+        """A request without an answer, and what that means for a write."""
+        if method == "GET":
+            return self._fault(what)
+        if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+            return self._fault(f"{what}; {NOTHING}")
+        return Unconfirmed(str(self._fault(what)))
 
     def _fault(self, what: str) -> SourceError:
         return SourceError(f"Consul at {self.base_uri}: {what}")
@@ -287,15 +302,6 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
 def waiting(settings: ConsulSettings) -> str:
     """How long a blocking query may wait, as Consul reads it."""
     return f"{max(1, round(settings.wait * 1000))}ms"
-
-
-def _doubt(method: str, exc: Exception) -> str:
-    """What to say of a request whose answer is missing, beyond that it is."""
-    if method == "GET":
-        return ""
-    if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return f"; {NOTHING}"
-    return f"; {UNKNOWN}"
 
 
 def _shortened(text: str, most: int = 300) -> str:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from anycastlb.adapters.consul.client import NOTHING, TXN, UNKNOWN, Client
+from anycastlb.adapters.consul.client import NOTHING, TXN, Client, Unconfirmed
 from anycastlb.core.model import Edit, SourceError
 
 Operation = dict[str, dict[str, Any]]
@@ -53,7 +53,7 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
     status, text = answer.status, answer.text
     told = " ".join(text.split())[:300]
     if status not in (200, 409):
-        raise SourceError(_meaning(client, status, told))
+        raise _refused(client, status, told)
     try:
         document = json.loads(text)
         if status == 200:
@@ -62,7 +62,8 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
         errors = [(int(error["OpIndex"]), str(error["What"])) for error in document["Errors"]]
         keys = [wanted[number]["KV"]["Key"] for number, _ in errors]
     except (ValueError, KeyError, TypeError, IndexError) as exc:
-        raise SourceError(f"Consul at {client.http.base_uri}: {told}; expected Consul's answer; {UNKNOWN}") from exc
+        raise Unconfirmed(f"Consul at {client.http.base_uri}: {told}; expected Consul's answer") from exc
+    # An operation that the ACLs refuse is told from one whose condition does not hold by its words only.
     denied = [key for key, (_, what) in zip(keys, errors, strict=True) if "permission denied" in what.lower()]
     if denied:  # the last one: the first may be the check that goes with every write
         raise SourceError(
@@ -72,14 +73,14 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
     raise TransactionRefused(told, tuple(number for number, _ in errors))
 
 
-def _meaning(client: Client, status: int, told: str) -> str:
+def _refused(client: Client, status: int, told: str) -> SourceError:
     at = f"Consul at {client.http.base_uri}: {status} {told}"
     if status == 413:
-        return f"{at}; {NOTHING}; write fewer or smaller documents at once"
+        return SourceError(f"{at}; {NOTHING}; write fewer or smaller documents at once")
     if status == 429:
-        return f"{at}; {NOTHING}; try again later"
+        return SourceError(f"{at}; {NOTHING}; try again later")
     if status < 500:
-        return f"{at}; {NOTHING}; expected a Consul agent that takes transactions"
-    if "No cluster leader" in told:
-        return f"{at}; {NOTHING}; try again once the Consul servers have a leader"
-    return f"{at}; {UNKNOWN}"
+        return SourceError(f"{at}; {NOTHING}; expected a Consul agent that takes transactions")
+    if "No cluster leader" in told:  # Consul says this in words only: the status is 500, as of any other fault
+        return SourceError(f"{at}; {NOTHING}; try again once the Consul servers have a leader")
+    return Unconfirmed(at)

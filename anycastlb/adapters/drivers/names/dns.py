@@ -216,7 +216,7 @@ class DnsZone:
         except (dns.tsig.PeerBadTime, dns.tsig.BadTime) as exc:
             raise self._fault("BADTIME: its clock and ours differ by more than 5 minutes; set them") from exc
         except (dns.exception.DNSException, OSError, EOFError, ValueError) as exc:
-            if "requires a TSIG" in str(exc):
+            if "requires a TSIG" in str(exc):  # a bare FormError: dnspython has no type of its own for it
                 raise self._fault(UNSIGNED) from exc
             told = " ".join(str(exc).split()) or type(exc).__name__
             raise self._fault(f"{told:.200}; expected a name server there") from exc
