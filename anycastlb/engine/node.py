@@ -15,14 +15,16 @@ from typing import Any
 
 from anycastlb.adapters.checks import TYPES, CheckType
 from anycastlb.adapters.checks.probe.path import find_path
-from anycastlb.adapters.cluster import Registry
+from anycastlb.adapters.cluster import Alone, Identity, Registry
 from anycastlb.adapters.cluster.members import Members
+from anycastlb.adapters.cluster.status_document import moment
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.decision import peer_health, probe_marks, service_names
 from anycastlb.core.model import (
     Catalog,
@@ -134,16 +136,12 @@ class Node:
             wall=wall,
         )
         self.members = Members(
-            settings.node.name,
-            registry,
+            Identity(settings.node.name, instance, moment(started_wall) if started_wall else ""),
+            registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
             self._company,
             journal,
-            clock,
-            alone=f"the catalog is a {settings.catalog.source}, which knows of no other node",
-            instance=instance,
-            alive_at=lambda: self.reconciler.alive_at,
-            started_wall=started_wall,
-            offload=offload,
+            lambda: self.reconciler.alive_at,
+            Timing(clock, offload=offload),
         )
         self._source, self._pulse, self._registrars = source, pulse, registrars
         self._first_probe_path: Callable[[], None] | None = first_probe_path
@@ -207,7 +205,7 @@ class Node:
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self.meters.observe_cycle(snapshot, seconds)
-        self.members.told(snapshot)
+        self.members.observe(snapshot)
         if snapshot.decision is self._laid and not snapshot.plan:
             return
         self._laid = snapshot.decision
