@@ -20,6 +20,7 @@ from anycastlb.adapters.discovery.watch import Kinds, Watches
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import admit, parse_catalog, troubled
 from anycastlb.core.catalog.service import CheckTypes
@@ -76,7 +77,7 @@ class Follower:
         self._saved = CatalogCache(state_dir or settings.node.state_dir, identity(settings))
         self._moved = asyncio.Event()
         """Instances, or what ails a discovery, have changed."""
-        self._watches = Watches(kinds, self._moved.set, journal, clock, jitter)
+        self._watches = Watches(kinds, self._moved.set, journal, Timing(clock, jitter))
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
         self._patience = patience

@@ -22,6 +22,7 @@ from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.model import Address, Change, Check, ProbePath, ServiceKey, Speaker
 from anycastlb.engine.node import Node
 
@@ -113,8 +114,7 @@ class World:
                     journal.emit,
                     lambda: node.inbox.wake(),
                     lambda: node.reconciler.alive_at,
-                    clock=clock,
-                    jitter=lambda: 1.0,
+                    timing=Timing(clock, lambda: 1.0),
                 )
                 for place in self.places
             ],

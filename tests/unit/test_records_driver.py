@@ -9,6 +9,7 @@ from typing import Any
 
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
+from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DnsKey, DnsRecord
 from tests.scenario import virtual
@@ -26,7 +27,7 @@ class Desk:
         self.place = MemoryRecordStore(self.board, period=period)
         self.hangs = False
         self.driver = RecordDriver(
-            self.place, self.events.append, self._changed, self._alive, clock=loop.time, jitter=lambda: 1.0
+            self.place, self.events.append, self._changed, self._alive, timing=Timing(loop.time, lambda: 1.0)
         )
         self.driver.want(["www."])
 

@@ -8,12 +8,11 @@ known but unfit has not vanished. A discovery that fails keeps what it found las
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable, Collection, Mapping
 
 from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, Kind, endpoint, ordered
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import Instances, shrunk
 from anycastlb.core.events import Event
@@ -36,8 +35,7 @@ class Watch:
         known: tuple[Instance, ...] | None,
         changed: Callable[[], None],
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        timing: Timing,
     ) -> None:
         self.instances = known
         """In force; None while nothing is known."""
@@ -45,7 +43,7 @@ class Watch:
         """What an operator should know: why there are none, why they are kept, what was left out."""
         self.answered = False
         self._wanted, self._kind = wanted, kind
-        self._changed, self._journal, self._clock, self._jitter = changed, journal, clock, jitter
+        self._changed, self._journal, self._clock, self._chance = changed, journal, timing.clock, timing.chance
         self._answer: DiscoveryAnswer | None = None
         """The last one; None: the next must be fresh."""
         self._held: DiscoveryAnswer | None = None
@@ -129,7 +127,7 @@ class Watch:
         kept = "no instance is known" if known is None else f"the last answer ({_counted(len(known))}) is kept"
         self._put(known, (f"{error}; {kept}",))
         self._answer = self._held = None  # a grace is one of steady answers: it begins anew
-        delay = BACKOFF.delay(self._failures, self._jitter())
+        delay = BACKOFF.delay(self._failures, self._chance())
         self._failures += 1
         await asyncio.sleep(delay)
 
@@ -170,10 +168,9 @@ class Watches:
         kinds: Kinds,
         changed: Callable[[], None],
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        timing: Timing | None = None,
     ) -> None:
-        self._kinds, self._journal, self._clock, self._jitter = kinds, journal, clock, jitter
+        self._kinds, self._journal, self._timing = kinds, journal, timing or Timing()
         self._watches: dict[Discover, Watch] = {}
         self._saved: dict[Discover, tuple[Instance, ...]] = {}
         self._asked = asyncio.Event()
@@ -231,7 +228,7 @@ class Watches:
 
     def _made(self, wanted: Discover) -> Watch:
         known = self._saved.pop(wanted, None)
-        return Watch(wanted, self._kinds(wanted), known, self._changed, self._journal, self._clock, self._jitter)
+        return Watch(wanted, self._kinds(wanted), known, self._changed, self._journal, self._timing)
 
     def _changed(self) -> None:
         self._told.set()

@@ -11,13 +11,12 @@ reconciler gives signs of life: names of a node that hangs must not be kept fres
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from anycastlb.adapters.drivers.names import RACED, RecordStore
+from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DriverError, Failure, Registrar, Rows, Table
@@ -44,12 +43,12 @@ class RecordDriver:
         on_change: Callable[[], None] = lambda: None,
         alive_at: Callable[[], float] | None = None,
         stuck: float = STUCK,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        timing: Timing | None = None,
     ) -> None:
+        timing = timing or Timing()
         self.tables: tuple[Table, ...] = (place.table,)
         self._place, self._emit, self._on_change = place, emit, on_change
-        self._clock, self._jitter = clock, jitter
+        self._clock, self._chance = timing.clock, timing.chance
         self._rows: Rows | None = None
         """As last seen, and written since; None before the first look."""
         self._names: frozenset[str] = frozenset()
@@ -57,9 +56,9 @@ class RecordDriver:
         """What the current cycle wants changed."""
         self._refused: dict[Any, tuple[Change, str, float]] = {}
         """By row: what was refused, why, and when to try again."""
-        self._error, self._since = "", clock()
-        self._alive_at, self._stuck = alive_at or clock, stuck
-        self._look_at = clock()
+        self._error, self._since = "", self._clock()
+        self._alive_at, self._stuck = alive_at or self._clock, stuck
+        self._look_at = self._clock()
         self._failures = 0
         self._stir = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -113,7 +112,7 @@ class RecordDriver:
     async def _held_back(self) -> None:
         """While the place fails it is left alone for longer and longer."""
         if self._failures:
-            await asyncio.sleep(BACKOFF.delay(self._failures - 1, self._jitter()))
+            await asyncio.sleep(BACKOFF.delay(self._failures - 1, self._chance()))
 
     async def _turn(self) -> None:
         """Look if it is time to, then write."""
