@@ -64,11 +64,11 @@ class UnreadableStatus(AnycastlbError):
 # ---------------------------------------------------------------- bytes
 
 
-def encode(status: Status, most: int = MAX_BYTES) -> bytes:
+def encode(status: Status, limit: int = MAX_BYTES) -> bytes:
     """The status as JSON of at most ``most`` bytes: what does not fit is left out, the dearest first, and named."""
     raw = _dump(status)
     for name in ("services.down", "services", "vips.reason", "digests"):
-        if len(raw) <= most:
+        if len(raw) <= limit:
             break
         status = replace(_without(status, name), omitted=(*status.omitted, name))
         raw = _dump(status)
@@ -117,26 +117,26 @@ def _without(status: Status, name: str) -> Status:
 def missing(snapshot: Snapshot) -> list[str]:
     """What the node waits for before it is in sync and able to serve, in words; empty if it is ready."""
     feed = snapshot.inputs.feed
-    told = []
+    reasons = []
     if not snapshot.cycle:
-        told.append("the first cycle has not finished")
+        reasons.append("the first cycle has not finished")
     if not feed.loaded:
-        told.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
+        reasons.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
     if snapshot.failures:
         first = snapshot.failures[0]
-        told.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
+        reasons.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
     if not snapshot.speaker.connected:
-        told.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
+        reasons.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
     if snapshot.inputs.stopping:
-        told.append("the node is stopping")
-    return told
+        reasons.append("the node is stopping")
+    return reasons
 
 
 def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Status:
     """What this node publishes about itself."""
     inputs, decision = snapshot.inputs, snapshot.decision
     catalog, feed = inputs.catalog, inputs.feed
-    lacking = missing(snapshot)
+    waits_for = missing(snapshot)
     verdicts, routes = decision.verdicts, snapshot.actual.routes
     down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
     for key, backend in decision.backends.items():
@@ -154,8 +154,8 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
         version=__version__,
         instance=instance,
         started=started,
-        ready=not lacking,
-        missing=tuple(text[:MAX_MISSING] for text in lacking),
+        ready=not waits_for,
+        missing=tuple(text[:MAX_MISSING] for text in waits_for),
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
@@ -171,16 +171,16 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
 
 def leaving(snapshot: Snapshot) -> LeaveSummary | None:
     """How far this node has left the routes, without what changes by itself; None if it does not leave."""
-    told, inputs = snapshot.decision.memory.leave, snapshot.inputs
-    if told is None:
+    leave, inputs = snapshot.decision.memory.leave, snapshot.inputs
+    if leave is None:
         return None
     drain = inputs.catalog.drains.get(inputs.node)
     return LeaveSummary(
-        stage=told.stage,
-        cause=told.cause,
-        reason=told.reason,
-        since=moment(inputs.wall + told.since),
-        deadline="" if told.until is None else moment(inputs.wall + told.until),
+        stage=leave.stage,
+        cause=leave.cause,
+        reason=leave.reason,
+        since=moment(inputs.wall + leave.since),
+        deadline="" if leave.until is None else moment(inputs.wall + leave.until),
         asked=drain.since if drain else "",
     )
 
@@ -206,12 +206,12 @@ def digests(catalog: Catalog, actual: State) -> dict[str, str]:
 def _table(actual: State, key: ServiceKey, rows: Iterable[tuple[DestinationKey, Destination]]) -> str | None:
     """All that makes the kernel choose a backend for a flow, as text; None if that is not wholly known."""
     virtual = actual.services.get(key)
-    told = [f"{key} {virtual}"]
+    lines = [f"{key} {virtual}"]
     for name, row in rows:
         if row.last_weight is None:
             return None
-        told.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
-    return "\n".join(told)
+        lines.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- of several
@@ -241,5 +241,5 @@ def compare(
 
 
 def _aged(parties: Mapping[str, list[str]], before: Difference | None, now: float) -> Difference:
-    told = {digest: tuple(names) for digest, names in parties.items()}
-    return before if before is not None and before.parties == told else Difference(told, now)
+    named = {digest: tuple(names) for digest, names in parties.items()}
+    return before if before is not None and before.parties == named else Difference(named, now)

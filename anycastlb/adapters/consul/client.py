@@ -214,10 +214,10 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         """The answer as the library wants it, unless the library would misread it."""
         status = response.status
         if status == 403:
-            told = _shortened(body.decode(errors="replace").strip())
+            refusal = _shortened(body.decode(errors="replace").strip())
             policy = self._policy(path)
             verb = "writes" if path == TXN else "reads"
-            fault = self._fault(f"403 {told}; expected a token (consul.token_file) whose policy {verb} {policy}")
+            fault = self._fault(f"403 {refusal}; expected a token (consul.token_file) whose policy {verb} {policy}")
             raise Forbidden(str(fault))
         filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
         if filtered and (status == 404 or body.strip() == b"[]"):
@@ -304,6 +304,6 @@ def waiting(settings: ConsulSettings) -> str:
     return f"{max(1, round(settings.wait * 1000))}ms"
 
 
-def _shortened(text: str, most: int = 300) -> str:
+def _shortened(text: str, limit: int = 300) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= most else text[:most] + "…"
+    return text if len(text) <= limit else text[:limit] + "…"

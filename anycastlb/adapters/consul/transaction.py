@@ -20,8 +20,8 @@ Operation = dict[str, dict[str, Any]]
 class TransactionRefused(SourceError):
     """An operation did not apply, so none did. ``operations``: which ones, by number."""
 
-    def __init__(self, told: str, operations: tuple[int, ...]) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, operations: tuple[int, ...]) -> None:
+        super().__init__(message)
         self.operations = operations
 
 
@@ -51,9 +51,9 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
     """All operations or none; the index that every key set has now. Raises ``TransactionRefused``, ``SourceError``."""
     answer = await client.request("PUT", TXN, json.dumps(wanted).encode())
     status, text = answer.status, answer.text
-    told = " ".join(text.split())[:300]
+    message = " ".join(text.split())[:300]
     if status not in (200, 409):
-        raise _refused(client, status, told)
+        raise _refused(client, status, message)
     try:
         document = json.loads(text)
         if status == 200:
@@ -62,7 +62,7 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
         errors = [(int(error["OpIndex"]), str(error["What"])) for error in document["Errors"]]
         keys = [wanted[number]["KV"]["Key"] for number, _ in errors]
     except (ValueError, KeyError, TypeError, IndexError) as exc:
-        raise Unconfirmed(f"Consul at {client.http.base_uri}: {told}; expected Consul's answer") from exc
+        raise Unconfirmed(f"Consul at {client.http.base_uri}: {message}; expected Consul's answer") from exc
     # An operation that the ACLs refuse is told from one whose condition does not hold by its words only.
     denied = [key for key, (_, what) in zip(keys, errors, strict=True) if "permission denied" in what.lower()]
     if denied:  # the last one: the first may be the check that goes with every write
@@ -70,17 +70,17 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
             f"Consul at {client.http.base_uri}: {denied[-1]} may not be written with this token; {NOTHING}; "
             f'expected one (consul.token_file) whose policy writes key_prefix "{client.prefix}"'
         )
-    raise TransactionRefused(told, tuple(number for number, _ in errors))
+    raise TransactionRefused(message, tuple(number for number, _ in errors))
 
 
-def _refused(client: Client, status: int, told: str) -> SourceError:
-    at = f"Consul at {client.http.base_uri}: {status} {told}"
+def _refused(client: Client, status: int, message: str) -> SourceError:
+    at = f"Consul at {client.http.base_uri}: {status} {message}"
     if status == 413:
         return SourceError(f"{at}; {NOTHING}; write fewer or smaller documents at once")
     if status == 429:
         return SourceError(f"{at}; {NOTHING}; try again later")
     if status < 500:
         return SourceError(f"{at}; {NOTHING}; expected a Consul agent that takes transactions")
-    if "No cluster leader" in told:  # Consul says this in words only: the status is 500, as of any other fault
+    if "No cluster leader" in message:  # Consul says this in words only: the status is 500, as of any other fault
         return SourceError(f"{at}; {NOTHING}; try again once the Consul servers have a leader")
     return Unconfirmed(at)

@@ -83,10 +83,10 @@ class DnsDiscovery:
             (int(r.priority), int(r.weight), int(r.port), hosts[r.target.to_text()]) for r in offered
         )
         why = services.why or ("" if offered else f"{self._wanted.name}: the service is not offered (its target is .)")
-        told = (*problems, *unusable, *([why] if why else []))
+        remarks = (*problems, *unusable, *([why] if why else []))
         # A host of one family answers for the other with a negative TTL; only what was found counts.
         ttls = [records.ttl for records in found.values() if records.records]
-        return DiscoveryAnswer(instances, problems=told), min([services.ttl, *ttls])
+        return DiscoveryAnswer(instances, problems=remarks), min([services.ttl, *ttls])
 
     async def _together(
         self, queries: list[tuple[str, Literal["A", "AAAA"]]]

@@ -109,8 +109,8 @@ class Watch:
             self._put(None, (*answer.problems, f"not believed {until} (anycastlb confirm)"))
             return
         of = _counted(len(self.instances))
-        told = f"{len(lost)} of {of} vanished at once: kept {until} (anycastlb confirm)"
-        self._put(ordered((*answer.instances, *lost)), (*answer.problems, told))
+        kept_text = f"{len(lost)} of {of} vanished at once: kept {until} (anycastlb confirm)"
+        self._put(ordered((*answer.instances, *lost)), (*answer.problems, kept_text))
 
     def _doubted(self, answer: DiscoveryAnswer, lost: Collection[Instance]) -> bool:
         if self.instances is None:

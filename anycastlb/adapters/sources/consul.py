@@ -57,7 +57,7 @@ class ConsulSource:
         """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
         failures: list[SourceError] = []
 
-        async def told(wait: Coroutine[Any, Any, None]) -> None:
+        async def collect(wait: Coroutine[Any, Any, None]) -> None:
             try:
                 await wait
             except SourceError as exc:
@@ -65,7 +65,7 @@ class ConsulSource:
 
         async with asyncio.TaskGroup() as group:
             waits = [self._wait_for_part(part, seen) for part in PARTS] + [self._wait_for_loss(seen)]
-            waiting = [group.create_task(told(wait)) for wait in waits]
+            waiting = [group.create_task(collect(wait)) for wait in waits]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()

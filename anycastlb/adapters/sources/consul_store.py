@@ -114,8 +114,8 @@ class ConsulStore:
         try:
             return await self._put(record, index)
         except TransactionRefused as exc:
-            told = f"another writer took this import for dead since it stood still for {GRACE:g} s"
-            raise Conflict(f"{told}, and nothing was written; import again") from exc
+            lost_turn = f"another writer took this import for dead since it stood still for {GRACE:g} s"
+            raise Conflict(f"{lost_turn}, and nothing was written; import again") from exc
         except SourceError as exc:
             if await self._withdraw(index) and isinstance(exc, Unconfirmed):  # then the missing answer was a no
                 raise SourceError(f"{exc.what}; {NOTHING}") from exc

@@ -114,9 +114,9 @@ class FileSource:
         if not self._root.is_dir():
             raise SourceError(f"{self._root} is no directory; create it, or set catalog.path to one that exists")
         for _ in range(TRIES):
-            told = file_journal.read(self._root)
-            tree = self._scan({change.name: change for change in told.changes})
-            if file_journal.read(self._root) == told:
+            journal = file_journal.read(self._root)
+            tree = self._scan({change.name: change for change in journal.changes})
+            if file_journal.read(self._root) == journal:
                 return tree
         try:
             with file_journal.alone(self._root):

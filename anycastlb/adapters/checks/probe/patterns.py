@@ -85,8 +85,8 @@ def _compiled(expression: str) -> Any:
     try:
         return re2.compile(b"(?m)" + _encoded(expression), OPTIONS)
     except re2.error as exc:
-        told = exc.args[0].decode(errors="replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        raise ValueError(f"a regular expression of RE2 (no back-references, no look-around): {told}") from exc
+        cause = exc.args[0].decode(errors="replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
+        raise ValueError(f"a regular expression of RE2 (no back-references, no look-around): {cause}") from exc
 
 
 def mismatch(pattern: str) -> str:

@@ -166,8 +166,8 @@ class RecordDriver:
             rows.pop(change.key, None)
         else:
             rows[change.key] = change.new
-        told = ["" if row is None else str(row) for row in (change.old, change.new)]
-        self._emit(Event(f"{change.table}.{change.verb}", str(change.key), before=told[0], after=told[1]))
+        texts = ["" if row is None else str(row) for row in (change.old, change.new)]
+        self._emit(Event(f"{change.table}.{change.verb}", str(change.key), before=texts[0], after=texts[1]))
         self._show(rows)
 
     def _refuse(self, change: Change, reason: str) -> None:

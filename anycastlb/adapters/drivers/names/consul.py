@@ -52,12 +52,12 @@ class ConsulServices:
         checks = await self._call("GET", "/v1/agent/checks")
         rows: dict[ConsulKey, ConsulService] = {}
         try:
-            said = {
+            checked = {
                 check["ServiceID"]: check for check in checks.values() if check["CheckID"] == _check(check["ServiceID"])
             }
             for service in services.values():
                 if (service.get("Meta") or {}).get(NODE) == self._node:
-                    key, row = _row(service, said.get(service["ID"]), self._ttl)
+                    key, row = _row(service, checked.get(service["ID"]), self._ttl)
                     if service["ID"] == _id(key):
                         rows[key] = row
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
@@ -87,8 +87,8 @@ class ConsulServices:
 
     async def _say(self, key: ConsulKey, row: ConsulService) -> str:
         path = f"/v1/agent/check/update/{_check(_id(key))}"
-        said = {"Status": "passing" if row.passing else "critical", "Output": row.reason}
-        return "" if await self._call("PUT", path, said, missing=True) else RACED
+        update = {"Status": "passing" if row.passing else "critical", "Output": row.reason}
+        return "" if await self._call("PUT", path, update, missing=True) else RACED
 
     async def _renew(self, rows: Mapping[ConsulKey, ConsulService]) -> None:
         some = asyncio.Semaphore(AT_ONCE)
