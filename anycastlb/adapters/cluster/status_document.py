@@ -1,7 +1,7 @@
-"""A snapshot to the status that a node publishes, that status to bytes and back, and where statuses differ.
+"""Make the status that a node publishes, encode and decode it, and find where the statuses of several nodes differ.
 
-Pure. What peers wrote is anything: it may be garbage, or of another version. Fields that are not known are passed over,
-so that a newer node may say more; what cannot be read is an error in words.
+Pure. What another node wrote may be garbage, or come from another version. Unknown fields are ignored, so that a newer
+node can publish more; what cannot be read is an error in words (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _without(status: Status, name: str) -> Status:
 
 
 def missing(snapshot: Snapshot) -> list[str]:
-    """What the node waits for before it is in sync and able to serve, in words; empty if it is ready."""
+    """What the node waits for before it is in sync and able to serve; empty if it is ready."""
     feed = snapshot.inputs.feed
     reasons = []
     if not snapshot.cycle:

@@ -1,4 +1,4 @@
-"""python-consul2, tamed: the one module that knows which Consul library is used.
+"""The Consul client, and the one module that knows which Consul library is used (python-consul2).
 
 The library's own asyncio client opens a session per request, has no time-out, cannot present a client certificate
 and takes its address and token from the environment. Here its HTTP client is subclassed over one lasting aiohttp

@@ -1,8 +1,8 @@
-"""What a DNS name resolves to: A, AAAA, or SRV with the addresses of its targets; asked again when its TTL is over.
+"""Resolve a DNS name (A, AAAA, or SRV with the addresses of its targets) again and again, whenever its TTL is over.
 
 A name that does not exist, or has no such record, is an answer without instances. A resolver that fails, refuses or
 keeps silent is an error, and so is one target of SRV that cannot be looked up: half an answer is none. Nothing is
-cached, and a truncated answer is fetched over TCP.
+cached, and a truncated answer is fetched over TCP (docs/decisions/0002).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Follow discoveries, and decide how much of what they say is believed.
+"""Follow discoveries, and decide how much of their answers is believed.
 
-What is found is in force at once; what is lost is not, if all of it, or too much at once, has vanished: then it is kept
-until it has stayed away for a grace and is confirmed by a fresh answer, or by an operator. An instance that is still
-known but unfit has not vanished. A discovery that fails keeps what it found last. Here nothing is parsed or saved.
+A new instance is in force at once. A loss is not, if all instances, or too many at once, have vanished: they are kept
+until they have been away for the grace period and a fresh answer confirms it, or until an operator confirms it. An
+instance that is known but unfit has not vanished. A discovery that fails keeps its last answer. Nothing is parsed or
+saved here (docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ class Watches:
 async def survey(
     kinds: Kinds, discovers: Collection[Discover], saved: Instances, patience: float
 ) -> tuple[Instances, Mapping[Discover, tuple[str, ...]]]:
-    """What a node started now would find, and what would ail it; at most for ``patience`` seconds."""
+    """What a node started now would discover, and its problems; it takes at most ``patience`` seconds."""
     watches = Watches(kinds, lambda: None, Journal())
     watches.recall(saved)
     watches.want(discovers)

@@ -5,7 +5,7 @@ import, which comes into force before its keys are in their places (``staging``)
 request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
 under the same prefix and change all the time: they cause no read. A fifth query lists the names right below the
 prefix: of a recursive delete from above, Consul tells the queries below nothing until their time is up (measured with
-1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking``.
+1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking_query``.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class ConsulSource:
             raise failures[0]
 
     async def _wait_for_part(self, part: str, seen: Tree) -> None:
-        """One blocking query, repeated for as long as it tells nothing.
+        """One blocking query, repeated for as long as it brings no news.
 
         Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
         near by. So nothing, where there was nothing, is no news. That an import's record is gone is none either: what
-        it told is then in its place.
+        it named is then in its place.
         """
         empty = part == IMPORT or not _holds(seen, part)
         index = seen.index

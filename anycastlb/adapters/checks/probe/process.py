@@ -85,7 +85,7 @@ async def _readable(descriptor: int) -> None:
 
 
 def _reap(process: subprocess.Popen[bytes], watch: int) -> None:
-    """Now, or as soon as it is gone: one that was killed while the kernel works for it takes a moment, or longer."""
+    """Reap the process. A killed process in uninterruptible sleep can take a while to exit."""
     loop = asyncio.get_running_loop()
 
     def gone() -> None:

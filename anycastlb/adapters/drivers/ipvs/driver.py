@@ -1,8 +1,8 @@
-"""The kernel's IPVS services and destinations: the only code that reads and writes them.
+"""Read and write the kernel's IPVS services and destinations. No other code does.
 
 Ours is every service whose address lies in ``vip_ranges`` or whose mark lies in ``mark_ranges``, with all its
-destinations; whatever else is in the kernel is invisible here and so can never be touched. Nothing is decided here:
-no order, no weight, no retry.
+destinations. Whatever else is in the kernel is invisible here and can therefore never be touched. No order, no weight
+and no retry is decided here.
 """
 
 from __future__ import annotations

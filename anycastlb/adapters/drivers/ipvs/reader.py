@@ -1,10 +1,10 @@
-"""IPVS services and destinations from the kernel's dumps. Pure: bytes in, values out; it only remembers what it read.
+"""Decode IPVS services and destinations from the kernel's dumps. Pure: bytes in, values out, and a memory of both.
 
-What the kernel reports and we have no word for (a scheduler, a forwarding method, a tunnel flag) becomes a value no
-catalog can ask for, never an error; a service that no ``ServiceKey`` can name is None.
+What the catalog has no value for (a scheduler, a forwarding method, a tunnel flag) becomes a value that no catalog can
+ask for, never an error; a service that no ``ServiceKey`` can name is None.
 
-Reading is fast because it is mostly not done: once the counters are cut out of a message, the rest is the same bytes
-as at the last look, and stands for the same values. Where to cut is learnt from the messages, by their length.
+Reading is fast because most messages are not decoded: without its counters, a message is mostly the same bytes as at
+the last look, and stands for the same values. Where the counters are is learnt from the messages, by their length.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The driver of a table that is somewhere else: seen from memory, written in the background.
+"""The driver of a table in a record store: it shows the table from memory and writes to the store in the background.
 
-``observe`` and ``apply`` never wait. What was handed to ``apply`` in one cycle is all that is to be done: the next
-cycle says it again, or no longer. So a place that is away costs nothing and nothing piles up; when it returns it is
-looked at first, and gets what is wanted then.
+``observe`` and ``apply`` never wait. The changes of one cycle are all that is to be done: the next cycle hands them
+over again, or not. So a store that does not answer costs nothing and nothing piles up; when it returns it is read
+first, and gets what is wanted then.
 
-It tells by itself what it has done and what was refused, since a cycle ends long before. It acts only while the
-reconciler gives signs of life: names of a node that hangs must not be kept fresh by it.
+The driver emits its own events, since a cycle ends long before a change is made. It acts only while the reconciler
+gives signs of life: it must not keep the names of a node that hangs (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RecordDriver:
         return {} if self._rows is None else {self._place.table: self._rows}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
-        """Hand over; whether it could be done is told by ``registrar`` and by events."""
+        """Hand the changes over. ``registrar`` and events show what became of them."""
         self._asked.update((change.key, change) for change in changes)
         self._stir.set()
         return ()

@@ -1,4 +1,4 @@
-"""Services registered with the local Consul agent, each with a check that this node must keep renewing.
+"""Register services with the local Consul agent, each with a check that this node must keep renewing.
 
 The check (TTL) is ``passing`` while this node announces the VIP and ``critical`` with the reason while it does not. A
 node that dies renews nothing: Consul itself turns the check critical when its time is over, and deregisters the service

@@ -1,4 +1,4 @@
-"""Names in DNS: looked up at the zone's primary and changed there by dynamic updates (RFC 2136), signed with TSIG.
+"""Publish names in DNS: read at the zone's primary and changed by dynamic updates (RFC 2136), signed with TSIG.
 
 *A name is ours if our marker stands beside it*: a TXT record at ``_anycastlb.<name>`` that names anycastlb, the owner
 and the service. Nothing else is ever seen or changed. Other nodes write the same names at the same moments, so every
