@@ -37,6 +37,7 @@ from anycastlb.core.model import (
     Speaker,
     State,
     Table,
+    TrafficCounters,
     Verdict,
 )
 
@@ -84,7 +85,7 @@ class Inbox:
 Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
 
 
-Counters = Callable[[], Awaitable[Mapping[Any, node_drain.TrafficCounters]]]
+Counters = Callable[[], Awaitable[Mapping[Any, TrafficCounters]]]
 
 
 async def none_of(keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:

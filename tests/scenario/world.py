@@ -16,7 +16,6 @@ from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers import Driver
-from anycastlb.adapters.drivers.ipvs.reader import Counters
 from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
@@ -24,6 +23,7 @@ from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.adapters.system.timing import Timing
 from anycastlb.core.model import Address, Change, Check, ProbePath, ServiceKey, Speaker
+from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.engine.node import Node
 
 VIP = ip_address("192.0.2.10")
@@ -77,7 +77,7 @@ class World:
         values = "\n".join(
             f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
         )
-        self.counted = Counters()
+        self.counted = TrafficCounters()
         """What the kernel counts of the first service, packets of which come when a test says so."""
         leave = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**AT_ONCE, **(drain or {})}.items())
         text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
@@ -143,7 +143,7 @@ class World:
             raise Down("connection refused")
         return Found("connected")
 
-    async def _counters(self) -> dict[Any, Counters]:
+    async def _counters(self) -> dict[Any, TrafficCounters]:
         return dict.fromkeys(list(self.kernel.rows["services"])[:1], self.counted)
 
     def _by_mark(self, mark: int) -> str:

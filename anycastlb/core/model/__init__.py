@@ -122,6 +122,7 @@ from anycastlb.core.model.machine import (
     State,
     SyncDaemon,
     Table,
+    TrafficCounters,
     VipAddress,
     VirtualService,
 )
@@ -221,6 +222,7 @@ __all__ = [
     "SyncDaemon",
     "Table",
     "Traffic",
+    "TrafficCounters",
     "Tree",
     "Verdict",
     "VipAddress",
