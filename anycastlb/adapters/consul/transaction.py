@@ -1,4 +1,4 @@
-"""Consul's transactions: what an edit is in one, and what an answer means. Only what Consul has had since 1.0.
+"""Run Consul's transactions: translate edits to operations, and interpret the answers. Works from Consul 1.0 on.
 
 Of a transaction that was refused it is known that nothing was written; of one whose answer was lost it is not, and the
 error says so. This module decides nothing and repeats nothing (docs/decisions/0005).

@@ -1,4 +1,4 @@
-"""The catalog in Consul's key-value store, followed with blocking queries.
+"""Follow the catalog in Consul's key-value store with blocking queries.
 
 Four blocking queries wait for a change, one for each part of the tree that is the catalog, and one for the record of an
 import, which comes into force before its keys are in their places (``staging``); then the whole prefix is read in one

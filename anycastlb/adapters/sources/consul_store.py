@@ -1,4 +1,4 @@
-"""Writing the catalog in Consul's key-value store: compare-and-set, all keys at one moment.
+"""Write the catalog in Consul's key-value store: by compare-and-set, all keys at one moment.
 
 What fits goes in one transaction. More is staged and comes into force by one small one (``staging`` has the rules,
 docs/decisions/0005 the reasons). Every transaction depends on no other large write being under way; one whose writer

@@ -1,4 +1,4 @@
-"""The catalog in a directory: the same tree as files, watched.
+"""Follow the catalog in a directory: the same tree as in Consul, as files.
 
 ``services/web.json`` is the key ``services/web``, ``services/web/backends/web1`` (plain form, or with an extension)
 the key ``services/web/backends/web1``. It parses nothing, writes nothing and follows what happens to the directory:

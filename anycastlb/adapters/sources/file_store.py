@@ -1,4 +1,4 @@
-"""Writing the catalog in a directory: every document replaced whole, all of them at one moment (``file_journal``).
+"""Write the catalog in a directory: every document is replaced whole, all of them at one moment (``file_journal``).
 
 A document stays in its file if that is JSON, or the plain form. One in TOML or YAML is replaced by a ``.json``: what is
 written is JSON, and a file is what its name says. One writer at a time has the directory; people with editors do not

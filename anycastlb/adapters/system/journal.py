@@ -1,6 +1,6 @@
-"""The journal of the daemon: every event becomes a log line, a counter and an entry in a ring that readers see.
+"""Keep the journal of the daemon: every event becomes a log line, a counter and an entry in a ring that readers see.
 
-Emitting never fails and never waits. What can happen, as values, is ``core.events``.
+Emitting never fails and never waits. ``core.events`` has the events as values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a part of the daemon needs of time and chance, in one value, so that a test can hand in its own."""
+"""Clock, chance and threads in one value, which a part of the daemon is given, so that a test can replace them."""
 
 from __future__ import annotations
 

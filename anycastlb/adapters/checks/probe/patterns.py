@@ -1,4 +1,4 @@
-"""What a probe sends and looks for: text with byte escapes, a substring, or a regular expression.
+"""Read what a probe sends and looks for: text with byte escapes, a substring, or a regular expression.
 
 ``"PING\\r\\n"`` and ``"\\x00\\x01"`` are bytes; ``"OK"`` is found anywhere; ``"re:^2\\d\\d "`` is a regular expression
 over the bytes, in which ``^`` and ``$`` match at every line. RE2 searches in time linear in what a peer sends: Python's

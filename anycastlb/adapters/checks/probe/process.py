@@ -1,4 +1,4 @@
-"""One short-lived program: run it, keep the first lines it says, and leave nothing of it behind.
+"""Run one short-lived program, keep the first lines of its output, and leave nothing of it behind.
 
 The only module that starts processes for checks. It sets no deadline: cancel ``run``, and the program is killed with
 its process group. It judges nothing.

@@ -1,4 +1,4 @@
-"""Sockets for probes: by plain routing, or through IPVS by a firewall mark, bound to the node's own address.
+"""Open sockets for probes: by plain routing, or through IPVS by a firewall mark, bound to the node's own address.
 
 The one place that knows how a probe's packets get their mark. It sets no time-outs and reads no answers.
 

@@ -1,4 +1,4 @@
-"""IPVS's own settings in this network namespace: its time-outs and the two daemons of connection sync.
+"""Read and write IPVS's own settings in this network namespace: its time-outs and the daemons of connection sync.
 
 The layout of the messages is the kernel's ``include/uapi/linux/ip_vs.h``. Everything is
 read; whether a running daemon is ours is not decided here, and nothing is written unless a change asks for it

@@ -38,7 +38,7 @@ class RecordDriver:
 
     def __init__(
         self,
-        place: RecordStore,
+        store: RecordStore,
         emit: Callable[[Event], None] = lambda event: None,
         on_change: Callable[[], None] = lambda: None,
         alive_at: Callable[[], float] | None = None,
@@ -46,8 +46,8 @@ class RecordDriver:
         timing: Timing | None = None,
     ) -> None:
         timing = timing or Timing()
-        self.tables: tuple[Table, ...] = (place.table,)
-        self._place, self._emit, self._on_change = place, emit, on_change
+        self.tables: tuple[Table, ...] = (store.table,)
+        self._store, self._emit, self._on_change = store, emit, on_change
         self._clock, self._chance = timing.clock, timing.chance
         self._rows: Rows | None = None
         """As last seen, and written since; None before the first look."""
@@ -68,7 +68,7 @@ class RecordDriver:
     async def observe(self) -> Mapping[Table, Rows]:
         """What is there as far as is known; no table at all before it was looked at once."""
         self._asked = {}
-        return {} if self._rows is None else {self._place.table: self._rows}
+        return {} if self._rows is None else {self._store.table: self._rows}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Hand the changes over. ``registrar`` and events show what became of them."""
@@ -79,10 +79,10 @@ class RecordDriver:
     def registrar(self) -> Registrar:
         refused = {key: reason for key, (_, reason, _) in self._refused.items()}
         seen = self._rows is not None
-        return Registrar(self._place.table, self._place.where, seen, self._error, self._since, refused)
+        return Registrar(self._store.table, self._store.where, seen, self._error, self._since, refused)
 
     def want(self, names: Collection[str]) -> None:
-        """The names that a place is to be asked for."""
+        """The names that the store is to be asked for."""
         if frozenset(names) - self._names:
             self._look_at = self._clock()
             self._stir.set()
@@ -101,7 +101,7 @@ class RecordDriver:
                         await self._stir.wait()
                 await self._held_back()
         finally:
-            await self._place.close()
+            await self._store.close()
 
     async def flush(self, patience: float = 3.0) -> None:
         """Write what is still to be written, once, for at most ``patience`` seconds."""
@@ -110,7 +110,7 @@ class RecordDriver:
                 await self._write()
 
     async def _held_back(self) -> None:
-        """While the place fails it is left alone for longer and longer."""
+        """While the store fails, it is left alone for longer and longer."""
         if self._failures:
             await asyncio.sleep(BACKOFF.delay(self._failures - 1, self._chance()))
 
@@ -126,16 +126,16 @@ class RecordDriver:
                 await self._write()
             self._trouble("")
         except TimeoutError:
-            self._trouble(f"{self._place.where}: not done within {TIMEOUT:.0f} s; expected a place that answers")
+            self._trouble(f"{self._store.where}: not done within {TIMEOUT:.0f} s; expected a place that answers")
         except DriverError as exc:
             self._trouble(str(exc))
         except Exception as exc:  # a fault of ours here must not stop a node that serves
-            self._trouble(f"{self._place.where}: please report: {exc!r:.300}")
+            self._trouble(f"{self._store.where}: please report: {exc!r:.300}")
 
     async def _look(self) -> None:
-        rows = await self._place.look(self._names)
+        rows = await self._store.look(self._names)
         now = self._clock()
-        self._look_at = now + self._place.period
+        self._look_at = now + self._store.period
         self._refused = {key: item for key, item in self._refused.items() if now < item[2] + AGAIN}
         self._show(rows)
 
@@ -144,7 +144,7 @@ class RecordDriver:
         due = [change for change in self._asked.values() if self._due(change, now)]
         if not due or self._rows is None:
             return
-        async for change, reason in self._place.write(due):
+        async for change, reason in self._store.write(due):
             if self._asked.get(change.key) == change:
                 del self._asked[change.key]
             if reason:
@@ -186,11 +186,11 @@ class RecordDriver:
             self._on_change()
 
     def _trouble(self, error: str) -> None:
-        """The place cannot be used, or, with an empty text, can be again."""
+        """The store cannot be used, or, with an empty text, can be again."""
         self._failures = self._failures + 1 if error else 0
         if error != self._error:
             self._error, self._since = error, self._clock()
             after = "away" if error else "answers"
             level: Any = "error" if error else "info"
-            self._emit(Event("names", self._place.where, reason=error, after=after, level=level))
+            self._emit(Event("names", self._store.where, reason=error, after=after, level=level))
             self._on_change()
