@@ -16,13 +16,13 @@ from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds, Watches
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.sources.cache import CatalogCache
+from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import admit, parse_catalog, troubled
 from anycastlb.core.catalog.service import CheckTypes
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Feed, Problem, Shrink, SourceError, Tree
-from anycastlb.engine.clock import SYSTEM, Clock
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.settings import Settings
 
@@ -70,7 +70,7 @@ class Follower:
         self._saved = CatalogCache(settings.node.state_dir, identity(settings))
         self._moved = asyncio.Event()
         """Instances, or what is wrong with a discovery, have changed."""
-        self._watches = Watches(parts.kinds, self._moved.set, journal, self._clock, self._chance)
+        self._watches = Watches(parts.kinds, self._moved.set, journal, clock)
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
 

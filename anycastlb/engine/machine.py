@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.drivers.names.background import RecordDriver
-from anycastlb.core.decision import node_drain
-from anycastlb.core.model import DestinationKey, Rows, Speaker, Table
+from anycastlb.core.model import DestinationKey, Rows, Speaker, Table, TrafficCounters
 
 Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
-Counters = Callable[[], Awaitable[Mapping[Any, node_drain.TrafficCounters]]]
+Counters = Callable[[], Awaitable[Mapping[Any, TrafficCounters]]]
 
 
 class Announcer(Driver, Protocol):

@@ -13,11 +13,13 @@ from typing import Any
 
 from anycastlb.adapters.checks import CheckType, parameters
 from anycastlb.adapters.checks.probe.path import find_path
-from anycastlb.adapters.cluster import Registry
+from anycastlb.adapters.cluster import Alone, Identity, Registry
 from anycastlb.adapters.cluster.members import Members
+from anycastlb.adapters.cluster.status_document import moment
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.sources import Source
+from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import peer_health, probe_marks, service_names
 from anycastlb.core.model import (
@@ -31,7 +33,6 @@ from anycastlb.core.model import (
     ProbePath,
     Snapshot,
 )
-from anycastlb.engine.clock import SYSTEM, Clock
 from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
@@ -80,17 +81,12 @@ class Node:
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
         self.members = Members(
-            settings.node.name,
-            parts.registry,
+            Identity(settings.node.name, parts.instance, moment(parts.started_wall) if parts.started_wall else ""),
+            parts.registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
             self._put_cluster,
             journal,
-            clock.monotonic,
-            alone=f"the catalog is a {settings.catalog.source}, which knows of no other node",
-            instance=parts.instance,
-            alive_at=lambda: self.alive_at,
-            started_wall=parts.started_wall,
-            offload=clock.offload,
-            jitter=clock.chance,
+            lambda: self.alive_at,
+            clock,
         )
         self._on_catalog = parts.on_catalog
         self._marked: Decision | None = None
@@ -164,7 +160,7 @@ class Node:
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self._observer.observe_cycle(snapshot, seconds)
-        self.members.told(snapshot)
+        self.members.observe(snapshot)
         if snapshot.decision is self._marked and not snapshot.plan:
             return
         self._marked = snapshot.decision

@@ -15,11 +15,11 @@ from types import MappingProxyType
 from anycastlb.adapters.checks import CheckType, Down
 from anycastlb.adapters.checks.probe import sockets
 from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, CheckState, ForwardPath, Health, ProbePath, Result
-from anycastlb.engine.clock import SYSTEM, Clock
 from anycastlb.engine.observer import NOBODY, Observer
 
 MAX_AT_ONCE = 1000

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from anycastlb.adapters.drivers import Driver
+from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import node_drain, plan
 from anycastlb.core.decision.decide import adopt, decide, refusals
@@ -38,7 +39,6 @@ from anycastlb.core.model import (
     Table,
     Verdict,
 )
-from anycastlb.engine.clock import SYSTEM, Clock
 from anycastlb.engine.machine import Machine
 
 PULSE = 1.0

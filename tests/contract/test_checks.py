@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from anycastlb.adapters.checks import TYPES, CheckType, Down, Found
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Health, ProbePath
-from anycastlb.engine.clock import Clock
 from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case, cases
 from tests.soak import grown, soak

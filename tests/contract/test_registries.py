@@ -14,10 +14,11 @@ from typing import Protocol
 
 import pytest
 
-from anycastlb.adapters.cluster import Membership, Registry
+from anycastlb.adapters.cluster import Identity, Membership, Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.members import Members
 from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.adapters.cluster.status_document import moment
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Cluster, Policy, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
@@ -208,15 +209,21 @@ async def test_sessions_outlive_a_registry_that_was_away(world: World, registry:
 class Member:
     """One node as the cluster sees it."""
 
-    def __init__(self, world: World, name: str, snapshot: Snapshot | None = None, **given: object) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        snapshot: Snapshot | None = None,
+        started_wall: float = 0.0,
+    ) -> None:
         self.journal = Journal()
         self.cluster = Cluster()
         self.seen: list[Cluster] = []
         snapshot = snapshot or scene.calm()
-        self.snapshot = replace(snapshot, inputs=replace(snapshot.inputs, policy=Policy(node=name)))
-        whole = {"instance": f"on {name}", "started_wall": time.time(), **given}
-        self.members = Members(name, world.registry(), self._publish, self.journal, **whole)  # type: ignore[arg-type]
-        self.members.told(self.snapshot)
+        self.snapshot = replace(snapshot, inputs=replace(snapshot.inputs, policy=Policy(name)))
+        identity = Identity(name, f"on {name}", moment(started_wall or time.time()))
+        self.members = Members(identity, world.registry(), self._publish, self.journal)
+        self.members.observe(self.snapshot)
 
     def _publish(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -265,10 +272,10 @@ async def test_a_change_is_published_and_a_quiet_node_writes_nothing(world: Worl
         await long(lambda: one.alive() == {"lb2"} and two.alive() == {"lb1"})
         peer = one.cluster.peers["lb2"]
         for cycle in range(100, 108):
-            two.members.told(replace(two.snapshot, cycle=cycle, at=two.snapshot.at + cycle))
+            two.members.observe(replace(two.snapshot, cycle=cycle, at=two.snapshot.at + cycle))
             await asyncio.sleep(0.3)
         assert one.cluster.peers["lb2"] is peer, "it wrote although it had nothing new to say"
-        two.members.told(replace(two.snapshot, inputs=replace(two.snapshot.inputs, stopping=True)))
+        two.members.observe(replace(two.snapshot, inputs=replace(two.snapshot.inputs, stopping=True)))
         await long(lambda: bool((status := one.cluster.peers["lb2"].status) and status.stopping))
 
 
@@ -411,7 +418,7 @@ async def test_the_policy_that_is_named_is_enough(guarded: Guarded) -> None:
         await asyncio.sleep(4)  # a renewal
         assert not one.cluster.problems
         await one.members.leave()
-        assert "lb1" not in (await one.members._registry.read(None)).entries  # type: ignore[union-attr]
+        assert "lb1" not in (await guarded.registry().read(None)).entries
 
 
 async def test_a_session_that_is_not_renewed_ends(agent: Agent) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.dns import DnsZone
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.decision import plan
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DnsKey, DnsRecord, DriverError, State
@@ -147,7 +148,7 @@ async def test_a_record_added_by_hand_at_our_name_is_seen_and_can_be_removed(ser
 @asynccontextmanager
 async def running(place: DnsZone) -> AsyncIterator[tuple[RecordDriver, list[Event]]]:
     events: list[Event] = []
-    driver = RecordDriver(place, events.append, jitter=lambda: 0.0)
+    driver = RecordDriver(place, events.append, clock=Clock(chance=lambda: 0.0))
     driver.want([WWW])
     async with asyncio.TaskGroup() as group:
         task = group.create_task(driver.run())

@@ -17,14 +17,13 @@ from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers import Driver
-from anycastlb.adapters.drivers.ipvs.reader import Counters
 from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
 from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Address, Catalog, Change, Check, ProbePath, Rows, ServiceKey, Speaker, Table
-from anycastlb.engine.clock import Clock
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Node, Parts
 from anycastlb.engine.parts import first_inputs
@@ -91,7 +90,7 @@ class World:
         values = "\n".join(
             f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
         )
-        self.counted = Counters()
+        self.counted = TrafficCounters()
         """What the kernel counts of the first service, packets of which come when a test says so."""
         leave = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**AT_ONCE, **(drain or {})}.items())
         text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
@@ -113,8 +112,7 @@ class World:
         inbox = Inbox(first_inputs(self.settings, **self.kernel_settings, originals=self.originals()))
         pulse = Pulse(clock=now)
         records = [
-            RecordDriver(place, journal.emit, inbox.wake, lambda: pulse.at, clock=now, jitter=self.chance.random)
-            for place in self.places
+            RecordDriver(place, journal.emit, inbox.wake, lambda: pulse.at, clock=clock) for place in self.places
         ]
         machine = Machine(
             (self.kernel, *self.more_drivers),
@@ -156,7 +154,7 @@ class World:
             raise Down("connection refused")
         return Found("connected")
 
-    async def _counters(self) -> dict[Any, Counters]:
+    async def _counters(self) -> dict[Any, TrafficCounters]:
         return dict.fromkeys(list(self.kernel.rows["services"])[:1], self.counted)
 
     def _by_mark(self, mark: int) -> str:

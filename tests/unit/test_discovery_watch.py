@@ -11,6 +11,7 @@ import pytest
 from anycastlb.adapters.discovery import DiscoveryAnswer, Kind, LossRule, endpoint
 from anycastlb.adapters.discovery.memory import MemoryDiscovery, nowhere
 from anycastlb.adapters.discovery.watch import Watch, Watches, survey
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import ConsulInstances, Discover, Instance, Share
@@ -43,7 +44,7 @@ class Desk:
         self.history: list[int] = []
         clock = asyncio.get_running_loop().time
         kind = Kind(lambda: self.discovery, LossRule(share, grace))
-        self.watch = Watch(WANTED, kind, known, self._changed, self.journal, clock, jitter=lambda: 1.0)
+        self.watch = Watch(WANTED, kind, known, self._changed, self.journal, Clock(clock, chance=lambda: 1.0))
 
     def _changed(self) -> None:
         self.changes += 1
@@ -229,7 +230,7 @@ class TestWatches:
             return Kind(make, LossRule(HALF, GRACE))
 
         a, b = ConsulInstances("a"), ConsulInstances("b")
-        watches = Watches(kinds, lambda: None, Journal(), asyncio.get_running_loop().time)
+        watches = Watches(kinds, lambda: None, Journal(), Clock(asyncio.get_running_loop().time))
         watches.recall({a: some(7), b: some(8)})
         assert watches.instances == {a: some(7), b: some(8)}
         async with asyncio.TaskGroup() as group:
@@ -254,7 +255,7 @@ class TestWatches:
         discovery = MemoryDiscovery(*some(1))
         discovery.fail()
         kind = Kind(lambda: discovery, LossRule(HALF, GRACE))
-        watches = Watches(lambda wanted: kind, lambda: None, Journal(), clock, jitter=lambda: 1.0)
+        watches = Watches(lambda wanted: kind, lambda: None, Journal(), Clock(clock, chance=lambda: 1.0))
         watches.want({WANTED})
         async with asyncio.TaskGroup() as group:
             running = group.create_task(watches.run())

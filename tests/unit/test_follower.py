@@ -14,11 +14,11 @@ import pytest
 from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.sources.cache import SavedTree
 from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.clock import Clock, Offload
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import Catalog, Entry, Feed, SourceError, Tree
 from anycastlb.engine import follower
-from anycastlb.engine.clock import Clock, Offload
 from anycastlb.engine.follower import CatalogParts, Follower, identity
 from anycastlb.settings import Settings, parse
 

@@ -16,9 +16,9 @@ from anycastlb.adapters.discovery import Kind, LossRule
 from anycastlb.adapters.discovery.memory import MemoryDiscovery
 from anycastlb.adapters.sources.cache import SavedInstances
 from anycastlb.adapters.sources.memory import MemorySource
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Catalog, ConsulInstances, Discover, DnsInstances, Feed, Instance, Share, SourceError
-from anycastlb.engine.clock import Clock
 from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.settings import parse
 

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.adapters.drivers.ipvs.reader import Counters
 from anycastlb.core.model import DriverError, Result, Snapshot
+from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.serving import history
 from anycastlb.serving.history import SLOTS, History, sample
 from tests.support import scene
@@ -22,7 +22,7 @@ def fed(counts: list[int], snapshot: Snapshot | None = None) -> History:
     ring = History()
     for place, count in enumerate(counts):
         at = scene.NOW - 5 * (len(counts) - 1 - place)
-        ring.observe(snapshot or scene.calm(), {WEB1: Counters(connections=count, active=3)}, at)
+        ring.observe(snapshot or scene.calm(), {WEB1: TrafficCounters(connections=count, active=3)}, at)
     return ring
 
 
@@ -102,7 +102,7 @@ async def test_a_kernel_that_does_not_tell_is_told_and_survived() -> None:
         asked += 1
         if asked < 3:
             raise DriverError("no IPVS here")
-        return {WEB1: Counters(connections=asked)}
+        return {WEB1: TrafficCounters(connections=asked)}
 
     assert ring.stats(scene.NOW)["error"]
     async with asyncio.TaskGroup() as tasks:

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from anycastlb import __version__
 from anycastlb.adapters.checks import TYPES, CheckType, Down, Found
-from anycastlb.adapters.drivers.ipvs.reader import Counters
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
@@ -46,7 +46,7 @@ from anycastlb.core.model import (
     Traffic,
     Verdict,
 )
-from anycastlb.engine.clock import Clock
+from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.engine.observer import Unobserved
 from anycastlb.engine.prober import Prober
 from anycastlb.serving.metrics import Meters, Metrics
@@ -152,8 +152,10 @@ async def test_probes_through_ipvs_are_no_services() -> None:
     snapshot = scene.subtle()
     marked = [key for key in snapshot.actual.services if key.protocol == "fwmark"]
 
-    async def statistics() -> dict[object, Counters]:
-        return {key: Counters(connections=7) for key in (*snapshot.actual.services, *snapshot.actual.destinations)}
+    async def statistics() -> dict[object, TrafficCounters]:
+        return {
+            key: TrafficCounters(connections=7) for key in (*snapshot.actual.services, *snapshot.actual.destinations)
+        }
 
     async with serving(snapshot, statistics=statistics) as served:
         samples = await scrape(served)
@@ -259,8 +261,11 @@ async def test_what_the_kernel_counted() -> None:
     key = scene.WEB.key(scene.WEB4)
     web1 = next(destination for destination in scene.BACKENDS if destination.service == key)
 
-    async def statistics() -> dict[object, Counters]:
-        return {key: Counters(connections=7, bytes_in=2**40), web1: Counters(connections=3, active=2, inactive=1)}
+    async def statistics() -> dict[object, TrafficCounters]:
+        return {
+            key: TrafficCounters(connections=7, bytes_in=2**40),
+            web1: TrafficCounters(connections=3, active=2, inactive=1),
+        }
 
     async with serving(scene.trouble(), statistics=statistics) as served:
         samples = await scrape(served)
@@ -274,7 +279,7 @@ async def test_what_the_kernel_counted() -> None:
 
 
 async def test_a_kernel_that_does_not_answer_hides_nothing_else() -> None:
-    async def statistics() -> dict[object, Counters]:
+    async def statistics() -> dict[object, TrafficCounters]:
         raise DriverError("netlink: no answer")
 
     async with serving(scene.trouble(), statistics=statistics) as served:
@@ -551,8 +556,8 @@ async def test_what_traffic_back_never_shows_is_left_out() -> None:
     web1 = next(destination for destination in scene.BACKENDS if destination.service == key)
     rates = (5, 50, 0, 4000, 0)
 
-    async def statistics() -> dict[object, Counters]:
-        return {key: Counters(connections=7, rates=rates), web1: Counters(connections=3)}
+    async def statistics() -> dict[object, TrafficCounters]:
+        return {key: TrafficCounters(connections=7, rates=rates), web1: TrafficCounters(connections=3)}
 
     async with serving(scene.trouble(), statistics=statistics) as served:
         samples = await scrape(served)
@@ -591,7 +596,7 @@ async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None
     looks = count(1)
     made = []
 
-    async def statistics() -> dict[object, Counters]:
+    async def statistics() -> dict[object, TrafficCounters]:
         made.append(next(looks))
         await asyncio.sleep(0.01)
         return {}
@@ -608,7 +613,7 @@ async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None
 async def test_a_scrape_that_fails_fails_alone() -> None:
     turns = count()
 
-    async def statistics() -> dict[object, Counters]:
+    async def statistics() -> dict[object, TrafficCounters]:
         if not next(turns):
             raise RuntimeError("a fault of ours")
         return {}
@@ -623,7 +628,10 @@ async def test_a_scrape_that_fails_fails_alone() -> None:
 
 async def everything() -> tuple[set[str], dict[str, set[str]]]:
     """Names of all samples, and each family's labels, of scrapes that together have every object there is."""
-    held = {key: Counters(connections=1, rates=(1, 1, 1, 1, 1)) for key in (scene.WEB.key(scene.WEB4), *scene.BACKENDS)}
+    held = {
+        key: TrafficCounters(connections=1, rates=(1, 1, 1, 1, 1))
+        for key in (scene.WEB.key(scene.WEB4), *scene.BACKENDS)
+    }
     nat = replace(scene.WEB, backends=tuple(replace(backend, forward="nat") for backend in scene.WEB.backends))
     catalog = replace(
         scene.trouble().inputs.catalog,
@@ -644,7 +652,7 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
     kept = {scene.WEB4: replace(verdicts[scene.WEB4], kept="limit")}
     trouble = replace(trouble, decision=replace(trouble.decision, verdicts={**verdicts, **kept}))
 
-    async def statistics() -> dict[Any, Counters]:
+    async def statistics() -> dict[Any, TrafficCounters]:
         return held
 
     samples = (Traffic(scene.NOW - 2, 10, 3), Traffic(scene.NOW - 1, 15, 3))

@@ -11,6 +11,7 @@ import pytest
 
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DnsKey, DnsRecord
 
@@ -29,7 +30,7 @@ class Desk:
         self.place = MemoryRecordStore(self.board, period=period)
         self.hangs = False
         self.driver = RecordDriver(
-            self.place, self.events.append, self._changed, self._alive, clock=loop.time, jitter=lambda: 1.0
+            self.place, self.events.append, self._changed, self._alive, clock=Clock(loop.time, chance=lambda: 1.0)
         )
         self.driver.want(["www."])
 

@@ -65,9 +65,9 @@ async def _line(sock: socket.socket) -> bytes:
 def judged(line: bytes) -> Found:
     """What an agent's line means. Raises ``Down``."""
     text = line.decode(errors="replace")
-    said, _, reason = (part.strip() for part in text.partition("#"))
+    statement, _, reason = (part.strip() for part in text.partition("#"))
     weight, seen, down = None, [], None
-    for word in re.split(r"[\s,]+", said.lower()):
+    for word in re.split(r"[\s,]+", statement.lower()):
         if match := re.fullmatch(r"(\d{1,5})%", word):
             weight = int(match[1])
         elif word in DOWN:

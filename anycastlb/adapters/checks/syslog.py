@@ -45,16 +45,16 @@ FACILITIES = {
 } | {"authpriv": 10, "ftp": 11, **{f"local{number}": 16 + number for number in range(8)}}
 
 
-def _number(value: Any, names: Mapping[str, int], most: int) -> int:
+def _number(value: Any, names: Mapping[str, int], limit: int) -> int:
     if isinstance(value, str) and value.strip().lower() in names:
         return names[value.strip().lower()]
     try:
         number = whole(value)
-        if isinstance(number, int) and 0 <= number <= most:
+        if isinstance(number, int) and 0 <= number <= limit:
             return number
     except ValueError:
         pass
-    raise ValueError(f"one of {', '.join(names)}, or a number up to {most}, not {shown(value)}")
+    raise ValueError(f"one of {', '.join(names)}, or a number up to {limit}, not {shown(value)}")
 
 
 def _printable(value: str) -> str:

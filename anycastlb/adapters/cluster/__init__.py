@@ -1,8 +1,8 @@
 """The nodes of a cluster: each publishes its status under a Consul session and follows those of the others.
 
-A registry is the place where they do it: it writes and reads whole statuses as bytes, believes what it is told and
-never retries. ``members`` does, and ``status`` says what the bytes mean. Losing the registry costs only the view: a
-node serves alone as it serves among others.
+A registry is the place where they do it: it reads and writes whole statuses as bytes, interprets nothing and never
+retries. ``members`` retries, and ``status_document`` says what the bytes mean. A node that loses the registry loses
+only its view of the others: it serves alone as it serves among others (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -34,6 +34,24 @@ class Membership:
     entries: Mapping[str, Posted] = field(default_factory=lambda: EMPTY)
     """By node name, which may be garbage like the value."""
     index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is among the others."""
+
+    node: str
+    instance: str = ""
+    """Tells this installation from another node that bears the same name by mistake (``instance.instance``)."""
+    started: str = ""
+    """When the process began, as RFC 3339 text (``status_document.moment``), which sorts by time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """There is no registry, and so there are no other nodes."""
+
+    why: str
 
 
 class Registry(Protocol):

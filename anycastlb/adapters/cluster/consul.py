@@ -1,8 +1,9 @@
-"""The registry in Consul: one key a node below ``nodes/``, each held by a session with a time to live.
+"""Keep the registry in Consul: one key a node below ``nodes/``, each held by a session with a time to live.
 
 The session belongs to no health check of Consul's: a node whose local agent restarts has not gone. It deletes its keys
 when it ends, and leaves no lock-delay behind, which would keep the node's next process from its own key. Keys are
-followed by the rules of ``sources.blocking``, with a distance: nobody decides by them within a second.
+followed by the rules of ``consul.blocking_query``, with a pause between reads: no decision needs them within a second
+(docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from anycastlb.settings import ConsulSettings
 
 NODES = "nodes/"
 TTL = 10.0
-"""Seconds; the least that Consul takes. It ends a session at twice that."""
+"""Seconds; the shortest that Consul takes. It ends a session at twice that."""
 LONGEST_WAIT = 15
-"""Seconds of one blocking query: of a recursive delete from above Consul tells it nothing before."""
+"""Seconds of one blocking query. Consul does not wake it for a recursive delete of a prefix above."""
 DISTANCE = 0.25
-"""Seconds in which the news of several nodes are taken together."""
+"""Seconds in which changes of several nodes are read together."""
 
 
 class ConsulRegistry:
@@ -32,7 +33,6 @@ class ConsulRegistry:
         self.ttl = ttl
         self._client = Client(settings)
         self._below = settings.prefix + NODES
-        self._dc = settings.datacenter
         self._wait = f"{round(min(settings.wait, LONGEST_WAIT) * 1000)}ms"
         self._roll = BlockingQuery(
             self._look,
@@ -87,17 +87,8 @@ class ConsulRegistry:
 
     async def _put(self, path: str, body: bytes = b"", *params: tuple[str, str]) -> Any:
         """The answer as JSON; None for what does not exist. Raises ``SourceError``."""
-
-        def read(response: Any) -> Any:
-            if response.code == 404:
-                return None
-            if response.code != 200:
-                raise SourceError(f"Consul refused {path}: {response.code} {response.body:.200}")
-            return json.loads(response.body)
-
-        more = [("dc", self._dc)] if self._dc else []
         try:
-            return await self._client.http.put(read, path, params=[*params, *more], data=body)
+            return (await self._client.request("PUT", path, body, params)).json()
         except Forbidden as exc:
             raise Denied(
                 "Consul's ACLs refuse this node's status; expected a token (consul.token_file) with the policy "

@@ -1,4 +1,4 @@
-"""Which installation this is: what tells a node's next process from another node that bears the same name by mistake.
+"""Identify this installation, so that a node's next process is not taken for another node of the same name.
 
 A random word kept in ``state_dir``, mixed with the boot's own: a copied ``state_dir`` on another machine is another
 installation. It touches that one file.

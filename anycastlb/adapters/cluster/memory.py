@@ -1,4 +1,4 @@
-"""The registry in memory: the fake, shared by the nodes of a test, which can be told to fail. It passes the contract
+"""The registry in memory: the fake, shared by the nodes of a test, which tests can make fail. It passes the contract
 tests of the real one."""
 
 from __future__ import annotations

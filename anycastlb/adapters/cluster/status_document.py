@@ -1,7 +1,7 @@
-"""A snapshot to the status that a node publishes, that status to bytes and back, and where statuses differ.
+"""Make the status that a node publishes, encode and decode it, and find where the statuses of several nodes differ.
 
-Pure. What peers wrote is anything: it may be garbage, or of another version. Fields that are not known are passed over,
-so that a newer node may say more; what cannot be read is an error in words.
+Pure. What another node wrote may be garbage, or come from another version. Unknown fields are ignored, so that a newer
+node can publish more; what cannot be read is an error in words (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class UnreadableStatus(AnycastlbError):
 # ---------------------------------------------------------------- bytes
 
 
-def encode(status: Status, most: int = MAX_BYTES) -> bytes:
+def encode(status: Status, limit: int = MAX_BYTES) -> bytes:
     """The status as JSON of at most ``most`` bytes: what does not fit is left out, the dearest first, and named."""
     raw = _dump(status)
     for name in ("services.down", "services", "vips.reason", "digests"):
-        if len(raw) <= most:
+        if len(raw) <= limit:
             break
         status = replace(_without(status, name), omitted=(*status.omitted, name))
         raw = _dump(status)
@@ -115,28 +115,28 @@ def _without(status: Status, name: str) -> Status:
 
 
 def missing(snapshot: Snapshot) -> list[str]:
-    """What the node waits for before it is in sync and able to serve, in words; empty if it is ready."""
+    """What the node waits for before it is in sync and able to serve; empty if it is ready."""
     feed = snapshot.inputs.feed
-    told = []
+    reasons = []
     if not snapshot.cycle:
-        told.append("the first cycle has not finished")
+        reasons.append("the first cycle has not finished")
     if not feed.loaded:
-        told.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
+        reasons.append("no catalog is loaded" + (f": {feed.error}" if feed.error else ""))
     if snapshot.failures:
         first = snapshot.failures[0]
-        told.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
+        reasons.append(f"changes refused: {len(snapshot.failures)}; the first: {first.change}: {first.reason}")
     if not snapshot.speaker.connected:
-        told.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
+        reasons.append("the BGP bridge is not connected (is ExaBGP running, with anycastlb-bridge as its process?)")
     if snapshot.inputs.stopping:
-        told.append("the node is stopping")
-    return told
+        reasons.append("the node is stopping")
+    return reasons
 
 
 def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Status:
     """What this node publishes about itself."""
     inputs, decision = snapshot.inputs, snapshot.decision
     catalog, feed = inputs.catalog, inputs.feed
-    lacking = missing(snapshot)
+    waits_for = missing(snapshot)
     verdicts, routes = decision.verdicts, snapshot.actual.routes
     down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
     for key, backend in decision.backends.items():
@@ -154,8 +154,8 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
         version=__version__,
         instance=instance,
         started=started,
-        ready=not lacking,
-        missing=tuple(text[:MAX_MISSING] for text in lacking),
+        ready=not waits_for,
+        missing=tuple(text[:MAX_MISSING] for text in waits_for),
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
@@ -171,18 +171,18 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
 
 def leaving(snapshot: Snapshot) -> DrainSummary | None:
     """How far this node has left the routes, without what changes by itself; None if it does not leave."""
-    told, inputs = snapshot.decision.memory.node_drain, snapshot.inputs
-    if told is None:
+    drain, inputs = snapshot.decision.memory.node_drain, snapshot.inputs
+    if drain is None:
         return None
-    drain = inputs.catalog.drains.get(inputs.node)
+    document = inputs.catalog.drains.get(inputs.node)
     return DrainSummary(
-        stage=told.stage,
-        cause=told.cause,
-        reason=told.reason.text,
-        since=moment(inputs.wall + told.since),
-        deadline="" if told.until is None else moment(inputs.wall + told.until),
-        asked=drain.since if drain else "",
-        code=told.reason.code,
+        stage=drain.stage,
+        cause=drain.cause,
+        reason=drain.reason.text,
+        since=moment(inputs.wall + drain.since),
+        deadline="" if drain.until is None else moment(inputs.wall + drain.until),
+        asked=document.since if document else "",
+        code=drain.reason.code,
     )
 
 
@@ -207,12 +207,12 @@ def digests(catalog: Catalog, actual: State) -> dict[str, str]:
 def _table(actual: State, key: ServiceKey, rows: Iterable[tuple[DestinationKey, Destination]]) -> str | None:
     """All that makes the kernel choose a backend for a flow, as text; None if that is not wholly known."""
     virtual = actual.services.get(key)
-    told = [f"{key} {virtual}"]
+    lines = [f"{key} {virtual}"]
     for name, row in rows:
         if row.last_weight is None:
             return None
-        told.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
-    return "\n".join(told)
+        lines.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- of several
@@ -242,5 +242,5 @@ def compare(
 
 
 def _aged(parties: Mapping[str, list[str]], before: Difference | None, now: float) -> Difference:
-    told = {digest: tuple(names) for digest, names in parties.items()}
-    return before if before is not None and before.parties == told else Difference(told, now)
+    named = {digest: tuple(names) for digest, names in parties.items()}
+    return before if before is not None and before.parties == named else Difference(named, now)

@@ -1,9 +1,9 @@
-"""The rules of Consul's blocking queries, kept in one place for all that is followed with them.
+"""Follow something in Consul with blocking queries. All that is followed so keeps Consul's rules in this one place.
 
 The rules (Consul, "Blocking queries"), and where they are kept: the index always comes from the latest plain read, so
 one that went backwards is dropped by itself; it is never below 1 (``number``); a query that returns without news (its
 time is up) leads to a plain read too; reads keep a distance (``SPACING``). After a change of leader an answer can lack
-what is there (hashicorp/consul#4103): a loss is read again with ``?consistent`` before it is told.
+what exists (hashicorp/consul#4103): a loss is read again with ``?consistent`` before it is reported.
 
 It knows no endpoint and sends no request: what to wait for and what to read are its user's.
 """

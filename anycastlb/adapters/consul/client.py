@@ -1,4 +1,4 @@
-"""python-consul2, tamed: the one module that knows which Consul library is used.
+"""The Consul client, and the one module that knows which Consul library is used (python-consul2).
 
 The library's own asyncio client opens a session per request, has no time-out, cannot present a client certificate
 and takes its address and token from the environment. Here its HTTP client is subclassed over one lasting aiohttp
@@ -7,10 +7,12 @@ session, and its endpoint classes (``KV``) are used on top. Every fault leaves a
 
 from __future__ import annotations
 
+import json
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from consul import base
@@ -36,6 +38,39 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 class Forbidden(SourceError):
     """Consul's ACLs refuse this to our token."""
+
+
+class Unconfirmed(SourceError):
+    """A write was sent, and its answer is missing or cannot be understood. ``what``: why, without that conclusion."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; {UNKNOWN}")
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulAnswer:
+    """The answer to one request."""
+
+    request: str
+    """Which one, for messages: ``Consul at http://127.0.0.1:8500: PUT /v1/session/create``."""
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    def json(self) -> Any:
+        """What the answer holds; None for an object that does not exist. Raises ``SourceError`` for what is neither."""
+        if self.status == 404:
+            return None
+        if self.status != 200:
+            raise self.refusal()
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError) as exc:
+            raise SourceError(f"{self.request}: the answer is not Consul's: {exc!r:.200}") from exc
+
+    def refusal(self) -> SourceError:
+        return SourceError(_shortened(f"{self.request}: {self.status} {self.text}"))
 
 
 class Client:
@@ -75,10 +110,22 @@ class Client:
         )
         return answer
 
-    async def transact(self, operations: bytes) -> tuple[int, str]:
-        """Status and text of the answer to a transaction. Raises ``SourceError``, which says what is not known."""
-        params = [("dc", self.dc)] if self.dc else []
-        answer: tuple[int, str] = await self.http.put(_whole, path=TXN, params=params, data=operations)
+    async def request(
+        self, method: Literal["GET", "PUT"], path: str, body: bytes = b"", params: Params = (), *, local: bool = False
+    ) -> ConsulAnswer:
+        """One request to an endpoint that the library does not have, or not as we need it.
+
+        ``local``: to the agent itself, which has no other datacenter. Raises ``SourceError``; of a write whose answer
+        is missing it says what is not known.
+        """
+        where = [] if local or not self.dc else [("dc", self.dc)]
+        name = f"Consul at {self.http.base_uri}: {method} {path}"
+
+        def answered(response: base.Response) -> ConsulAnswer:
+            return ConsulAnswer(name, response.code, response.headers, response.body)
+
+        send = self.http.put if method == "PUT" else self.http.get
+        answer: ConsulAnswer = await send(answered, path, params=[*params, *where], **({"data": body} if body else {}))
         return answer
 
     async def close(self) -> None:
@@ -135,12 +182,11 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
                 body = await self._body(response)
                 return callback(self._checked(path, response, body))
         except TimeoutError as exc:
-            doubt = _doubt(method, exc)
-            raise self._fault(f"no answer within {longest:.0f} s; expected an agent that is alive{doubt}") from exc
+            what = f"no answer within {longest:.0f} s; expected an agent that is alive"
+            raise self._unanswered(method, exc, what) from exc
         except (aiohttp.ClientError, OSError) as exc:
-            told = exc if str(exc) else type(exc).__name__
-            doubt = _doubt(method, exc)
-            raise self._fault(f"{told}; expected an agent that answers there{doubt}") from exc
+            what = f"{exc if str(exc) else type(exc).__name__}; expected an agent that answers there"
+            raise self._unanswered(method, exc, what) from exc
         except base.ConsulException as exc:
             raise self._fault(_shortened(f"{type(exc).__name__}: {exc}")) from exc
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
@@ -168,10 +214,10 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         """The answer as the library wants it, unless the library would misread it."""
         status = response.status
         if status == 403:
-            told = _shortened(body.decode(errors="replace").strip())
+            refusal = _shortened(body.decode(errors="replace").strip())
             policy = self._policy(path)
             verb = "writes" if path == TXN else "reads"
-            fault = self._fault(f"403 {told}; expected a token (consul.token_file) whose policy {verb} {policy}")
+            fault = self._fault(f"403 {refusal}; expected a token (consul.token_file) whose policy {verb} {policy}")
             raise Forbidden(str(fault))
         filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
         if filtered and (status == 404 or body.strip() == b"[]"):
@@ -186,6 +232,14 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         if path.startswith(HEALTH):
             return f'service "{path.removeprefix(HEALTH)}" and node_prefix ""'
         return f'key_prefix "{self._settings.prefix}"'
+
+    def _unanswered(self, method: str, exc: Exception, what: str) -> SourceError:
+        """A request without an answer, and what that means for a write."""
+        if method == "GET":
+            return self._fault(what)
+        if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+            return self._fault(f"{what}; {NOTHING}")
+        return Unconfirmed(str(self._fault(what)))
 
     def _fault(self, what: str) -> SourceError:
         return SourceError(f"Consul at {self.base_uri}: {what}")
@@ -250,19 +304,6 @@ def waiting(settings: ConsulSettings) -> str:
     return f"{max(1, round(settings.wait * 1000))}ms"
 
 
-def _whole(response: base.Response) -> tuple[int, str]:
-    return response.code, response.body
-
-
-def _doubt(method: str, exc: Exception) -> str:
-    """What to say of a request whose answer is missing, beyond that it is."""
-    if method == "GET":
-        return ""
-    if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return f"; {NOTHING}"
-    return f"; {UNKNOWN}"
-
-
-def _shortened(text: str, most: int = 300) -> str:
+def _shortened(text: str, limit: int = 300) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= most else text[:most] + "…"
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,7 +1,7 @@
-"""Consul's transactions: what an edit is in one, and what an answer means. Only what Consul has had since 1.0.
+"""Run Consul's transactions: translate edits to operations, and interpret the answers. Works from Consul 1.0 on.
 
-Of one refused it can be said that {NOTHING}; of one whose answer was lost it cannot, and the error says so.
-It decides nothing and repeats nothing.
+Of a transaction that was refused it is known that nothing was written; of one whose answer was lost it is not, and the
+error says so. This module decides nothing and repeats nothing (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from anycastlb.adapters.consul.client import NOTHING, UNKNOWN, Client
+from anycastlb.adapters.consul.client import NOTHING, TXN, Client, Unconfirmed
 from anycastlb.core.model import Edit, SourceError
 
 Operation = dict[str, dict[str, Any]]
@@ -20,8 +20,8 @@ Operation = dict[str, dict[str, Any]]
 class TransactionRefused(SourceError):
     """An operation did not apply, so none did. ``operations``: which ones, by number."""
 
-    def __init__(self, told: str, operations: tuple[int, ...]) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, operations: tuple[int, ...]) -> None:
+        super().__init__(message)
         self.operations = operations
 
 
@@ -48,11 +48,12 @@ def operations(edit: Edit, key: str) -> list[Operation]:
 
 
 async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int]:
-    """All operations or none; the index that every key set has now. Raises ``Refused`` and ``SourceError``."""
-    status, text = await client.transact(json.dumps(wanted).encode())
-    told = " ".join(text.split())[:300]
+    """All operations or none; the index that every key set has now. Raises ``TransactionRefused``, ``SourceError``."""
+    answer = await client.request("PUT", TXN, json.dumps(wanted).encode())
+    status, text = answer.status, answer.text
+    message = " ".join(text.split())[:300]
     if status not in (200, 409):
-        raise SourceError(_meaning(client, status, told))
+        raise _refused(client, status, message)
     try:
         document = json.loads(text)
         if status == 200:
@@ -61,24 +62,25 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
         errors = [(int(error["OpIndex"]), str(error["What"])) for error in document["Errors"]]
         keys = [wanted[number]["KV"]["Key"] for number, _ in errors]
     except (ValueError, KeyError, TypeError, IndexError) as exc:
-        raise SourceError(f"Consul at {client.http.base_uri}: {told}; expected Consul's answer; {UNKNOWN}") from exc
+        raise Unconfirmed(f"Consul at {client.http.base_uri}: {message}; expected Consul's answer") from exc
+    # An operation that the ACLs refuse is told from one whose condition does not hold by its words only.
     denied = [key for key, (_, what) in zip(keys, errors, strict=True) if "permission denied" in what.lower()]
     if denied:  # the last one: the first may be the check that goes with every write
         raise SourceError(
             f"Consul at {client.http.base_uri}: {denied[-1]} may not be written with this token; {NOTHING}; "
             f'expected one (consul.token_file) whose policy writes key_prefix "{client.prefix}"'
         )
-    raise TransactionRefused(told, tuple(number for number, _ in errors))
+    raise TransactionRefused(message, tuple(number for number, _ in errors))
 
 
-def _meaning(client: Client, status: int, told: str) -> str:
-    at = f"Consul at {client.http.base_uri}: {status} {told}"
+def _refused(client: Client, status: int, message: str) -> SourceError:
+    at = f"Consul at {client.http.base_uri}: {status} {message}"
     if status == 413:
-        return f"{at}; {NOTHING}; write fewer or smaller documents at once"
+        return SourceError(f"{at}; {NOTHING}; write fewer or smaller documents at once")
     if status == 429:
-        return f"{at}; {NOTHING}; try again later"
+        return SourceError(f"{at}; {NOTHING}; try again later")
     if status < 500:
-        return f"{at}; {NOTHING}; expected a Consul agent that takes transactions"
-    if "No cluster leader" in told:
-        return f"{at}; {NOTHING}; try again once the Consul servers have a leader"
-    return f"{at}; {UNKNOWN}"
+        return SourceError(f"{at}; {NOTHING}; expected a Consul agent that takes transactions")
+    if "No cluster leader" in message:  # Consul says this in words only: the status is 500, as of any other fault
+        return SourceError(f"{at}; {NOTHING}; try again once the Consul servers have a leader")
+    return Unconfirmed(at)

@@ -1,7 +1,7 @@
 """Discovery: where the backends of a service come from when nobody writes them down, one file per kind.
 
-A discovery reads whole answers and says when they changed. It believes what it is told, keeps nothing on disk and
-never retries: ``watch`` does, and decides how much of an answer is believed.
+A discovery reads whole answers and says when they changed. It believes every answer, keeps nothing on disk and never
+retries: ``watch`` retries, and decides how much of an answer is believed (docs/decisions/0002).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The instances of a Consul service, followed with blocking health queries (the rules: ``sources.blocking``).
+"""Follow the instances of a Consul service with blocking health queries (by the rules of ``blocking_query``).
 
 Consul is always asked for every instance, in whatever health and with whatever tags, and the choice is made here. So an
-instance that fails its checks, or lost the tag, is told apart from one that has vanished: the first is the truth, the
-second may be a server that has just become leader (hashicorp/consul#4103). It registers nothing and checks nothing.
+instance that fails its checks, or lost the tag, is distinguished from one that has vanished: the first is the truth,
+the second may come from a server that has just become leader (hashicorp/consul#4103). It registers nothing and checks
+nothing (docs/decisions/0002).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a DNS name resolves to: A, AAAA, or SRV with the addresses of its targets; asked again when its TTL is over.
+"""Resolve a DNS name (A, AAAA, or SRV with the addresses of its targets) again and again, whenever its TTL is over.
 
 A name that does not exist, or has no such record, is an answer without instances. A resolver that fails, refuses or
 keeps silent is an error, and so is one target of SRV that cannot be looked up: half an answer is none. Nothing is
-cached, and a truncated answer is fetched over TCP.
+cached, and a truncated answer is fetched over TCP (docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ class DnsDiscovery:
             (int(r.priority), int(r.weight), int(r.port), hosts[r.target.to_text()]) for r in offered
         )
         why = services.why or ("" if offered else f"{self._wanted.name}: the service is not offered (its target is .)")
-        told = (*problems, *unusable, *([why] if why else []))
+        remarks = (*problems, *unusable, *([why] if why else []))
         # A host of one family answers for the other with a negative TTL; only what was found counts.
         ttls = [records.ttl for records in found.values() if records.records]
-        return DiscoveryAnswer(instances, problems=told), min([services.ttl, *ttls])
+        return DiscoveryAnswer(instances, problems=remarks), min([services.ttl, *ttls])
 
     async def _together(
         self, queries: list[tuple[str, Literal["A", "AAAA"]]]

@@ -1,4 +1,4 @@
-"""Discovery in memory: the fake, which can be told to fail. It passes the contract tests of the real ones."""
+"""Discovery in memory: the fake, which tests can make fail. It passes the contract tests of the real ones."""
 
 from __future__ import annotations
 

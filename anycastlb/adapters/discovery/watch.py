@@ -1,18 +1,18 @@
-"""Follow discoveries, and decide how much of what they say is believed.
+"""Follow discoveries, and decide how much of their answers is believed.
 
-What is found is in force at once; what is lost is not, if all of it, or too much at once, has vanished: then it is kept
-until it has stayed away for a grace and is confirmed by a fresh answer, or by an operator. An instance that is still
-known but unfit has not vanished. A discovery that fails keeps what it found last. Here nothing is parsed or saved.
+A new instance is in force at once. A loss is not, if all instances, or too many at once, have vanished: they are kept
+until they have been away for the grace period and a fresh answer confirms it, or until an operator confirms it. An
+instance that is known but unfit has not vanished. A discovery that fails keeps its last answer. Nothing is parsed or
+saved here (docs/decisions/0002).
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable, Collection, Mapping
 
 from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, Kind, endpoint, ordered
+from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.parse import Instances, shrunk
@@ -36,8 +36,7 @@ class Watch:
         known: tuple[Instance, ...] | None,
         changed: Callable[[], None],
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        clock: Clock,
     ) -> None:
         self.instances = known
         """In force; None while nothing is known."""
@@ -45,7 +44,7 @@ class Watch:
         """What an operator should know: why there are none, why they are kept, what was left out."""
         self.answered = False
         self._wanted, self._kind = wanted, kind
-        self._changed, self._journal, self._clock, self._jitter = changed, journal, clock, jitter
+        self._changed, self._journal, self._clock, self._chance = changed, journal, clock.monotonic, clock.chance
         self._answer: DiscoveryAnswer | None = None
         """The last one; None: the next must be fresh."""
         self._held: DiscoveryAnswer | None = None
@@ -111,8 +110,8 @@ class Watch:
             self._put(None, (*answer.problems, f"not believed {until} (anycastlb confirm)"))
             return
         of = _counted(len(self.instances))
-        told = f"{len(lost)} of {of} vanished at once: kept {until} (anycastlb confirm)"
-        self._put(ordered((*answer.instances, *lost)), (*answer.problems, told))
+        kept_text = f"{len(lost)} of {of} vanished at once: kept {until} (anycastlb confirm)"
+        self._put(ordered((*answer.instances, *lost)), (*answer.problems, kept_text))
 
     def _doubted(self, answer: DiscoveryAnswer, lost: Collection[Instance]) -> bool:
         if self.instances is None:
@@ -129,7 +128,7 @@ class Watch:
         kept = "no instance is known" if known is None else f"the last answer ({_counted(len(known))}) is kept"
         self._put(known, (f"{error}; {kept}",))
         self._answer = self._held = None  # a grace is one of steady answers: it begins anew
-        delay = BACKOFF.delay(self._failures, self._jitter())
+        delay = BACKOFF.delay(self._failures, self._chance())
         self._failures += 1
         await asyncio.sleep(delay)
 
@@ -170,10 +169,9 @@ class Watches:
         kinds: Kinds,
         changed: Callable[[], None],
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        clock: Clock = SYSTEM,
     ) -> None:
-        self._kinds, self._journal, self._clock, self._jitter = kinds, journal, clock, jitter
+        self._kinds, self._journal, self._clock = kinds, journal, clock
         self._watches: dict[Discover, Watch] = {}
         self._saved: dict[Discover, tuple[Instance, ...]] = {}
         self._asked = asyncio.Event()
@@ -231,7 +229,7 @@ class Watches:
 
     def _made(self, wanted: Discover) -> Watch:
         known = self._saved.pop(wanted, None)
-        return Watch(wanted, self._kinds(wanted), known, self._changed, self._journal, self._clock, self._jitter)
+        return Watch(wanted, self._kinds(wanted), known, self._changed, self._journal, self._clock)
 
     def _changed(self) -> None:
         self._told.set()
@@ -241,7 +239,7 @@ class Watches:
 async def survey(
     kinds: Kinds, discovers: Collection[Discover], saved: Instances, patience: float
 ) -> tuple[Instances, Mapping[Discover, tuple[str, ...]]]:
-    """What a node started now would find, and what would ail it; at most for ``patience`` seconds."""
+    """What a node started now would discover, and its problems; it takes at most ``patience`` seconds."""
     watches = Watches(kinds, lambda: None, Journal())
     watches.recall(saved)
     watches.want(discovers)

@@ -1,6 +1,6 @@
-"""The VIPs on an interface of this node, as /32 and /128 addresses.
+"""Put VIPs on an interface of this node, as /32 and /128 addresses.
 
-Ours is what carries our mark (IFA_PROTO, kernel 5.18 or later); any other address is invisible and is never deleted
+An address is ours if it carries our mark (IFA_PROTO, kernel 5.18 or later); any other is invisible and is never deleted
 or replaced. The label ``lo:alb`` is for humans (``ip address show label 'lo:alb'``) and decides nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Interfaces, their addresses, and which way a packet would take: looked up in the kernel, for who asks. Read only."""
+"""Ask the kernel for interfaces, their addresses, and the route a packet would take. It reads only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A machine in memory: the fake behind every driver protocol, for speed and for faults.
 
-It keeps what it is told and can be told to fail. It passes the same contract tests as the real drivers.
+It keeps the changes it is given, and tests can make it fail. It passes the same contract tests as the real drivers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class MemoryDriver:
         if change.moved or _unweighted(change):
             del rows[change.key]
         if isinstance(row, Destination) and row.weight:
-            row = replace(row, last_weight=row.weight)  # a kernel cannot be told otherwise
+            row = replace(row, last_weight=row.weight)  # a kernel knows no other
         rows[change.key] = row
 
 

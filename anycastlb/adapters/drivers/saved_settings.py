@@ -1,8 +1,8 @@
-"""What settings of the kernel were before we changed them, kept in ``state_dir`` so that they can be given back.
+"""Keep in ``state_dir`` what settings of the kernel were before we changed them, so that they can be restored.
 
-A row is written down before it is changed, and struck out when it is again what it was. So a crash at any moment, a
-handover and a restart lose nothing, and never take our own value for the original. What was written in another boot or
-another network namespace says nothing about this one and is not used. Nothing is decided here.
+A row is saved before it is changed, and removed when it is again what it was. So a crash at any moment, a handover and
+a restart lose nothing, and never take our own value for the original. What was saved in another boot or another
+network namespace says nothing about this one and is not used. Nothing is decided here (docs/decisions/0007).
 """
 
 from __future__ import annotations

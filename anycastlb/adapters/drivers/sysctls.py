@@ -1,7 +1,7 @@
-"""Kernel settings under /proc/sys: reads and writes those it was given the names of, and no other.
+"""Read and write kernel settings under /proc/sys: those whose names it was given, and no other.
 
-Whether they are to be written at all (``manage_sysctls``) is the caller's to decide: who must not write does not ask
-for ``apply``.
+The caller decides whether they are written at all (``manage_sysctls``): if not, it does not call ``apply``
+(docs/decisions/0007).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was good last, on disk, so that a node starts when its source is away: the catalog, and what was discovered.
+"""Keep the last good catalog and the last discovered instances on disk, so that a node starts without its source.
 
 Two JSON files in ``state_dir``: version, identity of the source, checksum, content. Each is written beside its place,
 synced and renamed over, so that a crash leaves the old file or the new one. A file that is not exactly what was

@@ -1,11 +1,11 @@
-"""The catalog in Consul's key-value store, followed with blocking queries.
+"""Follow the catalog in Consul's key-value store with blocking queries.
 
 Four blocking queries wait for a change, one for each part of the tree that is the catalog, and one for the record of an
 import, which comes into force before its keys are in their places (``staging``); then the whole prefix is read in one
 request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
 under the same prefix and change all the time: they cause no read. A fifth query lists the names right below the
 prefix: of a recursive delete from above, Consul tells the queries below nothing until their time is up (measured with
-1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking``.
+1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking_query``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ConsulSource:
         """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
         failures: list[SourceError] = []
 
-        async def told(wait: Coroutine[Any, Any, None]) -> None:
+        async def collect(wait: Coroutine[Any, Any, None]) -> None:
             try:
                 await wait
             except SourceError as exc:
@@ -65,7 +65,7 @@ class ConsulSource:
 
         async with asyncio.TaskGroup() as group:
             waits = [self._wait_for_part(part, seen) for part in PARTS] + [self._wait_for_loss(seen)]
-            waiting = [group.create_task(told(wait)) for wait in waits]
+            waiting = [group.create_task(collect(wait)) for wait in waits]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
@@ -73,11 +73,11 @@ class ConsulSource:
             raise failures[0]
 
     async def _wait_for_part(self, part: str, seen: Tree) -> None:
-        """One blocking query, repeated for as long as it tells nothing.
+        """One blocking query, repeated for as long as it brings no news.
 
         Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
         near by. So nothing, where there was nothing, is no news. That an import's record is gone is none either: what
-        it told is then in its place.
+        it named is then in its place.
         """
         empty = part == IMPORT or not _holds(seen, part)
         index = seen.index

@@ -1,4 +1,4 @@
-"""Writing the catalog in Consul's key-value store: compare-and-set, all keys at one moment.
+"""Write the catalog in Consul's key-value store: by compare-and-set, all keys at one moment.
 
 What fits goes in one transaction. More is staged and comes into force by one small one (``staging`` has the rules,
 docs/decisions/0005 the reasons). Every transaction depends on no other large write being under way; one whose writer
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from anycastlb.adapters.consul.client import NOTHING, UNKNOWN, Client
+from anycastlb.adapters.consul.client import NOTHING, Client, Unconfirmed
 from anycastlb.adapters.consul.transaction import Operation, TransactionRefused, operation, operations, transact
 from anycastlb.adapters.sources import staging
 from anycastlb.adapters.sources.consul import read
@@ -81,8 +81,8 @@ class ConsulStore:
                 record = await self._stage(record, index, chunks)
             except (TransactionRefused, Conflict):
                 continue  # another large write was quicker, or a key was changed: ``settled`` judges that
-            except SourceError as exc:
-                raise SourceError(str(exc).replace(UNKNOWN, NOTHING)) from exc
+            except Unconfirmed as exc:
+                raise SourceError(f"{exc.what}; {NOTHING}") from exc  # nothing counts before ``_enforce``
             await self._finish(record, await self._enforce(record, index), chunks, entries)
             return
         raise Conflict("other writers were quicker every time, and nothing was written; try again")
@@ -90,7 +90,8 @@ class ConsulStore:
     async def _stage(self, record: StagingRecord, index: int, chunks: Sequence[Chunk]) -> StagingRecord:
         """Put the chunks aside and see that every key is as expected; the record to put in force.
 
-        Raises ``Refused`` if somebody took us for dead and removed the record, else ``Conflict`` or ``SourceError``.
+        Raises ``TransactionRefused`` if another writer took us for dead and removed the record, else ``Conflict`` or
+        ``SourceError``.
         """
         texts = [staging.pack(chunk) for chunk in chunks]
         ours = operation("check-index", self._record, index=index)
@@ -113,11 +114,11 @@ class ConsulStore:
         try:
             return await self._put(record, index)
         except TransactionRefused as exc:
-            told = f"another writer took this import for dead since it stood still for {GRACE:g} s"
-            raise Conflict(f"{told}, and nothing was written; import again") from exc
+            lost_turn = f"another writer took this import for dead since it stood still for {GRACE:g} s"
+            raise Conflict(f"{lost_turn}, and nothing was written; import again") from exc
         except SourceError as exc:
-            if await self._withdraw(index):  # then the answer that is missing was no
-                raise SourceError(str(exc).replace(UNKNOWN, NOTHING)) from exc
+            if await self._withdraw(index) and isinstance(exc, Unconfirmed):  # then the missing answer was a no
+                raise SourceError(f"{exc.what}; {NOTHING}") from exc
             raise
 
     async def _finish(
@@ -177,7 +178,10 @@ class ConsulStore:
     async def _place(
         self, record: StagingRecord, index: int, chunks: Sequence[Chunk], entries: Mapping[str, Entry]
     ) -> None:
-        """Each chunk to its place, from the first that is not. Raises ``Refused`` if something has changed."""
+        """Move each chunk to its place, from the first that is not there.
+
+        Raises ``TransactionRefused`` if a key or the record was changed meanwhile.
+        """
         for number in range(record.done, record.chunks):
             moves = staging.outstanding(chunks[number], entries)
             changes = [change for edit in moves for change in operations(edit, self._prefix + edit.key)]
@@ -191,7 +195,7 @@ class ConsulStore:
         try:
             return found[self._record]
         except KeyError:
-            raise SourceError(f"Consul told no index for {self._record}; {UNKNOWN}") from None
+            raise Unconfirmed(f"Consul told no index for {self._record}") from None
 
     async def _remove(self, index: int) -> None:
         """The record of that index and all that is staged."""

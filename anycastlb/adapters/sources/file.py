@@ -1,4 +1,4 @@
-"""The catalog in a directory: the same tree as files, watched.
+"""Follow the catalog in a directory: the same tree as in Consul, as files.
 
 ``services/web.json`` is the key ``services/web``, ``services/web/backends/web1`` (plain form, or with an extension)
 the key ``services/web/backends/web1``. It parses nothing, writes nothing and follows what happens to the directory:
@@ -114,9 +114,9 @@ class FileSource:
         if not self._root.is_dir():
             raise SourceError(f"{self._root} is no directory; create it, or set catalog.path to one that exists")
         for _ in range(TRIES):
-            told = file_journal.read(self._root)
-            tree = self._scan({change.name: change for change in told.changes})
-            if file_journal.read(self._root) == told:
+            journal = file_journal.read(self._root)
+            tree = self._scan({change.name: change for change in journal.changes})
+            if file_journal.read(self._root) == journal:
                 return tree
         try:
             with file_journal.alone(self._root):

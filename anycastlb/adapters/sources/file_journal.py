@@ -1,4 +1,4 @@
-"""What a write to a directory of files is going to do, in one file that is renamed into place: the moment it counts.
+"""Record what a write to a directory of files will do, in one file; renaming it into place is the moment of the write.
 
 While the journal names files, whoever reads the directory sees those as the journal says, and whoever writes next
 finishes them first. A file that somebody else has changed since is theirs. Between writes the journal names the last

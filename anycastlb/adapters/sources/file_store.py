@@ -1,4 +1,4 @@
-"""Writing the catalog in a directory: every document replaced whole, all of them at one moment (``journal``).
+"""Write the catalog in a directory: every document is replaced whole, all of them at one moment (``file_journal``).
 
 A document stays in its file if that is JSON, or the plain form. One in TOML or YAML is replaced by a ``.json``: what is
 written is JSON, and a file is what its name says. One writer at a time has the directory; people with editors do not
@@ -111,7 +111,7 @@ def _fits(name: str) -> None:
 
 
 def _writable(path: Path) -> None:
-    """Whatever would stop the write is to stop it while nothing is written. Raises ``OSError``."""
+    """Check every precondition first, so that a failure leaves nothing half written. Raises ``OSError``."""
     file_journal.make(path.parent)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; expected a file, or nothing")

@@ -1,4 +1,4 @@
-"""The catalog in memory: the fake source and store, which can be told to fail. It passes the contract tests of the real
+"""The catalog in memory: the fake source and store, which tests can make fail. It passes the contract tests of the real
 ones."""
 
 from __future__ import annotations

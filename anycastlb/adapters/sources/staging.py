@@ -1,4 +1,4 @@
-"""How a write of more keys than one transaction holds comes into force at one moment. Pure: bytes and values only.
+"""Let a write of more keys than one transaction holds come into force at one moment. Pure: bytes and values only.
 
 The writer takes a *record* (one key, which exists once), puts the new documents beside the catalog in numbered
 *chunks*, and then turns the record to ``committed``: this one small write is the moment. From then on whoever reads the

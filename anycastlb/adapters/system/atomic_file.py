@@ -7,18 +7,21 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Beside its place, synced and renamed over it; readable by its owner alone. Makes the folder. Raises OSError."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Write a temporary file beside ``path``, sync it, and rename it over ``path``. Only its owner can read it.
+
+    The folder is made if it is missing. Raises OSError, which leaves the old file as it was.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(beside, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
         _sync(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Files of secrets that an operator may replace while the node runs: have they changed?
+"""Notice that an operator has replaced files of secrets or certificates while the node runs.
 
-It only looks at their dates, at most once a second, so that it may be asked at every request.
+It compares their dates, sizes and inodes, at most once a second, so that it can be asked at every request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Mark = tuple[int, int, int]
 
 
 class FileWatch:
-    """Some files; ``changed`` is true the first time, and whenever one of them is not what it was."""
+    """Watches some files. ``changed`` is true the first time, and whenever one of them is no longer what it was."""
 
     def __init__(self, paths: Iterable[str], every: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._paths = tuple(Path(path) for path in paths)
@@ -30,13 +30,13 @@ class FileWatch:
         return self._seen != before
 
     def forget(self) -> None:
-        """Whatever they are, they count as changed the next time."""
+        """The files count as changed the next time, whatever they are."""
         self._seen, self._next = None, self._clock()
 
 
 def _mark(path: Path) -> Mark | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

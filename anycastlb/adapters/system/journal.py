@@ -1,6 +1,6 @@
-"""The journal of the daemon: every event becomes a log line, a counter and an entry in a ring that readers see.
+"""Keep the journal of the daemon: every event becomes a log line, a counter and an entry in a ring that readers see.
 
-Emitting never fails and never waits. What can happen, as values, is ``core.events``.
+Emitting never fails and never waits. ``core.events`` has the events as values.
 """
 
 from __future__ import annotations
@@ -122,22 +122,22 @@ class LogFormatter(logging.Formatter):
         return f"<{next(number for level, number in PRIORITIES if record.levelno >= level)}>{line}"
 
     def _line(self, record: logging.LogRecord) -> str:
-        told: dict[str, Any] = {}
+        pairs: dict[str, Any] = {}
         if not self._journal:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            told["time"] = f"{stamp}.{int(record.msecs):03d}Z"
-        told["level"] = record.levelname.lower()
+            pairs["time"] = f"{stamp}.{int(record.msecs):03d}Z"
+        pairs["level"] = record.levelname.lower()
         event = getattr(record, "event", None)
         if isinstance(event, Event):
-            told.update((item.name, value) for item in fields(event) if (value := getattr(event, item.name)))
-            told.update(level=record.levelname.lower(), id=getattr(record, "event_id", 0))
+            pairs.update((item.name, value) for item in fields(event) if (value := getattr(event, item.name)))
+            pairs.update(level=record.levelname.lower(), id=getattr(record, "event_id", 0))
         else:
-            told.update(logger=record.name, message=record.getMessage())
+            pairs.update(logger=record.name, message=record.getMessage())
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
+            pairs["exception"] = self.formatException(record.exc_info)
         if self._json:
-            return json.dumps(told)
-        return " ".join(f"{key}={_quoted(str(value))}" for key, value in told.items())
+            return json.dumps(pairs)
+        return " ".join(f"{key}={_quoted(str(value))}" for key, value in pairs.items())
 
 
 def _quoted(value: str) -> str:

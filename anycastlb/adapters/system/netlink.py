@@ -1,7 +1,7 @@
-"""One generic-netlink socket: the family's number by its name, batches of requests, and dumps.
+"""A generic-netlink socket: it resolves a family by its name, sends batches of requests and reads dumps.
 
-It knows messages and their answers, nothing of what they mean. It blocks: call it from a thread. It never repeats a
-request and never reads what it did not ask for; after any trouble the caller closes it and opens another.
+It carries messages and their answers, and does not know what they mean. It blocks, so call it from a thread. It never
+repeats a request and never reads what it did not ask for. After any error the caller closes it and opens another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""systemd's notify protocol: readiness, status and the watchdog."""
+"""Tell systemd about readiness, status and signs of life, by its notify protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The unix socket the bridge connects to: claimed by one daemon, taken over from a dead one, removed at the end."""
+"""Listen on a unix socket: one daemon claims its path, takes it over from a dead one, and removes it at the end."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from anycastlb.core.model import (
     Address,
@@ -47,6 +47,7 @@ from anycastlb.core.model import (
     ServiceKey,
     Stage,
     Traffic,
+    TrafficCounters,
 )
 
 COMMUNITY = "65535:0"
@@ -279,17 +280,6 @@ def _named(names: list[str]) -> str:
 
 
 # ---------------------------------------------------------------- what still comes
-
-
-class TrafficCounters(Protocol):
-    """Of the kernel's counters of one service or destination, what is looked at."""
-
-    @property
-    def packets_in(self) -> int: ...
-    @property
-    def packets_out(self) -> int: ...
-    @property
-    def active(self) -> int: ...
 
 
 def count(counters: Mapping[Any, TrafficCounters], at: float, probes: tuple[int, int]) -> Traffic:

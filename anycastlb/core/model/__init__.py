@@ -11,7 +11,8 @@ The error tree, of the whole product. A private class stays in its module; every
     │   ├── Conflict               a write lost a race; nothing was written
     │   ├── Denied                 the registry can be read, but refuses this node's status
     │   ├── Forbidden              Consul's ACLs refuse our token
-    │   └── TransactionRefused     a condition of a Consul transaction did not hold; nothing was written
+    │   ├── TransactionRefused     a condition of a Consul transaction did not hold; nothing was written
+    │   └── Unconfirmed            the answer to a write to Consul is missing; it may have been written
     ├── DriverError                the machine (netlink, sysctl, ExaBGP bridge) or a record store refused or was silent
     │   ├── Overrun                answers of the kernel were lost; the outcome of the operations is unknown
     │   └── NetlinkRefused         the kernel refused a whole request; carries the errno
@@ -123,6 +124,7 @@ from anycastlb.core.model.machine import (
     State,
     SyncDaemon,
     Table,
+    TrafficCounters,
     VipAddress,
     VirtualService,
 )
@@ -224,6 +226,7 @@ __all__ = [
     "SyncDaemon",
     "Table",
     "Traffic",
+    "TrafficCounters",
     "Tree",
     "Verdict",
     "VipAddress",

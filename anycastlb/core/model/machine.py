@@ -193,3 +193,19 @@ class Failure:
 
     change: Change
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficCounters:
+    """What the kernel counted for a virtual service or a destination since it was created."""
+
+    connections: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    active: int = 0
+    """Open connections now; destinations only, as ``inactive``."""
+    inactive: int = 0
+    rates: tuple[int, ...] = ()
+    """Now, as the kernel estimates: connections, packets in and out, bytes in and out, each per second."""

@@ -39,9 +39,9 @@ from anycastlb.serving.metrics.snapshot import (
     vip_metrics,
 )
 from anycastlb.serving.metrics.text import Writer
-from anycastlb.serving.metrics.traffic import CountedRows, Statistics, ipvs, settings
+from anycastlb.serving.metrics.traffic import Statistics, ipvs, settings
 
-__all__ = ["CountedRows", "Load", "Meters", "Metrics", "Requests", "Statistics"]
+__all__ = ["Load", "Meters", "Metrics", "Requests", "Statistics"]
 
 Load = tuple[int, int, int]
 """Probes under way, probes that wait for a place, and how many may be under way."""

@@ -6,35 +6,13 @@ Those of a fwmark service are one for all its VIPs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
-from anycastlb.core.model import DestinationKey, ServiceKey, Snapshot
+from anycastlb.core.model import DestinationKey, ServiceKey, Snapshot, TrafficCounters
 from anycastlb.serving.metrics.families import FamilySamples, one, samples_of
 from anycastlb.serving.metrics.rows import BackendRow, service_rows
 
-
-class CountedRows(Protocol):
-    """What the kernel counted for one service or destination (``drivers.ipvs.Counters``)."""
-
-    @property
-    def connections(self) -> int: ...
-    @property
-    def packets_in(self) -> int: ...
-    @property
-    def packets_out(self) -> int: ...
-    @property
-    def bytes_in(self) -> int: ...
-    @property
-    def bytes_out(self) -> int: ...
-    @property
-    def active(self) -> int: ...
-    @property
-    def inactive(self) -> int: ...
-    @property
-    def rates(self) -> tuple[int, ...]: ...
-
-
-Statistics: TypeAlias = Mapping[ServiceKey | DestinationKey, CountedRows]
+Statistics: TypeAlias = Mapping[ServiceKey | DestinationKey, TrafficCounters]
 COUNTERS = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
 RATES = ("connection_rate", "packet_rate", "byte_rate")
 SILENT = (0, 0, 0, 0, 0)
@@ -68,7 +46,7 @@ def settings(snapshot: Snapshot) -> Iterator[FamilySamples]:
         yield samples_of("ipvs_sync_running", [((role,), f"sync_{role}" in config) for role in roles])
 
 
-def _counted(what: str, rows: Sequence[tuple[tuple[str, ...], CountedRows, bool]]) -> Iterator[FamilySamples]:
+def _counted(what: str, rows: Sequence[tuple[tuple[str, ...], TrafficCounters, bool]]) -> Iterator[FamilySamples]:
     """``rows``: labels, counters, and whether return traffic passes this node. Counters that are always 0 are left
     out."""
     for name in COUNTERS:

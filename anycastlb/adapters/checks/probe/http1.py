@@ -1,7 +1,7 @@
-"""One HTTP/1.1 request on a stream, and the answer to it, read within bounds. The protocol is ``h11``'s.
+"""Send one HTTP/1.1 request on a stream and read its answer within bounds. ``h11`` speaks the protocol.
 
 It knows no check, no redirect and no proxy. An answer that is not HTTP raises ``NotHttp``, which says what came
-instead.
+instead (docs/decisions/0011).
 """
 
 from __future__ import annotations

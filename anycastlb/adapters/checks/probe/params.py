@@ -1,4 +1,4 @@
-"""The parameters of the web checks: what an operator may write, and how it is told when it is wrong. Pure."""
+"""Validate the parameters of the web checks, and say what was expected where one is wrong. Pure."""
 
 from __future__ import annotations
 

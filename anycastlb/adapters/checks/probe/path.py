@@ -1,11 +1,11 @@
-"""Where a probe through IPVS starts, and how far it may go: the probe path to one backend, by this machine's routes.
+"""Find the path of a probe through IPVS: its source address and its hop limit, by this machine's routes.
 
 A backend that lost the VIP but forwards packets (it runs containers, say) sends the probe on to its router, which
 takes it to another node, which gives it to a healthy backend, which answers: the probe would find everything in order.
 So a probe to a backend on a network of this node's own gets no further than that. Towards a backend behind routers
 nobody knows how far is too far; there the probe's range is the system's.
 
-It asks the kernel for routes and sends nothing to anybody.
+It asks the kernel for routes and sends no packet (docs/decisions/0004).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a probe sends and looks for: text with byte escapes, a substring, or a regular expression.
+"""Read what a probe sends and looks for: text with byte escapes, a substring, or a regular expression.
 
 ``"PING\\r\\n"`` and ``"\\x00\\x01"`` are bytes; ``"OK"`` is found anywhere; ``"re:^2\\d\\d "`` is a regular expression
 over the bytes, in which ``^`` and ``$`` match at every line. RE2 searches in time linear in what a peer sends: Python's
@@ -85,8 +85,8 @@ def _compiled(expression: str) -> Any:
     try:
         return re2.compile(b"(?m)" + _encoded(expression), OPTIONS)
     except re2.error as exc:
-        told = exc.args[0].decode(errors="replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        raise ValueError(f"a regular expression of RE2 (no back-references, no look-around): {told}") from exc
+        cause = exc.args[0].decode(errors="replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
+        raise ValueError(f"a regular expression of RE2 (no back-references, no look-around): {cause}") from exc
 
 
 def mismatch(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""One short-lived program: run it, keep the first lines it says, and leave nothing of it behind.
+"""Run one short-lived program, keep the first lines of its output, and leave nothing of it behind.
 
 The only module that starts processes for checks. It sets no deadline: cancel ``run``, and the program is killed with
 its process group. It judges nothing.
@@ -85,7 +85,7 @@ async def _readable(descriptor: int) -> None:
 
 
 def _reap(process: subprocess.Popen[bytes], watch: int) -> None:
-    """Now, or as soon as it is gone: one that was killed while the kernel works for it takes a moment, or longer."""
+    """Reap the process. A killed process in uninterruptible sleep can take a while to exit."""
     loop = asyncio.get_running_loop()
 
     def gone() -> None:

@@ -1,9 +1,10 @@
-"""Sockets for probes: by plain routing, or through IPVS by a firewall mark, bound to the node's own address.
+"""Open sockets for probes: by plain routing, or through IPVS by a firewall mark, bound to the node's own address.
 
 The one place that knows how a probe's packets get their mark. It sets no time-outs and reads no answers.
 
 IPVS knows a connection by its addresses and ports, not by its mark: a probe from a port from which another backend of
-the same VIP was probed a short while ago would be sent to that other one. So their ports come in turn, not at random.
+the same VIP was probed a short while ago would be sent to that other one. Source ports are therefore taken in ascending
+order instead of at random (docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ TRIES = 1000
 
 
 def _ports(low: int = 32768, high: int = 60999) -> Iterator[int]:
-    """Every port for ever in turn, from one at random: a daemon started again must not begin where the last began."""
+    """Every port in ascending order, for ever.
+
+    The first is random, so that a restarted daemon does not begin where the last one did.
+    """
     start = random.randint(low, high)
     return cycle(chain(range(start, high + 1), range(low, start)))
 

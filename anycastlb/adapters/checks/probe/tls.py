@@ -1,4 +1,4 @@
-"""TLS contexts (cached, made again when a file of theirs changes), certificate dates, and TLS errors in plain words.
+"""Make TLS contexts (cached until a file of theirs changes), read certificate dates, and explain TLS errors.
 
 It reads the files that a check names, and the system's CAs; it makes no connection.
 """

@@ -1,4 +1,4 @@
-"""One probe of the web checks: connect, ask, look at what comes, follow redirects within the backend.
+"""Run one probe of the web checks: connect, ask, look at the answer, follow redirects within the backend.
 
 It opens one connection at a time, each closed before the next, and keeps nothing but the TLS contexts.
 """

@@ -1,7 +1,8 @@
-"""IPVS's own settings in this network namespace: its time-outs and the two daemons of connection sync.
+"""Read and write IPVS's own settings in this network namespace: its time-outs and the daemons of connection sync.
 
-The layout of the messages is the kernel's ``include/uapi/linux/ip_vs.h``. Everything there is can be seen; whether a
-daemon that runs is ours is not decided here, and nothing is written that no change asks for.
+The layout of the messages is the kernel's ``include/uapi/linux/ip_vs.h``. Everything is
+read; whether a running daemon is ours is not decided here, and nothing is written unless a change asks for it
+(docs/decisions/0007).
 """
 
 from __future__ import annotations

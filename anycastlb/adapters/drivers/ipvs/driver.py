@@ -1,8 +1,8 @@
-"""The kernel's IPVS services and destinations: the only code that reads and writes them.
+"""Read and write the kernel's IPVS services and destinations. No other code does.
 
 Ours is every service whose address lies in ``vip_ranges`` or whose mark lies in ``mark_ranges``, with all its
-destinations; whatever else is in the kernel is invisible here and so can never be touched. Nothing is decided here:
-no order, no weight, no retry.
+destinations. Whatever else is in the kernel is invisible here and can therefore never be touched. No order, no weight
+and no retry is decided here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from anycastlb.adapters.drivers.ipvs import codec, reader
-from anycastlb.adapters.drivers.ipvs.reader import Counters, Real
+from anycastlb.adapters.drivers.ipvs.reader import Real
 from anycastlb.adapters.drivers.ipvs.requests import RequestBatch, refusal, script
 from anycastlb.adapters.system.netlink import FamilyMissing, GenericNetlink, NetlinkRefused
 from anycastlb.core.model import (
@@ -31,6 +31,7 @@ from anycastlb.core.model import (
     Rows,
     ServiceKey,
     Table,
+    TrafficCounters,
     VirtualService,
 )
 
@@ -67,7 +68,7 @@ class IpvsDriver:
             return ()
         return await asyncio.to_thread(self._locked, lambda kernel: self._apply(kernel, changes))
 
-    async def statistics(self) -> Mapping[ServiceKey | DestinationKey, Counters]:
+    async def statistics(self) -> Mapping[ServiceKey | DestinationKey, TrafficCounters]:
         """What the kernel counted, of our services and destinations. Raises ``DriverError``."""
         return await asyncio.to_thread(self._locked, self._statistics)
 
@@ -159,8 +160,8 @@ class IpvsDriver:
         self._seen[service] = (reals, rows)
         return rows
 
-    def _statistics(self, kernel: GenericNetlink) -> Mapping[ServiceKey | DestinationKey, Counters]:
-        counted: dict[ServiceKey | DestinationKey, Counters] = {}
+    def _statistics(self, kernel: GenericNetlink) -> Mapping[ServiceKey | DestinationKey, TrafficCounters]:
+        counted: dict[ServiceKey | DestinationKey, TrafficCounters] = {}
         services: list[ServiceKey] = []
         for data, start, end in kernel.dump(codec.GET_SERVICE):
             found = self._reader.service(data, start, end)

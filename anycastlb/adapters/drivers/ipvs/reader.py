@@ -1,10 +1,10 @@
-"""IPVS services and destinations from the kernel's dumps. Pure: bytes in, values out; it only remembers what it read.
+"""Decode IPVS services and destinations from the kernel's dumps. Pure: bytes in, values out, and a memory of both.
 
-What the kernel reports and we have no word for (a scheduler, a forwarding method, a tunnel flag) becomes a value no
-catalog can ask for, never an error; a service that no ``ServiceKey`` can name is None.
+What the catalog has no value for (a scheduler, a forwarding method, a tunnel flag) becomes a value that no catalog can
+ask for, never an error; a service that no ``ServiceKey`` can name is None.
 
-Reading is fast because it is mostly not done: once the counters are cut out of a message, the rest is the same bytes
-as at the last look, and stands for the same values. Where to cut is learnt from the messages, by their length.
+Reading is fast because most messages are not decoded: without its counters, a message is mostly the same bytes as at
+the last look, and stands for the same values. Where the counters are is learnt from the messages, by their length.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6
@@ -20,7 +19,7 @@ from typing import cast
 
 from anycastlb.adapters.drivers.ipvs import codec
 from anycastlb.adapters.system.netlink import attributes
-from anycastlb.core.model import Address, Destination, Forward, ServiceKey, VirtualService
+from anycastlb.core.model import Address, Destination, Forward, ServiceKey, TrafficCounters, VirtualService
 
 ODD_PREFIX = -1
 """The persistence prefix of a netmask that is none, such as 255.0.255.0."""
@@ -42,22 +41,6 @@ _KEY = struct.Struct("=I16sI2s2x")
 Service = tuple[ServiceKey, VirtualService]
 Real = tuple[Address, int, Destination]
 """A destination's address, port and attributes; its ``last_weight`` is None while its weight is 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """What the kernel counted for a service or a destination since it was created."""
-
-    connections: int = 0
-    packets_in: int = 0
-    packets_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    active: int = 0
-    """Open connections now; destinations only, as ``inactive``."""
-    inactive: int = 0
-    rates: tuple[int, ...] = ()
-    """Now, as the kernel estimates: connections, packets in and out, bytes in and out, each per second."""
 
 
 def _number(raw: bytes | None) -> int:
@@ -145,7 +128,7 @@ def destination(data: bytes, start: int, end: int) -> Real | None:
     )
 
 
-def counters(data: bytes, start: int, end: int, of_destination: bool) -> Counters:
+def counters(data: bytes, start: int, end: int, of_destination: bool) -> TrafficCounters:
     """The counters in one message of a dump."""
     found = _nested(data, start, end)
     totals: list[int] = [0] * 10
@@ -157,7 +140,7 @@ def counters(data: bytes, start: int, end: int, of_destination: bool) -> Counter
     # A service has neither; its attributes of these numbers are others.
     now = (found.get(codec.D_ACTIVE), found.get(codec.D_INACTIVE)) if of_destination else (None, None)
     active, inactive = (_number(raw) for raw in now)
-    return Counters(conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates))
+    return TrafficCounters(conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates))
 
 
 # ---------------------------------------------------------------- many messages, most of them seen before

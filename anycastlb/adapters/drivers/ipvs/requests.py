@@ -1,6 +1,6 @@
-"""What changes mean to the kernel: ordered changes to netlink requests, and refusals to words. Pure.
+"""Translate ordered changes to netlink requests, and the kernel's refusals to words. Pure.
 
-Three things cannot be said in one request each, and are said here in several:
+Three changes cannot be expressed in one request each, and take several:
 
 - a new service is filled under scheduler ``none`` and switched once, because ``mh`` rebuilds its whole table for
   every destination (175 us each);
@@ -73,7 +73,7 @@ def _service(out: RequestBatch, change: Change, new: dict[ServiceKey, Change]) -
     elif change.old is not None:
         out.add(change, (codec.SET_SERVICE, codec.service(change.key, change.new)))
     else:
-        codec.service(change.key, change.new)  # refuse what cannot be said before anything is created
+        codec.service(change.key, change.new)  # refuse what cannot be expressed before anything is created
         out.add(change, (codec.NEW_SERVICE, codec.service(change.key, change.new, EMPTY_SCHEDULER)))
         if change.new.scheduler != EMPTY_SCHEDULER:
             new[change.key] = change

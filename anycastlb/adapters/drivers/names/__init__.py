@@ -1,9 +1,9 @@
-"""Names in places that are not this machine: DNS and Consul's catalog of services.
+"""Publish names outside of this machine: in DNS and in Consul's catalog of services.
 
-A place is far away: it may be slow, dead or full of other people's things. So what it holds is looked at in the
-background and shown from memory, and what is to be written there is handed over and written in the background: nothing
-that a place does can hold up the reconciler, which has routes to keep (``driver``). Only what carries our mark is ever
-seen, changed or deleted.
+A record store is far away: it may be slow, dead or full of other people's records. So it is read and written in the
+background (``background``), and what it holds is shown from memory: nothing that a store does can hold up the
+reconciler, which has routes to keep. Only records that carry our mark are ever seen, changed or deleted
+(docs/decisions/0008).
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""The driver of a table that is somewhere else: seen from memory, written in the background.
+"""The driver of a table in a record store: it shows the table from memory and writes to the store in the background.
 
-``observe`` and ``apply`` never wait. What was handed to ``apply`` in one cycle is all that is to be done: the next
-cycle says it again, or no longer. So a place that is away costs nothing and nothing piles up; when it returns it is
-looked at first, and gets what is wanted then.
+``observe`` and ``apply`` never wait. The changes of one cycle are all that is to be done: the next cycle hands them
+over again, or not. So a store that does not answer costs nothing and nothing piles up; when it returns it is read
+first, and gets what is wanted then.
 
-It tells by itself what it has done and what was refused, since a cycle ends long before. It acts only while the
-reconciler gives signs of life: names of a node that hangs must not be kept fresh by it.
+The driver emits its own events, since a cycle ends long before a change is made. It acts only while the reconciler
+gives signs of life: it must not keep the names of a node that hangs (docs/decisions/0008).
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from anycastlb.adapters.drivers.names import RACED, RecordStore
+from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
 from anycastlb.core.model import Change, DriverError, Failure, Reason, Registrar, Rows, Table
@@ -39,17 +38,16 @@ class RecordDriver:
 
     def __init__(
         self,
-        place: RecordStore,
+        store: RecordStore,
         emit: Callable[[Event], None] = lambda event: None,
         on_change: Callable[[], None] = lambda: None,
         alive_at: Callable[[], float] | None = None,
         stuck: float = STUCK,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        clock: Clock = SYSTEM,
     ) -> None:
-        self.tables: tuple[Table, ...] = (place.table,)
-        self._place, self._emit, self._on_change = place, emit, on_change
-        self._clock, self._jitter = clock, jitter
+        self.tables: tuple[Table, ...] = (store.table,)
+        self._store, self._emit, self._on_change = store, emit, on_change
+        self._clock, self._chance = clock.monotonic, clock.chance
         self._rows: Rows | None = None
         """As last seen, and written since; None before the first look."""
         self._names: frozenset[str] = frozenset()
@@ -57,9 +55,9 @@ class RecordDriver:
         """What the current cycle wants changed."""
         self._refused: dict[Any, tuple[Change, Reason, float]] = {}
         """By row: what was refused, why, and when to try again."""
-        self._error, self._since = "", clock()
-        self._alive_at, self._stuck = alive_at or clock, stuck
-        self._look_at = clock()
+        self._error, self._since = "", self._clock()
+        self._alive_at, self._stuck = alive_at or self._clock, stuck
+        self._look_at = self._clock()
         self._failures = 0
         self._stir = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -69,10 +67,10 @@ class RecordDriver:
     async def observe(self) -> Mapping[Table, Rows]:
         """What is there as far as is known; no table at all before it was looked at once."""
         self._asked = {}
-        return {} if self._rows is None else {self._place.table: self._rows}
+        return {} if self._rows is None else {self._store.table: self._rows}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
-        """Hand over; whether it could be done is told by ``registrar`` and by events."""
+        """Hand the changes over. ``registrar`` and events show what became of them."""
         self._asked.update((change.key, change) for change in changes)
         self._stir.set()
         return ()
@@ -80,10 +78,10 @@ class RecordDriver:
     def registrar(self) -> Registrar:
         refused = {key: reason for key, (_, reason, _) in self._refused.items()}
         seen = self._rows is not None
-        return Registrar(self._place.table, self._place.where, seen, self._error, self._since, refused)
+        return Registrar(self._store.table, self._store.where, seen, self._error, self._since, refused)
 
     def want(self, names: Collection[str]) -> None:
-        """The names that a place is to be asked for."""
+        """The names that the store is to be asked for."""
         if frozenset(names) - self._names:
             self._look_at = self._clock()
             self._stir.set()
@@ -102,7 +100,7 @@ class RecordDriver:
                         await self._stir.wait()
                 await self._held_back()
         finally:
-            await self._place.close()
+            await self._store.close()
 
     async def flush(self, patience: float = 3.0) -> None:
         """Write what is still to be written, once, for at most ``patience`` seconds."""
@@ -111,9 +109,9 @@ class RecordDriver:
                 await self._write()
 
     async def _held_back(self) -> None:
-        """While the place fails it is left alone for longer and longer."""
+        """While the store fails, it is left alone for longer and longer."""
         if self._failures:
-            await asyncio.sleep(BACKOFF.delay(self._failures - 1, self._jitter()))
+            await asyncio.sleep(BACKOFF.delay(self._failures - 1, self._chance()))
 
     async def _turn(self) -> None:
         """Look if it is time to, then write."""
@@ -127,16 +125,16 @@ class RecordDriver:
                 await self._write()
             self._trouble("")
         except TimeoutError:
-            self._trouble(f"{self._place.where}: not done within {TIMEOUT:.0f} s; expected a place that answers")
+            self._trouble(f"{self._store.where}: not done within {TIMEOUT:.0f} s; expected a place that answers")
         except DriverError as exc:
             self._trouble(str(exc))
         except Exception as exc:  # a fault of ours here must not stop a node that serves
-            self._trouble(f"{self._place.where}: please report: {exc!r:.300}")
+            self._trouble(f"{self._store.where}: please report: {exc!r:.300}")
 
     async def _look(self) -> None:
-        rows = await self._place.look(self._names)
+        rows = await self._store.look(self._names)
         now = self._clock()
-        self._look_at = now + self._place.period
+        self._look_at = now + self._store.period
         self._refused = {key: item for key, item in self._refused.items() if now < item[2] + AGAIN}
         self._show(rows)
 
@@ -145,7 +143,7 @@ class RecordDriver:
         due = [change for change in self._asked.values() if self._due(change, now)]
         if not due or self._rows is None:
             return
-        async for change, reason in self._place.write(due):
+        async for change, reason in self._store.write(due):
             if self._asked.get(change.key) == change:
                 del self._asked[change.key]
             if reason:
@@ -167,8 +165,8 @@ class RecordDriver:
             rows.pop(change.key, None)
         else:
             rows[change.key] = change.new
-        told = ["" if row is None else str(row) for row in (change.old, change.new)]
-        self._emit(Event(f"{change.table}.{change.verb}", str(change.key), before=told[0], after=told[1]))
+        texts = ["" if row is None else str(row) for row in (change.old, change.new)]
+        self._emit(Event(f"{change.table}.{change.verb}", str(change.key), before=texts[0], after=texts[1]))
         self._show(rows)
 
     def _refuse(self, change: Change, reason: str) -> None:
@@ -188,11 +186,11 @@ class RecordDriver:
             self._on_change()
 
     def _trouble(self, error: str) -> None:
-        """The place cannot be used, or, with an empty text, can be again."""
+        """The store cannot be used, or, with an empty text, can be again."""
         self._failures = self._failures + 1 if error else 0
         if error != self._error:
             self._error, self._since = error, self._clock()
             after = "away" if error else "answers"
             level: Any = "error" if error else "info"
-            self._emit(Event("names", self._place.where, reason=error, after=after, level=level))
+            self._emit(Event("names", self._store.where, reason=error, after=after, level=level))
             self._on_change()

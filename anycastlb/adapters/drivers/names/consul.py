@@ -1,4 +1,4 @@
-"""Services registered with the local Consul agent, each with a check that this node must keep renewing.
+"""Register services with the local Consul agent, each with a check that this node must keep renewing.
 
 The check (TTL) is ``passing`` while this node announces the VIP and ``critical`` with the reason while it does not. A
 node that dies renews nothing: Consul itself turns the check critical when its time is over, and deregisters the service
@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from anycastlb.adapters.consul.client import Client, Forbidden
 from anycastlb.adapters.drivers.names import RACED
@@ -52,12 +52,12 @@ class ConsulServices:
         checks = await self._call("GET", "/v1/agent/checks")
         rows: dict[ConsulKey, ConsulService] = {}
         try:
-            said = {
+            checked = {
                 check["ServiceID"]: check for check in checks.values() if check["CheckID"] == _check(check["ServiceID"])
             }
             for service in services.values():
                 if (service.get("Meta") or {}).get(NODE) == self._node:
-                    key, row = _row(service, said.get(service["ID"]), self._ttl)
+                    key, row = _row(service, checked.get(service["ID"]), self._ttl)
                     if service["ID"] == _id(key):
                         rows[key] = row
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
@@ -87,8 +87,8 @@ class ConsulServices:
 
     async def _say(self, key: ConsulKey, row: ConsulService) -> str:
         path = f"/v1/agent/check/update/{_check(_id(key))}"
-        said = {"Status": "passing" if row.passing else "critical", "Output": row.reason}
-        return "" if await self._call("PUT", path, said, missing=True) else RACED
+        update = {"Status": "passing" if row.passing else "critical", "Output": row.reason}
+        return "" if await self._call("PUT", path, update, missing=True) else RACED
 
     async def _renew(self, rows: Mapping[ConsulKey, ConsulService]) -> None:
         some = asyncio.Semaphore(AT_ONCE)
@@ -121,25 +121,20 @@ class ConsulServices:
             },
         }
 
-    async def _call(self, method: str, path: str, document: Any = None, missing: bool = False) -> Any:
+    async def _call(self, method: Literal["GET", "PUT"], path: str, document: Any = None, missing: bool = False) -> Any:
         """What the agent answers, True for nothing. With ``missing``, False for what does not exist.
 
         Raises ``DriverError``, and ``Forbidden`` for a write.
         """
 
-        def read(response: Any) -> Any:
-            body = response.body.strip()
-            if response.code == 200:
-                return json.loads(body) if body else True
-            if missing and (response.code == 404 or any(word in body for word in UNKNOWN)):
-                return False
-            raise SourceError(f"{method} {path}: {response.code} {body:.200}")
-
+        body = json.dumps(document).encode() if document is not None else b""
         try:
-            if method == "GET":
-                return await self._client.http.get(read, path, params=[])
-            body = json.dumps(document).encode() if document is not None else b""
-            return await self._client.http.put(read, path, params=[], data=body)
+            answer = await self._client.request(method, path, body, local=True)
+            if answer.status == 200:
+                return answer.json() if answer.text.strip() else True
+            if missing and (answer.status == 404 or any(word in answer.text for word in UNKNOWN)):
+                return False
+            raise answer.refusal()
         except Forbidden:
             if method == "PUT":
                 raise

@@ -1,4 +1,4 @@
-"""Names in DNS: looked up at the zone's primary and changed there by dynamic updates (RFC 2136), signed with TSIG.
+"""Publish names in DNS: read at the zone's primary and changed by dynamic updates (RFC 2136), signed with TSIG.
 
 *A name is ours if our marker stands beside it*: a TXT record at ``_anycastlb.<name>`` that names anycastlb, the owner
 and the service. Nothing else is ever seen or changed. Other nodes write the same names at the same moments, so every
@@ -160,8 +160,8 @@ class DnsZone:
             if wanted != had.records.get(kind, frozenset()) or after.ttls.get(kind) != had.ttls.get(kind):
                 _put(update, host, after.ttls.get(kind, 0), kind, _rdata(kind, wanted))
         if after.marker != had.marker:
-            told = [_txt(after.marker)] if after.marker else []
-            _put(update, marker, max(after.ttls.values(), default=0), "TXT", told)
+            marker_data = [_txt(after.marker)] if after.marker else []
+            _put(update, marker, max(after.ttls.values(), default=0), "TXT", marker_data)
         rcode = (await self._exchange(update, key)).rcode()
         if rcode == dns.rcode.NOERROR:
             self._standing.pop(name, None)
@@ -178,8 +178,8 @@ class DnsZone:
             return RACED
         markers, _ = await self._ask(MARKER + name, "TXT", key)
         if markers:
-            told = b"".join(markers[0].strings).decode(errors="replace")
-            return f"the name belongs to somebody else, by its marker {told!r:.120}; choose another name"
+            owner = b"".join(markers[0].strings).decode(errors="replace")
+            return f"the name belongs to somebody else, by its marker {owner!r:.120}; choose another name"
         present = [kind for kind in (*_types(name), "CNAME") if (await self._ask(name, kind, key))[0]]
         return (
             f"there are records that anycastlb did not make ({', '.join(present) or 'of another type'}): they are left "
@@ -216,10 +216,10 @@ class DnsZone:
         except (dns.tsig.PeerBadTime, dns.tsig.BadTime) as exc:
             raise self._fault("BADTIME: its clock and ours differ by more than 5 minutes; set them") from exc
         except (dns.exception.DNSException, OSError, EOFError, ValueError) as exc:
-            if "requires a TSIG" in str(exc):
+            if "requires a TSIG" in str(exc):  # a bare FormError: dnspython has no type of its own for it
                 raise self._fault(UNSIGNED) from exc
-            told = " ".join(str(exc).split()) or type(exc).__name__
-            raise self._fault(f"{told:.200}; expected a name server there") from exc
+            cause = " ".join(str(exc).split()) or type(exc).__name__
+            raise self._fault(f"{cause:.200}; expected a name server there") from exc
         if not answer.had_tsig and answer.rcode() in (dns.rcode.NOERROR, *UNMET):
             raise self._fault(UNSIGNED)
         return answer

@@ -1,6 +1,6 @@
-"""A place in memory: the fake behind ``Place``, shared by the nodes of a test, for speed and for faults.
+"""A record store in memory: the fake behind ``RecordStore``, shared by the nodes of a test, for speed and for faults.
 
-It passes the same contract tests as the real places.
+It passes the same contract tests as the real stores.
 """
 
 from __future__ import annotations

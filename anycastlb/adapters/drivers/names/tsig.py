@@ -1,6 +1,6 @@
-"""The TSIG key (RFC 8945) that signs what we ask of a name server, from a file as name servers' tools write it.
+"""Read the TSIG key (RFC 8945) that signs our requests to a name server, from a file as name servers' tools write it.
 
-The secret is in that file and in memory; it never stands in a message or a log line.
+The secret is in that file and in memory; it never appears in a message or a log line.
 """
 
 from __future__ import annotations
