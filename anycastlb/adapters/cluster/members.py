@@ -186,8 +186,7 @@ class Members:
             else:
                 self._tell(self._node, "its session was ended; it publishes its status anew", "warning")
                 self._session, self._written = "", None
-                self._roll = await registry.read(None)
-                self._show()
+                await self._saw(await registry.read(None))
 
     async def _look(self) -> None:
         """What this node has to say now."""
