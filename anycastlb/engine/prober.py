@@ -24,6 +24,8 @@ from anycastlb.engine.observer import NOBODY, Observer
 
 MAX_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
+SHORTEST = 0.9
+"""The share of a check's interval that jitter leaves at least."""
 
 
 class Prober:
@@ -115,10 +117,17 @@ class Prober:
         while True:
             await asyncio.sleep(due - self._clock())
             state = await self._attempt(check)
-            # Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
-            # interval * fall + timeout stays a promise; a probe that took longer than its interval skips a turn.
-            step = health.pause(check, state) * (0.9 + 0.1 * self._chance()) if check.type != "none" else 3600.0
-            due = max(due + step, self._clock())
+            due = max(due + self._pause(check, state), self._clock())  # a probe that took longer skips a turn
+
+    def _pause(self, check: Check, state: CheckState) -> float:
+        """Seconds from one probe to the next.
+
+        Jitter keeps the checks of all nodes from marching in step. It only ever shortens an interval, so that
+        ``interval * fall + timeout`` stays a promise.
+        """
+        if check.type == "none":
+            return 3600.0
+        return health.pause(check, state) * (SHORTEST + (1 - SHORTEST) * self._chance())
 
     async def _attempt(self, check: Check) -> CheckState:
         """One probe, by the check's way, as soon as there is one."""

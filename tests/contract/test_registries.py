@@ -24,7 +24,7 @@ from anycastlb.core.model import Cluster, Policy, Snapshot, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.support import scene
 from tests.support.consul import ROOT_TOKEN, Agent
-from tests.support.serving import eventually
+from tests.support.waiting import eventually
 
 PATIENCE = 20.0
 """Seconds until a test gives up; no registry needs them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import announcers, nodes_view
-from tests.support.world import VIP, WEB, World, until
+from tests.support.world import SEED, VIP, WEB, World, until
 
 
 @pytest.fixture
@@ -20,9 +21,9 @@ def registry() -> MemoryRegistry:
     return MemoryRegistry()
 
 
-def worlds(tmp_path: Path, registry: MemoryRegistry) -> tuple[World, World]:
+def worlds(tmp_path: Path, registry: MemoryRegistry, seed: int = SEED) -> tuple[World, World]:
     """Two machines that read the same catalog."""
-    one, two = (World(str(tmp_path / name), name=name) for name in ("lb1", "lb2"))
+    one, two = (World(str(tmp_path / name), name=name, seed=seed) for name in ("lb1", "lb2"))
     two.source = one.source
     for world in (one, two):
         world.registry = registry
@@ -133,6 +134,23 @@ async def test_without_the_registry_everything_goes_on(tmp_path: Path, registry:
         await until(lambda: view(first)["connected"], within=6)
         await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
         assert not two.writes
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_nodes_that_all_lost_their_sessions_meet_again(
+    tmp_path: Path, registry: MemoryRegistry, seed: int
+) -> None:
+    """Both publish anew in the same moment, so that one reads the other's status while it renews its own session."""
+    one, two = worlds(tmp_path, registry)
+    one.chance, two.chance = Random(seed), Random(seed)
+    async with one.node() as first, two.node() as second:
+        await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+        registry.fail()
+        await asyncio.sleep(5)
+        registry.expire()
+        registry.heal()
+        await asyncio.sleep(15)
+        assert (alive(first), alive(second)) == ({"lb2"}, {"lb1"})
 
 
 async def test_a_node_that_may_not_publish_goes_on_and_names_what_is_missing(

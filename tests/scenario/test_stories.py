@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from anycastlb.core.model import Change, DriverError, State, VirtualService
-from tests.support.world import VIP, WEB, World, until
+from anycastlb.engine.prober import SHORTEST
+from tests.support.world import FALL, INTERVAL, TIMEOUT, VIP, WEB, World, until
 
+SEEDS = range(25)
 NO_DESTINATIONS: dict[str, int] = {}
 
 
@@ -82,14 +84,16 @@ async def test_a_service_that_returns_is_checked_anew(world: World) -> None:
         assert not [change for change in world.writes if change.table == "routes"]
 
 
-async def test_one_backend_dies_and_the_route_stays(world: World) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_one_backend_dies_and_the_route_stays(tmp_path: Path, seed: int) -> None:
+    world = World(str(tmp_path), seed=seed)
     world.put("services/web", WEB)
     async with world.node():
         await until(lambda: list(world.weights().values()) == [100] * 3, within=3)
         world.forget()
         world.dead.add("10.1.0.2")
         took = await until(lambda: world.weights()["10.1.0.2"] == 0, within=5)
-        assert 2 <= took <= 1 * 3 + 0.5
+        assert (FALL - 1) * SHORTEST * INTERVAL <= took <= FALL * INTERVAL + TIMEOUT
         await asyncio.sleep(60)
         assert [(c.table, str(c.key.address)) for c in world.writes] == [("destinations", "10.1.0.2")]
         world.dead.clear()
@@ -97,13 +101,15 @@ async def test_one_backend_dies_and_the_route_stays(world: World) -> None:
         assert len(world.writes) == 2
 
 
-async def test_all_backends_die_and_return(world: World) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_all_backends_die_and_return(tmp_path: Path, seed: int) -> None:
+    world = World(str(tmp_path), seed=seed)
     world.put("services/web", WEB)
     async with world.node() as node:
         await until(lambda: list(world.weights().values()) == [100] * 3, within=3)
         world.dead |= {"10.1.0.1", "10.1.0.2", "10.1.0.3"}
         took = await until(lambda: VIP not in world.announced, within=10)
-        assert took <= 1 * 3 + 0.5 + 0.5
+        assert (FALL - 1) * SHORTEST * INTERVAL <= took <= FALL * INTERVAL + TIMEOUT
         verdict = node.snapshot.decision.verdicts[VIP]
         assert not verdict.open and verdict.reason.text == "0/3 backends up, needs 1"
         assert VIP in world.kernel.rows["addresses"], "only the route leaves"

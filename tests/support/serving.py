@@ -8,7 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from anycastlb.serving.history import History
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.settings import Settings, parse
 from tests.support import scene
+from tests.support.waiting import eventually
 
 
 @dataclass
@@ -85,15 +86,6 @@ async def serving(snapshot: Snapshot, **given: Any) -> AsyncIterator[Served]:
             yield served
         finally:
             running.cancel()
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until that holds; fail after ten seconds."""
-    for _ in range(1000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true")
 
 
 async def inside(*words: str, stdin: str = "") -> tuple[int, str, str]:

@@ -12,7 +12,8 @@ from anycastlb.core.model import AnycastlbError, Snapshot
 from anycastlb.serving.api.http.listener import on_tcp
 from anycastlb.serving.api.server import BODY_LIMIT
 from tests.support import scene
-from tests.support.serving import Served, ask, eventually, serving
+from tests.support.serving import Served, ask, serving
+from tests.support.waiting import eventually
 
 
 async def raw(served: Served, data: bytes, patience: float = 10.0) -> bytes:

@@ -36,7 +36,8 @@ from anycastlb.serving.api.openapi import describe
 from anycastlb.serving.api.operations import OPERATIONS
 from anycastlb.settings import parse
 from tests.support import scene
-from tests.support.serving import Served, eventually
+from tests.support.serving import Served
+from tests.support.waiting import eventually
 
 DESCRIPTION = describe(OPERATIONS, parameters(TYPES))
 

@@ -29,7 +29,8 @@ from tests import support
 from tests.lab.barrage import noise
 from tests.support import scene
 from tests.support.authority import Authority
-from tests.support.serving import Served, eventually
+from tests.support.serving import Served
+from tests.support.waiting import eventually
 
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]\n[api]\n'
 NOBODY = 65534
@@ -506,17 +507,15 @@ async def test_too_many_readers_of_events() -> None:
         assert (await reader.readline()).split()[1] == b"200"
         assert api.api.listeners[0].load.streams == 1
         writer.transport.abort()
-        async with asyncio.timeout(5):
-            while api.api.listeners[0].load != limits.Load():
-                await asyncio.sleep(0.05)
+        await eventually(lambda: api.api.listeners[0].load == limits.Load())
 
 
 async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ORDINARY", limits.Body(seconds=0.1))
-    monkeypatch.setattr(connection, "HEAD_TIMEOUT", 0.1)
     async with guarded() as api:
         answer = await api.raw(b"POST /v1/confirm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabc")
         assert parsed(answer)[0] == 408
+        monkeypatch.setattr(connection, "HEAD_TIMEOUT", 0.1)
         for begun in (b"", b"GET /v1/st", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
             assert await api.raw(begun) == b""
         assert api.served.held

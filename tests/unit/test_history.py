@@ -11,7 +11,8 @@ from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.serving import history
 from anycastlb.serving.history import SLOTS, History, sample
 from tests.support import scene
-from tests.support.serving import ask, eventually, serving
+from tests.support.serving import ask, serving
+from tests.support.waiting import eventually
 
 KEY = scene.WEB.key(scene.WEB4)
 WEB1 = next(key for key, told in scene.BACKENDS.items() if told.backend == "web1")

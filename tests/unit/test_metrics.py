@@ -304,6 +304,7 @@ async def test_checks_are_counted_by_type_and_outcome() -> None:
     assert value(samples, "check_duration_seconds_sum", type="tcp") == 0.3
 
 
+@pytest.mark.virtual_time
 async def test_the_prober_tells_results_and_its_load() -> None:
     let_go = asyncio.Event()
 
@@ -326,7 +327,14 @@ async def test_the_prober_tells_results_and_its_load() -> None:
             seen.append((type, outcome, seconds is not None and seconds >= 0))
 
     kind = CheckType(TYPES["tcp"].params, probe)
-    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), Clock(chance=lambda: 0.0), observer=Seen())
+    clock = Clock(asyncio.get_running_loop().time, chance=lambda: 0.0)
+    prober = Prober(
+        {"odd": kind},
+        lambda health, turned: None,
+        Journal(),
+        clock,
+        observer=Seen(),
+    )
     target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
     prober.want(
         [replace(target, port=port, interval=30.0, timeout=1.0 if port == 4 else 30.0) for port in (1, 2, 3, 4)]
@@ -344,6 +352,7 @@ async def test_the_prober_tells_results_and_its_load() -> None:
     assert prober.load == (0, 0, 1000)
 
 
+@pytest.mark.virtual_time
 async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anycastlb.engine.prober.MAX_AT_ONCE", 2)
 
@@ -352,7 +361,13 @@ async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyP
         return Found("late")
 
     kind = CheckType(TYPES["tcp"].params, probe)
-    prober = Prober({"odd": kind}, lambda health, turned: None, Journal(), Clock(chance=lambda: 0.0))
+    clock = Clock(asyncio.get_running_loop().time, chance=lambda: 0.0)
+    prober = Prober(
+        {"odd": kind},
+        lambda health, turned: None,
+        Journal(),
+        clock,
+    )
     target = scene.backend("x", "10.0.0.1", 1, kind="odd").check
     prober.want([replace(target, port=port, timeout=30.0) for port in range(1, 6)])
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:

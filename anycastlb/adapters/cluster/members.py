@@ -104,7 +104,6 @@ class Members:
                     async with asyncio.timeout(max(due, 0.0)):
                         await self._stir.wait()
                 pause = publisher.next_step - self._clock()
-            self._show()
             await asyncio.sleep(pause)
 
     async def _follow(self, registry: Registry) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from anycastlb.adapters.cluster import Identity, Membership, Posted, Registry, status_document
-from anycastlb.adapters.cluster.peers import Peers, read_status
+from anycastlb.adapters.cluster.peers import Peers, read_status, read_statuses
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.model import Problem, Snapshot, Status
 
@@ -119,7 +119,9 @@ class Publisher:
             else:
                 self._peers.report(self._node, "its session was ended; it publishes its status anew", "warning")
                 self._session, self._written = "", None
-                self._peers.membership = await self._registry.read(None)
+                membership = await self._registry.read(None)
+                statuses = await self._offload(read_statuses, self._peers.unread(membership))
+                self._peers.update(membership, statuses, self._clock())
 
     async def _look(self) -> None:
         """Make the status of the latest snapshot."""
