@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 
-.PHONY: help setup base python demo test check lint man bench deb clean distclean
+.PHONY: help setup base python demo test check lint man bench soak deb clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,8 +35,11 @@ lint: python # what looks at the code without running it
 man: python ## write the manual pages anew, from the commands' own help
 	@$(PYTHON) docs/man/generate.py
 
-bench: setup ## programming and reading 11,000 IPVS objects, beside ipvsadm
+bench: base ## programming and reading 11,000 IPVS objects, beside ipvsadm
 	@$(KERNEL) -- $(PYTHON) -m tests.bench
+
+soak: python ## a hundred thousand checks, and whether they leave anything behind
+	@$(PYTHON) -m tests.soak
 
 deb: python ## a Debian package, in dist/, for the Debian it is built on
 	@configs/debian/build.sh

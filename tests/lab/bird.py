@@ -29,7 +29,7 @@ class Bird:
         self._config.write_text(config.replace("log syslog all;", "log stderr all;"))
         self._socket.unlink(missing_ok=True)
         self._process.start()
-        self._process.until(self._socket.exists, 5, "BIRD has its control socket")
+        self._process.until(self._socket.exists, 30, "BIRD has its control socket")
 
     def kill(self) -> None:
         self._process.kill()

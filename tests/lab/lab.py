@@ -90,9 +90,9 @@ class Lab:
 
     def ready(self) -> None:
         for node in self.nodes.values():
-            node.ready()
+            node.ready(90)  # on a machine that runs this for the first time everything is read from disk
         sessions = {f"{node}v{version}" for node in self.nodes for version in (4, 6)}
-        until(lambda: self.router.sessions() == sessions, 15, f"BGP sessions up: {', '.join(sorted(sessions))}")
+        until(lambda: self.router.sessions() == sessions, 60, f"BGP sessions up: {', '.join(sorted(sessions))}")
 
     def rest(self) -> None:
         """Nothing of it runs any more; ``start`` brings it back, with Consul's data."""

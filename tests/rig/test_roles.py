@@ -137,11 +137,14 @@ def wheels(box: rootfs.Rootfs) -> Path:
     version = re.search(r"^Version: (\d+\.\d+)", box.run("apt-cache", "show", "python3").stdout, re.M)
     assert version
     house = debian.cache() / f"wheels-{version[1]}"
-    download = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(house)]
-    only = ["--only-binary=:all:", "--python-version", version[1]]
     requirements = [*requirements_of_a_node(), "setuptools>=68", "wheel"]
-    done = subprocess.run([*download, *only, *requirements], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    stamp = house / "requirements"
+    if not stamp.exists() or stamp.read_text() != "\n".join(requirements):
+        download = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(house)]
+        only = ["--only-binary=:all:", "--python-version", version[1]]
+        done = subprocess.run([*download, *only, *requirements], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        stamp.write_text("\n".join(requirements))
     return house
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,24 @@ def maker() -> str:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> rootfs.Rootfs:
-    return rootfs.bare().copy(tmp_path / "root")
+def root(tmp_path: Path) -> Iterator[rootfs.Rootfs]:
+    root = rootfs.bare().copy(tmp_path / "root")
+    yield root
+    root.remove()
 
 
 def test_a_copy_is_the_machines_own_suite_and_nothing_more(root: rootfs.Rootfs) -> None:
     said = root.run("sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME; hostname; ls /home; command -v ip python3")
     assert said.stdout.split() == [bareroot.release(), "bare"]
+
+
+def test_what_is_done_to_a_copy_is_not_done_to_its_original(root: rootfs.Rootfs) -> None:
+    before = rootfs.bare().run("dpkg", "--verify").stdout
+    done = root.run("sh", "-c", "rm /usr/bin/tac; echo new >/usr/bin/more.new; echo new >/etc/hostname; dpkg --verify")
+    assert "/usr/bin/tac" in done.stdout
+    assert rootfs.bare().run("dpkg", "--verify").stdout == before
+    assert not rootfs.bare().file("/usr/bin/more.new").exists()
+    assert rootfs.bare().file("/etc/hostname").read_text() != "new\n"
 
 
 def test_what_is_bound_is_there_while_a_command_runs_and_only_written_where_it_may_be(
