@@ -26,7 +26,7 @@ from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving import history
-from anycastlb.serving.api.http import limits, listener
+from anycastlb.serving.api.http import connection, limits, listener
 
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 ROOT = Path(__file__).parents[2]
@@ -151,9 +151,9 @@ NUMBERS = [
     ("SECURITY", f"| a body | {limits.ORDINARY.size // KIB} KiB in {limits.ORDINARY.seconds:g} s; bulk calls, "
                  f"import and plan {limits.BULK.size // MIB} MiB in {limits.BULK.seconds:g} s"),
     ("SECURITY", f"| bulk requests in progress | {limits.BULK_AT_ONCE} |"),
-    ("SECURITY", f"; {listener.PACE:g} new ones a second"),
-    ("SECURITY", f"| {listener.LINE / KIB:.0f} KiB line, {listener.FIELD / KIB:.0f} KiB a header, "
-                 f"{listener.FIELDS} headers"),
+    ("SECURITY", f"; {listener.ACCEPT_RATE:g} new ones a second"),
+    ("SECURITY", f"| {connection.MAX_LINE / KIB:.0f} KiB line, {connection.MAX_FIELD / KIB:.0f} KiB a header, "
+                 f"{connection.MAX_FIELDS} headers"),
     ("API", f"samples taken every {history.PAUSE:g} s, {history.SLOTS} of them"),
     ("API", f"there was no room ({history.MAX_ROWS:,} are kept)"),
     ("EVENTS", f"keeps the last {signature(Journal).parameters['routine'].default} of level `info`"),

@@ -15,7 +15,7 @@ from anycastlb.adapters.consul import client as consul
 from anycastlb.client.transport import security
 from anycastlb.core.certificates import VERIFY_FLAGS
 from anycastlb.serving.api.http import tls
-from tests.contract.authority import Authority, server_context
+from tests.support.authority import Authority, server_context
 
 NAME = "lb1.example.org"
 Place = Callable[[Path, Path], ssl.SSLContext]
