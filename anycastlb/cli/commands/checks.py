@@ -45,7 +45,7 @@ def _summaries(columns: int) -> list[Line]:
 
 
 def _type_lines(name: str, kind: CheckType, columns: int) -> list[Line]:
-    text = sys.modules[kind.probe.__module__].__doc__ or ""
+    text = sys.modules[kind.params.__module__].__doc__ or ""
     lines: list[Line] = [[(name, BOLD)]]
     for part in paragraphs(plain(text).removeprefix(f"{name}: ")):
         lines += wrap([(f"  {part}", PLAIN)], columns, 4 if part.startswith("- ") else 2)
