@@ -5,12 +5,15 @@ A new connection each time (HTTP/1.1, closed after the answer), no cookies, noth
 
 from __future__ import annotations
 
+from anycastlb.adapters.checks import Found
 from anycastlb.adapters.checks.probe.params import WebParams
 from anycastlb.adapters.checks.probe.web import probe_web
+from anycastlb.core.model import Check, ProbePath
 
 
 class Params(WebParams):
     """Every field has a default: ``GET /``, expecting 200."""
 
 
-probe = probe_web
+async def probe(check: Check, probe_path: ProbePath | None) -> Found:
+    return await probe_web(check, probe_path)

@@ -6,12 +6,15 @@ The certificate is verified (chain, dates, name) unless ``verify`` is false, and
 
 from __future__ import annotations
 
+from anycastlb.adapters.checks import Found
 from anycastlb.adapters.checks.probe.params import TlsParams
 from anycastlb.adapters.checks.probe.web import probe_web
+from anycastlb.core.model import Check, ProbePath
 
 
 class Params(TlsParams):
     """Every field has a default: ``GET /``, expecting 200, the certificate verified against the CAs of the system."""
 
 
-probe = probe_web
+async def probe(check: Check, probe_path: ProbePath | None) -> Found:
+    return await probe_web(check, probe_path)
