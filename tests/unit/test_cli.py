@@ -448,9 +448,8 @@ async def test_no_word_at_all_is_the_help_and_exit_code_1() -> None:
 
 async def test_commands_load_only_what_they_need() -> None:
     heavy = {"pydantic", "aiohttp", "rich", "yaml", "pyroute2", "prometheus_client", "consul", "asyncio"}
-    program = (
-        f"import sys, anycastlb.cli, anycastlb.cli.where, anycastlb.cli.picture; print({heavy!r} & set(sys.modules))"
-    )
+    modules = "anycastlb.cli, anycastlb.cli.location, anycastlb.cli.render.status"
+    program = f"import sys, {modules}; print({heavy!r} & set(sys.modules))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert out.decode().strip() == "set()"

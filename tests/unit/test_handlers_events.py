@@ -166,7 +166,7 @@ async def test_nothing_parses_markup_and_nothing_is_inline() -> None:
     """What the browser test would find only where a name is hostile, the source shows everywhere."""
     from importlib.resources import files
 
-    sources = {item.name: item.read_text() for item in (files("anycastlb") / "serving" / "web").iterdir()}
+    sources = {item.name: item.read_text() for item in (files("anycastlb.serving") / "web").iterdir()}
     for name, text in sources.items():
         if name.endswith(".js"):
             for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"):
