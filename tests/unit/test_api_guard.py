@@ -10,7 +10,8 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,20 +202,26 @@ async def test_who_hangs_up_at_once_is_not_taken_for_root() -> None:
         assert api.served.held
 
 
+@pytest.fixture
+def entered() -> Iterator[Path]:
+    """A directory that every user may enter. Those above ``tmp_path`` are closed whenever another pytest starts."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 @as_root
-async def test_the_members_of_the_group_write(tmp_path: Path) -> None:
+async def test_the_members_of_the_group_write(entered: Path) -> None:
     """daemon (1): by its process through the socket, by the user database over the loopback."""
-    async with guarded('group = "daemon"', socket=tmp_path / "s") as api:
-        tmp_path.chmod(0o755)
-        for folder in list(tmp_path.parents)[:2]:
-            folder.chmod(0o755)
-        assert (await api.as_user(NOBODY, WHOAMI, str(tmp_path / "s"), 1))[1]["rights"] == "write"
+    async with guarded('group = "daemon"', socket=entered / "s") as api:
+        assert (await api.as_user(NOBODY, WHOAMI, str(entered / "s"), 1))[1]["rights"] == "write"
         assert (await api.as_user(1, WHOAMI))[1]["rights"] == "write"
         assert (await api.as_user(NOBODY, WHOAMI))[1]["rights"] == "read"
-        refused = await api.as_user(NOBODY, CONFIRM, str(tmp_path / "s"))
+        refused = await api.as_user(NOBODY, CONFIRM, str(entered / "s"))
         assert "PermissionError" in refused[1], "the file's mode keeps others out"
-        (tmp_path / "s").chmod(0o666)
-        status, view = await api.as_user(NOBODY, CONFIRM, str(tmp_path / "s"))
+        (entered / "s").chmod(0o666)
+        status, view = await api.as_user(NOBODY, CONFIRM, str(entered / "s"))
         assert (status, api.served.held) == (403, True)
         assert "a member of the group daemon" in view["error"]["expected"]
 
