@@ -3,18 +3,20 @@ configured and asked through ``vtysh`` as an operator does it."""
 
 from __future__ import annotations
 
-import grp
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.lab.examples import Peer
-from tests.lab.namespaces import LabError, Namespace
+from tests.lab.namespaces import LabError, Namespace, run
 from tests.lab.process import Process
 from tests.rig import programs
 
-DAEMONS = ("zebra", "bgpd", "bfdd")
+DAEMONS = ("mgmtd", "zebra", "bgpd", "bfdd")
+"""The first came with FRR 9."""
+GROUP = "frrvty"
+MOUNT = 'mount --bind "$0/group" /etc/group && mount --bind "$0/pam.d" /etc/pam.d && exec "$@"'
 
 
 class Frr:
@@ -28,24 +30,38 @@ class Frr:
         name: str = "frr",
         daemons: Sequence[str] = DAEMONS,
     ) -> None:
-        self._namespace, self._peers, self._daemons = namespace, tuple(peers), daemons
+        self._namespace, self._peers = namespace, tuple(peers)
         self._directory = directory / name
         self._directory.mkdir(mode=0o755)
         self._config = self._directory / "frr.conf"
+        self._daemons = [daemon for daemon in daemons if daemon != "mgmtd" or programs.find(daemon)]
         self._vtysh = str(programs.find("vtysh"))
         self.processes = tuple(
             Process(f"{name} {daemon}", namespace, self._argv(daemon), directory / f"{name}-{daemon}.log")
-            for daemon in daemons
+            for daemon in self._daemons
         )
 
     def _argv(self, daemon: str) -> list[str]:
         if not (program := programs.find(daemon)):
             raise LabError(f"no {daemon}: run make setup")
         place = str(self._directory)
-        argv = [str(program), "-u", "root", "-g", _group(), "-P", "0", "--log", "stdout"]
+        argv = [str(program), "-u", "root", "-g", GROUP, "-P", "0", "--log", "stdout"]
         argv += ["--vty_socket", place, "-z", f"{place}/zserv.api", "-i", f"{place}/{daemon}.pid"]
-        argv += ["-f", f"{place}/none.conf"]
-        return argv + (["--bfdctl", f"{place}/bfdd.sock"] if daemon == "bfdd" else [])
+        if daemon != "mgmtd":  # which has no file of its own
+            argv += ["-f", f"{place}/none.conf"]
+        if daemon == "bfdd" and "--bfdctl" in run(str(program), "--help"):  # FRR 10 has no such socket any more
+            argv += ["--bfdctl", f"{place}/bfdd.sock"]
+        return self._furnished(argv)
+
+    def _furnished(self, argv: list[str]) -> list[str]:
+        """Where FRR is only unpacked, its programs see the two files that its package would have made in /etc."""
+        if Path(argv[0]).parent != programs.directory():
+            return argv
+        etc = self._directory / "etc"
+        (etc / "pam.d").mkdir(parents=True, exist_ok=True)
+        (etc / "group").write_text(f"{Path('/etc/group').read_text()}{GROUP}:x:64999:\n")
+        (etc / "pam.d/frr").write_text("auth sufficient pam_rootok.so\naccount sufficient pam_rootok.so\n")
+        return ["unshare", "--mount", "sh", "-c", MOUNT, str(etc), *argv]
 
     def start(self, config: str) -> None:
         self._config.write_text(config)
@@ -64,7 +80,7 @@ class Frr:
             process.kill()
 
     def vtysh(self, *argv: str) -> str:
-        return self._namespace.run(self._vtysh, "--vty_socket", str(self._directory), *argv)
+        return self._namespace.run(*self._furnished([self._vtysh, "--vty_socket", str(self._directory), *argv]))
 
     def show(self, what: str) -> Any:
         return json.loads(self.vtysh("-c", f"show {what} json"))
@@ -88,9 +104,3 @@ class Frr:
         peer = next(peer for peer in self._peers if peer.name == node)
         told = [found for version in (4, 6) for found in self.show(f"bgp neighbors {peer.address(version)}").values()]
         return sum(one["messageStats"]["updatesRecv"] - one["connectionsEstablished"] for one in told), 0
-
-
-def _group() -> str:
-    """The group that may use ``vtysh``: FRR insists on it where it is installed, and does without where it is not."""
-    names = {entry.gr_name for entry in grp.getgrall()}
-    return "frrvty" if "frrvty" in names else "root"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from tests.support.name_servers import OTHER, SECRET, ZONE, NameServer
 WWW = "www.lb.example.net."
 ROW = DnsRecord(30, "web")
 PATIENCE = 20.0
+UNSIGNED = "not signed.*one that knows our key"
+"""Knot from 3.4 on signs no refusal for a key that it does not know or that may do nothing."""
 
 
 def a(name: str = WWW, address: str = "192.0.2.10") -> DnsKey:
@@ -50,7 +53,7 @@ async def write(place: DnsZone, *changes: tuple[DnsKey, DnsRecord | None, DnsRec
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        (("nobody", SECRET), "BADKEY: it does not know the key nobody"),
+        (("nobody", SECRET), f"BADKEY: it does not know the key nobody|{UNSIGNED}"),
         (("writer", OTHER), "BADSIG: it has another secret for the key writer"),
     ],
 )
@@ -71,7 +74,7 @@ async def test_a_key_that_may_not_write_is_refused(server: NameServer) -> None:
         (reason,) = await write(place, (a(), None, ROW))
     except DriverError as exc:
         reason = str(exc)
-    assert "REFUSED" in reason or "lets it do nothing here" in reason
+    assert re.search(f"REFUSED|lets it do nothing here|{UNSIGNED}", reason)
     assert not server.dig("www.lb")
 
 
