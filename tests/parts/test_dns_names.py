@@ -21,7 +21,7 @@ from tests.support.name_servers import OTHER, SECRET, ZONE, NameServer
 
 WWW = "www.lb.example.net."
 ROW = DnsRecord(30, "web")
-PATIENCE = 20.0
+PATIENCE = 180.0
 
 
 def a(name: str = WWW, address: str = "192.0.2.10") -> DnsKey:
