@@ -113,7 +113,7 @@ async def test_a_hanging_backend_delays_nobody() -> None:
         prober.want(checks)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(prober.run())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not told or checks[1] not in told[-1]:
                     await asyncio.sleep(0.01)
             assert checks[0] not in told[-1], "the quick one is known before the slow one times out"

@@ -199,7 +199,7 @@ def children() -> list[int]:
 
 
 async def gone(*pids: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(map(alive, pids)) or children():
             await asyncio.sleep(0.01)
 

@@ -19,7 +19,7 @@ from anycastlb.settings import ConsulSettings
 from tests.support.consul import Agent, Registry
 from tests.support.nsd import NameServer
 
-PATIENCE = 20.0
+PATIENCE = 180.0
 """Seconds until a test gives up; no discovery needs them."""
 QUIET = 1.2
 """Seconds in which a discovery that has nothing to tell must stay silent."""

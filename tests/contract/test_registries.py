@@ -26,7 +26,7 @@ from tests.support import scene
 from tests.support.consul import ROOT_TOKEN, Agent
 from tests.support.waiting import eventually
 
-PATIENCE = 20.0
+PATIENCE = 180.0
 """Seconds until a test gives up; no registry needs them."""
 QUIET = 1.2
 """Seconds in which a registry that has nothing to tell must stay silent."""

@@ -19,7 +19,7 @@ from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
 from tests.support.consul import Agent
 
-PATIENCE = 15.0
+PATIENCE = 180.0
 """Seconds until a test gives up; no source needs them."""
 QUIET = 0.4
 """Seconds in which a source that has nothing to tell must stay silent."""

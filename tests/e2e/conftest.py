@@ -10,36 +10,14 @@ from tests.lab.lab import Lab
 from tests.lab.router import chosen
 
 PARTS = ("kernel", "consul", "exabgp", "vtysh" if chosen() == "frr" else "bird", "ipvsadm", "tc")
-RUNNING: list[Lab] = []
-"""The lab that tests share, once one of them asked for it."""
 
 
 @pytest.fixture(scope="session")
 def running_lab(require: Callable[[str], str]) -> Iterator[Lab]:
+    """The lab that all tests share: to start one takes as long as many tests. ``lb3`` is wired, and does not run."""
     for part in PARTS:
         require(part)
-    with Lab() as lab:
-        RUNNING.append(lab)
-        yield lab
-        RUNNING.remove(lab)
-
-
-@pytest.fixture(scope="module")
-def alone(require: Callable[[str], str]) -> Iterator[None]:
-    """For tests of a file that bring a lab of their own: the one that others share rests meanwhile."""
-    for part in PARTS:
-        require(part)
-    for shared in RUNNING:
-        shared.rest()
-    yield
-    for shared in RUNNING:
-        shared.start()
-
-
-@pytest.fixture
-def three(alone: None) -> Iterator[Lab]:
-    """A lab of three nodes, none of them started."""
-    with Lab(start_nodes=False, nodes=("lb1", "lb2", "lb3")) as lab:
+    with Lab(spare=("lb3",)) as lab:
         yield lab
 
 
@@ -55,8 +33,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test shows the end of every log of the nodes, and their kernel tables."""
     report = yield
-    arguments = getattr(item, "funcargs", {})
-    lab = arguments.get("running_lab", arguments.get("three"))
+    lab = getattr(item, "funcargs", {}).get("running_lab")
     if report.failed and isinstance(lab, Lab):
         for node in lab.nodes.values():
             report.sections += [

@@ -14,6 +14,7 @@ from tests.lab.topology import BACKENDS
 from tests.support.two_nodes import BOTH, VIP, serve
 
 NOBODY = 65534
+REQUESTS = 3000
 CONFIRM = ("-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", f"http://127.0.0.1:{API_PORT}/v1/confirm")
 
 
@@ -41,24 +42,24 @@ def test_an_unprivileged_user_reads_and_cannot_write(lab: Lab) -> None:
     assert "denied" in lab.lb1.http("/v1/events")[1]
 
 
-def test_ten_thousand_random_requests_leave_the_node_healthy(lab: Lab) -> None:
+def test_thousands_of_random_requests_leave_the_node_healthy(lab: Lab) -> None:
     serve(lab)
     node, catalog = lab.lb1, stored(lab)
     assert node.http("/healthz")[0] == 200
     before, updates = descriptors(node), lab.router.all_updates()
 
     script = str(ROOT / "tests" / "lab" / "barrage.py")
-    told = node.namespace.run(sys.executable, script, str(NOBODY), str(API_PORT), "10000", "1", timeout=400)
+    told = node.namespace.run(sys.executable, script, str(NOBODY), str(API_PORT), str(REQUESTS), "1", timeout=1800)
 
     found = json.loads(told)
-    assert found["healthy"] == {"200": 1}, "alive, while 2,000 idle connections were open"
+    assert found["healthy"] == {"200": 1}, "alive, while hundreds of idle connections were open"
     tally = found["tally"]
-    assert sum(count for status, count in tally.items() if status.isdigit()) > 1000, tally
+    assert sum(count for status, count in tally.items() if status.isdigit()) > REQUESTS / 10, tally
     assert not {"500", "501", "502", "503"} & set(tally), tally
     assert {"400", "401", "403"} <= set(tally), tally
-    until(lambda: node.http("/healthz")[0] == 200 and node.http("/readyz")[0] == 200, 10, "it is healthy")
-    # Of 2,000; checks and reads of the daemon's own come and go.
-    until(lambda: descriptors(node) <= before + 10, 20, "every connection is closed")
+    until(lambda: node.http("/healthz")[0] == 200 and node.http("/readyz")[0] == 200, "it is healthy")
+    # Of hundreds; checks and reads of the daemon's own come and go.
+    until(lambda: descriptors(node) <= before + 10, "every connection is closed")
     assert stored(lab) == catalog
     assert lab.router.all_updates() == updates, "no route moved"
     assert lab.router.routes(VIP) == BOTH

@@ -9,26 +9,21 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from anycastlb.cli import main
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.node import ROOT, Node
-from tests.lab.process import until
+from tests.lab.process import GIVE_UP, until
 from tests.lab.topology import BACKENDS, own, vip
+from tests.support.two_nodes import BOTH, VIP, nodes
 
 GOLDEN = Path(__file__).parent / "golden"
-BOTH = {"lb1", "lb2"}
-VIP = vip(0)
-CHECKED = ("--check-http", "/health", "--health-period", "200ms", "--health-timeout", "200ms",
+CHECKED = ("--check-http", "/health", "--health-period", "200ms", "--health-timeout", "1s",
            "--health-up", "2", "--health-down", "3")  # fmt: skip
 
 
@@ -58,15 +53,9 @@ def golden(name: str, text: str) -> None:
 
 
 def said(node: Node, *words: str, code: int = 0) -> str:
-    """What a command prints on this node; it must end with ``code`` and, unless that is 1, complain of nothing.
-
-    In this process, whose sockets are the node's meanwhile: on the test kernel's one CPU a Python of its own for
-    each of a hundred commands would take most of the time. ``Node.cli`` is one.
-    """
-    with node.namespace.inside():
-        argv = [*words, "--config", str(node.settings)]
-        done = CliRunner().invoke(main, argv, prog_name="anycastlb", catch_exceptions=False)
-    assert done.exit_code == code, f"anycastlb {' '.join(words)}: {done.exit_code}\n{done.stdout}{done.stderr}"
+    """What a command prints on this node; it must end with ``code`` and, unless that is 1, complain of nothing."""
+    done = node.cli(*words, check=False)
+    assert done.returncode == code, f"anycastlb {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
     assert code == 1 or not done.stderr, done.stderr
     return done.stderr if code == 1 else done.stdout
 
@@ -91,12 +80,19 @@ def web(lab: Lab) -> None:
 def lasting(lab: Lab) -> None:
     """Wait until no check result is missing: the words of every table are the same from here on."""
     for node in lab.nodes.values():
-        node.until(lambda node=node: _checked(node), 5, "every check has answered")
+        node.until(lambda node=node: _checked(node), "every check has answered")
 
 
 def _checked(node: Node) -> bool:
     backends = [one for v in node.status()["vips"] for service in v["services"] for one in service["backends"]]
     return bool(backends) and all(one["up"] and one["check"]["last"]["detail"] == "HTTP 200" for one in backends)
+
+
+def _known(node: Node) -> bool:
+    """Does it know just this VIP from both nodes, announced by both?"""
+    views = nodes(node).values()
+    announced = [[vip for vip, view in one["vips"].items() if view["announced"]] for one in views]
+    return announced == [[str(VIP)]] * 2 and len({str(one["digests"]) for one in views}) == 1
 
 
 # ---------------------------------------------------------------- services and servers
@@ -121,18 +117,18 @@ def test_a_service_from_nothing_to_traffic_and_away_again(lab: Lab) -> None:
     assert yaml.safe_load(said(lab.lb2, "service", "show", "web", "-o", "yaml"))["vip"] == str(VIP)
 
     golden("server-edit", said(lab.lb2, "server", "edit", "web", own("b1"), "-w", "50"))
-    until(lambda: all(table.get(f"{own('b1')}:80") == 50 for table in rows(lab)), 5, "b1 weighs half on both nodes")
+    until(lambda: all(table.get(f"{own('b1')}:80") == 50 for table in rows(lab)), "b1 weighs half on both nodes")
     golden("server-drain", said(lab.lb1, "server", "drain", "web", "b2", own("b3")))
-    until(lambda: all(set(table) == {f"{own('b1')}:80"} for table in rows(lab)), 10, "b2 and b3 have left both kernels")
+    until(lambda: all(set(table) == {f"{own('b1')}:80"} for table in rows(lab)), "b2 and b3 have left both kernels")
     golden("server-undrain", said(lab.lb1, "server", "undrain", "web", "b2", "b3"))
-    until(lambda: all(len(table) == 3 and all(table.values()) for table in rows(lab)), 5, "they are back")
+    until(lambda: all(len(table) == 3 and all(table.values()) for table in rows(lab)), "they are back")
     golden("server-del", said(lab.lb2, "server", "del", "web", f"{own('b3')}:80"))
-    until(lambda: all(len(table) == 2 for table in rows(lab)), 10, "b3 has left both kernels")
+    until(lambda: all(len(table) == 2 for table in rows(lab)), "b3 has left both kernels")
     assert stored(lab, "services/web/backends/b3") is None
 
     golden("service-del", said(lab.lb1, "service", "del", "-t", f"{VIP}:80"))
-    lab.router.until(VIP, set(), within=5)
-    until(lambda: not any(node.ipvs() for node in lab.nodes.values()), 10, "both kernels are empty")
+    lab.router.until(VIP, set())
+    until(lambda: not any(node.ipvs() for node in lab.nodes.values()), "both kernels are empty")
     assert lab.consul.value("anycastlb/services/web") is None
     assert lab.consul.value("anycastlb/services/web/backends/b1") is None
     assert said(lab.lb1, "service", "list") == "no services\n"
@@ -144,14 +140,14 @@ def test_editing_a_service_changes_only_what_is_said(lab: Lab) -> None:
     golden("service-edit", said(lab.lb2, "service", "edit", "web", "-p", "600", "-M", "24"))
     assert stored(lab, "services/web") == {**before, "persistence": {"timeout": "600s", "netmask": 24}}
     listing = lab.lb1.namespace.run
-    until(lambda: "persistent 600" in listing("ipvsadm", "-Ln"), 5, "the kernel remembers clients")
+    until(lambda: "persistent 600" in listing("ipvsadm", "-Ln"), "the kernel remembers clients")
     assert "unchanged" in said(lab.lb1, "service", "edit", "web", "-p", "600")
     said(lab.lb1, "service", "edit", "web", "--unset", "persistence", "--check-tcp")
     after = stored(lab, "services/web")
     assert "persistence" not in after
     assert after["check"]["type"] == "tcp"
     assert "path" not in after["check"], "a tcp check has no path"
-    until(lambda: "persistent" not in listing("ipvsadm", "-Ln"), 5, "the kernel forgets them")
+    until(lambda: "persistent" not in listing("ipvsadm", "-Ln"), "the kernel forgets them")
 
 
 def test_what_is_wrong_is_one_line_and_writes_nothing(lab: Lab) -> None:
@@ -183,12 +179,10 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(lab: Lab) -> None:
 def test_status_why_and_plan_of_a_node_that_is_well_and_of_one_that_is_not(lab: Lab) -> None:
     web(lab)
     lasting(lab)
-    time.sleep(2)  # what nodes have published of the test before is gone by then
-    for node in (lab.lb1, lab.lb2):
-        known = lambda node=node: len(node.status()["cluster"]["announcers"].get(str(VIP), ())) == 2  # noqa: E731
-        node.until(known, 15, "each knows of the other")
+    for node in lab.nodes.values():
+        node.until(lambda node=node: _known(node), "each knows of the other, and of nothing from the test before")
     golden("status", said(lab.lb1, "status"))
-    assert steady(lab.lb1.cli("status").stdout) == (GOLDEN / "status.txt").read_text(), "as a process of its own"
+    assert steady(lab.lb1.program("status").stdout) == (GOLDEN / "status.txt").read_text(), "as a process of its own"
     golden("why", said(lab.lb1, "why", "web"))
     golden("why-backend", said(lab.lb2, "why", "web/b1"))
     golden("plan", said(lab.lb1, "plan"))
@@ -196,14 +190,14 @@ def test_status_why_and_plan_of_a_node_that_is_well_and_of_one_that_is_not(lab: 
         as_json, as_yaml = (said(lab.lb1, *words, "-o", form) for form in ("json", "yaml"))
         assert type(json.loads(as_json)) is type(yaml.safe_load(as_yaml))
     lab.backends["b2"].fail()
-    lab.lb1.until(lambda: 0 in rows(lab)[0].values(), 5, "b2 has weight 0")
+    lab.lb1.until(lambda: 0 in rows(lab)[0].values(), "b2 has weight 0")
     golden("status-down", said(lab.lb1, "status", code=2))
     golden("why-down", said(lab.lb1, "why", "web/b2", code=2))
     golden("list-down", said(lab.lb1, "list"))
     lab.consul.put("anycastlb/services/web", "{")
-    lab.lb1.until(lambda: lab.lb1.status()["problems"], 5, "the document is quarantined")
+    lab.lb1.until(lambda: lab.lb1.status()["problems"], "the document is quarantined")
     assert "PROBLEM services/web: " in said(lab.lb1, "list", "web")
-    lab.lb1.daemon.stop(20)
+    lab.lb1.daemon.stop()
     assert "The node is not running" in lab.lb1.cli("plan").stdout
     assert "is `anycastlb run` running?" in said(lab.lb1, "status", code=1)
 
@@ -238,7 +232,7 @@ def test_a_dump_brings_everything_back(lab: Lab, tmp_path: Path) -> None:
     kept = json.loads(dump.read_text())
     assert set(kept["catalog"]) == {"services/web", *(f"services/web/backends/{name}" for name in BACKENDS)}
     said(lab.lb1, "service", "del", "web", "-y")
-    lab.router.until(VIP, set(), within=5)
+    lab.router.until(VIP, set())
     lab.put("extra", document(vip(1)))
     lab.settle(vip(1))
     golden("import", said(lab.lb2, "import", str(dump)))
@@ -246,20 +240,20 @@ def test_a_dump_brings_everything_back(lab: Lab, tmp_path: Path) -> None:
     assert set(lab.client.spread(40, VIP)) == set(BACKENDS)
     assert said(lab.lb2, "import", str(dump)).startswith("imported: 0 documents changed")
     golden("import-replace", said(lab.lb2, "import", "--replace", str(dump)))
-    lab.router.until(vip(1), set(), within=5)
+    lab.router.until(vip(1), set())
     assert json.loads(said(lab.lb2, "export")) == kept
 
 
 def test_draining_a_node_takes_its_routes_and_gives_them_back(lab: Lab) -> None:
     web(lab)
     golden("drain", said(lab.lb1, "drain"))
-    lab.router.until(VIP, {"lb2"}, within=5)
+    lab.router.until(VIP, {"lb2"})
     assert "DRAIN" in said(lab.lb1, "status", code=2)
-    lab.lb1.until(lambda: "DRAINED: this node" in lab.lb1.cli("status").stdout, 25, "nothing comes any more")
+    lab.lb1.until(lambda: "DRAINED: this node" in lab.lb1.cli("status").stdout, "nothing comes any more")
     assert "unchanged" in said(lab.lb2, "drain", "lb1")
     golden("undrain", said(lab.lb2, "undrain", "lb1"))
-    lab.router.until(VIP, BOTH, within=5)
-    lab.lb1.until(lambda: lab.lb1.cli("status").returncode == 0, 5, "it is well again")
+    lab.router.until(VIP, BOTH)
+    lab.lb1.until(lambda: lab.lb1.cli("status").returncode == 0, "it is well again")
 
 
 def test_events_are_followed_as_they_happen_and_over_a_restart_of_the_node(lab: Lab) -> None:
@@ -267,13 +261,13 @@ def test_events_are_followed_as_they_happen_and_over_a_restart_of_the_node(lab: 
     kept = said(lab.lb1, "events")
     assert f"gate                {VIP}" in kept
     newest = json.loads(said(lab.lb1, "events", "-n", "1", "-o", "json"))["id"]
-    program = [sys.executable, "-m", "anycastlb", "events", "--follow", "--after", str(newest), "--json"]
+    program = lab.lb1.argv("events", "--follow", "--after", str(newest), "--json")
     process = subprocess.Popen(
-        lab.lb1.namespace.argv(*program, "--config", str(lab.lb1.settings)),
+        lab.lb1.namespace.argv(*program),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     assert process.stdout
-    patience = threading.Timer(60, process.kill)
+    patience = threading.Timer(5 * GIVE_UP, process.kill)
     patience.start()
     try:
         lab.backends["b2"].fail()
@@ -298,19 +292,19 @@ def test_events_are_followed_as_they_happen_and_over_a_restart_of_the_node(lab: 
     finally:
         patience.cancel()
         process.send_signal(2)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=GIVE_UP)
     assert process.returncode == 0
     assert all(line.startswith("Waiting: ") for line in errors.splitlines()), errors
 
 
 def test_status_watches_until_it_is_interrupted(lab: Lab) -> None:
     web(lab)
-    program = [sys.executable, "-m", "anycastlb", "status", "--watch", "-n", "0.2", "--config", str(lab.lb1.settings)]
+    program = lab.lb1.argv("status", "--watch", "-n", "0.2")
     process = subprocess.Popen(
         lab.lb1.namespace.argv(*program), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert process.stdout
-    patience = threading.Timer(60, process.kill)
+    patience = threading.Timer(5 * GIVE_UP, process.kill)
     patience.start()
     try:
         pictures = 0
@@ -321,5 +315,5 @@ def test_status_watches_until_it_is_interrupted(lab: Lab) -> None:
     finally:
         patience.cancel()
         process.send_signal(2)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=GIVE_UP)
     assert (process.returncode, errors) == (0, "")

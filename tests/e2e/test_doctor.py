@@ -109,7 +109,7 @@ def test_the_running_lab_is_well_and_its_loss_is_told(lab: Lab) -> None:
     assert [f for f in found.values() if f["level"] == "error"] == []
     bridge = Path(f"/proc/{node.bridge()}")
     node.exabgp.kill()
-    node.until(lambda: not bridge.exists(), 20, "its bridge ends with it")
+    node.until(lambda: not bridge.exists(), "its bridge ends with it")
     code, found = told(lab, "lb1")
     assert code == 2
     assert found["ExaBGP does not run: nothing is announced"]["level"] == "warning"

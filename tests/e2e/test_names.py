@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from tests.lab.http import get
 from tests.lab.lab import Lab, document
-from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.topology import CONSUL
 from tests.support.name_servers import ZONE, NameServer
@@ -28,30 +26,18 @@ refresh = "2s"
 """
 
 
-def restart(node: Node, settings: str) -> None:
-    """With other settings, without a break: the next process takes over."""
-    node.settings.write_text(settings)
-    node.daemon.signal(signal.SIGUSR1)
-    until(lambda: not node.daemon.running, 10, f"{node.name} hands over")
-    node.start()
-    node.ready()
-
-
 @pytest.fixture
 def server(lab: Lab, require: Callable[[str], str], tmp_path: Path) -> Iterator[NameServer]:
     """A name server beside Consul; both nodes publish names there, and register their services."""
     server = NameServer(require("knotd"), tmp_path, CONSUL, 53, lab.topology.consul)
     server.start()
-    before = {node: node.settings.read_text() for node in lab.nodes.values()}
+    names = NAMES.format(server=CONSUL, zone=ZONE, key=server.key_file)
+    edits = ("[consul]\n", f"{names}\n[consul]\nregister_services = true\n")
     try:
-        for node, text in before.items():
-            named = text.replace("[consul]\n", "[consul]\nregister_services = true\n")
-            restart(node, named + NAMES.format(server=CONSUL, zone=ZONE, key=server.key_file))
-        yield server
+        with lab.lb1.changed(edits), lab.lb2.changed(edits):
+            yield server
+            lab.remove("web")
     finally:
-        lab.remove("web")
-        for node, text in before.items():
-            restart(node, text)
         server.kill()
 
 
@@ -69,9 +55,9 @@ def states(lab: Lab) -> dict[str, str]:
 def test_names_follow_what_the_cluster_announces(lab: Lab, server: NameServer) -> None:
     lab.put("web", {**document(VIP), "dns": {"name": "www", "srv": "_http._tcp"}})
     lab.settle(VIP)
-    until(lambda: server.dig("www.lb") == [str(VIP)], 10, "the name is published")
-    until(lambda: server.dig("_http._tcp.www.lb", "SRV") == [f"0 0 80 www.lb.{ZONE}."], 5, "and its SRV record")
-    until(lambda: states(lab) == {"lb1": "passing", "lb2": "passing"}, 10, "both nodes are registered")
+    until(lambda: server.dig("www.lb") == [str(VIP)], "the name is published")
+    until(lambda: server.dig("_http._tcp.www.lb", "SRV") == [f"0 0 80 www.lb.{ZONE}."], "and its SRV record")
+    until(lambda: states(lab) == {"lb1": "passing", "lb2": "passing"}, "both nodes are registered")
     shown = lab.lb1.cli("status").stdout
     assert f"DNS zone {ZONE} at {CONSUL} · 2 records" in shown
     chain = lab.lb1.cli("why", str(VIP)).stdout
@@ -79,21 +65,21 @@ def test_names_follow_what_the_cluster_announces(lab: Lab, server: NameServer) -
 
     lab.consul.put("anycastlb/drain/lb1", {})
     lab.router.until(VIP, {"lb2"})
-    until(lambda: states(lab) == {"lb1": "critical", "lb2": "passing"}, 10, "one of them is critical")
+    until(lambda: states(lab) == {"lb1": "critical", "lb2": "passing"}, "one of them is critical")
     for node in lab.nodes.values():  # both have looked at the zone since
         looked = node.metrics()["anycastlb_reconcile_cycles_total"]
-        node.until(lambda n=node, c=looked: n.metrics()["anycastlb_reconcile_cycles_total"] >= c + 4, 20, "cycles")
+        node.until(lambda n=node, c=looked: n.metrics()["anycastlb_reconcile_cycles_total"] >= c + 4, "cycles")
     assert server.dig("www.lb") == [str(VIP)], "lb2 announces it still"
 
     for backend in lab.backends.values():
         backend.fail()
     lab.router.until(VIP, set())
-    until(lambda: not server.dig("www.lb") and not server.dig("_http._tcp.www.lb", "SRV"), 10, "the name is gone")
+    until(lambda: not server.dig("www.lb") and not server.dig("_http._tcp.www.lb", "SRV"), "the name is gone")
     assert not server.dig("_anycastlb.www.lb", "TXT"), "and nothing of ours is left"
 
     for backend in lab.backends.values():
         backend.restore()
-    until(lambda: server.dig("www.lb") == [str(VIP)], 20, "it returns with the backends")
+    until(lambda: server.dig("www.lb") == [str(VIP)], "it returns with the backends")
     server.kill()  # a dead name server costs nothing but the name
     lab.consul.delete("anycastlb/drain/lb1")
     lab.settle(VIP)
@@ -101,8 +87,8 @@ def test_names_follow_what_the_cluster_announces(lab: Lab, server: NameServer) -
         backend.fail()
     lab.router.until(VIP, set())
     assert all(node.http("/readyz")[0] == 200 for node in lab.nodes.values())
-    lab.lb2.until(lambda: lab.lb2.metrics()['anycastlb_names_up{table="dns_records"}'] == 0, 20, "it says so")
+    lab.lb2.until(lambda: lab.lb2.metrics()['anycastlb_names_up{table="dns_records"}'] == 0, "it says so")
     for backend in lab.backends.values():
         backend.restore()
     server.start()  # empty: it keeps nothing
-    until(lambda: server.dig("www.lb") == [str(VIP)], 90, "the name is published anew")
+    until(lambda: server.dig("www.lb") == [str(VIP)], "the name is published anew")

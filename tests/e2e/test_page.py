@@ -1,4 +1,5 @@
-"""The page in real Chromium on a lab node: real Consul, IPVS, ExaBGP; every action by mouse and by keyboard.
+"""The page in real Chromium on a lab node: real Consul, IPVS, ExaBGP; actions by mouse, and by
+keyboard alone.
 
 ``ANYCASTLB_SCREENSHOTS=write`` makes the pictures in ``docs/screenshots`` anew.
 """
@@ -24,7 +25,8 @@ from tests.support.browser import DESK, PATIENCE, PHONE, Tab, chromium
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 BASE = f"http://127.0.0.1:{API_PORT}"
-WAYS = pytest.mark.parametrize("way", ["mouse", "keyboard"])
+BY_MOUSE = pytest.mark.parametrize("way", ["mouse"])
+BY_KEYBOARD = pytest.mark.parametrize("way", ["keyboard"])
 expect.set_options(timeout=PATIENCE)
 
 
@@ -162,8 +164,7 @@ def test_names_are_text_and_never_markup(lab: Lab, tab: Tab) -> None:
     assert page.locator("main img, main script").count() == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
 def test_everybody_can_use_it(lab: Lab, tab: Tab, browser: Browser, scheme: Any, size: Any) -> None:
     lab.put("bad", {"vip": "nowhere"})
     lab.backends["b3"].kill()
@@ -217,7 +218,7 @@ def test_the_theme_is_kept(lab: Lab, tab: Tab) -> None:
 # ---------------------------------------------------------------- doing
 
 
-@WAYS
+@BY_KEYBOARD
 def test_add_a_service_then_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open()
     tab.press(page.get_by_role("button", name="Add service …"), way)
@@ -239,10 +240,10 @@ def test_add_a_service_then_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     tab.press(page.get_by_role("button", name="Show the plan"), way)
     apply(tab, "Add", way)
     assert backend(lab, "shop", "b1")["address"] == own("b1")
-    lab.lb2.until(lambda: rows(lab, f"tcp {vip(2)}:80") == {f"{own('b1')}:80": 100}, 20, "shop is in the kernel")
+    lab.lb2.until(lambda: rows(lab, f"tcp {vip(2)}:80") == {f"{own('b1')}:80": 100}, "shop is in the kernel")
 
 
-@WAYS
+@BY_MOUSE
 def test_edit_a_service(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open("service/web")
     tab.press(page.get_by_role("button", name="Edit …", exact=True), way)
@@ -253,10 +254,10 @@ def test_edit_a_service(lab: Lab, tab: Tab, way: str) -> None:
     apply(tab, "Apply", way)
     after = stored(lab, "services/web")
     assert after == {**document(vip(0)), "vip": after["vip"], "scheduler": "wrr"}
-    lab.lb2.until(lambda: "-s wrr" in lab.lb2.namespace.run("ipvsadm", "-Sn"), 20, "the scheduler is wrr")
+    lab.lb2.until(lambda: "-s wrr" in lab.lb2.namespace.run("ipvsadm", "-Sn"), "the scheduler is wrr")
 
 
-@WAYS
+@BY_KEYBOARD
 def test_errors_stand_at_their_fields(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open("service/web")
     tab.excused += ("422", "400")
@@ -272,7 +273,7 @@ def test_errors_stand_at_their_fields(lab: Lab, tab: Tab, way: str) -> None:
     assert stored(lab, "services/web")["port"] == 80
 
 
-@WAYS
+@BY_MOUSE
 def test_weigh_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open("service/web")
     tab.press(page.get_by_role("button", name="Weight backend b1"), way)
@@ -281,24 +282,24 @@ def test_weigh_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     expect(page.locator("#plan-changes")).to_contain_text("weight")
     apply(tab, "Apply", way)
     assert backend(lab, "web", "b1")["weight"] == 50
-    lab.lb2.until(lambda: rows(lab)[f"{own('b1')}:80"] == 50, 20, "b1 weighs 50")
+    lab.lb2.until(lambda: rows(lab)[f"{own('b1')}:80"] == 50, "b1 weighs 50")
     expect(row(tab, "b1")).to_contain_text("50/50")
 
 
-@WAYS
+@BY_KEYBOARD
 def test_drain_and_undrain_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open("service/web")
     tab.press(page.get_by_role("button", name="Drain backend b2"), way)
     apply(tab, "Drain", way)
     assert backend(lab, "web", "b2")["drain"] is True
-    lab.lb2.until(lambda: not rows(lab).get(f"{own('b2')}:80"), 20, "b2 gets no new flows")
+    lab.lb2.until(lambda: not rows(lab).get(f"{own('b2')}:80"), "b2 gets no new flows")
     tab.press(page.get_by_role("button", name="Undrain backend b2"), way)
     apply(tab, "Undrain", way)
     assert not backend(lab, "web", "b2").get("drain")
-    lab.lb2.until(lambda: rows(lab).get(f"{own('b2')}:80") == 100, 20, "b2 is back")
+    lab.lb2.until(lambda: rows(lab).get(f"{own('b2')}:80") == 100, "b2 is back")
 
 
-@WAYS
+@BY_MOUSE
 def test_edit_and_delete_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open("service/web")
     tab.press(page.get_by_role("button", name="Edit backend b3"), way)
@@ -309,10 +310,10 @@ def test_edit_and_delete_a_backend(lab: Lab, tab: Tab, way: str) -> None:
     tab.press(page.get_by_role("button", name="Delete backend b3"), way)
     apply(tab, "Delete", way)
     assert backend(lab, "web", "b3") is None
-    lab.lb2.until(lambda: f"{own('b3')}:80" not in rows(lab), 20, "b3 has left the kernel")
+    lab.lb2.until(lambda: f"{own('b3')}:80" not in rows(lab), "b3 has left the kernel")
 
 
-@WAYS
+@BY_KEYBOARD
 def test_delete_a_service(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open("service/web")
     tab.press(page.get_by_role("button", name="Delete …", exact=True), way)
@@ -322,10 +323,10 @@ def test_delete_a_service(lab: Lab, tab: Tab, way: str) -> None:
     tab.press(page.get_by_role("button", name="Delete …", exact=True), way)
     apply(tab, "Delete", way)
     assert stored(lab, "services/web") is None
-    lab.lb2.until(lambda: not lab.lb2.ipvs() and not lab.lb2.vips(), 20, "web has left the kernel")
+    lab.lb2.until(lambda: not lab.lb2.ipvs() and not lab.lb2.vips(), "web has left the kernel")
 
 
-@WAYS
+@BY_MOUSE
 def test_drain_and_undrain_a_node(lab: Lab, tab: Tab, way: str) -> None:
     page = tab.open()
     tab.press(page.get_by_role("button", name="Drain node lb1"), way)
@@ -360,7 +361,7 @@ def test_a_lost_race_says_so(lab: Lab, tab: Tab) -> None:
 def test_pictures(lab: Lab, tab: Tab, browser: Browser, tmp_path: Path) -> None:
     """They are made every time; those in ``docs`` have more of a past to show, and are kept."""
     kept = os.environ.get("ANYCASTLB_SCREENSHOTS") == "write"
-    folder, past = (PICTURES, (40, 25, 35)) if kept else (tmp_path, (10, 2, 6))
+    folder, past = (PICTURES, (40, 25, 35)) if kept else (tmp_path, (3, 1, 2))
     folder.mkdir(exist_ok=True)
     lab.put("web", document(vip(0)))
     lab.put("shop", document([vip(1), vip(1, 6)]))

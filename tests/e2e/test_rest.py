@@ -19,7 +19,7 @@ ROUNDS = 40
 def call(node: Node, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, str]:
     """Status, answer and ETag."""
     connection = HTTPConnection("127.0.0.1", API_PORT)
-    connection.sock = connect(node.namespace, "127.0.0.1", API_PORT, timeout=10)
+    connection.sock = connect(node.namespace, "127.0.0.1", API_PORT, timeout=60)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None:
         sent["Content-Type"] = "application/json"
@@ -49,13 +49,13 @@ def test_a_write_on_one_node_is_the_clusters(lab: Lab) -> None:
     assert (status, answer["changed"], newer != tag) == (200, True, True)
     assert call(lab.lb1, "PATCH", "/v1/services/web", {"port": 81}, If_Match=tag)[0] == 412
     for node in lab.nodes.values():
-        node.until(lambda node=node: f"{own('b3')}:80" not in node.ordered(), 10, "b3 has left")  # type: ignore[misc]
+        node.until(lambda node=node: f"{own('b3')}:80" not in node.ordered(), "b3 has left")  # type: ignore[misc]
 
     new = {"address": str(own("b3"))}
     assert call(lab.lb1, "PUT", "/v1/services/web/backends/b3", new)[0] == 201
     assert stored(lab, "services/web/backends/b3") == new
     lab.settle(vip(0))
-    until(lambda: lab.lb1.ordered() == lab.lb2.ordered(), 5, "both kernels list the same, in the same order")
+    until(lambda: lab.lb1.ordered() == lab.lb2.ordered(), "both kernels list the same, in the same order")
 
     assert call(lab.lb2, "PUT", "/v1/services/clash", wanted)[0] == 422
     assert stored(lab, "services/clash") is None
@@ -68,7 +68,7 @@ def test_a_drained_node_withdraws_and_returns(lab: Lab) -> None:
     lab.settle(vip(0))
     assert call(lab.lb1, "POST", "/v1/nodes/lb2/drain", {"reason": "a test"})[0] == 200
     assert stored(lab, "drain/lb2")["reason"] == "a test"
-    lab.lb2.until(lambda: not lab.lb2.status()["vips"][0]["announced"], 5, "lb2 has withdrawn")
+    lab.lb2.until(lambda: not lab.lb2.status()["vips"][0]["announced"], "lb2 has withdrawn")
     assert call(lab.lb2, "POST", "/v1/nodes/lb2/undrain")[0] == 200
     lab.settle(vip(0))
 

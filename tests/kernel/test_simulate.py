@@ -99,7 +99,7 @@ class Daemon:
         (proposed / "services/dns.json").write_text(json.dumps(service(self.home, self.test, **backends)))
         command = [sys.executable, "-m", "anycastlb", "simulate", str(proposed), "-o", "json"]
         done = subprocess.run(
-            [*command, "--config", str(self.config)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            [*command, "--config", str(self.config)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{self.log()}"
         moves = json.loads(done.stdout)["moves"]
@@ -107,7 +107,7 @@ class Daemon:
 
     def until(self, weights: dict[str, int]) -> None:
         """Wait until the kernel has these weights."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while (found := self.weights()) != weights:
             assert time.monotonic() < end, f"expected {weights}, found {found}\n{self.log()}"
             time.sleep(0.05)

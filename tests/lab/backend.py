@@ -36,7 +36,7 @@ class Backend:
 
     def ready(self) -> None:
         """Wait until it answers."""
-        self.process.until(self._answers, 60, f"{self.name} answers")
+        self.process.until(self._answers, f"{self.name} answers")
 
     def _answers(self) -> bool:
         try:

@@ -27,7 +27,7 @@ from tests.lab.topology import BACKENDS, own, vip
 VIP, VIP6, CHAT = vip(0), vip(0, 6), vip(1)
 BOTH = {"lb1", "lb2"}
 REQUESTS, CONNECTIONS = 300, 200
-PROMISED = 0.2 * 3 + 0.2 + 0.5
+PROMISED = 0.2 * 3 + 1.0 + 0.5
 """Seconds from the last backend's death to the withdrawal: interval x fall + timeout + 0.5 s."""
 PICTURE = """\
             client 10.9.0.2
@@ -52,7 +52,7 @@ def first_service(lab: Lab, story: Story) -> None:
     story.output("\n".join(f'"{name}": {json.dumps(value)}' for name, value in web.items()))
     at = time.monotonic()
     lab.put("web", web)
-    took = lab.router.until(VIP, BOTH, within=10) - at
+    took = lab.router.until(VIP, BOTH) - at
     story.command("router", f"ip route show {VIP}")
     story.output(lab.router.show(VIP))
     story.claim("the router has one route with two next hops", lab.router.routes(VIP) == BOTH, f"{took:.2f} s")
@@ -88,7 +88,7 @@ def traffic(lab: Lab, story: Story) -> None:
         rows,
     )
     story.command("lb1", "anycastlb status")
-    story.output(lab.lb1.cli("status").stdout.rstrip())
+    story.output(lab.lb1.program("status").stdout.rstrip())
 
 
 def one_dies(lab: Lab, story: Story) -> None:
@@ -96,15 +96,15 @@ def one_dies(lab: Lab, story: Story) -> None:
     updates = lab.router.all_updates()
     dead = f"{own('b2')}:80"
     with lab.client.load(VIP) as load:
-        until(lambda: len(load.answered) == 3, 5, "all backends answer")
+        until(lambda: len(load.answered) == 3, "all backends answer")
         story.command("b2", "kill -9 the server")
         at = time.monotonic()
         lab.backends["b2"].kill()
-        until(lambda: _weights(lab, dead) == {0}, 5, "b2 has weight 0 on both nodes")
+        until(lambda: _weights(lab, dead) == {0}, "b2 has weight 0 on both nodes")
         noticed = time.monotonic()
         time.sleep(0.1)
         sent = load.sent
-        until(lambda: load.sent > sent + 300, 15, "300 more requests")
+        until(lambda: load.sent > sent + 100, "100 more requests")
     early = sum(failed.at <= noticed for failed in load.failed)
     story.say(f"While it was being found out, {early} requests that hashed to it were refused.")
     story.claim("it has weight 0 on both nodes, its place in the table kept", True, f"after {noticed - at:.2f} s")
@@ -124,14 +124,14 @@ def all_die(lab: Lab, story: Story) -> None:
     at = time.monotonic()
     lab.backends["b1"].kill()
     lab.backends["b3"].kill()
-    took = lab.router.until(VIP, set(), within=10) - at
+    took = lab.router.until(VIP, set()) - at
     story.claim(
         f"the route left the router within interval x fall + timeout + 0.5 s = {PROMISED:.1f} s",
         took <= PROMISED,
         f"{took:.2f} s after the kill",
     )
     story.command("lb1", f"anycastlb why {VIP}")
-    story.output(lab.lb1.cli("why", str(VIP)).stdout.rstrip())
+    story.output(lab.lb1.program("why", str(VIP)).stdout.rstrip())
     story.command("b1, b2, b3", "start the server")
     at = time.monotonic()
     for backend in lab.backends.values():
@@ -146,7 +146,7 @@ def restart(lab: Lab, story: Story) -> None:
     story.chapter("The daemon of a node is killed and restarted")
     updates = lab.router.all_updates()
     with lab.client.load(VIP) as load:
-        until(lambda: load.sent > 50, 5, "50 requests")
+        until(lambda: load.sent > 20, "20 requests")
         story.command("lb1", "kill -9 anycastlb; sleep 0.5; anycastlb run")
         lab.lb1.daemon.kill()
         time.sleep(0.5)
@@ -169,7 +169,7 @@ def node_dies(lab: Lab, story: Story) -> None:
         story.command("lb1", "power off: links down, then every process killed; no farewell")
         at = time.monotonic()
         lab.lb1.die()
-        took = lab.router.until(CHAT, {"lb2"}, within=15) - at
+        took = lab.router.until(CHAT, {"lb2"}) - at
         story.claim("the router sends its flows to the other node", True, f"after {took * 1000:.0f} ms")
         alive = connections.alive()
         story.claim(
@@ -180,8 +180,8 @@ def node_dies(lab: Lab, story: Story) -> None:
         story.command("lb1", "power on")
         at = time.monotonic()
         lab.lb1.revive()
-        took = lab.router.until(CHAT, BOTH, within=30) - at
-        alive = connections.alive(8)
+        took = lab.router.until(CHAT, BOTH) - at
+        alive = connections.alive()
         story.claim(
             f"it takes its share back after {took:.1f} s, and still every connection lives",
             alive == CONNECTIONS,

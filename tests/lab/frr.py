@@ -20,7 +20,7 @@ MOUNT = 'mount --bind "$0/group" /etc/group && mount --bind "$0/pam.d" /etc/pam.
 
 
 class Frr:
-    protocol = "bgp"
+    protocol = 186
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Frr:
             socket.unlink()
         for daemon, process in zip(self._daemons, self.processes, strict=True):
             process.start()
-            process.until((self._directory / f"{daemon}.vty").exists, 30, f"{daemon} can be asked")
+            process.until((self._directory / f"{daemon}.vty").exists, f"{daemon} can be asked")
         told = self.vtysh("-f", str(self._config))
         if bad := [line for line in told.splitlines() if line.startswith(("%", "line "))]:
             raise LabError(f"FRR refuses {self._config}: {bad}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,37 +16,39 @@ from tests.lab.backend import Backend
 from tests.lab.client import Client
 from tests.lab.consul import ConsulServer
 from tests.lab.namespaces import LabError
-from tests.lab.node import USUAL, Node, Timing
+from tests.lab.node import Node
 from tests.lab.process import Process, until
 from tests.lab.router import Flavour, Router, chosen, lab_peers
 from tests.lab.topology import NODES, Topology, own
 
-CHECK = {"type": "http", "path": "/health", "port": 80, "interval": "200ms", "timeout": "200ms", "rise": 2, "fall": 3}
+CHECK = {"type": "http", "path": "/health", "port": 80, "interval": "200ms", "timeout": "1s", "rise": 2, "fall": 3}
 
 
 class Lab:
     """``with Lab() as lab:`` gives a running lab without a service; whatever happens, nothing of it stays behind.
 
-    ``router``: "bird" or "frr"; unless given what ``LAB_ROUTER`` in the environment says, or else BIRD.
+    ``spare``: nodes that are wired and known to the router, and do not run. ``router``: "bird" or "frr"; unless it is
+    given, what ``LAB_ROUTER`` in the environment says, or else BIRD.
     """
 
     def __init__(
         self,
-        timing: Timing = USUAL,
-        start_nodes: bool = True,
         nodes: Sequence[str] = NODES,
+        spare: Sequence[str] = (),
         router: Flavour | None = None,
     ) -> None:
-        self._start_nodes = start_nodes
+        whole = (*nodes, *spare)
         self.directory = Path(tempfile.mkdtemp(prefix="anycastlb-lab."))
-        self.topology = Topology(nodes)
+        self.topology = Topology(whole)
         self.client = Client(self.topology.client)
-        self.router = Router(self.topology.tor, self.directory, lab_peers(nodes), router or chosen())
+        self.router = Router(self.topology.tor, self.directory, lab_peers(whole), router or chosen())
         self.consul = ConsulServer(consul_program(), self.topology.consul, self.directory)
         self.backends = {
             name: Backend(name, namespace, self.directory) for name, namespace in self.topology.backends.items()
         }
-        self.nodes = {name: Node(name, self.topology, self.directory, timing) for name in nodes}
+        every = {name: Node(name, self.topology, self.directory) for name in whole}
+        self.nodes = {name: every[name] for name in nodes}
+        self.spare = {name: every[name] for name in spare}
 
     @property
     def lb1(self) -> Node:
@@ -56,8 +59,12 @@ class Lab:
         return self.nodes["lb2"]
 
     @property
+    def _every(self) -> list[Node]:
+        return [*self.nodes.values(), *self.spare.values()]
+
+    @property
     def processes(self) -> list[Process]:
-        nodes = [process for node in self.nodes.values() for process in (node.daemon, node.exabgp)]
+        nodes = [process for node in self._every for process in (node.daemon, node.exabgp)]
         others = (self.consul.process, *(item.process for item in self.backends.values()))
         return [*nodes, *self.router.processes, *others]
 
@@ -79,31 +86,26 @@ class Lab:
         for backend in self.backends.values():
             backend.start()
         self.router.start()
-        if self._start_nodes:
-            for node in self.nodes.values():
-                node.start()
+        for node in self.nodes.values():
+            node.start()
         for backend in self.backends.values():
             backend.ready()
         self.consul.ready()
-        if self._start_nodes:
-            self.ready()
+        self.ready()
 
     def ready(self) -> None:
         for node in self.nodes.values():
-            node.ready(90)  # on a machine that runs this for the first time everything is read from disk
+            node.ready()
         sessions = {f"{node}v{version}" for node in self.nodes for version in (4, 6)}
-        until(lambda: self.router.sessions() == sessions, 60, f"BGP sessions up: {', '.join(sorted(sessions))}")
+        until(lambda: self.router.sessions() == sessions, f"BGP sessions up: {', '.join(sorted(sessions))}")
 
-    def rest(self) -> None:
-        """Nothing of it runs any more; ``start`` brings it back, with Consul's data."""
-        for node in self.nodes.values():
+    def stop(self) -> None:
+        """Nothing of it runs any more, and nothing of it is left."""
+        for node in self._every:
             node.end()
         for process in self.processes:
             process.end()
         self.topology.delete()
-
-    def stop(self) -> None:
-        self.rest()
         if not os.environ.get("LAB_KEEP_LOGS"):
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -117,10 +119,16 @@ class Lab:
         for address in addresses:
             self.router.until(address, set(self.nodes))
         for node in self.nodes.values():
-            node.until(lambda node=node: _in_full(node.ipvs()), 5, "every backend of every service has a weight")
+            node.until(lambda node=node: _in_full(node.ipvs()), "every backend of every service has a weight")
 
     def remove(self, service: str) -> None:
         self.consul.delete(f"anycastlb/services/{service}")
+
+    def published(self, node: str) -> dict[str, Any]:
+        """The status that a node publishes in Consul, empty if it publishes none."""
+        raw = self.consul.value(f"anycastlb/nodes/{node}")
+        status: dict[str, Any] = json.loads(raw)["status"] if raw else {}
+        return status
 
     def reset(self) -> None:
         """Every machine up and healthy, every service gone: where each test begins."""
@@ -131,13 +139,18 @@ class Lab:
             self.consul.ready()
         for part in ("services/", "drain/", "defaults"):
             self.consul.delete(f"anycastlb/{part}", below=True)
-        for node in self.nodes.values():
+        for node in self._every:
             node.unmute()
             node.plug()
+        for node in self.spare.values():
+            if node.daemon.running:
+                node.daemon.stop()
+            node.end()
+        for node in self.nodes.values():
             node.start()
         self.ready()
         for node in self.nodes.values():
-            node.until(lambda node=node: not node.ipvs() and not node.vips(), 40, "nothing of the last test is left")
+            node.until(lambda node=node: not node.ipvs() and not node.vips(), "nothing of the last test is left")
 
 
 def _in_full(table: dict[str, dict[str, int]]) -> bool:
@@ -158,7 +171,7 @@ def document(vip: Address | list[Address], forward: str = "tunnel", port: int = 
         "forward": forward,
         "check": CHECK,
         "backends": backends,
-        "drain": "500ms",
+        "drain": "200ms",
     }
     return {**whole, **more}
 

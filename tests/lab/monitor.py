@@ -21,7 +21,7 @@ from tests.lab.http import connect, get, open_socket
 from tests.lab.lab import Lab
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.node import API_PORT
-from tests.lab.process import Process, until
+from tests.lab.process import GIVE_UP, Process, until
 
 PORT = 9090
 RULES = Path(__file__).resolve().parents[2] / "configs/prometheus/alerts.yml"
@@ -87,8 +87,8 @@ class Monitor:
         told = self._ask("/api/v1/alerts")["alerts"]
         return {(a["labels"]["alertname"], _object(a["labels"])) for a in told if a["state"] == "firing"}
 
-    def until(self, what: str, true: Any, within: float = 20) -> None:
-        until(true, within, f"{what}; alerts: {sorted(self.alerts())}")
+    def until(self, what: str, true: Any, within: float = GIVE_UP) -> None:
+        until(true, f"{what}; alerts: {sorted(self.alerts())}", within)
 
     def _ask(self, path: str) -> dict[str, Any]:
         status, body = get(self._namespace, "127.0.0.1", PORT, path, timeout=10)
@@ -133,7 +133,7 @@ def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
     monitor = Monitor(home, process)
     process.start()
     try:
-        process.until(monitor.ready, 60, "Prometheus is ready")
+        process.until(monitor.ready, "Prometheus is ready")
         yield monitor
     finally:
         process.end()

@@ -26,7 +26,7 @@ def run(
     *argv: str,
     check: bool = True,
     input: str | None = None,
-    timeout: float = 60,
+    timeout: float = 600,
     env: Mapping[str, str] | None = None,
 ) -> str:
     """The standard output of a command. Raises ``LabError`` with its error output if it fails and ``check``.
@@ -69,7 +69,7 @@ class Namespace:
         *argv: str,
         check: bool = True,
         input: str | None = None,
-        timeout: float = 60,
+        timeout: float = 600,
         env: Mapping[str, str] | None = None,
     ) -> str:
         return run(*self.argv(*argv), check=check, input=input, timeout=timeout, env=env)

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from anycastlb.cli import main
 from anycastlb.core.model import Address
+from tests.lab import kernel
 from tests.lab.consul import ConsulServer
 from tests.lab.http import get
 from tests.lab.namespaces import LabError, Namespace
-from tests.lab.process import Process, until
+from tests.lab.process import GIVE_UP, Process, until
 from tests.lab.speaker import environment, exabgp_conf
 from tests.lab.topology import VIP_RANGES, Topology
 
 ROOT = Path(__file__).resolve().parents[2]
 API_PORT = 4672
+_RANGES = tuple(map(ip_network, VIP_RANGES))
 NODE_TOML = """
 [node]
 name = "{name}"
 vip_ranges = {ranges}
 state_dir = "{directory}/state"
-resync = "{timing.resync}"
+resync = "1s"
 
 [catalog]
 source = "consul"
@@ -39,15 +44,15 @@ confirm = "300ms"
 
 [consul]
 address = "{consul}"
-wait = "10s"
+wait = "3s"
 
 [bgp]
 socket = "{directory}/bgp.sock"
-hold = "{timing.hold}"
+hold = "600s"
 
 [drain]
-graceful = "{timing.graceful}"
-settle = "{timing.settle}"
+graceful = "300ms"
+settle = "500ms"
 deadline = "20s"
 
 [api]
@@ -57,30 +62,29 @@ socket = "{directory}/api.sock"
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    hold: str = "8s"
-    resync: str = "1s"
-    graceful: str = "300ms"
-    settle: str = "500ms"
+class Told:
+    """What a command said and how it ended."""
 
-
-USUAL = Timing()
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class Node:
-    def __init__(self, name: str, topology: Topology, directory: Path, timing: Timing = USUAL) -> None:
+    def __init__(self, name: str, topology: Topology, directory: Path) -> None:
         self.name = name
         self.namespace: Namespace = topology.nodes[name]
         self._topology = topology
         self._directory = directory / name
         self._directory.mkdir()
+        self._cut = self._muted = False
         self.settings = self._directory / "node.toml"
         self.settings.write_text(
             NODE_TOML.format(
                 name=name,
                 ranges=json.dumps(VIP_RANGES),
                 directory=self._directory,
-                timing=timing,
                 consul=ConsulServer.address,
                 port=API_PORT,
             )
@@ -110,9 +114,9 @@ class Node:
             if not process.running:
                 process.start()
 
-    def ready(self, within: float = 30) -> None:
+    def ready(self) -> None:
         """Wait until it says itself that it is in sync and able to serve."""
-        self.daemon.until(lambda: self.http("/readyz")[0] == 200, within, f"{self.name} is ready")
+        self.daemon.until(lambda: self.http("/readyz")[0] == 200, f"{self.name} is ready", every=0.1)
 
     def end(self) -> None:
         """Both processes, at once; for cleaning up, not for testing."""
@@ -131,22 +135,47 @@ class Node:
         self.plug()
         self.start()
 
+    @contextmanager
+    def changed(self, *edits: tuple[str, str]) -> Iterator[None]:
+        """With other settings (old text, new text), taken over by a process that has read them, and with its own again
+        after the block."""
+        before = self.settings.read_text()
+        text = before
+        for old, new in edits:
+            if old not in text:
+                raise LabError(f"{self.settings} has no {old!r} to be replaced by {new!r}")
+            text = text.replace(old, new)
+        self.settings.write_text(text)
+        try:
+            self.hand_over()
+            yield
+        finally:
+            self.settings.write_text(before)
+            if self.daemon.running:
+                self.hand_over()
+
     def hand_over(self) -> None:
         """The daemon ends as for an upgrade, everything left as it is; another takes its place and gets ready."""
         self.daemon.signal(signal.SIGUSR1)
-        self.daemon.wait(10)
+        self.daemon.wait()
         self.daemon.start()
-        self.ready(60)
+        self.ready()
 
     def cut(self) -> None:
+        self._cut = True
         self.namespace.ip("link set dev uplink down", "link set dev lan down")
 
     def plug(self) -> None:
+        """Undo ``cut``."""
+        if not self._cut:
+            return
+        self._cut = False
         self.namespace.ip("link set dev uplink up", "link set dev lan up")
         self._topology.route(self.name)
 
     def mute(self, *interfaces: str) -> None:
         """Its cables stay in, but nothing comes through, in or out: others learn of it only by its silence."""
+        self._muted = True
         for interface in interfaces or ("uplink", "lan"):
             self.namespace.run("tc", "qdisc", "replace", "dev", interface, "clsact")
             for way in ("ingress", "egress"):
@@ -154,6 +183,7 @@ class Node:
 
     def sever(self, addresses: Iterable[str]) -> None:
         """In the LAN nothing passes any more between it and these addresses."""
+        self._muted = True
         self.namespace.run("tc", "qdisc", "replace", "dev", "lan", "clsact")
         for address in addresses:
             family = "ipv6" if ":" in address else "ip"
@@ -163,6 +193,9 @@ class Node:
 
     def unmute(self) -> None:
         """Undo ``mute`` and ``sever``."""
+        if not self._muted:
+            return
+        self._muted = False
         for interface in ("uplink", "lan"):
             self.namespace.run("tc", "qdisc", "del", "dev", interface, "clsact", check=False)
 
@@ -190,20 +223,39 @@ class Node:
 
     # ------------------------------------------------------------ what the daemon says
 
-    def cli(self, *argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        """``anycastlb ARGV --config node.toml`` on this node; exit code 2 (unhealthy, differs) is an answer too."""
-        command = [sys.executable, "-m", "anycastlb", *argv, "--config", str(self.settings)]
+    def cli(self, *argv: str, check: bool = True) -> Told:
+        """``anycastlb ARGV --config node.toml`` on this node; exit code 2 (unhealthy, differs) is an answer too.
+
+        It runs in this process, whose sockets are the node's meanwhile: a Python of its own takes seconds to start in
+        the test kernel. ``program`` is one.
+        """
+        with self.namespace.inside():
+            words = [*argv, "--config", str(self.settings)]
+            done = CliRunner().invoke(main, words, prog_name="anycastlb", catch_exceptions=False)
+        return self._checked(Told(argv, done.exit_code, done.stdout, done.stderr), check)
+
+    def program(self, *argv: str, check: bool = True) -> Told:
+        """As ``cli``, as the program that an operator starts."""
         done = subprocess.run(
-            self.namespace.argv(*command),
+            self.namespace.argv(*self.argv(*argv)),
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=10 * GIVE_UP,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )
-        if check and done.returncode not in (0, 2):
-            raise LabError(f"anycastlb {' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
+        return self._checked(Told(argv, done.returncode, done.stdout, done.stderr), check)
+
+    def argv(self, *argv: str) -> list[str]:
+        """The program and its arguments."""
+        return [sys.executable, "-m", "anycastlb", *argv, "--config", str(self.settings)]
+
+    @staticmethod
+    def _checked(told: Told, check: bool) -> Told:
+        if check and told.returncode not in (0, 2):
+            command = f"anycastlb {' '.join(told.argv)}"
+            raise LabError(f"{command}: exit status {told.returncode}\n{told.stdout}{told.stderr}")
+        return told
 
     def http(self, path: str) -> tuple[int, str]:
         """Status and body from the daemon's API; status 0 when it does not answer."""
@@ -218,6 +270,13 @@ class Node:
             raise LabError(f"{self.name}: /v1/status answers {status}: {body[:200]}\n{self.daemon.tail()}")
         found: dict[str, Any] = json.loads(body)
         return found
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind, the oldest first."""
+        status, body = self.http("/v1/events")
+        if status != 200:
+            raise LabError(f"{self.name}: /v1/events answers {status}: {body[:200]}")
+        return [event for event in json.loads(body)["events"] if event["kind"] == kind]
 
     def metrics(self) -> dict[str, float]:
         """Every sample of ``/metrics``, by its name with labels as printed."""
@@ -239,24 +298,15 @@ class Node:
 
     def ipvs(self) -> dict[str, dict[str, int]]:
         """Service (``tcp 192.0.2.10:80``) -> destination (``10.1.0.1:80``) -> weight."""
-        table: dict[str, dict[str, int]] = {}
-        for words in map(str.split, self.namespace.run("ipvsadm", "-Sn").splitlines()):
-            kind = {"-t": "tcp", "-u": "udp", "-f": "fwmark"}.get(words[1], words[1])
-            rows = table.setdefault(f"{kind} {words[2]}", {})
-            if words[0] == "-a":
-                rows[words[words.index("-r") + 1]] = int(words[words.index("-w") + 1])
-        return table
+        return kernel.ipvs(kernel.proc(self.namespace, "ip_vs"))
 
     def ordered(self) -> str:
         """The kernel's own listing without its counters: services in list order, weights, nothing sorted."""
-        text = self.namespace.run("cat", "/proc/net/ip_vs")
-        return "\n".join(sorted(_blocks(re.sub(r"(->.*\S)\s+\d+\s+\d+\s*$", r"\1", text, flags=re.M))))
+        return kernel.in_order(kernel.proc(self.namespace, "ip_vs"))
 
     def vips(self) -> set[Address]:
         """The addresses on ``lo`` that lie in the lab's VIP ranges."""
-        rows = json.loads(self.namespace.run("ip", "-j", "addr", "show", "dev", "lo"))
-        found = [info["local"] for row in rows for info in row.get("addr_info", []) if info.get("local")]
-        return {ip_address(item) for item in found if item.startswith(("192.0.2.", "2001:db8:2:"))}
+        return {item for item in kernel.loopback(self.namespace) if any(item in block for block in _RANGES)}
 
     def flows(self, vip: Address) -> Counter[str]:
         """Connections this node ever scheduled for the VIP, by backend address: IPVS's own counters.
@@ -283,20 +333,9 @@ class Node:
                     found.add(int(client.rpartition(":")[2]))
         return found
 
-    def until(self, ask: Any, within: float, what: str) -> Any:
+    def until(self, ask: Any, what: str, within: float = GIVE_UP) -> Any:
         """As ``process.until``, with this node's log in the error."""
         try:
-            return until(ask, within, f"{self.name}: {what}")
+            return until(ask, f"{self.name}: {what}", within)
         except LabError as exc:
             raise LabError(f"{exc}\n{self.daemon.tail(25)}\n{self.exabgp.tail(10)}") from None
-
-
-def _blocks(listing: str) -> list[str]:
-    """One text per service, with its destinations in list order."""
-    blocks: list[str] = []
-    for line in listing.splitlines()[3:]:
-        if line.startswith(" "):
-            blocks[-1] += "\n" + line
-        else:
-            blocks.append(line.rstrip())
-    return blocks

@@ -10,17 +10,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tests.lab import lateness
 from tests.lab.namespaces import LabError, Namespace
 
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T], within: float, what: str, every: float = 0.02) -> T:
-    """Ask until the answer is truthy and return it. Raises ``LabError`` naming ``what`` after ``within`` seconds."""
-    end = time.monotonic() + within
+GIVE_UP = 180.0
+"""Seconds after which a test stops to wait for what should have come long ago. This limit only ends a hang."""
+
+
+def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float = 0.02) -> T:
+    """Ask until the answer is truthy and return it.
+
+    Raises ``LabError`` naming ``what`` when that takes longer than ``within`` seconds, not counting those that the
+    machine lost meanwhile (``lateness``).
+    """
+    since = lateness.now()
     while not (answer := ask()):
-        if time.monotonic() > end:
-            raise LabError(f"not within {within:g} s: {what}; last answer: {answer!r}")
+        took = time.monotonic() - since
+        if took > within and took - (late := lateness.lost(since)) > within:
+            raise LabError(
+                f"not within {within:g} s ({took:.1f} s, of which the machine lost {late:.1f} s): {what}; "
+                f"last answer: {answer!r}"
+            )
         time.sleep(every)
     return answer
 
@@ -73,14 +86,14 @@ class Process:
         """SIGKILL, and wait until it is gone."""
         self.signal(signal.SIGKILL)
         if self._child:
-            self._child.wait(10)
+            self._child.wait(GIVE_UP)
 
-    def stop(self, within: float = 10) -> int:
+    def stop(self, within: float = GIVE_UP) -> int:
         """SIGTERM; its exit status. Kills it and raises ``LabError`` if it does not end in time."""
         self.signal(signal.SIGTERM)
         return self.wait(within)
 
-    def wait(self, within: float) -> int:
+    def wait(self, within: float = GIVE_UP) -> int:
         if self._child is None:
             raise LabError(f"{self.name} was never started")
         try:
@@ -104,7 +117,7 @@ class Process:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join([f"--- {self.name}: {self.log} ---", *text.splitlines()[-lines:]])
 
-    def until(self, ask: Callable[[], T], within: float, what: str) -> T:
+    def until(self, ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float = 0.02) -> T:
         """As ``until``, but fails at once, with the log, when the process ends meanwhile."""
 
         def answer() -> T:
@@ -113,7 +126,7 @@ class Process:
             return ask()
 
         try:
-            return until(answer, within, what)
+            return until(answer, what, within, every)
         except LabError as exc:
             if self.running:
                 raise LabError(f"{exc}\n{self.tail()}") from None

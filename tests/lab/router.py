@@ -6,19 +6,21 @@ router program's own counters.
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
 from anycastlb.core.model import Address
+from tests.lab import kernel
 from tests.lab.bird import Bird
 from tests.lab.examples import SHIPPED, Peer, edited
 from tests.lab.frr import Frr
-from tests.lab.namespaces import Namespace, run
-from tests.lab.process import Process, until
+from tests.lab.namespaces import Namespace
+from tests.lab.process import GIVE_UP, Process, until
 from tests.lab.topology import uplink
 
 AS, NODE_AS = 65000, 65001
@@ -28,8 +30,8 @@ Flavour = Literal["bird", "frr"]
 class Speaker(Protocol):
     """The router's program."""
 
-    protocol: str
-    """What the kernel calls its routes."""
+    protocol: int
+    """The kernel's number for the origin of its routes (``RTPROT_*``)."""
 
     @property
     def processes(self) -> Sequence[Process]: ...
@@ -106,22 +108,36 @@ class Router:
 
     def table(self, version: int = 4) -> dict[str, frozenset[str]]:
         """All routes the program put into the kernel: VIP -> gateways."""
-        question = ("ip", "-n", self.namespace.full, f"-{version}", "-j", "route", "show", "proto")
-        rows = json.loads(run(*question, self.speaker.protocol) or "[]")
-        return {
-            row["dst"]: frozenset(hop["gateway"] for hop in row.get("nexthops", [row]) if "gateway" in hop)
-            for row in rows
-        }
+        return kernel.routes(self.namespace, version, self.speaker.protocol)
 
     def show(self, vip: Address) -> str:
         """The route as ``ip route`` shows it, for people."""
         return self.namespace.run("ip", f"-{vip.version}", "route", "show", str(vip)).rstrip()
 
-    def until(self, vip: Address, nodes: Collection[str], within: float = 10) -> float:
+    def until(self, vip: Address, nodes: Collection[str], within: float = GIVE_UP) -> float:
         """Wait until the VIP's route leads to exactly these nodes; the time (``time.monotonic()``) it was seen."""
         shown = ", ".join(sorted(nodes)) or "no node"
-        until(lambda: self.routes(vip) == set(nodes), within, f"the route to {vip} leads to {shown}", every=0.005)
+        until(lambda: self.routes(vip) == set(nodes), f"the route to {vip} leads to {shown}", within, every=0.01)
         return time.monotonic()
+
+    @contextmanager
+    def always(self, vip: Address) -> Iterator[None]:
+        """Raises ``AssertionError`` after the block if the VIP was seen without any route in it."""
+        over, without = threading.Event(), []
+
+        def watch() -> None:
+            while not over.wait(0.05):
+                if not self.routes(vip):
+                    without.append(time.monotonic())
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        assert not without, f"{vip} had no route at all, from {without[0]:.2f} to {without[-1]:.2f}"
 
     def sessions(self) -> set[str]:
         """The BGP sessions that are up: ``lb1v4``, ``lb1v6``, ..."""

@@ -87,7 +87,7 @@ class Guide:
             return not lacks(step.shown, said)
 
         try:
-            until(complete, PATIENCE, step.command, every=0.2)
+            until(complete, step.command, every=0.2)
         except LabError:
             raise LabError(f"{step.command}\nhas no line: {lacks(step.shown, said)}\nin:\n{said}") from None
 

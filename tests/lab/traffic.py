@@ -28,10 +28,10 @@ from typing import Any
 
 from anycastlb.core.model import Address
 from tests.lab.namespaces import LabError, Namespace
-from tests.lab.process import until
+from tests.lab.process import GIVE_UP, until
 from tests.lab.server import ECHO, WEB
 
-BEAT = 5.0
+BEAT = 2.0
 PATIENCE = 30.0
 AT_ONCE = 10
 STALL = 1.0
@@ -222,7 +222,7 @@ async def run(vip: str, lines: int, rate: float) -> None:
 class Traffic:
     """The running program, seen from a test. ``with Traffic(lab.client.namespace, vip) as traffic``."""
 
-    def __init__(self, namespace: Namespace, vip: Address, lines: int = 500, rate: float = 10.0) -> None:
+    def __init__(self, namespace: Namespace, vip: Address, lines: int = 200, rate: float = 10.0) -> None:
         self.vip, self.lines = vip, lines
         self._argv = namespace.argv(sys.executable, "-m", "tests.lab.traffic", str(vip), str(lines), str(rate))
         self._child: subprocess.Popen[str] | None = None
@@ -249,15 +249,15 @@ class Traffic:
             raise LabError(f"the traffic to {self.vip} ended by itself: {exc}") from None
         return told
 
-    def established(self, within: float = 120) -> None:
+    def established(self, within: float = 2 * GIVE_UP) -> None:
         """Wait until every line was made and echoed once."""
         until(
-            lambda: (now := self.ask())["open"] == self.lines and now["heard"] > 0, within, f"lines to {self.vip}", 0.3
+            lambda: (now := self.ask())["open"] == self.lines and now["heard"] > 0, f"lines to {self.vip}", within, 0.3
         )
 
-    def breaks(self, lines: int, within: float = 15) -> None:
+    def breaks(self, lines: int, within: float = GIVE_UP) -> None:
         """Wait until so many lines broke."""
-        until(lambda: len(self.ask()["broken"]) == lines > 0, within, f"{lines} lines to {self.vip} break", every=0.3)
+        until(lambda: len(self.ask()["broken"]) == lines > 0, f"{lines} lines to {self.vip} break", within, every=0.3)
 
     def passed(self, since: float, within: float = 3 * PATIENCE) -> None:
         """Wait until every line that lives said something after ``since`` (``time.monotonic()``) and heard it, and no
@@ -267,7 +267,7 @@ class Traffic:
             now = self.ask()
             return bool(now["heard"] > since and now["pending"] > since)
 
-        until(done, within, f"every line to {self.vip} was used", every=0.3)
+        until(done, f"every line to {self.vip} was used", within, every=0.3)
 
 
 if __name__ == "__main__":

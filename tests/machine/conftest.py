@@ -16,7 +16,7 @@ def world(require: Callable[[str], str]) -> Iterator[World]:
 
     for part in ("kernel", "consul", "bird", "tc", "bareroot", "package"):
         require(part)
-    lab = Lab(start_nodes=False, nodes=(NODE,))
+    lab = Lab(nodes=(), spare=(NODE,))
     guard(lab.consul, lab.directory)
     tree = bareroot.find()
     assert tree is not None

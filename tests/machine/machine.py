@@ -81,8 +81,8 @@ class Machine:
                 ["sh", "-c", join], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            self.init = until(self._systemd, 10, f"the systemd of {self.name} runs")
-            until(self._booted, BOOT, f"{self.name} has booted")
+            self.init = until(self._systemd, f"the systemd of {self.name} runs")
+            until(self._booted, f"{self.name} has booted", BOOT)
         except LabError as exc:
             raise LabError(f"{exc}\n{(PLACE / f'{self.name}.log').read_text(errors='replace')}") from None
 

@@ -49,11 +49,11 @@ def replaced(world: World, before: int, within: float = 60) -> int:
         told = world.node.show("anycastlb.service", "MainPID", "ActiveState")
         return int(told["MainPID"]) if told["ActiveState"] == "active" and told["MainPID"] != str(before) else 0
 
-    return until(now, within, f"a successor of process {before} is ready", every=0.2)
+    return until(now, f"a successor of process {before} is ready", within, every=0.2)
 
 
 def serving(world: World) -> None:
-    until(lambda: "200" in world.node.sh(READY, check=False), 20, "the node is ready to serve", every=0.2)
+    until(lambda: "200" in world.node.sh(READY, check=False), "the node is ready to serve", every=0.2)
 
 
 READY = """python3 - <<'END'
@@ -90,7 +90,7 @@ def test_the_sandboxes_hold_and_suffice(world: World) -> None:
     assert status(world, daemon(world))["CapAmb"] == "0" * 16, "programs of checks would inherit it"
     # It writes the sysctls it needs through the sandbox, and repairs them.
     node.namespace.sysctl({"net/ipv4/vs/sloppy_tcp": "0"})
-    until(lambda: node.sh("cat /proc/sys/net/ipv4/vs/sloppy_tcp").strip() == "1", 15, "sloppy_tcp is set again")
+    until(lambda: node.sh("cat /proc/sys/net/ipv4/vs/sloppy_tcp").strip() == "1", "sloppy_tcp is set again")
 
 
 def test_the_token_is_nowhere_to_be_seen(world: World) -> None:
@@ -147,7 +147,7 @@ def test_a_hung_bridge_is_replaced(world: World) -> None:
     """The daemon may kill it, though it runs as another user."""
     hung = bridge(world)
     world.node.sh(f"kill -STOP {hung}")
-    until(lambda: bridge(world) not in (0, hung), 20, "another bridge runs")
+    until(lambda: bridge(world) not in (0, hung), "another bridge runs")
     serving(world)
     world.lab.router.until(VIP, {NODE})
 

@@ -70,7 +70,7 @@ class World:
         if "$SECRET_ID" in script:
             script = f"SECRET_ID={self.token()}\n{script}"
         if when == "until it succeeds":
-            return until(lambda: self._tried(script), 30, script, every=0.5)
+            return until(lambda: self._tried(script), script, every=0.5)
         told = self.node.sh(script)
         if "cat > /etc/anycastlb/node.toml" in script:
             self._patient()

@@ -33,7 +33,7 @@ async def outcome(
     return result.ok, result.detail
 
 
-async def until(ask: Callable[[], Any], wanted: Any, within: float = 15.0) -> None:
+async def until(ask: Callable[[], Any], wanted: Any, within: float = 120.0) -> None:
     """Ask until it is so. Fails with the last answer."""
     end = time.monotonic() + within
     while (answer := await ask()) != wanted:

@@ -140,7 +140,7 @@ async def test_a_node_lives_on_its_policy(agent: Agent, tmp_path: Path) -> None:
     source, registry = ConsulSource(ours), ConsulRegistry(ours)
     discovery = ConsulDiscovery(ConsulInstances(service="db"), ours)
     store = ConsulStore(ours)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         tree = await source.read(None)
         assert {"services/web", "defaults", "drain/lb1"} <= tree.entries.keys()
         session = await registry.begin("lb1")
@@ -158,7 +158,7 @@ async def test_a_node_lives_on_its_policy(agent: Agent, tmp_path: Path) -> None:
 
 async def test_with_the_operators_policy_too_a_nodes_api_can_write(agent: Agent, tmp_path: Path) -> None:
     store = ConsulStore(await settings(agent, tmp_path, "node", "operator"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         await store.commit([WRITE])
     await store.close()
     agent.token = ROOT_TOKEN

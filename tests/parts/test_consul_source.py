@@ -25,7 +25,7 @@ from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.settings import ConsulSettings, parse
 from tests.support.consul import Agent, under_acl
 
-PATIENCE = 20.0
+PATIENCE = 180.0
 
 
 @asynccontextmanager

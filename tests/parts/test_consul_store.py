@@ -20,7 +20,7 @@ from anycastlb.core.model import Conflict, Edit, SourceError, Tree
 from anycastlb.settings import ConsulSettings
 from tests.support.consul import Agent, under_acl
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 COUNT = 200
 STAGED = 4
 """Transactions of 63 keys that they take."""

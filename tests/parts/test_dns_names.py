@@ -23,7 +23,7 @@ from tests.support.name_servers import OTHER, SECRET, ZONE, NameServer
 
 WWW = "www.lb.example.net."
 ROW = DnsRecord(30, "web")
-PATIENCE = 20.0
+PATIENCE = 180.0
 UNSIGNED = "not signed.*one that knows our key"
 """Knot from 3.4 on signs no refusal for a key that it does not know or that may do nothing."""
 

@@ -25,7 +25,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-PATIENCE = 20_000
+PATIENCE = 60_000
 """Milliseconds: the test kernel has one slow processor."""
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 780}
 WATCH = """

@@ -9,10 +9,6 @@ from typing import Any
 from tests.lab.lab import Lab
 from tests.lab.traffic import Traffic
 
-PATIENCE = 150.0
-"""Seconds until a node must be routed to, or not any more: programs start slowly on a busy machine."""
-
-
 MOMENT = 0.5
 """Seconds in which a request that began may still have been on the old way."""
 
@@ -26,9 +22,9 @@ class Scene:
         self.now = {name: way.ask(mark=True) for name, way in ways.items()}
         """What each way had counted when the last step was over."""
 
-    def routed(self, *nodes: str, within: float = PATIENCE) -> None:
+    def routed(self, *nodes: str) -> None:
         for way in self.ways.values():
-            self.lab.router.until(way.vip, set(nodes), within)
+            self.lab.router.until(way.vip, set(nodes))
 
     def step(self, what: str, do: Callable[[], Any], *after: str, lossy: bool = False) -> int:
         """Do it, wait until exactly these nodes are routed to and every line was used since; nothing broke.

@@ -57,7 +57,7 @@ class Agent:
         argv = [self._program, "agent", f"-config-file={self.directory / 'consul.json'}"]
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not self._leads():
             if self._process.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"Consul does not start: {(self.directory / 'consul.log').read_text()[-2000:]}")
@@ -79,8 +79,22 @@ class Agent:
     def delete(self, key: str, below: bool = False) -> None:
         self.call("DELETE", f"/v1/kv/{quote(key)}" + ("?recurse" if below else ""))
 
+    def emptied(self) -> None:
+        """It runs, keeps its data, and has none: no key, no session, no service, no node but its own."""
+        self.keep = True
+        if self._process is None:
+            self.start()
+        self.delete("", below=True)
+        for session in json.loads(self.call("GET", "/v1/session/list")):
+            self.call("PUT", f"/v1/session/destroy/{session['ID']}")
+        for service in json.loads(self.call("GET", "/v1/agent/services")):
+            self.call("PUT", f"/v1/agent/service/deregister/{quote(service, safe='')}")
+        for node in json.loads(self.call("GET", "/v1/catalog/nodes")):
+            if node["Node"] != "test":
+                self.call("PUT", "/v1/catalog/deregister", json.dumps({"Node": node["Node"]}))
+
     def call(self, method: str, path: str, body: str | bytes = b"") -> bytes:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             raw = body.encode() if isinstance(body, str) else body
             connection.request(method, path, raw, {"X-Consul-Token": self.token} if self.token else {})

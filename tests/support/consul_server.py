@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
-PATIENCE = 10.0
+PATIENCE = 180.0
 
 
 KV = "/v1/kv/anycastlb/"

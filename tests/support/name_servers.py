@@ -124,7 +124,7 @@ class NameServer:
                 stdout=log,
                 stderr=log,
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"{self._program} does not start: {(self.directory / 'log').read_text()[-2000:]}")

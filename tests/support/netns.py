@@ -37,7 +37,7 @@ def enter(there: int) -> None:
 
 def run(*command: str, stdin: str = "") -> str:
     """Run a program in the calling thread's namespace; what it printed. Raises with what it complained of."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
     return done.stdout

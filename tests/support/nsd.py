@@ -76,7 +76,7 @@ class NameServer:
     def _wait(self) -> None:
         """Until the new zone is answered, and not now and then by a process that still has the old one."""
         assert self._process is not None
-        end, again, agreed = time.monotonic() + 20, time.monotonic() + 1, 0
+        end, again, agreed = time.monotonic() + 120, time.monotonic() + 1, 0
         query = dns.message.make_query("example.org", "SOA")
         while agreed < 5:
             time.sleep(0.01)

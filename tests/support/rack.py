@@ -148,7 +148,7 @@ class Rack:
         for node in self.nodes.values():
             node.daemon.start()
         for node in self.nodes.values():
-            node.daemon.until((node.directory / "api.sock").exists, 120, "it runs")
+            node.daemon.until((node.directory / "api.sock").exists, "it runs")
 
     def delete(self) -> None:
         for node in self.nodes.values():
@@ -180,9 +180,9 @@ class Rack:
         for node in self.nodes.values():
             node.exabgp.start()
 
-    def up(self, *sessions: str, within: float = 20) -> None:
+    def up(self, *sessions: str) -> None:
         wanted = set(sessions) or {f"{name}v{version}" for name in self.nodes for version in (4, 6)}
-        until(lambda: self.router.sessions() == wanted, within, f"up are just {', '.join(sorted(wanted))}", every=0.3)
+        until(lambda: self.router.sessions() == wanted, f"up are just {', '.join(sorted(wanted))}", every=0.3)
 
     def announce(self, vips: Sequence[Address]) -> None:
         for node in self.nodes.values():

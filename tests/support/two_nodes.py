@@ -15,7 +15,7 @@ BOTH = {"lb1", "lb2"}
 VIP = vip(0)
 
 
-DETECTION = 0.2 * 3 + 0.2
+DETECTION = 0.2 * 3 + 1.0
 """interval x fall + timeout of the lab's check, seconds."""
 
 
@@ -39,6 +39,5 @@ def together(lab: Lab) -> None:
     for node in lab.nodes.values():
         node.until(
             lambda node=node: [view["alive"] and view["ready"] for view in nodes(node).values()] == [True, True],
-            30,
             "it knows both nodes as alive and ready",
         )
