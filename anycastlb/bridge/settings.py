@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anycastlb.core.model import Network, Problem, SettingsError
+from anycastlb.core.model import AnycastlbError, Network, Problem, SettingsError
 from anycastlb.core.scalars import hold, network, shown
 from anycastlb.core.toml import line_of, load
 
@@ -44,7 +44,7 @@ def parse(text: str, name: str) -> BridgeSettings:
     for key, judge in JUDGES.items():
         try:
             values[key] = judge(_value(document, key))
-        except _Unfit as exc:
+        except _InvalidValue as exc:
             problems += exc.problems
         except ValueError as exc:
             problems.append((key, f"expected {exc}"))
@@ -53,11 +53,11 @@ def parse(text: str, name: str) -> BridgeSettings:
     return BridgeSettings(values["node.vip_ranges"], values["bgp.socket"], values["bgp.hold"])
 
 
-class _Unfit(ValueError):
+class _InvalidValue(AnycastlbError):
     """Problems that say themselves where they are: each a dotted path and a sentence."""
 
     def __init__(self, *problems: tuple[str, str]) -> None:
-        super().__init__(problems)
+        super().__init__("; ".join(f"{path}: {text}" for path, text in problems))
         self.problems = problems
 
 
@@ -65,9 +65,9 @@ def _value(document: Mapping[str, Any], path: str) -> Any:
     table, _, key = path.partition(".")
     rows = document.get(table, {})
     if not isinstance(rows, dict):
-        raise _Unfit((table, f"expected a table, not {shown(rows)}"))
+        raise _InvalidValue((table, f"expected a table, not {shown(rows)}"))
     if key not in rows and path not in DEFAULTS:
-        raise _Unfit((path, "missing; expected a value here"))
+        raise _InvalidValue((path, "missing; expected a value here"))
     return rows.get(key, DEFAULTS.get(path))
 
 
@@ -83,7 +83,7 @@ def _ranges(value: Any) -> tuple[Network, ...]:
         except ValueError as exc:
             problems.append((f"node.vip_ranges.{number}", f"expected {exc}"))
     if problems:
-        raise _Unfit(*problems)
+        raise _InvalidValue(*problems)
     return tuple(networks)
 
 

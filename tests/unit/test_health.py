@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anycastlb.core.decision.health import UNKNOWN, pause, step, verdict
-from anycastlb.core.model import Check, CheckState, Result
+from anycastlb.core.model import Check, CheckState, Reason, Result
 
 
 def fold(text: str, rise: int = 2, fall: int = 3, state: CheckState = UNKNOWN) -> CheckState:
@@ -44,9 +44,14 @@ def test_streak(text: str, rise: int, fall: int) -> None:
 
 
 def test_the_unknown_count_as_they_did_before() -> None:
-    assert verdict(UNKNOWN, before=False) == (False, "not checked yet")
-    assert verdict(UNKNOWN, before=True) == (True, "not checked yet; up so far")
-    assert verdict(fold("-"), before=True) == (False, "down: seen"), "a result beats the past"
+    assert shown(verdict(UNKNOWN, before=False)) == (False, "not_checked", "not checked yet")
+    assert shown(verdict(UNKNOWN, before=True)) == (True, "not_checked", "not checked yet; up so far")
+    assert shown(verdict(fold("-"), before=True))[::2] == (False, "down: seen"), "a result beats the past"
+
+
+def shown(judged: tuple[bool, Reason]) -> tuple[bool, str, str]:
+    up, reason = judged
+    return up, reason.code, reason.text
 
 
 def checked(fast: float | None = None, slow: float | None = None) -> Check:

@@ -10,7 +10,7 @@ import anycastlb
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = Path(anycastlb.__file__).parent
-NO_MODULE = {"catalog_docs", "docs", "house", "man", "package", "tour", "vagrant"}
+NO_MODULE = {"catalog_docs", "docs", "error_tree", "house", "man", "package", "reasons", "tour", "vagrant"}
 """What the other unit tests are about: documents, and the house itself. ``rig_*`` are about ``tests/rig``."""
 
 

@@ -28,8 +28,10 @@ The error tree, of the whole product. A private class stays in its module; every
     ├── TargetMissing              an edit names an object that does not exist
     ├── UnreadableStatus           what another node published is not a node's status
     ├── _UnusableInstance          a discovered instance cannot be a backend
+    ├── _InvalidValue              a value of node.toml that the bridge reads cannot be used
     ├── ProtocolError              the other end of the bridge's socket sent what is not a message
     ├── ApiError                   a request cannot be answered: HTTP status, code and advice
+    │   └── InvalidDocument        the documents of a request cannot be used; carries their problems
     └── ClientError                the root of the client library's errors
         ├── Unreachable            nothing answers where the node's API should be
         ├── NoAnswer               the node took the request and did not answer in time
