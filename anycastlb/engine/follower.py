@@ -1,8 +1,8 @@
 """Follow a source and the discoveries its catalog asks for: read, parse, hold, remember on disk, publish.
 
-It decides nothing itself: what a tree means is ``catalog.parse``'s word, whether a shrunken catalog is believed is
-``catalog.admit``'s, and which instances are believed is ``discovery.watch``'s. It never loses the catalog in force: not
-when the source is away, not when what it reads is garbage, not over a restart of the daemon.
+It decides nothing itself: ``catalog.parse`` says what a tree means, its ``admit`` whether to believe a catalog that has
+shrunk, and ``discovery.watch`` which instances to believe. It never loses the catalog in force: not when the source is
+away, not when it reads garbage, not when the daemon restarts.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Follower:
             self._reread = True  # woken before the fresh read was done
 
     async def _prepare(self) -> Tree | None:
-        """Do what is due, and say what to wait beyond; None: read afresh."""
+        """Do what is due. Returns the tree whose change is to be waited for; None: read at once."""
         now = self._clock()
         if self._confirmed and self._candidate is not None:
             self._emit("confirmed", f"the held catalog {self._candidate.index} was confirmed")
@@ -235,7 +235,7 @@ class Follower:
     # ------------------------------------------------------------ instances
 
     def _watch(self, *more: Catalog) -> None:
-        """Follow what the catalog in force asks for, the one that is held, and ``more``."""
+        """Follow every discovery that the catalog in force asks for, the one that is held, and ``more``."""
         asking = (self._catalog, *more, *([self._candidate] if self._candidate else []))
         self._watches.want({wanted for catalog in asking for wanted in catalog.discovers})
 
@@ -267,7 +267,7 @@ class Follower:
     # ------------------------------------------------------------ waiting
 
     async def _interruptibly(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What the work returns; None if it was broken off because something is due, or somebody called."""
+        """Run ``work``. Returns None if it was broken off, because something is due or ``_wake`` was called."""
         now = self._clock()
         held = self._feed.held
         times = (self._start_by, held.until if held else None)
@@ -372,7 +372,7 @@ def identity(settings: Settings) -> str:
 
 
 def _written(catalog: Catalog) -> object:
-    """What operators wrote, good and bad."""
+    """What operators have written: the good documents, and the problems of the others."""
     return catalog.good, catalog.problems
 
 

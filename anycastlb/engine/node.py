@@ -105,7 +105,7 @@ class Node:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The last cycle; before the first one, what is known of the inputs. The other nodes always as of now."""
+        """The snapshot of the last cycle; before the first one, only inputs. The other nodes are always as of now."""
         snapshot, inputs = self.reconciler.snapshot, self.inbox.inputs
         if not snapshot.cycle:
             return Snapshot(inputs=inputs)
@@ -134,7 +134,7 @@ class Node:
             await self._source.close()
 
     async def _first_catalog(self) -> None:
-        """Without a catalog nothing may be decided: what the kernel serves stays as it is, and routes run out."""
+        """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out."""
         while not self._begin.is_set():
             self._machine.pulse.notify()
             with suppress(TimeoutError):

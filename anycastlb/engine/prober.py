@@ -68,17 +68,17 @@ class Prober:
         return self._probing, self._waiting, MAX_AT_ONCE
 
     def want(self, checks: Iterable[Check]) -> None:
-        """The checks that must run from now on; all others stop."""
+        """Run these checks from now on, and stop all others."""
         wanted = frozenset(checks)
         if wanted != self._wanted:
             self._wanted = wanted
             self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
-        """The firewall marks the kernel has now, or why it has none; of what is absent nothing is known yet."""
+        """Take the firewall mark of each forward path, or why it has none. A path that is missing is not known yet."""
         if marks != self._marks:
             self._marks = marks
-            self._marked.set()  # everybody who waits looks again
+            self._marked.set()  # every check that waits looks again
             self._marked = asyncio.Event()
 
     async def run(self) -> None:
@@ -130,7 +130,7 @@ class Prober:
         return health.pause(check, state) * (SHORTEST + (1 - SHORTEST) * self._chance())
 
     async def _attempt(self, check: Check) -> CheckState:
-        """One probe, by the check's way, as soon as there is one."""
+        """Run one probe. A check through IPVS waits until it has a path."""
         probe_path = None
         if check.via is not None:
             while (mark := self._marks.get(check.via)) is None:
@@ -158,8 +158,8 @@ class Prober:
         return self._fold(check, result)
 
     def _withheld(self, check: Check, reason: str) -> CheckState:
-        """This node cannot run the check. Without any verdict that says nothing of the backend; else the verdict must
-        not stand for ever unproven, and this counts as a failure."""
+        """Record that this node cannot run the check. Without any verdict this says nothing of the backend; with one it
+        counts as a failure, since a verdict must not stand unproven for ever."""
         before = self._states.get(check, health.UNKNOWN)
         result = Result(False, f"cannot be checked: {reason}", 0.0, self._clock())
         if before.up is not None:
@@ -210,5 +210,5 @@ class Prober:
 
 
 def _matters(state: CheckState) -> tuple[object, ...]:
-    """What of a state a decision may depend on: the verdict, what the target asks for, the weight its record earns."""
+    """What of a state a decision depends on: the verdict, and the weight that the target asks for or has earned."""
     return state.up, state.asks, weights.earned(*state.record)

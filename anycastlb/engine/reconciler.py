@@ -45,13 +45,13 @@ PULSE = 1.0
 """Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
 
 STEP = 0.5
-"""Seconds by which the wall clock must have gone astray before a decision learns of it."""
+"""Seconds that the wall clock must have jumped before a decision learns of it."""
 UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
 READABLE = 100
-"""Changes of one plan that are told one by one."""
+"""Up to so many changes of one plan have an event each."""
 
 EARLY = 30.0
-"""Seconds after the start in which routes that are not there may only not have been seen yet."""
+"""Seconds after the start in which a route that is missing may only not have been reported yet."""
 
 
 class Inbox:
