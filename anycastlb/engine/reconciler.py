@@ -128,6 +128,8 @@ class Reconciler:
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._blind = ""
+        self._pending: Mapping[tuple[Table, Any], Change] = {}
+        """Changes of the last plan that were under way when it ended."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
         self.alive_at = clock()
         """When the last cycle ended, or the last wait was interrupted for a proof of life."""
@@ -161,15 +163,17 @@ class Reconciler:
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
-        failures = await self._apply(changes, decision)
-        self._tell(decision, changes, failures)
+        outcomes = await self._apply(changes, decision)
+        failures = tuple(outcome for outcome in outcomes if not outcome.pending)
+        finished = self._finished(actual, changes, outcomes)
+        self._tell(decision, finished, failures)
         ended = self._clock()
         previous = self.snapshot
         self.snapshot = Snapshot(
             inputs=inputs,
-            actual=_applied(actual, changes, failures),
+            actual=_applied(actual, changes, outcomes),
             decision=decision,
-            plan=changes,
+            plan=finished,
             failures=failures,
             speaker=self._announcer.speaker(),
             registrars=self._registrars(),
@@ -251,7 +255,9 @@ class Reconciler:
             ready: list[Change] = []
             for change in run:
                 if reason := plan.blocked(change, failures, decision.verdicts):
-                    failures.append(Failure(change, reason))
+                    refused = [failure for failure in failures if not failure.pending]
+                    waits = not plan.blocked(change, refused, decision.verdicts)
+                    failures.append(Failure(change, reason, pending=waits))
                 else:
                     ready.append(change)
             if not ready:
@@ -261,6 +267,19 @@ class Reconciler:
             except DriverError as exc:
                 failures += [Failure(change, str(exc)) for change in ready]
         return tuple(failures)
+
+    def _finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
+        """The changes of this plan that were done or refused, and those of earlier ones that are done by now."""
+        before, self._pending = self._pending, {(o.change.table, o.change.key): o.change for o in outcomes if o.pending}
+        if not before and not self._pending:
+            return tuple(changes)
+        asked = {(change.table, change.key) for change in changes}
+        done = [
+            change
+            for (table, key), change in before.items()
+            if (table, key) not in asked and actual.rows(table).get(key) == change.new
+        ]
+        return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
 
     async def _wait(self) -> None:
         """Until something changed, the decision expires or the resync is due; proving life meanwhile."""

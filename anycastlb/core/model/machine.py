@@ -193,3 +193,6 @@ class Failure:
 
     change: Change
     reason: str
+    pending: bool = False
+    """It was not refused: it is under way, will be done without being asked for again, and ``reason`` says how far it
+    is. It lasts as long as each cycle asks for it."""
