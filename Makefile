@@ -32,8 +32,9 @@ lint: python # what looks at the code without running it
 man: python ## write the manual pages anew, from the commands' own help
 	@$(PYTHON) docs/man/generate.py
 
-bench: setup ## programming and reading 11,000 IPVS objects, beside ipvsadm
+bench: setup ## programming and reading 11,000 IPVS objects, beside ipvsadm; 1,000 routes to 8 routers (ALL=1: 10,000 to 4 too)
 	@$(KERNEL) -- $(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench.routes $(if $(ALL),--all)
 
 deb: python ## a Debian package, in dist/, for the Debian it is built on
 	@configs/debian/build.sh
