@@ -14,8 +14,8 @@ from typing import Literal
 
 from anycastlb.core.model import Address, Route
 
-ACK_TIMEOUT = 2.0
-"""Seconds without a word in answer to a command, after which ExaBGP is late."""
+LOST_TIMEOUT = 10.0
+"""Seconds without a word, after which the answer is taken for lost."""
 ANSWER_LINES = 200_000
 """An answer of more lines than this is cut off."""
 
@@ -26,11 +26,11 @@ OPENING: Mapping[str, str] = {"version": "exabgp ", "neighbors": "["}
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line to ExaBGP; ``peer`` and ``vips`` (and ``route``, for an announcement) say what it changes."""
+    """One line to ExaBGP; ``peers`` and ``vips`` (and ``route``, for an announcement) say what it changes or asks."""
 
     kind: Kind
     line: str
-    peer: Address | None = None
+    peers: tuple[Address, ...] = ()
     vips: tuple[Address, ...] = ()
     route: Route | None = None
 
@@ -45,39 +45,47 @@ class Answer:
 
 
 class Exchange:
-    """``command``: the outstanding one; ``late``: ExaBGP has said nothing in answer to it for ``ACK_TIMEOUT``."""
+    """``command``: the outstanding one; ``late``: ExaBGP has said nothing in answer for too long; ``lost``: for
+    ``LOST_TIMEOUT`` to this command, so that nobody should wait for it any longer."""
 
     def __init__(self) -> None:
         self.command: Command | None = None
-        self.late = False
+        self.late = self.lost = False
         self._lines: list[str] = []
-        self._heard_at = 0.0
+        self._heard_at = self._asked_at = 0.0
+        """When ExaBGP last said something in answer, and when it was last asked or did so."""
 
     def begin(self, command: Command, now: float) -> None:
-        """This command is sent now."""
-        self.command, self.late, self._lines, self._heard_at = command, False, [], now
+        """This command is sent now. After a command that was given up, ExaBGP is no less late than before."""
+        self.command, self._lines, self._asked_at = command, [], now
+        if not self.late:
+            self._heard_at = now
 
     def hear(self, line: str, now: float) -> Answer | None:
         """ExaBGP has said this line, which is no event. The answer, if it is complete with this line."""
         command = self.command
-        if command is None:
+        if command is None or not line:
             return None
+        self.late, self._heard_at, self._asked_at = False, now, now
         if line not in ("done", "error"):
-            if line and len(self._lines) < ANSWER_LINES:
-                self._lines.append(line)
-                self._heard_at = now
+            self._lines += [line] if len(self._lines) < ANSWER_LINES else []
             return None
         lines, self._lines = self._lines, []
         if command.kind in OPENING:
             lines = [text for text in lines if text.startswith(OPENING[command.kind])]
             if not lines:
-                return None  # the answer to a command of the bridge before this one
-        self.command, self.late = None, False
+                return None  # the answer to a command that was given up, or of the bridge before this one
+        self.command = None
         return Answer(command, line == "done", tuple(lines))
 
-    def tick(self, now: float) -> bool:
-        """Let time pass. True at the moment ExaBGP becomes late."""
-        if self.command is None or self.late or now - self._heard_at <= ACK_TIMEOUT:
+    def give_up(self) -> None:
+        """Wait no longer for the answer to the outstanding command."""
+        self.command, self.lost = None, False
+
+    def tick(self, now: float, timeout: float) -> bool:
+        """Let time pass. True at the moment ExaBGP becomes late: it has said nothing for ``timeout`` seconds."""
+        if self.command is None:
             return False
-        self.late = True
-        return True
+        before, self.late = self.late, self.late or now - self._heard_at > timeout
+        self.lost = now - self._asked_at > LOST_TIMEOUT
+        return self.late and not before

@@ -18,9 +18,11 @@ from anycastlb.core.model import Address, Route
 VERSION = "version"
 ENABLE_ACK = "enable-ack"
 SHOW_NEIGHBORS = "show neighbor json"
-SHOW_ROUTES = "show adj-rib out extensive"
-BATCH = 100
-"""Prefixes in one command, at most: more of them make an urgent withdrawal wait longer."""
+BATCH_MAX = 98
+"""Prefixes in one command, at most: ExaBGP works through 50 steps in one pass, of which one prefix takes one."""
+BATCH_MIN = 24
+BATCH_WORK = 200
+"""Prefixes times neighbors in one command, at most: more of them make an urgent withdrawal wait longer."""
 
 NAMED = {
     "no-export": "65535:65281",
@@ -57,16 +59,27 @@ class StateEvent:
     reason: str = ""
 
 
-def announce(neighbor: Neighbor, route: Route, vips: Sequence[Address]) -> str:
-    """One command that announces these host routes, all with the same attributes, to one neighbor."""
-    words = ["neighbor", str(neighbor.peer), "announce attributes next-hop self"]
+def batch(neighbors: int) -> int:
+    """How many prefixes one command for so many neighbors may have."""
+    return max(BATCH_MIN, min(BATCH_MAX, BATCH_WORK // neighbors))
+
+
+def alike(neighbors: Sequence[Neighbor], route: Route) -> tuple[Neighbor, ...]:
+    """The first of these neighbors, and the others to which the route is announced in the very same words."""
+    if not route.as_path_prepend:
+        return tuple(neighbors)
+    path = _path(neighbors[0], route)
+    return tuple(neighbor for neighbor in neighbors if _path(neighbor, route) == path)
+
+
+def announce(neighbors: Sequence[Neighbor], route: Route, vips: Sequence[Address]) -> str:
+    """One command that announces these host routes, all with the same attributes, to neighbors that are alike."""
+    words = [_selector([neighbor.peer for neighbor in neighbors]), "announce attributes next-hop self"]
     if route.med is not None:
         words += ["med", str(int(route.med))]
     if route.local_preference is not None:
         words += ["local-preference", str(int(route.local_preference))]
-    if route.as_path_prepend and neighbor.local_as != neighbor.peer_as:  # an iBGP peer would see a loop
-        path = [str(int(neighbor.local_as))] * (1 + route.as_path_prepend)  # the path becomes exactly this one
-        words += ["as-path [", *path, "]"]
+    words += _path(neighbors[0], route)
     if route.communities:
         words += ["community [", *map(_numbers, route.communities), "]"]
     if route.large_communities:
@@ -74,8 +87,13 @@ def announce(neighbor: Neighbor, route: Route, vips: Sequence[Address]) -> str:
     return " ".join([*words, "nlri", *map(_prefix, vips)])
 
 
-def withdraw(peer: Address, vips: Sequence[Address]) -> str:
-    return " ".join(["neighbor", str(peer), "withdraw attributes next-hop self nlri", *map(_prefix, vips)])
+def withdraw(peers: Sequence[Address], vips: Sequence[Address]) -> str:
+    return " ".join([_selector(peers), "withdraw attributes next-hop self nlri", *map(_prefix, vips)])
+
+
+def show_routes(peer: Address) -> str:
+    """List what ExaBGP announces to this neighbor (and, ExaBGP being what it is, to those whose address begins so)."""
+    return f"show adj-rib out {peer} extensive"
 
 
 def canonical(route: Route) -> Route:
@@ -114,7 +132,7 @@ def neighbors(line: str) -> list[Neighbor]:
 
 
 def routes(lines: Iterable[str]) -> tuple[dict[Address, dict[Address, Route | None]], list[str]]:
-    """Decode the answer to ``show adj-rib out extensive``: host routes by peer, and the lines that make no sense.
+    """Decode the answer to ``show_routes``: host routes by peer, and the lines that make no sense.
 
     A host route is None when its attributes could not be read. Prefixes that are no host route are left out.
     """
@@ -187,6 +205,17 @@ def _parts(value: str) -> tuple[int, ...]:
 def _numbers(value: str) -> str:
     """Rebuild ``65001:100`` from its numbers. Raises ``ValueError``."""
     return ":".join(map(str, _parts(value)))
+
+
+def _selector(peers: Sequence[Address]) -> str:
+    return " , ".join(f"neighbor {peer}" for peer in peers)
+
+
+def _path(neighbor: Neighbor, route: Route) -> list[str]:
+    """The AS path, in words, where it must be given; ExaBGP announces exactly this one then."""
+    if not route.as_path_prepend or neighbor.local_as == neighbor.peer_as:  # an iBGP peer would see a loop
+        return []
+    return ["as-path [", *[str(int(neighbor.local_as))] * (1 + route.as_path_prepend), "]"]
 
 
 def _prefix(vip: Address) -> str:

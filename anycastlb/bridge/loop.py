@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from anycastlb.bridge.protocol import MAX_LINE, ProtocolError, Report, decode_order, encode
+from anycastlb.bridge.protocol import MAX_LINE, ProtocolError, decode_order, encode
 from anycastlb.bridge.relay import Relay
 from anycastlb.bridge.settings import BridgeSettings
 from anycastlb.core.model import SettingsError
@@ -24,6 +24,9 @@ TICK = 0.1
 """Seconds between two looks at the clock, and between two attempts to reach the daemon."""
 REPORT_EVERY = 1.0
 """Seconds between two reports when nothing changes: they tell the daemon that the bridge lives."""
+REPORT_PAUSE = 0.25
+"""Seconds between two reports when much changes, at most; ``REPORT_PAUSE_EACH`` for each announced route."""
+REPORT_PAUSE_EACH = 25e-6
 CHUNK = 1 << 16
 
 
@@ -53,9 +56,13 @@ class Loop:
         self._from_exabgp, self._to_exabgp = Lines(), b""
         self._daemon: socket.socket | None = None
         self._from_daemon, self._to_daemon = Lines(), b""
-        self._tried_at = self._reported_at = 0.0
-        self._reported: Report | None = None
+        self._tried_at = 0.0
+        self._report = b""
+        """The last report over this connection, as it was sent."""
+        self._reported_at = self._report_after = 0.0
+        """When it was sent, and when a different one may follow."""
         self._revision = -1
+        """Of the relay, when that report was made."""
         self._given_up = ""
 
     def run(self) -> int:
@@ -64,7 +71,7 @@ class Loop:
             os.set_blocking(fd, False)
         self._selector.register(0, selectors.EVENT_READ)
         while True:
-            for key, mask in self._selector.select(TICK):
+            for key, mask in self._selector.select(self._patience()):
                 if key.fd == 0 and not self._read_exabgp():
                     return 0
                 if key.fd == 1 and not self._write_exabgp():
@@ -152,7 +159,7 @@ class Loop:
         except OSError:
             link.close()
             return
-        self._daemon, self._from_daemon, self._to_daemon, self._reported = link, Lines(), b"", None
+        self._daemon, self._from_daemon, self._to_daemon, self._report = link, Lines(), b"", b""
         self._selector.register(link, selectors.EVENT_READ)
         self._refresh()
         self._relay.connected()
@@ -192,18 +199,24 @@ class Loop:
         except ProtocolError as exc:
             self._disconnect(f"the daemon said something that is no message, connection dropped: {exc}")
 
+    def _patience(self) -> float:
+        """Seconds to wait for something to read, at most."""
+        if self._daemon is None or self._to_daemon or self._revision == self._relay.revision:
+            return TICK
+        return min(TICK, max(0.0, self._report_after - time.monotonic()))
+
     def _send_report(self, now: float) -> None:
         """Send a report when it changed or is due, and the previous one is fully written."""
         if self._daemon is None or self._to_daemon:
             return
-        due = now - self._reported_at >= REPORT_EVERY or self._reported is None
-        if not due and self._revision == self._relay.revision:
-            return
-        self._revision = self._relay.revision
-        report = self._relay.report()
-        if due or report != self._reported:
-            self._reported, self._reported_at = report, now
-            self._to_daemon = encode(report)
+        line = self._report
+        if self._revision != self._relay.revision and (now >= self._report_after or not line):
+            self._revision = self._relay.revision
+            report = self._relay.report()
+            line = encode(report)
+            self._report_after = now + min(REPORT_PAUSE, REPORT_PAUSE_EACH * len(report.announced))
+        if line != self._report or now - self._reported_at >= REPORT_EVERY:
+            self._report, self._reported_at, self._to_daemon = line, now, line
             self._flush()
 
     def _flush(self) -> None:

@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any
 
 from anycastlb.core.model import EMPTY, Address, AnycastlbError, Network, Route, Session
 
@@ -27,12 +27,15 @@ MAX_LINE = 16 * 1024 * 1024
 """Longest line either side reads, in bytes: about 100,000 routes."""
 CACHED = 1 << 15
 """Addresses whose text is cached: the same ones pass again and again, and IPv6 is slow to read and write."""
+DECODED = 1 << 12
+"""Routes whose decoded form is remembered."""
 MAX_HOLD = 600.0
 MAX_COMMUNITIES = 64
 MAX_PREPEND = 32
 STATES = ("up", "down", "connected", "unknown")
 
-T = TypeVar("T")
+
+_decoded: dict[str, Route] = {}
 
 
 class ProtocolError(AnycastlbError):
@@ -102,7 +105,7 @@ def decode_order(line: bytes) -> RouteSet | Heartbeat:
     hold = _number(body["hold"], "hold")
     if not 0 < hold <= MAX_HOLD:
         raise ProtocolError(f"hold: expected seconds up to {MAX_HOLD:g}, not {hold}")
-    return RouteSet(_integer(body["serial"], "serial", 1), hold, _by_vip(body["routes"], "routes", _route))
+    return RouteSet(_integer(body["serial"], "serial", 1), hold, _routes(body["routes"], "routes"))
 
 
 def decode_report(line: bytes) -> Report:
@@ -117,8 +120,8 @@ def decode_report(line: bytes) -> Report:
         serial=_integer(body["serial"], "serial", 0),
         ready=body["ready"],
         version=_text(body["version"], "version"),
-        announced=_by_vip(body["announced"], "announced", _route),
-        rejected=_by_vip(body["rejected"], "rejected", _text),
+        announced=_routes(body["announced"], "announced"),
+        rejected=_reasons(body["rejected"], "rejected"),
         sessions=tuple(map(_session, body["sessions"])),
     )
 
@@ -151,7 +154,7 @@ def within(vip: Address, ranges: Sequence[Network]) -> bool:
     return any(vip in network for network in ranges)  # an address of the other family is in no network
 
 
-def _routes_object(routes: Mapping[Address, Route]) -> dict[str, dict[str, Any]]:
+def _routes_object(routes: Mapping[Address, Route]) -> dict[str, Mapping[str, Any]]:
     return {_written(vip): _attributes(route) for vip, route in routes.items()}
 
 
@@ -160,7 +163,8 @@ def _written(vip: Address) -> str:
     return str(vip)
 
 
-def _attributes(route: Route) -> dict[str, Any]:
+@lru_cache(maxsize=1 << 10)
+def _attributes(route: Route) -> Mapping[str, Any]:
     """The attributes that are set; the rest is left out."""
     lists = {
         "communities": list(route.communities),
@@ -194,10 +198,27 @@ def _fields(body: Any, where: str, names: set[str]) -> None:
         raise ProtocolError(f"{where}: expected an object with {', '.join(sorted(names))}, not {given}")
 
 
-def _by_vip(body: Any, where: str, read: Callable[[Any, str], T]) -> dict[Address, T]:
+def _by_vip(body: Any, where: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ProtocolError(f"{where}: expected an object with one member a VIP, not {type(body).__name__}")
-    return {_vip(key, where): read(value, f"{where} {key[:60]}") for key, value in body.items()}
+    return body
+
+
+def _reasons(body: Any, where: str) -> dict[Address, str]:
+    return {_vip(key, where): _text(value, f"{where} {key[:60]}") for key, value in _by_vip(body, where).items()}
+
+
+def _routes(body: Any, where: str) -> dict[Address, Route]:
+    """Equal routes become one object, in all messages: thousands of VIPs share a handful of them."""
+    routes = {}
+    for key, value in _by_vip(body, where).items():
+        text = str(value)
+        if (route := _decoded.get(text)) is None:
+            if len(_decoded) >= DECODED:
+                _decoded.clear()
+            route = _decoded[text] = _route(value, f"{where} {key[:60]}")
+        routes[_vip(key, where)] = route
+    return routes
 
 
 def _vip(text: str, where: str) -> Address:

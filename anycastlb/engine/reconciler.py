@@ -101,6 +101,8 @@ class Reconciler:
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._blind = ""
+        self._pending: Mapping[tuple[Table, Any], Change] = {}
+        """Changes of the last plan that were under way when it ended."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
         self._pulse.at = self._clock()
 
@@ -133,17 +135,19 @@ class Reconciler:
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
         changes = plan.diff(actual, decision.desired)
-        failures = await self._apply(changes, decision)
-        self._tell(decision, changes, failures)
+        outcomes = await self._apply(changes, decision)
+        failures = tuple(outcome for outcome in outcomes if not outcome.pending)
+        finished = self._finished(actual, changes, outcomes)
+        self._tell(decision, finished, failures)
         ended = self._clock()
         previous = self.snapshot
-        reached = _applied(actual, changes, failures)
-        unfinished = failures or any(change.table in NAMES for change in changes)
+        reached = _applied(actual, changes, outcomes)
+        unfinished = outcomes or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
             actual=reached,
             decision=decision,
-            plan=changes,
+            plan=finished,
             failures=failures,
             pending=plan.diff(reached, decision.desired) if unfinished else (),
             speaker=self._announcer.speaker(),
@@ -226,7 +230,9 @@ class Reconciler:
             ready: list[Change] = []
             for change in run:
                 if reason := plan.blocked(change, failures, decision.verdicts):
-                    failures.append(Failure(change, reason))
+                    refused = [failure for failure in failures if not failure.pending]
+                    waits = not plan.blocked(change, refused, decision.verdicts)
+                    failures.append(Failure(change, reason, pending=waits))
                 else:
                     ready.append(change)
             if not ready:
@@ -236,6 +242,19 @@ class Reconciler:
             except DriverError as exc:
                 failures += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
         return tuple(failures)
+
+    def _finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
+        """The changes of this plan that were done or refused, and those of earlier ones that are done by now."""
+        before, self._pending = self._pending, {(o.change.table, o.change.key): o.change for o in outcomes if o.pending}
+        if not before and not self._pending:
+            return tuple(changes)
+        asked = {(change.table, change.key) for change in changes}
+        done = [
+            change
+            for (table, key), change in before.items()
+            if (table, key) not in asked and actual.rows(table).get(key) == change.new
+        ]
+        return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
 
     async def _wait(self) -> None:
         """Until something changed, the decision expires or the resync is due; proving life meanwhile."""

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from anycastlb.adapters.drivers import Driver, bgp, bridge_server
 from anycastlb.adapters.drivers.bgp import BgpDriver
 from anycastlb.adapters.drivers.bridge_server import BridgeServer
 from anycastlb.adapters.drivers.memory import MemoryDriver
+from anycastlb.adapters.drivers.under_way import STALL
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, decode_order, encode
+from anycastlb.core.decision import plan
 from anycastlb.core.events import Event
-from anycastlb.core.model import Address, Change, DriverError, Route, Session
+from anycastlb.core.model import Address, Change, DriverError, Route, Session, State
 
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
 ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
@@ -64,6 +67,10 @@ class FakeBridge:
     def say(self, report: Report) -> None:
         self.report = report
         self.writer.write(encode(report))
+
+    def progress(self, announced: Mapping[Address, Route]) -> Report:
+        """No set was dealt with entirely since the last report, but this is announced now."""
+        return replace(self.report, announced=announced)
 
     @property
     def sets(self) -> list[Mapping[Address, Route]]:
@@ -120,7 +127,7 @@ async def staged(path: Path) -> AsyncIterator[Stage]:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bgp, "FIRST_LOOK", 0.1)
-    monkeypatch.setattr(bgp, "ANSWER", 0.2)
+    monkeypatch.setattr(bgp, "PATIENCE", 1.0)
     return tmp_path / "run" / "bgp.sock"
 
 
@@ -283,15 +290,143 @@ async def test_lost_routes_and_sessions_wake_the_reconciler_and_own_changes_do_n
         assert stage.changes == before + 3
 
 
-async def test_a_bridge_that_does_not_answer_is_a_failure_and_taken_back(path: Path) -> None:
+# ---------------------------------------------------------------- a set that takes long
+
+MANY = {ip_address("192.0.2.0") + n: Route() for n in range(200)}
+CREATE_MANY = [create(vip) for vip in MANY]
+
+
+async def shown(driver: BgpDriver, count: int) -> None:
+    """Wait until a look shows so many routes."""
+    async with asyncio.timeout(5):
+        while len((await driver.observe())["routes"]) != count:
+            await asyncio.sleep(0.002)
+
+
+async def cycle(driver: BgpDriver, desired: Mapping[Address, Route]) -> tuple[list[Change], list[Change]]:
+    """One of the reconciler's: what is under way after it, and what was refused."""
+    rows = (await driver.observe())["routes"]
+    outcomes = await driver.apply(plan.diff(State(routes=rows), State(routes=desired)))
+    driver.beat()
+    pending, refused = ([o.change for o in outcomes if o.pending is asked] for asked in (True, False))
+    return pending, refused
+
+
+async def test_what_was_acknowledged_counts_whatever_else_is_outstanding(path: Path) -> None:
+    """Turned round: a set that took too long was taken back whole, and begun anew, for ever."""
     async with staged(path) as stage:
         bridge = await stage.bridge()
-        await stage.driver.apply([create(ONE)])
         bridge.deaf = True
-        (failure,) = await stage.driver.apply([create(TWO)])
-        assert "did not answer" in failure.reason.text
-        await until(lambda: len(bridge.sets) == 3)
-        assert bridge.sets[-1] == {ONE: Route()}
+        assert await cycle(stage.driver, MANY) == (CREATE_MANY, [])
+        await until(lambda: bridge.sets == [MANY])
+        for done in (50, 120, 199):
+            bridge.say(bridge.progress(dict(list(MANY.items())[:done])))
+            await shown(stage.driver, done)
+            assert await cycle(stage.driver, MANY) == (CREATE_MANY[done:], [])
+            stage.now += STALL - 1
+        assert bridge.sets == [MANY], "it is sent once, and nothing is taken back"
+        changes = stage.changes
+        bridge.say(Report(1, True, "5.0.15", MANY, {}, (UP,)))
+        await until(lambda: stage.changes == changes + 1)
+        assert await cycle(stage.driver, MANY) == ([], [])
+
+
+async def test_heartbeats_go_on_while_a_set_is_under_way(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        bridge.deaf = True
+        await cycle(stage.driver, MANY)
+        for _ in range(3):
+            stage.driver.beat()
+        await until(lambda: bridge.orders[1:] == [Heartbeat(1)] * 4)
+
+
+async def test_a_withdrawal_does_not_wait_for_a_set_that_is_under_way(path: Path) -> None:
+    async with staged(path) as stage, asyncio.TaskGroup() as tasks:
+        bridge = await stage.bridge({TWO: Route(med=1)})
+        bridge.deaf = True
+        wanted = {**MANY, TWO: Route(med=1)}
+        await cycle(stage.driver, wanted)
+        await until(lambda: bridge.sets == [wanted])
+        work = tasks.create_task(cycle(stage.driver, {vip: r for vip, r in wanted.items() if vip != TWO}))
+        await until(lambda: len(bridge.sets) == 2)
+        assert TWO not in bridge.sets[1] and len(bridge.sets[1]) == 199
+        changes = stage.changes
+        bridge.say(bridge.progress({}))
+        pending, refused = await work  # it ends with the acknowledgement, not with that of the whole set
+        assert len(pending) == 199 and not refused
+        assert stage.changes == changes
+
+
+async def test_the_reconciler_is_woken_when_all_withdrawals_are_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bgp, "PATIENCE", 0.0)
+    async with staged(path) as stage:
+        bridge = await stage.bridge({ONE: Route()})
+        bridge.deaf = True
+        pending, _ = await cycle(stage.driver, {})
+        assert pending == [Change("routes", ONE, Route(), None)]
+        changes = stage.changes
+        bridge.say(bridge.progress({}))
+        await until(lambda: stage.changes == changes + 1)
+
+
+async def test_a_bridge_without_progress_is_a_failure_and_nothing_is_undone(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        bridge.deaf = True
+        pending, refused = await cycle(stage.driver, {ONE: Route()})
+        assert pending == [create(ONE)] and not refused
+        stage.now += STALL
+        changes = stage.changes
+        await until(lambda: stage.changes > changes)
+        assert await cycle(stage.driver, {ONE: Route()}) == ([], [create(ONE)])
+        assert "no progress" in stage.driver.speaker().rejected[ONE]
+        assert all(routes == {ONE: Route()} for routes in bridge.sets)
+        bridge.say(Report(len(bridge.sets), True, "5.0.15", {ONE: Route()}, {}, (UP,)))
+        await shown(stage.driver, 1)
+        assert await cycle(stage.driver, {ONE: Route()}) == ([], [])
+
+
+async def test_what_is_no_longer_asked_for_is_taken_back(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge({TWO: Route()})
+        bridge.deaf = True
+        await cycle(stage.driver, {ONE: Route()})
+        await until(lambda: bridge.sets == [{ONE: Route()}])
+        assert await cycle(stage.driver, {TWO: Route()}) == ([], [])  # ONE is not to come, and TWO is not to go
+        await until(lambda: len(bridge.sets) == 2)
+        assert bridge.sets[1] == {TWO: Route()}
+
+
+async def test_a_route_that_exabgp_refuses_fails_when_the_rest_is_done(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        pending, refused = await cycle(stage.driver, {**MANY, BAD: Route()})
+        await until(lambda: stage.driver.speaker().rejected.get(BAD) is not None)
+        pending, refused = await cycle(stage.driver, {**MANY, BAD: Route()})
+        assert (pending, refused) == ([], [create(BAD)])
+        await until(lambda: BAD not in bridge.sets[-1])
+
+
+# ---------------------------------------------------------------- a daemon that was frozen
+
+
+async def test_after_a_freeze_nothing_is_proven_before_a_cycle_has_ended(path: Path) -> None:
+    """Turned round: the first act after a thaw was a heartbeat for the routes of before."""
+    async with staged(path) as stage:
+        bridge = await stage.bridge()
+        await cycle(stage.driver, {ONE: Route(), TWO: Route()})
+        await until(lambda: len(bridge.orders) == 2)
+        stage.now += HOLD
+        changes = stage.changes
+        stage.driver.beat()
+        await asyncio.sleep(0.05)
+        assert len(bridge.orders) == 2 and stage.changes == changes + 1
+        await cycle(stage.driver, {TWO: Route()})
+        await until(lambda: len(bridge.sets) > 1)
+        assert bridge.sets[1:] == [{TWO: Route()}] * (len(bridge.sets) - 1)
 
 
 # ---------------------------------------------------------------- proof of life

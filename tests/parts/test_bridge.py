@@ -229,18 +229,35 @@ class Daemon:
         self.driver = BgpDriver(
             BridgeServer(str(path), emit=self.events.append), HOLD, WIDE, self.wake.set, self.events.append
         )
+        self.work: list[asyncio.Task[None]] = []
+
+    async def stop(self) -> None:
+        """Die, as far as one can in this process: the routes stay until somebody else decides, or ``hold`` is over."""
+        for task in self.work:
+            task.cancel()
+        await asyncio.gather(*self.work, return_exceptions=True)
 
     async def want(self, desired: Mapping[Address, Route]) -> Sequence[Failure]:
+        """Ask for these, again and again while anything is under way; what was refused."""
+        outcomes, end = await self.ask(desired), time.monotonic() + 5
+        while any(outcome.pending for outcome in outcomes) and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+            outcomes = await self.ask(desired)
+        return outcomes
+
+    async def ask(self, desired: Mapping[Address, Route]) -> Sequence[Failure]:
+        """Ask for these once; what is under way, or was refused."""
         self.desired.clear()
         self.desired.update(desired)
         return await apply(self.driver, self.desired)
 
 
 @asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Daemon]:
+async def running(path: Path, desired: Mapping[Address, Route] | None = None) -> AsyncIterator[Daemon]:
     daemon = Daemon(path)
+    daemon.desired.update(desired or {})
     async with asyncio.TaskGroup() as tasks:
-        work = [
+        daemon.work = [
             tasks.create_task(daemon.driver.run()),
             tasks.create_task(keep(daemon.driver, daemon.desired, daemon.wake)),
         ]
@@ -249,8 +266,7 @@ async def running(path: Path) -> AsyncIterator[Daemon]:
             yield daemon
             await daemon.want({})
         finally:
-            for task in work:
-                task.cancel()
+            await daemon.stop()
 
 
 def told(what: str, value: object) -> None:
@@ -342,6 +358,41 @@ async def test_a_route_outside_the_ranges_never_leaves(bench: Bench) -> None:
         for _ in range(5):
             assert OUTSIDE not in bench.router.routes()
             await asyncio.sleep(0.2)
+
+
+async def test_a_route_outside_of_narrowed_ranges_leaves(bench: Bench) -> None:
+    """A daemon with new settings takes over: only the bridge that announced the route can withdraw it."""
+    settings = bench.node.read_text()
+    try:
+        async with running(bench.socket) as daemon:
+            await daemon.want(PLAIN)
+            await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+            await daemon.stop()
+            bench.node.write_text(settings.replace('"192.0.2.0/24", ', ""))
+            async with running(bench.socket, {SIX: Route()}):
+                await seen(lambda: bench.router.routes() == {SIX}, 2, "the one outside has left")
+    finally:
+        bench.node.write_text(settings)
+
+
+async def test_many_routes_are_announced_and_a_withdrawal_does_not_wait_for_them(bench: Bench) -> None:
+    many = {ip_address("2001:db8::") + n: Route() for n in range(1, 3000)}
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        under_way = await daemon.ask({**PLAIN, **many})
+        assert under_way and all(outcome.pending for outcome in under_way)
+        under_way = await daemon.ask({SIX: Route(), **many})
+        await seen(lambda: ONE not in bench.router.routes(), 5, "it has left")
+        assert len(bench.router.routes()) < 2000, "it did not wait for the others"
+        before = 0
+        while before < len(many):
+            now = len(bench.router.routes())
+            assert now >= before, "what was announced is not taken back"
+            before = now
+            await asyncio.sleep(0.2)
+        await seen(lambda: set(bench.router.routes()) == {SIX, *many}, 5, "all are there")
+        assert daemon.driver.speaker().rejected == {}
 
 
 # ---------------------------------------------------------------- what dies

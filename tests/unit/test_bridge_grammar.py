@@ -24,7 +24,7 @@ LISTED = (
 
 def test_an_announcement_carries_every_attribute() -> None:
     route = Route(("65535:0", "65001:100"), ("65001:1:2",), med=50, local_preference=200, as_path_prepend=2)
-    assert grammar.announce(EBGP, route, [ONE, TWO]) == (
+    assert grammar.announce([EBGP], route, [ONE, TWO]) == (
         "neighbor 10.99.1.1 announce attributes next-hop self med 50 local-preference 200 "
         "as-path [ 65001 65001 65001 ] community [ 65535:0 65001:100 ] large-community [ 65001:1:2 ] "
         "nlri 192.0.2.1/32 192.0.2.2/32"
@@ -32,29 +32,49 @@ def test_an_announcement_carries_every_attribute() -> None:
 
 
 def test_a_plain_announcement_and_a_withdrawal() -> None:
-    assert grammar.announce(EBGP, Route(), [ONE]) == (
+    assert grammar.announce([EBGP], Route(), [ONE]) == (
         "neighbor 10.99.1.1 announce attributes next-hop self nlri 192.0.2.1/32"
     )
-    assert grammar.withdraw(PEER6, [ip_address("2001:db8::1")]) == (
+    assert grammar.withdraw([PEER6], [ip_address("2001:db8::1")]) == (
         "neighbor fd00:99:1::1 withdraw attributes next-hop self nlri 2001:db8::1/128"
     )
 
 
+def test_one_command_names_every_neighbor_it_is_for() -> None:
+    other = Neighbor(ip_address("10.99.2.1"), 65001, 65002, frozenset({4}))
+    assert grammar.announce([EBGP, other], Route(), [ONE]) == (
+        "neighbor 10.99.1.1 , neighbor 10.99.2.1 announce attributes next-hop self nlri 192.0.2.1/32"
+    )
+    assert grammar.withdraw([PEER, other.peer], [ONE]).startswith("neighbor 10.99.1.1 , neighbor 10.99.2.1 withdraw ")
+
+
+def test_neighbors_are_alike_unless_their_path_differs() -> None:
+    other = Neighbor(ip_address("10.99.2.1"), 65002, 65000, frozenset({4}))
+    internal = Neighbor(ip_address("10.99.3.1"), 65001, 65001, frozenset({4}))
+    assert grammar.alike([EBGP, other, internal], Route(med=1)) == (EBGP, other, internal)
+    assert grammar.alike([EBGP, other, internal], Route(as_path_prepend=1)) == (EBGP,)
+
+
+@pytest.mark.parametrize(("neighbors", "prefixes"), [(1, 98), (2, 98), (4, 50), (8, 25), (100, 24)])
+def test_a_command_for_many_neighbors_has_fewer_prefixes(neighbors: int, prefixes: int) -> None:
+    assert grammar.batch(neighbors) == prefixes
+
+
 def test_nothing_is_prepended_towards_the_own_as() -> None:
     ibgp = Neighbor(PEER, 65001, 65001, frozenset({4}))
-    assert "as-path" not in grammar.announce(ibgp, Route(as_path_prepend=2), [ONE])
+    assert "as-path" not in grammar.announce([ibgp], Route(as_path_prepend=2), [ONE])
 
 
 @given(routes, st.lists(vips, min_size=1, max_size=5))
 def test_lines_hold_only_words_of_the_grammar(route: Route, prefixes: list[grammar.Address]) -> None:
-    line = grammar.announce(EBGP, route, prefixes)
+    line = grammar.announce([EBGP], route, prefixes)
     words = r"neighbor|announce|attributes|next-hop|self|med|local-preference|as-path|community|large-community|nlri"
     assert all(re.fullmatch(rf"{words}|[\[\]]|[0-9a-f.:]+(/32|/128)?", word) for word in line.split(" "))
 
 
 def test_a_value_that_is_no_number_cannot_become_a_line() -> None:
     with pytest.raises(ValueError):
-        grammar.announce(EBGP, Route(communities=("graceful-shutdown",)), [ONE])
+        grammar.announce([EBGP], Route(communities=("graceful-shutdown",)), [ONE])
 
 
 def test_routes_are_read_with_their_attributes() -> None:

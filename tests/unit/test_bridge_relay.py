@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.bridge.exchange import ACK_TIMEOUT
+from anycastlb.bridge.exchange import LOST_TIMEOUT
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
-from anycastlb.bridge.relay import REFUSALS, RETRY, Relay
+from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
 from anycastlb.core.model import Address, Route
 from tests.support.routes import routes
 
@@ -43,31 +44,38 @@ class FakeExaBGP:
             return []
         if self.refuse(line):
             return [*self.noise, "error"]
-        words = line.split()
         if line == "version":
             return [self.version, *self.noise, "done"]
         if line == "enable-ack":
             return [*self.noise, "done"]
         if line == "show neighbor json":
             return [*self.noise, json.dumps([neighbor(peer) for peer in self.peers]), *self.noise, "done"]
-        if line == "show adj-rib out extensive":
-            return [*self.listing(), *self.noise, "done"]
-        if words[1] not in self.rib:
-            return ["error"]
-        prefixes = words[words.index("nlri") + 1 :]
-        assert len(prefixes) <= 100
-        for prefix in prefixes:
-            if words[2] == "announce":
-                self.rib[words[1]][prefix] = listed(words[6 : words.index("nlri")])
-            else:
-                self.rib[words[1]].pop(prefix, None)
-        return [*self.noise, "done"]
+        if line.startswith("show adj-rib out "):
+            return [*self.listing(line.split()[3]), *self.noise, "done"]
+        return [*self.noise, "done" if self.obey(line) else "error"]
 
-    def listing(self) -> list[str]:
+    def obey(self, line: str) -> bool:
+        """Change the routes of every neighbor that the selectors name and that is configured. Was there any?"""
+        selectors, verb, rest = re.split(r" (announce|withdraw) attributes next-hop self ?", line)
+        chosen = [peer for peer in re.findall(r"neighbor (\S+)", selectors) if peer in self.rib]
+        words = rest.split()
+        prefixes = words[words.index("nlri") + 1 :]
+        assert len(prefixes) <= 98
+        for peer in chosen:
+            for prefix in prefixes:
+                if verb == "announce":
+                    self.rib[peer][prefix] = listed(words[: words.index("nlri")])
+                else:
+                    self.rib[peer].pop(prefix, None)
+        return bool(chosen)
+
+    def listing(self, start: str) -> list[str]:
+        """As ExaBGP does it: of every neighbor whose address begins so."""
         return [
             f"neighbor {peer} local-ip x local-as 65001 peer-as 65000 router-id x family-allowed in-open "
             f"ipv{ip_address(peer).version} unicast {prefix} next-hop x {attributes}".rstrip()
             for peer, prefixes in self.rib.items()
+            if peer.startswith(start)
             for prefix, attributes in prefixes.items()
         ]
 
@@ -128,7 +136,8 @@ def talk() -> Talk:
 
 
 def test_the_talk_begins_with_a_handshake_and_a_look(talk: Talk) -> None:
-    assert talk.exabgp.said == ["version", "enable-ack", "show neighbor json", "show adj-rib out extensive"]
+    listings = [f"show adj-rib out {peer} extensive" for peer in (P1, P6)]
+    assert talk.exabgp.said == ["version", "enable-ack", "show neighbor json", *listings]
     report = talk.relay.report()
     assert report.ready and report.version == "5.0.15" and report.serial == 0
     assert [(session.peer, session.state) for session in report.sessions] == [(P1, "up"), (P6, "up")]
@@ -179,7 +188,7 @@ def test_withdrawals_come_first_and_batches_are_small(talk: Talk) -> None:
     others = {ip_address(f"192.0.2.{n}"): Route(med=1) for n in range(200, 256)}
     talk.order(others, serial=2)
     verbs = [line.split()[2] for line in talk.exabgp.said]
-    assert verbs == ["withdraw", "withdraw", "announce"]
+    assert verbs == ["withdraw"] * 3 + ["announce"]
     assert talk.exabgp.announced(P1) == set(others)
 
 
@@ -215,7 +224,7 @@ def test_answers_meant_for_the_bridge_before_this_one_are_not_taken() -> None:
     for line in ["done", "error", json.dumps([neighbor(P1)]), "done"]:
         talk.relay.hear(line, talk.now)
     fourth = talk.relay.next(talk.now)
-    assert fourth and fourth.line == "show adj-rib out extensive"
+    assert fourth and fourth.line == f"show adj-rib out {P1} extensive"
 
 
 def test_one_refused_route_does_not_keep_its_batch_back(talk: Talk) -> None:
@@ -296,14 +305,21 @@ def test_a_silent_daemon_loses_every_route(talk: Talk) -> None:
     assert talk.exabgp.rib == {P1: {}, P6: {}}
 
 
-def test_beats_keep_the_routes_and_bring_them_back(talk: Talk) -> None:
+def test_heartbeats_keep_the_routes(talk: Talk) -> None:
     talk.order({ONE: Route()}, serial=7)
     for _ in range(5):
         talk.relay.obey(Heartbeat(7), talk.now)
         assert ONE in talk.later(HOLD - 0.1).announced
-    assert talk.later(1).announced == {}
+
+
+def test_after_a_silence_only_a_new_set_brings_routes_back(talk: Talk) -> None:
+    """What was wanted before it may be dead by now: the first heartbeat after a freeze says nothing about that."""
+    talk.order({ONE: Route(), TWO: Route()}, serial=7)
+    assert talk.later(HOLD + 1).serial == 0
     talk.relay.obey(Heartbeat(7), talk.now)
-    assert talk.pump().announced == {ONE: Route()}
+    assert talk.pump().announced == {} and talk.exabgp.rib[P1] == {}
+    assert talk.order({ONE: Route()}, serial=8).announced == {ONE: Route()}
+    assert talk.relay.report().serial == 8
 
 
 def test_a_connection_is_no_sign_of_life(talk: Talk) -> None:
@@ -422,6 +438,192 @@ def test_another_exabgp_is_not_spoken_to(version: str) -> None:
     report = talk.order({ONE: Route()})
     assert "not supported" in report.rejected[ONE] and report.serial == 1 and report.announced == {}
     assert talk.exabgp.said == ["version"]
+
+
+def test_a_lost_answer_is_asked_for_again_and_blocks_nothing(talk: Talk) -> None:
+    """Turned round: one lost ``done`` stopped every later announcement for ever."""
+    talk.order({ONE: Route()})
+    talk.exabgp.silent = lambda line: "192.0.2.2" in line
+    talk.order({ONE: Route(), TWO: Route()}, serial=2)
+    talk.exabgp.silent = lambda line: False
+    talk.relay.obey(Heartbeat(2), talk.now)
+    assert talk.later(LOST_TIMEOUT - 0.5).serial == 1
+    talk.exabgp.said.clear()
+    talk.relay.obey(Heartbeat(2), talk.now)
+    report = talk.later(1)
+    assert talk.exabgp.said[:3] == ["version", "enable-ack", "show neighbor json"]
+    assert report.serial == 2 and set(report.announced) == {ONE, TWO} and report.rejected == {}
+    assert not any("adj-rib" in line for line in talk.exabgp.said), "what was known before is still known"
+
+
+def test_an_answer_that_comes_after_it_was_given_up_is_taken_for_no_other(talk: Talk) -> None:
+    talk.exabgp.silent = lambda line: "announce" in line
+    talk.order({ONE: Route()})
+    talk.now += LOST_TIMEOUT + 1
+    talk.relay.tick(talk.now)
+    talk.exabgp.silent = lambda line: False
+    version = talk.relay.next(talk.now)
+    assert version and version.line == "version"
+    for line in ["done", *talk.exabgp.answer("version")]:  # the late answer first
+        talk.relay.hear(line, talk.now)
+    acks = talk.relay.next(talk.now)
+    assert acks and acks.line == "enable-ack"
+
+
+# ---------------------------------------------------------------- many routes, slow answers
+
+MANY = {ip_address("192.0.2.0") + n: Route() for n in range(250)}
+
+
+def carried_out(talk: Talk, commands: int) -> None:
+    """So many commands are sent and answered, a tenth of a second each."""
+    for _ in range(commands):
+        command = talk.relay.next(talk.now)
+        assert command is not None
+        talk.now += 0.1
+        for line in talk.exabgp.answer(command.line):
+            talk.relay.hear(line, talk.now)
+        talk.relay.tick(talk.now)
+
+
+def test_what_was_acknowledged_is_reported_before_the_set_is_done(talk: Talk) -> None:
+    talk.relay.obey(RouteSet(1, HOLD, MANY), talk.now)
+    shares = []
+    while (report := talk.relay.report()).serial != 1:
+        assert set(report.announced) == talk.exabgp.announced(P1)
+        shares.append(len(report.announced))
+        carried_out(talk, 1)
+        talk.relay.next(talk.now) if len(talk.relay.report().announced) == len(MANY) else None
+    assert shares == sorted(shares) and len(set(shares)) > 2, "it grows, and never shrinks"
+
+
+def test_a_withdrawal_goes_before_the_rest_of_a_large_set(talk: Talk) -> None:
+    talk.relay.obey(RouteSet(1, HOLD, MANY), talk.now)
+    carried_out(talk, 1)
+    gone = min(talk.exabgp.announced(P1))
+    talk.relay.obey(RouteSet(2, HOLD, {vip: route for vip, route in MANY.items() if vip != gone}), talk.now)
+    carried_out(talk, 1)
+    assert gone not in talk.exabgp.announced(P1)
+
+
+def test_a_withdrawal_waits_for_no_question_when_a_session_flaps(talk: Talk) -> None:
+    talk.order({ONE: Route(), TWO: Route()})
+    talk.relay.hear(state(P1, "down", "hold timer expired"), talk.now)
+    talk.relay.hear(state(P1, "up"), talk.now)
+    talk.relay.obey(RouteSet(2, HOLD, {TWO: Route()}), talk.now)
+    carried_out(talk, 1)
+    assert talk.exabgp.announced(P1) == {TWO}
+
+
+def test_a_session_that_flaps_lists_nothing_and_gets_its_routes_again(talk: Talk) -> None:
+    talk.order(MANY)
+    talk.exabgp.rib[P1].clear()  # as if a reload had dropped them
+    talk.exabgp.said.clear()
+    talk.relay.hear(state(P1, "down", "hold timer expired"), talk.now)
+    talk.relay.hear(state(P1, "up"), talk.now)
+    report = talk.pump()
+    assert report.serial == 1 and set(report.announced) == set(MANY)
+    assert talk.exabgp.announced(P1) == set(MANY)
+    assert not any("adj-rib" in line for line in talk.exabgp.said)
+
+
+def test_routes_that_are_announced_once_more_wait_for_what_is_new(talk: Talk) -> None:
+    talk.order(MANY)
+    talk.relay.hear(state(P1, "down"), talk.now)
+    talk.relay.hear(state(P1, "up"), talk.now)
+    carried_out(talk, 2)  # the question, and a part of them
+    talk.relay.obey(RouteSet(2, HOLD, {**MANY, ip_address("192.0.2.255"): Route()}), talk.now)
+    carried_out(talk, 1)
+    assert ip_address("192.0.2.255") in talk.exabgp.announced(P1)
+
+
+def test_a_neighbor_that_a_reload_brings_back_loses_its_routes_of_long_ago(talk: Talk) -> None:
+    talk.order({ONE: Route(), SIX: Route()})
+    talk.exabgp.peers.remove(P1)
+    old = talk.exabgp.rib.pop(P1)
+    talk.relay.hear(state(P1, "down", "peer removed"), talk.now)
+    talk.pump()
+    talk.order({TWO: Route()}, serial=2)
+    talk.exabgp.peers.append(P1)
+    talk.exabgp.rib[P1] = old
+    talk.relay.hear(state(P1, "up"), talk.now)
+    talk.pump()
+    assert talk.exabgp.announced(P1) == {TWO}
+
+
+def test_neighbors_share_a_command(talk: Talk) -> None:
+    talk = Talk(P1, P2, P6)
+    talk.order({ONE: Route()})
+    talk.order({}, serial=2)
+    verbs = [line for line in talk.exabgp.said if "attributes" in line]
+    assert [line.split(" attributes")[0] for line in verbs] == [
+        f"neighbor {P1} , neighbor {P2} announce",
+        f"neighbor {P1} , neighbor {P2} withdraw",
+    ]
+
+
+def test_an_idle_bridge_does_the_same_work_for_many_routes_as_for_few() -> None:
+    """Turned round: a look was O(routes x peers), ten times a second."""
+    assert idle_calls(10) == idle_calls(250)
+
+
+def test_the_work_for_one_command_does_not_grow_with_the_routes() -> None:
+    assert command_calls(250) < 1.5 * command_calls(60)
+
+
+def idle_calls(routes: int) -> int:
+    talk = Talk(P1, P2)
+    talk.order(dict(list(MANY.items())[:routes]))
+
+    def look() -> None:
+        talk.relay.tick(talk.now)
+        assert talk.relay.next(talk.now) is None and talk.relay.stuck(talk.now) == ""
+
+    return calls(look)
+
+
+def command_calls(routes: int) -> int:
+    talk = Talk(P1, P2)
+    talk.order(dict(list(MANY.items())[:routes]))
+    talk.relay.obey(RouteSet(2, HOLD, dict(list(MANY.items())[1:routes])), talk.now)
+    return calls(lambda: carried_out(talk, 1))
+
+
+def calls(work: Callable[[], object]) -> int:
+    """Functions that were called meanwhile."""
+    count = 0
+
+    def counter(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counter)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+# ---------------------------------------------------------------- vip_ranges
+
+
+def test_a_route_outside_of_narrowed_ranges_is_still_ours(talk: Talk) -> None:
+    """Turned round: it stayed announced for ever, and nobody said so."""
+    talk.order({ONE: Route(), SIX: Route()})
+    talk.relay.disconnected(talk.now)
+    talk.relay.set_ranges(RANGES[1:])
+    talk.relay.connected()
+    assert set(talk.relay.report().announced) == {ONE, SIX}, "the new daemon learns of it"
+    report = talk.order({SIX: Route()}, serial=1)
+    assert set(report.announced) == {SIX} and talk.exabgp.announced(P1) == set()
+
+
+def test_a_route_outside_of_narrowed_ranges_goes_with_a_silent_daemon_too(talk: Talk) -> None:
+    talk.order({ONE: Route()})
+    talk.relay.disconnected(talk.now)
+    talk.relay.set_ranges(RANGES[1:])
+    assert talk.later(HOLD + 1).announced == {} and talk.exabgp.announced(P1) == set()
 
 
 # ---------------------------------------------------------------- laws

@@ -7,11 +7,17 @@ reports are whole too (``anycastlb.bridge.protocol``), so nothing is lost with a
 bridge's first report says what is announced already, that becomes what is wanted, and it is sent only after a cycle
 of the reconciler ended (``beat``) or changed it (``apply``). So a daemon that restarts adopts its routes.
 
-*What is wanted is what was observed and the changes that succeeded*, nothing else: a change that failed is taken
-back, so that no route appears later which nobody wants any more. The reconciler, woken by ``on_change``, asks again.
+*What is wanted is what the last look showed and the changes that the cycle asked for*, nothing else. A change that was
+refused is taken back at once; one that is under way stays wanted, and is taken back when a cycle ends that did not ask
+for it again. So no route appears later which nobody wants any more, and no work that is half done is undone.
+
+*Progress counts, not deadlines.* A change is done when ExaBGP has acknowledged it, whatever else of the set is still
+outstanding. ``apply`` waits a moment for a small set; what is not acknowledged by then is ``pending``, and
+``on_change`` is called when it is done, so that a long set never keeps the reconciler from the next withdrawal. Only
+a bridge that makes no progress at all for ``STALL`` seconds makes a change fail.
 
 *Silence withdraws.* This driver proves life to the bridge only in ``beat``, which the reconciler calls; a daemon that
-hangs loses its routes after ``hold`` seconds.
+hangs loses its routes after ``hold`` seconds. When it comes back, nothing is sent before a whole cycle has ended.
 
 It decides nothing about routes but whether they may leave the node at all.
 """
@@ -24,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeServer
+from anycastlb.adapters.drivers.under_way import STALL, UnderWay, has_drifted
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, fault
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Address, Change, Failure, Network, Reason, Route, Rows, Session, Speaker, Table
@@ -32,9 +39,9 @@ GRACE = 1.0
 """Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
 FIRST_LOOK = 1.5
 """Seconds the first look waits for the bridge, which tries to connect ten times a second."""
-ANSWER = 2.5
-"""Seconds the bridge has to carry out a set, and ``ANSWER_EACH`` for every change in it."""
-ANSWER_EACH = 0.005
+PATIENCE = 0.25
+"""Seconds that ``apply`` waits for the acknowledgement of at most ``SMALL`` changes."""
+SMALL = 100
 
 
 class BgpDriver:
@@ -58,8 +65,15 @@ class BgpDriver:
         self._wanted: dict[Address, Route] | None = None
         self._decided = False
         """Has a cycle ended since ``wanted`` was taken from a report?"""
+        self._looked: Mapping[Address, Route] | None = None
+        """What the look of the present cycle has shown; None once the cycle has ended."""
+        self._asked: set[Address] = set()
+        """What the present cycle has asked to change."""
+        self._under_way = UnderWay()
         self._serial = self._sent = 0
         """Of the wanted set, and of the last one sent over the present connection."""
+        self._vouched_at = clock()
+        """When the reconciler last vouched for the wanted routes."""
         self._away_since: float | None = clock()
         self._first_look: float | None = None
         self._refusals: dict[Address, str] = {}
@@ -78,39 +92,46 @@ class BgpDriver:
             self._first_look = self._clock()
             await self._until(lambda: self._wanted is not None, FIRST_LOOK)
         self._forget()
-        self._refusals = {}
+        self._refusals, self._asked, self._under_way.expected = {}, set(), False
+        self._looked = dict(self._report.announced) if self._wanted is not None else None
         return {"routes": dict(self._report.announced)}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
-        """Send what is wanted now and wait until ExaBGP has acknowledged it."""
+        """Send what is wanted now, and wait a moment until ExaBGP has acknowledged it."""
         if self._wanted is None:
-            return [Failure(change, Reason("bridge_away", self._absence())) for change in changes]
-        failures: list[Failure] = []
-        accepted = []
-        for change in changes:
-            reason = fault(change.key, change.new, self._ranges) if change.new is not None else ""
-            if reason:
-                failures.append(Failure(change, Reason("inexpressible", reason, str(change.key))))
-            else:
-                accepted.append(change)
-                _merge(self._wanted, change)
-        self._send()
-        serial = self._serial
-        if self._server.connection is not None:
-            await self._until(lambda: self._covered(serial), ANSWER + ANSWER_EACH * len(accepted))
-        objections = [(change, self._objection(change, serial)) for change in accepted]
-        refused = [Failure(change, objection) for change, objection in objections if objection]
-        self._refusals |= {failure.change.key: failure.reason.text for failure in failures + refused}
-        if self._wanted is not None and _take_back(self._wanted, refused):
+            return [Failure(change, self._absence()) for change in changes]
+        new = [change for change in changes if not self._under_way.has(change)]
+        faults = {change.key: reason for change in new if (reason := self._fault(change))}
+        self._asked.update(change.key for change in changes if change.key not in faults)
+        fresh = [change for change in new if change.key not in faults]
+        if fresh:
+            _merge(self._wanted, fresh)
+            self._under_way.begin(fresh, self._clock())
             self._send()
-        return failures + refused
+            if self._server.connection is not None and len(fresh) <= SMALL:
+                await self._until(lambda: self._covered() or not self._under_way.has_any(fresh), PATIENCE)
+        outcomes = [outcome for change in changes if (outcome := self._outcome(change, faults.get(change.key)))]
+        refused = [outcome for outcome in outcomes if not outcome.pending]
+        self._refusals |= {failure.change.key: failure.reason.text for failure in refused}
+        self._under_way.expected |= len(refused) < len(outcomes)
+        if not self._is_stalled():
+            self._take_back([failure.change for failure in refused if failure.change.key not in faults])
+        return outcomes
 
     def beat(self) -> None:
-        """A cycle has ended and its routes are as they should be: prove life to the bridge."""
-        connection = self._server.connection
-        if self._wanted is None or connection is None:
+        """A cycle has ended and its routes are as they should be, or nothing has changed since: prove life."""
+        now = self._clock()
+        was_silent = now - self._vouched_at >= self._hold
+        if self._looked is not None:
+            self._settle(self._looked)
+        elif was_silent:
+            self._on_change()  # the bridge has withdrawn everything: decide anew before anything is announced
             return
-        if not self._decided or self._sent != self._serial:
+        self._vouched_at = now
+        connection = self._server.connection
+        if self._wanted is None or connection is None or not self._decided:
+            return
+        if self._sent != self._serial or was_silent:
             self._send()
         else:
             connection.send(Heartbeat(self._serial))
@@ -136,35 +157,77 @@ class BgpDriver:
         if connection is not None and connection.send(RouteSet(self._serial, self._hold, self._wanted)):
             self._sent = self._serial
 
-    def _covered(self, serial: int) -> bool:
-        connection = self._server.connection
-        return connection is not None and connection.report.ready and connection.report.serial >= serial
+    def _settle(self, looked: Mapping[Address, Route]) -> None:
+        """The cycle has ended: want what its look showed, but for what it asked to change."""
+        self._looked = None
+        if self._wanted is None:
+            return
+        before = dict(self._wanted)
+        for vip in [vip for vip in self._wanted if vip not in looked and vip not in self._asked]:
+            del self._wanted[vip]
+        self._wanted |= {vip: route for vip, route in looked.items() if vip not in self._asked}
+        self._under_way.keep(self._asked)
+        if not self._decided or before != self._wanted:
+            self._send()
 
-    def _objection(self, change: Change, serial: int) -> Reason | None:
-        """Why the change is not in effect; None if it is."""
+    def _take_back(self, changes: Sequence[Change]) -> None:
+        """Undo refused creates and updates; a refused delete stays wanted, because the route has to leave."""
+        undone = [replace(change, new=change.old) for change in changes if change.new is not None]
+        if not undone or self._wanted is None:
+            return
+        _merge(self._wanted, undone)
+        self._under_way.forget(change.key for change in undone)
+        self._send()
+
+    # ------------------------------------------------------------ what has become of a change
+
+    def _fault(self, change: Change) -> Reason | None:
+        text = fault(change.key, change.new, self._ranges) if change.new is not None else ""
+        return Reason("inexpressible", text, str(change.key)) if text else None
+
+    def _covered(self) -> bool:
+        """Has the bridge dealt with the whole of the wanted set?"""
+        connection = self._server.connection
+        return connection is not None and connection.report.ready and connection.report.serial >= self._serial
+
+    def _is_stalled(self) -> bool:
+        """Is a bridge there that makes no progress?"""
+        return self._server.connection is not None and self._under_way.stalled and not self._covered()
+
+    def _outcome(self, change: Change, unfit: Reason | None) -> Failure | None:
+        """Why the change is not in effect, or not yet; None if it is."""
+        if unfit:
+            return Failure(change, unfit)
         if (connection := self._server.connection) is None:
-            return Reason("bridge_away", self._absence())
-        report, covered = connection.report, self._covered(serial)
-        if covered and report.announced.get(change.key) == change.new:
+            return Failure(change, self._absence())
+        report = connection.report
+        if report.ready and report.announced.get(change.key) == change.new:
             return None
-        if change.new is not None and change.key in report.rejected:
-            return Reason("route_rejected", report.rejected[change.key], str(change.key))
+        covered, name = self._covered(), str(change.key)
+        if not covered and not self._is_stalled():
+            text = f"under way: ExaBGP has yet to acknowledge {len(self._under_way)} changes"
+            return Failure(change, Reason("route_under_way", text, name), pending=True)
+        if change.key in report.rejected and (change.new is not None or not covered):
+            return Failure(change, Reason("route_rejected", report.rejected[change.key], name))
         if covered:
             text = "ExaBGP's bridge has done what it was told, but the route is not so: look at the log of ExaBGP"
-            return Reason("route_not_so", text, str(change.key))
-        text = f"ExaBGP's bridge did not answer within {ANSWER:g} s: is ExaBGP frozen or overloaded? See its log"
-        return Reason("bridge_silent", text, str(change.key))
+            return Failure(change, Reason("route_not_so", text, name))
+        text = f"ExaBGP's bridge made no progress for {STALL:g} s: is ExaBGP frozen or overloaded? See its log"
+        return Failure(change, Reason("bridge_silent", text, name))
 
-    def _absence(self) -> str:
+    def _absence(self) -> Reason:
         if self._server.connection is not None:
-            return "ExaBGP's bridge is connected but ExaBGP does not answer it: look at the log of ExaBGP"
-        return "ExaBGP's bridge is not connected: is exabgp running with exabgp/exabgp.conf?"
+            text = "ExaBGP's bridge is connected but ExaBGP does not answer it: look at the log of ExaBGP"
+        else:
+            text = "ExaBGP's bridge is not connected: is exabgp running with exabgp/exabgp.conf?"
+        return Reason("bridge_away", text)
 
     def _forget(self) -> None:
         """Once the bridge has been away for so long that it must have withdrawn everything, nothing is known."""
         if self._away_since is not None and self._clock() - self._away_since > self._hold + GRACE:
             self._report = replace(self._report, announced={})
-            self._wanted, self._decided = None, False
+            self._wanted, self._decided, self._looked = None, False, None
+            self._under_way = UnderWay()
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
         """Wait until it is so or the time is over, whichever is first."""
@@ -180,7 +243,7 @@ class BgpDriver:
 
     def bridge_connected(self, connection: BridgeConnection) -> None:
         self._sent = 0
-        if self._decided:
+        if self._decided and self._clock() - self._vouched_at < self._hold:
             self._send()
 
     def bridge_reported(self, connection: BridgeConnection) -> None:
@@ -196,7 +259,9 @@ class BgpDriver:
         if self._wanted is None:
             self._wanted = dict(report.announced)
         news |= before.sessions != report.sessions
-        news |= before.announced != report.announced and report.announced != self._wanted
+        if before.announced != report.announced:
+            news |= has_drifted(before.announced, report.announced, self._wanted)
+        news |= self._under_way.advance(before, report, self._covered(), self._clock())
         for session in report.sessions:
             self._tell_session(session, {s.peer: s for s in before.sessions}.get(session.peer))
         self._news.set()
@@ -212,7 +277,9 @@ class BgpDriver:
         self._on_change()
 
     def time_passed(self) -> None:
-        """Have the machine looked at again when the routes of a lost bridge must be gone."""
+        """Have the machine looked at again when changes have stalled, or the routes of a lost bridge must be gone."""
+        if self._under_way.stall(self._clock()):
+            self._on_change()
         if self._server.connection is None and self._wanted is not None:
             self._forget()
             if self._wanted is None:
@@ -225,16 +292,9 @@ class BgpDriver:
             self._emit(Event("bgp", session.peer, session.reason, before=was, after=session.state, level=level))
 
 
-def _merge(routes: dict[Address, Route], change: Change) -> None:
-    if change.new is None:
-        routes.pop(change.key, None)
-    else:
-        routes[change.key] = change.new
-
-
-def _take_back(routes: dict[Address, Route], failures: Sequence[Failure]) -> bool:
-    """Undo failed creates and updates; a failed delete stays wanted: the route has to leave. Was there any?"""
-    undone = [failure.change for failure in failures if failure.change.new is not None]
-    for change in undone:
-        _merge(routes, replace(change, new=change.old))
-    return bool(undone)
+def _merge(routes: dict[Address, Route], changes: Sequence[Change]) -> None:
+    for change in changes:
+        if change.new is None:
+            routes.pop(change.key, None)
+        else:
+            routes[change.key] = change.new

@@ -193,6 +193,9 @@ class Failure:
 
     change: Change
     reason: Reason
+    pending: bool = False
+    """It was not refused: it is under way, will be done without being asked for again, and ``reason`` says how far it
+    is. It lasts as long as each cycle asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
