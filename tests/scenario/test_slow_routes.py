@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.core.model import Change, Failure
+from anycastlb.core.model import Change, Failure, Reason
 from anycastlb.engine.node import Node
-from tests.scenario import virtual
-from tests.scenario.world import VIP, WEB, MemoryAnnouncer, World, until
+from tests.support.world import VIP, WEB, MemoryAnnouncer, World, until
 
 SLOW = 3.0
 
@@ -28,7 +27,7 @@ class SlowAnnouncer(MemoryAnnouncer):
         for change in set(changes) - self._under_way:
             self._under_way.add(change)
             asyncio.get_running_loop().call_later(SLOW, self._finish, change)
-        return [Failure(change, "under way", pending=True) for change in changes]
+        return [Failure(change, Reason("route_under_way", "under way"), pending=True) for change in changes]
 
     def _finish(self, change: Change) -> None:
         self._under_way.discard(change)
@@ -49,48 +48,39 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def test_a_route_under_way_is_no_failure_and_told_once_when_it_is_there(world: World) -> None:
-    async def story() -> None:
-        world.put("services/web", WEB)
-        async with world.node() as node:
-            await until(lambda: node.snapshot.decision.verdicts.get(VIP), within=5)
-            await until(lambda: node.snapshot.decision.verdicts[VIP].open, within=5)
-            await asyncio.sleep(SLOW / 2)
-            assert node.snapshot.failures == () and VIP not in node.snapshot.actual.routes
-            assert routes_told(node) == []
-            await until(lambda: VIP in node.snapshot.actual.routes, within=SLOW)
-            await asyncio.sleep(5)
-            assert routes_told(node) == ["routes.create"]
-            assert len(world.router.writes) == 1
-
-    virtual.run(story())
+async def test_a_route_under_way_is_no_failure_and_told_once_when_it_is_there(world: World) -> None:
+    world.put("services/web", WEB)
+    async with world.node() as node:
+        await until(lambda: node.snapshot.decision.verdicts.get(VIP), within=5)
+        await until(lambda: node.snapshot.decision.verdicts[VIP].open, within=5)
+        await asyncio.sleep(SLOW / 2)
+        assert node.snapshot.failures == () and VIP not in node.snapshot.actual.routes
+        assert routes_told(node) == []
+        await until(lambda: VIP in node.snapshot.actual.routes, within=SLOW)
+        await asyncio.sleep(5)
+        assert routes_told(node) == ["routes.create"]
+        assert len(world.router.writes) == 1
 
 
-def test_life_is_proven_while_routes_are_under_way(world: World) -> None:
-    async def story() -> None:
-        world.put("services/web", WEB)
-        async with world.node():
-            await until(lambda: VIP in world.announced, within=10)
-            beats = world.router.beats
-            assert max(b - a for a, b in itertools.pairwise(beats)) <= 1.01
-
-    virtual.run(story())
+async def test_life_is_proven_while_routes_are_under_way(world: World) -> None:
+    world.put("services/web", WEB)
+    async with world.node():
+        await until(lambda: VIP in world.announced, within=10)
+        beats = world.router.beats
+        assert max(b - a for a, b in itertools.pairwise(beats)) <= 1.01
 
 
-def test_nothing_is_torn_down_under_a_route_that_is_still_leaving(world: World) -> None:
-    async def story() -> None:
-        world.put("services/web", {**WEB, "drain": "0s"})
-        async with world.node() as node:
-            await until(lambda: VIP in world.announced, within=10)
-            world.put("services/api", {**WEB, "vip": "192.0.2.11"})
-            await until(lambda: len(world.announced) == 2, within=10)
-            world.source.delete("services/web")
-            left = asyncio.get_running_loop().time() + SLOW
-            while VIP in world.announced:
-                assert VIP in world.kernel.rows["addresses"]
-                assert asyncio.get_running_loop().time() < left + 3
-                await asyncio.sleep(0.05)
-            await until(lambda: VIP not in world.kernel.rows["addresses"], within=2)
-            assert routes_told(node) == ["routes.create", "routes.create", "routes.delete"], "waiting is no failure"
-
-    virtual.run(story())
+async def test_nothing_is_torn_down_under_a_route_that_is_still_leaving(world: World) -> None:
+    world.put("services/web", {**WEB, "drain": "0s"})
+    async with world.node() as node:
+        await until(lambda: VIP in world.announced, within=10)
+        world.put("services/api", {**WEB, "vip": "192.0.2.11"})
+        await until(lambda: len(world.announced) == 2, within=10)
+        world.source.delete("services/web")
+        left = asyncio.get_running_loop().time() + SLOW
+        while VIP in world.announced:
+            assert VIP in world.kernel.rows["addresses"]
+            assert asyncio.get_running_loop().time() < left + 3
+            await asyncio.sleep(0.05)
+        await until(lambda: VIP not in world.kernel.rows["addresses"], within=2)
+        assert routes_told(node) == ["routes.create", "routes.create", "routes.delete"], "waiting is no failure"

@@ -19,8 +19,8 @@ from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet
 from anycastlb.bridge.relay import Relay
 from anycastlb.core.decision import plan
 from anycastlb.core.model import Address, Route, State
-from tests.scenario.virtual import run
-from tests.unit.test_bridge_relay import FakeExaBGP
+from tests.support.fake_exabgp import FakeExaBGP
+from tests.support.virtual import run
 
 RANGES = (ip_network("10.128.0.0/9"),)
 FIRST = ip_address("10.128.0.0")

@@ -142,7 +142,7 @@ class BgpDriver:
         if connection is not None and connection.report.ready:
             return Speaker(True, report.version, report.sessions, rejected)
         since = self._clock() if self._away_since is None else self._away_since
-        sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence()) for s in report.sessions)
+        sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence().text) for s in report.sessions)
         return Speaker(False, report.version, sessions, rejected)
 
     # ------------------------------------------------------------ what is wanted
