@@ -54,7 +54,7 @@ class Admission:
         self._given = {*islice(self._given, GIVEN), *new}
         return new
 
-    def found(self, vips: Iterable[Address]) -> None:
+    def listed(self, vips: Iterable[Address]) -> None:
         """ExaBGP had these before this bridge began."""
         past = tuple(self._past_ranges)
         self._foreign.update(vip for vip in vips if vip not in self._offered and not within(vip, past))

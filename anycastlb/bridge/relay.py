@@ -246,7 +246,7 @@ class Relay:
             reason = f"ExaBGP {self._questions.version} is not supported; install exabgp >=5.0.13,<6"
             objections = dict.fromkeys(self._routes.target or (), reason)
         elif self._questions.phase == "ready":
-            for vip in self._routes.homeless():
+            for vip in self._routes.uncarried():
                 objections[vip] = f"ExaBGP has no neighbor with an IPv{vip.version} session; add one to exabgp.conf"
         objections |= self._routes.objections()
         command = self._exchange.command

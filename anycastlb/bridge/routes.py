@@ -110,7 +110,7 @@ class RouteTable:
             holders.pop(peer, None)
             if vip in listed:
                 holders[peer] = listed[vip]
-        self.admission.found(listed)
+        self.admission.listed(listed)
         self._judge(changed)
 
     def doubt(self, peer: Address) -> None:
@@ -173,7 +173,7 @@ class RouteTable:
                 objections[vip] = f"ExaBGP refused it for {where}; the reason is in ExaBGP's log"
         return objections
 
-    def homeless(self) -> Iterable[Address]:
+    def uncarried(self) -> Iterable[Address]:
         """Wanted routes that no neighbor can carry."""
         absent = {version for version in (4, 6) if not self._carriers.get(version)}
         return [vip for vip in self.target or () if vip.version in absent] if absent else ()

@@ -73,6 +73,10 @@ class FakeBridge:
         return replace(self.report, announced=announced)
 
     @property
+    def heartbeats(self) -> int:
+        return sum(isinstance(order, Heartbeat) for order in self.orders)
+
+    @property
     def sets(self) -> list[Mapping[Address, Route]]:
         return [order.routes for order in self.orders if isinstance(order, RouteSet)]
 
@@ -383,6 +387,9 @@ async def test_a_bridge_without_progress_is_a_failure_and_nothing_is_undone(path
         await until(lambda: stage.changes > changes)
         assert await cycle(stage.driver, {ONE: Route()}) == ([], [create(ONE)])
         assert "no progress" in stage.driver.speaker().rejected[ONE]
+        heartbeats = bridge.heartbeats
+        stage.driver.beat()
+        await until(lambda: bridge.heartbeats > heartbeats)  # whatever was sent before has arrived
         assert all(routes == {ONE: Route()} for routes in bridge.sets)
         bridge.say(Report(len(bridge.sets), True, "5.0.15", {ONE: Route()}, {}, (UP,)))
         await shown(stage.driver, 1)
@@ -398,6 +405,9 @@ async def test_what_is_no_longer_asked_for_is_taken_back(path: Path) -> None:
         assert await cycle(stage.driver, {TWO: Route()}) == ([], [])  # ONE is not to come, and TWO is not to go
         await until(lambda: len(bridge.sets) == 2)
         assert bridge.sets[1] == {TWO: Route()}
+        await cycle(stage.driver, {ONE: Route(), TWO: Route()})
+        await until(lambda: len(bridge.sets) == 3)
+        assert bridge.sets[2] == {ONE: Route(), TWO: Route()}, "and may be asked for again"
 
 
 async def test_a_route_that_exabgp_refuses_fails_when_the_rest_is_done(path: Path) -> None:

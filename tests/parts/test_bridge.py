@@ -376,7 +376,7 @@ async def test_a_route_outside_of_narrowed_ranges_leaves(bench: Bench) -> None:
 
 
 async def test_many_routes_are_announced_and_a_withdrawal_does_not_wait_for_them(bench: Bench) -> None:
-    many = {ip_address("2001:db8::") + n: Route() for n in range(1, 3000)}
+    many = {ip_address("2001:db8::") + n: Route() for n in range(1, 1500)}
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
         await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
@@ -384,9 +384,10 @@ async def test_many_routes_are_announced_and_a_withdrawal_does_not_wait_for_them
         assert under_way and all(outcome.pending for outcome in under_way)
         under_way = await daemon.ask({SIX: Route(), **many})
         await seen(lambda: ONE not in bench.router.routes(), 5, "it has left")
-        assert len(bench.router.routes()) < 2000, "it did not wait for the others"
-        before = 0
+        assert len(bench.router.routes()) < 1000, "it did not wait for the others"
+        before, end = 0, time.monotonic() + 60
         while before < len(many):
+            assert time.monotonic() < end, f"{before} routes after 60 s"
             now = len(bench.router.routes())
             assert now >= before, "what was announced is not taken back"
             before = now

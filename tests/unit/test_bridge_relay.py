@@ -23,6 +23,7 @@ HOLD = 10.0
 P1, P2, P6 = "10.99.1.1", "10.99.2.1", "fd00:99:1::1"
 ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
 OUTSIDE = ip_address("203.0.113.1")
+MANY = {ip_address("192.0.2.0") + n: Route() for n in range(250)}
 
 
 class Talk:
@@ -345,6 +346,30 @@ def test_an_exabgp_that_never_answered_is_killed_only_when_the_daemon_is_gone_to
     assert talk.relay.stuck(talk.now)
 
 
+def test_an_exabgp_whose_neighbors_are_removed_again_and_again_is_not_killed(talk: Talk) -> None:
+    for serial in range(1, 2 * REFUSALS, 2):
+        talk.order({ONE: Route()}, serial)
+        talk.exabgp.peers.remove(P1)
+        del talk.exabgp.rib[P1]
+        talk.order({}, serial + 1)  # it is refused, because there is no such neighbor any more
+        assert talk.relay.stuck(talk.now) == ""
+        talk.exabgp.peers.append(P1)
+        talk.exabgp.rib[P1] = {}
+        talk.relay.hear(state(P1, "down"), talk.now)
+        talk.relay.hear(state(P1, "up"), talk.now)
+
+
+def test_an_exabgp_with_many_routes_has_more_time(talk: Talk) -> None:
+    talk.order(MANY)
+    talk.exabgp.silent = lambda line: "withdraw" in line
+    talk.relay.obey(RouteSet(2, HOLD, {}), talk.now)
+    talk.pump()
+    talk.later(ACK_TIMEOUT + 0.01)
+    assert talk.relay.stuck(talk.now) == ""
+    talk.later(0.1)
+    assert "routes have to leave" in talk.relay.stuck(talk.now)
+
+
 def test_an_exabgp_that_refuses_every_withdrawal_must_be_killed(talk: Talk) -> None:
     talk.order({ONE: Route()})
     talk.exabgp.refuse = lambda line: "withdraw" in line
@@ -397,8 +422,6 @@ def test_an_answer_that_comes_after_it_was_given_up_is_taken_for_no_other(talk: 
 
 
 # ---------------------------------------------------------------- many routes, slow answers
-
-MANY = {ip_address("192.0.2.0") + n: Route() for n in range(250)}
 
 
 def carried_out(talk: Talk, commands: int) -> None:
@@ -550,6 +573,18 @@ def test_a_route_outside_of_narrowed_ranges_goes_with_a_silent_daemon_too(talk: 
     talk.relay.disconnected(talk.now)
     talk.relay.set_ranges(RANGES[1:])
     assert talk.later(HOLD + 1).announced == {} and talk.exabgp.announced(P1) == set()
+
+
+def test_a_route_of_an_old_range_that_a_reload_brings_back_is_ours(talk: Talk) -> None:
+    talk.relay.disconnected(talk.now)
+    talk.relay.set_ranges(RANGES[1:])
+    talk.relay.connected()
+    talk.order({})
+    talk.exabgp.peers.append(P2)
+    talk.exabgp.rib[P2] = {"192.0.2.1/32": ""}
+    talk.relay.hear(state(P2, "up"), talk.now)
+    talk.pump()
+    assert talk.exabgp.announced(P2) == set()
 
 
 # ---------------------------------------------------------------- laws
