@@ -232,11 +232,14 @@ def _returning(member: Member, turned: float) -> float:
     0 once a result from after that moment says that it does not. When all backends come back, as after this node alone
     was cut off from them, one is always the first. A node that announced at that moment would send it the flows of all
     the others.
+
+    Backends that come back together come up within one interval of each other, since all of them need the same number
+    of results. (The prober wakes those whose ``down_interval`` is longer.) So nobody waits longer for one that is dead.
     """
     last = member.state.last
     if member.state.up is not False or turned == gate.NEVER or (last and not last.ok and last.at > turned):
         return 0.0
-    return _recovery(member.check)
+    return member.check.interval + member.check.timeout
 
 
 def _recovery(check: Check) -> float:

@@ -240,6 +240,14 @@ class Decision:
     wake_at: float | None = None
     """When this decision would change by the mere passing of time; None = never."""
 
+    @property
+    def doubtful(self) -> bool:
+        """Does a closed gate wait for the next result of a backend that is down, even if it stays down?"""
+        return any(
+            not verdict.open and any(service.returning for service in verdict.services)
+            for verdict in self.verdicts.values()
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
