@@ -33,9 +33,10 @@ from anycastlb.core.decision import (
     probe_marks,
     service_names,
 )
+from anycastlb.core.decision.handover import NOTHING, handover, replaced
 from anycastlb.core.decision.peer_votes import PeerVote
 from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, Pool, judge, weigh
-from anycastlb.core.decision.rows import Wanted, leaving_rows, tables, wanted_rows
+from anycastlb.core.decision.rows import RowId, Wanted, leaving_rows, tables, wanted_rows
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
     MARKS,
@@ -48,11 +49,13 @@ from anycastlb.core.model import (
     ForwardPath,
     Gate,
     Inputs,
+    Leaving,
     Memory,
     NodeDrain,
     Reason,
     Route,
     Service,
+    ServiceKey,
     State,
     Verdict,
 )
@@ -100,7 +103,8 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
 
     pools = weigh_pools(judged, votes, gates, now)
     rows = {} if inputs.stopping and _withdrawn(drain) else wanted_rows(pools)
-    leaving = leaving_rows(rows, memory, inputs.idle, now, drain=not _unused(drain))
+    handing = NOTHING if inputs.stopping else handover(judged, now)
+    leaving = leaving_rows(rows, memory, inputs.idle, now, not _unused(drain), handing)
     addresses, services, destinations = tables(rows, leaving, memory.order)
 
     verdicts = {item.verdict.vip: item.verdict for item in gates}
@@ -125,6 +129,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
         *(wake for _, pool in pools for wake in pool.wakes),
         *(wake for vote in votes for wake in vote.wakes),
         *(item.until for item in leaving.values()),
+        *(due for due in handing.ends.values() if handing.begins),
         *(wake for wake in (drain_wake, *(item.wake for item in gates)) if wake is not None),
         *([now] if _marks_come_free(paths, memory) else []),
     ]
@@ -135,10 +140,12 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             rows=rows,
             leaving=leaving,
             up_since={key: since for item in judged for key, since in item.up_since.items()},
-            serving=frozenset(item.verdict.key for item in judged if item.verdict.open),
+            serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
             order=tuple(destinations),
             marks={path: mark for path, mark in paths.items() if mark is not None},
             troubles={vote.case.vip: vote.case.trouble for vote in votes if vote.case.trouble},
+            unproven={key: since for item in judged for key, since in item.unproven.items()},
+            fwmarks=fwmarks(judged, leaving, memory),
             followed={name: item.since for vote in votes for name, item in vote.followed.items()},
             routes=routes,
             node_drain=drain,
@@ -156,16 +163,21 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
 
 def assess(inputs: Inputs, memory: Memory, refused: Refusals, now: float) -> tuple[Judgement, ...]:
     """Every service on every VIP, by this node's own probes."""
+    old = replaced(inputs.catalog.services, memory)
     return tuple(
-        judge(service, vip, observe(service, vip, inputs, memory, refused), now)
+        judge(service, vip, observe(service, vip, inputs, memory, refused, service.key(vip) in old), now)
         for service in inputs.catalog.services
         for vip in service.vips
     )
 
 
-def observe(service: Service, vip: Address, inputs: Inputs, memory: Memory, refused: Refusals) -> Observed:
+def observe(
+    service: Service, vip: Address, inputs: Inputs, memory: Memory, refused: Refusals, was_replaced: bool
+) -> Observed:
     """What is known of one service on one VIP, taken out of all that is known."""
-    key = service.key(vip)
+    key, before = service.key(vip), memory.gates.get(vip)
+    announced = before is not None and before.open and not inputs.stopping
+    new = announced and ("services", key) not in memory.rows
     backends = []
     for backend in service.members(vip):
         name = DestinationKey(key, backend.address, backend.port)
@@ -176,10 +188,23 @@ def observe(service: Service, vip: Address, inputs: Inputs, memory: Memory, refu
                 memory.up_since.get(name),
                 row and row.weight,
                 refused.get(name),
+                memory.unproven.get(name),
             )
         )
     followed = (service.name, key) in memory.followed
-    return Observed(tuple(backends), refused.get(key), key in memory.serving, followed)
+    was_open = new or key in memory.serving
+    return Observed(tuple(backends), refused.get(key), was_open, followed, announced, was_replaced)
+
+
+def fwmarks(
+    judged: Sequence[Judgement], leaving: Mapping[RowId, Leaving], memory: Memory
+) -> dict[ServiceKey, frozenset[Address]]:
+    """The VIPs of every fwmark service that is wanted, or still there."""
+    found = {key: vips for key, vips in memory.fwmarks.items() if ("services", key) in leaving}
+    for item in judged:
+        if item.verdict.key.protocol == "fwmark":
+            found[item.verdict.key] = found.get(item.verdict.key, frozenset()) | {item.vip}
+    return found
 
 
 def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:
@@ -283,10 +308,11 @@ def hear_peers(
         vips.setdefault(item.vip, []).append(item)
     statuses = peer_health.statuses(inputs.cluster)
     wall = inputs.wall + now
+    old = replaced(inputs.catalog.services, memory)
     budget = withdrawal_budget(inputs.policy.max_withdrawals, len(vips), memory.gates, statuses or (), wall)
     votes = []
     for vip, items in vips.items():
-        case = _case(inputs, memory, vip, items, refused.get(vip), now)
+        case = _case(inputs, memory, vip, items, refused.get(vip), old, now)
         refusal = _administrative(inputs, memory, drain, vip)
         vote = peer_votes.hear(case, items, statuses, budget, memory.followed, refusal)
         budget = budget.spend(vip) if vote.opinion.withdrawn else budget
@@ -295,10 +321,17 @@ def hear_peers(
 
 
 def _case(
-    inputs: Inputs, memory: Memory, vip: Address, judged: Sequence[Judgement], refusal: Reason | None, now: float
+    inputs: Inputs,
+    memory: Memory,
+    vip: Address,
+    judged: Sequence[Judgement],
+    refusal: Reason | None,
+    vips_replaced: frozenset[object],
+    now: float,
 ) -> peer_health.Case:
     services = [(item.service.announce, item.verdict) for item in judged]
-    ready, reason = (False, Reason("refused", refusal.text)) if refusal else gate.combine(services)
+    old = vip in vips_replaced or any(item.replaced for item in judged)
+    ready, reason = (False, Reason("refused", refusal.text)) if refusal else gate.combine(services, old)
     own: peer_health.Own = "unable" if refusal else peer_health.own(services)
     before = memory.gates.get(vip)
     dead = frozenset(verdict.service for _, verdict in services if verdict.condition.dead)

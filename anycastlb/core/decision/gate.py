@@ -59,13 +59,21 @@ def enough(threshold: Share, up: int, total: int, up_weight: int, total_weight: 
     return met, needed, words if met else f"{words}, needs {needed}"
 
 
-def combine(services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, Reason]:
-    """Can the VIP be served: every service that says ``all`` must be, and at least one service."""
-    blocked = [v for announce, v in services if announce.when == "all" and not v.open]
-    if blocked or not any(v.open for _, v in services):
+def combine(services: Sequence[tuple[Announce, ServiceVerdict]], replaced: bool = False) -> tuple[bool, Reason]:
+    """Can the VIP be served: every service that says ``all`` must be, and at least one service.
+
+    A service that is proving (which only one of an announced VIP is) blocks nothing; and it serves, if some of its
+    backends do, or if what it replaces serves on (``replaced``).
+    """
+    blocked = [v for announce, v in services if announce.when == "all" and not v.open and not v.proving]
+    serving = any(v.open or (v.proving and (v.up or replaced)) for _, v in services)
+    if blocked or not serving:
         named = blocked or [v for _, v in services]
         return False, _united(named, len(services) > 1)
-    return True, _united([v for _, v in services], len(services) > 1)
+    reason = _united([v for _, v in services], len(services) > 1)
+    if any(v.proving for _, v in services):
+        reason = reason.also("stays open until its new backends are checked", "proving")
+    return True, reason
 
 
 def _united(verdicts: Sequence[ServiceVerdict], by_name: bool) -> Reason:
