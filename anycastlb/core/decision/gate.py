@@ -88,7 +88,18 @@ def penalty(gate: Gate | None, damping: Damping | None, now: float) -> float:
     """The figure of merit now: halved every ``half_life`` since it was written down."""
     if gate is None or damping is None or not gate.penalty:
         return 0.0
-    return float(gate.penalty * 0.5 ** ((now - gate.penalty_at) / damping.half_life))
+    return float(gate.penalty * 0.5 ** _halvings(now - gate.penalty_at, damping))
+
+
+HALVINGS = 1000.0
+"""Halvings after which any penalty is nothing, and about the most that a float can tell."""
+
+
+def _halvings(seconds: float, damping: Damping) -> float:
+    """How often a penalty halves in so many seconds, for any half-life: never so often that a power overflows."""
+    return (
+        min(max(0.0, seconds), HALVINGS * damping.half_life) / damping.half_life if damping.half_life > 0 else HALVINGS
+    )
 
 
 def step(
@@ -144,7 +155,7 @@ def step(
 
 def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:
     # A penalty never needs longer than 'longest' to fall below 'reuse' (RFC 2439, 4.2: the ceiling).
-    ceiling = damping.reuse * 2.0 ** (damping.longest / damping.half_life)
+    ceiling = damping.reuse * 2.0 ** _halvings(damping.longest, damping)
     total = min(gate.penalty + damping.penalty, ceiling)
     suppressed = gate.suppressed_since
     if suppressed is None and total > damping.suppress:
@@ -155,5 +166,7 @@ def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:
 def _reusable_at(gate: Gate, damping: Damping, now: float) -> float:
     if gate.penalty <= damping.reuse or gate.suppressed_since is None:
         return now
-    decayed = now + damping.half_life * math.log2(gate.penalty / damping.reuse)
-    return min(decayed, gate.suppressed_since + damping.longest)
+    latest = gate.suppressed_since + damping.longest
+    if damping.reuse <= 0:
+        return latest
+    return min(now + damping.half_life * (math.log2(gate.penalty) - math.log2(damping.reuse)), latest)

@@ -248,6 +248,8 @@ class Decision:
     backends: Mapping[DestinationKey, BackendVerdict] = field(default_factory=lambda: EMPTY)
     probe_paths: Mapping[ForwardPath, int | None] = field(default_factory=lambda: EMPTY)
     """The mark of every backend that is probed through IPVS; None = there was none left."""
+    faults: Mapping[str, Reason] = field(default_factory=lambda: EMPTY)
+    """What went wrong inside this decision and was contained, by the VIP or the service that it is about."""
     wake_at: float | None = None
     """When this decision would change by the mere passing of time; None = never."""
 
