@@ -173,7 +173,7 @@ class Node:
         self.inbox.put(wake=names or peer_health.news(before.cluster, cluster), cluster=cluster)
 
     def _put_health(self, health: Health, turned: bool) -> None:
-        self.inbox.put(wake=turned, health=health)
+        self.inbox.put(wake=turned or self.reconciler.snapshot.decision.doubtful, health=health)
 
 
 def checks(catalog: Catalog) -> set[Check]:

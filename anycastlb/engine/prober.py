@@ -8,7 +8,8 @@ the firewall mark whose rows the kernel has. Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -52,6 +53,8 @@ class Prober:
         self._wanted: frozenset[Check] = frozenset()
         self._marks: Mapping[ForwardPath, int | str] = {}
         self._marked = asyncio.Event()
+        self._stirred: defaultdict[Hashable, asyncio.Event] = defaultdict(asyncio.Event)
+        """By kind of check: is set when one of the kind that was down answers again."""
         self._resettle = asyncio.Event()
         self._turned = asyncio.Event()
         self._fresh = False
@@ -118,6 +121,20 @@ class Prober:
             await asyncio.sleep(due - self._clock())
             state = await self._attempt(check)
             due = max(due + self._pause(check, state), self._clock())  # a probe that took longer skips a turn
+            if check.down_interval is not None and state.up is False and not state.streak:
+                due = await self._stirred_or(due, check)
+
+    async def _stirred_or(self, due: float, check: Check) -> float:
+        """When to probe a target that is down: when it is due, or soon after another one of its kind answers again.
+
+        Targets that went down together may be back together, and this node must not announce long before it knows.
+        """
+        try:
+            async with asyncio.timeout(due - self._clock()):
+                await self._stirred[_kind(check)].wait()
+        except TimeoutError:
+            return due
+        return self._clock() + self._chance() * check.interval * (1 - SHORTEST)
 
     def _pause(self, check: Check, state: CheckState) -> float:
         """Seconds from one probe to the next.
@@ -192,6 +209,8 @@ class Prober:
         before = self._states.get(check, health.UNKNOWN)
         after = self._states[check] = health.step(before, result, check.rise, check.fall)
         self._fresh = True
+        if check.down_interval is not None and before.up is False and result.ok and not before.streak:
+            self._stirred.pop(_kind(check), asyncio.Event()).set()
         if after.up != before.up:
             words = {None: "unknown", True: "up", False: "down"}
             self._journal.emit(
@@ -207,6 +226,11 @@ class Prober:
         if _matters(before) != _matters(after):
             self._turned.set()
         return after
+
+
+def _kind(check: Check) -> Hashable:
+    """Checks that differ in nothing but their target are of one kind, as those of one pool are."""
+    return check.type, check.params, check.interval, check.timeout, check.rise, check.fall, check.down_interval
 
 
 def _matters(state: CheckState) -> tuple[object, ...]:

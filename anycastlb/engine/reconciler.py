@@ -18,6 +18,7 @@ from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import node_drain, plan
+from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide, refusals
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import (
@@ -126,16 +127,20 @@ class Reconciler:
         except DriverError as exc:
             self._blinded(str(exc))  # no proof of life: a node that cannot see its kernel must lose its routes
             return
-        self._blind = ""
         await self._look_for_idle(actual)
         self._recall()
         self._look_at_the_clock()
         await self._look_at_traffic(started)
         self._look_at_routes(actual)
         inputs = self._inbox.inputs
-        decision = self._decide(actual, started)
-        changes = plan.diff(actual, decision.desired)
-        outcomes = await self._apply(changes, decision)
+        try:
+            decision = self._decide(actual, started)
+            changes, faults = plan.compare(actual, decision.desired)
+        except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
+            self._blinded(internal_error("this node", exc).text)
+            return
+        self._blind = ""
+        outcomes = (*faults, *await self._apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._finished(actual, changes, outcomes)
         self._tell(decision, finished, failures)
@@ -291,6 +296,9 @@ class Reconciler:
         drain = self.snapshot.decision.memory.node_drain
         if event := _drain_event(self._inbox.inputs.node, drain, decision.memory.node_drain):
             self._journal.emit(event)
+        for subject, fault in decision.faults.items():
+            if self.snapshot.decision.faults.get(subject) != fault:
+                self._journal.emit(Event("failure", subject, fault.text, level="error", code=fault.code))
         done = [change for change in changes if change not in failed and change.table not in NAMES]
         for event in _change_events(done, decision):
             self._journal.emit(event)

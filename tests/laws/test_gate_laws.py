@@ -91,3 +91,27 @@ def test_one_more_up_never_closes(threshold: Share, up: int, more: int, rest: in
     richer, _, _ = enough(threshold, up + more, total, (up + more) * 50, total * 50)
     assert richer or not fewer
     assert up or not fewer, "nothing up is never enough"
+
+
+EXTREME = st.sampled_from([0.0, 1e-9, 1.0, 60.0, 86400.0, 1e9, 1e300, float("inf")])
+
+
+@given(
+    st.builds(Damping, penalty=EXTREME, half_life=EXTREME, suppress=EXTREME, reuse=EXTREME, longest=EXTREME),
+    LOOKS,
+    EXTREME,
+    EXTREME,
+)
+def test_no_value_whatever_makes_a_gate_raise(damping: Damping, looks, hold_up, hold_down) -> None:
+    """Documents are judged elsewhere; arithmetic must not end the daemon, whatever got past that."""
+    for now, ready, before, gate, _ in replay(looks, damping=damping, hold_up=hold_up, hold_down=hold_down):
+        assert ready or not gate.open
+        assert penalty(before, damping, now) >= 0 and penalty(gate, damping, now - 1e9) >= 0
+
+
+@given(st.floats(1, 86400), st.floats(1, 86400), LOOKS)
+def test_every_legal_damping_ends(half_life: float, longest: float, looks) -> None:
+    damping = Damping(penalty=1000, half_life=half_life, suppress=2000, reuse=750, longest=longest)
+    *_, (now, _, _, gate, _) = replay(looks, damping=damping)
+    gate, _, wake = step(gate, True, WHY, now, damping=damping)
+    assert gate.open or (wake is not None and wake <= now + longest + 0.001)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anycastlb.core.decision import service_names
+from anycastlb.core.decision.containment import Containment
 from anycastlb.core.model import (
     Catalog,
     Cluster,
@@ -65,7 +66,11 @@ def records(
     values = {"announced": frozenset(own), "names": {"dns_records": standing or {}}}
     policy = Policy("lb1", naming=naming)
     given = Inputs(**{"policy": policy, "catalog": Catalog(services), "cluster": known, **values, **inputs})
-    return dict(service_names.dns_records(given, service_names.votes(given, own), service_names.view(known, company)))
+    return dict(
+        service_names.dns_records(
+            given, service_names.votes(given, own), service_names.view(known, company), Containment()
+        )
+    )
 
 
 def test_a_record_for_each_vip_that_is_announced() -> None:
@@ -108,7 +113,7 @@ def test_a_peer_that_announces_is_enough_to_publish_and_a_doubt_is_not() -> None
 def test_routes_that_could_not_be_seen_yet_change_nothing() -> None:
     given = Inputs(Policy(naming=Naming(POLICY)), Catalog((WEB,)), names={"dns_records": {A: ROW}}, announced=None)
     assert service_names.dns_records(
-        given, service_names.votes(given, (V4, V6)), service_names.PeerAnnouncements(True)
+        given, service_names.votes(given, (V4, V6)), service_names.PeerAnnouncements(True), Containment()
     ) == {A: ROW}
 
 
@@ -174,7 +179,7 @@ def test_a_registration_says_why_it_is_critical() -> None:
     )
 
     def told(inputs: Inputs) -> dict[Any, tuple[bool, str]]:
-        rows = service_names.consul_services(inputs, service_names.votes(inputs, (V4,)), verdicts)
+        rows = service_names.consul_services(inputs, service_names.votes(inputs, (V4,)), verdicts, Containment())
         return {key.vip: (row.passing, row.reason) for key, row in rows.items()}
 
     assert told(given) == {V4: (False, "its route is not up"), V6: (False, "0/2 backends up, needs 1")}
@@ -184,5 +189,38 @@ def test_a_registration_says_why_it_is_critical() -> None:
         told(replace(up, stopping=True)) == told(replace(up, names={})) == told(replace(up, policy=Policy("lb1"))) == {}
     )
     early = replace(given, announced=None, names={"consul_services": service_names.consul_services(
-        up, service_names.votes(up, (V4,)), verdicts)})  # fmt: skip
+        up, service_names.votes(up, (V4,)), verdicts, Containment())})  # fmt: skip
     assert told(early)[V4] == (True, "2/2 backends up"), "a restart does not touch what stands there"
+
+
+@pytest.mark.parametrize("step", ["_asked", "_instances"])
+def test_names_of_a_service_that_cannot_be_told_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    real = getattr(service_names, step)
+
+    def broken(service: Service, *args: Any) -> Any:
+        if service.name == "web":
+            raise ZeroDivisionError("float division by zero")
+        return real(service, *args)
+
+    api = Service("api", (V6,), "tcp", 81, VirtualService("mh"), (), dns=DnsName("api"))
+    policy, empty = Policy("lb1", naming=Naming(POLICY, consul=True)), {"dns_records": {}, "consul_services": {}}
+    before = Inputs(policy, Catalog((WEB, api)), announced=frozenset((V4, V6)), names=empty)
+    up = {vip: Verdict(vip, True, Reason("backends_up", "2/2 backends up"), 0.0) for vip in (V4, V6)}
+
+    def names(inputs: Inputs, vips: tuple[Any, ...]) -> tuple[dict[str, Any], dict[object, Reason]]:
+        own, contained = service_names.votes(inputs, vips), Containment()
+        peers = service_names.PeerAnnouncements(True)
+        return {
+            "dns_records": service_names.dns_records(inputs, own, peers, contained),
+            "consul_services": service_names.consul_services(inputs, own, up, contained),
+        }, contained.faults
+
+    standing, _ = names(before, (V4, V6))
+    monkeypatch.setattr(service_names, step, broken)
+    after, faults = names(replace(before, names=standing), ())
+    table = "dns_records" if step == "_asked" else "consul_services"
+    assert list(faults) == ["web"] and faults["web"].code == "internal_error"
+    assert {key: row for key, row in after[table].items() if "web" in str(row)} == {
+        key: row for key, row in standing[table].items() if "web" in str(row)
+    }
+    assert after[table] != standing[table], "those of the other service follow its gate"

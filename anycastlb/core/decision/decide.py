@@ -9,7 +9,9 @@
 5. *rows*: the backends' weights, with those the peers keep in, and the kernel's rows (``pool.weigh``, ``rows``);
 6. *routes, names, settings*: what follows for BGP, DNS, Consul's services and the kernel's settings.
 
-Each step is a function from values to values, and no step changes what an earlier one has made. A decision never looks
+Each step is a function from values to values, and no step changes what an earlier one has made. Steps 1, 3, 4 and 5,
+and names, are called for one service or VIP at a time, and what fails there is contained (``containment``). A decision
+never looks
 at the machine: what is wanted does not depend on what is there, except through ``adopt``, once, when the daemon starts,
 and through what the last cycle reported: ``inputs.failures`` (what the machine refused) and ``inputs.idle`` (leaving
 backends without connections).
@@ -20,7 +22,7 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from anycastlb.core.decision import (
@@ -33,9 +35,11 @@ from anycastlb.core.decision import (
     probe_marks,
     service_names,
 )
+from anycastlb.core.decision.containment import Containment
+from anycastlb.core.decision.handover import NOTHING, Successor, handover, replaced
 from anycastlb.core.decision.peer_votes import PeerVote
 from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, Pool, judge, weigh
-from anycastlb.core.decision.rows import Wanted, leaving_rows, tables, wanted_rows
+from anycastlb.core.decision.rows import RowId, Wanted, leaving_rows, tables, wanted_rows
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
     MARKS,
@@ -48,11 +52,14 @@ from anycastlb.core.model import (
     ForwardPath,
     Gate,
     Inputs,
+    Leaving,
     Memory,
     NodeDrain,
     Reason,
     Route,
     Service,
+    ServiceKey,
+    ServiceVerdict,
     State,
     Verdict,
 )
@@ -93,18 +100,25 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     """The desired state, the verdicts with their reasons, and when to decide again. ``now`` is monotonic seconds."""
     refused = {failure.change.key: failure.reason for failure in refusals(inputs.failures)}
 
-    judged = assess(inputs, memory, refused, now)
-    drain, drain_wake = drain_step(inputs, memory, judged, now)
-    votes = hear_peers(inputs, memory, judged, drain, refused, now)
-    gates = [step_gate(inputs, memory, drain, vote, now) for vote in votes]
+    contained = Containment()
+    old = replaced(inputs.catalog.services, memory)
 
-    pools = weigh_pools(judged, votes, gates, now)
-    rows = {} if inputs.stopping and _withdrawn(drain) else wanted_rows(pools)
-    leaving = leaving_rows(rows, memory, inputs.idle, now, drain=not _unused(drain))
+    judged = assess(inputs, memory, refused, old, contained, now)
+    drain, drain_wake = drain_step(inputs, memory, judged, contained, now)
+    votes = hear_peers(inputs, memory, judged, drain, refused, old, contained, now)
+    steps = step_gates(inputs, memory, drain, votes, contained, now)
+    opened = {vip: step for vip, step in steps.items() if step.gate.open}
+    found = {vip: contained.of(vip, route_of, inputs, drain, step.announces) for vip, step in opened.items()}
+
+    pools = weigh_pools(judged, votes, steps, contained, now)
+    rows = {} if inputs.stopping and _withdrawn(drain) else {**held_rows(inputs, memory, pools), **wanted_rows(pools)}
+    gates = shut_faulty(inputs, memory, judged, steps, contained, now)
+    handing = NOTHING if inputs.stopping else handover(judged, now)
+    leaving = leaving_rows(rows, memory, inputs.idle, now, not _unused(drain), handing)
     addresses, services, destinations = tables(rows, leaving, memory.order)
 
     verdicts = {item.verdict.vip: item.verdict for item in gates}
-    routes = {item.verdict.vip: route_of(inputs, drain, item.announces) for item in gates if item.gate.open}
+    routes = {vip: route for vip, route in found.items() if route is not None and verdicts[vip].open}
     company = service_names.accompanied(inputs.cluster, memory.company)
     announced = service_names.votes(inputs, routes)
     peers = service_names.view(inputs.cluster, company)
@@ -118,13 +132,14 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
         services={**services, **probe_services},
         destinations={**destinations, **probe_destinations},
         routes=routes,
-        dns_records=service_names.dns_records(inputs, announced, peers),
-        consul_services=service_names.consul_services(inputs, announced, verdicts),
+        dns_records=service_names.dns_records(inputs, announced, peers, contained),
+        consul_services=service_names.consul_services(inputs, announced, verdicts, contained),
     )
     wakes = [
         *(wake for _, pool in pools for wake in pool.wakes),
         *(wake for vote in votes for wake in vote.wakes),
         *(item.until for item in leaving.values()),
+        *(due for due in handing.ends.values() if handing.begins),
         *(wake for wake in (drain_wake, *(item.wake for item in gates)) if wake is not None),
         *([now] if _marks_come_free(paths, memory) else []),
     ]
@@ -134,11 +149,13 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             gates={item.verdict.vip: item.gate for item in gates},
             rows=rows,
             leaving=leaving,
-            up_since={key: since for item in judged for key, since in item.up_since.items()},
-            serving=frozenset(item.verdict.key for item in judged if item.verdict.open),
+            up_since=_of_held(rows, memory) | {key: since for item in judged for key, since in item.up_since.items()},
+            serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
             order=tuple(destinations),
             marks={path: mark for path, mark in paths.items() if mark is not None},
             troubles={vote.case.vip: vote.case.trouble for vote in votes if vote.case.trouble},
+            unproven={key: since for item in judged for key, since in item.unproven.items()},
+            fwmarks=fwmarks(inputs, leaving, memory),
             followed={name: item.since for vote in votes for name, item in vote.followed.items()},
             routes=routes,
             node_drain=drain,
@@ -147,6 +164,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
         verdicts=verdicts,
         backends={key: verdict for _, pool in pools for key, verdict in pool.backends.items()},
         probe_paths=paths,
+        faults={str(subject): reason for subject, reason in contained.faults.items()},
         wake_at=max(min(wakes), now + TICK) if wakes else None,
     )
 
@@ -154,18 +172,30 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
 # ---------------------------------------------------------------- assess
 
 
-def assess(inputs: Inputs, memory: Memory, refused: Refusals, now: float) -> tuple[Judgement, ...]:
-    """Every service on every VIP, by this node's own probes."""
-    return tuple(
-        judge(service, vip, observe(service, vip, inputs, memory, refused), now)
-        for service in inputs.catalog.services
-        for vip in service.vips
-    )
+def assess(
+    inputs: Inputs,
+    memory: Memory,
+    refused: Refusals,
+    old: frozenset[Successor],
+    contained: Containment,
+    now: float,
+) -> tuple[Judgement, ...]:
+    """Every service on every VIP, by this node's own probes. ``old``: whose replaced backends still get flows."""
+
+    def one(service: Service, vip: Address) -> Judgement:
+        return judge(service, vip, observe(service, vip, inputs, memory, refused, service.key(vip) in old), now)
+
+    every = (contained.of(vip, one, service, vip) for service in inputs.catalog.services for vip in service.vips)
+    return tuple(item for item in every if item is not None)
 
 
-def observe(service: Service, vip: Address, inputs: Inputs, memory: Memory, refused: Refusals) -> Observed:
+def observe(
+    service: Service, vip: Address, inputs: Inputs, memory: Memory, refused: Refusals, was_replaced: bool
+) -> Observed:
     """What is known of one service on one VIP, taken out of all that is known."""
-    key = service.key(vip)
+    key, before = service.key(vip), memory.gates.get(vip)
+    announced = before is not None and before.open and not inputs.stopping
+    new = announced and ("services", key) not in memory.rows
     backends = []
     for backend in service.members(vip):
         name = DestinationKey(key, backend.address, backend.port)
@@ -176,10 +206,21 @@ def observe(service: Service, vip: Address, inputs: Inputs, memory: Memory, refu
                 memory.up_since.get(name),
                 row and row.weight,
                 refused.get(name),
+                memory.unproven.get(name),
             )
         )
     followed = (service.name, key) in memory.followed
-    return Observed(tuple(backends), refused.get(key), key in memory.serving, followed)
+    was_open = new or key in memory.serving
+    return Observed(tuple(backends), refused.get(key), was_open, followed, announced, was_replaced)
+
+
+def fwmarks(inputs: Inputs, leaving: Mapping[RowId, Leaving], memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
+    """The VIPs of every fwmark service that is wanted, or still there."""
+    found = {key: vips for key, vips in memory.fwmarks.items() if ("services", key) in leaving}
+    for service in inputs.catalog.services:
+        for vip in service.vips if service.protocol == "fwmark" else ():
+            found[service.key(vip)] = found.get(service.key(vip), frozenset()) | {vip}
+    return found
 
 
 def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:
@@ -197,7 +238,7 @@ def _unbuilt(change: Change) -> bool:
 
 
 def drain_step(
-    inputs: Inputs, memory: Memory, judged: Sequence[Judgement], now: float
+    inputs: Inputs, memory: Memory, judged: Sequence[Judgement], contained: Containment, now: float
 ) -> tuple[NodeDrain | None, float | None]:
     """Advance this node's drain by one step, if it leaves; and when to decide again because of that."""
     catalog, rules = inputs.catalog, inputs.policy.drain_rules
@@ -205,7 +246,7 @@ def drain_step(
     document = catalog.drains.get(inputs.node)
     asked = document.deadline if document is not None else None
     waiting = drained and (memory.node_drain is None or memory.node_drain.stage == "waiting")
-    trouble, table = _stability(inputs, memory, judged, now) if waiting else (None, 0)
+    trouble, table = _stability(inputs, memory, judged, contained, now) if waiting else (None, 0)
     facts = node_drain.DrainFacts(
         cause="stopping" if inputs.stopping else "drained" if drained else "",
         rules=rules,
@@ -220,9 +261,11 @@ def drain_step(
     return node_drain.step(memory.node_drain, facts, now)
 
 
-def _stability(inputs: Inputs, memory: Memory, judged: Sequence[Judgement], now: float) -> tuple[Reason | None, int]:
+def _stability(
+    inputs: Inputs, memory: Memory, judged: Sequence[Judgement], contained: Containment, now: float
+) -> tuple[Reason | None, int]:
     """Why the table is about to change, here or on another node, if it is; and a number that changes with the table."""
-    pools = [(item, weigh(item, None, now)) for item in judged]
+    pools = [(item, pool) for item in judged if (pool := contained.of(item.vip, weigh, item, None, now)) is not None]
     rows = wanted_rows(pools)
     trouble = _unsettled(inputs, memory, pools, rows, now) or node_drain.trouble(inputs, memory.routes)
     return trouble, hash((tuple(rows.items()), tuple(memory.routes)))
@@ -275,6 +318,8 @@ def hear_peers(
     judged: Sequence[Judgement],
     drain: NodeDrain | None,
     refused: Refusals,
+    old: frozenset[Successor],
+    contained: Containment,
     now: float,
 ) -> tuple[PeerVote, ...]:
     """What the other nodes' reports change about each VIP. One after the other, as each may spend of the budget."""
@@ -285,20 +330,32 @@ def hear_peers(
     wall = inputs.wall + now
     budget = withdrawal_budget(inputs.policy.max_withdrawals, len(vips), memory.gates, statuses or (), wall)
     votes = []
-    for vip, items in vips.items():
-        case = _case(inputs, memory, vip, items, refused.get(vip), now)
+
+    def one(vip: Address, items: Sequence[Judgement]) -> PeerVote:
+        case = _case(inputs, memory, vip, items, refused.get(vip), vip in old, now)
         refusal = _administrative(inputs, memory, drain, vip)
-        vote = peer_votes.hear(case, items, statuses, budget, memory.followed, refusal)
-        budget = budget.spend(vip) if vote.opinion.withdrawn else budget
-        votes.append(vote)
+        return peer_votes.hear(case, items, statuses, budget, memory.followed, refusal)
+
+    for vip, items in vips.items():
+        vote = contained.of(vip, one, vip, items)
+        if vote is not None:
+            budget = budget.spend(vip) if vote.opinion.withdrawn else budget
+            votes.append(vote)
     return tuple(votes)
 
 
 def _case(
-    inputs: Inputs, memory: Memory, vip: Address, judged: Sequence[Judgement], refusal: Reason | None, now: float
+    inputs: Inputs,
+    memory: Memory,
+    vip: Address,
+    judged: Sequence[Judgement],
+    refusal: Reason | None,
+    is_replaced: bool,
+    now: float,
 ) -> peer_health.Case:
     services = [(item.service.announce, item.verdict) for item in judged]
-    ready, reason = (False, Reason("refused", refusal.text)) if refusal else gate.combine(services)
+    old = is_replaced or any(item.replaced for item in judged)
+    ready, reason = (False, Reason("refused", refusal.text)) if refusal else gate.combine(services, old)
     own: peer_health.Own = "unable" if refusal else peer_health.own(services)
     before = memory.gates.get(vip)
     dead = frozenset(verdict.service for _, verdict in services if verdict.condition.dead)
@@ -327,6 +384,46 @@ class GateStep:
     """When it opens by the mere passing of time; None: it does not."""
     announces: tuple[Announce, ...]
     """How each of the VIP's services is to be announced."""
+
+
+def step_gates(
+    inputs: Inputs,
+    memory: Memory,
+    drain: NodeDrain | None,
+    votes: Iterable[PeerVote],
+    contained: Containment,
+    now: float,
+) -> dict[Address, GateStep]:
+    """Every VIP's gate after this decision."""
+    steps = {vote.case.vip: contained.of(vote.case.vip, step_gate, inputs, memory, drain, vote, now) for vote in votes}
+    return {vip: step for vip, step in steps.items() if step is not None}
+
+
+def shut_faulty(
+    inputs: Inputs,
+    memory: Memory,
+    judged: Iterable[Judgement],
+    steps: Mapping[Address, GateStep],
+    contained: Containment,
+    now: float,
+) -> tuple[GateStep, ...]:
+    """The gates, but closed where a step of this decision has failed: nobody knows whether that VIP can be served."""
+    vips = dict.fromkeys(vip for service in inputs.catalog.services for vip in service.vips)
+    verdicts: dict[Address, list[ServiceVerdict]] = {}
+    for item in judged if contained.faults else ():
+        verdicts.setdefault(item.vip, []).append(item.verdict)
+    gates = []
+    for vip in vips:
+        fault = contained.faults.get(vip)
+        if fault is None:
+            gates.append(steps[vip])
+            continue
+        before = memory.gates.get(vip) or Gate(open=False, since=gate.NEVER)
+        after = replace(before, open=False, since=now if before.open else before.since, ready_since=None)
+        known = tuple(verdicts.get(vip, ()))
+        verdict = Verdict(vip, False, fault, after.since, known, after.penalty, "unable")
+        gates.append(GateStep(verdict, after, None, ()))
+    return tuple(gates)
 
 
 def step_gate(inputs: Inputs, memory: Memory, drain: NodeDrain | None, vote: PeerVote, now: float) -> GateStep:
@@ -377,17 +474,44 @@ def merged_route(announces: Iterable[Announce]) -> Route:
 
 
 def weigh_pools(
-    judged: Sequence[Judgement], votes: Sequence[PeerVote], gates: Sequence[GateStep], now: float
+    judged: Sequence[Judgement],
+    votes: Sequence[PeerVote],
+    steps: Mapping[Address, GateStep],
+    contained: Containment,
+    now: float,
 ) -> list[tuple[Judgement, Pool]]:
-    """The weights of all backends, now that it is known which the peers and the gates keep in."""
-    by_vip = {item.verdict.vip: (vote, item.gate.open) for vote, item in zip(votes, gates, strict=True)}
-    pools = []
-    for item in judged:
-        vote, still_open = by_vip[item.vip]
+    """The weights of all backends, now that it is known which the peers and the gates keep in.
+
+    A VIP about which an earlier step has failed has none: its rows stay as they are.
+    """
+    by_vip = {vote.case.vip: vote for vote in votes}
+
+    def one(item: Judgement) -> Pool:
         name = item.verdict.service, item.verdict.key
-        keep = vote.keeps(name, item.verdict.condition.able, still_open)
-        pools.append((item, weigh(item, keep, now)))
-    return pools
+        keep = by_vip[item.vip].keeps(name, item.verdict.condition.able, steps[item.vip].gate.open)
+        return weigh(item, keep, now)
+
+    sound = [item for item in judged if item.vip not in contained.faults]
+    return [(item, pool) for item in sound if (pool := contained.of(item.vip, one, item)) is not None]
+
+
+def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, Pool]]) -> Wanted:
+    """The last rows of what has no new ones, because a step of this decision has failed."""
+    weighed = {(item.service.name, item.vip) for item, _ in pools}
+    lost = [(s, vip) for s in inputs.catalog.services for vip in s.vips if (s.name, vip) not in weighed]
+    if not lost:
+        return {}
+    kept = {("addresses", vip) for _, vip in lost} | {("services", service.key(vip)) for service, vip in lost}
+    return {
+        (table, key): row
+        for (table, key), row in memory.rows.items()
+        if (("services", key.service) if table == "destinations" else (table, key)) in kept
+    }
+
+
+def _of_held(rows: Wanted, memory: Memory) -> dict[DestinationKey, float]:
+    """Since when the backends have been up whose rows are held."""
+    return {key: since for key, since in memory.up_since.items() if rows.get(("destinations", key)) is not None}
 
 
 def probe_paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:

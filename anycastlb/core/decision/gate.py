@@ -59,13 +59,21 @@ def enough(threshold: Share, up: int, total: int, up_weight: int, total_weight: 
     return met, needed, words if met else f"{words}, needs {needed}"
 
 
-def combine(services: Sequence[tuple[Announce, ServiceVerdict]]) -> tuple[bool, Reason]:
-    """Can the VIP be served: every service that says ``all`` must be, and at least one service."""
-    blocked = [v for announce, v in services if announce.when == "all" and not v.open]
-    if blocked or not any(v.open for _, v in services):
+def combine(services: Sequence[tuple[Announce, ServiceVerdict]], replaced: bool = False) -> tuple[bool, Reason]:
+    """Can the VIP be served: every service that says ``all`` must be, and at least one service.
+
+    A service that is proving (which only one of an announced VIP is) blocks nothing; and it serves, if some of its
+    backends do, or if what it replaces serves on (``replaced``).
+    """
+    blocked = [v for announce, v in services if announce.when == "all" and not v.open and not v.proving]
+    serving = any(v.open or (v.proving and (v.up or replaced)) for _, v in services)
+    if blocked or not serving:
         named = blocked or [v for _, v in services]
         return False, _united(named, len(services) > 1)
-    return True, _united([v for _, v in services], len(services) > 1)
+    reason = _united([v for _, v in services], len(services) > 1)
+    if any(v.proving for _, v in services):
+        reason = reason.also("stays open until its new backends are checked", "proving")
+    return True, reason
 
 
 def _united(verdicts: Sequence[ServiceVerdict], by_name: bool) -> Reason:
@@ -80,7 +88,18 @@ def penalty(gate: Gate | None, damping: Damping | None, now: float) -> float:
     """The figure of merit now: halved every ``half_life`` since it was written down."""
     if gate is None or damping is None or not gate.penalty:
         return 0.0
-    return float(gate.penalty * 0.5 ** ((now - gate.penalty_at) / damping.half_life))
+    return float(gate.penalty * 0.5 ** _halvings(now - gate.penalty_at, damping))
+
+
+HALVINGS = 1000.0
+"""Halvings after which any penalty is nothing, and about the most that a float can tell."""
+
+
+def _halvings(seconds: float, damping: Damping) -> float:
+    """How often a penalty halves in so many seconds, for any half-life: never so often that a power overflows."""
+    return (
+        min(max(0.0, seconds), HALVINGS * damping.half_life) / damping.half_life if damping.half_life > 0 else HALVINGS
+    )
 
 
 def step(
@@ -136,7 +155,7 @@ def step(
 
 def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:
     # A penalty never needs longer than 'longest' to fall below 'reuse' (RFC 2439, 4.2: the ceiling).
-    ceiling = damping.reuse * 2.0 ** (damping.longest / damping.half_life)
+    ceiling = damping.reuse * 2.0 ** _halvings(damping.longest, damping)
     total = min(gate.penalty + damping.penalty, ceiling)
     suppressed = gate.suppressed_since
     if suppressed is None and total > damping.suppress:
@@ -147,5 +166,7 @@ def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:
 def _reusable_at(gate: Gate, damping: Damping, now: float) -> float:
     if gate.penalty <= damping.reuse or gate.suppressed_since is None:
         return now
-    decayed = now + damping.half_life * math.log2(gate.penalty / damping.reuse)
-    return min(decayed, gate.suppressed_since + damping.longest)
+    latest = gate.suppressed_since + damping.longest
+    if damping.reuse <= 0:
+        return latest
+    return min(now + damping.half_life * (math.log2(gate.penalty) - math.log2(damping.reuse)), latest)

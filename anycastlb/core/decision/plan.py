@@ -29,8 +29,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
+from anycastlb.core.decision.containment import Containment
 from anycastlb.core.model import (
     TABLES,
     Address,
@@ -88,13 +89,24 @@ def phase(change: Change) -> tuple[Table, str]:
 
 def diff(actual: State, desired: State) -> tuple[Change, ...]:
     """The changes that turn ``actual`` into ``desired``, in ``ORDER``; empty when nothing differs."""
+    return compare(actual, desired)[0]
+
+
+def compare(actual: State, desired: State) -> tuple[tuple[Change, ...], tuple[Failure, ...]]:
+    """The changes, and a failure of each service whose destinations cannot be compared: they stay as they are."""
+    contained = Containment()
     changes: list[Change] = []
     for table in TABLES:
         if table == "destinations":
-            changes += _destinations(actual.destinations, desired.destinations)
+            changes += _destinations(actual.destinations, desired.destinations, contained)
         else:
             changes += _rows(table, actual.rows(table), desired.rows(table))
-    return tuple(sorted(changes, key=lambda change: _RANK[phase(change)]))  # stable: keeps the order of appends
+    failures = [
+        Failure(Change("services", key, None, desired.rows("services").get(key)), why)
+        for key, why in contained.faults.items()
+    ]
+    ranked = sorted(changes, key=lambda change: _RANK[phase(change)])  # stable: keeps the order of appends
+    return tuple(ranked), tuple(failures)
 
 
 def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:
@@ -108,22 +120,30 @@ def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -
                 yield Change(table, key, old, None)
 
 
-def _destinations(
-    actual: Mapping[DestinationKey, Destination], desired: Mapping[DestinationKey, Destination]
-) -> Iterable[Change]:
+Destinations: TypeAlias = Mapping[DestinationKey, Destination]
+
+
+def _destinations(actual: Destinations, desired: Destinations, contained: Containment) -> Iterable[Change]:
     before, after = _by_service(actual), _by_service(desired)
     for service, wanted in after.items():
-        in_place = _in_place(before.get(service, ()), wanted)
-        for place, key in enumerate(wanted):
-            old, new = actual.get(key), desired[key]
-            if old is None or place < in_place:
-                if old != new:
-                    yield Change("destinations", key, old, new)
-            else:
-                yield from _move(key, old, new)
+        yield from contained.of(service, _of_service, actual, desired, before.get(service, ()), wanted) or ()
     for key, old in actual.items():
-        if key not in desired:
+        if key not in desired and key.service not in contained.faults:
             yield Change("destinations", key, old, None)
+
+
+def _of_service(
+    actual: Destinations, desired: Destinations, before: Iterable[DestinationKey], wanted: Iterable[DestinationKey]
+) -> list[Change]:
+    changes: list[Change] = []
+    in_place = _in_place(before, wanted)
+    for place, key in enumerate(wanted):
+        old, new = actual.get(key), desired[key]
+        if old is not None and place >= in_place:
+            changes += _move(key, old, new)
+        elif old != new:
+            changes.append(Change("destinations", key, old, new))
+    return changes
 
 
 def _move(key: DestinationKey, old: Destination, new: Destination) -> Iterable[Change]:

@@ -10,6 +10,10 @@ set, what health says, and how far its slow start is. Three rules look at the po
 * *the floor* (``max_failed``): never more than this share is taken out on health alone; a backend that is in stays in;
 * *fallback* backends are used only while no other backend is up.
 
+An edit is no outage: what it adds was never checked, and nobody knows yet whether it serves. So while the VIP is
+announced, a service that needs its new backends is *proving*, until their first results are due: it closes nothing,
+and what they replace serves on (``handover``).
+
 The caller may keep more backends in (``KeptBackends``), for reasons that lie outside of this pool: see ``peer_health``.
 
 A drained backend is not in the pool at all: the caller keeps its row for the drain time, like that of a removed one.
@@ -37,10 +41,13 @@ from anycastlb.core.model import (
     Service,
     ServiceKey,
     ServiceVerdict,
+    Share,
     Weights,
 )
 from anycastlb.core.model.catalog import most_failed
 
+LATE = 1.0
+"""Seconds by which a first result may be late: what it takes to start a check, and to hear of its result."""
 WELL = Condition()
 """The condition of a service all of whose backends are up."""
 
@@ -57,6 +64,8 @@ class ObservedBackend:
     """The weight it had so far; None: it was not there."""
     refusal: Reason | None = None
     """Why the machine refused to create it, if it did."""
+    unproven: float | None = None
+    """Since when it is wanted without ever having been checked, as far as the last decision knew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,10 @@ class Observed:
     """It could be served so far: it takes less to stay so than to become so."""
     followed: bool = False
     """So far its weights followed the peers': what comes up again was never away, and starts at full weight."""
+    announced: bool = False
+    """The VIP's gate is open so far."""
+    replaced: bool = False
+    """Backends that an edit has taken out of it still get flows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ class Member:
     check: Check
     since: float
     """When it came up, as far as its slow start is concerned."""
+    now: float
 
     @property
     def state(self) -> CheckState:
@@ -108,6 +122,19 @@ class Member:
     def unchecked(self) -> float:
         """Seconds within which its first result must be there, 0 if there is one."""
         return self.check.interval + self.check.timeout if self.state.up is None else 0.0
+
+    @property
+    def unproven_since(self) -> float | None:
+        """Since when it has waited for its first result; None if it has one, or counts as up without."""
+        if self.state.up is not None or self.up or self.seen.refusal:
+            return None
+        return self.now if self.seen.unproven is None else self.seen.unproven
+
+    @property
+    def proving(self) -> float:
+        """Seconds until its first result is overdue; 0 if it is, or if there is one."""
+        since = self.unproven_since
+        return 0.0 if since is None else max(0.0, since + self.unchecked + LATE - self.now)
 
     @property
     def used(self) -> bool:
@@ -129,6 +156,18 @@ class Judgement:
     vip: Address
     verdict: ServiceVerdict
     members: tuple[Member, ...]
+    replaced: bool = False
+    """While it is proving, backends that an edit has taken out of it serve on."""
+
+    @property
+    def unproven(self) -> dict[DestinationKey, float]:
+        """The backends that wait for their first result, and since when."""
+        return {m.key: since for m in self.members if (since := m.unproven_since) is not None}
+
+    @property
+    def proving(self) -> float:
+        """Seconds until the last first result of the backends that flows are wanted on is due; 0 if none is."""
+        return max((m.proving for m in self.members if m.used and not m.backend.fallback), default=0.0)
 
     @property
     def up_since(self) -> dict[DestinationKey, float]:
@@ -154,7 +193,8 @@ def judge(service: Service, vip: Address, seen: Observed, now: float) -> Judgeme
     key = service.key(vip)
     members = _members(service, vip, seen, now)
     primaries, helpers = _primaries(members), _helpers(members)
-    return Judgement(service, vip, _verdict(service, key, primaries, helpers, seen), members)
+    verdict = _verdict(service, key, primaries, helpers, seen)
+    return Judgement(service, vip, verdict, members, bool(verdict.proving) and seen.replaced)
 
 
 def _primaries(members: Sequence[Member]) -> list[Member]:
@@ -178,7 +218,7 @@ def _members(service: Service, vip: Address, seen: Observed, now: float) -> tupl
         if since is None:
             since = gate.NEVER if seen.followed and known.weight else now
         name = DestinationKey(key, backend.address, backend.port)
-        members.append(Member(backend, name, known, up, reason, weight, service.check(vip, backend), since))
+        members.append(Member(backend, name, known, up, reason, weight, service.check(vip, backend), since, now))
     return tuple(members)
 
 
@@ -194,7 +234,8 @@ def _verdict(
     met, needed, words = gate.enough(threshold, up, total, *sums)
     if not met and not seen.was_open and gate.enough(announce.min_backends, up, total, *sums)[0]:
         words += " to open again"
-    condition = _condition(pool, helpers, met, announce, bool(seen.refusal))
+    proving = 0.0 if met or seen.refusal else _proving(threshold, pool, seen)
+    condition = _condition(pool, helpers, met or bool(proving), announce, bool(seen.refusal))
     reason = Reason("backends_up" if met else "too_few_backends", words)
     if seen.refusal:
         met, reason = False, Reason("refused", seen.refusal.text)
@@ -206,7 +247,20 @@ def _verdict(
     down = [member for member in pool if not member.up]
     unsettled = max((member.unchecked for member in down), default=0.0)
     returning = max((_returning(member, turned) for member in down), default=0.0)
-    return ServiceVerdict(name, key, met, up, total, needed, reason, unsettled, returning, condition)
+    return ServiceVerdict(name, key, met, up, total, needed, reason, unsettled, returning, condition, proving)
+
+
+def _proving(threshold: Share, pool: Sequence[Member], seen: Observed) -> float:
+    """Seconds within which the first results of new backends may open a service of an announced VIP; 0 if they cannot.
+
+    Something must serve meanwhile, or nothing was ever known of it: a service that has died is no edit.
+    """
+    ups, new = [m for m in pool if m.up], [m for m in pool if m.proving]
+    if not seen.announced or not (ups or seen.replaced or all(m.state.up is None for m in pool)):
+        return 0.0
+    sums = [sum(member.backend.weight for member in some) for some in ([*ups, *new], pool)]
+    met, _, _ = gate.enough(threshold, len(ups) + len(new), len(pool), *sums)
+    return max((member.proving for member in new), default=0.0) if met else 0.0
 
 
 def _condition(
@@ -232,11 +286,14 @@ def _returning(member: Member, turned: float) -> float:
     0 once a result from after that moment says that it does not. When all backends come back, as after this node alone
     was cut off from them, one is always the first. A node that announced at that moment would send it the flows of all
     the others.
+
+    Backends that come back together come up within one interval of each other, since all of them need the same number
+    of results. (The prober wakes those whose ``down_interval`` is longer.) So nobody waits longer for one that is dead.
     """
     last = member.state.last
     if member.state.up is not False or turned == gate.NEVER or (last and not last.ok and last.at > turned):
         return 0.0
-    return _recovery(member.check)
+    return member.check.interval + member.check.timeout
 
 
 def _recovery(check: Check) -> float:
@@ -251,9 +308,9 @@ def weigh(judged: Judgement, keep: KeptBackends | None, now: float) -> Pool:
     """The weight of every backend, with its reason. ``keep``: what stays in beside what the service's rules keep."""
     service, members = judged.service, judged.members
     primaries = _primaries(members)
-    kept = _kept(service, primaries, bool(_helpers(members)), keep)
+    kept = {} if judged.replaced else _kept(service, primaries, bool(_helpers(members)), keep)
     standing = weights.standing([member.nominal for member in members])
-    on_helpers = not any(member.up and member.used for member in primaries)
+    on_helpers = not judged.replaced and not any(member.up and member.used for member in primaries)
     backends: dict[DestinationKey, BackendVerdict] = {}
     rows: dict[DestinationKey, Destination] = {}
     wakes: list[float] = []

@@ -1,7 +1,8 @@
 """The kernel's rows: those that a catalog asks for, and those that are only kept until their flows have ended.
 
 Waiting is a desired state: a row that nobody asks for any more stays in the desired state until its drain time is over.
-A backend that left a living service gets no new flows meanwhile; the backends of a service that is leaving serve on.
+A backend that left a living service gets no new flows meanwhile, unless nothing is proven yet of what replaces it
+(``handover``); the backends of a service that is leaving serve on.
 The order of destinations is part of the state (the ``mh`` table depends on it), so a leaving one keeps its place.
 
 Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from anycastlb.core.decision.handover import NOTHING, Handover, Successor, vips_of
 from anycastlb.core.decision.pool import Judgement, Pool
 from anycastlb.core.model import (
     Address,
@@ -47,7 +49,12 @@ def wanted_rows(pools: Iterable[tuple[Judgement, Pool]]) -> Wanted:
 
 
 def leaving_rows(
-    rows: Mapping[RowId, Any], memory: Memory, idle: frozenset[DestinationKey], now: float, drain: bool = True
+    rows: Mapping[RowId, Any],
+    memory: Memory,
+    idle: frozenset[DestinationKey],
+    now: float,
+    drain: bool = True,
+    handover: Handover = NOTHING,
 ) -> dict[RowId, Leaving]:
     """Rows nobody asks for any more, until their drain time is over or, for a backend, its last connection is.
 
@@ -57,9 +64,29 @@ def leaving_rows(
     leaving = {row_id: item for row_id, item in memory.leaving.items() if row_id not in rows}
     for row_id, (row, seconds) in memory.rows.items():
         if row_id not in rows:
-            leaving[row_id] = Leaving(row, now + seconds * drain)
+            leaving[row_id] = Leaving(row, now + seconds * drain, seconds * drain)
+    for row_id, item in leaving.items():
+        begun = item.serves if row_id in memory.leaving else None
+        if begun is not False:
+            leaving[row_id] = _handed_over(item, handover.end(_successors(row_id, rows, memory), bool(begun)), now)
     done = {("destinations", key) for key in idle if ("services", key.service) in rows}
-    return {row_id: item for row_id, item in leaving.items() if item.until > now and row_id not in done}
+    return {
+        row_id: item for row_id, item in leaving.items() if item.serves or (item.until > now and row_id not in done)
+    }
+
+
+def _handed_over(item: Leaving, end: float | None, now: float) -> Leaving:
+    """It serves until ``end``, and is kept for its drain time from then on."""
+    until = min(item.until, now + item.drain) if end is None else end + item.drain
+    return replace(item, until=until, serves=end is not None)
+
+
+def _successors(row_id: RowId, rows: Mapping[RowId, Any], memory: Memory) -> Iterable[Successor]:
+    table, key = row_id
+    if table == "addresses":
+        return (key,)
+    service = key.service if table == "destinations" else key
+    return (service,) if ("services", service) in rows else vips_of(service, memory.fwmarks)
 
 
 def tables(rows: Wanted, leaving: Mapping[RowId, Leaving], order: Iterable[DestinationKey]) -> Tables:
@@ -67,7 +94,7 @@ def tables(rows: Wanted, leaving: Mapping[RowId, Leaving], order: Iterable[Desti
     addresses = {key: item.row for (table, key), item in leaving.items() if table == "addresses"}
     services = {key: item.row for (table, key), item in leaving.items() if table == "services"}
     kept = {
-        key: _without_new_flows(item.row) if ("services", key.service) in rows else item.row
+        key: _without_new_flows(item.row) if ("services", key.service) in rows and not item.serves else item.row
         for (table, key), item in leaving.items()
         if table == "destinations" and (key.service in services or ("services", key.service) in rows)
     }

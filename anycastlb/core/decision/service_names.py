@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from anycastlb.core.decision.containment import Containment
 from anycastlb.core.model import (
     Address,
     Cluster,
@@ -110,41 +111,57 @@ def dns_names(services: Iterable[Service], policy: DnsPolicy) -> frozenset[str]:
     return frozenset(name for place in known for name in (place.host, place.srv) if name)
 
 
-def dns_records(inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnouncements) -> Mapping[DnsKey, DnsRecord]:
-    """The records that should be there."""
+def dns_records(
+    inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnouncements, contained: Containment
+) -> Mapping[DnsKey, DnsRecord]:
+    """The records that should be there. Those of a service about which something fails stay as they are."""
     policy, standing = inputs.policy.naming.dns, inputs.names.get("dns_records")
     if policy is None or standing is None:
         return {}
     asked: dict[DnsKey, Vote] = {}
     rows: dict[str, DnsRecord] = {}
+    failed: set[str] = set()
     for service in inputs.catalog.services:
-        place = places(service, policy)
-        if place is None:
+        found = contained.of(service.name, _asked, service, policy, own, peers)
+        if found is None:
+            failed.add(service.name)
             continue
-        announced = {vip: _together(own(vip), peers, vip) for vip in service.vips}
-        for vip, vote in announced.items():
-            key = DnsKey(place.host, "A" if vip.version == 4 else "AAAA", str(vip))
+        for key, vote in found.votes:
             asked[key] = _either(asked.get(key, False), vote)
-        if place.srv:
-            key = DnsKey(place.srv, "SRV", f"0 0 {service.port} {place.host}")
-            for vote in announced.values():
-                asked[key] = _either(asked.get(key, False), vote)
-        for name in filter(None, (place.host, place.srv)):
+        for name in found.names:
             before = rows.get(name)  # services that share a name: the first one's, with the shortest time to live
-            rows[name] = DnsRecord(min(place.ttl, before.ttl), before.service) if before else _row(place, service)
+            rows[name] = DnsRecord(min(found.ttl, before.ttl if before else found.ttl), (before or found).service)
     wanted = {key: rows[key.name] for key, vote in asked.items() if vote}
     fresh = {key.name for key in wanted}
     for key, row in standing.items():
         if key in asked:
             if asked[key] is None:
                 wanted[key] = rows[key.name] if key.name in fresh else row
-        elif _of_peers(row, inputs, peers):
+        elif row.service in failed or _of_peers(row, inputs, peers):
             wanted[key] = row
     return wanted
 
 
-def _row(place: Places, service: Service) -> DnsRecord:
-    return DnsRecord(place.ttl, service.name)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one service asks of DNS."""
+
+    service: str
+    names: tuple[str, ...] = ()
+    votes: tuple[tuple[DnsKey, Vote], ...] = ()
+    ttl: int = 0
+
+
+def _asked(service: Service, policy: DnsPolicy, own: Callable[[Address], Vote], peers: PeerAnnouncements) -> _Asked:
+    place = places(service, policy)
+    if place is None:
+        return _Asked(service.name)
+    announced = {vip: _together(own(vip), peers, vip) for vip in service.vips}
+    votes = [(DnsKey(place.host, "A" if vip.version == 4 else "AAAA", str(vip)), v) for vip, v in announced.items()]
+    if place.srv:
+        key = DnsKey(place.srv, "SRV", f"0 0 {service.port} {place.host}")
+        votes += [(key, vote) for vote in announced.values()]
+    return _Asked(service.name, tuple(filter(None, (place.host, place.srv))), tuple(votes), place.ttl)
 
 
 def _together(own: Vote, peers: PeerAnnouncements, vip: Address) -> Vote:
@@ -170,26 +187,42 @@ def _of_peers(row: DnsRecord, inputs: Inputs, peers: PeerAnnouncements) -> bool:
 
 
 def consul_services(
-    inputs: Inputs, own: Callable[[Address], Vote], verdicts: Mapping[Address, Verdict]
+    inputs: Inputs, own: Callable[[Address], Vote], verdicts: Mapping[Address, Verdict], contained: Containment
 ) -> Mapping[ConsulKey, ConsulService]:
-    """The service instances of this node that should be registered; none once it stops."""
+    """The service instances of this node that should be registered; none once it stops.
+
+    Those of a service about which something fails stay as they are.
+    """
     standing = inputs.names.get("consul_services")
     if not inputs.policy.naming.consul or standing is None or inputs.stopping:
         return {}
-    wanted = {}
+    wanted: dict[ConsulKey, ConsulService] = {}
     for service in inputs.catalog.services:
-        asked = service.consul or ConsulName()
-        if not asked.publish:
-            continue
-        for vip in service.vips:
-            key = ConsulKey(service.name, vip, inputs.node)
-            vote, verdict, before = own(vip), verdicts.get(vip), standing.get(key)
-            reason = verdict.reason.text if verdict else "not decided yet"
-            if vote is None and before is not None:
-                vote, reason = before.passing, before.reason
-            elif not vote and verdict and verdict.open:
-                reason = "its route is not up"
-            port = 0 if service.protocol == "fwmark" else service.port
-            name = asked.name or f"anycastlb-{service.name}"
-            wanted[key] = ConsulService(name, vip, port, asked.tags, bool(vote), reason[:MAX_REASON])
+        rows = contained.of(service.name, _instances, service, inputs.node, own, verdicts, standing)
+        if rows is None:
+            rows = {key: row for key, row in standing.items() if key.service == service.name}
+        wanted |= rows
     return wanted
+
+
+def _instances(
+    service: Service,
+    node: str,
+    own: Callable[[Address], Vote],
+    verdicts: Mapping[Address, Verdict],
+    standing: Mapping[ConsulKey, ConsulService],
+) -> dict[ConsulKey, ConsulService]:
+    asked = service.consul or ConsulName()
+    rows: dict[ConsulKey, ConsulService] = {}
+    for vip in service.vips if asked.publish else ():
+        key = ConsulKey(service.name, vip, node)
+        vote, verdict, before = own(vip), verdicts.get(vip), standing.get(key)
+        reason = verdict.reason.text if verdict else "not decided yet"
+        if vote is None and before is not None:
+            vote, reason = before.passing, before.reason
+        elif not vote and verdict and verdict.open:
+            reason = "its route is not up"
+        port = 0 if service.protocol == "fwmark" else service.port
+        name = asked.name or f"anycastlb-{service.name}"
+        rows[key] = ConsulService(name, vip, port, asked.tags, bool(vote), reason[:MAX_REASON])
+    return rows

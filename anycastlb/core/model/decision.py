@@ -144,6 +144,9 @@ class ServiceVerdict:
     returning: float = 0.0
     """Seconds within which backends that are down may follow those that came up; 0 if nobody does."""
     condition: Condition = Condition()
+    proving: float = 0.0
+    """Of a service on an announced VIP that is not open: seconds within which the first results of backends that an
+    edit brought may open it; 0 if they cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,10 @@ class Leaving:
 
     row: Any
     until: float
+    drain: float = 0.0
+    """Seconds for which it is kept once nothing new comes to it."""
+    serves: bool = False
+    """It serves as before, until the backends that replace it were checked for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +226,10 @@ class Memory:
     """The firewall marks given to probes through IPVS."""
     troubles: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)
     """What is wrong with each VIP by this node's own probes."""
+    unproven: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
+    """Since when each backend has been wanted that was never checked."""
+    fwmarks: Mapping[ServiceKey, frozenset[Address]] = field(default_factory=lambda: EMPTY)
+    """The VIPs of every fwmark service, whose key does not name them; also of those that are leaving."""
     followed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
@@ -237,8 +248,18 @@ class Decision:
     backends: Mapping[DestinationKey, BackendVerdict] = field(default_factory=lambda: EMPTY)
     probe_paths: Mapping[ForwardPath, int | None] = field(default_factory=lambda: EMPTY)
     """The mark of every backend that is probed through IPVS; None = there was none left."""
+    faults: Mapping[str, Reason] = field(default_factory=lambda: EMPTY)
+    """What went wrong inside this decision and was contained, by the VIP or the service that it is about."""
     wake_at: float | None = None
     """When this decision would change by the mere passing of time; None = never."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Does a closed gate wait for the next result of a backend that is down, even if it stays down?"""
+        return any(
+            not verdict.open and any(service.returning for service in verdict.services)
+            for verdict in self.verdicts.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)
