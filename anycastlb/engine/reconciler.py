@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -33,13 +33,13 @@ from anycastlb.core.model import (
     Memory,
     NodeDrain,
     Reason,
-    Rows,
     Snapshot,
     State,
     Table,
     Verdict,
 )
 from anycastlb.engine.machine import Machine
+from anycastlb.engine.observation import Observation, observe
 
 PULSE = 1.0
 """Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
@@ -49,6 +49,13 @@ STEP = 0.5
 UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
 READABLE = 100
 """Changes of one plan that are told one by one."""
+
+RETRIES = (0.2, 0.5, 1.0)
+"""Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
+OUTDATED = frozenset({"exists", "missing", "service_missing"})
+"""Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
+UNKNOWN = frozenset({"driver_failed", "answer_lost"})
+"""Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
 
 EARLY = 30.0
 """Seconds after the start in which routes that are not there may only not have been seen yet."""
@@ -101,6 +108,8 @@ class Reconciler:
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._blind = ""
+        self._retries = 0
+        """Cycles in a row that must be followed by another soon."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
         self._pulse.at = self._clock()
 
@@ -119,11 +128,11 @@ class Reconciler:
     async def cycle(self) -> None:
         """One look at everything, and what follows from it."""
         started = self._clock()
-        try:
-            actual = await self.observe()
-        except DriverError as exc:
-            self._blinded(str(exc))  # no proof of life: a node that cannot see its kernel must lose its routes
-            return
+        seen = await self.observe()
+        if seen.errors:
+            self._blinded(next(iter(seen.errors.values())))
+            return  # no proof of life: a node that cannot see its kernel must lose its routes
+        actual = seen.state
         self._blind = ""
         await self._look_for_idle(actual)
         self._recall()
@@ -152,13 +161,19 @@ class Reconciler:
             at_wall=self._wall(),
             cycle=previous.cycle + 1,
         )
-        refused = refusals(failures)
-        if refused != self._inbox.inputs.failures:
-            self._inbox.put(failures=refused)
+        self._judge(failures)
         self._recall()
         self._look_at_routes(self.snapshot.actual)
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
+
+    def _judge(self, failures: Sequence[Failure]) -> None:
+        """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""
+        passing = OUTDATED if self._retries >= len(RETRIES) else OUTDATED | UNKNOWN
+        refused = refusals(_lasting(failures, passing))
+        self._retries = self._retries + 1 if any(f.reason.code in OUTDATED | UNKNOWN for f in failures) else 0
+        if refused != self._inbox.inputs.failures:
+            self._inbox.put(failures=refused)
 
     async def _look_for_idle(self, actual: State) -> None:
         """Which leaving backends, in the kernel at weight 0 already, have no connection left."""
@@ -210,15 +225,13 @@ class Reconciler:
             self._memory, self._decided = last.memory, version
         return last
 
-    async def observe(self) -> State:
-        """Everything of ours that is there now. Raises ``DriverError``."""
-        tables: dict[Table, Rows] = {}
-        for driver in self._drivers:
-            tables.update(await driver.observe())
-        names = {table: rows for table in NAMES if (rows := tables.get(table)) is not None}
+    async def observe(self) -> Observation:
+        """What is there now of everything that is ours."""
+        seen = await observe(self._drivers, self.snapshot.actual if self._memory is not None else None)
+        names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
         if names != self._inbox.inputs.names:
             self._inbox.put(names=names)
-        return State(**tables)
+        return seen
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         failures: list[Failure] = []
@@ -242,6 +255,8 @@ class Reconciler:
         until = self._clock() + self._resync
         if (wake_at := self.snapshot.decision.wake_at) is not None:
             until = min(until, wake_at)
+        if 0 < self._retries <= len(RETRIES):
+            until = min(until, self._clock() + RETRIES[self._retries - 1])
         while not self._inbox.dirty.is_set() and (left := until - self._clock()) > 0:
             try:
                 async with asyncio.timeout(min(left, PULSE)):
@@ -278,7 +293,19 @@ class Reconciler:
         for failure in failures:
             if (failure.change, failure.reason) not in known:  # a lasting failure is told once
                 why = failure.reason
-                self._journal.emit(Event("failure", str(failure.change), why.text, level="error", code=why.code))
+                level: Level = "warning" if why.code in OUTDATED else "error"
+                self._journal.emit(Event("failure", str(failure.change), why.text, level=level, code=why.code))
+
+
+def _lasting(failures: Sequence[Failure], passing: Collection[str]) -> list[Failure]:
+    """The failures whose reason will not pass by itself. A destination fails with its service."""
+    lasting = [failure for failure in failures if failure.reason.code not in passing]
+    services = {failure.change.key for failure in lasting if failure.change.table == "services"}
+    return lasting + [
+        failure
+        for failure in failures
+        if failure.reason.code == "service_missing" and failure.change.key.service in services
+    ]
 
 
 def _gate_event(vip: Address, before: bool | None, after: Verdict) -> Event:
