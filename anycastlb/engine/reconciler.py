@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -34,15 +34,13 @@ from anycastlb.core.model import (
     NodeDrain,
     Reason,
     Snapshot,
+    Speaker,
     State,
     Table,
     Verdict,
 )
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observation import Observation, observe
-
-PULSE = 1.0
-"""Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
 
 STEP = 0.5
 """Seconds by which the wall clock must have gone astray before a decision learns of it."""
@@ -56,6 +54,8 @@ OUTDATED = frozenset({"exists", "missing", "service_missing"})
 """Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
 UNKNOWN = frozenset({"driver_failed", "answer_lost"})
 """Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
+GIVE_UP = 10.0
+"""Seconds without a kernel that can be read after which a stop ends, if nothing else is left to do."""
 
 EARLY = 30.0
 """Seconds after the start in which routes that are not there may only not have been seen yet."""
@@ -107,7 +107,12 @@ class Reconciler:
         self._decision: Decision | None = None
         self._decided = -1
         """The inbox's version the last decision was made from."""
-        self._blind = ""
+        self._in_kernel = frozenset(table for driver in machine.drivers for table in driver.tables)
+        self._unseen: Mapping[str, str] = {}
+        """What could not be read at the last look (``kernel``, or a table outside of it), and why."""
+        self._blind_since: float | None = None
+        """When the first of the looks began that could not read the kernel."""
+        self._blind_looks = 0
         self._retries = 0
         """Cycles in a row that must be followed by another soon."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
@@ -118,36 +123,57 @@ class Reconciler:
         while True:
             self._inbox.dirty.clear()
             await self.cycle()
-            if self.snapshot.inputs.stopping and not _left(self.snapshot):
-                if self.snapshot.inputs.emptied or not self._inbox.inputs.originals:
-                    return
-                if not self._inbox.inputs.emptied:
-                    self._inbox.put(emptied=True)  # the settings are given back last
+            if self.snapshot.inputs.stopping and self._finished():
+                return
             await self._wait()
+
+    def _finished(self) -> bool:
+        """Has a stop left nothing behind?"""
+        snapshot = self.snapshot
+        if self._blind_since is not None:
+            return self._given_up(snapshot, self._blind_since)
+        if anything_left(snapshot.actual):
+            return False
+        if snapshot.inputs.emptied or not self._inbox.inputs.originals:
+            return True
+        if not self._inbox.inputs.emptied:
+            self._inbox.put(emptied=True)  # the settings are given back last
+        return False
+
+    def _given_up(self, snapshot: Snapshot, since: float) -> bool:
+        """Everything has been done but what needs a kernel that can be read; and nobody can say when it will be."""
+        if anything_left(snapshot.decision.desired) or snapshot.actual.routes or self._clock() - since < GIVE_UP:
+            return False
+        reason = (
+            f"stopped without a kernel that can be read ({self._unseen['kernel']}): the routes are withdrawn, but "
+            "addresses, services and settings may be left; the next start takes them over"
+        )
+        self._journal.emit(Event("observe", "kernel", reason=reason, after="unread", level="error"))
+        return True
 
     async def cycle(self) -> None:
         """One look at everything, and what follows from it."""
         started = self._clock()
-        seen = await self.observe()
-        if seen.errors:
-            self._blinded(next(iter(seen.errors.values())))
-            return  # no proof of life: a node that cannot see its kernel must lose its routes
-        actual = seen.state
-        self._blind = ""
-        await self._look_for_idle(actual)
+        seen = await self._look()
+        self._note_unseen(seen.errors, started)
+        blind, actual = self._blind_since is not None, seen.state
+        if blind and self._memory is None and not self._inbox.inputs.stopping:
+            return  # nothing is known yet that anything could be decided from
+        if not blind:
+            await self._look_for_idle(actual)
+            await self._look_at_traffic(started)
         self._recall()
         self._look_at_the_clock()
-        await self._look_at_traffic(started)
         self._look_at_routes(actual)
         inputs = self._inbox.inputs
         decision = self._decide(actual, started)
-        changes = plan.diff(actual, decision.desired)
+        changes = _possible(plan.diff(actual, decision.desired), seen.errors, blind)
         failures = await self._apply(changes, decision)
         self._tell(decision, changes, failures)
         ended = self._clock()
         previous = self.snapshot
         reached = _applied(actual, changes, failures)
-        unfinished = failures or any(change.table in NAMES for change in changes)
+        unfinished = failures or seen.errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
             actual=reached,
@@ -155,13 +181,14 @@ class Reconciler:
             plan=changes,
             failures=failures,
             pending=plan.diff(reached, decision.desired) if unfinished else (),
-            speaker=self._announcer.speaker(),
+            speaker=self._speaker(),
             registrars=tuple(driver.registrar() for driver in self._record_drivers),
-            at=ended,
-            at_wall=self._wall(),
+            at=previous.at if blind else ended,
+            at_wall=previous.at_wall if blind else self._wall(),
             cycle=previous.cycle + 1,
         )
-        self._judge(failures)
+        if not blind:
+            self._judge(failures)
         self._recall()
         self._look_at_routes(self.snapshot.actual)
         self._beat()
@@ -179,14 +206,18 @@ class Reconciler:
         """Which leaving backends, in the kernel at weight 0 already, have no connection left."""
         leaving = self._memory.leaving if self._memory else {}
         waiting = [key for table, key in leaving if table == "destinations" and _at_rest(actual, key)]
-        idle = await self._unused(waiting) if waiting else frozenset()
+        try:
+            idle = await self._unused(waiting) if waiting else frozenset()
+        except DriverError:
+            return  # the next look asks again; the drain time does not depend on it
         if idle != self._inbox.inputs.idle:
             self._inbox.put(idle=idle)
 
     def _recall(self) -> None:
         """What the drivers have remembered of settings, or struck out."""
-        if (originals := self._originals()) != self._inbox.inputs.originals:
-            self._inbox.put(originals=originals)
+        with suppress(DriverError):
+            if (originals := self._originals()) != self._inbox.inputs.originals:
+                self._inbox.put(originals=originals)
 
     def _look_at_the_clock(self) -> None:
         """Wall time, as far as decisions need it: its steps, not its drift."""
@@ -210,10 +241,16 @@ class Reconciler:
         if not (inputs.policy.naming.dns or inputs.policy.naming.consul):
             return
         announced: frozenset[Address] | None = frozenset(actual.routes)
-        if self._clock() < self._early and not self._announcer.speaker().connected:
+        if self._clock() < self._early and not self._speaker().connected:
             announced = announced or None
         if announced != inputs.announced:
             self._inbox.put(announced=announced)
+
+    def _speaker(self) -> Speaker:
+        try:
+            return self._announcer.speaker()
+        except DriverError:
+            return self.snapshot.speaker
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
@@ -224,6 +261,14 @@ class Reconciler:
             last = self._decision = decide(self._inbox.inputs, self._memory, now)
             self._memory, self._decided = last.memory, version
         return last
+
+    async def _look(self) -> Observation:
+        """Observe, and prove life while it takes long: a slow look is no blind one."""
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(self._beat_for(self._pulse.silence))
+            seen = await self.observe()
+            beating.cancel()
+        return seen
 
     async def observe(self) -> Observation:
         """What is there now of everything that is ours."""
@@ -251,29 +296,58 @@ class Reconciler:
         return tuple(failures)
 
     async def _wait(self) -> None:
-        """Until something changed, the decision expires or the resync is due; proving life meanwhile."""
-        until = self._clock() + self._resync
-        if (wake_at := self.snapshot.decision.wake_at) is not None:
+        """Until something changed, the decision expires or the next look is due; proving life meanwhile."""
+        until = self._clock() + self._pause()
+        wake_at = self.snapshot.decision.wake_at
+        if wake_at is not None and self._blind_since is None:
             until = min(until, wake_at)
-        if 0 < self._retries <= len(RETRIES):
-            until = min(until, self._clock() + RETRIES[self._retries - 1])
         while not self._inbox.dirty.is_set() and (left := until - self._clock()) > 0:
             try:
-                async with asyncio.timeout(min(left, PULSE)):
+                async with asyncio.timeout(min(left, self._pulse.period)):
                     await self._inbox.dirty.wait()
             except TimeoutError:
-                if not self._blind:
-                    self._beat()
+                self._beat()
+
+    def _pause(self) -> float:
+        """Seconds to the next look, if nothing happens before."""
+        if self._blind_since is not None:
+            return RETRIES[min(self._blind_looks, len(RETRIES)) - 1]
+        if 0 < self._retries <= len(RETRIES):
+            return min(RETRIES[self._retries - 1], self._resync)
+        return self._resync
+
+    async def _beat_for(self, seconds: float) -> None:
+        until = self._clock() + seconds
+        while self._clock() + self._pulse.period <= until:
+            await asyncio.sleep(self._pulse.period)
+            self._beat()
 
     def _beat(self) -> None:
-        self._pulse.at = self._clock()
-        self._announcer.beat()
+        """Prove life, unless nothing was decided yet, or the machine could not be seen for too long."""
+        now = self._clock()
+        blind = self._blind_since is not None and now - self._blind_since > self._pulse.silence
+        if self._memory is None or blind:
+            return
+        self._pulse.at = now
+        with suppress(DriverError):
+            self._announcer.beat()
         self._pulse.notify()
 
-    def _blinded(self, reason: str) -> None:
-        if reason != self._blind:
-            self._blind = reason
-            self._journal.emit(Event("observe", "kernel", reason=reason, level="error"))
+    def _note_unseen(self, errors: Mapping[Table, str], started: float) -> None:
+        """Report what cannot be read, once, and that it can be read again."""
+        before = self._unseen
+        self._unseen = {"kernel" if table in self._in_kernel else table: text for table, text in errors.items()}
+        for subject, reason in self._unseen.items():
+            if reason != before.get(subject):
+                self._journal.emit(Event("observe", subject, reason=reason, after="unread", level="error"))
+        for subject in before.keys() - self._unseen.keys():
+            self._journal.emit(Event("observe", subject, reason="it can be read again", before="unread", after="read"))
+        if "kernel" not in self._unseen:
+            self._blind_since, self._blind_looks = None, 0
+            return
+        self._blind_looks += 1
+        if self._blind_since is None:
+            self._blind_since = started
 
     def _tell(self, decision: Decision, changes: Iterable[Change], failures: Iterable[Failure]) -> None:
         before, known = self.snapshot.decision.verdicts, {(f.change, f.reason) for f in self.snapshot.failures}
@@ -295,6 +369,22 @@ class Reconciler:
                 why = failure.reason
                 level: Level = "warning" if why.code in OUTDATED else "error"
                 self._journal.emit(Event("failure", str(failure.change), why.text, level=level, code=why.code))
+
+
+def _possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:
+    """What may be written although not everything could be read: nothing to a table that was not read, and with a
+    kernel that cannot be read nothing that brings traffic here. A route that must go is always withdrawn."""
+    if not errors:
+        return tuple(changes)
+    return tuple(
+        change
+        for change in changes
+        if (change.table == "routes" and change.new is None)
+        or (
+            change.table not in errors
+            and (not blind or change.table in NAMES or (change.table == "routes" and change.old is not None))
+        )
+    )
 
 
 def _lasting(failures: Sequence[Failure], passing: Collection[str]) -> list[Failure]:
@@ -372,7 +462,6 @@ def _at_rest(actual: State, key: DestinationKey) -> bool:
     return row is not None and not row.weight
 
 
-def _left(snapshot: Snapshot) -> bool:
-    """Is anything of ours still in the machine, or failing to leave it?"""
-    actual = snapshot.actual
-    return bool(actual.addresses or actual.services or actual.destinations or actual.routes)
+def anything_left(state: State) -> bool:
+    """Is anything of ours in this state of the machine, but settings and names?"""
+    return bool(state.addresses or state.services or state.destinations or state.routes)
