@@ -306,6 +306,8 @@ class Reconciler:
                 async with asyncio.timeout(min(left, self._pulse.period)):
                     await self._inbox.dirty.wait()
             except TimeoutError:
+                if self._late():
+                    return
                 self._beat()
 
     def _pause(self) -> float:
@@ -320,7 +322,18 @@ class Reconciler:
         until = self._clock() + seconds
         while self._clock() + self._pulse.period <= until:
             await asyncio.sleep(self._pulse.period)
+            if self._late():
+                return
             self._beat()
+
+    def _late(self) -> bool:
+        """Has this process been frozen or the machine suspended? Then nothing is proven before the next decision.
+
+        The monotonic clock stands still during a suspend, so that only the wall clock shows it.
+        """
+        now, silence = self._clock(), self._pulse.silence
+        suspended = abs(self._wall() - now - self._inbox.inputs.wall) > silence
+        return self._blind_since is None and (suspended or now - self._pulse.at > silence)
 
     def _beat(self) -> None:
         """Prove life, unless nothing was decided yet, or the machine could not be seen for too long."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from anycastlb.core.model import Change, DriverError, Table
+from anycastlb.engine.node import Node
 from tests.support.world import FALL, INTERVAL, TIMEOUT, VIP, WEB, World, until
 
 
@@ -280,3 +281,76 @@ async def test_any_driver_call_may_fail_at_any_time(tmp_path: Path, seed: int) -
         node.stop()
         await until(lambda: world.source.closed, within=60)
     assert not world.announced
+
+
+# ---------------------------------------------------------------- looks that come late
+
+
+def freeze(seconds: float) -> None:
+    """The whole process sleeps, as by SIGSTOP or a paused machine."""
+    asyncio.get_running_loop()._virtual.now += seconds  # type: ignore[attr-defined]
+
+
+def cycles_at_heartbeats(world: World, node: Node) -> list[int]:
+    """How many cycles had ended at each heartbeat from now on."""
+    real, cycles = world.router.beat, list[int]()
+
+    def beat() -> None:
+        cycles.append(node.snapshot.cycle)
+        real()
+
+    world.router.beat = beat  # type: ignore[method-assign]
+    return cycles
+
+
+@pytest.mark.parametrize("seconds", [20.0, 600.0])
+async def test_after_a_freeze_the_first_heartbeat_follows_a_look_and_a_decision(world: World, seconds: float) -> None:
+    world.put("services/web", WEB)
+    async with world.node() as node:
+        await announced(world)
+        cycles = cycles_at_heartbeats(world, node)
+        for _ in range(5):
+            await asyncio.sleep(5.3)
+            before = node.snapshot.cycle
+            cycles.clear()
+            freeze(seconds)
+            await until(lambda: cycles, within=1)
+            assert cycles[0] > before
+
+
+async def test_a_freeze_in_the_middle_of_a_look_proves_nothing_before_the_next_decision(world: World) -> None:
+    world.put("services/web", WEB)
+    real, looking = world.kernel.observe, asyncio.Event()
+
+    async def slow() -> Any:
+        looking.set()
+        await asyncio.sleep(2.5)
+        return await real()
+
+    async with world.node() as node:
+        await announced(world)
+        cycles = cycles_at_heartbeats(world, node)
+        world.kernel.observe = slow  # type: ignore[method-assign]
+        node.inbox.wake()
+        await looking.wait()
+        before = node.snapshot.cycle
+        cycles.clear()
+        freeze(600)
+        await until(lambda: cycles, within=10)
+        assert cycles[0] > before
+
+
+async def test_after_a_suspend_that_only_the_wall_clock_has_seen_the_machine_is_looked_at(world: World) -> None:
+    """Linux stops the monotonic clock while a machine is suspended."""
+    world.put("services/web", WEB)
+    async with world.node() as node:
+        await announced(world)
+        cycles = cycles_at_heartbeats(world, node)
+        before = node.snapshot.cycle
+        await until(lambda: node.snapshot.cycle > before, within=6)
+        await asyncio.sleep(0.1)
+        before = node.snapshot.cycle
+        cycles.clear()
+        world.started_wall += 600
+        await until(lambda: cycles, within=1.1)
+        assert cycles[0] == before + 1
