@@ -280,19 +280,22 @@ class Reconciler:
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         failures: list[Failure] = []
+        failed = plan.Failed(decision.verdicts)
         for driver, run in groupby(changes, key=lambda change: self._by_table[change.table]):
             ready: list[Change] = []
+            outcomes: list[Failure] = []
             for change in run:
-                if reason := plan.blocked(change, failures, decision.verdicts):
-                    failures.append(Failure(change, reason))
+                if reason := failed.blocks(change):
+                    outcomes.append(Failure(change, reason))
+                    failed.add(outcomes[-1:])
                 else:
                     ready.append(change)
-            if not ready:
-                continue
             try:
-                failures += await driver.apply(ready)
+                outcomes += await driver.apply(ready) if ready else ()
             except DriverError as exc:
-                failures += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
+                outcomes += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
+            failed.add(outcomes)
+            failures += outcomes
         return tuple(failures)
 
     async def _wait(self) -> None:
