@@ -28,6 +28,7 @@ from anycastlb.doctor.finding import Finding
 from anycastlb.engine.machine import Pulse
 from anycastlb.engine.node import Node
 from anycastlb.engine.parts import described, make_drivers, make_parts, make_store
+from anycastlb.engine.reconciler import anything_left
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History, sample
@@ -46,7 +47,8 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     with suppress(DriverError):
         drivers.ipvs.open()  # loads ip_vs where it may; the preflight reports what it could not do, and the remedy
     inspect(settings, journal)
-    originals, pulse = saved_settings(settings, journal), Pulse(notify.alive)
+    originals = saved_settings(settings, journal)
+    pulse = Pulse(notify.alive, silence=min(settings.bgp.hold, notify.watchdog) / 2)
     inspector = catalog_inspector(settings, journal)
     parts, announcer = make_parts(settings, drivers, originals, journal, pulse, inspector)
     node = Node(settings, parts, journal, meters)
@@ -65,7 +67,9 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         await node.run(*background, ready=lambda: journal.emit(running))
     except asyncio.CancelledError:
         return
-    journal.emit(Event("daemon", settings.node.name, after="stopped", reason="nothing of ours is left"))
+    left = anything_left(node.snapshot.actual)
+    reason = "no route of ours is left, but what is in the kernel" if left else "nothing of ours is left"
+    journal.emit(Event("daemon", settings.node.name, after="stopped", reason=reason))
 
 
 def saved_settings(settings: Settings, journal: Journal) -> SavedSettings:

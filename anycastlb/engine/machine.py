@@ -11,6 +11,8 @@ from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.core.model import DestinationKey, Rows, Speaker, Table, TrafficCounters
 
+PERIOD = 1.0
+"""Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
 Unused = Callable[[Collection[DestinationKey]], Awaitable[frozenset[DestinationKey]]]
 Counters = Callable[[], Awaitable[Mapping[Any, TrafficCounters]]]
 
@@ -24,13 +26,21 @@ class Announcer(Driver, Protocol):
 
 
 class Pulse:
-    """The node's proof of life: ``at`` is when a cycle last ended, or a wait for the next one was interrupted for it.
+    """The node's proof of life: ``at`` is when it was last given.
 
-    ``notify`` passes it on to the service manager.
+    ``notify`` passes it on to the service manager. ``silence``: seconds after which its absence means something, half
+    of what the bridge and the service manager allow; a machine that could not be seen for so long proves nothing more.
     """
 
-    def __init__(self, notify: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.notify = notify
+    def __init__(
+        self,
+        notify: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        silence: float = 4.0,
+    ) -> None:
+        self.notify, self.silence = notify, silence
+        self.period = min(PERIOD, silence / 2)
+        """Seconds between two proofs of life, at most."""
         self.at = clock()
 
 

@@ -37,7 +37,7 @@ from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.prober import Prober
-from anycastlb.engine.reconciler import PULSE, Inbox, Reconciler
+from anycastlb.engine.reconciler import Inbox, Reconciler
 from anycastlb.settings import Settings
 
 
@@ -138,7 +138,7 @@ class Node:
         while not self._begin.is_set():
             self._machine.pulse.notify()
             with suppress(TimeoutError):
-                async with asyncio.timeout(PULSE):
+                async with asyncio.timeout(self._machine.pulse.period):
                     await self._begin.wait()
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -34,22 +34,29 @@ from anycastlb.core.model import (
     Memory,
     NodeDrain,
     Reason,
-    Rows,
     Snapshot,
+    Speaker,
     State,
     Table,
     Verdict,
 )
 from anycastlb.engine.machine import Machine
-
-PULSE = 1.0
-"""Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
+from anycastlb.engine.observation import Observation, observe
 
 STEP = 0.5
 """Seconds that the wall clock must have jumped before a decision learns of it."""
 UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
 READABLE = 100
 """Up to so many changes of one plan have an event each."""
+
+RETRIES = (0.2, 0.5, 1.0)
+"""Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
+OUTDATED = frozenset({"exists", "missing", "service_missing"})
+"""Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
+UNKNOWN = frozenset({"driver_failed", "answer_lost"})
+"""Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
+GIVE_UP = 10.0
+"""Seconds without a kernel that can be read after which a stop ends, if nothing else is left to do."""
 
 EARLY = 30.0
 """Seconds after the start in which a route that is missing may only not have been reported yet."""
@@ -101,9 +108,18 @@ class Reconciler:
         self._decision: Decision | None = None
         self._decided = -1
         """The inbox's version the last decision was made from."""
-        self._blind = ""
         self._pending: Mapping[tuple[Table, Any], Change] = {}
         """Changes of the last plan that were under way when it ended."""
+        self._in_kernel = frozenset(table for driver in machine.drivers for table in driver.tables)
+        self._unseen: Mapping[str, str] = {}
+        """What could not be read at the last look (``kernel``, or a table outside of it), and why."""
+        self._blind_since: float | None = None
+        """When the first of the looks began that could not read the kernel."""
+        self._undecided: tuple[float, str] | None = None
+        """Since when a fault of ours keeps this node from deciding, and what it is."""
+        self._blind_looks = 0
+        self._retries = 0
+        """Cycles in a row that must be followed by another soon."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
         self._pulse.at = self._clock()
 
@@ -112,34 +128,57 @@ class Reconciler:
         while True:
             self._inbox.dirty.clear()
             await self.cycle()
-            if self.snapshot.inputs.stopping and not _left(self.snapshot):
-                if self.snapshot.inputs.emptied or not self._inbox.inputs.originals:
-                    return
-                if not self._inbox.inputs.emptied:
-                    self._inbox.put(emptied=True)  # the settings are given back last
+            if self.snapshot.inputs.stopping and self._left_nothing():
+                return
             await self._wait()
+
+    def _left_nothing(self) -> bool:
+        """Has a stop left nothing behind?"""
+        snapshot = self.snapshot
+        if self._blind_since is not None:
+            return self._given_up(snapshot, self._blind_since)
+        if anything_left(snapshot.actual):
+            return False
+        if snapshot.inputs.emptied or not self._inbox.inputs.originals:
+            return True
+        if not self._inbox.inputs.emptied:
+            self._inbox.put(emptied=True)  # the settings are given back last
+        return False
+
+    def _given_up(self, snapshot: Snapshot, since: float) -> bool:
+        """Everything has been done but what needs a kernel that can be read; and nobody can say when it will be."""
+        if anything_left(snapshot.decision.desired) or snapshot.actual.routes or self._clock() - since < GIVE_UP:
+            return False
+        reason = (
+            f"stopped without a kernel that can be read ({self._unseen['kernel']}): the routes are withdrawn, but "
+            "addresses, services and settings may be left; the next start takes them over"
+        )
+        self._journal.emit(Event("observe", "kernel", reason=reason, after="unread", level="error"))
+        return True
 
     async def cycle(self) -> None:
         """One look at everything, and what follows from it."""
         started = self._clock()
-        try:
-            actual = await self.observe()
-        except DriverError as exc:
-            self._blinded(str(exc))  # no proof of life: a node that cannot see its kernel must lose its routes
-            return
-        await self._look_for_idle(actual)
+        seen = await self._look()
+        self._note_unseen(seen.errors, started)
+        blind, actual = self._blind_since is not None, seen.state
+        if blind and self._memory is None and not self._inbox.inputs.stopping:
+            return  # nothing is known yet that anything could be decided from
+        if not blind:
+            await self._look_for_idle(actual)
+            await self._look_at_traffic(started)
         self._recall()
         self._look_at_the_clock()
-        await self._look_at_traffic(started)
         self._look_at_routes(actual)
         inputs = self._inbox.inputs
         try:
             decision = self._decide(actual, started)
-            changes, faults = plan.compare(actual, decision.desired)
+            compared, faults = plan.compare(actual, decision.desired)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
-            self._blinded(internal_error("this node", exc).text)
+            self._note_undecided(internal_error("this node", exc).text, started)
             return
-        self._blind = ""
+        self._undecided = None
+        changes = _possible(compared, seen.errors, blind)
         outcomes = (*faults, *await self._apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._finished(actual, changes, outcomes)
@@ -147,7 +186,7 @@ class Reconciler:
         ended = self._clock()
         previous = self.snapshot
         reached = _applied(actual, changes, outcomes)
-        unfinished = outcomes or any(change.table in NAMES for change in changes)
+        unfinished = outcomes or seen.errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
             actual=reached,
@@ -155,32 +194,43 @@ class Reconciler:
             plan=finished,
             failures=failures,
             pending=plan.diff(reached, decision.desired) if unfinished else (),
-            speaker=self._announcer.speaker(),
+            speaker=self._speaker(),
             registrars=tuple(driver.registrar() for driver in self._record_drivers),
-            at=ended,
-            at_wall=self._wall(),
+            at=previous.at if blind else ended,
+            at_wall=previous.at_wall if blind else self._wall(),
             cycle=previous.cycle + 1,
         )
-        refused = refusals(failures)
-        if refused != self._inbox.inputs.failures:
-            self._inbox.put(failures=refused)
+        if not blind:
+            self._judge(failures)
         self._recall()
         self._look_at_routes(self.snapshot.actual)
         self._beat()
         self._on_cycle(self.snapshot, ended - started)
 
+    def _judge(self, failures: Sequence[Failure]) -> None:
+        """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""
+        passing = OUTDATED if self._retries >= len(RETRIES) else OUTDATED | UNKNOWN
+        refused = refusals(_lasting(failures, passing))
+        self._retries = self._retries + 1 if any(f.reason.code in OUTDATED | UNKNOWN for f in failures) else 0
+        if refused != self._inbox.inputs.failures:
+            self._inbox.put(failures=refused)
+
     async def _look_for_idle(self, actual: State) -> None:
         """Which leaving backends, in the kernel at weight 0 already, have no connection left."""
         leaving = self._memory.leaving if self._memory else {}
         waiting = [key for table, key in leaving if table == "destinations" and _at_rest(actual, key)]
-        idle = await self._unused(waiting) if waiting else frozenset()
+        try:
+            idle = await self._unused(waiting) if waiting else frozenset()
+        except DriverError:
+            return  # the next look asks again; the drain time does not depend on it
         if idle != self._inbox.inputs.idle:
             self._inbox.put(idle=idle)
 
     def _recall(self) -> None:
         """What the drivers have remembered of settings, or struck out."""
-        if (originals := self._originals()) != self._inbox.inputs.originals:
-            self._inbox.put(originals=originals)
+        with suppress(DriverError):
+            if (originals := self._originals()) != self._inbox.inputs.originals:
+                self._inbox.put(originals=originals)
 
     def _look_at_the_clock(self) -> None:
         """Wall time, as far as decisions need it: its steps, not its drift."""
@@ -204,10 +254,16 @@ class Reconciler:
         if not (inputs.policy.naming.dns or inputs.policy.naming.consul):
             return
         announced: frozenset[Address] | None = frozenset(actual.routes)
-        if self._clock() < self._early and not self._announcer.speaker().connected:
+        if self._clock() < self._early and not self._speaker().connected:
             announced = announced or None
         if announced != inputs.announced:
             self._inbox.put(announced=announced)
+
+    def _speaker(self) -> Speaker:
+        try:
+            return self._announcer.speaker()
+        except DriverError:
+            return self.snapshot.speaker
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
@@ -219,33 +275,40 @@ class Reconciler:
             self._memory, self._decided = last.memory, version
         return last
 
-    async def observe(self) -> State:
-        """Everything of ours that is there now. Raises ``DriverError``."""
-        tables: dict[Table, Rows] = {}
-        for driver in self._drivers:
-            tables.update(await driver.observe())
-        names = {table: rows for table in NAMES if (rows := tables.get(table)) is not None}
+    async def _look(self) -> Observation:
+        """Observe, and prove life while it takes long: a slow look is no blind one."""
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(self._beat_for(self._pulse.silence))
+            seen = await self.observe()
+            beating.cancel()
+        return seen
+
+    async def observe(self) -> Observation:
+        """What is there now of everything that is ours."""
+        seen = await observe(self._drivers, self.snapshot.actual if self._memory is not None else None)
+        names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
         if names != self._inbox.inputs.names:
             self._inbox.put(names=names)
-        return State(**tables)
+        return seen
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         failures: list[Failure] = []
+        failed = plan.Failed(decision.verdicts)
         for driver, run in groupby(changes, key=lambda change: self._by_table[change.table]):
             ready: list[Change] = []
+            outcomes: list[Failure] = []
             for change in run:
-                if reason := plan.blocked(change, failures, decision.verdicts):
-                    refused = [failure for failure in failures if not failure.pending]
-                    waits = not plan.blocked(change, refused, decision.verdicts)
-                    failures.append(Failure(change, reason, pending=waits))
+                if outcome := failed.blocks(change):
+                    outcomes.append(outcome)
+                    failed.add(outcomes[-1:])
                 else:
                     ready.append(change)
-            if not ready:
-                continue
             try:
-                failures += await driver.apply(ready)
+                outcomes += await driver.apply(ready) if ready else ()
             except DriverError as exc:
-                failures += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
+                outcomes += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
+            failed.add(outcomes)
+            failures += outcomes
         return tuple(failures)
 
     def _finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
@@ -262,27 +325,85 @@ class Reconciler:
         return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
 
     async def _wait(self) -> None:
-        """Until something changed, the decision expires or the resync is due; proving life meanwhile."""
-        until = self._clock() + self._resync
-        if (wake_at := self.snapshot.decision.wake_at) is not None:
+        """Until something changed, the decision expires or the next look is due; proving life meanwhile."""
+        until = self._clock() + self._pause()
+        wake_at = self.snapshot.decision.wake_at
+        if wake_at is not None and self._stuck_since is None:
             until = min(until, wake_at)
         while not self._inbox.dirty.is_set() and (left := until - self._clock()) > 0:
             try:
-                async with asyncio.timeout(min(left, PULSE)):
+                async with asyncio.timeout(min(left, self._pulse.period)):
                     await self._inbox.dirty.wait()
             except TimeoutError:
-                if not self._blind:
-                    self._beat()
+                if self._late():
+                    return
+                self._beat()
+
+    def _pause(self) -> float:
+        """Seconds to the next look, if nothing happens before."""
+        if self._blind_since is not None:
+            return RETRIES[min(self._blind_looks, len(RETRIES)) - 1]
+        if self._undecided is not None:
+            return RETRIES[-1]
+        if 0 < self._retries <= len(RETRIES):
+            return min(RETRIES[self._retries - 1], self._resync)
+        return self._resync
+
+    async def _beat_for(self, seconds: float) -> None:
+        until = self._clock() + seconds
+        while self._clock() + self._pulse.period <= until:
+            await asyncio.sleep(self._pulse.period)
+            if self._late():
+                return
+            self._beat()
+
+    def _late(self) -> bool:
+        """Has this process been frozen or the machine suspended? Then nothing is proven before the next decision.
+
+        The monotonic clock stands still during a suspend, so that only the wall clock shows it.
+        """
+        now, silence = self._clock(), self._pulse.silence
+        suspended = abs(self._wall() - now - self._inbox.inputs.wall) > silence
+        return self._stuck_since is None and (suspended or now - self._pulse.at > silence)
 
     def _beat(self) -> None:
-        self._pulse.at = self._clock()
-        self._announcer.beat()
+        """Prove life, unless nothing was decided yet, or nothing could be for too long (``_stuck_since``)."""
+        now = self._clock()
+        stuck = self._stuck_since is not None and now - self._stuck_since > self._pulse.silence
+        if self._memory is None or stuck:
+            return
+        self._pulse.at = now
+        with suppress(DriverError):
+            self._announcer.beat()
         self._pulse.notify()
 
-    def _blinded(self, reason: str) -> None:
-        if reason != self._blind:
-            self._blind = reason
+    @property
+    def _stuck_since(self) -> float | None:
+        """Since when this node can no longer decide from what is there; None while it can."""
+        since = [self._blind_since, self._undecided[0] if self._undecided else None]
+        return min((moment for moment in since if moment is not None), default=None)
+
+    def _note_undecided(self, reason: str, started: float) -> None:
+        """Report once what keeps this node from deciding."""
+        if self._undecided is None or self._undecided[1] != reason:
             self._journal.emit(Event("observe", "kernel", reason=reason, level="error"))
+        self._undecided = (self._undecided[0] if self._undecided else started), reason
+
+    def _note_unseen(self, errors: Mapping[Table, str], started: float) -> None:
+        """Report what cannot be read, once, and that it can be read again."""
+        before = self._unseen
+        self._unseen = {"kernel" if table in self._in_kernel else table: text for table, text in errors.items()}
+        for subject, reason in self._unseen.items():
+            if reason != before.get(subject):
+                self._journal.emit(Event("observe", subject, reason=reason, after="unread", level="error"))
+        for subject in before.keys() - self._unseen.keys():
+            self._journal.emit(Event("observe", subject, reason="it can be read again", before="unread", after="read"))
+        if "kernel" not in self._unseen:
+            self._blind_since, self._blind_looks = None, 0
+            return
+        self._blind_looks += 1
+        if self._blind_since is None:
+            self._blind_since = started
 
     def _tell(self, decision: Decision, changes: Iterable[Change], failures: Iterable[Failure]) -> None:
         before, known = self.snapshot.decision.verdicts, {(f.change, f.reason) for f in self.snapshot.failures}
@@ -305,7 +426,35 @@ class Reconciler:
         for failure in failures:
             if (failure.change, failure.reason) not in known:  # a lasting failure is told once
                 why = failure.reason
-                self._journal.emit(Event("failure", str(failure.change), why.text, level="error", code=why.code))
+                level: Level = "warning" if why.code in OUTDATED else "error"
+                self._journal.emit(Event("failure", str(failure.change), why.text, level=level, code=why.code))
+
+
+def _possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:
+    """What may be written although not everything could be read: nothing to a table that was not read, and with a
+    kernel that cannot be read nothing that brings traffic here. A route that must go is always withdrawn."""
+    if not errors:
+        return tuple(changes)
+    return tuple(
+        change
+        for change in changes
+        if (change.table == "routes" and change.new is None)
+        or (
+            change.table not in errors
+            and (not blind or change.table in NAMES or (change.table == "routes" and change.old is not None))
+        )
+    )
+
+
+def _lasting(failures: Sequence[Failure], passing: Collection[str]) -> list[Failure]:
+    """The failures whose reason will not pass by itself. A destination fails with its service."""
+    lasting = [failure for failure in failures if failure.reason.code not in passing]
+    services = {failure.change.key for failure in lasting if failure.change.table == "services"}
+    return lasting + [
+        failure
+        for failure in failures
+        if failure.reason.code == "service_missing" and failure.change.key.service in services
+    ]
 
 
 def _gate_event(vip: Address, before: bool | None, after: Verdict) -> Event:
@@ -372,7 +521,6 @@ def _at_rest(actual: State, key: DestinationKey) -> bool:
     return row is not None and not row.weight
 
 
-def _left(snapshot: Snapshot) -> bool:
-    """Is anything of ours still in the machine, or failing to leave it?"""
-    actual = snapshot.actual
-    return bool(actual.addresses or actual.services or actual.destinations or actual.routes)
+def anything_left(state: State) -> bool:
+    """Is anything of ours in this state of the machine, but settings and names?"""
+    return bool(state.addresses or state.services or state.destinations or state.routes)

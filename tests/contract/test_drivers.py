@@ -30,6 +30,7 @@ from anycastlb.core.model import (
     VipAddress,
     VirtualService,
 )
+from anycastlb.engine.observation import observe
 from tests.support.netns import fresh
 
 RANGES = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")]
@@ -344,3 +345,72 @@ async def test_memory_and_kernel_go_the_same_way(require: Callable[[str], str], 
                 assert plan.diff(await look(kernel), desired) == ()
         finally:
             kernel.close()
+
+
+# ---------------------------------------------------------------- what a look omits, and a machine that was edited
+
+
+async def test_that_a_row_exists_or_is_missing_is_said_by_these_codes(machine: Machine) -> None:
+    """The engine looks again on these, and closes no gate."""
+    name, other = real("10.0.0.1", WEB), real("10.0.0.2", WEB)
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations={name: UP}))
+    await settle(machine.addresses, State(addresses={VIP4: VipAddress()}))
+    services = await write(machine.ipvs, create(WEB, MH), Change("services", DNS, MH, None))
+    changed = await write(machine.ipvs, Change("services", DNS, MH, replace(MH, scheduler="rr")))
+    destinations = await write(
+        machine.ipvs,
+        create(name, UP),
+        Change("destinations", other, UP, replace(UP, weight=0)),
+        Change("destinations", other, UP, None),
+        create(real("10.0.0.1", DNS), UP),
+    )
+    addresses = await write(machine.addresses, create(VIP4, VipAddress()))
+    codes = [failure.reason.code for failure in (*services, *changed, *destinations, *addresses)]
+    assert codes == ["exists", "missing", "missing", "exists", "missing", "missing", "service_missing", "exists"]
+
+
+def skipping(*omitted: Any, looks: int) -> MemoryDriver:
+    """A machine that has everything, whose first looks show these rows not."""
+    driver = MemoryDriver(
+        ("services", "destinations"), omits=lambda table, key: key in omitted and driver.looks <= looks
+    )
+    driver.rows = {"services": dict(EVERYTHING.services), "destinations": dict(EVERYTHING.destinations)}
+    return driver
+
+
+@pytest.mark.parametrize("omitted", [(WEB, real("10.0.0.2", WEB)), (real("10.0.0.1", WEB),), (MARK6,)])
+@pytest.mark.parametrize("known", [EVERYTHING, None])
+async def test_what_one_look_omits_is_not_lost(omitted: tuple[Any, ...], known: State | None) -> None:
+    seen = await observe([skipping(*omitted, looks=1)], known)
+    assert plan.diff(seen.state, EVERYTHING) == () and not seen.errors
+
+
+async def test_what_two_looks_omit_is_lost_and_no_order_is_changed() -> None:
+    gone = real("10.0.0.1", WEB)
+    seen = await observe([skipping(gone, looks=2)], EVERYTHING)
+    assert [change.key for change in plan.diff(seen.state, EVERYTHING) if not change.moved] == [gone]
+    first, second = real("10.0.0.2", WEB), real("10.0.0.9", WEB)
+    driver = MemoryDriver(
+        ("services", "destinations"), omits=lambda table, key: key == (first, second)[driver.looks - 1]
+    )
+    driver.rows = skipping(looks=0).rows
+    seen = await observe([driver], EVERYTHING)
+    assert list(seen.state.destinations) == list(EVERYTHING.destinations), "each look omitted another row"
+
+
+async def test_a_complete_look_is_taken_once_and_the_first_of_all_twice() -> None:
+    driver = skipping(looks=0)
+    await observe([driver], EVERYTHING)
+    assert driver.looks == 1
+    await observe([driver], None)
+    assert driver.looks == 3
+
+
+async def test_a_weight_before_zero_outlives_a_look_that_omits_the_destination(machine: Machine) -> None:
+    name = real("10.0.0.1", WEB)
+    down = replace(UP, weight=0)
+    await settle(machine.ipvs, State(services={WEB: MH}, destinations={name: down}))
+    driver = machine.ipvs
+    if isinstance(driver, IpvsDriver):
+        driver._forget({})  # as after a dump that has skipped it
+    assert (await look(driver)).destinations == {name: down}

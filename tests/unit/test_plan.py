@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from anycastlb.core.decision import plan
-from anycastlb.core.decision.plan import blocked, diff
+from anycastlb.core.decision.plan import Failed, diff
 from anycastlb.core.model import (
     Change,
     Destination,
@@ -68,12 +68,17 @@ ANNOUNCE = Change("routes", VIP, None, Route())
 WITHDRAW = Change("routes", VIP, Route(), None)
 
 
+def blocked(change: Change, *failures: Failure) -> Reason | None:
+    outcome = Failed(VERDICTS, failures).blocks(change)
+    return outcome.reason if outcome else None
+
+
 def test_no_route_to_what_could_not_be_built() -> None:
     for failed in (SERVICE, ADDRESS):
-        reason = blocked(ANNOUNCE, [Failure(failed, Reason("kernel_refused", "no such module"))], VERDICTS)
+        reason = blocked(ANNOUNCE, Failure(failed, Reason("kernel_refused", "no such module")))
         assert reason == Reason("vip_incomplete", "not announced: no such module", str(failed.key))
     other = Change("services", ServiceKey("tcp", ip_address("192.0.2.2"), 80), None, VirtualService("mh"))
-    assert blocked(ANNOUNCE, [Failure(other, NO)], VERDICTS) is None, "a failure is contained"
+    assert blocked(ANNOUNCE, Failure(other, NO)) is None, "a failure is contained"
 
 
 def test_nothing_is_torn_down_under_a_route() -> None:
@@ -83,25 +88,46 @@ def test_nothing_is_torn_down_under_a_route() -> None:
         Change("services", WEB, VirtualService("mh"), None),
         Change("destinations", destination(1), Destination("tunnel", 1, 1), None),
     ):
-        assert blocked(change, [failure], VERDICTS)
+        assert blocked(change, failure)
     lower = Change("destinations", destination(1), Destination("tunnel", 1, 1), Destination("tunnel", 0, 1))
-    assert blocked(lower, [failure], VERDICTS) is None, "a dead backend loses its weight all the same"
+    assert blocked(lower, failure) is None, "a dead backend loses its weight all the same"
 
 
 def test_a_route_that_cannot_be_announced_keeps_no_removed_backend() -> None:
     """While ExaBGP is away every announcement fails; that a backend leaves has nothing to do with it."""
     leaves = Change("destinations", destination(1), Destination("tunnel", 1, 1), None)
-    assert (
-        blocked(leaves, [Failure(ANNOUNCE, Reason("bridge_away", "ExaBGP's bridge is not connected"))], VERDICTS)
-        is None
-    )
+    assert blocked(leaves, Failure(ANNOUNCE, Reason("bridge_away", "ExaBGP's bridge is not connected"))) is None
 
 
 def test_a_service_that_was_not_made_gets_no_destinations() -> None:
     create = Change("destinations", destination(1), None, Destination("tunnel", 1, 1))
-    assert blocked(create, [Failure(SERVICE, NO)], VERDICTS)
+    assert blocked(create, Failure(SERVICE, NO))
     update = Change("services", WEB, VirtualService("rr"), VirtualService("mh"))
-    assert blocked(create, [Failure(update, NO)], VERDICTS) is None, "it still serves as it was"
+    assert blocked(create, Failure(update, NO)) is None, "it still serves as it was"
+
+
+class Counted:
+    """A key that counts how often it is compared."""
+
+    compared = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return isinstance(other, Counted) and other.number == self.number
+
+
+def test_the_work_of_containing_grows_with_changes_plus_failures() -> None:
+    failed = Failed({}, [Failure(Change("routes", Counted(n), Route(), None), NO) for n in range(5000)])
+    Counted.compared = 0
+    changes = [Change("addresses", Counted(n), VipAddress(), None) for n in range(10_000)]
+    assert sum(failed.blocks(change) is not None for change in changes) == 5000
+    assert Counted.compared < 4 * (5000 + 10_000), "each change is compared with a few failures, not with all"
 
 
 def test_settings_come_first_and_go_only_when_asked() -> None:

@@ -17,7 +17,11 @@ class Driver(Protocol):
     tables: tuple[Table, ...]
 
     async def observe(self) -> Mapping[Table, Rows]:
-        """Our rows of every table in ``tables``. Raises ``DriverError``."""
+        """Our rows of every table in ``tables``. Raises ``DriverError``.
+
+        A kernel's listing may omit a row when another program edits the same table meanwhile, so a row that is not
+        shown once need not be lost (``engine.observation``).
+        """
         ...
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:

@@ -1,6 +1,7 @@
 """A machine in memory: the fake behind every driver protocol, for speed and for faults.
 
-It keeps the changes it is given, and tests can make it fail. It passes the same contract tests as the real drivers.
+It keeps the changes it is given, and tests can make it fail, or make its looks omit rows as a kernel's do. It passes
+the same contract tests as the real drivers.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from anycastlb.core.model import Change, Destination, DestinationKey, Failure, R
 
 
 class MemoryDriver:
-    """Tables as dicts. ``refuse`` answers the reason a change is to fail with, or None."""
+    """Tables as dicts. ``refuse`` answers the reason a change is to fail with, or None.
+
+    ``omits`` says which rows a look leaves out although they exist.
+    """
 
     def __init__(
         self,
         tables: tuple[Table, ...],
         refuse: Callable[[Change], str | None] = lambda change: None,
+        omits: Callable[[Table, Any], bool] = lambda table, key: False,
     ) -> None:
         self.tables = tables
         self.rows: dict[Table, dict[Any, Any]] = {table: {} for table in tables}
-        self.refuse = refuse
+        self.refuse, self.omits = refuse, omits
         self.writes: list[Change] = []
+        self.looks = 0
         self.idle: set[DestinationKey] = set()
         """Destinations without a connection."""
 
@@ -31,28 +37,33 @@ class MemoryDriver:
         return frozenset(keys) & self.idle
 
     async def observe(self) -> Mapping[Table, Rows]:
-        return {table: dict(rows) for table, rows in self.rows.items()}
+        self.looks += 1
+        return {
+            table: {key: row for key, row in rows.items() if not self.omits(table, key)}
+            for table, rows in self.rows.items()
+        }
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         failures = []
         for change in changes:
-            reason = self.refuse(change) or self._clash(change)
+            refusal = self.refuse(change)
+            reason = Reason("kernel_refused", refusal) if refusal else self._clash(change)
             if reason:
-                failures.append(Failure(change, Reason("kernel_refused", reason)))
+                failures.append(Failure(change, reason))
                 continue
             self.writes.append(change)
             self._write(change)
         return failures
 
-    def _clash(self, change: Change) -> str | None:
+    def _clash(self, change: Change) -> Reason | None:
         """What a kernel would say: EEXIST, ENOENT, and ESRCH for a destination without its service."""
         rows = self.rows[change.table]
         if change.table == "destinations" and change.new and change.key.service not in self.rows["services"]:
-            return f"{change.key.service} does not exist"
+            return Reason("service_missing", f"{change.key.service} does not exist")
         if change.verb == "create" and change.key in rows:
-            return f"{change.key} exists already"
+            return Reason("exists", f"{change.key} exists already")
         if change.verb != "create" and change.key not in rows:
-            return f"{change.key} does not exist"
+            return Reason("missing", f"{change.key} does not exist")
         return None
 
     def _write(self, change: Change) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from math import inf
 
 from anycastlb import __version__
 
@@ -13,6 +14,12 @@ class Notifier:
 
     def __init__(self, address: str | None = None) -> None:
         self._address = address or os.environ.get("NOTIFY_SOCKET", "")
+
+    @property
+    def watchdog(self) -> float:
+        """Seconds without ``alive`` after which the service manager kills this process; infinite if it never does."""
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else inf
 
     def ready(self) -> None:
         self._send(f"READY=1\nSTATUS=anycastlb {__version__}")

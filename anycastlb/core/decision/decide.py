@@ -111,7 +111,8 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     found = {vip: contained.of(vip, route_of, inputs, drain, step.announces) for vip, step in opened.items()}
 
     pools = weigh_pools(judged, votes, steps, contained, now)
-    rows = {} if inputs.stopping and _withdrawn(drain) else {**held_rows(inputs, memory, pools), **wanted_rows(pools)}
+    held = held_rows(inputs, memory, pools)
+    rows = {} if inputs.stopping and _withdrawn(drain) else {**held, **wanted_rows(pools)}
     gates = shut_faulty(inputs, memory, judged, steps, contained, now)
     handing = NOTHING if inputs.stopping else handover(judged, now)
     leaving = leaving_rows(rows, memory, inputs.idle, now, not _unused(drain), handing)
@@ -149,7 +150,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             gates={item.verdict.vip: item.gate for item in gates},
             rows=rows,
             leaving=leaving,
-            up_since=_of_held(rows, memory) | {key: since for item in judged for key, since in item.up_since.items()},
+            up_since=_of_held(held, memory) | {key: since for item in judged for key, since in item.up_since.items()},
             serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
             order=tuple(destinations),
             marks={path: mark for path, mark in paths.items() if mark is not None},
@@ -509,9 +510,9 @@ def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, P
     }
 
 
-def _of_held(rows: Wanted, memory: Memory) -> dict[DestinationKey, float]:
+def _of_held(held: Wanted, memory: Memory) -> dict[DestinationKey, float]:
     """Since when the backends have been up whose rows are held."""
-    return {key: since for key, since in memory.up_since.items() if rows.get(("destinations", key)) is not None}
+    return {key: since for key, since in memory.up_since.items() if ("destinations", key) in held}
 
 
 def probe_paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:

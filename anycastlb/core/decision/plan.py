@@ -14,7 +14,7 @@ without a backend in between. Changes of one phase keep the order in which they 
 order. So the longest run of old destinations that stand in the right order stays in place, and every other one is
 *moved*: deleted and added again in one batch, without a lower weight in between.
 
-*Failures are contained* (``blocked``). A change that depends on one that failed is not tried: nothing is torn down
+*Failures are contained* (``Failed``). A change that depends on one that failed is not tried: nothing is torn down
 under a route that could not be withdrawn, and no route is announced whose address or services could not be built.
 Everything else goes on.
 
@@ -178,24 +178,51 @@ def _by_service(rows: Iterable[DestinationKey]) -> dict[ServiceKey, list[Destina
     return grouped
 
 
-def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> Reason | None:
-    """Why a change must not be tried after these failures of the same plan; None = go ahead.
+class Failed:
+    """The failures of a plan so far, by what depends on them.
 
     A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn,
     and no route is announced whose address or services could not be built.
     """
-    for failure in failures:
-        table, key = failure.change.table, failure.change.key
+
+    def __init__(self, verdicts: Mapping[Address, Verdict], failures: Iterable[Failure] = ()) -> None:
+        self._verdicts = verdicts
+        self._first: dict[tuple[Table, Any], Failure] = {}
+        """The first failure of each row."""
+        self.add(failures)
+
+    def add(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            self._first.setdefault((failure.change.table, failure.change.key), failure)
+
+    def blocks(self, change: Change) -> Failure | None:
+        """What becomes of a change that must not be tried after these failures; None = go ahead.
+
+        A change that waits only for what is under way is under way itself.
+        """
         if change.table == "routes" and change.new is not None:
-            verdict = verdicts.get(change.key)
-            needs = {service.key for service in verdict.services} if verdict else set()
-            if (table == "addresses" and key == change.key) or (table == "services" and key in needs):
-                return Reason("vip_incomplete", f"not announced: {failure.reason}", str(key))
-        elif change.verb == "delete" and table == "routes" and failure.change.verb == "delete" and _vip(change) == key:
-            return Reason("route_still_up", f"kept, because the route is still up: {failure.reason}", str(key))
-        elif change.table == "destinations" and failure.change.verb == "create" and key == change.key.service:
-            return Reason("service_missing", f"its service is missing: {failure.reason}", str(key))
-    return None
+            return self._incomplete(change)
+        if change.verb == "delete" and (up := self._first.get(("routes", _vip(change)))) and up.change.verb == "delete":
+            why = Reason("route_still_up", f"kept, because the route is still up: {up.reason}", str(up.change.key))
+            return Failure(change, why, up.pending)
+        if change.table != "destinations":
+            return None
+        service = self._first.get(("services", change.key.service))
+        if service and service.change.verb == "create":
+            why = Reason("service_missing", f"its service is missing: {service.reason}", str(service.change.key))
+            return Failure(change, why, service.pending)
+        return None
+
+    def _incomplete(self, change: Change) -> Failure | None:
+        verdict = self._verdicts.get(change.key)
+        needs: list[tuple[Table, Any]] = [("addresses", change.key)]
+        needs += [("services", service.key) for service in verdict.services] if verdict else []
+        failures = [failure for row in needs if (failure := self._first.get(row))]
+        first = min(failures, key=lambda failure: failure.pending, default=None)
+        if first is None:
+            return None
+        why = Reason("vip_incomplete", f"not announced: {first.reason}", str(first.change.key))
+        return Failure(change, why, first.pending)
 
 
 def _vip(change: Change) -> Any:

@@ -55,6 +55,8 @@ class IpvsDriver:
         self._in_ranges: dict[Address, bool] = {}
         self._lowered: dict[DestinationKey, int] = {}
         """The last non-zero weight of destinations that we set to 0: the kernel cannot be asked for it."""
+        self._absent: set[DestinationKey] = set()
+        """Those of them that the last look did not show: forgotten when the next one does not show them either."""
         self._seen: dict[ServiceKey, tuple[list[Real], Destinations]] = {}
         """Each service's destinations at the last look, as read and as rows."""
 
@@ -136,9 +138,16 @@ class IpvsDriver:
             destinations.update(self._look(kernel, key))  # dict to dict: no key is hashed again
         for gone in self._seen.keys() - services.keys():
             del self._seen[gone]
-        for name in [n for n in self._lowered if n not in destinations or destinations[n].weight]:
-            del self._lowered[name]
+        self._forget(destinations)
         return {"services": services, "destinations": destinations}
+
+    def _forget(self, destinations: Destinations) -> None:
+        """Forget the last weights of destinations that have a weight again, and of those gone for two looks."""
+        absent = self._lowered.keys() - destinations.keys()
+        raised = {name for name in self._lowered.keys() - absent if destinations[name].weight}
+        for name in raised | (absent & self._absent):
+            del self._lowered[name]
+        self._absent = absent - self._absent
 
     def _look(self, kernel: GenericNetlink, service: ServiceKey) -> Destinations:
         """A service's destinations, oldest first: the kernel lists the newest first."""

@@ -1,0 +1,73 @@
+"""Look at every table of the machine. A look that fails or omits a row is not news.
+
+The kernel lists its rows by their position, so that a row is skipped when another program deletes an earlier one
+meanwhile, and nothing in the answer says so. Therefore the loss of a row is believed only when a second look, made at
+once, does not show it either. A table that cannot be read keeps the rows it was last known to have, with the reason.
+Nothing is decided here, and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anycastlb.adapters.drivers import Driver
+from anycastlb.core.model import DriverError, Rows, State, Table
+
+LISTED: tuple[Table, ...] = ("addresses", "services", "destinations")
+"""The tables that the kernel lists row by row."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of the machine."""
+
+    tables: Mapping[Table, Rows]
+    """The tables that were read. One that nobody has seen yet is missing."""
+    state: State
+    """All tables as they are; those that could not be read, as they were last known."""
+    errors: Mapping[Table, str]
+    """Why a table could not be read."""
+
+
+async def observe(drivers: Sequence[Driver], known: State | None) -> Observation:
+    """One look at all tables. ``known``: the machine as it was last known; None before the first look."""
+    tables: dict[Table, Rows] = {}
+    errors: dict[Table, str] = {}
+    for driver in drivers:
+        try:
+            tables.update(await _tables(driver, known))
+        except DriverError as exc:
+            errors.update(dict.fromkeys(driver.tables, str(exc)))
+    remembered = {table: known.rows(table) for table in errors} if known else {}
+    return Observation(tables, State(**remembered, **tables), errors)
+
+
+async def _tables(driver: Driver, known: State | None) -> Mapping[Table, Rows]:
+    """A driver's tables, without those rows only that two looks have missed. Raises ``DriverError``.
+
+    The first look of all is always taken twice: nobody knows yet what it may have missed.
+    """
+    first = await driver.observe()
+    listed = [table for table in driver.tables if table in LISTED]
+    before: Mapping[Table, Rows] = first if known is None else {table: known.rows(table) for table in listed}
+    if known is not None and not any(_lost(before[table], first[table]) for table in listed):
+        return first
+    if not listed:
+        return first
+    second = await driver.observe()
+    return {**second, **{table: _united(before[table], first[table], second[table]) for table in listed}}
+
+
+def _lost(before: Rows, now: Rows) -> set[Any]:
+    return set(before).difference(now)  # of two dicts: this hashes no key again
+
+
+def _united(before: Rows, first: Rows, second: Rows) -> Rows:
+    """The rows of the second look, and those that only the first look has shown. What was known keeps its order."""
+    missed = _lost(first, second)
+    if not missed:
+        return second
+    order: dict[Any, None] = dict.fromkeys((*before, *second, *first))
+    return {key: second[key] if key in second else first[key] for key in order if key in second or key in missed}
