@@ -153,3 +153,13 @@ def test_an_instance_that_was_left_out_stays_a_problem_until_it_is_solved() -> N
     assert problems(parse(stored, third, solved)) == [one for one in problems(third) if "port" in one.split()[1]]
     del stored["services/web"]
     assert not parse(stored, third, twice).problems
+
+
+def test_a_backend_is_drained_under_a_document_that_is_bad_or_gone() -> None:
+    stored: dict[str, Any] = {"services/web": WEB, f"{KEY}a": backend(1), f"{KEY}b": backend(2)}
+    good = parse(stored)
+    drained = {f"{KEY}a": backend(1, drain=True)}
+    for bad in ({**stored, "services/web": {**WEB, "port": "?"}, **drained}, drained):
+        found = parse(bad, good)
+        assert [(one.name, one.drain) for one in found.services[0].backends] == [("a", True), ("b", False)]
+        assert found.services[0].port == 80 and found.problems

@@ -1,4 +1,4 @@
-"""A raw key tree to a ``Catalog``: parse, merge, quarantine, and refuse a suspicious shrink.
+"""A raw key tree to a ``Catalog``: parse, merge, quarantine.
 
 A bad document never stops another. A service whose documents are bad keeps the last good ones (``Catalog.good``); a
 bad backend key keeps its own last good value, or is left out. Discovered instances become backend documents under
@@ -30,8 +30,6 @@ from anycastlb.core.model import (
     Network,
     Problem,
     Service,
-    Share,
-    Shrink,
     Tree,
 )
 
@@ -91,34 +89,6 @@ def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> 
     return (
         catalog if len(problems) == len(catalog.problems) else replace(catalog, problems=tuple(dict.fromkeys(problems)))
     )
-
-
-def admit(
-    current: Catalog,
-    candidate: Catalog,
-    max_shrink: Share,
-    confirm: float | None,
-    held: Shrink | None,
-    now: float,
-) -> Shrink | None:
-    """None: apply the candidate. Else: hold it back, because it lost too many of the current VIPs at once.
-
-    ``confirm``: seconds after which a shrink that persists is believed (None = never); ``held``: the shrink in force.
-    """
-    lost = current.vips - candidate.vips
-    if not shrunk(len(lost), len(current.vips), max_shrink, emptied=not candidate.vips):
-        return None
-    since = held.since if held else now
-    until = None if confirm is None else since + confirm
-    if until is not None and now >= until:
-        return None
-    return Shrink(tuple(sorted(lost, key=lambda vip: (vip.version, vip))), len(current.vips), since, until)
-
-
-def shrunk(lost: int, of: int, limit: Share, emptied: bool) -> bool:
-    """Is so much lost at once that it must be confirmed?"""
-    allowed = limit.count if limit.percent is None else of * limit.percent / 100
-    return lost > allowed or (emptied and of > 0)
 
 
 # ---------------------------------------------------------------- which key is what
@@ -206,10 +176,8 @@ class _Reading:
         if own == before and self.same_defaults and known is not None and not self._moved(known.service):
             self._keep(name, replace(known, used=own))  # nothing about it changed
             return
-        try:
-            built = self._built(name, own, before)
-        except MalformedDocument as exc:
-            self.problems += exc.problems
+        built = self._best(name, own, before)
+        if built is None:
             self._keep_last_good(name)
             return
         wanted = built.service.backends_from
@@ -219,6 +187,20 @@ class _Reading:
             self._keep_last_good(name)  # it would lose its backends until the new ones are known
             return
         self._keep(name, built)
+
+    def _best(self, name: str, own: dict[str, Entry], before: dict[str, Entry]) -> _Built | None:
+        """The service from its documents of now; if its own is bad or gone, from the last good one with the backends'
+        keys of now, whose drains count all the same. Where it is gone, nothing else is taken away."""
+        key = f"services/{name}"
+        try:
+            return self._built(name, own, before)
+        except MalformedDocument as exc:
+            self.problems += exc.problems
+        if key not in before or before[key] == own.get(key):
+            return None
+        with suppress(MalformedDocument):
+            return self._built(name, {**({} if key in own else before), **own, key: before[key]}, before)
+        return None
 
     def _last(self, name: str) -> _Built | None:
         """The service as it is in force."""
