@@ -1,8 +1,8 @@
 """Follow a source and the discoveries its catalog asks for: read, parse, hold, remember on disk, publish.
 
-It decides nothing itself: ``catalog.parse`` says what a tree means, its ``admit`` whether to believe a catalog that has
-shrunk, and ``discovery.watch`` which instances to believe. It never loses the catalog in force: not when the source is
-away, not when it reads garbage, not when the daemon restarts.
+It decides nothing itself: ``parse_catalog`` says what a tree means, ``shrink.admit`` whether to believe a catalog that
+has shrunk, and ``discovery.watch`` which instances to believe. It never loses the catalog in force: not when the source
+is away, not when it reads garbage, not when the daemon restarts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
-from anycastlb.core.catalog.parse import admit, parse_catalog, troubled
+from anycastlb.core.catalog.parse import parse_catalog, troubled
 from anycastlb.core.catalog.service import CheckTypes
+from anycastlb.core.catalog.shrink import admit, without_loss
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Feed, Problem, Shrink, SourceError, Tree
 from anycastlb.engine.observer import NOBODY, Observer
@@ -143,8 +144,8 @@ class Follower:
         now = self._clock()
         if self._confirmed and self._candidate is not None:
             self._emit("confirmed", f"the held catalog {self._candidate.index} was confirmed")
-            await self._apply(self._candidate)
-            self._moved.set()  # it was parsed a while ago
+            fresh = await self._parsed(self._tree, self._catalog) if self._tree else None  # it is from a while ago
+            await self._apply(fresh or self._candidate)
         self._confirmed = False
         if self._start_by is not None and now >= self._start_by:
             self._use_saved()
@@ -176,15 +177,15 @@ class Follower:
             self._reread = True  # a loss is believed only of a fresh read
             return
         self._tree = tree
-        await self._judge(candidate)
+        await self._judge(candidate, tree)
 
-    async def _judge(self, candidate: Catalog) -> None:
+    async def _judge(self, candidate: Catalog, tree: Tree) -> None:
         limits = self._settings.catalog
         held = admit(self._catalog, candidate, limits.max_shrink, limits.confirm, self._feed.held, self._clock())
         if held is None:
             await self._apply(candidate)
         else:
-            self._hold(candidate, held)
+            await self._hold(candidate, held, tree)
 
     async def _apply(self, catalog: Catalog) -> None:
         edited = _written(catalog) != _written(self._catalog)  # the watches report changes of instances
@@ -198,14 +199,21 @@ class Follower:
         self._report_problems()
         await self._remember(catalog)
 
-    def _hold(self, candidate: Catalog, held: Shrink) -> None:
+    async def _hold(self, candidate: Catalog, held: Shrink, tree: Tree) -> None:
+        """Keep the lost VIPs, and obey everything else that the candidate says."""
         if self._start_by is not None:
             self._use_saved()
         news = self._feed.held is None or self._feed.held.lost != held.lost
-        self._candidate = candidate
+        kept = await self._parsed(without_loss(tree, self._catalog, held.lost), self._catalog)
+        if kept is None or self._catalog.vips - kept.vips:
+            kept = replace(self._catalog, drained=candidate.drained, drains=candidate.drains)
+        obeyed = (kept.good, kept.drained) != (self._catalog.good, self._catalog.drained)
+        self._catalog, self._candidate = kept, candidate
         self._feed = replace(self._feed, held=held)
-        self._watch(candidate)
+        self._watch()
         self._publish()
+        if obeyed:
+            self._emit("applied", f"{_counts(kept)}, without what is held")
         self._report_problems()
         if news:
             when = "until it is confirmed" if held.until is None else f"for {held.until - self._clock():.0f} s"
@@ -215,6 +223,7 @@ class Follower:
                 f"catalog.max_shrink allows: held {when}; let it through with: anycastlb confirm",
                 level="warning",
             )
+        await self._remember(kept)
 
     async def _fail(self, error: SourceError) -> None:
         now, text = self._clock(), str(error)

@@ -8,7 +8,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from anycastlb.adapters.checks import PARAMS
-from anycastlb.core.catalog.parse import admit, parse_catalog
+from anycastlb.core.catalog.parse import parse_catalog
+from anycastlb.core.catalog.shrink import admit
 from anycastlb.core.model import Catalog, Entry, Share, Tree
 
 RANGES = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
@@ -264,11 +265,28 @@ def test_a_shrunken_catalog_is_held_until_it_persists() -> None:
     assert admit(full, half, limit, 60, None, 0) is None, "half is not more than half"
     held = admit(full, less, limit, 60, None, 100.0)
     assert held and len(held.lost) == 3 and held.of == 4 and held.until == 160.0
-    again = admit(full, Catalog(), limit, 60, held, 130.0)
-    assert again and again.since == 100.0 and len(again.lost) == 4, "the clock runs from the first look"
+    again = admit(full, less, limit, 60, held, 130.0)
+    assert again and again.since == 100.0, "the clock runs from the first look"
     assert admit(full, less, limit, 60, again, 160.0) is None, "it persisted"
     assert admit(full, less, limit, None, held, 1e9) is not None, "never means never"
     assert admit(full, full, limit, 60, held, 130.0) is None
+
+
+def test_a_loss_is_believed_at_its_own_age() -> None:
+    full, limit = catalog_of(*range(1, 11)), Share(percent=50)
+    first = admit(full, catalog_of(7, 8, 9, 10), limit, 300, None, 0)
+    assert first and first.until == 300
+    empty = admit(full, Catalog(), limit, 300, first, 299)
+    assert empty and (empty.since, empty.until) == (299, 599), "the other four were lost only now"
+    fewer = admit(full, catalog_of(4), limit, 300, empty, 400)
+    assert fewer and fewer.since == 299, "all that it lost had been lost by then"
+    assert admit(full, catalog_of(4), limit, 300, fewer, 599) is None
+
+
+def test_vips_added_meanwhile_make_a_loss_no_smaller() -> None:
+    held = admit(catalog_of(1, 2, 3, 4, 5), catalog_of(4, 5), Share(percent=50), 60, None, 0)
+    more = admit(catalog_of(1, 2, 3, 4, 5, 6, 7), catalog_of(4, 5, 6, 7), Share(percent=50), 60, held, 1)
+    assert more and more.of == 5
 
 
 def test_an_empty_catalog_is_always_suspicious() -> None:

@@ -275,3 +275,23 @@ class TestWatches:
         instances, problems = await survey(kinds.__getitem__, {a, b}, {a: some(1, 2), b: some(9)}, 3.0)
         assert instances == {a: some(2), b: some(9)}
         assert problems.keys() == {b} and "discovers nothing" in problems[b][0]
+
+
+async def test_a_loss_is_believed_at_its_own_age() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2, 3, 4)
+        await desk.put(1, after=GRACE - 1)
+        await desk.put(after=2)
+        assert desk.numbers == [1, 2, 3, 4], "the first had been away for 2 s only"
+        await asyncio.sleep(GRACE)
+        assert desk.numbers == []
+
+
+async def test_instances_that_come_meanwhile_make_a_loss_no_smaller() -> None:
+    async with Desk() as desk:
+        await desk.put(1, 2, 3, 4)
+        await desk.put(1, after=1)
+        await desk.put(1, 5, 6, 7, 8)
+        assert desk.numbers == [1, 2, 3, 4, 5, 6, 7, 8] and "3 of 4 instances" in desk.watch.problems[0]
+        await asyncio.sleep(GRACE)
+        assert desk.numbers == [1, 5, 6, 7, 8]

@@ -364,7 +364,8 @@ class TestHeld:
         fill(node.source, 5)
         await node.until(lambda catalog, feed: len(catalog.vips) == 5)
         for number in range(5, keep, -1):
-            del node.source._entries[f"services/s{number}"]  # all at once
+            for key in [key for key in node.source._entries if key.startswith(f"services/s{number}")]:
+                del node.source._entries[key]  # all at once
         node.source.put("defaults", "{}")
         return await node.until(lambda catalog, feed: feed.held is not None or len(catalog.vips) < 5)
 
@@ -421,6 +422,57 @@ class TestHeld:
             catalog, _ = await node.until(lambda catalog, feed: feed.held is None)
             assert len(catalog.vips) == 5
             assert not node.follower.confirm()
+
+    async def test_orders_are_obeyed_all_the_same(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            node.source.put("services/s1/backends/a", '{"address": "10.1.0.1"}')
+            node.source.put("services/s5/backends/a", '{"address": "10.1.0.5"}')
+            node.source.put("services/s5/backends/b", '{"address": "10.1.0.6"}')
+            node.source.put("drain/lb2", "")
+            await self.lose(node)
+            lost = node.seen[-1][1].held
+            node.source.put("drain/lb1", '{"reason": "disk"}')
+            node.source.delete("drain/lb2")
+            node.source.put("services/s1/backends/a", '{"address": "10.1.0.1", "drain": true}')
+            node.source.put("services/s5/backends/a", '{"address": "10.1.0.5", "drain": true}')
+            node.source.put("services/s9", service(9))
+            catalog, feed = await node.until(lambda catalog, feed: len(catalog.vips) == 6)
+            assert lost and feed.held and feed.held.since == lost.since, "the loss is held as before"
+            assert catalog.drained == {"lb1"} and catalog.drains["lb1"].reason == "disk"
+            backends = {one.name: {b.name: b.drain for b in one.backends} for one in catalog.services}
+            assert backends["s1"] == {"a": True}
+            assert backends["s5"] == {"a": True, "b": False}, "of a service that is kept, nothing is taken away"
+            await node.settle()
+            tree = SavedTree(tmp_path, identity(node.settings)).load()
+            assert tree is not None and tree.entries.keys() == catalog.good.keys(), "a restart obeys them too"
+            assert "without what is held" in node.events("applied")[-1].reason
+            node.source.delete("drain/lb1")
+            await node.until(lambda catalog, feed: not catalog.drained)
+            assert node.follower.confirm()
+            catalog, _ = await node.until(lambda catalog, feed: feed.held is None)
+            assert vips(catalog) == {"192.0.2.1", "192.0.2.5", "192.0.2.9"}, (
+                "of s5 a key stands: its document is missed"
+            )
+
+    async def test_an_emptied_store_ends_no_drain(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "never"') as node:
+            node.source.put("services/s1", service(1))
+            node.source.put("drain/lb2", "")
+            await node.until(lambda catalog, feed: bool(catalog.services))
+            node.source._entries.clear()
+            node.source.put("drain/lb1", "")
+            catalog, _ = await node.until(lambda catalog, feed: feed.held is not None)
+            assert catalog.drained == {"lb1", "lb2"} and vips(catalog) == {"192.0.2.1"}
+
+    async def test_an_edit_may_not_take_a_vip_under_cover_of_a_held_loss(self, tmp_path: Path) -> None:
+        async with Node(MemorySource(), tmp_path, 'confirm = "300ms"') as node:
+            await self.lose(node, keep=2)
+            await asyncio.sleep(0.2)
+            node.source._entries.clear()
+            node.source.put("defaults", "{}")
+            emptied = asyncio.get_running_loop().time()
+            await node.until(lambda catalog, feed: not catalog.vips)
+            assert asyncio.get_running_loop().time() - emptied >= 0.3
 
     async def test_a_source_that_dies_meanwhile_does_not_make_it_true(self, tmp_path: Path) -> None:
         async with Node(MemorySource(), tmp_path, 'confirm = "200ms"') as node:

@@ -180,10 +180,11 @@ async def test_a_held_catalog_stops_no_instance(tmp_path: Path) -> None:
         await node.shows("web1", "web2")
         dns = DnsInstances("x.example.org")
         node.discovery(dns).put(*some(7))
-        await asyncio.sleep(0.1)
-        assert node.names("third") == [] and not node.discovery().closed
-        assert node.follower.confirm()
         await node.until(lambda: node.names("third") == ["web7"])
+        assert node.seen[-1][1].held and not node.discovery().closed
+        assert node.follower.confirm()
+        await node.until(lambda: not node.seen[-1][1].held)
+        assert node.names("third") == ["web7"]
         await node.until(lambda: node.discovery().closed)
 
 

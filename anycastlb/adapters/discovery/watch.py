@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, Kind, endpoint, ordered
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
-from anycastlb.core.catalog.parse import Instances, shrunk
+from anycastlb.core.catalog.parse import Instances
+from anycastlb.core.catalog.shrink import shrunk
 from anycastlb.core.events import Event
 from anycastlb.core.model import Discover, Instance, SourceError
 
@@ -24,6 +26,18 @@ BACKOFF = Backoff(first=0.1, longest=5.0)
 MAX_SHOWN = 10
 """Instances named in one event."""
 Kinds = Callable[[Discover], Kind]
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldLoss:
+    """An answer that is not wholly believed."""
+
+    answer: DiscoveryAnswer
+    lost: frozenset[str]
+    """Names of the instances that it does not know."""
+    of: int
+    """How many there were before the loss: those that come meanwhile make it no smaller."""
+    since: float
 
 
 class Watch:
@@ -47,9 +61,7 @@ class Watch:
         self._changed, self._journal, self._clock, self._chance = changed, journal, clock.monotonic, clock.chance
         self._answer: DiscoveryAnswer | None = None
         """The last one; None: the next must be fresh."""
-        self._held: DiscoveryAnswer | None = None
-        """The answer that is not wholly believed."""
-        self._held_since = 0.0
+        self._held: _HeldLoss | None = None
         self._failures = 0
 
     async def run(self) -> None:
@@ -65,7 +77,7 @@ class Watch:
         """Believe the loss that is held back. False if there is none."""
         held = self._held
         if held is not None:
-            self._believe(held)
+            self._believe(held.answer)
         return held is not None
 
     async def _step(self, discovery: Discovery) -> None:
@@ -93,31 +105,32 @@ class Watch:
     def _due(self) -> float | None:
         """When the loss that is held back will have persisted."""
         grace = self._kind.doubt.grace
-        return None if self._held is None or grace is None else self._held_since + grace
+        return None if self._held is None or grace is None else self._held.since + grace
 
     def _weigh(self, answer: DiscoveryAnswer) -> None:
-        now, due = self._clock(), self._due()
+        now, held, due = self._clock(), self._held, self._due()
         lost = _vanished(self.instances or (), answer)
-        if not self._doubted(answer, lost) or (due is not None and now >= due):
+        names = frozenset(instance.name for instance in lost)
+        before = held.of if held else len(self.instances or ())
+        same = held is not None and names <= held.lost  # a loss is believed at its own age, not at another's
+        if not self._doubted(answer, len(lost), before) or (same and due is not None and now >= due):
             self._believe(answer)
             return
-        if self._held is None:
-            self._held_since = now
-        self._held = answer
+        self._held = _HeldLoss(answer, names, before, held.since if held and same else now)
         grace = self._kind.doubt.grace
         until = "until it is confirmed" if grace is None else f"for {grace:g} s, or until it is confirmed"
         if self.instances is None:
             self._put(None, (*answer.problems, f"not believed {until} (anycastlb confirm)"))
             return
-        of = _counted(len(self.instances))
+        of = _counted(before)
         kept_text = f"{len(lost)} of {of} vanished at once: kept {until} (anycastlb confirm)"
         self._put(ordered((*answer.instances, *lost)), (*answer.problems, kept_text))
 
-    def _doubted(self, answer: DiscoveryAnswer, lost: Collection[Instance]) -> bool:
+    def _doubted(self, answer: DiscoveryAnswer, lost: int, of: int) -> bool:
         if self.instances is None:
             return not answer.instances and not answer.unfit
-        emptied = bool(lost) and not answer.instances and not answer.unfit
-        return shrunk(len(lost), len(self.instances), self._kind.doubt.share, emptied)
+        emptied = lost > 0 and not answer.instances and not answer.unfit
+        return shrunk(lost, of, self._kind.doubt.share, emptied)
 
     def _believe(self, answer: DiscoveryAnswer) -> None:
         self._held = None

@@ -1,4 +1,4 @@
-"""A raw key tree to a ``Catalog``: parse, merge, quarantine, and refuse a suspicious shrink.
+"""A raw key tree to a ``Catalog``: parse, merge, quarantine.
 
 A bad document never stops another. A service whose documents are bad keeps the last good ones (``Catalog.good``); a
 bad backend key keeps its own last good value, or is left out. Discovered instances become backend documents under
@@ -18,10 +18,11 @@ from typing import Any
 from anycastlb.core.catalog import decode
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.drain import parse_drain
-from anycastlb.core.catalog.service import CheckTypes, Limits, discover, parse_service
-from anycastlb.core.fields import shown
+from anycastlb.core.catalog.service import CheckTypes, Limits, clash, discover, parse_service, unreachable
+from anycastlb.core.fields import address, shown, whole
 from anycastlb.core.model import (
     EMPTY,
+    Address,
     Catalog,
     Discover,
     Entry,
@@ -29,8 +30,6 @@ from anycastlb.core.model import (
     Network,
     Problem,
     Service,
-    Share,
-    Shrink,
     Tree,
 )
 
@@ -65,13 +64,15 @@ def parse_catalog(
     reading.settle_claims()
     leaving = {node: parse_drain(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
     reading.problems += [problem for _, drain_problems in leaving.values() for problem in drain_problems]
+    remarks = {name: some for name, some in sorted(reading.remarks.items()) if some and name in reading.services}
     return Catalog(
         services=tuple(service for _, service in sorted(reading.services.items())),
         drained=frozenset(keys.drained),
         drains={node: drain for node, (drain, _) in leaving.items()},
-        problems=tuple(dict.fromkeys(reading.problems)),
+        problems=tuple(dict.fromkeys([*reading.problems, *(one for some in remarks.values() for one in some)])),
         index=tree.index,
         good=reading.good() | {f"drain/{node}": tree.entries[f"drain/{node}"] for node in keys.drained},
+        remarks=remarks,
         discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
         instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},
     )
@@ -88,34 +89,6 @@ def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> 
     return (
         catalog if len(problems) == len(catalog.problems) else replace(catalog, problems=tuple(dict.fromkeys(problems)))
     )
-
-
-def admit(
-    current: Catalog,
-    candidate: Catalog,
-    max_shrink: Share,
-    confirm: float | None,
-    held: Shrink | None,
-    now: float,
-) -> Shrink | None:
-    """None: apply the candidate. Else: hold it back, because it lost too many of the current VIPs at once.
-
-    ``confirm``: seconds after which a shrink that persists is believed (None = never); ``held``: the shrink in force.
-    """
-    lost = current.vips - candidate.vips
-    if not shrunk(len(lost), len(current.vips), max_shrink, emptied=not candidate.vips):
-        return None
-    since = held.since if held else now
-    until = None if confirm is None else since + confirm
-    if until is not None and now >= until:
-        return None
-    return Shrink(tuple(sorted(lost, key=lambda vip: (vip.version, vip))), len(current.vips), since, until)
-
-
-def shrunk(lost: int, of: int, limit: Share, emptied: bool) -> bool:
-    """Is so much lost at once that it must be confirmed?"""
-    allowed = limit.count if limit.percent is None else of * limit.percent / 100
-    return lost > allowed or (emptied and of > 0)
 
 
 # ---------------------------------------------------------------- which key is what
@@ -148,6 +121,17 @@ def _sorted_keys(tree: Tree) -> _Keys:
 # ---------------------------------------------------------------- one reading of a tree
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A service that can be used."""
+
+    service: Service
+    used: Mapping[str, Entry]
+    """What it was made of."""
+    remarks: tuple[Problem, ...] = ()
+    """Problems that do not keep it from being used."""
+
+
 @dataclass
 class _Reading:
     previous: Catalog
@@ -158,6 +142,7 @@ class _Reading:
     discovers: dict[Discover, set[str]] = field(default_factory=lambda: defaultdict(set))
     defaults: Mapping[str, Any] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
+    remarks: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
     used: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
     """Service name (empty for the defaults) -> the entries it was made of."""
     same_defaults: bool = False
@@ -187,49 +172,67 @@ class _Reading:
 
     def read_service(self, name: str, own: dict[str, Entry]) -> None:
         before = self._good_before.get(name, {})
-        known = self._before.get(name)
-        if own == before and self.same_defaults and known is not None and not self._moved(known):
-            self._keep(name, known, own)  # nothing about it changed
+        known = self._last(name)
+        if own == before and self.same_defaults and known is not None and not self._moved(known.service):
+            self._keep(name, replace(known, used=own))  # nothing about it changed
             return
-        try:
-            service, used = self._built(name, own, before)
-        except MalformedDocument as exc:
-            self.problems += exc.problems
+        built = self._best(name, own, before)
+        if built is None:
             self._keep_last_good(name)
             return
-        wanted = service.backends_from
-        if wanted is not None and wanted not in self.instances and known is not None and known.backends_from != wanted:
+        wanted = built.service.backends_from
+        asked = None if known is None else known.service.backends_from
+        if wanted is not None and wanted not in self.instances and known is not None and asked != wanted:
             self.discovers[wanted].add(name)
             self._keep_last_good(name)  # it would lose its backends until the new ones are known
             return
-        self._keep(name, service, used)
+        self._keep(name, built)
+
+    def _best(self, name: str, own: dict[str, Entry], before: dict[str, Entry]) -> _Built | None:
+        """The service from its documents of now; if its own is bad or gone, from the last good one with the backends'
+        keys of now, whose drains count all the same. Where it is gone, nothing else is taken away."""
+        key = f"services/{name}"
+        try:
+            return self._built(name, own, before)
+        except MalformedDocument as exc:
+            self.problems += exc.problems
+        if key not in before or before[key] == own.get(key):
+            return None
+        with suppress(MalformedDocument):
+            return self._built(name, {**({} if key in own else before), **own, key: before[key]}, before)
+        return None
+
+    def _last(self, name: str) -> _Built | None:
+        """The service as it is in force."""
+        service = self._before.get(name)
+        if service is None:
+            return None
+        return _Built(service, self._good_before.get(name, {}), self.previous.remarks.get(name, ()))
 
     def _moved(self, service: Service) -> bool:
         """Have the instances behind it changed?"""
         wanted = service.backends_from
         return wanted is not None and self.instances.get(wanted) != self.previous.instances.get(wanted)
 
-    def _keep(self, name: str, service: Service, used: Mapping[str, Entry]) -> None:
-        self.services[name], self.used[name] = service, used
-        if service.backends_from is not None:
-            self.discovers[service.backends_from].add(name)
+    def _keep(self, name: str, built: _Built) -> None:
+        self.services[name], self.used[name], self.remarks[name] = built.service, built.used, built.remarks
+        if built.service.backends_from is not None:
+            self.discovers[built.service.backends_from].add(name)
 
     def _keep_last_good(self, name: str) -> None:
         """Keep the service of the last good documents, with the instances that are known now."""
-        service, used = self._before.get(name), self._good_before.get(name, {})
-        if service is None:
+        last = self._last(name)
+        if last is None:
             return
-        if self._moved(service):
+        if self._moved(last.service):
             before = len(self.problems)
             with suppress(MalformedDocument):
-                service, used = self._built(name, used, used)
+                last = self._built(name, last.used, last.used)
             del self.problems[before:]  # these documents are stored no longer
-        self._keep(name, service, used)
+        self._keep(name, last)
 
-    def _built(
-        self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]
-    ) -> tuple[Service, dict[str, Entry]]:
-        """The service and the entries it was made of. Raises ``MalformedDocument``."""
+    def _built(self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]) -> _Built:
+        """Raises ``MalformedDocument``."""
         key = f"services/{name}"
         if key not in own:
             raise MalformedDocument(Problem(key, "", "missing; expected a service document above its backends"))
@@ -243,17 +246,24 @@ class _Reading:
             )
         used = {key: own[key]}
         pool = _Pool(dict(backends), self._discovered(merged))
+        endpoints = _Endpoints(merged, pool.written)
         by_age = sorted((k for k in own if k != key), key=lambda k: (own[k].created, k))
         for backend_key in by_age:
-            self._add_backend(name, backend_key, own[backend_key], before.get(backend_key), merged, pool, used)
+            candidates = [own[backend_key], *([before[backend_key]] if backend_key in before else [])]
+            if (entry := self._add_backend(name, backend_key, candidates, merged, pool, endpoints)) is not None:
+                used[backend_key] = entry
+        left_out: list[Problem] = []
         while True:
             whole = {**merged, "backends": pool.documents()}
             built = parse_service(origin, name, whole, self.limits, self.check_types)
             if isinstance(built, Service):
-                return built, used
-            if not (left_out := pool.leave_out(built)):
+                strangers = unreachable(origin, built)
+                if strangers and len(own) == 1 and built.backends_from is None:
+                    raise MalformedDocument(*strangers)  # nobody else had a hand in it
+                return _Built(built, used, (*left_out, *strangers))
+            if not (more := pool.leave_out(built)):
                 raise MalformedDocument(*built)
-            self.problems += left_out
+            left_out += more
 
     def _discovered(self, merged: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
         """The documents of the instances that the service asks for, by name; None if it asks for none."""
@@ -269,33 +279,35 @@ class _Reading:
         self,
         service: str,
         key: str,
-        entry: Entry,
-        before: Entry | None,
+        candidates: Iterable[Entry],
         merged: dict[str, Any],
         pool: _Pool,
-        used: dict[str, Entry],
-    ) -> None:
-        """Add one backend key to the written backends, or its last good value, or leave it out with its problem."""
+        endpoints: _Endpoints,
+    ) -> Entry | None:
+        """Add the first usable of a backend key's values, the stored one before its last good one, and return it.
+
+        A value that cannot be used changes no other backend. The keys come by age, so a key is judged only against the
+        service document and the keys that are older than it.
+        """
         name = key.rsplit("/", 1)[1]
         inline = pool.written.get(name) or {}
-        for candidate in (entry, before):
-            if candidate is None:
-                continue
+        for place, candidate in enumerate(candidates):
             try:
                 document = decode.backend_document(key, name, candidate)
                 backend = decode.merge(inline if isinstance(inline, dict) else {}, document)
                 trial = {**merged, "backends": pool.trial(name, backend)}
                 outcome = parse_service(candidate.origin or key, service, trial, self.limits, self.check_types)
                 bad = [] if isinstance(outcome, Service) else _about_backend(outcome, name)
+                if not bad and (other := endpoints.take(name, backend)):
+                    bad = [Problem(candidate.origin or key, "address", clash(other))]
                 if bad:
                     raise MalformedDocument(*bad)
             except MalformedDocument as exc:
-                if candidate is entry:
-                    self.problems += exc.problems
+                self.problems += exc.problems if place == 0 else ()
                 continue
             pool.written[name] = backend
-            used[key] = candidate
-            return
+            return candidate
+        return None
 
     def settle_claims(self) -> None:
         """Two services must not claim one VIP, port and protocol: the holder keeps it, else the older one gets it."""
@@ -336,6 +348,39 @@ def _about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
 
 
 # ---------------------------------------------------------------- the backends of one service
+
+
+class _Endpoints:
+    """Which written backend has which address and port. The service document's own have theirs first."""
+
+    def __init__(self, service: Mapping[str, Any], inline: Mapping[str, Any]) -> None:
+        self._port = 0 if service.get("fwmark") else service.get("port", 0)
+        self._owners: dict[tuple[Address, int], str] = {}
+        self._held: dict[str, tuple[Address, int]] = {}
+        for name, document in inline.items():
+            if isinstance(document, dict):
+                self.take(name, document)
+
+    def take(self, name: str, document: Mapping[str, Any]) -> str:
+        """Give the backend the endpoint of its document instead of the one it had; the name of the backend that has
+        it, if another one does."""
+        endpoint = self._endpoint(document)
+        if endpoint is None:
+            return ""
+        if (owner := self._owners.get(endpoint, name)) != name:
+            return owner
+        if name in self._held:
+            del self._owners[self._held[name]]
+        self._owners[endpoint] = name
+        self._held[name] = endpoint
+        return ""
+
+    def _endpoint(self, document: Mapping[str, Any]) -> tuple[Address, int] | None:
+        """None: it has no address yet, or one that ``parse_service`` reports as bad."""
+        try:
+            return address(document.get("address")), whole(document.get("port", self._port))
+        except ValueError:
+            return None
 
 
 @dataclass

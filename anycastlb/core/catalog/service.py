@@ -47,7 +47,6 @@ CANONICAL = {
     ("sh", "flag-2"): "sh-port",
 }
 """The kernel has three bits; where a scheduler names one, that is its name."""
-ENCAPSULATED = ("tunnel", "gue", "gre")
 COMBINED = ("all", "any")
 """Check types made of other checks."""
 UNAIMED = ("none", "icmp", "command", "syslog")
@@ -81,7 +80,7 @@ def parse_service(
             backends.append(_backend(key, backend_name, backend, parsed, protocol, check_types))
         except _InvalidField as exc:
             wrong += exc.problems
-    wrong += [Problem(key, path, expected) for path, expected in _clashes(backends, parsed.vip)]
+    wrong += [Problem(key, path, expected) for path, expected in _clashes(backends)]
     return tuple(dict.fromkeys(wrong)) or _service(name, protocol, parsed, backends)
 
 
@@ -378,19 +377,35 @@ def _amount(share: Share) -> float:
     return share.weight if share.weight is not None else share.count if share.percent is None else share.percent
 
 
-def _clashes(backends: Sequence[Backend], vips: Sequence[Address]) -> Iterator[tuple[str, str]]:
+def clash(other: str) -> str:
+    """What is expected of a backend whose endpoint another one has."""
+    return f"expected an address and port of its own; {other} has the same"
+
+
+def _clashes(backends: Sequence[Backend]) -> Iterator[tuple[str, str]]:
     seen: dict[tuple[Address, int], str] = {}
     for backend in backends:
         other = seen.setdefault((backend.address, backend.port), backend.name)
         if other != backend.name:
-            yield f"backends.{backend.name}", f"expected an address and port of its own; {other} has the same"
-    for vip in vips:
-        if not backends or any(backend.address.version == vip.version for backend in backends):
-            continue
-        for backend in backends:
-            if backend.forward not in ENCAPSULATED:
-                family = f"IPv{vip.version}"
-                yield f"backends.{backend.name}", f"expected an {family} address for VIP {vip} with {backend.forward}"
+            yield f"backends.{backend.name}", clash(other)
+
+
+def unreachable(key: str, service: Service) -> tuple[Problem, ...]:
+    """The backends that cannot serve a VIP of the other address family although no other backend can.
+
+    The catalog refuses a document that names them all itself. Where keys or discoveries bring backends, the service
+    goes on: its other VIPs need them, and what one key brings or takes must not stop the rest.
+    """
+    return tuple(
+        Problem(
+            key,
+            f"backends.{backend.name}",
+            f"expected an IPv{vip.version} address for VIP {vip} with {backend.forward}",
+        )
+        for vip in service.vips
+        if not service.members(vip)
+        for backend in service.backends
+    )
 
 
 def allowed(vip: Address, ranges: Sequence[Network]) -> bool:

@@ -11,6 +11,9 @@ from anycastlb.core.model.drain import Drain
 from anycastlb.core.model.machine import Route, ServiceKey, VirtualService
 from anycastlb.core.model.names import ConsulName, DnsName
 
+ENCAPSULATED: tuple[Forward, ...] = ("tunnel", "gue", "gre")
+"""These carry packets of either address family to a backend of either."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -308,9 +311,9 @@ class Service:
         return ForwardPath(backend.address, backend.forward, backend.tunnel_port, vip.version, port)
 
     def members(self, vip: Address) -> tuple[Backend, ...]:
-        """The backends that serve this VIP: those of its own family; if there is none, all of them."""
+        """The backends that serve this VIP: those of its own family; if there is none, those that a tunnel reaches."""
         same = tuple(b for b in self.backends if b.address.version == vip.version)
-        return same or self.backends
+        return same or tuple(b for b in self.backends if b.forward in ENCAPSULATED)
 
 
 def _aimed(check: Check, vip: Address, via: ForwardPath) -> Check:
@@ -334,6 +337,9 @@ class Catalog:
     """Consul's index of the read (0 for other sources): which catalog this is."""
     good: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
     """The raw entries this catalog was made of, the last good ones in place of the bad: what is worth keeping."""
+    remarks: Mapping[str, tuple[Problem, ...]] = field(default_factory=lambda: EMPTY)
+    """By service: those of its problems that came with documents that are in use (an instance that was left out). They
+    are among ``problems`` too."""
     discovers: Mapping[Discover, tuple[str, ...]] = field(default_factory=lambda: EMPTY)
     """Every discovery that is asked for, and by which services, also by those that wait for its first answer."""
     instances: Mapping[Discover, tuple[Instance, ...]] = field(default_factory=lambda: EMPTY)

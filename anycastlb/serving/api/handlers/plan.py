@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from anycastlb.core.catalog.edit import ValidatedEdits, document, export_documents, imported
-from anycastlb.core.catalog.parse import admit
+from anycastlb.core.catalog.shrink import admit
 from anycastlb.core.decision import maglev, plan
 from anycastlb.core.decision.decide import decide
 from anycastlb.core.fields import shown
