@@ -11,6 +11,7 @@ import pytest
 
 from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.core.model import Status, VipSummary
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import announcers, nodes_view
 from tests.support.world import SEED, VIP, WEB, World, until
@@ -151,6 +152,40 @@ async def test_nodes_that_all_lost_their_sessions_meet_again(
         registry.heal()
         await asyncio.sleep(15)
         assert (alive(first), alive(second)) == ({"lb2"}, {"lb1"})
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 1.5, 2.0])
+async def test_after_all_sessions_were_lost_living_nodes_know_each_other(tmp_path: Path, offset: float) -> None:
+    """Consul was restored: every key and session is gone at once, and a read shows changes of a quarter of a second."""
+    registry = MemoryRegistry(distance=0.25)
+    one, two = worlds(tmp_path, registry)
+    async with one.node() as first:
+        await asyncio.sleep(offset)
+        async with two.node() as second:
+            await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+            registry.wipe()
+            await asyncio.sleep(15)
+            assert (alive(first), alive(second)) == ({"lb2"}, {"lb1"})
+
+
+async def test_what_a_peer_publishes_while_this_node_renews_its_session_is_seen(tmp_path: Path) -> None:
+    """This node's session is ended at every tenth of a second between two renewals, and a peer publishes just after."""
+    registry = MemoryRegistry(distance=0.25)
+    one, _ = worlds(tmp_path, registry)
+    announced = True
+    async with one.node() as first:
+        await until(lambda: "lb1" in registry.entries and VIP in one.announced, within=10)
+        for tenth in range(36):
+            await asyncio.sleep(tenth / 10)
+            await registry.end(registry.entries["lb1"].session)
+            await asyncio.sleep(0.1)
+            announced = not announced
+            peer = Status(
+                "lb2", ready=True, services={}, digests={}, vips={VIP: VipSummary(announced, announced, own="well")}
+            )
+            registry.put("lb2", status_document.encode(peer), "held for ever")
+            await asyncio.sleep(5)
+            assert announcers(first.snapshot)[VIP] == ["lb1", "lb2"][: 1 + announced], tenth
 
 
 async def test_a_node_that_may_not_publish_goes_on_and_names_what_is_missing(

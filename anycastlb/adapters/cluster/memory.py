@@ -11,10 +11,12 @@ from anycastlb.core.model import SourceError
 
 
 class MemoryRegistry:
-    """Sessions end by the loop's clock at twice their time to live, as Consul's do."""
+    """Sessions end by the loop's clock at twice their time to live, as Consul's do. ``distance``: seconds between a
+    change and the read that shows it, in which more may change, as in ``cluster.consul``."""
 
-    def __init__(self, ttl: float = 10.0) -> None:
+    def __init__(self, ttl: float = 10.0, distance: float = 0.0) -> None:
         self.ttl = ttl
+        self.distance = distance
         self.writes = 0
         """How often something was published that changed something."""
         self.denied = ""
@@ -69,8 +71,12 @@ class MemoryRegistry:
         while True:
             changed = self._changed
             self._check()
-            if after is None or dict(after.entries) != self._entries:
-                return Membership(MappingProxyType(dict(self._entries)), self._index)
+            if after is None:
+                return self._membership()
+            if dict(after.entries) != self._entries:
+                await asyncio.sleep(self.distance)
+                self._check()
+                return self._membership()
             ends = min(self._ends.values(), default=None)
             left = None if ends is None else max(0.001, ends - asyncio.get_running_loop().time())
             try:
@@ -114,6 +120,9 @@ class MemoryRegistry:
 
     async def close(self) -> None:
         self.closed = True
+
+    def _membership(self) -> Membership:
+        return Membership(MappingProxyType(dict(self._entries)), self._index)
 
     def _check(self) -> None:
         if self._error:

@@ -3,6 +3,9 @@
 Level-triggered: each step compares what stands in the registry with what should, and writes the difference. A node's
 name belongs to one process: a newer process of the same installation takes the session of an older one over, and any
 other node of that name is left alone and reported (docs/decisions/0009).
+
+It never reads the registry: what stands there is what ``members`` has taken in, and the registry itself refuses a write
+under a name that another session holds.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from anycastlb.adapters.cluster import Identity, Membership, Posted, Registry, status_document
-from anycastlb.adapters.cluster.peers import Peers, read_status, read_statuses
+from anycastlb.adapters.cluster.peers import Peers, read_status
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.model import Problem, Snapshot, Status
 
@@ -119,9 +122,6 @@ class Publisher:
             else:
                 self._peers.report(self._node, "its session was ended; it publishes its status anew", "warning")
                 self._session, self._written = "", None
-                membership = await self._registry.read(None)
-                statuses = await self._offload(read_statuses, self._peers.unread(membership))
-                self._peers.update(membership, statuses, self._clock())
 
     async def _look(self) -> None:
         """Make the status of the latest snapshot."""
