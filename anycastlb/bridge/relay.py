@@ -219,7 +219,7 @@ class Relay:
         if event is None or event.state == "connected":  # a refusing peer connects once a second: no news
             return
         known = self._sessions.get(event.peer)
-        if known is None or known.state != event.state:
+        if known is None or known.state != event.state or (event.reason and not known.reason):  # listed is not heard
             self._sessions[event.peer] = Session(str(event.peer), event.state, now, event.reason)
             self.revision += 1
             self._resync()

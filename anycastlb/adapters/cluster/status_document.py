@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
+from anycastlb.core.decision import sessions
 from anycastlb.core.model import (
     AnycastlbError,
     Catalog,
@@ -26,7 +27,6 @@ from anycastlb.core.model import (
     DrainSummary,
     ServiceKey,
     ServiceSummary,
-    SessionSummary,
     Snapshot,
     State,
     Status,
@@ -138,6 +138,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
     catalog, feed = inputs.catalog, inputs.feed
     waits_for = missing(snapshot)
     verdicts, routes = decision.verdicts, snapshot.actual.routes
+    announced = sessions.carried(routes, snapshot.speaker)
     down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
     for key, backend in decision.backends.items():
         if not backend.up:
@@ -159,12 +160,12 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
-        vips={vip: VipSummary(vip in routes, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
-        | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
+        vips={vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
+        | {vip: VipSummary(vip in announced, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
         digests=digests(catalog, snapshot.actual),
         withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
-        sessions=tuple(SessionSummary(session.peer, session.state) for session in snapshot.speaker.sessions),
+        sessions=sessions.summaries(snapshot.speaker),
         leave=leaving(snapshot),
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from anycastlb.core.decision.sessions import cut_off
 from anycastlb.core.model import (
     Address,
     Cluster,
@@ -25,6 +26,7 @@ from anycastlb.core.model import (
     DnsRecord,
     Inputs,
     Service,
+    Status,
     Verdict,
 )
 
@@ -57,9 +59,14 @@ def view(cluster: Cluster, company: bool | None = None) -> PeerAnnouncements:
     statuses = [peer.status for peer in living if peer.status is not None and not peer.error]
     return PeerAnnouncements(
         known=len(statuses) == len(living),
-        announced=frozenset(vip for status in statuses for vip, summary in status.vips.items() if summary.announced),
+        announced=frozenset(vip for status in statuses for vip in _announced(status)),
         services=frozenset(name for status in statuses for name in status.services),
     )
+
+
+def _announced(status: Status) -> Iterable[Address]:
+    lost = cut_off(status.sessions)
+    return (vip for vip, summary in status.vips.items() if summary.announced and vip.version not in lost)
 
 
 def accompanied(cluster: Cluster, before: bool | None) -> bool | None:
@@ -70,7 +77,7 @@ def accompanied(cluster: Cluster, before: bool | None) -> bool | None:
 
 
 def votes(inputs: Inputs, open_vips: Iterable[Address]) -> Callable[[Address], Vote]:
-    """Does this node announce a VIP: its gate is open, and its route was seen."""
+    """Does this node announce a VIP: its gate is open, its route was seen, and a BGP session carries it."""
     wanted = frozenset(open_vips)
 
     def vote(vip: Address) -> Vote:

@@ -24,7 +24,7 @@ class CatalogSummary:
 @dataclass(frozen=True, slots=True)
 class VipSummary:
     announced: bool
-    """ExaBGP has acknowledged its route."""
+    """ExaBGP has acknowledged its route, and not every BGP session of its family is down."""
     open: bool
     reason: str = ""
     own: str = ""
@@ -50,6 +50,7 @@ class ServiceSummary:
 class SessionSummary:
     peer: str
     state: str
+    """``down`` only if ExaBGP has reported that it went down."""
 
 
 @dataclass(frozen=True, slots=True)
