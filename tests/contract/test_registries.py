@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from anycastlb.adapters.cluster import Identity, Membership, Registry
+from anycastlb.adapters.cluster import Denied, Identity, Membership, Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.members import Members
 from anycastlb.adapters.cluster.memory import MemoryRegistry
@@ -204,6 +204,14 @@ async def test_sessions_outlive_a_registry_that_was_away(world: World, registry:
     await world.heals()
     assert await registry.renew(session)
     assert values(await reading(registry, None)) == {"lb1": b"1"}
+
+
+async def test_what_is_too_large_is_refused_by_name(registry: Registry) -> None:
+    session = await registry.begin("lb1")
+    assert await registry.write("lb1", b"x" * (512 * 1024 - 1), session)
+    with pytest.raises(Denied, match=r"of 600000 bytes .*too large"):
+        await registry.write("lb1", b"x" * 600_000, session)
+    assert len(values(await reading(registry, None))["lb1"]) == 512 * 1024 - 1
 
 
 # ---------------------------------------------------------------- members

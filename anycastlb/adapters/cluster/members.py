@@ -150,7 +150,7 @@ class Members:
             peers=dict(sorted(peers.known.items())),
             catalogs=catalogs,
             tables=tables,
-            problems=(publisher.problem,) if publisher.problem else (),
+            problems=tuple(problem for problem in (publisher.problem, publisher.omission) if problem),
             started=self._identity.started,
         )
         if self._cluster != before:

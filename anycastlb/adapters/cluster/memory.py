@@ -9,6 +9,9 @@ from types import MappingProxyType
 from anycastlb.adapters.cluster import Denied, Membership, Posted
 from anycastlb.core.model import SourceError
 
+LIMIT = 512 * 1024
+"""As Consul's ``kv_max_value_size``."""
+
 
 class MemoryRegistry:
     """Sessions end by the loop's clock at twice their time to live, as Consul's do. ``distance``: seconds between a
@@ -17,6 +20,8 @@ class MemoryRegistry:
     def __init__(self, ttl: float = 10.0, distance: float = 0.0) -> None:
         self.ttl = ttl
         self.distance = distance
+        self.limit = LIMIT
+        """Bytes of one value."""
         self.writes = 0
         """How often something was published that changed something."""
         self.denied = ""
@@ -105,6 +110,8 @@ class MemoryRegistry:
         self._allow()
         if session not in self._ends:
             raise SourceError(f"invalid session {session!r}")
+        if len(value) > self.limit:
+            raise Denied(f"a status of {len(value)} bytes is too large; expected at most {self.limit}")
         before = self._entries.get(node)
         if before is not None and before.session not in ("", session):
             return False

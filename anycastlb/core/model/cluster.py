@@ -144,6 +144,6 @@ class Cluster:
     tables: Mapping[str, Difference] = field(default_factory=lambda: EMPTY)
     """By service: living nodes with the same catalog and different tables in the kernel."""
     problems: tuple[Problem, ...] = ()
-    """Why this node's own status cannot be published, and what to do about it."""
+    """Why this node's own status is not published, or not whole, and what to do about it."""
     started: str = ""
     """When this process started, RFC 3339 in UTC."""
