@@ -75,7 +75,8 @@ class Questions:
         if event.state == "connected":  # a refusing peer connects once a second
             return False
         known = self.sessions.get(event.peer)
-        news = known is None or known.state != event.state
+        unreported = known is not None and event.reason and not known.reason  # it was only listed, without a report
+        news = known is None or known.state != event.state or bool(unreported)
         if news:
             self.sessions[event.peer] = Session(str(event.peer), event.state, now, event.reason)
         if event.state == "up":

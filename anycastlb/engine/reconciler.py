@@ -17,7 +17,7 @@ from typing import Any
 from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.decision import node_drain, plan
+from anycastlb.core.decision import node_drain, plan, sessions
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide, refusals
 from anycastlb.core.events import Event, Level
@@ -249,12 +249,13 @@ class Reconciler:
                 self._inbox.put(wake=False, traffic=traffic)
 
     def _look_at_routes(self, actual: State) -> None:
-        """Names follow the routes that are there."""
+        """Names follow the routes that reach a router."""
         inputs = self._inbox.inputs
         if not (inputs.policy.naming.dns or inputs.policy.naming.consul):
             return
-        announced: frozenset[Address] | None = frozenset(actual.routes)
-        if self._clock() < self._early and not self._speaker().connected:
+        speaker = self._speaker()
+        announced: frozenset[Address] | None = sessions.carried(actual.routes, speaker)
+        if self._clock() < self._early and not speaker.connected:
             announced = announced or None
         if announced != inputs.announced:
             self._inbox.put(announced=announced)

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from anycastlb.adapters.cluster import Identity, Membership, Registry
+from anycastlb.adapters.cluster import Denied, Identity, Membership, Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.members import Members
 from anycastlb.adapters.cluster.memory import MemoryRegistry
@@ -28,6 +29,8 @@ from tests.support.waiting import eventually
 
 PATIENCE = 180.0
 """Seconds until a test gives up; no registry needs them."""
+ROUNDS = int(os.environ.get("ANYCASTLB_ROUNDS", "2"))
+"""How often all sessions are lost; ``ANYCASTLB_ROUNDS=8`` by hand."""
 QUIET = 1.2
 """Seconds in which a registry that has nothing to tell must stay silent."""
 
@@ -203,6 +206,14 @@ async def test_sessions_outlive_a_registry_that_was_away(world: World, registry:
     assert values(await reading(registry, None)) == {"lb1": b"1"}
 
 
+async def test_what_is_too_large_is_refused_by_name(registry: Registry) -> None:
+    session = await registry.begin("lb1")
+    assert await registry.write("lb1", b"x" * (512 * 1024 - 1), session)
+    with pytest.raises(Denied, match=r"of 600000 bytes .*too large"):
+        await registry.write("lb1", b"x" * 600_000, session)
+    assert len(values(await reading(registry, None))["lb1"]) == 512 * 1024 - 1
+
+
 # ---------------------------------------------------------------- members
 
 
@@ -231,6 +242,9 @@ class Member:
 
     def alive(self) -> set[str]:
         return {name for name, peer in self.cluster.peers.items() if peer.alive}
+
+    def lost_sessions(self) -> list[str]:
+        return [reason for reason in self.reasons("warning") if "its session was ended" in reason]
 
     def reasons(self, level: str) -> list[str]:
         return [record.event.reason for record in self.journal.records() if record.event.level == level]
@@ -286,6 +300,29 @@ async def test_a_member_whose_session_was_ended_publishes_anew(world: World) -> 
         await long(lambda: not two.cluster.peers["lb1"].alive or not one.cluster.peers["lb2"].alive)
         await long(lambda: one.alive() == {"lb2"} and two.alive() == {"lb1"})
         assert any("session was ended" in reason for reason in one.reasons("warning"))
+
+
+async def test_every_view_equals_the_truth_however_often_all_sessions_are_lost(world: World) -> None:
+    """Four members publish anew in the same moments, and each must see what every other has published last."""
+    members = [Member(world, f"lb{number}") for number in range(1, 5)]
+    names = {member.snapshot.inputs.node for member in members}
+    registry = world.registry()
+
+    def views() -> list[set[str]]:
+        return [member.alive() | {member.snapshot.inputs.node} for member in members]
+
+    async with AsyncExitStack() as stack:
+        for member in members:
+            await stack.enter_async_context(member.running())
+        await long(lambda: views() == [names] * 4)
+        for lost in range(1, ROUNDS + 1):
+            await world.expire()
+            await long(lambda lost=lost: all(len(m.lost_sessions()) >= lost for m in members))  # type: ignore[misc]
+            async with asyncio.timeout(PATIENCE):
+                while (await registry.read(None)).entries.keys() != names:
+                    await asyncio.sleep(0.05)
+            await eventually(lambda: views() == [names] * 4)
+    await registry.close()
 
 
 async def test_all_data_is_lost_and_the_members_publish_anew(world: World) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from anycastlb.adapters.cluster import status_document
+from anycastlb.adapters.cluster import status_bytes
 from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.core.model import Status, VipSummary
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import announcers, nodes_view
 from tests.support.world import SEED, VIP, WEB, World, until
@@ -108,7 +109,7 @@ async def test_a_restart_shows_no_gap_and_no_vip_that_is_not_announced(
             assert alive(second) == {"lb1"}
             posted = registry.entries["lb2"]
             assert posted.session == session
-            assert status_document.decode(posted.value, "lb2").started == view(second)["nodes"][0]["started"]
+            assert status_bytes.decode(posted.value, "lb2").started == view(second)["nodes"][0]["started"]
         assert peer_events(first) == [("lb2", "alive")]
 
 
@@ -153,6 +154,40 @@ async def test_nodes_that_all_lost_their_sessions_meet_again(
         assert (alive(first), alive(second)) == ({"lb2"}, {"lb1"})
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 1.5, 2.0])
+async def test_after_all_sessions_were_lost_living_nodes_know_each_other(tmp_path: Path, offset: float) -> None:
+    """Consul was restored: every key and session is gone at once, and a read shows changes of a quarter of a second."""
+    registry = MemoryRegistry(distance=0.25)
+    one, two = worlds(tmp_path, registry)
+    async with one.node() as first:
+        await asyncio.sleep(offset)
+        async with two.node() as second:
+            await until(lambda: alive(first) == {"lb2"} and alive(second) == {"lb1"}, within=10)
+            registry.wipe()
+            await asyncio.sleep(15)
+            assert (alive(first), alive(second)) == ({"lb2"}, {"lb1"})
+
+
+async def test_what_a_peer_publishes_while_this_node_renews_its_session_is_seen(tmp_path: Path) -> None:
+    """This node's session is ended at every tenth of a second between two renewals, and a peer publishes just after."""
+    registry = MemoryRegistry(distance=0.25)
+    one, _ = worlds(tmp_path, registry)
+    announced = True
+    async with one.node() as first:
+        await until(lambda: "lb1" in registry.entries and VIP in one.announced, within=10)
+        for tenth in range(36):
+            await asyncio.sleep(tenth / 10)
+            await registry.end(registry.entries["lb1"].session)
+            await asyncio.sleep(0.1)
+            announced = not announced
+            peer = Status(
+                "lb2", ready=True, services={}, digests={}, vips={VIP: VipSummary(announced, announced, own="well")}
+            )
+            registry.put("lb2", status_bytes.encode(peer), "held for ever")
+            await asyncio.sleep(5)
+            assert announcers(first.snapshot)[VIP] == ["lb1", "lb2"][: 1 + announced], tenth
+
+
 async def test_a_node_that_may_not_publish_goes_on_and_names_what_is_missing(
     tmp_path: Path, registry: MemoryRegistry
 ) -> None:
@@ -170,6 +205,26 @@ async def test_a_node_that_may_not_publish_goes_on_and_names_what_is_missing(
         assert not first.snapshot.inputs.cluster.problems
 
 
+async def test_a_status_that_is_not_whole_or_refused_as_too_large_is_a_problem_with_a_name(
+    tmp_path: Path, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = worlds(tmp_path, registry)
+    monkeypatch.setattr(status_bytes, "PLAIN", 100)
+    monkeypatch.setattr(status_bytes.fit, "__defaults__", (400,))
+    async with one.node() as first:
+        await until(lambda: VIP in one.announced, within=10)
+        await until(lambda: bool(first.snapshot.inputs.cluster.problems), within=10)
+        (problem,) = first.snapshot.inputs.cluster.problems
+        assert problem.key == "nodes/lb1" and "vips.reason, digests" in problem.expected
+        assert first.snapshot.inputs.cluster.published
+        registry.limit = 100
+        one.dead.add("10.1.0.1")
+        await until(lambda: not first.snapshot.inputs.cluster.published, within=60)
+        assert "is too large; expected at most 100" in first.snapshot.inputs.cluster.problems[0].expected
+        reasons = [record.event.reason for record in first.journal.records() if record.event.kind == "cluster"]
+        assert len(reasons) == 2, "each is told once"
+
+
 async def test_two_machines_with_one_name(tmp_path: Path, registry: MemoryRegistry) -> None:
     """The second says so once it is sure, serves all the same, and takes the name when it is free."""
     one, _ = worlds(tmp_path, registry)
@@ -180,12 +235,12 @@ async def test_two_machines_with_one_name(tmp_path: Path, registry: MemoryRegist
         await until(lambda: first.snapshot.inputs.cluster.problems, within=40)
         assert "set another [node] name" in first.snapshot.inputs.cluster.problems[0].expected
         assert VIP in one.announced and VIP in twin.announced
-        assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == twin.settings.node.state_dir
+        assert status_bytes.decode(registry.entries["lb1"].value, "lb1").instance == twin.settings.node.state_dir
         assert not second.snapshot.inputs.cluster.problems
         second.stop()
         await until(lambda: first.snapshot.inputs.cluster.published, within=60)
         assert not first.snapshot.inputs.cluster.problems
-        assert status_document.decode(registry.entries["lb1"].value, "lb1").instance == one.settings.node.state_dir
+        assert status_bytes.decode(registry.entries["lb1"].value, "lb1").instance == one.settings.node.state_dir
 
 
 async def test_a_table_that_differs_is_told_once_it_lasts(tmp_path: Path, registry: MemoryRegistry) -> None:

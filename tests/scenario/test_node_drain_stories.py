@@ -11,7 +11,7 @@ import pytest
 
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.core.decision.node_drain import COMMUNITY
-from anycastlb.core.model import NodeDrain
+from anycastlb.core.model import NodeDrain, Session
 from anycastlb.engine.node import Node
 from anycastlb.serving.views.cluster import node_view, nodes_view
 from tests.support.world import VIP, WEB, World, until
@@ -233,3 +233,30 @@ async def test_the_last_node_hesitates_unless_it_is_forced(tmp_path: Path) -> No
         await until(lambda: not one.announced, within=6)
         async with two.node():
             await until(lambda: plain(two), within=5)
+
+
+async def test_a_node_whose_sessions_are_down_is_not_the_one_that_stays(tmp_path: Path) -> None:
+    """ExaBGP goes on acknowledging routes that it can send to nobody."""
+    one, two = worlds(tmp_path)
+    one.router.sessions = (Session("198.51.100.1", "up", 0.0),)
+    two.router.sessions = (Session("198.51.100.1", "down", 0.0, "hold timer expired"),)
+    async with one.node() as first, two.node() as second:
+        await company(one, two, first, second)
+        assert two.announced == one.announced and view(first, "lb2")["ready"]
+        assert not view(first, "lb2")["vips"][str(VIP)]["announced"]
+        one.put("drain/lb1", "")
+        await asyncio.sleep(50)
+        found = leaving(first)
+        assert found is not None and found.reason.code == "last_announcer" and plain(one)
+        two.router.sessions = (Session("198.51.100.1", "up", 0.0),)
+        await until(lambda: marked(one), within=10)
+
+
+async def test_sessions_of_which_nobody_knows_anything_are_no_reason_to_wait(tmp_path: Path) -> None:
+    """ExaBGP reports no changes, as ``neighbor-changes`` is missing: sessions stay as they were first listed."""
+    one, two = worlds(tmp_path)
+    two.router.sessions = (Session("198.51.100.1", "down", 0.0),)
+    async with one.node() as first, two.node() as second:
+        await company(one, two, first, second)
+        one.put("drain/lb1", "")
+        await until(lambda: marked(one), within=10)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from anycastlb.adapters.cluster import status_document
+from anycastlb.adapters.cluster import status_bytes, status_document
 from anycastlb.core.decision.decide import decide
 from anycastlb.core.model import (
     Announce,
@@ -115,10 +115,10 @@ class Company:
         told = status_document.summarise(
             Snapshot(node.inputs, decision.desired, decision, speaker=Speaker(connected=True), cycle=1)
         )
-        raw = status_document.encode(told)
+        raw = status_bytes.encode(told)
         if node.connected:
             changed |= self.published.get(node.name) != told
-            self.published[node.name] = status_document.decode(raw, node.name)
+            self.published[node.name] = status_bytes.decode(raw, node.name)
         return changed
 
     def deliver(self, source: str, target: str) -> bool:

@@ -32,6 +32,7 @@ from anycastlb.core.model import (
     ProbePath,
     Rows,
     ServiceKey,
+    Session,
     Speaker,
     Table,
     TrafficCounters,
@@ -64,10 +65,11 @@ class MemoryAnnouncer(MemoryDriver):
     def __init__(self) -> None:
         super().__init__(("routes",))
         self.connected = True
+        self.sessions: tuple[Session, ...] = ()
         self.beats: list[float] = []
 
     def speaker(self) -> Speaker:
-        return Speaker(connected=self.connected)
+        return Speaker(connected=self.connected, sessions=self.sessions)
 
     def beat(self) -> None:
         self.beats.append(asyncio.get_running_loop().time())

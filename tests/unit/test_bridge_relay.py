@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from anycastlb.bridge.exchange import LOST_TIMEOUT
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
-from anycastlb.core.model import Address, Route
+from anycastlb.core.model import Address, Route, Session
 from tests.support.fake_exabgp import FakeExaBGP, neighbor, state
 from tests.support.routes import routes
 
@@ -220,6 +220,13 @@ def test_a_refusing_peer_is_no_news_every_second(talk: Talk) -> None:
         talk.relay.hear(state(P1, "down", "closing connection"), talk.now)
     assert talk.relay.report().sessions == first and talk.relay.revision == revision
     assert {s.peer: s.reason for s in first}[P1] == "hold timer expired"
+
+
+def test_a_session_that_was_listed_as_down_is_reported_as_down_with_its_reason(talk: Talk) -> None:
+    """Without a reason nobody knows whether ExaBGP reports changes at all."""
+    talk.relay._questions.sessions[ip_address(P1)] = Session(P1, "down", talk.now)  # as ExaBGP lists it while it starts
+    talk.relay.hear(state(P1, "down", "connection refused"), talk.now)
+    assert {s.peer: s.reason for s in talk.pump().sessions}[P1] == "connection refused"
 
 
 # ---------------------------------------------------------------- silence of the daemon

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import replace
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.adapters.cluster import status_document
+from anycastlb.adapters.cluster import status_bytes, status_document
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import decide
 from anycastlb.core.model import (
@@ -72,17 +75,17 @@ STATUSES = st.builds(
 
 @given(STATUSES)
 def test_bytes_and_back_is_the_same(status: Status) -> None:
-    assert status_document.decode(status_document.encode(status), status.node) == status
+    assert status_bytes.decode(status_bytes.encode(status), status.node) == status
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(str))
 def test_garbage_is_an_error_in_words(raw: bytes | str) -> None:
-    with pytest.raises(status_document.UnreadableStatus, match="expected a node's status"):
-        status_document.decode(raw.encode(errors="replace") if isinstance(raw, str) else raw, "lb1")
+    with pytest.raises(status_bytes.UnreadableStatus, match="expected a node's status"):
+        status_bytes.decode(raw.encode(errors="replace") if isinstance(raw, str) else raw, "lb1")
 
 
 GOOD: dict[str, Any] = json.loads(
-    status_document.encode(status_document.summarise(scene.trouble(), "2026-01-01T00:00:00.000Z"))
+    status_bytes.encode(status_document.summarise(scene.trouble(), "2026-01-01T00:00:00.000Z"))
 )
 
 
@@ -99,25 +102,25 @@ def test_a_status_with_one_wrong_field_is_read_or_refused_but_breaks_nothing(pat
         at = at[step]
     at[path[-1]] = value
     try:
-        found = status_document.decode(json.dumps(document).encode(), "lb1")
-    except status_document.UnreadableStatus:
+        found = status_bytes.decode(json.dumps(document).encode(), "lb1")
+    except status_bytes.UnreadableStatus:
         return
     status_document.compare([found, replace(found, node="lb2")], (None, {}), 1.0)
-    assert status_document.decode(status_document.encode(found), "lb1") == found
+    assert status_bytes.decode(status_bytes.encode(found), "lb1") == found
 
 
 def test_a_newer_version_may_say_more() -> None:
     more = json.loads(json.dumps(GOOD))
     more["status"]["moods"] = ["good"]
     more["status"]["catalog"]["colour"] = "red"
-    assert status_document.decode(json.dumps(more).encode(), "lb1").node == "lb1"
+    assert status_bytes.decode(json.dumps(more).encode(), "lb1").node == "lb1"
 
 
 def test_another_format_and_another_node_are_named() -> None:
-    with pytest.raises(status_document.UnreadableStatus, match="format 2, and this node reads format 1"):
-        status_document.decode(b'{"format": 2, "status": {"all": "new"}}', "lb1")
-    with pytest.raises(status_document.UnreadableStatus, match="the status of 'lb1', not of 'lb2'"):
-        status_document.decode(json.dumps(GOOD).encode(), "lb2")
+    with pytest.raises(status_bytes.UnreadableStatus, match="format 3, and this node reads format 2 and older"):
+        status_bytes.decode(b'{"format": 3, "status": {"all": "new"}}', "lb1")
+    with pytest.raises(status_bytes.UnreadableStatus, match="the status of 'lb1', not of 'lb2'"):
+        status_bytes.decode(json.dumps(GOOD).encode(), "lb2")
 
 
 def test_what_a_node_says_of_itself() -> None:
@@ -159,22 +162,66 @@ def large(services: int = 1000, backends: int = 10) -> Status:
 
 
 def test_a_thousand_services_fit_into_one_key() -> None:
-    raw = status_document.encode(large())
+    raw = status_bytes.encode(large())
     assert len(raw) < 512 * 1024
-    assert status_document.decode(raw, "lb1") == large()
+    assert status_bytes.decode(raw, "lb1") == large()
+
+
+def healthy(vips: int) -> Status:
+    """A status of services of one VIP each: what no two of them have in common cannot be packed."""
+    addresses = {ip_address(0x0A800000 + number): f"service-{number}" for number in range(vips)}
+    return Status(
+        "lb1",
+        ready=True,
+        vips={vip: VipSummary(True, True, "10/10 backends up", "well") for vip in addresses},
+        services={name: {vip: ServiceSummary(True, 10, 10)} for vip, name in addresses.items()},
+        digests={name: sha256(name.encode()).hexdigest()[:16] for name in addresses.values()},
+    )
+
+
+def test_ten_thousand_services_fit_into_one_key_with_all_that_peers_decide_by() -> None:
+    whole = healthy(10_000)
+    value, omitted = status_bytes.fit(whole)
+    assert len(value) < status_bytes.MAX_BYTES and omitted == ()
+    assert status_bytes.decode(value, "lb1") == whole
+
+
+def test_a_status_of_a_thousand_services_is_read_by_nodes_that_do_not_unpack() -> None:
+    assert json.loads(status_bytes.encode(healthy(1000)))["format"] == status_bytes.FORMAT
+    assert json.loads(status_bytes.encode(healthy(2000))).keys() == {"format", "packed"}
 
 
 def test_what_does_not_fit_is_left_out_and_named() -> None:
-    whole, omitted = large(200), set()
-    for most in range(70_000, 14_000, -1000):
-        raw = status_document.encode(whole, most)
-        assert len(raw) <= most
-        told = status_document.decode(raw, "lb1")
-        omitted.add(told.omitted)
-        assert told.vips.keys() == whole.vips.keys() and all(item.announced for item in told.vips.values())
-        assert ("digests" in told.omitted) or told.digests == whole.digests
-    order = ("services.down", "services", "vips.reason", "digests")
-    assert omitted == {order[:count] for count in range(5)}
+    whole = large(1000)
+    reasons = {vip: replace(item, reason=f"reason {vip}") for vip, item in whole.vips.items()}
+    whole = replace(whole, vips=reasons, digests=healthy(1000).digests)
+    seen = set()
+    for limit in range(50_000, 6000, -500):
+        value, omitted = status_bytes.fit(whole, limit)
+        seen.add(omitted)
+        status = status_bytes.decode(value, "lb1")
+        assert status.omitted == omitted
+        assert len(value) <= limit or len(omitted) == 4
+        assert status.vips.keys() == whole.vips.keys() and all(item.announced for item in status.vips.values())
+        assert ("services" in omitted) or status.services.keys() == whole.services.keys()
+    order = ("vips.reason", "digests", "services.down", "services")
+    assert seen == {order[:count] for count in range(5)}
+
+
+@pytest.mark.parametrize(
+    "packed,why",
+    [
+        ("a status", "packed"),
+        ("YWJj", "packed: Error -3"),
+        (base64.b64encode(zlib.compress(b"x" * 100)[:-4]).decode(), "cut off, or too large"),
+        (base64.b64encode(zlib.compress(bytes(status_bytes.MAX_UNPACKED + 1))).decode(), "cut off, or too large"),
+        (base64.b64encode(zlib.compress(b'{"format": 2, "packed": ""}')).decode(), "format 2, and"),
+        (7, "packed: Input should be a valid string"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_an_error_in_words(packed: object, why: str) -> None:
+    with pytest.raises(status_bytes.UnreadableStatus, match=why):
+        status_bytes.decode(json.dumps({"format": 2, "packed": packed}).encode(), "lb1")
 
 
 # ---------------------------------------------------------------- hashes and digests

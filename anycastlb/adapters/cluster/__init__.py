@@ -15,7 +15,8 @@ from anycastlb.core.model import EMPTY, SourceError
 
 
 class Denied(SourceError):
-    """The registry may be read, but what this node publishes is refused; the text names what is missing."""
+    """The registry may be read, but what this node publishes is refused, as not allowed or as too large; the text says
+    what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ TTL = 10.0
 """Seconds; the shortest that Consul takes. It ends a session at twice that."""
 LONGEST_WAIT = 15
 """Seconds of one blocking query. Consul does not wake it for a recursive delete of a prefix above."""
+TOO_LARGE = 413
 DISTANCE = 0.25
 """Seconds in which changes of several nodes are read together."""
 
@@ -88,12 +89,22 @@ class ConsulRegistry:
     async def _put(self, path: str, body: bytes = b"", *params: tuple[str, str]) -> Any:
         """The answer as JSON; None for what does not exist. Raises ``SourceError``."""
         try:
-            return (await self._client.request("PUT", path, body, params)).json()
+            answer = await self._client.request("PUT", path, body, params)
+            if answer.status == TOO_LARGE:
+                raise Denied(too_large(len(body), answer.text.strip()))
+            return answer.json()
         except Forbidden as exc:
             raise Denied(
                 "Consul's ACLs refuse this node's status; expected a token (consul.token_file) with the policy "
                 f'session_prefix "" {{ policy = "write" }} key_prefix "{self._below}" {{ policy = "write" }}'
             ) from exc
+
+
+def too_large(size: int, why: str) -> str:
+    return (
+        f"Consul refuses this node's status of {size} bytes as too large ({why:.200}), so other nodes do not see it; "
+        "expected a kv_max_value_size of 524288 or more, or fewer VIPs in one cluster (docs/OPERATIONS.md, Size)"
+    )
 
 
 def _posted(item: dict[str, Any]) -> Posted:

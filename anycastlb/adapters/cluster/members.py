@@ -90,12 +90,14 @@ class Members:
                     due = await publisher.step()
             except Denied as exc:
                 publisher.report(str(exc))
+                self._show()
                 pause = REFUSED
             except SourceError:  # ``_follow`` reports it
                 pause = BACKOFF.delay(failures, self._chance())
                 failures += 1
             except Exception as exc:  # a fault of ours here must not stop a node that serves
                 publisher.report(f"please report: {exc!r:.300}")
+                self._show()
                 pause = REFUSED
             else:
                 failures = 0
@@ -107,22 +109,24 @@ class Members:
             await asyncio.sleep(pause)
 
     async def _follow(self, registry: Registry) -> None:
-        failures, after = 0, None
+        """The only reader of the registry: it waits for what differs from what was taken in, so nothing is missed."""
+        failures, taken_in = 0, None
         while True:
             try:
-                after = await registry.read(after)
-                statuses = await self._offload(read_statuses, self._peers.unread(after))
-                self._peers.update(after, statuses, self._clock())
+                membership = await registry.read(taken_in)
+                statuses = await self._offload(read_statuses, self._peers.unread(membership))
+                self._peers.update(membership, statuses, self._clock())
+                taken_in = membership
                 self._show()
                 self._stir.set()
                 failures = 0
             except SourceError as exc:
-                after = None
+                taken_in = None
                 self._lose_sight(str(exc))
                 await asyncio.sleep(BACKOFF.delay(failures, self._chance()))
                 failures += 1
             except Exception as exc:  # a fault of ours here must not stop a node that serves
-                after = None
+                taken_in = None
                 self._lose_sight(f"please report: {exc!r:.300}")
                 await asyncio.sleep(BACKOFF.longest)
 
@@ -146,7 +150,7 @@ class Members:
             peers=dict(sorted(peers.known.items())),
             catalogs=catalogs,
             tables=tables,
-            problems=(publisher.problem,) if publisher.problem else (),
+            problems=tuple(problem for problem in (publisher.problem, publisher.omission) if problem),
             started=self._identity.started,
         )
         if self._cluster != before:

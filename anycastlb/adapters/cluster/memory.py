@@ -9,12 +9,19 @@ from types import MappingProxyType
 from anycastlb.adapters.cluster import Denied, Membership, Posted
 from anycastlb.core.model import SourceError
 
+LIMIT = 512 * 1024
+"""As Consul's ``kv_max_value_size``."""
+
 
 class MemoryRegistry:
-    """Sessions end by the loop's clock at twice their time to live, as Consul's do."""
+    """Sessions end by the loop's clock at twice their time to live, as Consul's do. ``distance``: seconds between a
+    change and the read that shows it, in which more may change, as in ``cluster.consul``."""
 
-    def __init__(self, ttl: float = 10.0) -> None:
+    def __init__(self, ttl: float = 10.0, distance: float = 0.0) -> None:
         self.ttl = ttl
+        self.distance = distance
+        self.limit = LIMIT
+        """Bytes of one value."""
         self.writes = 0
         """How often something was published that changed something."""
         self.denied = ""
@@ -69,8 +76,12 @@ class MemoryRegistry:
         while True:
             changed = self._changed
             self._check()
-            if after is None or dict(after.entries) != self._entries:
-                return Membership(MappingProxyType(dict(self._entries)), self._index)
+            if after is None:
+                return self._membership()
+            if dict(after.entries) != self._entries:
+                await asyncio.sleep(self.distance)
+                self._check()
+                return self._membership()
             ends = min(self._ends.values(), default=None)
             left = None if ends is None else max(0.001, ends - asyncio.get_running_loop().time())
             try:
@@ -99,6 +110,8 @@ class MemoryRegistry:
         self._allow()
         if session not in self._ends:
             raise SourceError(f"invalid session {session!r}")
+        if len(value) > self.limit:
+            raise Denied(f"a status of {len(value)} bytes is too large; expected at most {self.limit}")
         before = self._entries.get(node)
         if before is not None and before.session not in ("", session):
             return False
@@ -114,6 +127,9 @@ class MemoryRegistry:
 
     async def close(self) -> None:
         self.closed = True
+
+    def _membership(self) -> Membership:
+        return Membership(MappingProxyType(dict(self._entries)), self._index)
 
     def _check(self) -> None:
         if self._error:

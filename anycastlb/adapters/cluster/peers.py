@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from anycastlb.adapters.cluster import Membership, Posted, status_document
+from anycastlb.adapters.cluster import Membership, Posted, status_bytes
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import EMPTY, Peer, Status
@@ -103,6 +103,6 @@ def read_statuses(posted: Mapping[str, Posted]) -> dict[str, Status | str]:
 def read_status(value: bytes, name: str) -> Status | str:
     """The status, or why there is none."""
     try:
-        return status_document.decode(value, name)
-    except status_document.UnreadableStatus as exc:
+        return status_bytes.decode(value, name)
+    except status_bytes.UnreadableStatus as exc:
         return str(exc)

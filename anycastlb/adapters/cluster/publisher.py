@@ -3,14 +3,17 @@
 Level-triggered: each step compares what stands in the registry with what should, and writes the difference. A node's
 name belongs to one process: a newer process of the same installation takes the session of an older one over, and any
 other node of that name is left alone and reported (docs/decisions/0009).
+
+It never reads the registry: what stands there is what ``members`` has taken in, and the registry itself refuses a write
+under a name that another session holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from anycastlb.adapters.cluster import Identity, Membership, Posted, Registry, status_document
-from anycastlb.adapters.cluster.peers import Peers, read_status, read_statuses
+from anycastlb.adapters.cluster import Identity, Membership, Posted, Registry, status_bytes, status_document
+from anycastlb.adapters.cluster.peers import Peers, read_status
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.model import Problem, Snapshot, Status
 
@@ -23,6 +26,10 @@ STUCK = 30.0
 UNSEEN = 3.0
 """A write is expected to be read within so many seconds. A key deleted within this time is not reported as lost; it is
 rewritten."""
+TOO_LARGE = (
+    "are left out: other nodes see less of this one (docs/OPERATIONS.md, Size); "
+    "expected fewer services in one cluster: give some of them a Consul prefix and nodes of their own"
+)
 AT_REST = 30.0
 """Seconds until a step that has nothing to do is repeated."""
 
@@ -39,6 +46,8 @@ class Publisher:
         """Of this node, as of the last look."""
         self.problem: Problem | None = None
         """Why the status is not published."""
+        self.omission: Problem | None = None
+        """What of it is not published."""
         self._snapshot: Snapshot | None = None
         self._first = 0.0
         """When the first snapshot came."""
@@ -101,7 +110,7 @@ class Publisher:
             return min(left, renewal)
         if not await self._may(membership):
             return SPACING
-        value = await self._offload(status_document.encode, status)
+        value, omitted = await self._offload(status_bytes.fit, status)
         if self._written and value == self._written[0] and self._stands(membership):
             return renewal
         if not self._session:
@@ -110,7 +119,16 @@ class Publisher:
             return SPACING  # another session was faster; the next read shows whose
         self._written, self._wrote = (value, membership), self._clock()
         self.report("")
+        self._report_omitted(omitted)
         return renewal
+
+    def _report_omitted(self, omitted: tuple[str, ...]) -> None:
+        """The status is published, and lacks this."""
+        what = f"its status is too large for one key of Consul, so {', '.join(omitted)} {TOO_LARGE}"
+        problem = Problem(f"nodes/{self._node}", "", what) if omitted else None
+        if problem is not None and problem != self.omission:
+            self._peers.report(self._node, what, "warning")
+        self.omission = problem
 
     async def _renew(self) -> None:
         if self._session and self._clock() >= self._renewed + self._registry.ttl / 3:
@@ -119,9 +137,6 @@ class Publisher:
             else:
                 self._peers.report(self._node, "its session was ended; it publishes its status anew", "warning")
                 self._session, self._written = "", None
-                membership = await self._registry.read(None)
-                statuses = await self._offload(read_statuses, self._peers.unread(membership))
-                self._peers.update(membership, statuses, self._clock())
 
     async def _look(self) -> None:
         """Make the status of the latest snapshot."""

@@ -1,7 +1,6 @@
-"""Make the status that a node publishes, encode and decode it, and find where the statuses of several nodes differ.
+"""Make the status that a node publishes, and find where the statuses of several nodes differ.
 
-Pure. What another node wrote may be garbage, or come from another version. Unknown fields are ignored, so that a newer
-node can publish more; what cannot be read is an error in words (docs/decisions/0009).
+Pure. ``status_bytes`` says how a status is written (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -9,15 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-
-from pydantic import TypeAdapter, ValidationError
 
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
+from anycastlb.core.decision import sessions
 from anycastlb.core.model import (
-    AnycastlbError,
     Catalog,
     CatalogSummary,
     Destination,
@@ -26,89 +22,16 @@ from anycastlb.core.model import (
     DrainSummary,
     ServiceKey,
     ServiceSummary,
-    SessionSummary,
     Snapshot,
     State,
     Status,
     VipSummary,
 )
 
-FORMAT = 1
-"""Grows when an older node could no longer read what a newer one writes."""
-MAX_BYTES = 480 * 1024
-"""A value in Consul is at most 512 KiB."""
 ALL = ("*",)
 """In place of the names when every backend of a service is down."""
 MAX_MISSING = 300
 """Characters of one thing a node waits for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Published:
-    format: int
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    format: int
-
-
-_PUBLISHED, _FORMAT = TypeAdapter(_Published), TypeAdapter(_Format)
-
-
-class UnreadableStatus(AnycastlbError):
-    """What was published is no status; the text says why."""
-
-
-# ---------------------------------------------------------------- bytes
-
-
-def encode(status: Status, limit: int = MAX_BYTES) -> bytes:
-    """The status as JSON of at most ``most`` bytes: what does not fit is left out, the dearest first, and named."""
-    raw = _dump(status)
-    for name in ("services.down", "services", "vips.reason", "digests"):
-        if len(raw) <= limit:
-            break
-        status = replace(_without(status, name), omitted=(*status.omitted, name))
-        raw = _dump(status)
-    return raw
-
-
-def decode(raw: bytes, name: str) -> Status:
-    """The status that the node ``name`` wrote. Raises ``UnreadableStatus``."""
-    try:
-        found = _FORMAT.validate_json(raw, strict=True).format
-        if found != FORMAT:
-            raise UnreadableStatus(
-                f"it is of format {found}, and this node reads format {FORMAT}: run one version on all"
-            )
-        status = _PUBLISHED.validate_json(raw, strict=True).status
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100]
-        raise UnreadableStatus(
-            f"expected a node's status: {where + ': ' if where else ''}{first['msg']:.200}"
-        ) from None
-    if status.node != name:
-        raise UnreadableStatus(f"it is the status of {status.node!r:.80}, not of {name!r:.80}")
-    return status
-
-
-def _dump(status: Status) -> bytes:
-    return _PUBLISHED.dump_json(_Published(FORMAT, status))
-
-
-def _without(status: Status, name: str) -> Status:
-    if name == "services.down":
-        judged = {
-            service: {vip: replace(summary, down=()) for vip, summary in vips.items()}
-            for service, vips in status.services.items()
-        }
-        return replace(status, services=judged)
-    if name == "vips.reason":
-        return replace(status, vips={vip: replace(summary, reason="") for vip, summary in status.vips.items()})
-    return replace(status, services={}) if name == "services" else replace(status, digests={})
 
 
 # ---------------------------------------------------------------- of this node
@@ -138,6 +61,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
     catalog, feed = inputs.catalog, inputs.feed
     waits_for = missing(snapshot)
     verdicts, routes = decision.verdicts, snapshot.actual.routes
+    announced = sessions.carried(routes, snapshot.speaker)
     down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
     for key, backend in decision.backends.items():
         if not backend.up:
@@ -159,12 +83,12 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
         catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
-        vips={vip: VipSummary(vip in routes, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
-        | {vip: VipSummary(True, False) for vip in routes if vip not in verdicts},
+        vips={vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
+        | {vip: VipSummary(vip in announced, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
         digests=digests(catalog, snapshot.actual),
         withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
-        sessions=tuple(SessionSummary(session.peer, session.state) for session in snapshot.speaker.sessions),
+        sessions=sessions.summaries(snapshot.speaker),
         leave=leaving(snapshot),
     )
 

@@ -34,6 +34,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from anycastlb.core.decision.sessions import cut_off
 from anycastlb.core.model import (
     Address,
     Cluster,
@@ -259,7 +260,10 @@ def _stays(peer: Peer) -> bool:
 
 
 def _announces(peer: Peer, vip: Address) -> bool:
-    return peer.status is not None and vip in peer.status.vips and peer.status.vips[vip].announced
+    status = peer.status
+    if status is None or vip not in status.vips or vip.version in cut_off(status.sessions):
+        return False
+    return status.vips[vip].announced
 
 
 def _ahead(inputs: Inputs) -> list[str]:

@@ -42,6 +42,7 @@ from typing import Any, Literal
 
 from anycastlb.core.decision import gate
 from anycastlb.core.decision.pool import KeptBackends
+from anycastlb.core.decision.sessions import cut_off
 from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
 from anycastlb.core.model import Address, Announce, Cluster, LocalTrouble, Reason, ServiceVerdict, Status
 
@@ -99,12 +100,17 @@ def serves(status: Status, vip: Address, names: Sequence[str]) -> bool:
 
 
 def announces(status: Status, vip: Address) -> bool:
-    return status.vips[vip].announced and status.vips[vip].open
+    """Its gate is open, and its route reaches a router (an older node counts what ExaBGP has acknowledged)."""
+    summary = status.vips[vip]
+    return summary.announced and summary.open and vip.version not in cut_off(status.sessions)
 
 
 def could_hold(status: Status, vip: Address) -> bool:
-    """Would it keep the route as the last one? One that is well, and closed, waits for reasons of its own."""
+    """Would it keep the route as the last one? One that is well, and closed, waits for reasons of its own; one without
+    a session cannot."""
     summary = status.vips[vip]
+    if vip.version in cut_off(status.sessions):
+        return False
     return status.ready and (summary.own == "ill" or (summary.own == "well" and summary.open))
 
 
@@ -127,7 +133,8 @@ def _heeded(status: Status) -> Any:
         name: {vip: (s.dead, s.down, bool(s.total and not (s.up or s.open))) for vip, s in judged.items()}
         for name, judged in status.services.items()
     }
-    return status.ready, status.stopping, status.drained, vips, services, status.withdrawn
+    lost = cut_off(status.sessions)
+    return status.ready, status.stopping, status.drained, vips, services, status.withdrawn, lost
 
 
 # ---------------------------------------------------------------- one VIP

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from anycastlb.core.decision.containment import Containment
+from anycastlb.core.decision.sessions import cut_off
 from anycastlb.core.model import (
     Address,
     Cluster,
@@ -26,6 +27,7 @@ from anycastlb.core.model import (
     DnsRecord,
     Inputs,
     Service,
+    Status,
     Verdict,
 )
 
@@ -58,9 +60,14 @@ def view(cluster: Cluster, company: bool | None = None) -> PeerAnnouncements:
     statuses = [peer.status for peer in living if peer.status is not None and not peer.error]
     return PeerAnnouncements(
         known=len(statuses) == len(living),
-        announced=frozenset(vip for status in statuses for vip, summary in status.vips.items() if summary.announced),
+        announced=frozenset(vip for status in statuses for vip in _announced(status)),
         services=frozenset(name for status in statuses for name in status.services),
     )
+
+
+def _announced(status: Status) -> Iterable[Address]:
+    lost = cut_off(status.sessions)
+    return (vip for vip, summary in status.vips.items() if summary.announced and vip.version not in lost)
 
 
 def accompanied(cluster: Cluster, before: bool | None) -> bool | None:
@@ -71,7 +78,7 @@ def accompanied(cluster: Cluster, before: bool | None) -> bool | None:
 
 
 def votes(inputs: Inputs, open_vips: Iterable[Address]) -> Callable[[Address], Vote]:
-    """Does this node announce a VIP: its gate is open, and its route was seen."""
+    """Does this node announce a VIP: its gate is open, its route was seen, and a BGP session carries it."""
     wanted = frozenset(open_vips)
 
     def vote(vip: Address) -> Vote:

@@ -24,7 +24,7 @@ class CatalogSummary:
 @dataclass(frozen=True, slots=True)
 class VipSummary:
     announced: bool
-    """ExaBGP has acknowledged its route."""
+    """ExaBGP has acknowledged its route, and not every BGP session of its family is down."""
     open: bool
     reason: str = ""
     own: str = ""
@@ -50,6 +50,7 @@ class ServiceSummary:
 class SessionSummary:
     peer: str
     state: str
+    """``down`` only if ExaBGP has reported that it went down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,6 @@ class Cluster:
     tables: Mapping[str, Difference] = field(default_factory=lambda: EMPTY)
     """By service: living nodes with the same catalog and different tables in the kernel."""
     problems: tuple[Problem, ...] = ()
-    """Why this node's own status cannot be published, and what to do about it."""
+    """Why this node's own status is not published, or not whole, and what to do about it."""
     started: str = ""
     """When this process started, RFC 3339 in UTC."""

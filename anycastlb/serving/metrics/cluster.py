@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from anycastlb.core.decision import sessions
 from anycastlb.core.model import Snapshot
 from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
 
@@ -18,7 +19,7 @@ def cluster_metrics(snapshot: Snapshot, now: float) -> Iterator[FamilySamples]:
         return
     living = [peer for peer in known.peers.values() if peer.alive]
     age = 0.0 if known.connected else max(0.0, now - known.since)
-    routes, catalogs = snapshot.actual.routes, known.catalogs
+    routes, catalogs = sessions.carried(snapshot.actual.routes, snapshot.speaker), known.catalogs
     announcers: list[Sample] = [
         (
             (str(vip),),

@@ -11,7 +11,7 @@ from typing import Any
 
 from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
-from anycastlb.core.decision import node_drain
+from anycastlb.core.decision import node_drain, sessions
 from anycastlb.core.model import Address, Difference, Drain, Peer, Snapshot, Status
 
 View = dict[str, Any]
@@ -79,7 +79,7 @@ def cluster_brief(snapshot: Snapshot, now: float) -> View:
         "drain": drain_view(snapshot, now),
         "stopping": inputs.stopping,
         "index": inputs.catalog.index,
-        "announced": len(snapshot.actual.routes),
+        "announced": len(sessions.carried(snapshot.actual.routes, snapshot.speaker)),
         "vips": len(snapshot.decision.verdicts),
         "age_seconds": _age(snapshot.at, now) if snapshot.cycle else None,
     }
@@ -91,7 +91,8 @@ def cluster_brief(snapshot: Snapshot, now: float) -> View:
 def announcers(snapshot: Snapshot) -> dict[Address, list[str]]:
     """By VIP, the living nodes that announce it; this node first. Every VIP known here is named."""
     known = {**dict.fromkeys(snapshot.decision.verdicts), **dict.fromkeys(snapshot.actual.routes)}
-    found = {vip: [snapshot.inputs.node] if vip in snapshot.actual.routes else [] for vip in known}
+    own = sessions.carried(snapshot.actual.routes, snapshot.speaker)
+    found = {vip: [snapshot.inputs.node] if vip in own else [] for vip in known}
     for peer in snapshot.inputs.cluster.peers.values():
         for vip, summary in peer.status.vips.items() if peer.alive and peer.status and not peer.error else ():
             if summary.announced:

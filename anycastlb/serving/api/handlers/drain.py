@@ -19,7 +19,7 @@ from anycastlb.adapters.cluster.status_document import moment
 from anycastlb.core import fields
 from anycastlb.core.catalog.edit import LOCK, applied, drain, drained, undrain
 from anycastlb.core.catalog.parse import NAME
-from anycastlb.core.decision import node_drain
+from anycastlb.core.decision import node_drain, sessions
 from anycastlb.core.model import Address, Conflict, Edit, Snapshot, SourceError, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.handlers.write import NAMES
@@ -117,7 +117,7 @@ def _alone(snapshot: Snapshot, node: str) -> list[Address]:
     inputs, cluster = snapshot.inputs, snapshot.inputs.cluster
     if not cluster.follows:
         return []
-    own = set(snapshot.actual.routes)
+    own = sessions.carried(snapshot.actual.routes, snapshot.speaker)
     if node == inputs.node:
         return node_drain.last_announced(cluster, sorted(own, key=str))
     peer = cluster.peers.get(node)

@@ -1,0 +1,40 @@
+"""Which routes reach a router, by the BGP sessions of a node."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from anycastlb.core.decision.sessions import carried, cut_off
+from anycastlb.core.model import Session, SessionSummary, Speaker
+
+FOUR, SIX = ip_address("192.0.2.10"), ip_address("2001:db8::10")
+P4, Q4, P6 = "198.51.100.1", "198.51.100.2", "2001:db8:1::1"
+
+
+def session(peer: str, state: Any, reason: str = "") -> Session:
+    return Session(peer, state, 0.0, reason)
+
+
+@pytest.mark.parametrize(
+    "sessions,reached",
+    [
+        ((), {FOUR, SIX}),
+        ((session(P4, "up"), session(P6, "up")), {FOUR, SIX}),
+        ((session(P4, "down", "hold timer expired"), session(P6, "up")), {SIX}),
+        ((session(P4, "down", "hold timer expired"), session(Q4, "up")), {FOUR, SIX}),
+        ((session(P4, "down", "hold timer expired"), session(Q4, "down", "refused")), {SIX}),
+        ((session(P4, "down", "hold timer expired"), session(Q4, "unknown")), {FOUR, SIX}),
+        ((session(P4, "down"), session(P6, "down", "refused")), {FOUR}),
+    ],
+)
+def test_a_route_reaches_a_router_unless_every_session_of_its_family_is_known_to_be_down(
+    sessions: tuple[Session, ...], reached: set[Any]
+) -> None:
+    assert carried([FOUR, SIX], Speaker(True, sessions=sessions)) == reached
+
+
+def test_what_a_peer_publishes_may_be_anything() -> None:
+    assert cut_off((SessionSummary("a router", "down"), SessionSummary(P4, "asleep"))) == frozenset()
