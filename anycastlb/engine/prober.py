@@ -1,8 +1,8 @@
 """Run the right checks at the right times, and publish their folded results.
 
 The wanted checks are a set of values: a check that stays in the set keeps running undisturbed, whatever else is
-reloaded. Each check has its own timer; a slow target delays only itself. A check through IPVS waits for its probe path:
-the firewall mark whose rows the kernel has. Nothing is decided here.
+reloaded. Each check has its own timer; a slow target delays only itself (``engine.places``). A check through IPVS
+waits for its probe path: the firewall mark whose rows the kernel has. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, CheckState, ForwardPath, Health, ProbePath, Result
 from anycastlb.engine.observer import NOBODY, Observer
+from anycastlb.engine.places import Habit, Places
 
 MAX_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
+PROMPT = 0.9
+"""The share of its time-out within which a check was answered; else it counts as hanging."""
 SHORTEST = 0.9
 """The share of a check's interval that jitter leaves at least."""
 
@@ -46,7 +49,6 @@ class Prober:
         self._types, self._publish, self._journal = types, publish, journal
         self._clock, self._chance = clock.monotonic, clock.chance
         self._probe_path, self._observer = probe_path, observer
-        self._probing = self._waiting = 0
         self._states: dict[Check, CheckState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._wanted: frozenset[Check] = frozenset()
@@ -55,7 +57,8 @@ class Prober:
         self._resettle = asyncio.Event()
         self._turned = asyncio.Event()
         self._fresh = False
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._places = Places(MAX_AT_ONCE)
+        self._habits: dict[Check, Habit] = {}
 
     @property
     def running(self) -> int:
@@ -65,7 +68,7 @@ class Prober:
     @property
     def load(self) -> tuple[int, int, int]:
         """Probes under way, probes that wait for a place among them, and how many places there are."""
-        return self._probing, self._waiting, MAX_AT_ONCE
+        return self._places.taken, self._places.waiting, self._places.limit
 
     def want(self, checks: Iterable[Check]) -> None:
         """The checks that must run from now on; all others stop."""
@@ -91,6 +94,7 @@ class Prober:
                 for check in self._tasks.keys() - self._wanted:
                     self._tasks.pop(check).cancel()
                     self._states.pop(check, None)
+                    self._habits.pop(check, None)
                     self._turned.set()  # what is not checked any more must not be believed when it returns
                 for check in sorted(self._wanted - self._tasks.keys(), key=str):
                     self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
@@ -144,17 +148,9 @@ class Prober:
                 self._observer.observe_result(check.type, "withheld", None)
                 detail = f"no way to {check.via.address}: {sockets.error_text(exc)}"
                 return self._fold(check, Result(False, detail, 0.0, self._clock()))
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        self._probing += 1
-        try:
+        async with self._places.take(self._habits.get(check, "untried")):
             result = await self._result(check, probe_path)
-        finally:
-            self._probing -= 1
-            self._slots.release()
+        self._habits[check] = "answered" if result.duration < PROMPT * check.timeout else "hanging"
         return self._fold(check, result)
 
     def _withheld(self, check: Check, reason: str) -> CheckState:
