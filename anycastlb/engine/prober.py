@@ -13,22 +13,30 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from anycastlb.adapters.checks import CheckType, Down
-from anycastlb.adapters.checks.probe import sockets
 from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.checks.probe.sockets import error_text, own_lack
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, CheckState, ForwardPath, Health, ProbePath, Result
+from anycastlb.core.model import AnycastlbError, Check, CheckState, ForwardPath, Health, ProbePath, Result
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.places import Habit, Places
 
 MAX_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
+COMPLAINTS = 60.0
+"""Seconds between two events that say that this node lacks the means to probe."""
 PROMPT = 0.9
 """The share of its time-out within which a check was answered; else it counts as hanging."""
+UNPROVEN = 300.0
+"""Seconds that a verdict stands although this node lacks the means to probe; then that counts as a failure."""
 SHORTEST = 0.9
 """The share of a check's interval that jitter leaves at least."""
+
+
+class OwnLack(AnycastlbError):
+    """This node could not send a probe, for want of descriptors, memory or ports: nothing is known of the target."""
 
 
 class Prober:
@@ -59,6 +67,10 @@ class Prober:
         self._fresh = False
         self._places = Places(MAX_AT_ONCE)
         self._habits: dict[Check, Habit] = {}
+        self._proven: dict[Check, float] = {}
+        """When each check was last answered, or not answered in time."""
+        self._complain_at = self._clock()
+        """When the next event may say that this node lacks the means to probe."""
 
     @property
     def running(self) -> int:
@@ -95,6 +107,7 @@ class Prober:
                     self._tasks.pop(check).cancel()
                     self._states.pop(check, None)
                     self._habits.pop(check, None)
+                    self._proven.pop(check, None)
                     self._turned.set()  # what is not checked any more must not be believed when it returns
                 for check in sorted(self._wanted - self._tasks.keys(), key=str):
                     self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
@@ -145,13 +158,37 @@ class Prober:
             try:
                 probe_path = self._probe_path(check.via, mark)
             except OSError as exc:
+                if own_lack(exc):
+                    return self._unknown(check, error_text(exc))
                 self._observer.observe_result(check.type, "withheld", None)
-                detail = f"no way to {check.via.address}: {sockets.error_text(exc)}"
+                detail = f"no way to {check.via.address}: {error_text(exc)}"
                 return self._fold(check, Result(False, detail, 0.0, self._clock()))
         async with self._places.take(self._habits.get(check, "untried")):
-            result = await self._result(check, probe_path)
+            try:
+                result = await self._result(check, probe_path)
+            except OwnLack as exc:
+                return self._unknown(check, str(exc))
+        self._proven[check] = result.at
         self._habits[check] = "answered" if result.duration < PROMPT * check.timeout else "hanging"
         return self._fold(check, result)
+
+    def _unknown(self, check: Check, lack: str) -> CheckState:
+        """The probe says nothing of the target. No verdict changes, unless it has been unproven for too long."""
+        self._observer.observe_result(check.type, "unknown", None)
+        now = self._clock()
+        detail = f"not known: this node could not probe: {lack}"
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAINTS
+            self._journal.emit(Event("check", str(check), reason=detail, after="unknown", level="error"))
+        before = self._states.get(check, health.UNKNOWN)
+        result = Result(False, detail, 0.0, now)
+        if before.up is None:
+            after = self._states[check] = replace(before, last=result)
+            self._fresh = True
+            return after
+        if now - self._proven.setdefault(check, now) > UNPROVEN:
+            return self._fold(check, result)
+        return before
 
     def _withheld(self, check: Check, reason: str) -> CheckState:
         """This node cannot run the check. Without any verdict that says nothing of the backend; else the verdict must
@@ -168,15 +205,20 @@ class Prober:
         return after
 
     async def _result(self, check: Check, probe_path: ProbePath | None) -> Result:
+        """One probe. Raises ``OwnLack``."""
         started, finding, outcome = self._clock(), None, "good"
         try:
             async with asyncio.timeout(check.timeout):
                 finding = await self._types[check.type].probe(check, probe_path)
         except Down as exc:
+            if lack := own_lack(exc):
+                raise OwnLack(error_text(lack)) from exc
             detail, outcome = str(exc), "bad"
         except TimeoutError:
             detail, outcome = f"no answer within {check.timeout:g} s", "timeout"
         except Exception as exc:  # a fault of the probe must not end the check
+            if lack := own_lack(exc):
+                raise OwnLack(error_text(lack)) from exc
             detail, outcome = f"the probe failed: {type(exc).__name__}: {exc}", "error"
         ended = self._clock()
         self._observer.observe_result(check.type, outcome, ended - started)
