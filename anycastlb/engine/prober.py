@@ -1,8 +1,8 @@
 """Run the right checks at the right times, and publish their folded results.
 
 The wanted checks are a set of values: a check that stays in the set keeps running undisturbed, whatever else is
-reloaded. Each check has its own timer; a slow target delays only itself. A check through IPVS waits for its probe path:
-the firewall mark whose rows the kernel has. Nothing is decided here.
+reloaded. Each check has its own timer; a slow target delays only itself (``engine.places``). A check through IPVS
+waits for its probe path: the firewall mark whose rows the kernel has. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -14,19 +14,30 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from anycastlb.adapters.checks import CheckType, Down
-from anycastlb.adapters.checks.probe import sockets
 from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.checks.probe.sockets import error_text, own_lack
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, CheckState, ForwardPath, Health, ProbePath, Result
+from anycastlb.core.model import AnycastlbError, Check, CheckState, ForwardPath, Health, ProbePath, Result
 from anycastlb.engine.observer import NOBODY, Observer
+from anycastlb.engine.places import Habit, Places
 
 MAX_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
+COMPLAINTS = 60.0
+"""Seconds between two events that say that this node lacks the means to probe."""
+PROMPT = 0.9
+"""The share of its time-out within which a check was answered; else it counts as hanging."""
+UNPROVEN = 300.0
+"""Seconds that a verdict stands although this node lacks the means to probe; then that counts as a failure."""
 SHORTEST = 0.9
 """The share of a check's interval that jitter leaves at least."""
+
+
+class OwnLack(AnycastlbError):
+    """This node could not send a probe, for want of descriptors, memory or ports: nothing is known of the target."""
 
 
 class Prober:
@@ -47,7 +58,6 @@ class Prober:
         self._types, self._publish, self._journal = types, publish, journal
         self._clock, self._chance = clock.monotonic, clock.chance
         self._probe_path, self._observer = probe_path, observer
-        self._probing = self._waiting = 0
         self._states: dict[Check, CheckState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._wanted: frozenset[Check] = frozenset()
@@ -58,7 +68,12 @@ class Prober:
         self._resettle = asyncio.Event()
         self._turned = asyncio.Event()
         self._fresh = False
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._places = Places(MAX_AT_ONCE)
+        self._habits: dict[Check, Habit] = {}
+        self._proven: dict[Check, float] = {}
+        """When each check was last answered, or not answered in time."""
+        self._complain_at = self._clock()
+        """When the next event may say that this node lacks the means to probe."""
 
     @property
     def running(self) -> int:
@@ -68,7 +83,7 @@ class Prober:
     @property
     def load(self) -> tuple[int, int, int]:
         """Probes under way, probes that wait for a place among them, and how many places there are."""
-        return self._probing, self._waiting, MAX_AT_ONCE
+        return self._places.taken, self._places.waiting, self._places.limit
 
     def want(self, checks: Iterable[Check]) -> None:
         """Run these checks from now on, and stop all others."""
@@ -94,6 +109,8 @@ class Prober:
                 for check in self._tasks.keys() - self._wanted:
                     self._tasks.pop(check).cancel()
                     self._states.pop(check, None)
+                    self._habits.pop(check, None)
+                    self._proven.pop(check, None)
                     self._turned.set()  # what is not checked any more must not be believed when it returns
                 for check in sorted(self._wanted - self._tasks.keys(), key=str):
                     self._tasks[check] = tasks.create_task(self._repeat(check), name=f"check {check}")
@@ -158,21 +175,37 @@ class Prober:
             try:
                 probe_path = self._probe_path(check.via, mark)
             except OSError as exc:
+                if own_lack(exc):
+                    return self._unknown(check, error_text(exc))
                 self._observer.observe_result(check.type, "withheld", None)
-                detail = f"no way to {check.via.address}: {sockets.error_text(exc)}"
+                detail = f"no way to {check.via.address}: {error_text(exc)}"
                 return self._fold(check, Result(False, detail, 0.0, self._clock()))
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        self._probing += 1
-        try:
-            result = await self._result(check, probe_path)
-        finally:
-            self._probing -= 1
-            self._slots.release()
+        async with self._places.take(self._habits.get(check, "untried")):
+            try:
+                result = await self._result(check, probe_path)
+            except OwnLack as exc:
+                return self._unknown(check, str(exc))
+        self._proven[check] = result.at
+        self._habits[check] = "answered" if result.duration < PROMPT * check.timeout else "hanging"
         return self._fold(check, result)
+
+    def _unknown(self, check: Check, lack: str) -> CheckState:
+        """The probe says nothing of the target. No verdict changes, unless it has been unproven for too long."""
+        self._observer.observe_result(check.type, "unknown", None)
+        now = self._clock()
+        detail = f"not known: this node could not probe: {lack}"
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAINTS
+            self._journal.emit(Event("check", str(check), reason=detail, after="unknown", level="error"))
+        before = self._states.get(check, health.UNKNOWN)
+        result = Result(False, detail, 0.0, now)
+        if before.up is None:
+            after = self._states[check] = replace(before, last=result)
+            self._fresh = True
+            return after
+        if now - self._proven.setdefault(check, now) > UNPROVEN:
+            return self._fold(check, result)
+        return before
 
     def _withheld(self, check: Check, reason: str) -> CheckState:
         """Record that this node cannot run the check. Without any verdict this says nothing of the backend; with one it
@@ -189,15 +222,20 @@ class Prober:
         return after
 
     async def _result(self, check: Check, probe_path: ProbePath | None) -> Result:
+        """One probe. Raises ``OwnLack``."""
         started, finding, outcome = self._clock(), None, "good"
         try:
             async with asyncio.timeout(check.timeout):
                 finding = await self._types[check.type].probe(check, probe_path)
         except Down as exc:
+            if lack := own_lack(exc):
+                raise OwnLack(error_text(lack)) from exc
             detail, outcome = str(exc), "bad"
         except TimeoutError:
             detail, outcome = f"no answer within {check.timeout:g} s", "timeout"
         except Exception as exc:  # a fault of the probe must not end the check
+            if lack := own_lack(exc):
+                raise OwnLack(error_text(lack)) from exc
             detail, outcome = f"the probe failed: {type(exc).__name__}: {exc}", "error"
         ended = self._clock()
         self._observer.observe_result(check.type, outcome, ended - started)

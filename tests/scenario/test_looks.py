@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anycastlb.core.model import Change, DriverError, Table
+from anycastlb.core.model import Change, DriverError, Failure, Table
 from anycastlb.engine.node import Node
 from tests.support.world import FALL, INTERVAL, TIMEOUT, VIP, WEB, World, until
 
@@ -354,3 +355,30 @@ async def test_after_a_suspend_that_only_the_wall_clock_has_seen_the_machine_is_
         world.started_wall += 600
         await until(lambda: cycles, within=1.1)
         assert cycles[0] == before + 1
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+async def test_an_apply_that_failed_is_a_refusal_only_if_it_lasts(world: World, lasting: bool) -> None:
+    """Somebody deletes the service, and the driver cannot write: nobody knows what was written."""
+    world.put("services/web", WEB)
+    real, left = world.kernel.apply, 10**9 if lasting else 1
+
+    async def failing(changes: Sequence[Change]) -> Sequence[Failure]:
+        nonlocal left
+        if left:
+            left -= 1
+            raise DriverError("netlink: the kernel did not answer within 10 s")
+        return await real(changes)
+
+    async with world.node() as node:
+        await announced(world)
+        world.kernel.apply = failing  # type: ignore[method-assign]
+        world.kernel.rows["services"].clear()
+        world.kernel.rows["destinations"].clear()
+        node.inbox.wake()
+        if lasting:
+            assert await until(lambda: VIP not in world.announced, within=3) > 1.6, "0.2 + 0.5 + 1 s"
+        else:
+            await until(lambda: world.kernel.rows["services"], within=0.3)
+            await asyncio.sleep(10)
+            assert not withdrawals(world) and set(world.weights().values()) == {100}

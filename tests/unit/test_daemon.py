@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_an_abstract_address_and_a_deaf_manager_do_no_harm(tmp_path: Path) -> No
         assert sock.recv(100) == b"WATCHDOG=1"
     Notifier(str(tmp_path / "nobody")).alive()
     Notifier("").alive()
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("8000000", 8.0), ("0", inf), ("", inf), ("soon", inf)])
+def test_how_long_the_service_manager_waits(monkeypatch: pytest.MonkeyPatch, given: str, seconds: float) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", given)
+    assert Notifier("").watchdog == seconds
 
 
 def test_a_changed_or_broken_settings_file_is_told_on_hang_up() -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from anycastlb.adapters.checks import CheckType, Down, Found, Probe
+from anycastlb.adapters.checks.probe.sockets import own_lack
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Check, Combination, ProbePath
 from anycastlb.settings import ChecksSettings
@@ -30,7 +31,8 @@ def bound(settings: ChecksSettings, types: Mapping[str, CheckType]) -> tuple[typ
     async def probe(check: Check, probe_path: ProbePath | None) -> Found:
         found = await outcomes(check, probe_path, types)
         if bad := [(one, outcome) for one, outcome in found if isinstance(outcome, Down)]:
-            raise Down(outcomes_text(bad))
+            downs = [outcome for _, outcome in bad if isinstance(outcome, Down)]
+            raise Down(outcomes_text(bad)) from min(downs, key=lambda down: own_lack(down) is not None)
         return joined(found)
 
     return Params, probe
@@ -53,7 +55,9 @@ async def _outcome(check: Check, probe_path: ProbePath | None, types: Mapping[st
     except TimeoutError:
         return Down(f"no answer within {check.timeout:.3g} s")
     except Exception as exc:
-        return Down(f"the probe failed: {type(exc).__name__}: {exc}")
+        failed = Down(f"the probe failed: {type(exc).__name__}: {exc}")
+        failed.__cause__ = exc
+        return failed
 
 
 def joined(found: Sequence[Outcome]) -> Found:

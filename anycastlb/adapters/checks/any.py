@@ -11,6 +11,7 @@ from typing import Any
 
 from anycastlb.adapters.checks import CheckType, Down, Found, Probe
 from anycastlb.adapters.checks.all import joined, outcomes, outcomes_text
+from anycastlb.adapters.checks.probe.sockets import own_lack
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Check, ProbePath
 from anycastlb.settings import ChecksSettings
@@ -24,8 +25,9 @@ class Params(Document):
 def bound(settings: ChecksSettings, types: Mapping[str, CheckType]) -> tuple[type[Params], Probe]:
     async def probe(check: Check, probe_path: ProbePath | None) -> Found:
         found = await outcomes(check, probe_path, types)
-        if not any(isinstance(outcome, Found) for _, outcome in found):
-            raise Down(outcomes_text(found))
+        downs = [outcome for _, outcome in found if isinstance(outcome, Down)]
+        if len(downs) == len(found):
+            raise Down(outcomes_text(found)) from max(downs, key=lambda down: own_lack(down) is not None)
         return joined(found)
 
     return Params, probe

@@ -145,7 +145,7 @@ SECTIONS: Mapping[str, list[Family]] = {
         ),
         *_counters(
             "check_results type outcome: Results of checks: good, bad, timeout, error (a fault of the check itself), "
-            "withheld (this node could not run it)."
+            "withheld (this node could not run it), unknown (this node lacked descriptors, memory or ports)."
         ),
         *_histograms("check_duration_seconds type: How long checks take, by their type."),
     ],

@@ -23,7 +23,7 @@ from anycastlb.serving.metrics.families import FAMILIES, FamilySamples, one, sam
 FINE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 VERBS = ("create", "update", "delete")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OUTCOMES = ("good", "bad", "timeout", "error", "withheld")
+OUTCOMES = ("good", "bad", "timeout", "error", "withheld", "unknown")
 READS = ("changed", "unchanged", "failed")
 SAMPLE = 0.25
 """Seconds between two looks at the event loop's lag."""

@@ -27,6 +27,10 @@ RECVERR = {
 """Every ICMP error becomes an error of the datagram socket, "host unreachable" too."""
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux; the module socket of Python 3.11 does not name it. It is good for IPv6 sockets too."""
+LOCAL = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EAGAIN}
+)
+"""Errors that say only that this node lacks descriptors, memory, ports or processes."""
 TRIES = 1000
 """Ports tried before there is none."""
 
@@ -105,3 +109,12 @@ def error_text(error: OSError) -> str:
     number = error.errno
     text = os.strerror(number) if isinstance(number, int) and number > 0 else str(error) or type(error).__name__
     return text[:1].lower() + text[1:]
+
+
+def own_lack(error: BaseException | None) -> OSError | None:
+    """The error, or the one behind it, that says nothing of the target: this node lacks something to probe it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in LOCAL:
+            return error
+        error = error.__cause__
+    return None
