@@ -70,16 +70,14 @@ def _text(path: str) -> str:
 def _decoded(path: str, text: str) -> dict[str, Any]:
     """The object in a text: JSON, YAML or TOML by the file's name. Standard input may be JSON or YAML."""
     from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
-    from anycastlb.core.catalog import decode
+    from anycastlb.core.catalog import bounds, decode
     from anycastlb.core.model import Entry, SettingsError
 
     form = SUFFIXES.get(Path(path).suffix, "yaml")
-    if len(text) > decode.MAX_BYTES and form == "json":
-        import json
-
+    if len(text) > bounds.MAX_BYTES and form == "json":
         try:
-            dump = json.loads(text)  # a dump may be larger than any one document
-        except (ValueError, RecursionError) as exc:
+            dump = bounds.read_json(text, bounds.MAX_BULK)  # a dump may be larger than any one document
+        except ValueError as exc:
             raise click.ClickException(f"{path}: expected JSON: {exc}") from None
         if isinstance(dump, dict):
             return dump

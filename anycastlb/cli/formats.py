@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import click
 
 from anycastlb.adapters.checks import PARAMS
+from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.importers import Documents, UnreadableInput, ipvsadm, keepalived
 from anycastlb.core.importers.keepalived_text import Include
@@ -102,8 +103,8 @@ def port_of(name: str, protocol: str) -> int | None:
 
 def _dump(text: str) -> Documents:
     try:
-        dump = json.loads(text)
-    except (ValueError, RecursionError) as exc:
+        dump = read_json(text, MAX_BULK)
+    except ValueError as exc:
         raise UnreadableInput(getattr(exc, "lineno", 0), f"expected JSON: {exc}") from exc
     inner = dump.get("catalog", dump) if isinstance(dump, dict) else None
     if not isinstance(inner, dict) or not all(isinstance(value, dict) for value in inner.values()):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from anycastlb.core.model import Address, Problem, Share
+from anycastlb.core.scalars import MAX_SCALAR as MAX_SCALAR
 from anycastlb.core.scalars import UNITS as UNITS
 from anycastlb.core.scalars import duration as duration
 from anycastlb.core.scalars import shown as shown
@@ -26,15 +27,15 @@ def share(value: Any) -> Share:
     """A count (``2``, ``"2"``), a percentage (``"50%"``) or a weight (``"weight 150"``). Raises ValueError."""
     if isinstance(value, Share):
         return value
-    text = str(value).strip()
-    if not isinstance(value, bool):
+    text = str(value).strip() if isinstance(value, (str, int, float)) else ""
+    if not isinstance(value, bool) and len(text) <= MAX_SCALAR:
         if re.fullmatch(r"\d{1,9}", text):
             return Share(count=int(text))
         if (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)) and float(match[1]) <= 100:
             return Share(percent=float(match[1]))
         if match := re.fullmatch(r"weight\s+(\d{1,9})", text):
             return Share(weight=int(match[1]))
-    raise ValueError(f'a number or a percentage up to "100%", not {value!r}')
+    raise ValueError(f'a number or a percentage up to "100%", not {shown(value)}')
 
 
 def whole(value: Any) -> Any:
@@ -45,7 +46,7 @@ def whole(value: Any) -> Any:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
+    if isinstance(value, str) and len(value) <= MAX_SCALAR and re.fullmatch(r"\s*\d{1,18}\s*", value):
         return int(value)
     raise ValueError(f"a whole number, not {shown(value)}")
 
@@ -55,7 +56,7 @@ def address(value: Any) -> Address:
     if not isinstance(value, str):
         raise ValueError(f"an IPv4 or IPv6 address as a string, not {shown(value)}")
     try:
-        parsed = ip_address(value.strip())
+        parsed = ip_address(value.strip() if len(value) <= MAX_SCALAR else "")
     except ValueError:
         raise ValueError(f"an IPv4 or IPv6 address, not {shown(value)}") from None
     if getattr(parsed, "scope_id", None) or parsed.is_multicast or parsed.is_unspecified:
@@ -84,6 +85,9 @@ IpText = Ip4Text | Annotated[str, Field(json_schema_extra={"format": "ipv6"})]
 """The same values as a JSON schema describes them."""
 Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=DurationText)]
 Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | WholeText)]
+MAX_PROBLEMS = 200
+"""Problems that are listed of one look at a document."""
+Positive = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
 Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 ShareText = Annotated[Share, BeforeValidator(share, json_schema_input_type=int | PartText)]
@@ -111,9 +115,11 @@ class Document(BaseModel):
 def problems(error: ValidationError, key: str, line: Callable[[str], int] = lambda path: 0) -> tuple[Problem, ...]:
     """The errors of pydantic as problems of the document ``key``. ``line`` finds the line of a dotted path."""
     known = []
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:MAX_PROBLEMS]:
         path = ".".join(str(part) for part in item["loc"])
         known.append(Problem(key, path, _expected(item), line(path)))
+    if (more := error.error_count() - MAX_PROBLEMS) > 0:
+        known.append(Problem(key, "", f"and {more} more problems"))
     return tuple(known)
 
 

@@ -24,7 +24,7 @@ from watchfiles import awatch
 
 from anycastlb.adapters.sources import file_journal
 from anycastlb.adapters.sources.file_journal import FileChange
-from anycastlb.core.catalog.decode import MAX_BYTES
+from anycastlb.core.catalog.bounds import MAX_BYTES
 from anycastlb.core.model import Entry, SourceError, Tree
 
 POLL = 1.0

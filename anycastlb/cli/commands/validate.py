@@ -16,7 +16,7 @@ from anycastlb import settings
 from anycastlb.adapters.checks import PARAMS, parameters, types
 from anycastlb.adapters.sources.file import FORMATS, FileSource
 from anycastlb.cli.line_numbers import line_of
-from anycastlb.core.catalog.decode import MAX_BYTES
+from anycastlb.core.catalog.bounds import MAX_BYTES
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.catalog.service import service_notices
 from anycastlb.core.decision import flow_takeover

@@ -5,26 +5,28 @@ Pure. A document is a dict of plain values; what its fields mean is the business
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
-
+from anycastlb.core.catalog.bounds import MAX_BYTES, read_json, read_toml, read_yaml
 from anycastlb.core.catalog.service import merged_check
 from anycastlb.core.fields import is_address, shown
 from anycastlb.core.model import AnycastlbError, Entry, Problem
 
-MAX_BYTES = 512 * 1024
-"""The limit that Consul itself has for a value."""
+MAX_PLAIN = 4096
+"""Characters of a backend key in the plain form."""
+MAX_PROBLEMS = 50
+"""Problems that are listed of one document."""
 
 
 class MalformedDocument(AnycastlbError):
     """A document that cannot be used, with its problems."""
 
     def __init__(self, *problems: Problem) -> None:
+        if len(problems) > MAX_PROBLEMS:
+            more = f"and {len(problems) - MAX_PROBLEMS} more problems"
+            problems = (*problems[:MAX_PROBLEMS], Problem(problems[0].key, "", more))
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -39,10 +41,10 @@ def document(key: str, entry: Entry) -> dict[str, Any]:
         raise MalformedDocument(Problem(origin, "", f"expected at most {MAX_BYTES} bytes, not {len(entry.value)}"))
     try:
         decoded = _DECODERS[entry.format](entry.value.decode())
-    except (ValueError, RecursionError, yaml.YAMLError) as exc:
+    except ValueError as exc:
         reason = " ".join(str(exc).split())[:200] or type(exc).__name__
         raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object: {reason}")) from exc
-    if not isinstance(decoded, dict) or not all(isinstance(name, str) for name in decoded):
+    if not isinstance(decoded, dict):
         raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object, not {shown(decoded)}"))
     return {name: _without_null(value) for name, value in decoded.items() if value is not None}
 
@@ -52,8 +54,9 @@ def backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
 
     Raises ``MalformedDocument``.
     """
-    text = entry.value[:MAX_BYTES].decode(errors="replace").strip()
-    plain = entry.format == "json" and (not text or re.fullmatch(r"[a-z_]+=\S+(\s+[a-z_]+=\S+)*", text))
+    text = entry.value[: MAX_PLAIN + 1].decode(errors="replace").strip()
+    plain = entry.format == "json" and len(entry.value) <= MAX_PLAIN
+    plain = plain and (not text or re.fullmatch(r"[a-z_]+=\S+(\s+[a-z_]+=\S+)*", text) is not None)
     fields: dict[str, Any] = {}
     if plain:
         fields |= dict(pair.split("=", 1) for pair in text.split())
@@ -68,21 +71,7 @@ def backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _json(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the field {shown(twice)} stands twice")
-        return dict(pairs)
-
-    def constant(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
-    return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
-
-
-_DECODERS: Mapping[str, Callable[[str], Any]] = {"json": _json, "toml": tomllib.loads, "yaml": yaml.safe_load}
+_DECODERS: Mapping[str, Callable[[str], Any]] = {"json": read_json, "toml": read_toml, "yaml": read_yaml}
 
 
 def _without_null(value: Any) -> Any:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from anycastlb.core.catalog import decode
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.drain import parse_drain
-from anycastlb.core.catalog.service import CheckTypes, Limits, clash, discover, parse_service, unreachable
+from anycastlb.core.catalog.service import CheckTypes, Limits, clash, discover, parse_service, parts_of, unreachable
 from anycastlb.core.fields import address, shown, whole
 from anycastlb.core.model import (
     EMPTY,
     Address,
     Catalog,
     Discover,
+    Drain,
     Entry,
     Instance,
     Network,
@@ -33,7 +34,12 @@ from anycastlb.core.model import (
     Tree,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
+NAMES = "expected names of 1 to 128 letters, digits and . _ : [ ] - (first a letter or a digit), not {}"
+MAX_CHECKS = 10_000
+"""Checks that one document may ask for: its backends, times the parts of a combined check."""
 KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or drain/<node>"
 ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Every address may be a VIP: for validating documents where no node's settings are known."""
@@ -62,7 +68,7 @@ def parse_catalog(
     for name, own in keys.services.items():
         reading.read_service(name, own)
     reading.settle_claims()
-    leaving = {node: parse_drain(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
+    leaving = {node: _drain(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
     reading.problems += [problem for _, drain_problems in leaving.values() for problem in drain_problems]
     remarks = {name: some for name, some in sorted(reading.remarks.items()) if some and name in reading.services}
     return Catalog(
@@ -91,6 +97,30 @@ def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> 
     )
 
 
+def _drain(key: str, entry: Entry) -> tuple[Drain, tuple[Problem, ...]]:
+    try:
+        return contained(entry.origin or key, parse_drain, key, entry)
+    except MalformedDocument as exc:
+        return Drain(), exc.problems
+
+
+def named(name: str) -> bool:
+    """May a service, a backend or a node have that name?"""
+    return NAME.fullmatch(name) is not None
+
+
+def contained(origin: str, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``parse`` returns for one document. Whatever goes wrong in there is that document's problem, and stops no
+    other. Raises nothing but ``MalformedDocument``."""
+    try:
+        return parse(*args, **kwargs)
+    except MalformedDocument:
+        raise
+    except Exception as exc:  # a fault of ours, or a document that nobody thought of
+        text = f"expected a document that can be read; this is a fault of anycastlb, please report it: {exc!r:.200}"
+        raise MalformedDocument(Problem(origin, "", text)) from exc
+
+
 # ---------------------------------------------------------------- which key is what
 
 
@@ -106,12 +136,12 @@ def _sorted_keys(tree: Tree) -> _Keys:
     keys = _Keys()
     for key, entry in sorted(tree.entries.items()):
         parts = key.split("/")
-        if key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
-            continue  # a folder key, the statuses and locks of nodes, and the defaults, which are read separately
-        named = all(NAME.fullmatch(part) for part in parts[1:])
-        if named and parts[0] == "drain" and len(parts) == 2:
+        if not key or key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
+            continue  # a folder (of the prefix too), nodes' statuses and locks; the defaults are read by themselves
+        fits = all(map(named, parts[1:]))
+        if fits and parts[0] == "drain" and len(parts) == 2:
             keys.drained.add(parts[1])
-        elif named and parts[0] == "services" and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "backends")):
+        elif fits and parts[0] == "services" and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "backends")):
             keys.services[parts[1]][key] = entry
         else:
             keys.problems.append(Problem(entry.origin or key, "", f"unknown key; expected {KEYS}"))
@@ -160,7 +190,7 @@ class _Reading:
             if candidate is None:
                 continue
             try:
-                self.defaults = decode.document("defaults", candidate)
+                self.defaults = contained(candidate.origin or "defaults", decode.document, "defaults", candidate)
                 self.used[""] = {"defaults": candidate}
                 break
             except MalformedDocument as exc:
@@ -232,7 +262,11 @@ class _Reading:
         self._keep(name, last)
 
     def _built(self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]) -> _Built:
-        """Raises ``MalformedDocument``."""
+        """Raises nothing but ``MalformedDocument``."""
+        key = f"services/{name}"
+        return contained(own[key].origin or key if key in own else key, self._build, name, own, before)
+
+    def _build(self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry]) -> _Built:
         key = f"services/{name}"
         if key not in own:
             raise MalformedDocument(Problem(key, "", "missing; expected a service document above its backends"))
@@ -244,6 +278,13 @@ class _Reading:
             raise MalformedDocument(
                 Problem(origin, "backends", f"expected an object of backends by name, not {shown(backends)}")
             )
+        if strange := [Problem(origin, "backends", NAMES.format(shown(one))) for one in backends if not named(one)]:
+            raise MalformedDocument(*strange)
+        if (probes := len(backends) * parts_of(merged.get("check"))) > MAX_CHECKS:
+            text = (
+                f"expected at most {MAX_CHECKS} checks in one document, not {probes}; give backends keys of their own"
+            )
+            raise MalformedDocument(Problem(origin, "check", text))
         used = {key: own[key]}
         pool = _Pool(dict(backends), self._discovered(merged))
         endpoints = _Endpoints(merged, pool.written)
@@ -289,25 +330,35 @@ class _Reading:
         A value that cannot be used changes no other backend. The keys come by age, so a key is judged only against the
         service document and the keys that are older than it.
         """
-        name = key.rsplit("/", 1)[1]
-        inline = pool.written.get(name) or {}
         for place, candidate in enumerate(candidates):
             try:
-                document = decode.backend_document(key, name, candidate)
-                backend = decode.merge(inline if isinstance(inline, dict) else {}, document)
-                trial = {**merged, "backends": pool.trial(name, backend)}
-                outcome = parse_service(candidate.origin or key, service, trial, self.limits, self.check_types)
-                bad = [] if isinstance(outcome, Service) else _about_backend(outcome, name)
-                if not bad and (other := endpoints.take(name, backend)):
-                    bad = [Problem(candidate.origin or key, "address", clash(other))]
-                if bad:
-                    raise MalformedDocument(*bad)
+                contained(candidate.origin or key, self._take_backend, service, key, candidate, merged, pool, endpoints)
             except MalformedDocument as exc:
                 self.problems += exc.problems if place == 0 else ()
                 continue
-            pool.written[name] = backend
             return candidate
         return None
+
+    def _take_backend(
+        self,
+        service: str,
+        key: str,
+        entry: Entry,
+        merged: dict[str, Any],
+        pool: _Pool,
+        endpoints: _Endpoints,
+    ) -> None:
+        """Raises ``MalformedDocument``, and has changed nothing then."""
+        name, origin = key.rsplit("/", 1)[1], entry.origin or key
+        inline = pool.written.get(name)
+        backend = decode.merge(inline if isinstance(inline, dict) else {}, decode.backend_document(key, name, entry))
+        trial = {**merged, "backends": pool.trial(name, backend)}
+        outcome = parse_service(origin, service, trial, self.limits, self.check_types)
+        if not isinstance(outcome, Service) and (bad := _about_backend(outcome, name)):
+            raise MalformedDocument(*bad)
+        if other := endpoints.take(name, backend):
+            raise MalformedDocument(Problem(origin, "address", clash(other)))
+        pool.written[name] = backend
 
     def settle_claims(self) -> None:
         """Two services must not claim one VIP, port and protocol: the holder keeps it, else the older one gets it."""

@@ -20,6 +20,7 @@ from anycastlb.core.fields import (
     Duration,
     Ip,
     Port,
+    Positive,
     ShareText,
     Whole,
     one_or_many,
@@ -64,6 +65,7 @@ Threshold = Annotated[ShareText, AfterValidator(_some)]
 Community = Annotated[str, AfterValidator(_pairs(2, 16))]
 LargeCommunity = Annotated[str, AfterValidator(_pairs(3, 32))]
 Number32 = Annotated[Whole, Field(ge=0, lt=2**32)]
+TunnelPort = Annotated[Whole, Field(ge=1, le=65535)]
 Drain = Annotated[Duration, Field(ge=0, le=86400)]
 
 
@@ -102,10 +104,10 @@ class CheckDocument(Document):
 
 
 class DampingDocument(Document):
-    penalty: Annotated[float, Field(gt=0)] = 1000.0
+    penalty: Positive = 1000.0
     half_life: Annotated[Duration, Field(ge=1, le=86400)] = 60.0
-    suppress: Annotated[float, Field(gt=0)] = 2000.0
-    reuse: Annotated[float, Field(gt=0)] = 750.0
+    suppress: Positive = 2000.0
+    reuse: Positive = 750.0
     longest: Annotated[Duration, Field(ge=1, le=86400)] = 600.0
 
     @model_validator(mode="after")
@@ -188,7 +190,7 @@ class BackendDocument(Document):
     weight: Annotated[Whole, Field(ge=0, le=65535)] = 100
     drain: bool = False
     forward: Forward | None = None
-    tunnel_port: Port | None = None
+    tunnel_port: TunnelPort | None = None
     check: dict[str, Any] | None = None
     max_connections: Count = 0
     min_connections: Count = 0
@@ -208,7 +210,7 @@ class ServiceDocument(Document):
         Annotated[tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=list[str] | str)] | None
     ) = None
     forward: Forward = "tunnel"
-    tunnel_port: Port = 6080
+    tunnel_port: TunnelPort = 6080
     persistence: PersistenceDocument | None = None
     one_packet: bool | None = None
     check: dict[str, Any] = Field(default_factory=dict)

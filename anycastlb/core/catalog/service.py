@@ -53,6 +53,8 @@ UNAIMED = ("none", "icmp", "command", "syslog")
 """Check types that need no port, or know their own."""
 TIMETABLE = {"interval", "timeout", "rise", "fall", "fast_interval", "down_interval", "via"}
 MAX_DEPTH = 3
+MAX_PARTS = 64
+"""Checks in one combined check, at all depths together."""
 CheckTypes = Mapping[str, type[Document]]
 """Check type -> the model of its parameters."""
 
@@ -75,9 +77,10 @@ def parse_service(
     wrong = [Problem(key, path, expected) for path, expected in _contradictions(parsed, limits)]
     protocol: Protocol = "fwmark" if parsed.fwmark else parsed.protocol or "tcp"
     backends: list[Backend] = []
+    read: dict[object, _ReadCheck] = {}
     for backend_name, backend in parsed.backends.items():
         try:
-            backends.append(_backend(key, backend_name, backend, parsed, protocol, check_types))
+            backends.append(_backend(key, backend_name, backend, parsed, protocol, check_types, read))
         except _InvalidField as exc:
             wrong += exc.problems
     wrong += [Problem(key, path, expected) for path, expected in _clashes(backends)]
@@ -178,6 +181,7 @@ def _backend(
     service: ServiceDocument,
     protocol: Protocol,
     check_types: CheckTypes,
+    read: dict[object, _ReadCheck],
 ) -> Backend:
     path = f"backends.{name}"
     port = backend.port if backend.port is not None else (service.port or 0)
@@ -194,7 +198,7 @@ def _backend(
         port=0 if protocol == "fwmark" and backend.port is None else port,
         # Through IPVS the probe goes to the VIP and the service's port.
         check=_check(
-            _DocumentPath(key, where, check_types),
+            _DocumentPath(key, where, check_types, read),
             document,
             backend.address,
             (service.port or port) if through else port,
@@ -213,12 +217,25 @@ def _backend(
 
 
 @dataclass(frozen=True, slots=True)
+class _ReadCheck:
+    """The fields that all check types have, those of the type, and what is wrong with them."""
+
+    common: Mapping[str, Any]
+    own: Mapping[str, Any]
+    timing: CheckDocument | None
+    params: Document | None
+    wrong: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _DocumentPath:
     """The place of a check in its document, for its problems, and the known check types."""
 
     key: str
     path: str
     types: CheckTypes
+    read: dict[object, _ReadCheck]
+    """Those that were read before."""
 
     def bad(self, path: str, expected: str) -> _InvalidField:
         return _InvalidField([Problem(self.key, f"{self.path}.{path}", expected)])
@@ -231,27 +248,19 @@ def _check(
     kind = document.get("type", "tcp")
     if not isinstance(kind, str) or kind not in where.types:
         raise where.bad("type", f"expected one of {', '.join(where.types)}, not {shown(kind)}")
-    common = {name: document[name] for name in CheckDocument.model_fields if name in document}
-    own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
-    wrong: list[Problem] = []
-    timing: CheckDocument | None = None
-    params: Document | Combination | None = None
-    try:
-        timing = CheckDocument.model_validate(common)
-    except ValidationError as exc:
-        wrong += problems(exc, where.key)
-    try:
-        params = where.types[kind].model_validate(own)
-    except ValidationError as exc:
-        wrong += problems(exc, where.key)
+    read = _read_check(where, kind, document)
+    timing = read.timing
+    params: Document | Combination | None = read.params
     if through and where.types[kind].direct_only:
         able = ", ".join(name for name, model in where.types.items() if not model.direct_only)
         raise where.bad("via", f"expected direct: {kind} cannot go through IPVS (forward is for {able})")
     if timing is None or params is None:
-        raise _InvalidField([Problem(where.key, f"{where.path}.{problem.path}", problem.expected) for problem in wrong])
+        raise _InvalidField(
+            [Problem(where.key, f"{where.path}.{problem.path}", problem.expected) for problem in read.wrong]
+        )
     target, aim = timing.address or address, timing.port or port
     if kind in COMBINED:
-        params = _combination(where, own, common, target, aim, through, depth)
+        params = _combination(where, read.own, read.common, target, aim, through, depth)
     elif not aim and kind not in UNAIMED:
         raise where.bad("port", "missing; expected the port to check, as the backend has none")
     return Check(
@@ -268,6 +277,28 @@ def _check(
     )
 
 
+def _read_check(where: _DocumentPath, kind: str, document: Mapping[str, Any]) -> _ReadCheck:
+    """The check's document without regard to whose it is: most backends share one."""
+    same = tuple((name, id(value)) for name, value in document.items())  # the values live as long as the service's
+    if (known := where.read.get(same)) is not None:
+        return known
+    common = {name: document[name] for name in CheckDocument.model_fields if name in document}
+    own = {name: value for name, value in document.items() if name not in CheckDocument.model_fields}
+    wrong: list[Problem] = []
+    timing: CheckDocument | None = None
+    params: Document | None = None
+    try:
+        timing = CheckDocument.model_validate(common)
+    except ValidationError as exc:
+        wrong += problems(exc, where.key)
+    try:
+        params = where.types[kind].model_validate(own)
+    except ValidationError as exc:
+        wrong += problems(exc, where.key)
+    where.read[same] = _ReadCheck(common, own, timing, params, tuple(wrong))
+    return where.read[same]
+
+
 def _combination(
     where: _DocumentPath,
     own: Mapping[str, Any],
@@ -279,6 +310,8 @@ def _combination(
 ) -> Combination:
     """The checks inside an ``all`` or ``any``; they run by the time-table of the whole."""
     parts = own.get("checks")
+    if depth == 0 and parts_of(own) > MAX_PARTS + 1:
+        raise where.bad("checks", f"expected at most {MAX_PARTS} checks in all, at all depths together")
     if depth > MAX_DEPTH or not isinstance(parts, list) or not 1 <= len(parts) <= 16:
         raise where.bad("checks", f"expected a list of 1 to 16 checks, at most {MAX_DEPTH + 1} deep")
     inherited = {name: value for name, value in common.items() if name != "type"}
@@ -299,13 +332,23 @@ def _combination(
     return Combination(tuple(checks))
 
 
+def parts_of(check: Any) -> int:
+    """How many checks a raw check document is, with those inside of it."""
+    level, count = [check], 0
+    while level:
+        count += len(level)
+        lists = [one.get("checks") for one in level if isinstance(one, dict)]
+        level = [part for some in lists if isinstance(some, list) for part in some]
+    return count
+
+
 def strange_check(key: str, document: Mapping[str, Any], check_types: CheckTypes) -> tuple[Problem, ...]:
     """What is wrong with a check that belongs to no backend yet, as in the defaults. Of one that names no type only the
     fields that all types have are known."""
     known = document if "type" in document else {n: v for n, v in document.items() if n in CheckDocument.model_fields}
     sample = ip_address("192.0.2.1")
     try:
-        _check(_DocumentPath(key, "check", check_types), {"type": "none", **known}, sample, 80, through=False)
+        _check(_DocumentPath(key, "check", check_types, {}), {"type": "none", **known}, sample, 80, through=False)
     except _InvalidField as exc:
         return tuple(exc.problems)
     return ()

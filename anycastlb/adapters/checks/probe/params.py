@@ -15,6 +15,7 @@ from anycastlb.core.fields import Document, Duration, Whole, one_or_many, shown
 
 OURS = ("host", "connection", "content-length", "transfer-encoding")
 """Headers that the check writes itself."""
+MAX_HEADERS = 64
 LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """One label of a host name. (Backends send names too, in redirects: nothing here may backtrack for long.)"""
 
@@ -53,6 +54,8 @@ def _headers(value: Any) -> Any:
         return value
     pairs = tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
     names = [str(name).lower() for name, _ in pairs]
+    if len(names) > MAX_HEADERS:
+        raise ValueError(f"at most {MAX_HEADERS} headers, not {len(names)}")
     for name in names:
         if name in OURS:
             raise ValueError(f"headers without {name}: the check writes it itself (see the fields host and send)")

@@ -44,6 +44,7 @@ def _encoded(text: str) -> bytes:
 OPTIONS = re2.Options()
 OPTIONS.encoding = re2.Options.Encoding.LATIN1  # over bytes
 OPTIONS.log_errors = False
+OPTIONS.max_mem = 1024 * 1024  # what needs more takes long to compile, and is refused
 LOOKS_ON = ("$", "\\b", "\\B", "\\z")
 """What in an expression looks at the byte after it, which may not have come yet."""
 

@@ -6,19 +6,16 @@ It says only whether a body is JSON of the right kind; what a document means is 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
 
+from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.fields import shown
 from anycastlb.serving.api.http.errors import ApiError
 
-MAX_DEPTH = 32
-"""Levels of nesting; no document needs so many."""
 TYPES = frozenset({"application/json", "application/merge-patch+json"})
 TAG = re.compile(r'\s*(W/)?("[^"]*")\s*(?:,|$)')
 
@@ -46,53 +43,12 @@ async def body(request: web.Request, kind: type, optional: bool = False) -> Any:
 def decode(data: bytes) -> Any:
     """Raises ``ApiError``."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
-        _bounded(value)
-        return value
-    except (ValueError, RecursionError) as exc:
+        return read_json(data.decode(), MAX_BULK)
+    except ValueError as exc:
         reason = " ".join(str(exc).split())[:200]
-        if isinstance(exc, RecursionError):
-            reason = f"deeper than {MAX_DEPTH} levels"
         raise ApiError(
             400, "the body is no JSON", "body", f"one JSON value in UTF-8: {reason}", "check the body"
         ) from exc
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the field {shown(next(n for n in names if names.count(n) > 1))} stands twice")
-    return fields
-
-
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return number
-
-
-def _bounded(whole: Any) -> None:
-    """No deeper than documents are, and of text that can be written: half a surrogate pair cannot."""
-    level = [whole]
-    for _ in range(MAX_DEPTH):
-        inside: list[Any] = []
-        for value in level:
-            if isinstance(value, str):
-                value.encode()
-            elif isinstance(value, dict):
-                "".join(value).encode()
-                inside += value.values()
-            elif isinstance(value, list):
-                inside += value
-        if not inside:
-            return
-        level = inside
-    raise ValueError(f"deeper than {MAX_DEPTH} levels")
 
 
 # ---------------------------------------------------------------- conditions

@@ -1,0 +1,196 @@
+"""Bounds and containment: no text stops a node, and what is wrong with one document is no other's business."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.core import fields, scalars
+from anycastlb.core.catalog import bounds, decode, drain, parse
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.model import Catalog, Entry, Tree
+from anycastlb.serving.api.http import bodies
+from anycastlb.serving.api.http.errors import ApiError
+from tests.support import hostile
+
+SECONDS = 2.0
+"""Of processor time for one document: it takes a tenth on a free machine, and it once was minutes."""
+WEB = {"vip": "192.0.2.1", "port": 80, "backends": {"a": {"address": "10.1.0.1"}}}
+OTHER = {**WEB, "vip": "192.0.2.2"}
+KEYS = ["services/web", "services/web/backends/b", "defaults", "drain/lb1"]
+NOTHING = Catalog()
+
+
+def read(key: str, value: bytes, form: Any = "json", previous: Catalog = NOTHING) -> Catalog:
+    known = {"services/web": Entry(json.dumps(WEB).encode()), "services/other": Entry(json.dumps(OTHER).encode())}
+    return parse_catalog(Tree({**known, key: Entry(value, 1, form)}, 1), previous, ANYWHERE, ANY_MARK, PARAMS)
+
+
+@pytest.mark.parametrize(("form", "name", "text"), hostile.DOCUMENTS, ids=lambda value: str(value)[:40])
+def test_no_document_takes_long_or_stops_another(form: str, name: str, text: str) -> None:
+    value = text.encode(errors="surrogatepass")
+    assert len(value) <= bounds.MAX_BYTES, name
+    for key in KEYS:
+        start = time.process_time()
+        found = read(key, value, form)
+        assert time.process_time() - start < SECONDS, key
+        assert "192.0.2.2" in map(str, found.vips) or key == "defaults"
+        assert all(len(str(problem)) < 1000 for problem in found.problems) and len(found.problems) < 500
+        assert found.drained == ({"lb1"} if key == "drain/lb1" else set()), "whatever its value, it is drained"
+
+
+@pytest.mark.parametrize(("name", "text"), hostile.JSON.items(), ids=list(hostile.JSON))
+def test_no_body_takes_long(name: str, text: str) -> None:
+    start = time.process_time()
+    try:
+        bodies.decode(text.encode(errors="surrogatepass"))
+    except ApiError as exc:
+        assert exc.status == 400
+    assert time.process_time() - start < SECONDS
+
+
+def test_what_json_has_not_is_refused() -> None:
+    for name in ("infinity", "too large", "too large a text", "no number", "half a surrogate", "980 levels"):
+        found = read("services/web", hostile.JSON[name].encode())
+        assert [problem.key for problem in found.problems] == ["services/web"], name
+
+
+SCALARS: list[Callable[[Any], Any]] = [
+    scalars.duration,
+    scalars.network,
+    scalars.hold,
+    fields.share,
+    fields.whole,
+    fields.address,
+    bounds.bounded,
+]
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=80)),
+    lambda inside: st.one_of(st.lists(inside, max_size=4), st.dictionaries(st.text(max_size=9), inside, max_size=4)),
+)
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=lambda scalar: scalar.__name__)
+@given(value=ANYTHING)
+@settings(deadline=None)
+def test_a_value_raises_nothing_but_its_own_error(scalar: Callable[[Any], Any], value: Any) -> None:
+    try:
+        scalar(value)
+    except ValueError as exc:
+        assert 0 < len(str(exc)) < 300
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=lambda scalar: scalar.__name__)
+@pytest.mark.parametrize("unit", ["1", "1 ", "1s", ".", "weight ", "9%", " ", "::", "\ud800"])
+def test_a_long_text_is_no_value(scalar: Callable[[Any], Any], unit: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"^.{1,200}$"):
+        scalar(unit * (hostile.SIZE // len(unit)))
+    assert time.process_time() - start < SECONDS / 10
+
+
+@given(value=st.one_of(st.binary(max_size=200), ANYTHING.map(lambda one: json.dumps(one).encode())))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_a_document_or_a_problem(value: bytes) -> None:
+    for form in ("json", "yaml", "toml"):
+        for key in KEYS:
+            assert read(key, value, form).index == 1
+
+
+FIELDS = st.sampled_from(
+    [
+        "vip",
+        "port",
+        "drain",
+        "check",
+        "backends",
+        "announce",
+        "damping",
+        "min_backends",
+        "type",
+        "checks",
+        "a",
+        "address",
+    ]
+)
+
+
+@given(document=st.recursive(ANYTHING, lambda inside: st.dictionaries(FIELDS, inside, max_size=4), max_leaves=12))
+@settings(max_examples=300, deadline=None)
+def test_anything_in_place_of_a_field_is_a_problem(document: Any) -> None:
+    found = read("services/web", json.dumps({**WEB, **(document if isinstance(document, dict) else {})}).encode())
+    assert "192.0.2.2" in map(str, found.vips)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\tb", "a\n", "x" * 129, "ü", "-a", "a b", "\x7f"])
+def test_a_backend_inside_a_document_is_named_as_a_key_may_be(name: str) -> None:
+    found = read("services/web", json.dumps({**WEB, "backends": {name: {"address": "10.1.0.2"}}}).encode())
+    (problem,) = found.problems
+    assert (problem.key, len(found.services)) == ("services/web", 1)
+    assert "letters" in problem.expected or "printable" in problem.expected
+
+
+def test_the_folder_of_the_prefix_is_no_document() -> None:
+    assert not read("", b"").problems
+
+
+def test_an_alias_may_be_used_again() -> None:
+    text = "vip: 192.0.2.1\nport: 80\ncheck: &c {interval: 1s}\nbackends:\n  a: {address: 10.1.0.1, check: *c}\n"
+    found = read("services/web", text.encode(), "yaml")
+    assert not found.problems and len(found.services) == 2
+
+
+def test_a_tunnel_port_is_one_that_a_packet_can_have() -> None:
+    for document in ({**WEB, "tunnel_port": 0}, {**WEB, "backends": {"a": {"address": "10.1.0.1", "tunnel_port": 0}}}):
+        (problem,) = read("services/web", json.dumps({**document, "forward": "gue"}).encode()).problems
+        assert problem.path.endswith("tunnel_port") and "greater than or equal to 1" in problem.expected
+
+
+FAULTS = [
+    (parse, "parse_service"),
+    (parse, "parse_drain"),
+    (parse, "discover"),
+    (parse, "unreachable"),
+    (decode, "document"),
+    (decode, "backend_document"),
+    (decode, "merge"),
+    (drain, "problems"),
+]
+MARK = "culprit"
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("module", "name"), FAULTS, ids=[name for _, name in FAULTS])
+@pytest.mark.parametrize(
+    "error", [RecursionError("deep"), MemoryError(), OverflowError(34, "large"), KeyError("x")], ids=repr
+)
+def test_a_fault_in_parsing_one_document_is_that_documents_problem(
+    monkeypatch: pytest.MonkeyPatch, key: str, module: Any, name: str, error: Exception
+) -> None:
+    good = {"services/web": WEB, "services/web/backends/b": {"address": "10.1.0.9"}, "drain/lb1": {"reason": "disk"}}
+    first = read(key, json.dumps(good.get(key, {})).encode())
+    original = getattr(module, name)
+    raised: list[Exception] = []
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        if MARK in repr((args, kwargs)):
+            raised.append(error)
+            raise error
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, faulty)
+    value = json.dumps({**good.get(key, {}), "reason" if key.startswith("drain") else "dns": MARK}).encode()
+    found = read(key, value, previous=first)
+    assert {str(vip) for vip in found.vips} == {"192.0.2.1", "192.0.2.2"}
+    assert found.drained == first.drained
+    assert {problem.key for problem in found.problems} <= {key} or key == "defaults"
+    if raised:
+        assert any("please report it" in problem.expected for problem in found.problems)
+        assert found.services == first.services, "the last good version is in force"
