@@ -133,7 +133,7 @@ def test_the_alerts_are_quiet_when_all_is_well_and_fire_when_it_is_not(
     with monitoring(lab, program, tmp_path) as monitor:
         monitor.until("both nodes are scraped", lambda: monitor.value("sum(up)") == 2)
         seen = 'sum(count_over_time(up{job="anycastlb"}[30s]))'
-        monitor.until("ten scrapes of each", lambda: (monitor.value(seen) or 0) >= 20)
+        monitor.until("five scrapes of each", lambda: (monitor.value(seen) or 0) >= 10)
         monitor.until("no alert fires", lambda: not {found for found in monitor.alerts() if found[0] != SLOW})
 
         for backend in lab.backends.values():

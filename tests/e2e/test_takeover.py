@@ -1,4 +1,4 @@
-"""Nodes come and go under 200 long-lived connections and a stream of requests in every way: nothing breaks.
+"""Nodes come and go under long-lived connections and a stream of requests in every way: nothing breaks.
 
 How it is counted: see ``tests.lab.traffic``. What is printed is the figure of each step: the packets that were lost and
 sent again, and for how long that went on.

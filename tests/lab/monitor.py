@@ -91,7 +91,7 @@ class Monitor:
         until(true, f"{what}; alerts: {sorted(self.alerts())}", within)
 
     def _ask(self, path: str) -> dict[str, Any]:
-        status, body = get(self._namespace, "127.0.0.1", PORT, path, timeout=10)
+        status, body = get(self._namespace, "127.0.0.1", PORT, path, timeout=60)
         answer = json.loads(body) if body.startswith("{") else {"status": body}
         if answer["status"] != "success":
             raise LabError(f"Prometheus answers {path} with {status}: {body[:300]}\n{self._process.tail()}")
@@ -111,14 +111,14 @@ def _object(labels: Mapping[str, str]) -> str:
 
 @contextmanager
 def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
-    """Prometheus, scraping every second; its alerts fire at once (``for`` is left out) and look back 20 s at most."""
+    """Prometheus, scraping every two seconds; its alerts fire at once (``for`` is left out) and look back 20 s at most."""
     home = lab.topology.consul
     relays = {name: Relay(home, node.namespace, API_PORT) for name, node in lab.nodes.items()}
     rules = re.sub(r"\n +for: .*", "", RULES.read_text())
     (directory / "alerts.yml").write_text(re.sub(r"\[\d+m\]", "[20s]", rules))
     nodes = [{"targets": [f"127.0.0.1:{relay.port}"], "labels": {"instance": name}} for name, relay in relays.items()]
     job = {"job_name": "anycastlb", "static_configs": nodes}
-    often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"}
+    often = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
     settings = {"global": often, "rule_files": ["alerts.yml"], "scrape_configs": [job]}
     (directory / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML
     argv = [
@@ -126,7 +126,7 @@ def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
         f"--config.file={directory}/prometheus.yml",
         f"--storage.tsdb.path={directory}/data",
         f"--web.listen-address=127.0.0.1:{PORT}",
-        "--query.lookback-delta=3s",
+        "--query.lookback-delta=6s",
         "--log.level=warn",
     ]
     process = Process("prometheus", home, argv, directory / "prometheus.log")

@@ -32,7 +32,7 @@ from tests.lab.process import GIVE_UP, until
 from tests.lab.server import ECHO, WEB
 
 BEAT = 2.0
-PATIENCE = 30.0
+PATIENCE = GIVE_UP
 AT_ONCE = 10
 STALL = 1.0
 """Seconds: an echo that takes longer is named."""
@@ -222,7 +222,7 @@ async def run(vip: str, lines: int, rate: float) -> None:
 class Traffic:
     """The running program, seen from a test. ``with Traffic(lab.client.namespace, vip) as traffic``."""
 
-    def __init__(self, namespace: Namespace, vip: Address, lines: int = 200, rate: float = 10.0) -> None:
+    def __init__(self, namespace: Namespace, vip: Address, lines: int = 100, rate: float = 10.0) -> None:
         self.vip, self.lines = vip, lines
         self._argv = namespace.argv(sys.executable, "-m", "tests.lab.traffic", str(vip), str(lines), str(rate))
         self._child: subprocess.Popen[str] | None = None
@@ -259,7 +259,7 @@ class Traffic:
         """Wait until so many lines broke."""
         until(lambda: len(self.ask()["broken"]) == lines > 0, f"{lines} lines to {self.vip} break", within, every=0.3)
 
-    def passed(self, since: float, within: float = 3 * PATIENCE) -> None:
+    def passed(self, since: float, within: float = 2 * GIVE_UP) -> None:
         """Wait until every line that lives said something after ``since`` (``time.monotonic()``) and heard it, and no
         request of before waits any more."""
 
