@@ -39,6 +39,7 @@ from anycastlb.core.decision.containment import Containment
 from anycastlb.core.decision.handover import NOTHING, Successor, handover, replaced
 from anycastlb.core.decision.peer_votes import PeerVote
 from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, Pool, judge, weigh
+from anycastlb.core.decision.recollection import adopted_gates
 from anycastlb.core.decision.rows import RowId, Wanted, leaving_rows, tables, wanted_rows
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
@@ -56,6 +57,7 @@ from anycastlb.core.model import (
     Memory,
     NodeDrain,
     Reason,
+    Recollection,
     Route,
     Service,
     ServiceKey,
@@ -66,6 +68,7 @@ from anycastlb.core.model import (
 
 ADOPTED_DRAIN = 30.0
 """Seconds for which a row that was there at the start, and that no catalog names any more, is still served."""
+NOTHING_KNOWN = Recollection()
 TICK = 0.001
 """Seconds: the shortest time after which a decision asks to be made again. Clock arithmetic is not exact, and a step
 must not be missed."""
@@ -74,26 +77,40 @@ Refusals: TypeAlias = Mapping[object, Reason]
 """What the machine refused to create, and so cannot serve, by key and with its reason."""
 
 
-def adopt(actual: State, now: float, probes: probe_marks.Range = MARKS) -> Memory:
+def adopt(
+    actual: State,
+    now: float,
+    probes: probe_marks.Range = MARKS,
+    known: Recollection = NOTHING_KNOWN,
+    connected: bool = False,
+) -> Memory:
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
-    ``probes``: the firewall marks of probes through IPVS.
+    ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
+    this one's clock. ``connected``: the BGP bridge has told the routes.
     """
     marks, actual = probe_marks.split(actual, probes)
     serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
+    fwmarks = {key for key in actual.services if key.protocol == "fwmark"}
     return Memory(
-        gates={vip: Gate(True, now, now) for vip in actual.addresses if vip in serving or vip in actual.routes},
+        gates=adopted_gates(actual, serving, known, connected, now),
         rows={
             (table, key): (row, ADOPTED_DRAIN)
             for table in ("addresses", "services", "destinations")
             for key, row in actual.rows(table).items()
         },
         up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
-        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight),
+        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight) - known.below,
+        fwmarks={key: _of_family(actual.addresses, key) for key in fwmarks},
         order=tuple(actual.destinations),
         marks=marks,
         routes=actual.routes,
     )
+
+
+def _of_family(vips: Iterable[Address], key: ServiceKey) -> frozenset[Address]:
+    """The VIPs that an adopted fwmark service may serve: nothing in the kernel says which."""
+    return frozenset(vip for vip in vips if vip.version == key.address.version)
 
 
 def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:

@@ -185,6 +185,18 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Recollection:
+    """What of a decision's memory outlives the daemon. Its moments are wall-clock seconds."""
+
+    gates: Mapping[Address, Gate] = field(default_factory=lambda: EMPTY)
+    """Those that are closed, or carry a penalty."""
+    below: frozenset[ServiceKey] = frozenset()
+    """Services that could not be served: it takes more to become so than to stay so."""
+    at_wall: float = 0.0
+    """When it was true."""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalTrouble:
     """What is wrong with a VIP by this node's own probes."""
 
