@@ -166,7 +166,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             gates={item.verdict.vip: item.gate for item in gates},
             rows=rows,
             leaving=leaving,
-            up_since=_of_held(rows, memory) | {key: since for item in judged for key, since in item.up_since.items()},
+            up_since=_up_since(rows, judged, memory),
             serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
             order=tuple(destinations),
             marks={path: mark for path, mark in paths.items() if mark is not None},
@@ -526,9 +526,11 @@ def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, P
     }
 
 
-def _of_held(rows: Wanted, memory: Memory) -> dict[DestinationKey, float]:
-    """Since when the backends have been up whose rows are held."""
-    return {key: since for key, since in memory.up_since.items() if rows.get(("destinations", key)) is not None}
+def _up_since(rows: Wanted, judged: Sequence[Judgement], memory: Memory) -> dict[DestinationKey, float]:
+    """Since when each backend has been up; of one that could not be judged, as before."""
+    known = {member.key for item in judged for member in item.members}
+    held = {key: since for key, since in memory.up_since.items() if key not in known and ("destinations", key) in rows}
+    return held | {key: since for item in judged for key, since in item.up_since.items()}
 
 
 def probe_paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:
