@@ -231,10 +231,10 @@ class Reconciler:
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         failures: list[Failure] = []
-        for driver, run in groupby(changes, key=lambda change: self._by_table[change.table]):
+        for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             for change in run:
-                if reason := plan.blocked(change, failures, decision.verdicts):
+                if reason := plan.blocked(change, failures, decision.verdicts, decision.memory.fwmarks):
                     failures.append(Failure(change, reason))
                 else:
                     ready.append(change)

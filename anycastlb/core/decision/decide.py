@@ -40,7 +40,7 @@ from anycastlb.core.decision.handover import NOTHING, Successor, handover, repla
 from anycastlb.core.decision.peer_votes import PeerVote
 from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, Pool, judge, weigh
 from anycastlb.core.decision.recollection import adopted_gates
-from anycastlb.core.decision.rows import RowId, Wanted, leaving_rows, tables, wanted_rows
+from anycastlb.core.decision.rows import Wanted, leaving_rows, tables, wanted_rows
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
     MARKS,
@@ -53,7 +53,6 @@ from anycastlb.core.model import (
     ForwardPath,
     Gate,
     Inputs,
-    Leaving,
     Memory,
     NodeDrain,
     Reason,
@@ -172,7 +171,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             marks={path: mark for path, mark in paths.items() if mark is not None},
             troubles={vote.case.vip: vote.case.trouble for vote in votes if vote.case.trouble},
             unproven={key: since for item in judged for key, since in item.unproven.items()},
-            fwmarks=fwmarks(inputs, leaving, memory),
+            fwmarks=fwmarks(inputs, memory),
             followed={name: item.since for vote in votes for name, item in vote.followed.items()},
             routes=routes,
             node_drain=drain,
@@ -231,13 +230,14 @@ def observe(
     return Observed(tuple(backends), refused.get(key), was_open, followed, announced, was_replaced)
 
 
-def fwmarks(inputs: Inputs, leaving: Mapping[RowId, Leaving], memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
-    """The VIPs of every fwmark service that is wanted, or still there."""
-    found = {key: vips for key, vips in memory.fwmarks.items() if ("services", key) in leaving}
+def fwmarks(inputs: Inputs, memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
+    """The VIPs of every fwmark service that ever was: its rows may be there for longer than anybody wants them."""
+    wanted: dict[ServiceKey, frozenset[Address]] = {}
     for service in inputs.catalog.services:
         for vip in service.vips if service.protocol == "fwmark" else ():
-            found[service.key(vip)] = found.get(service.key(vip), frozenset()) | {vip}
-    return found
+            key = service.key(vip)
+            wanted[key] = wanted.get(key, frozenset()) | {vip}
+    return {**memory.fwmarks, **wanted}
 
 
 def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:

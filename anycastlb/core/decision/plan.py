@@ -15,8 +15,8 @@ order. So the longest run of old destinations that stand in the right order stay
 *moved*: deleted and added again in one batch, without a lower weight in between.
 
 *Failures are contained* (``blocked``). A change that depends on one that failed is not tried: nothing is torn down
-under a route that could not be withdrawn, and no route is announced whose address or services could not be built.
-Everything else goes on.
+under a route that could not be withdrawn, or before what replaces it was made, and no route is announced whose address,
+services or backends could not be built. Everything else goes on.
 
 *Why it is safe.* It is pure: nothing here looks at the machine, or decides what should be. ``apply`` says what one
 change means; applying a whole plan to a state gives the desired state, and the difference to that is empty (a law).
@@ -32,7 +32,9 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.containment import Containment
+from anycastlb.core.decision.handover import vips_of
 from anycastlb.core.model import (
+    EMPTY,
     TABLES,
     Address,
     Change,
@@ -178,30 +180,63 @@ def _by_service(rows: Iterable[DestinationKey]) -> dict[ServiceKey, list[Destina
     return grouped
 
 
-def blocked(change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict]) -> Reason | None:
+Fwmarks: TypeAlias = Mapping[ServiceKey, frozenset[Address]]
+"""The VIPs of fwmark services (``Memory.fwmarks``)."""
+
+
+def blocked(
+    change: Change, failures: Iterable[Failure], verdicts: Mapping[Address, Verdict], fwmarks: Fwmarks = EMPTY
+) -> Reason | None:
     """Why a change must not be tried after these failures of the same plan; None = go ahead.
 
-    A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn,
-    and no route is announced whose address or services could not be built.
+    A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn, or
+    before what replaces it is there, and no route is announced whose address, services or backends could not be built.
     """
     for failure in failures:
-        table, key = failure.change.table, failure.change.key
+        failed, name = failure.change, str(failure.change.key)
         if change.table == "routes" and change.new is not None:
-            verdict = verdicts.get(change.key)
-            needs = {service.key for service in verdict.services} if verdict else set()
-            if (table == "addresses" and key == change.key) or (table == "services" and key in needs):
-                return Reason("vip_incomplete", f"not announced: {failure.reason}", str(key))
-        elif change.verb == "delete" and table == "routes" and failure.change.verb == "delete" and _vip(change) == key:
-            return Reason("route_still_up", f"kept, because the route is still up: {failure.reason}", str(key))
-        elif change.table == "destinations" and failure.change.verb == "create" and key == change.key.service:
-            return Reason("service_missing", f"its service is missing: {failure.reason}", str(key))
+            if _carries(failed, change.key, verdicts):
+                return Reason("vip_incomplete", f"not announced: {failure.reason}", name)
+        elif change.verb == "delete" and (vips := _vips(change, fwmarks)):
+            if failed.table == "routes" and failed.verb == "delete" and failed.key in vips:
+                return Reason("route_still_up", f"kept, because the route is still up: {failure.reason}", name)
+            if failed.table != "addresses" and any(_carries(failed, vip, verdicts, replacing=True) for vip in vips):
+                why = f"kept until the next look, because what replaces it could not be made: {failure.reason}"
+                return Reason("replacement_missing", why, name)
+        elif change.table == "destinations" and failed.verb == "create" and failed.key == change.key.service:
+            return Reason("service_missing", f"its service is missing: {failure.reason}", name)
     return None
 
 
-def _vip(change: Change) -> Any:
-    if change.table == "destinations":
-        return change.key.service.address
-    return change.key.address if change.table == "services" else change.key
+def _carries(change: Change, vip: Address, verdicts: Mapping[Address, Verdict], replacing: bool = False) -> bool:
+    """Does the decision to announce a VIP count on what this change was to make?
+
+    ``replacing``: only on services that can be served. The next decision knows of the failure, and counts on it no
+    more, so that nothing is kept for long.
+    """
+    verdict = verdicts.get(vip)
+    services = [item for item in verdict.services if item.open or not replacing] if verdict else []
+    if change.table == "addresses":
+        return bool(change.key == vip)
+    if change.table == "services":
+        return any(service.key == change.key for service in services)
+    if change.table == "destinations" and change.verb == "create" and change.new.weight:
+        return any(service.key == change.key.service for service in services)
+    return False
+
+
+def _vips(change: Change, fwmarks: Fwmarks) -> frozenset[Address]:
+    """The VIPs that a row serves; none for a name, a route or a probe's row."""
+    if change.table == "addresses":
+        return frozenset({change.key})
+    if change.table in ("services", "destinations"):
+        return vips_of(change.key.service if change.table == "destinations" else change.key, fwmarks)
+    return frozenset()
+
+
+def tears_down(change: Change) -> bool:
+    """Is it one of those that come last, and are not tried before all that is built was?"""
+    return _RANK[phase(change)] >= _RANK["destinations", "lower"]
 
 
 def apply(state: State, change: Change) -> State:

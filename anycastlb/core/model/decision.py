@@ -241,7 +241,7 @@ class Memory:
     unproven: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
     """Since when each backend has been wanted that was never checked."""
     fwmarks: Mapping[ServiceKey, frozenset[Address]] = field(default_factory=lambda: EMPTY)
-    """The VIPs of every fwmark service, whose key does not name them; also of those that are leaving."""
+    """The VIPs of every fwmark service, whose key does not name them; also of those that nobody wants any more."""
     followed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
