@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.drivers.names.background import RecordDriver
+from anycastlb.adapters.gate_memory import GateMemory, NoGateMemory
 from anycastlb.core.model import DestinationKey, Rows, Speaker, Table, TrafficCounters
 
 PERIOD = 1.0
@@ -63,4 +64,6 @@ class Machine:
     """What the kernel has counted for each service and destination; None where nobody can say."""
     originals: Callable[[], Mapping[Table, Rows]] = dict
     """What the kernel's settings were before the drivers changed them."""
+    gate_memory: GateMemory = field(default_factory=NoGateMemory)
+    """Where what is known of the gates outlives the daemon."""
     pulse: Pulse = field(default_factory=Pulse)

@@ -34,6 +34,7 @@ from anycastlb.core.model import (
     Snapshot,
 )
 from anycastlb.engine.follower import CatalogParts, Follower
+from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.prober import Prober
@@ -88,6 +89,7 @@ class Node:
             lambda: self.alive_at,
             clock,
         )
+        self.gate_keeper = GateKeeper(parts.machine.gate_memory, clock)
         self._on_catalog = parts.on_catalog
         self._marked: Decision | None = None
         """The decision whose marks the prober knows."""
@@ -118,7 +120,7 @@ class Node:
         try:
             async with asyncio.TaskGroup() as tasks:
                 records = [driver.run() for driver in self._machine.record_drivers]
-                engines = (self.follower.run(), self.prober.run(), self.members.run(), *records)
+                engines = (self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run(), *records)
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
@@ -161,6 +163,7 @@ class Node:
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self._observer.observe_cycle(snapshot, seconds)
         self.members.observe(snapshot)
+        self.gate_keeper.observe(snapshot)
         if snapshot.decision is self._marked and not snapshot.plan:
             return
         self._marked = snapshot.decision

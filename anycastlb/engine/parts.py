@@ -28,6 +28,7 @@ from anycastlb.adapters.drivers.names.consul import ConsulServices
 from anycastlb.adapters.drivers.names.dns import DnsZone
 from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
+from anycastlb.adapters.gate_memory import NAME, GateFile
 from anycastlb.adapters.sources import Source, Store
 from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
@@ -160,6 +161,10 @@ def first_inputs(settings: Settings, originals: Mapping[Table, Rows] = EMPTY, **
     return Inputs(policy, originals=originals)
 
 
+def _complain(journal: Journal, what: str, remedy: str) -> None:
+    journal.emit(Event("failure", NAME, f"{what}; {remedy}", level="warning"))
+
+
 def make_parts(
     settings: Settings,
     drivers: Drivers,
@@ -180,6 +185,7 @@ def make_parts(
         unused=drivers.ipvs.unused,
         counters=drivers.ipvs.statistics,
         originals=lambda: originals.rows,
+        gate_memory=GateFile(settings.node.state_dir, partial(_complain, journal)),
         pulse=pulse,
     )
     parts = Parts(

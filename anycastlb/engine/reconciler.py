@@ -20,6 +20,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import node_drain, plan, sessions
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide, refusals
+from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import (
     NAMES,
@@ -102,6 +103,7 @@ class Reconciler:
         self._drivers: Sequence[Driver] = (*machine.drivers, *machine.record_drivers, machine.announcer)
         self._by_table: Mapping[Table, Driver] = {table: d for d in self._drivers for table in d.tables}
         self._unused, self._originals, self._counters = machine.unused, machine.originals, machine.counters
+        self._recollect = machine.gate_memory.load
         self._clock, self._wall = clock.monotonic, clock.wall
         self._early = self._clock() + EARLY
         self._memory: Memory | None = None
@@ -269,7 +271,9 @@ class Reconciler:
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
-            self._memory = adopt(actual, now, self._inbox.inputs.policy.marks)
+            wall, marks = self._inbox.inputs.wall, self._inbox.inputs.policy.marks
+            known = recalled(self._recollect(), wall, now)
+            self._memory = adopt(actual, now, marks, known, self._announcer.speaker().connected)
         last, version = self._decision, self._inbox.version
         if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
             last = self._decision = decide(self._inbox.inputs, self._memory, now)
@@ -294,8 +298,8 @@ class Reconciler:
 
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         failures: list[Failure] = []
-        failed = plan.Failed(decision.verdicts)
-        for driver, run in groupby(changes, key=lambda change: self._by_table[change.table]):
+        failed = plan.Failed(decision.verdicts, decision.memory.fwmarks)
+        for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []
             for change in run:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
+from itertools import groupby
 
 from hypothesis import given
+from hypothesis import strategies as st
 
-from anycastlb.core.decision.plan import ORDER, apply, diff, phase
-from anycastlb.core.model import State
-from tests.support.states import states
+from anycastlb.core.decision.plan import ORDER, Failed, apply, diff, phase, tears_down
+from anycastlb.core.model import Address, Change, Failure, Reason, ServiceKey, ServiceVerdict, State, Verdict
+from tests.support.states import VIPS, states
 
 
 def run(state: State, plan) -> list[State]:
@@ -85,3 +89,66 @@ def test_nothing_unchanged_is_written(a: State, b: State) -> None:
         if change.moved:
             old, new = order(a)[change.key.service], order(b)[change.key.service]
             assert old != new, "moved although the order was right"
+
+
+MARKED = {ServiceKey("fwmark", type(vip)(0), mark): frozenset({vip}) for mark, vip in enumerate(VIPS, 1)}
+"""A fwmark service for each VIP."""
+DRIVER = {"services": "ipvs", "destinations": "ipvs", "addresses": "addresses", "routes": "bgp"}
+MARKS = {vip: key for key, vips in MARKED.items() for vip in vips}
+
+
+def marked(state: State) -> State:
+    """The same state, with every service on port 443 by firewall mark."""
+
+    def key(service: ServiceKey) -> ServiceKey:
+        return MARKS[service.address] if service.port == 443 else service
+
+    services = {key(service): row for service, row in state.services.items()}
+    rows = {replace(k, service=key(k.service)): row for k, row in state.destinations.items()}
+    return replace(state, services=services, destinations=rows)
+
+
+def vips_of(service: ServiceKey) -> frozenset[Address]:
+    return MARKED.get(service, frozenset({service.address}))
+
+
+def verdicts(wanted: State) -> dict[Address, Verdict]:
+    """What a decision for this state thinks of its VIPs."""
+    why = Reason("backends_up", "1/1 backends up")
+    found: dict[Address, Verdict] = {}
+    for vip in VIPS:
+        services = [key for key in wanted.services if vip in vips_of(key)]
+        judged = tuple(ServiceVerdict(str(key), key, True, 1, 1, 1, why) for key in services)
+        found[vip] = Verdict(vip, vip in wanted.routes, why, 0.0, judged)
+    return found
+
+
+def carried_out(state: State, wanted: State, broken: Change) -> Iterator[State]:
+    """Every state of a plan of which one change fails, as the reconciler carries plans out."""
+    failures: list[Failure] = []
+    parts = groupby(diff(state, wanted), key=lambda change: (DRIVER.get(change.table), tears_down(change)))
+    for _, run_ in parts:
+        ready = []
+        for change in run_:
+            if outcome := Failed(verdicts(wanted), MARKED, failures).blocks(change):
+                failures.append(outcome)
+            else:
+                ready.append(change)
+        for change in ready:
+            if change == broken:
+                failures.append(Failure(change, Reason("kernel_refused", "no")))
+            else:
+                state = apply(state, change)
+                yield state
+
+
+@given(states().map(marked), states().map(marked), st.data())
+def test_no_black_hole_though_a_change_fails(a: State, b: State, data: st.DataObject) -> None:
+    plan = diff(a, b)
+    if not plan:
+        return
+    for state in carried_out(a, b, data.draw(st.sampled_from(plan))):
+        for vip in state.routes:
+            assert vip in state.addresses, f"{vip} is announced without its address"
+            serving = {key.service for key in state.destinations if vip in vips_of(key.service)}
+            assert serving & state.services.keys(), f"{vip} is announced without a service that has a destination"

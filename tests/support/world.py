@@ -21,6 +21,7 @@ from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
+from anycastlb.adapters.gate_memory import GateFile
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
@@ -104,6 +105,8 @@ class World:
         self.places: list[MemoryRecordStore] = []
         """Where names are written, by ``tables``: more of node.toml."""
         self.started_wall = 1_800_000_000.0
+        self.complaints: list[str] = []
+        """Of the file that remembers the gates."""
         values = "\n".join(
             f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
         )
@@ -138,6 +141,7 @@ class World:
             unused=self.kernel.unused,
             counters=self._counters,
             originals=self.originals,
+            gate_memory=GateFile(self.settings.node.state_dir, lambda what, remedy: self.complaints.append(what)),
             pulse=pulse,
         )
         parts = Parts(

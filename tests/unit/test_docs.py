@@ -14,6 +14,7 @@ import click
 import pytest
 
 from anycastlb import settings
+from anycastlb.adapters import gate_memory
 from anycastlb.adapters.checks import PARAMS, syslog, tcp, udp
 from anycastlb.adapters.checks.probe import web
 from anycastlb.adapters.cluster import instance
@@ -242,7 +243,7 @@ def test_files_and_units_of_the_installation_exist() -> None:
 
 def test_the_files_of_the_state_directory_are_named() -> None:
     (row,) = [line for line in BY_NAME["docs/INSTALL.md"].read_text().splitlines() if line.startswith("| `/var/lib/")]
-    written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, instance.NAME, "dns-names"}
+    written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, gate_memory.NAME, instance.NAME, "dns-names"}
     assert set(re.findall(r"\(`([^`]+)`\)", row)) == written
 
 

@@ -69,7 +69,7 @@ WITHDRAW = Change("routes", VIP, Route(), None)
 
 
 def blocked(change: Change, *failures: Failure) -> Reason | None:
-    outcome = Failed(VERDICTS, failures).blocks(change)
+    outcome = Failed(VERDICTS, failures=failures).blocks(change)
     return outcome.reason if outcome else None
 
 
@@ -123,7 +123,7 @@ class Counted:
 
 
 def test_the_work_of_containing_grows_with_changes_plus_failures() -> None:
-    failed = Failed({}, [Failure(Change("routes", Counted(n), Route(), None), NO) for n in range(5000)])
+    failed = Failed({}, failures=[Failure(Change("routes", Counted(n), Route(), None), NO) for n in range(5000)])
     Counted.compared = 0
     changes = [Change("addresses", Counted(n), VipAddress(), None) for n in range(10_000)]
     assert sum(failed.blocks(change) is not None for change in changes) == 5000

@@ -39,7 +39,8 @@ from anycastlb.core.decision.containment import Containment
 from anycastlb.core.decision.handover import NOTHING, Successor, handover, replaced
 from anycastlb.core.decision.peer_votes import PeerVote
 from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, Pool, judge, weigh
-from anycastlb.core.decision.rows import RowId, Wanted, leaving_rows, tables, wanted_rows
+from anycastlb.core.decision.recollection import adopted_gates
+from anycastlb.core.decision.rows import Wanted, leaving_rows, tables, wanted_rows
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
     MARKS,
@@ -52,10 +53,10 @@ from anycastlb.core.model import (
     ForwardPath,
     Gate,
     Inputs,
-    Leaving,
     Memory,
     NodeDrain,
     Reason,
+    Recollection,
     Route,
     Service,
     ServiceKey,
@@ -66,6 +67,7 @@ from anycastlb.core.model import (
 
 ADOPTED_DRAIN = 30.0
 """Seconds for which a row that was there at the start, and that no catalog names any more, is still served."""
+NOTHING_KNOWN = Recollection()
 TICK = 0.001
 """Seconds: the shortest time after which a decision asks to be made again. Clock arithmetic is not exact, and a step
 must not be missed."""
@@ -74,26 +76,40 @@ Refusals: TypeAlias = Mapping[object, Reason]
 """What the machine refused to create, and so cannot serve, by key and with its reason."""
 
 
-def adopt(actual: State, now: float, probes: probe_marks.Range = MARKS) -> Memory:
+def adopt(
+    actual: State,
+    now: float,
+    probes: probe_marks.Range = MARKS,
+    known: Recollection = NOTHING_KNOWN,
+    connected: bool = False,
+) -> Memory:
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
-    ``probes``: the firewall marks of probes through IPVS.
+    ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
+    this one's clock. ``connected``: the BGP bridge has told the routes.
     """
     marks, actual = probe_marks.split(actual, probes)
     serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
+    fwmarks = {key for key in actual.services if key.protocol == "fwmark"}
     return Memory(
-        gates={vip: Gate(True, now, now) for vip in actual.addresses if vip in serving or vip in actual.routes},
+        gates=adopted_gates(actual, serving, known, connected, now),
         rows={
             (table, key): (row, ADOPTED_DRAIN)
             for table in ("addresses", "services", "destinations")
             for key, row in actual.rows(table).items()
         },
         up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
-        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight),
+        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight) - known.below,
+        fwmarks={key: _of_family(actual.addresses, key) for key in fwmarks},
         order=tuple(actual.destinations),
         marks=marks,
         routes=actual.routes,
     )
+
+
+def _of_family(vips: Iterable[Address], key: ServiceKey) -> frozenset[Address]:
+    """The VIPs that an adopted fwmark service may serve: nothing in the kernel says which."""
+    return frozenset(vip for vip in vips if vip.version == key.address.version)
 
 
 def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
@@ -111,8 +127,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     found = {vip: contained.of(vip, route_of, inputs, drain, step.announces) for vip, step in opened.items()}
 
     pools = weigh_pools(judged, votes, steps, contained, now)
-    held = held_rows(inputs, memory, pools)
-    rows = {} if inputs.stopping and _withdrawn(drain) else {**held, **wanted_rows(pools)}
+    rows = {} if inputs.stopping and _withdrawn(drain) else {**held_rows(inputs, memory, pools), **wanted_rows(pools)}
     gates = shut_faulty(inputs, memory, judged, steps, contained, now)
     handing = NOTHING if inputs.stopping else handover(judged, now)
     leaving = leaving_rows(rows, memory, inputs.idle, now, not _unused(drain), handing)
@@ -150,13 +165,13 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             gates={item.verdict.vip: item.gate for item in gates},
             rows=rows,
             leaving=leaving,
-            up_since=_of_held(held, memory) | {key: since for item in judged for key, since in item.up_since.items()},
+            up_since=_up_since(rows, judged, memory),
             serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
             order=tuple(destinations),
             marks={path: mark for path, mark in paths.items() if mark is not None},
             troubles={vote.case.vip: vote.case.trouble for vote in votes if vote.case.trouble},
             unproven={key: since for item in judged for key, since in item.unproven.items()},
-            fwmarks=fwmarks(inputs, leaving, memory),
+            fwmarks=fwmarks(inputs, memory),
             followed={name: item.since for vote in votes for name, item in vote.followed.items()},
             routes=routes,
             node_drain=drain,
@@ -215,13 +230,14 @@ def observe(
     return Observed(tuple(backends), refused.get(key), was_open, followed, announced, was_replaced)
 
 
-def fwmarks(inputs: Inputs, leaving: Mapping[RowId, Leaving], memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
-    """The VIPs of every fwmark service that is wanted, or still there."""
-    found = {key: vips for key, vips in memory.fwmarks.items() if ("services", key) in leaving}
+def fwmarks(inputs: Inputs, memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
+    """The VIPs of every fwmark service that ever was: its rows may be there for longer than anybody wants them."""
+    wanted: dict[ServiceKey, frozenset[Address]] = {}
     for service in inputs.catalog.services:
         for vip in service.vips if service.protocol == "fwmark" else ():
-            found[service.key(vip)] = found.get(service.key(vip), frozenset()) | {vip}
-    return found
+            key = service.key(vip)
+            wanted[key] = wanted.get(key, frozenset()) | {vip}
+    return {**memory.fwmarks, **wanted}
 
 
 def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:
@@ -510,9 +526,11 @@ def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, P
     }
 
 
-def _of_held(held: Wanted, memory: Memory) -> dict[DestinationKey, float]:
-    """Since when the backends have been up whose rows are held."""
-    return {key: since for key, since in memory.up_since.items() if ("destinations", key) in held}
+def _up_since(rows: Wanted, judged: Sequence[Judgement], memory: Memory) -> dict[DestinationKey, float]:
+    """Since when each backend has been up; of one that could not be judged, as before."""
+    known = {member.key for item in judged for member in item.members}
+    held = {key: since for key, since in memory.up_since.items() if key not in known and ("destinations", key) in rows}
+    return held | {key: since for item in judged for key, since in item.up_since.items()}
 
 
 def probe_paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:

@@ -15,8 +15,8 @@ order. So the longest run of old destinations that stand in the right order stay
 *moved*: deleted and added again in one batch, without a lower weight in between.
 
 *Failures are contained* (``Failed``). A change that depends on one that failed is not tried: nothing is torn down
-under a route that could not be withdrawn, and no route is announced whose address or services could not be built.
-Everything else goes on.
+under a route that could not be withdrawn, or before what replaces it was made, and no route is announced whose address,
+services or backends could not be built. Everything else goes on.
 
 *Why it is safe.* It is pure: nothing here looks at the machine, or decides what should be. ``apply`` says what one
 change means; applying a whole plan to a state gives the desired state, and the difference to that is empty (a law).
@@ -27,12 +27,14 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.containment import Containment
+from anycastlb.core.decision.handover import vips_of
 from anycastlb.core.model import (
+    EMPTY,
     TABLES,
     Address,
     Change,
@@ -178,22 +180,40 @@ def _by_service(rows: Iterable[DestinationKey]) -> dict[ServiceKey, list[Destina
     return grouped
 
 
+Fwmarks: TypeAlias = Mapping[ServiceKey, frozenset[Address]]
+"""The VIPs of fwmark services (``Memory.fwmarks``)."""
+
+
 class Failed:
     """The failures of a plan so far, by what depends on them.
 
-    A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn,
-    and no route is announced whose address or services could not be built.
+    A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn, or
+    before what replaces it is there, and no route is announced whose address, services or backends could not be built.
     """
 
-    def __init__(self, verdicts: Mapping[Address, Verdict], failures: Iterable[Failure] = ()) -> None:
-        self._verdicts = verdicts
+    def __init__(
+        self, verdicts: Mapping[Address, Verdict], fwmarks: Fwmarks = EMPTY, failures: Iterable[Failure] = ()
+    ) -> None:
+        self._verdicts, self._fwmarks = verdicts, fwmarks
         self._first: dict[tuple[Table, Any], Failure] = {}
         """The first failure of each row."""
+        self._of_service: dict[ServiceKey, Failure] = {}
+        """The first failure of each service, or of a backend that it was to get; one that is under way comes last."""
         self.add(failures)
 
     def add(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
-            self._first.setdefault((failure.change.table, failure.change.key), failure)
+            change = failure.change
+            self._first.setdefault((change.table, change.key), failure)
+            if change.table == "services":
+                self._note(change.key, failure)
+            elif change.table == "destinations" and change.verb == "create" and change.new.weight:
+                self._note(change.key.service, failure)
+
+    def _note(self, service: ServiceKey, failure: Failure) -> None:
+        known = self._of_service.get(service)
+        if known is None or (known.pending and not failure.pending):
+            self._of_service[service] = failure
 
     def blocks(self, change: Change) -> Failure | None:
         """What becomes of a change that must not be tried after these failures; None = go ahead.
@@ -202,9 +222,8 @@ class Failed:
         """
         if change.table == "routes" and change.new is not None:
             return self._incomplete(change)
-        if change.verb == "delete" and (up := self._first.get(("routes", _vip(change)))) and up.change.verb == "delete":
-            why = Reason("route_still_up", f"kept, because the route is still up: {up.reason}", str(up.change.key))
-            return Failure(change, why, up.pending)
+        if change.verb == "delete" and (vips := _vips(change, self._fwmarks)):
+            return self._still_needed(change, vips)
         if change.table != "destinations":
             return None
         service = self._first.get(("services", change.key.service))
@@ -214,21 +233,54 @@ class Failed:
         return None
 
     def _incomplete(self, change: Change) -> Failure | None:
-        verdict = self._verdicts.get(change.key)
-        needs: list[tuple[Table, Any]] = [("addresses", change.key)]
-        needs += [("services", service.key) for service in verdict.services] if verdict else []
-        failures = [failure for row in needs if (failure := self._first.get(row))]
-        first = min(failures, key=lambda failure: failure.pending, default=None)
-        if first is None:
+        """A route whose VIP lacks its address, a service or a backend that the decision counts on."""
+        address = self._first.get(("addresses", change.key))
+        cause = _worst([*([address] if address else []), *self._services(change.key)])
+        if cause is None:
             return None
-        why = Reason("vip_incomplete", f"not announced: {first.reason}", str(first.change.key))
-        return Failure(change, why, first.pending)
+        why = Reason("vip_incomplete", f"not announced: {cause.reason}", str(cause.change.key))
+        return Failure(change, why, cause.pending)
+
+    def _still_needed(self, change: Change, vips: frozenset[Address]) -> Failure | None:
+        """A row under a route that is still up, or whose replacement could not be made."""
+        for vip in vips:
+            if (up := self._first.get(("routes", vip))) and up.change.verb == "delete":
+                why = f"kept, because the route is still up: {up.reason}"
+                return Failure(change, Reason("route_still_up", why, str(up.change.key)), up.pending)
+        cause = _worst([failure for vip in vips for failure in self._services(vip, replacing=True)])
+        if cause is None:
+            return None
+        why = f"kept until the next look, because what replaces it could not be made: {cause.reason}"
+        return Failure(change, Reason("replacement_missing", why, str(cause.change.key)), cause.pending)
+
+    def _services(self, vip: Address, replacing: bool = False) -> list[Failure]:
+        """The failures of the services that the decision to announce a VIP counts on.
+
+        ``replacing``: only of services that can be served. The next decision knows of the failure, and counts on it no
+        more, so that nothing is kept for long.
+        """
+        verdict = self._verdicts.get(vip)
+        services = [item for item in verdict.services if item.open or not replacing] if verdict else []
+        return [failure for item in services if (failure := self._of_service.get(item.key))]
 
 
-def _vip(change: Change) -> Any:
-    if change.table == "destinations":
-        return change.key.service.address
-    return change.key.address if change.table == "services" else change.key
+def _worst(failures: Sequence[Failure]) -> Failure | None:
+    """The first that is not merely under way; else the first."""
+    return min(failures, key=lambda failure: failure.pending, default=None)
+
+
+def _vips(change: Change, fwmarks: Fwmarks) -> frozenset[Address]:
+    """The VIPs that a row serves; none for a name, a route or a probe's row."""
+    if change.table == "addresses":
+        return frozenset({change.key})
+    if change.table in ("services", "destinations"):
+        return vips_of(change.key.service if change.table == "destinations" else change.key, fwmarks)
+    return frozenset()
+
+
+def tears_down(change: Change) -> bool:
+    """Is it one of those that come last, and are not tried before all that is built was?"""
+    return _RANK[phase(change)] >= _RANK["destinations", "lower"]
 
 
 def apply(state: State, change: Change) -> State:

@@ -185,6 +185,18 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Recollection:
+    """What of a decision's memory outlives the daemon. Its moments are wall-clock seconds."""
+
+    gates: Mapping[Address, Gate] = field(default_factory=lambda: EMPTY)
+    """Those that are closed, or carry a penalty."""
+    below: frozenset[ServiceKey] = frozenset()
+    """Services that could not be served: it takes more to become so than to stay so."""
+    at_wall: float = 0.0
+    """When it was true."""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalTrouble:
     """What is wrong with a VIP by this node's own probes."""
 
@@ -229,7 +241,7 @@ class Memory:
     unproven: Mapping[DestinationKey, float] = field(default_factory=lambda: EMPTY)
     """Since when each backend has been wanted that was never checked."""
     fwmarks: Mapping[ServiceKey, frozenset[Address]] = field(default_factory=lambda: EMPTY)
-    """The VIPs of every fwmark service, whose key does not name them; also of those that are leaving."""
+    """The VIPs of every fwmark service, whose key does not name them; also of those that nobody wants any more."""
     followed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)

@@ -1,0 +1,91 @@
+"""What a node must not forget when its daemon is restarted: why a gate is closed, and for how long.
+
+Hysteresis is worth nothing if a restart ends it. So the gates that are closed, or still carry a penalty, and the
+services below their threshold are kept on disk, in wall-clock time. After a restart they are believed by age: what the
+routes say now comes first, and what an old record says of a gate comes last.
+
+Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from anycastlb.core.model import Address, Gate, Inputs, Memory, Recollection, State, Verdict
+
+BELIEVED = 3600.0
+"""Seconds for which a record's word counts that a gate is closed; its penalty counts until it has decayed."""
+NOTHING_LEFT = 1.0
+"""A penalty below this is none."""
+
+
+def remember(inputs: Inputs, memory: Memory, verdicts: tuple[Verdict, ...], now: float) -> Recollection:
+    """What to keep of a decision."""
+    gates = {
+        vip: _shifted(gate, inputs.wall)
+        for vip, gate in memory.gates.items()
+        if not gate.open or gate.penalty >= NOTHING_LEFT
+    }
+    below = frozenset(s.key for verdict in verdicts for s in verdict.services if s.key not in memory.serving)
+    return Recollection(gates, below, inputs.wall + now)
+
+
+def alike(one: Recollection, other: Recollection) -> bool:
+    """Do two records say the same? A penalty decays by itself, and each record has its own moment."""
+    return _gist(one) == _gist(other)
+
+
+def _gist(recollection: Recollection) -> object:
+    gates = recollection.gates.items()
+    moved = {vip: (gate.open, gate.since, gate.suppressed_since, gate.withdrawn_wall) for vip, gate in gates}
+    return moved, recollection.below
+
+
+def recalled(recollection: Recollection | None, wall: float, now: float) -> Recollection:
+    """The record in the daemon's own time, as far as it is believed; nothing of it lies in the future."""
+    if recollection is None:
+        return Recollection()
+    gates = {vip: _past(_shifted(gate, -wall), now) for vip, gate in recollection.gates.items()}
+    age = now + wall - recollection.at_wall
+    if not -BELIEVED <= age <= BELIEVED:
+        gates = {vip: replace(gate, open=True) for vip, gate in gates.items() if gate.penalty}
+        return Recollection(gates, at_wall=recollection.at_wall)
+    return replace(recollection, gates=gates)
+
+
+def adopted_gates(
+    actual: State, serving: frozenset[Address] | set[Address], known: Recollection, connected: bool, now: float
+) -> dict[Address, Gate]:
+    """The gates of a daemon that meets its own work in the kernel.
+
+    While the BGP bridge is connected, the routes tell which gates were open. Else one counts as open whose VIP gets
+    flows in the kernel, unless the record says that it was closed.
+    """
+    gates: dict[Address, Gate] = {}
+    for vip in {**actual.addresses, **known.gates}:
+        before = known.gates.get(vip)
+        served = vip in serving and not connected and (before is None or before.open)
+        if vip in actual.addresses and (vip in actual.routes or served):
+            gates[vip] = replace(
+                before or Gate(True, now), open=True, since=now, ready_since=now, suppressed_since=None
+            )
+        elif before is not None:
+            gates[vip] = replace(before, open=False, ready_since=None)
+    return gates
+
+
+def _shifted(gate: Gate, seconds: float) -> Gate:
+    """Its moments by another clock."""
+    suppressed = None if gate.suppressed_since is None else gate.suppressed_since + seconds
+    return replace(
+        gate,
+        since=gate.since + seconds,
+        ready_since=None,
+        penalty_at=gate.penalty_at + seconds,
+        suppressed_since=suppressed,
+    )
+
+
+def _past(gate: Gate, now: float) -> Gate:
+    suppressed = None if gate.suppressed_since is None else min(gate.suppressed_since, now)
+    return replace(gate, since=min(gate.since, now), penalty_at=min(gate.penalty_at, now), suppressed_since=suppressed)
