@@ -275,3 +275,20 @@ class TestWatches:
         instances, problems = await survey(kinds.__getitem__, {a, b}, {a: some(1, 2), b: some(9)}, 3.0)
         assert instances == {a: some(2), b: some(9)}
         assert problems.keys() == {b} and "discovers nothing" in problems[b][0]
+
+
+async def test_more_than_can_be_followed_at_a_time_is_told_once() -> None:
+    def kind(wanted: Discover) -> Kind:
+        return Kind(MemoryDiscovery, LossRule(HALF, GRACE), at_once=2, pause=10.0)
+
+    journal = Journal()
+    watches = Watches(kind, lambda: None, journal)
+    wanted = [ConsulInstances(f"web{number}") for number in range(4)]
+    for count in (2, 3, 4, 2):
+        watches.want(wanted[:count])
+    events = [record.event for record in journal.records()]
+    assert [(event.subject, event.after, event.level) for event in events] == [
+        ("consul", "in turn", "warning"),
+        ("consul", "followed", "info"),
+    ]
+    assert "3 services are discovered in Consul, and 2 at a time are followed there" in events[0].reason
