@@ -14,7 +14,7 @@ from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.instance import instance
 from anycastlb.adapters.discovery import Kind, LossRule
-from anycastlb.adapters.discovery.consul import GRACE, ConsulDiscovery
+from anycastlb.adapters.discovery.consul import FOLLOWED, GRACE, PAUSE, ConsulConnections, ConsulDiscovery
 from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers.addresses import AddressDriver
@@ -71,11 +71,12 @@ def make_kinds(settings: Settings) -> Kinds:
     """How instances are discovered. A Consul that has lost too many is doubted for a moment; a name without records,
     for as long as a catalog that has lost too many VIPs: its records come in one piece or not at all."""
     vanished = LossRule(settings.catalog.max_shrink, GRACE)
+    connections = ConsulConnections(settings.consul)
     resolves_to_nothing = LossRule(Share(percent=100.0), settings.catalog.confirm)
 
     def kind(wanted: Discover) -> Kind:
         if isinstance(wanted, ConsulInstances):
-            return Kind(lambda: ConsulDiscovery(wanted, settings.consul), vanished)
+            return Kind(lambda: ConsulDiscovery(wanted, connections), vanished, FOLLOWED, PAUSE)
         return Kind(lambda: DnsDiscovery(wanted), resolves_to_nothing)
 
     return kind

@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, ordered
-from anycastlb.adapters.discovery.consul import ConsulDiscovery
+from anycastlb.adapters.discovery.consul import ConsulConnections, ConsulDiscovery
 from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.discovery.memory import MemoryDiscovery
 from anycastlb.core.model import ConsulInstances, DnsInstances, Instance, SourceError
@@ -56,7 +56,9 @@ class ConsulWorld:
     def __init__(self, agent: Agent) -> None:
         self.registry = Registry(agent)
         self.numbers: set[int] = set()
-        self.discovery = ConsulDiscovery(ConsulInstances("web"), ConsulSettings(address=agent.address, wait="2s"))
+        self.discovery = ConsulDiscovery(
+            ConsulInstances("web"), ConsulConnections(ConsulSettings(address=agent.address, wait="2s"))
+        )
 
     async def put(self, *numbers: int) -> None:
         for number in sorted(set(numbers) - self.numbers):

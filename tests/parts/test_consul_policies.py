@@ -13,7 +13,7 @@ import pytest
 
 from anycastlb.adapters.cluster import Posted
 from anycastlb.adapters.cluster.consul import ConsulRegistry
-from anycastlb.adapters.discovery.consul import ConsulDiscovery
+from anycastlb.adapters.discovery.consul import ConsulConnections, ConsulDiscovery
 from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
 from anycastlb.core.model import ConsulInstances, Edit, SourceError
@@ -138,7 +138,7 @@ async def test_a_node_lives_on_its_policy(agent: Agent, tmp_path: Path) -> None:
     """The parts of the daemon themselves: source, discovery, status; and the store is refused, in words."""
     ours = await settings(agent, tmp_path, "node")
     source, registry = ConsulSource(ours), ConsulRegistry(ours)
-    discovery = ConsulDiscovery(ConsulInstances(service="db"), ours)
+    discovery = ConsulDiscovery(ConsulInstances(service="db"), ConsulConnections(ours))
     store = ConsulStore(ours)
     async with asyncio.timeout(180):
         tree = await source.read(None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from anycastlb.bridge.loop import REPORT_PAUSE_EACH
 from anycastlb.bridge.protocol import MAX_LINE, Report, RouteSet, decode_report, encode
 from anycastlb.core.model import Route
-from tests.unit.test_bridge_relay import FakeExaBGP
+from tests.support.fake_exabgp import FakeExaBGP
 
 ROOT = Path(__file__).parents[2]
 PEER = "10.99.1.1"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anycastlb.adapters.discovery import DiscoveryAnswer
-from anycastlb.adapters.discovery.consul import ConsulDiscovery, chosen
+from anycastlb.adapters.discovery.consul import ConsulConnections, ConsulDiscovery, chosen
 from anycastlb.core.model import ConsulInstances, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.support.consul_server import Request, Server, answer, listening
@@ -137,7 +137,7 @@ def test_what_is_no_list_of_instances(bad: Any) -> None:
 
 @asynccontextmanager
 async def opened(server: Server, wanted: ConsulInstances = WANTED, **settings: Any) -> AsyncIterator[ConsulDiscovery]:
-    discovery = ConsulDiscovery(wanted, ConsulSettings(address=server.address, **settings))
+    discovery = ConsulDiscovery(wanted, ConsulConnections(ConsulSettings(address=server.address, **settings)))
     try:
         yield discovery
     finally:

@@ -295,3 +295,20 @@ async def test_instances_that_come_meanwhile_make_a_loss_no_smaller() -> None:
         assert desk.numbers == [1, 2, 3, 4, 5, 6, 7, 8] and "3 of 4 instances" in desk.watch.problems[0]
         await asyncio.sleep(GRACE)
         assert desk.numbers == [1, 5, 6, 7, 8]
+
+
+async def test_more_than_can_be_followed_at_a_time_is_told_once() -> None:
+    def kind(wanted: Discover) -> Kind:
+        return Kind(MemoryDiscovery, LossRule(HALF, GRACE), at_once=2, pause=10.0)
+
+    journal = Journal()
+    watches = Watches(kind, lambda: None, journal)
+    wanted = [ConsulInstances(f"web{number}") for number in range(4)]
+    for count in (2, 3, 4, 2):
+        watches.want(wanted[:count])
+    events = [record.event for record in journal.records()]
+    assert [(event.subject, event.after, event.level) for event in events] == [
+        ("consul", "in turn", "warning"),
+        ("consul", "followed", "info"),
+    ]
+    assert "3 services are discovered in Consul, and 2 at a time are followed there" in events[0].reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import Board, MemoryRecordStore
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.events import Event
-from anycastlb.core.model import Change, DnsKey, DnsRecord
+from anycastlb.core.model import Change, DnsKey, DnsRecord, Rows
 
 pytestmark = pytest.mark.virtual_time
 
@@ -134,3 +134,38 @@ async def test_the_last_wishes_are_written_at_the_end_but_not_for_long() -> None
         before = loop.time()
         await desk.driver.flush(3.0)
         assert loop.time() - before <= 3.01
+
+
+async def test_names_are_forgotten_once_nobody_wants_them_and_their_records_are_gone() -> None:
+    desk = Desk(period=30.0)
+    asked: list[set[str]] = []
+    look = desk.place.look
+
+    async def noted(names: Collection[str]) -> Rows:
+        asked.append(set(names))
+        return await look(names)
+
+    desk.place.look = noted  # type: ignore[method-assign]
+    key, row = DnsKey("kept.", "A", "192.0.2.1"), DnsRecord(30, "kept")
+    desk.board.rows[key] = row
+    desk.driver.want({"kept."})
+    async with desk.running():
+        for day in range(50):
+            desk.driver.want({f"job-{day}-{number}." for number in range(10)})
+            await asyncio.sleep(60)
+        assert asked[-1] == {f"job-49-{number}." for number in range(10)} | {"kept."}
+        await desk.cycle(Change("dns_records", key, row, None))
+        await asyncio.sleep(100)
+        assert asked[-1] == {f"job-49-{number}." for number in range(10)}
+
+
+async def test_a_name_that_comes_during_a_look_is_looked_at_next() -> None:
+    desk = Desk(period=30.0)
+    desk.board.delay = 2.0
+    key, row = DnsKey("new.", "A", "192.0.2.1"), DnsRecord(30, "new")
+    desk.board.rows[key] = row
+    async with desk.running():
+        await asyncio.sleep(1)
+        desk.driver.want({"www.", "new."})
+        await asyncio.sleep(4)
+        assert await desk.cycle() == {"dns_records": {key: row}}

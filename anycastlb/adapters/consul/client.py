@@ -24,6 +24,7 @@ from anycastlb.settings import ConsulSettings
 
 MAX_BYTES = 64 * 1024 * 1024
 """More than this is no catalog: 1000 services of ten backends each are about 5 MB."""
+CONNECTIONS = 8
 CONNECT = 5.0
 ANSWER = 10.0
 """Seconds: to connect, and to answer beyond the time a blocking query may take."""
@@ -76,11 +77,12 @@ class ConsulAnswer:
 class Client:
     """A Consul agent's endpoints. ``kv`` is python-consul2's: its calls return awaitables.
 
-    A blocking query occupies a connection, and an agent lets one host have 200 (``http_max_conns_per_client``).
+    A blocking query occupies a connection, and an agent lets one host have 200, older ones 100
+    (``http_max_conns_per_client``). ``connections``: how many this client opens at most.
     """
 
-    def __init__(self, settings: ConsulSettings) -> None:
-        self.http = HTTPClient(settings)
+    def __init__(self, settings: ConsulSettings, connections: int = CONNECTIONS) -> None:
+        self.http = HTTPClient(settings, connections)
         # What the library's endpoint classes read of their owner. Its own owner class lets CONSUL_HTTP_* override
         # all of it, and the token belongs to the HTTP client here.
         self.token = None
@@ -135,8 +137,9 @@ class Client:
 class HTTPClient(base.HTTPClient):  # type: ignore[misc]
     """One lasting session to one agent, opened at the first request and again when a certificate file changes."""
 
-    def __init__(self, settings: ConsulSettings) -> None:
+    def __init__(self, settings: ConsulSettings, connections: int = CONNECTIONS) -> None:
         super().__init__(scheme=settings.address.split(":")[0])
+        self._connections = connections
         self.base_uri = settings.address.rstrip("/")  # whole: the library would put an IPv6 address in no brackets
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
@@ -261,7 +264,7 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         if self._session is not None and stamp != self._stamp:
             await self.close()
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self.tls() or True, limit=8)
+            connector = aiohttp.TCPConnector(ssl=self.tls() or True, limit=self._connections)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -66,6 +66,10 @@ class Kind:
 
     make: Callable[[], Discovery]
     doubt: LossRule
+    at_once: int = 0
+    """How many of this kind are followed at a time; the others are asked in turn. 0: all of them."""
+    pause: float = 0.0
+    """Seconds between two questions of one that is asked in turn."""
 
 
 def ordered(instances: Iterable[Instance]) -> tuple[Instance, ...]:

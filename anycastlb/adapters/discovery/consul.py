@@ -4,10 +4,14 @@ Consul is always asked for every instance, in whatever health and with whatever 
 instance that fails its checks, or lost the tag, is distinguished from one that has vanished: the first is the truth,
 the second may come from a server that has just become leader (hashicorp/consul#4103). It registers nothing and checks
 nothing (docs/decisions/0002).
+
+A blocking query occupies a connection, and an agent resets those beyond its limit, whoever's they are. So all
+discoveries share a bounded number of them (``ConsulConnections``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,15 +28,61 @@ from anycastlb.settings import ConsulSettings
 Health = Literal["passing", "warning", "critical"]
 GRACE = 5.0
 """Seconds that a loss of too many instances must persist: longer than an election and what follows it."""
+FOLLOWED, READERS = 48, 4
+"""How many discoveries wait in a blocking query at a time, and how many read. An agent of Consul 1.8 lets one host have
+100 connections (later ones 200), of which the catalog, the statuses, names and the API need up to 32."""
+PAUSE = 10.0
+"""Seconds between two reads of a discovery that finds no free place."""
 UNFIT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 MAX_NAMED = 128
 
 
-class ConsulDiscovery:
-    def __init__(self, wanted: ConsulInstances, settings: ConsulSettings) -> None:
-        self._wanted = wanted
-        self._client = Client(settings)
+class ConsulConnections:
+    """The connections that all discoveries of a node share, so that they leave enough for its catalog.
+
+    ``followed`` of them may wait in a blocking query at a time. Whoever finds no place pauses instead, and then simply
+    reads; a place becomes free whenever a query returns, so they take turns.
+    """
+
+    def __init__(self, settings: ConsulSettings, followed: int = FOLLOWED, pause: float = PAUSE) -> None:
+        self._client = Client(settings, followed + READERS)
         self._wait = waiting(settings)
+        self._free, self._pause = followed, pause
+        self._reading = asyncio.Semaphore(READERS)
+        self._users: set[ConsulDiscovery] = set()
+
+    async def read(self, user: ConsulDiscovery, consistent: bool) -> tuple[Any, Any]:
+        """The index and all instances of what ``user`` wants."""
+        self._users.add(user)
+        async with self._reading:
+            return await self._client.instances(
+                user.wanted.service, datacenter=user.wanted.datacenter, consistent=consistent
+            )
+
+    async def wait(self, user: ConsulDiscovery, index: int) -> None:
+        """Return once there may be news since ``index``."""
+        if not self._free:
+            await asyncio.sleep(self._pause)
+            return
+        self._free -= 1
+        try:
+            await self._client.instances(
+                user.wanted.service, datacenter=user.wanted.datacenter, index=index, wait=self._wait
+            )
+        finally:
+            self._free += 1
+
+    async def leave(self, user: ConsulDiscovery) -> None:
+        """It needs no connection any more; the last one closes them all."""
+        self._users.discard(user)
+        if not self._users:
+            await self._client.close()
+
+
+class ConsulDiscovery:
+    def __init__(self, wanted: ConsulInstances, connections: ConsulConnections) -> None:
+        self.wanted = wanted
+        self._connections = connections
         self._answer = BlockingQuery(self._read, self._wait_for_news, same=DiscoveryAnswer.same, lost=_lost)
 
     @property
@@ -45,17 +95,14 @@ class ConsulDiscovery:
         return await self._answer.read(after)
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._connections.leave(self)
 
     async def _read(self, consistent: bool) -> DiscoveryAnswer:
-        wanted = self._wanted
-        index, items = await self._client.instances(wanted.service, datacenter=wanted.datacenter, consistent=consistent)
-        return chosen(wanted, items, number(index))
+        index, items = await self._connections.read(self, consistent)
+        return chosen(self.wanted, items, number(index))
 
     async def _wait_for_news(self, seen: DiscoveryAnswer) -> None:
-        await self._client.instances(
-            self._wanted.service, datacenter=self._wanted.datacenter, index=seen.index, wait=self._wait
-        )
+        await self._connections.wait(self, seen.index)
 
 
 def _lost(before: DiscoveryAnswer, now: DiscoveryAnswer) -> bool:

@@ -187,6 +187,7 @@ class Watches:
         self._kinds, self._journal, self._clock = kinds, journal, clock
         self._watches: dict[Discover, Watch] = {}
         self._saved: dict[Discover, tuple[Instance, ...]] = {}
+        self._crowded = False
         self._asked = asyncio.Event()
         self._told = asyncio.Event()
         self._changed_to = changed
@@ -201,6 +202,7 @@ class Watches:
             return
         self._watches = {wanted: self._watches.get(wanted) or self._made(wanted) for wanted in discovers}
         self._asked.set()
+        self._count(discovers)
 
     @property
     def instances(self) -> Instances:
@@ -239,6 +241,20 @@ class Watches:
                 for watch in wanted - running.keys():
                     running[watch] = group.create_task(watch.run())
                 await self._asked.wait()
+
+    def _count(self, discovers: Collection[Discover]) -> None:
+        """Report once when there are more than can be followed at a time, and once when there no longer are."""
+        limited = [kind for kind in map(self._kinds, discovers) if kind.at_once]
+        crowded = bool(limited) and len(limited) > limited[0].at_once
+        if crowded and not self._crowded:
+            reason = (
+                f"{len(limited)} services are discovered in Consul, and {limited[0].at_once} at a time are followed "
+                f"there: a change of any other is seen within about {limited[0].pause:g} s"
+            )
+            self._journal.emit(Event("discovery", "consul", reason, after="in turn", level="warning"))
+        elif self._crowded and not crowded:
+            self._journal.emit(Event("discovery", "consul", "all discovered services are followed", after="followed"))
+        self._crowded = crowded
 
     def _made(self, wanted: Discover) -> Watch:
         known = self._saved.pop(wanted, None)

@@ -140,11 +140,12 @@ def dns_records(
             rows[name] = DnsRecord(min(found.ttl, before.ttl if before else found.ttl), (before or found).service)
     wanted = {key: rows[key.name] for key, vote in asked.items() if vote}
     fresh = {key.name for key in wanted}
+    here = {service.name for service in inputs.catalog.services}
     for key, row in standing.items():
         if key in asked:
             if asked[key] is None:
                 wanted[key] = rows[key.name] if key.name in fresh else row
-        elif row.service in failed or _of_peers(row, inputs, peers):
+        elif row.service in failed or row.service not in here and (row.service in peers.services or not peers.known):
             wanted[key] = row
     return wanted
 
@@ -181,13 +182,6 @@ def _either(one: Vote, other: Vote) -> Vote:
     if one or other:
         return True
     return None if one is None or other is None else False
-
-
-def _of_peers(row: DnsRecord, inputs: Inputs, peers: PeerAnnouncements) -> bool:
-    """A record this node's catalog knows nothing of: is there somebody whose catalog may?"""
-    if any(service.name == row.service for service in inputs.catalog.services):
-        return False
-    return row.service in peers.services or not peers.known
 
 
 # ---------------------------------------------------------------- Consul

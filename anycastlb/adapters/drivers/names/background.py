@@ -19,7 +19,7 @@ from anycastlb.adapters.drivers.names import RACED, RecordStore
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
-from anycastlb.core.model import Change, DriverError, Failure, Reason, Registrar, Rows, Table
+from anycastlb.core.model import Change, DnsKey, DriverError, Failure, Reason, Registrar, Rows, Table
 
 BACKOFF = Backoff(first=1.0, longest=60.0)
 """Between the attempts to use a record store that fails."""
@@ -50,7 +50,10 @@ class RecordDriver:
         self._clock, self._chance = clock.monotonic, clock.chance
         self._rows: Rows | None = None
         """As last seen, and written since; None before the first look."""
+        self._wanted: frozenset[str] = frozenset()
+        """The names that may have records."""
         self._names: frozenset[str] = frozenset()
+        """Those that the store is asked for: also former ones, until a look has shown that they have no record."""
         self._asked: dict[Any, Change] = {}
         """What the current cycle wants changed."""
         self._refused: dict[Any, tuple[Change, Reason, float]] = {}
@@ -81,11 +84,12 @@ class RecordDriver:
         return Registrar(self._store.table, self._store.where, seen, self._error, self._since, refused)
 
     def want(self, names: Collection[str]) -> None:
-        """The names that the store is to be asked for."""
-        if frozenset(names) - self._names:
+        """The names that may have records from now on."""
+        self._wanted = frozenset(names)
+        if self._wanted - self._names:
             self._look_at = self._clock()
             self._stir.set()
-        self._names |= frozenset(names)
+        self._names |= self._wanted
 
     # ------------------------------------------------------------ in the background
 
@@ -132,9 +136,11 @@ class RecordDriver:
             self._trouble(f"{self._store.where}: please report: {exc!r:.300}")
 
     async def _look(self) -> None:
-        rows = await self._store.look(self._names)
+        asked = self._names
+        rows = await self._store.look(asked)
         now = self._clock()
-        self._look_at = now + self._store.period
+        self._look_at = now + self._store.period if self._wanted <= asked else now
+        self._names = self._wanted | {key.name for key in rows if isinstance(key, DnsKey)}
         self._refused = {key: item for key, item in self._refused.items() if now < item[2] + AGAIN}
         self._show(rows)
 
