@@ -145,7 +145,7 @@ def dns_records(
         if key in asked:
             if asked[key] is None:
                 wanted[key] = rows[key.name] if key.name in fresh else row
-        elif row.service in failed or row.service not in here and (row.service in peers.services or not peers.known):
+        elif row.service in failed or (row.service not in here and (row.service in peers.services or not peers.known)):
             wanted[key] = row
     return wanted
 
