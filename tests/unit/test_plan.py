@@ -149,3 +149,32 @@ def test_settings_come_first_and_go_only_when_asked() -> None:
         state = plan.apply(state, change)
     assert plan.diff(state, desired) == ()
     assert state.config == {"tcp_timeout": 300, "sync_backup": daemon, "udp_timeout": 9}
+
+
+def test_nothing_is_torn_down_before_its_successor_is_there() -> None:
+    """Until the next look: the next decision knows of the failure, and asks for the new backend with no weight."""
+    leaves = Change("destinations", destination(1), Destination("tunnel", 100, 100), None)
+    counted, idle = (
+        Failure(Change("destinations", destination(2), None, Destination("tunnel", weight, 100)), NO)
+        for weight in (100, 0)
+    )
+    assert blocked(leaves, [counted], VERDICTS) == Reason(
+        "replacement_missing",
+        "kept until the next look, because what replaces it could not be made: no",
+        f"{destination(2)}",
+    )
+    assert blocked(ANNOUNCE, [counted], VERDICTS), "and it is not announced over a backend that is missing"
+    assert blocked(leaves, [idle], VERDICTS) is None and blocked(ANNOUNCE, [idle], VERDICTS) is None
+    assert blocked(leaves, [Failure(SERVICE, NO)], VERDICTS)
+
+
+def test_the_rows_of_a_fwmark_service_belong_to_its_vips() -> None:
+    mark, probe = (ServiceKey("fwmark", ip_address("0.0.0.0"), number) for number in (7, 9))
+    failure = Failure(WITHDRAW, Reason("bridge_silent", "no answer"))
+    for key, kept in ((mark, True), (probe, False)):
+        for change in (
+            Change("services", key, VirtualService("mh"), None),
+            Change("destinations", DestinationKey(key, ip_address("10.0.0.1"), 0), Destination("tunnel", 1, 1), None),
+        ):
+            reason = blocked(change, [failure], {}, {mark: frozenset({VIP})})
+            assert (reason is not None and reason.code == "route_still_up") == kept
