@@ -83,12 +83,6 @@ async def server() -> AsyncIterator[Server]:
     listener.close()
 
 
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ATTEMPT", 0.2)
-    monkeypatch.setattr(module, "LIFETIME", 0.5)
-
-
 def discovery(server: Server, kind: str = "A", shortest: float = 0.0) -> DnsDiscovery:
     wanted = DnsInstances(NAME.rstrip("."), kind, ip_address("127.0.0.1"))  # type: ignore[arg-type]
     return DnsDiscovery(wanted, port=server.port, shortest=shortest)
@@ -160,22 +154,32 @@ BAD: dict[str, Script] = {
     "an alias of itself": lambda query: answer(query, f"{NAME} 5 IN CNAME {NAME}"),
 }
 
+HEARD = {"SERVFAIL", "REFUSED", "NOTIMP", "found in what does not exist", "an alias of itself"}
+"""The bad answers that are taken for one; of all others the query waits for a better one."""
 
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-async def test_a_bad_answer_is_an_error_and_a_good_one_after_it_is_read(server: Server, bad: Script) -> None:
-    server.script = bad
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_answer_is_an_error_and_a_good_one_after_it_is_read(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.script = BAD[name]
     found = discovery(server)
     told = set()
-    for _ in range(2):
-        with pytest.raises(SourceError, match=r"DNS at 127\.0\.0\.1: A of web\.example\.org: ") as raised:
-            await reading(found)
-        told.add(str(raised.value))
+    with monkeypatch.context() as hurried:
+        if name not in HEARD:
+            hurried.setattr(module, "ATTEMPT", 0.2)
+            hurried.setattr(module, "LIFETIME", 0.5)
+        for _ in range(2):
+            with pytest.raises(SourceError, match=r"DNS at 127\.0\.0\.1: A of web\.example\.org: ") as raised:
+                await reading(found)
+            told.add(str(raised.value))
     assert len(told) == 1 and len(told.pop()) < 350, "the same words each time: they are told once"
     server.script = lambda query: answer(query, f"{NAME} 5 IN A 10.1.0.1")
     assert names(await reading(found)) == ["10.1.0.1"]
 
 
-async def test_nobody_listens() -> None:
+async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIFETIME", 0.5)
     wanted = DnsInstances("web.example.org", "A", ip_address("127.0.0.1"))
     with pytest.raises(SourceError, match=r"DNS at 127\.0\.0\.1"):
         await DnsDiscovery(wanted, port=1).read(None)
