@@ -197,6 +197,14 @@ async def test_a_thousand_services_at_once() -> None:
         assert (found.status, statuses.count(201), statuses.count(422), len(keys(served))) == (207, 299, 1, 299)
 
 
+async def test_a_document_that_no_store_takes_is_too_large() -> None:
+    async with serving(Snapshot()) as served:
+        backends = {f"b{n}": {"address": f"10.1.0.{n}", "check": {"send": "x" * 60_000}} for n in range(1, 7)}
+        refused = await go(served, "PUT", "/v1/services/web", {**WEB, "backends": backends})
+        assert refused.status == 413 and "keys of their own" in refused.error["mend"]
+        assert keys(served) == {}
+
+
 async def test_nodes_are_drained() -> None:
     async with serving(Snapshot(), store=store(services__web=WEB)) as served:
         first = (await go(served, "POST", "/v1/nodes/lb1/drain", {})).view
@@ -210,6 +218,10 @@ async def test_nodes_are_drained() -> None:
         assert (await go(served, "POST", "/v1/nodes/lb1/undrain")).view == {"changed": True, "document": None}
         assert (await go(served, "POST", "/v1/nodes/lb1/undrain")).view["changed"] is False
         assert (await go(served, "POST", "/v1/nodes/lb1/drain", {"why": "x"})).status == 400
+        for deadline in ("2d", "86401s", "1" * 20_000):
+            refused = await go(served, "POST", "/v1/nodes/lb1/drain", {"deadline": deadline})
+            assert refused.status == 400 and refused.error["where"] == "deadline"
+        assert (await go(served, "POST", "/v1/nodes/lb1/drain", {"deadline": "1d"})).status == 200
 
 
 class Racing(MemorySource):

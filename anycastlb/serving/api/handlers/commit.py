@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from aiohttp import web
 
+from anycastlb.adapters.sources.staging import MAX_DOCUMENT
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.edit import Rules, TargetMissing, ValidatedEdits, validate
 from anycastlb.core.events import Event
@@ -66,6 +67,11 @@ async def commit(request: web.Request, validated: ValidatedEdits) -> None:
         raise InvalidDocument(validated.problems)
     if not validated.edits:
         return
+    for edit in validated.edits:
+        if edit.value is not None and len(edit.value) > MAX_DOCUMENT:
+            mend = "give the service's backends keys of their own; nothing was written"
+            expected = f"at most {MAX_DOCUMENT} bytes, not {len(edit.value)}"
+            raise ApiError(413, "the document is too large for the store", edit.key, expected, mend)
     try:
         await context(request).store.commit(validated.edits)
     except SourceError as exc:
