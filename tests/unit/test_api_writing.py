@@ -15,7 +15,7 @@ import pytest
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, ConsulInstances, DriverError, Edit, Instance, Snapshot, Tree
-from tests.support import scene
+from tests.support import hostile, scene
 from tests.support.serving import Served, go, serving
 
 WEB = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}
@@ -203,6 +203,21 @@ async def test_a_document_that_no_store_takes_is_too_large() -> None:
         refused = await go(served, "PUT", "/v1/services/web", {**WEB, "backends": backends})
         assert refused.status == 413 and "keys of their own" in refused.error["mend"]
         assert keys(served) == {}
+
+
+@pytest.mark.parametrize("name", ["980 levels", "half a surrogate", "one number", "one field twice", "too large"])
+async def test_a_hostile_document_can_be_read_replaced_and_deleted(name: str) -> None:
+    path, key = "/v1/services/web/backends/b", "services/web/backends/b"
+    for last in ("PUT", "DELETE"):
+        stored = store(services__web=WEB, services__dns=DNS)
+        stored.put(key, hostile.JSON[name])
+        async with serving(Snapshot(), store=stored) as served:
+            assert (await go(served, "GET", path)).status == 422
+            assert (await go(served, "GET", "/v1/services")).status == 200
+            assert (await go(served, "GET", "/v1/export")).status == 200
+            assert (await go(served, "PATCH", "/v1/services/dns", {"port": 54})).status == 200
+            assert (await go(served, last, path, {"address": "10.1.0.2"} if last == "PUT" else None)).status == 200
+            assert (key in served.store._entries) == (last == "PUT")
 
 
 async def test_nodes_are_drained() -> None:

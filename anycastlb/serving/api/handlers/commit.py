@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from aiohttp import web
 
 from anycastlb.adapters.sources.staging import MAX_DOCUMENT
+from anycastlb.core.catalog.bounds import read_json
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.edit import Rules, TargetMissing, ValidatedEdits, validate
 from anycastlb.core.events import Event
@@ -111,8 +112,8 @@ def _events(before: Tree, edits: Iterable[Edit], reason: str, who: str) -> Itera
 def _short(value: bytes) -> str:
     """A document on one line, cut at a sane length."""
     try:
-        text = json.dumps(json.loads(value), separators=(",", ":"), ensure_ascii=False)
-    except (ValueError, RecursionError):
+        text = json.dumps(read_json(value.decode()), separators=(",", ":"), ensure_ascii=False)
+    except ValueError:
         text = " ".join(value.decode(errors="replace").split())
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text)} characters)"
 
