@@ -85,7 +85,7 @@ IpText = Ip4Text | Annotated[str, Field(json_schema_extra={"format": "ipv6"})]
 """The same values as a JSON schema describes them."""
 Duration = Annotated[float, BeforeValidator(duration, json_schema_input_type=DurationText)]
 Whole = Annotated[int, BeforeValidator(whole, json_schema_input_type=int | WholeText)]
-MAX_PROBLEMS = 200
+MAX_PROBLEMS = 1000
 """Problems that are listed of one look at a document."""
 Positive = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
 Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
@@ -118,8 +118,8 @@ def problems(error: ValidationError, key: str, line: Callable[[str], int] = lamb
     for item in error.errors(include_url=False)[:MAX_PROBLEMS]:
         path = ".".join(str(part) for part in item["loc"])
         known.append(Problem(key, path, _expected(item), line(path)))
-    if (more := error.error_count() - MAX_PROBLEMS) > 0:
-        known.append(Problem(key, "", f"and {more} more problems"))
+    if error.error_count() > MAX_PROBLEMS:
+        known.append(Problem(key, "", "and more problems than are listed"))
     return tuple(known)
 
 

@@ -15,7 +15,7 @@ import pytest
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, ConsulInstances, DriverError, Edit, Instance, Snapshot, Tree
-from tests.support import scene
+from tests.support import hostile, scene
 from tests.support.serving import Served, go, serving
 
 WEB = {"vip": "192.0.2.10", "port": 80, "backends": {"web1": {"address": "10.1.0.1"}}}
@@ -197,6 +197,29 @@ async def test_a_thousand_services_at_once() -> None:
         assert (found.status, statuses.count(201), statuses.count(422), len(keys(served))) == (207, 299, 1, 299)
 
 
+async def test_a_document_that_no_store_takes_is_too_large() -> None:
+    async with serving(Snapshot()) as served:
+        backends = {f"b{n}": {"address": f"10.1.0.{n}", "check": {"send": "x" * 60_000}} for n in range(1, 7)}
+        refused = await go(served, "PUT", "/v1/services/web", {**WEB, "backends": backends})
+        assert refused.status == 413 and "keys of their own" in refused.error["mend"]
+        assert keys(served) == {}
+
+
+@pytest.mark.parametrize("name", ["980 levels", "half a surrogate", "one number", "one field twice", "too large"])
+async def test_a_hostile_document_can_be_read_replaced_and_deleted(name: str) -> None:
+    path, key = "/v1/services/web/backends/b", "services/web/backends/b"
+    for last in ("PUT", "DELETE"):
+        stored = store(services__web=WEB, services__dns=DNS)
+        stored.put(key, hostile.JSON[name])
+        async with serving(Snapshot(), store=stored) as served:
+            assert (await go(served, "GET", path)).status == 422
+            assert (await go(served, "GET", "/v1/services")).status == 200
+            assert (await go(served, "GET", "/v1/export")).status == 200
+            assert (await go(served, "PATCH", "/v1/services/dns", {"port": 54})).status == 200
+            assert (await go(served, last, path, {"address": "10.1.0.2"} if last == "PUT" else None)).status == 200
+            assert (key in served.store._entries) == (last == "PUT")
+
+
 async def test_nodes_are_drained() -> None:
     async with serving(Snapshot(), store=store(services__web=WEB)) as served:
         first = (await go(served, "POST", "/v1/nodes/lb1/drain", {})).view
@@ -210,6 +233,10 @@ async def test_nodes_are_drained() -> None:
         assert (await go(served, "POST", "/v1/nodes/lb1/undrain")).view == {"changed": True, "document": None}
         assert (await go(served, "POST", "/v1/nodes/lb1/undrain")).view["changed"] is False
         assert (await go(served, "POST", "/v1/nodes/lb1/drain", {"why": "x"})).status == 400
+        for deadline in ("2d", "86401s", "1" * 20_000):
+            refused = await go(served, "POST", "/v1/nodes/lb1/drain", {"deadline": deadline})
+            assert refused.status == 400 and refused.error["where"] == "deadline"
+        assert (await go(served, "POST", "/v1/nodes/lb1/drain", {"deadline": "1d"})).status == 200
 
 
 class Racing(MemorySource):

@@ -16,13 +16,16 @@ import pytest
 from anycastlb import settings
 from anycastlb.adapters import gate_memory
 from anycastlb.adapters.checks import PARAMS, syslog, tcp, udp
-from anycastlb.adapters.checks.probe import web
+from anycastlb.adapters.checks.probe import params, patterns, web
 from anycastlb.adapters.cluster import instance
 from anycastlb.adapters.drivers import saved_settings
 from anycastlb.adapters.drivers.addresses import MARK
-from anycastlb.adapters.sources import cache
+from anycastlb.adapters.sources import cache, staging
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
+from anycastlb.core import scalars
+from anycastlb.core.catalog import bounds, decode, service
+from anycastlb.core.catalog import parse as parsing
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
@@ -257,3 +260,25 @@ def test_units_in_commands_exist(name: str) -> None:
                        BY_NAME[name].read_text())  # fmt: skip
     named = {unit for *_, units in calls for unit in units.split()}
     assert named <= OTHERS | {path.stem for path in (ROOT / "configs/systemd").iterdir()}
+
+
+def test_the_limits_of_documents_are_those_of_the_code() -> None:
+    section = BY_NAME["docs/CATALOG.md"].read_text().split("### Limits")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    limits = {row.split("|")[1].strip(): [int(n) for n in re.findall(r"\d+", row.split("|", 2)[2])] for row in rows}
+    assert limits == {
+        "bytes": [bounds.MAX_BYTES, staging.MAX_DOCUMENT],
+        "levels of nesting": [bounds.MAX_DEPTH],
+        "values": [bounds.MAX_VALUES],
+        "characters of a text": [bounds.MAX_TEXT, scalars.MAX_SCALAR, bounds.MAX_FIELD],
+        "characters of a name": [parsing.MAX_NAME],
+        "whole numbers": [2, 63, 1, 400],
+        "checks": [parsing.MAX_CHECKS],
+        "parts": [service.MAX_PARTS],
+        "regular expressions": [bounds.MAX_EXPRESSIONS, patterns.OPTIONS.max_mem // 1024**2],
+        "request headers": [params.MAX_HEADERS],
+        "bytes of the plain form": [decode.MAX_PLAIN],
+        "aliases": [bounds.MAX_ALIASES],
+        "problems shown": [decode.MAX_PROBLEMS],
+    }
+    assert bounds.MAX_WHOLE == 2**63

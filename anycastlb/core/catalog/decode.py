@@ -25,8 +25,8 @@ class MalformedDocument(AnycastlbError):
 
     def __init__(self, *problems: Problem) -> None:
         if len(problems) > MAX_PROBLEMS:
-            more = f"and {len(problems) - MAX_PROBLEMS} more problems"
-            problems = (*problems[:MAX_PROBLEMS], Problem(problems[0].key, "", more))
+            more = Problem(problems[0].key, "", "and more problems than are listed")
+            problems = (*problems[:MAX_PROBLEMS], more)
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 

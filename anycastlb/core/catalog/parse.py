@@ -36,7 +36,9 @@ from anycastlb.core.model import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
-NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
+MAX_NAME = 128
+"""Characters."""
+NAME = re.compile(rf"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{{0,{MAX_NAME - 1}}}")
 NAMES = "expected names of 1 to 128 letters, digits and . _ : [ ] - (first a letter or a digit), not {}"
 MAX_CHECKS = 10_000
 """Checks that one document may ask for: its backends, times the parts of a combined check."""

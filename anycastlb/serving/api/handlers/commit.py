@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from aiohttp import web
 
+from anycastlb.adapters.sources.staging import MAX_DOCUMENT
+from anycastlb.core.catalog.bounds import read_json
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.edit import Rules, TargetMissing, ValidatedEdits, validate
 from anycastlb.core.events import Event
@@ -66,6 +68,11 @@ async def commit(request: web.Request, validated: ValidatedEdits) -> None:
         raise InvalidDocument(validated.problems)
     if not validated.edits:
         return
+    for edit in validated.edits:
+        if edit.value is not None and len(edit.value) > MAX_DOCUMENT:
+            mend = "give the service's backends keys of their own; nothing was written"
+            expected = f"at most {MAX_DOCUMENT} bytes, not {len(edit.value)}"
+            raise ApiError(413, "the document is too large for the store", edit.key, expected, mend)
     try:
         await context(request).store.commit(validated.edits)
     except SourceError as exc:
@@ -105,8 +112,8 @@ def _events(before: Tree, edits: Iterable[Edit], reason: str, who: str) -> Itera
 def _short(value: bytes) -> str:
     """A document on one line, cut at a sane length."""
     try:
-        text = json.dumps(json.loads(value), separators=(",", ":"), ensure_ascii=False)
-    except (ValueError, RecursionError):
+        text = json.dumps(read_json(value.decode()), separators=(",", ":"), ensure_ascii=False)
+    except ValueError:
         text = " ".join(value.decode(errors="replace").split())
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text)} characters)"
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from anycastlb.adapters.cluster.status_document import moment
 from anycastlb.core import fields
+from anycastlb.core.catalog.drain import MAX_DEADLINE
 from anycastlb.core.catalog.edit import LOCK, applied, drain, drained, undrain
 from anycastlb.core.catalog.parse import NAME
 from anycastlb.core.decision import node_drain, sessions
@@ -138,7 +139,8 @@ def _drain_document(sent: dict[str, Any]) -> dict[str, Any]:
         raise ApiError(400, "the body has not the right shape", "body", SHAPE, "send only that")
     if "deadline" in given:
         try:
-            fields.duration(given["deadline"])
+            if fields.duration(given["deadline"]) > MAX_DEADLINE:
+                raise ValueError(f'a duration up to "1d", not {fields.shown(given["deadline"])}')
         except ValueError as exc:
             raise ApiError(400, "the deadline is no duration", "deadline", str(exc), "send such a one") from exc
     if not given.get("force"):
