@@ -144,7 +144,7 @@ class Node:
                     await self._begin.wait()
 
     def stop(self) -> None:
-        """NodeDrain: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
+        """Leave the routes: withdraw every route, serve until drained, remove what is ours; then ``run`` returns."""
         self.inbox.put(stopping=True)
         self._begin.set()
 
