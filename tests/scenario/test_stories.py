@@ -222,6 +222,35 @@ async def test_the_last_service_is_not_lost_by_an_empty_read(world: World) -> No
         await until(lambda: VIP not in world.announced, within=1)
 
 
+async def test_while_a_catalog_is_held_drains_are_obeyed_and_a_further_loss_is_not_believed_sooner(
+    world: World,
+) -> None:
+    for number in range(10, 20):
+        world.put(f"services/s{number}", {**WEB, "vip": f"192.0.2.{number}"})
+    async with world.node() as node:
+        await until(lambda: len(world.announced) == 10, within=10)
+        for number in range(14, 20):
+            world.source.delete(f"services/s{number}")
+        await until(lambda: bool(node.snapshot.inputs.feed.held), within=5)
+        began = asyncio.get_running_loop().time()
+        drained = {**WEB["backends"], "web1": {"address": "10.1.0.1", "drain": True}}
+        for number in range(10, 14):
+            world.put(f"services/s{number}", {**WEB, "vip": f"192.0.2.{number}", "backends": drained})
+        rows = world.kernel.rows["destinations"]
+        web1 = ip_address("10.1.0.1")
+        await until(lambda: sum(row.weight > 0 for key, row in rows.items() if key.address == web1) == 6, within=2)
+        world.put("drain/lb1", "the machine burns")
+        await until(lambda: not world.announced, within=15)  # a drain waits for the rows of web1 to leave
+        world.source.delete("drain/lb1")
+        await until(lambda: len(world.announced) == 10, within=2)
+        await asyncio.sleep(began + 299 - asyncio.get_running_loop().time())
+        for number in range(10, 14):
+            world.source.delete(f"services/s{number}")
+        await asyncio.sleep(60)
+        assert len(world.announced) == 10, "the last four have been away for a minute"
+        await until(lambda: not world.announced, within=300)
+
+
 async def test_a_drained_node_withdraws_and_goes_on_serving(world: World) -> None:
     world.put("services/web", WEB)
     async with world.node() as node:
