@@ -340,7 +340,8 @@ async def test_a_weight_lowered_by_hand_or_by_a_former_daemon_has_an_unknown_tab
     assert await look(restarted) == drained
     restarted.close()
     run("ipvsadm", "-d", "-t", "192.0.2.10:80", "-r", "10.0.0.1:80")
-    assert not (await look(driver)).destinations
+    for _ in range(2):  # one look may omit what exists, so that the engine takes a second one
+        assert not (await look(driver)).destinations
     run("ipvsadm", "-a", "-t", "192.0.2.10:80", "-r", "10.0.0.1:80", "-w", "0")
     assert (await look(driver)).destinations[name].last_weight is None
 
