@@ -126,7 +126,7 @@ def status(location: Location, watch: bool, interval: float, form: str) -> None:
     from anycastlb.cli.render.status import status_lines
 
     if watch and form == "table":
-        from anycastlb.cli.commands.events import watch as watch_status
+        from anycastlb.cli.commands.events import watch_status
 
         with suppress(KeyboardInterrupt):
             watch_status(location, interval, status_lines)

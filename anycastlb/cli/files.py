@@ -36,7 +36,7 @@ def gather_files(files: Iterable[str], kind: str) -> Documents:
 
 def read(path: str, kind: str) -> tuple[Documents, list[str]]:
     """The documents in a file (``-``: standard input), and one line for each thing that could not be carried over."""
-    from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
+    from anycastlb.adapters.sources.file import SUFFIXES
     from anycastlb.cli import formats
 
     if kind == "anycastlb" or (kind == "auto" and (Path(path).is_dir() or Path(path).suffix in SUFFIXES)):
@@ -69,7 +69,7 @@ def _text(path: str) -> str:
 
 def _decoded(path: str, text: str) -> dict[str, Any]:
     """The object in a text: JSON, YAML or TOML by the file's name. Standard input may be JSON or YAML."""
-    from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
+    from anycastlb.adapters.sources.file import SUFFIXES
     from anycastlb.core.catalog import bounds, decode
     from anycastlb.core.model import Entry, SettingsError
 
@@ -91,8 +91,7 @@ def _directory(folder: Path) -> Documents:
     """A catalog directory as the file source reads it. One that holds only documents is taken as its ``services``."""
     import asyncio
 
-    from anycastlb.adapters.sources.file import FORMATS as SUFFIXES
-    from anycastlb.adapters.sources.file import FileSource
+    from anycastlb.adapters.sources.file import SUFFIXES, FileSource
     from anycastlb.core.catalog import decode
     from anycastlb.core.model import Problem, SettingsError, SourceError
 

@@ -131,7 +131,7 @@ async def staged(path: Path) -> AsyncIterator[Stage]:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bgp, "FIRST_LOOK", 0.1)
-    monkeypatch.setattr(bgp, "PATIENCE", 1.0)
+    monkeypatch.setattr(bgp, "ACKNOWLEDGE_WAIT", 1.0)
     return tmp_path / "run" / "bgp.sock"
 
 
@@ -365,7 +365,7 @@ async def test_a_withdrawal_does_not_wait_for_a_set_that_is_under_way(path: Path
 async def test_the_reconciler_is_woken_when_all_withdrawals_are_done(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bgp, "PATIENCE", 0.0)
+    monkeypatch.setattr(bgp, "ACKNOWLEDGE_WAIT", 0.0)
     async with staged(path) as stage:
         bridge = await stage.bridge({ONE: Route()})
         bridge.deaf = True

@@ -94,7 +94,7 @@ def test_of_others_it_tells_what_they_published() -> None:
 )
 def test_when_a_node_is_drained(view: dict[str, Any], over: bool, words: str) -> None:
     found = _left({"name": "lb1", "alive": True, "error": "", "drained": True, **view}, "now")
-    assert found[0] is over and words in found[1]
+    assert found.over is over and words in str(found)
 
 
 def vip(announced: bool, open_: bool = True, reason: str = "") -> dict[str, Any]:
@@ -124,7 +124,7 @@ def node(name: str, **more: Any) -> dict[str, Any]:
 def test_when_a_node_is_back(mine: dict[str, Any], theirs: dict[str, Any], over: bool, words: str) -> None:
     view = node("lb1", **mine)
     found = _returned(view, [view, node("lb2", vips=theirs), node("lb3", vips={"z": vip(True)}, alive=False)])
-    assert found[0] is over and words in found[1]
+    assert found.over is over and words in str(found)
 
 
 async def test_the_commands_follow_to_the_end_and_say_why_not() -> None:

@@ -18,8 +18,7 @@ import dns.resolver
 
 from anycastlb.adapters.discovery import DiscoveryAnswer, ordered
 from anycastlb.core.fields import address
-from anycastlb.core.model import Address, DnsInstances, Instance, SourceError
-from anycastlb.core.model import endpoint as shown_endpoint
+from anycastlb.core.model import Address, DnsInstances, Instance, SourceError, endpoint
 
 SHORTEST, LONGEST = 1.0, 300.0
 """Seconds between two queries, whatever the TTL says."""
@@ -154,7 +153,7 @@ def spread(records: Iterable[tuple[int, int, int, list[str]]]) -> tuple[tuple[In
         addresses, bad = _usable(texts)
         problems += bad
         for where in addresses:
-            name = shown_endpoint(where, port)
+            name = endpoint(where, port)
             given = max(1, weight) if weighed else None
             instance = Instance(name, where, port or None, given, fallback=priority > best)
             found.setdefault((where, port), instance)

@@ -39,7 +39,7 @@ GRACE = 1.0
 """Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
 FIRST_LOOK = 1.5
 """Seconds the first look waits for the bridge, which tries to connect ten times a second."""
-PATIENCE = 0.25
+ACKNOWLEDGE_WAIT = 0.25
 """Seconds that ``apply`` waits for the acknowledgement of at most ``SMALL`` changes."""
 SMALL = 100
 
@@ -109,7 +109,7 @@ class BgpDriver:
             self._under_way.begin(fresh, self._clock())
             self._send()
             if self._server.connection is not None and len(fresh) <= SMALL:
-                await self._until(lambda: self._covered() or not self._under_way.has_any(fresh), PATIENCE)
+                await self._until(lambda: self._covered() or not self._under_way.has_any(fresh), ACKNOWLEDGE_WAIT)
         outcomes = [outcome for change in changes if (outcome := self._outcome(change, faults.get(change.key)))]
         refused = [outcome for outcome in outcomes if not outcome.pending]
         self._refusals |= {failure.change.key: failure.reason.text for failure in refused}

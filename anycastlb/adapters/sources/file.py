@@ -33,7 +33,7 @@ SETTLE = 0.05
 """Seconds a changed directory must stay as it is before it is believed: files are written in pieces."""
 TRIES = 5
 """Looks that a writer may spoil before it is kept out for one."""
-FORMATS: dict[str, Literal["json", "toml", "yaml"]] = {
+SUFFIXES: dict[str, Literal["json", "toml", "yaml"]] = {
     ".json": "json",
     ".toml": "toml",
     ".yaml": "yaml",
@@ -152,7 +152,7 @@ class FileSource:
     def _file(self, name: str) -> tuple[Stamp, Entry] | None:
         """The file's stamp and entry; None if it went away, or is neither a file nor a link to one."""
         path = self._root / name
-        kind = FORMATS.get(Path(name).suffix, "json")
+        kind = SUFFIXES.get(Path(name).suffix, "json")
         try:
             status = path.stat()
             settled = time.time_ns() - status.st_mtime_ns > YOUNG
@@ -178,7 +178,7 @@ def _coming(change: FileChange) -> tuple[Stamp, Entry] | None:
     """A file as the journal has it."""
     if change.after is None:
         return None
-    kind = FORMATS.get(Path(change.name).suffix, "json")
+    kind = SUFFIXES.get(Path(change.name).suffix, "json")
     return None, Entry(change.after, format=kind, origin=change.name, version=file_journal.version(change.after))
 
 
@@ -218,14 +218,14 @@ def _shown(name: str) -> str:
 def key_of(name: str) -> str:
     """``services/web.yaml`` -> ``services/web``; a name in ``drain/`` is a node's and keeps its dots."""
     path = Path(name)
-    if path.suffix in FORMATS and path.parts[0] != "drain":
+    if path.suffix in SUFFIXES and path.parts[0] != "drain":
         return name.removesuffix(path.suffix)
     return name
 
 
 def _precedence(name: str) -> tuple[str, int]:
     """Of two files for one key the first in this order is used: .json, .toml, .yaml, .yml, none."""
-    return key_of(name), [*FORMATS, Path(name).suffix].index(Path(name).suffix)
+    return key_of(name), [*SUFFIXES, Path(name).suffix].index(Path(name).suffix)
 
 
 def _identity(path: Path) -> tuple[int, int]:

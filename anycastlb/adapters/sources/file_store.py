@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from anycastlb.adapters.sources import file_journal, staging
-from anycastlb.adapters.sources.file import FORMATS, FileSource, key_of, litter
+from anycastlb.adapters.sources.file import SUFFIXES, FileSource, key_of, litter
 from anycastlb.adapters.sources.file_journal import FileChange, FileJournal
 from anycastlb.core.model import Edit, Entry, SourceError, Tree
 
@@ -92,7 +92,7 @@ def _changes(edit: Edit, entries: Mapping[str, Entry]) -> list[FileChange]:
 
 
 def _kept(origin: str) -> bool:
-    return origin.startswith("drain/") or FORMATS.get(Path(origin).suffix, "json") == "json"
+    return origin.startswith("drain/") or SUFFIXES.get(Path(origin).suffix, "json") == "json"
 
 
 def _fits(name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -22,8 +22,21 @@ STAGES = {
     "withdrawn": "withdrawn, still serving",
     "drained": "drained",
 }
-Judge = Callable[[dict[str, Any], list[dict[str, Any]]], tuple[bool, str]]
-"""From the status of a node and of all nodes: is it over, and how far is it, in words?"""
+
+
+class Standing(NamedTuple):
+    """How far a node is: whether it has arrived, its stage, and what changes by itself within the stage."""
+
+    over: bool
+    stage: str
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " · ".join((self.stage, *self.details))
+
+
+Judge = Callable[[dict[str, Any], list[dict[str, Any]]], Standing]
+"""From the status of a node and of all nodes to how far it is."""
 
 
 def _timeout(command: Any) -> Any:
@@ -98,20 +111,22 @@ async def _follow(lb: Any, name: str, judge: Judge, timeout: float | None) -> No
 
     from anycastlb.client import NoAnswer, Unavailable, Unreachable
 
-    show, began, stage = _Progress(), time.monotonic(), "nothing is known of it yet"
+    show, began, standing = _Progress(), time.monotonic(), Standing(False, "nothing is known of it yet")
     while True:
         try:
             nodes = await lb.nodes()
             view = next((view for view in nodes if view["name"] == name), None)
-            over, stage = judge(view, nodes) if view else (False, "no such node is known")
+            standing = judge(view, nodes) if view else Standing(False, "no such node is known")
         except (Unreachable, NoAnswer, Unavailable) as exc:
-            over, stage = False, f"cannot ask: {exc}"
-        show(f"node {line(name)}: {line(stage)}")
-        if over:
+            standing = Standing(False, f"cannot ask: {exc}")
+        show(f"node {line(name)}: {line(str(standing))}", standing.stage)
+        if standing.over:
             return show.end()
         if timeout is not None and time.monotonic() - began > timeout:
             show.end()
-            raise click.ClickException(f"node {line(name)}: not within {timeout:g} s; it goes on: {line(stage)}")
+            raise click.ClickException(
+                f"node {line(name)}: not within {timeout:g} s; it goes on: {line(str(standing))}"
+            )
         await asyncio.sleep(LOOK_INTERVAL)
 
 
@@ -121,10 +136,10 @@ class _Progress:
     def __init__(self) -> None:
         self._live, self._last = sys.stderr.isatty(), ""
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, text: str, stage: str) -> None:
         if self._live:
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif (stage := text.partition(" · ")[0]) != self._last:
+        elif stage != self._last:
             self._last = stage
             click.echo(text, err=True)
 
@@ -133,34 +148,34 @@ class _Progress:
             click.echo("", err=True)
 
 
-def _left(view: dict[str, Any], asked: str) -> tuple[bool, str]:
+def _left(view: dict[str, Any], asked: str) -> Standing:
     """Is the node drained? ``asked`` says when the drain was requested, which identifies it, if that is known."""
     if not view["alive"]:
-        return False, "gone: its status is not there; start it, or see what became of it"
+        return Standing(False, "gone: its status is not there; start it, or see what became of it")
     if view["error"]:
-        return False, view["error"]
+        return Standing(False, view["error"])
     drain = view.get("drain")
     if not drain or (asked and drain["asked"] != asked):
-        return False, STAGES[""]
+        return Standing(False, STAGES[""])
     stage = STAGES.get(drain["stage"], drain["stage"])
     more = [drain["reason"]] if drain["stage"] == "waiting" else []
     more += [f"{drain['packets_per_second']:g} packets/s"] if drain["packets_per_second"] is not None else []
     more += [f"{drain['connections']} connections"] if drain["connections"] is not None else []
     if drain["stage"] == "drained":
-        return True, " · ".join([stage, drain["reason"]])
+        return Standing(True, stage, (drain["reason"],))
     more += [f"about {drain['eta_seconds']:.0f} s more"] if drain["eta_seconds"] is not None else []
     more += [f"until {drain['deadline']} at most"] if drain["deadline"] else []
-    return False, " · ".join([stage, *more])
+    return Standing(False, stage, tuple(more))
 
 
-def _returned(view: dict[str, Any], nodes: list[dict[str, Any]]) -> tuple[bool, str]:
+def _returned(view: dict[str, Any], nodes: list[dict[str, Any]]) -> Standing:
     """Does the node announce again every VIP that it may and that other nodes announce?"""
     if not view["alive"]:
-        return False, "gone: its status is not there; start it, or see what became of it"
+        return Standing(False, "gone: its status is not there; start it, or see what became of it")
     if view["error"]:
-        return False, view["error"]
+        return Standing(False, view["error"])
     if view["drained"] or view.get("drain"):
-        return False, "drained still"
+        return Standing(False, "drained still")
     others = [other for other in nodes if other["alive"] and other["name"] != view["name"]]
     common = {vip for other in others for vip, state in other["vips"].items() if state["announced"]}
     wanted = {vip for vip, state in view["vips"].items() if state["open"] or vip in common} | common
@@ -169,9 +184,9 @@ def _returned(view: dict[str, Any], nodes: list[dict[str, Any]]) -> tuple[bool, 
     progress = f"announces {announced} of {len(wanted)} VIPs"
     if missing:
         reason = view["vips"].get(missing[0], {}).get("reason", "")
-        return False, f"{progress} · {missing[0]}: {reason}" if reason else progress
+        return Standing(False, progress, (f"{missing[0]}: {reason}",) if reason else ())
     if not wanted and view["vips"]:
-        return False, f"{progress}: none of its VIPs can be served"
+        return Standing(False, f"{progress}: none of its VIPs can be served")
     if not view["ready"]:
-        return False, f"{progress} · not ready: {'; '.join(view['missing'])}"
-    return True, progress
+        return Standing(False, progress, (f"not ready: {'; '.join(view['missing'])}",))
+    return Standing(True, progress)

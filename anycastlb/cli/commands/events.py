@@ -52,7 +52,7 @@ def _lost(exc: Exception) -> None:
     click.echo(f"Waiting: {line(str(exc))}", err=True)
 
 
-def watch(location: Location, every: float, render: Callable[[dict[str, Any], int], list[style.Line]]) -> None:
+def watch_status(location: Location, every: float, render: Callable[[dict[str, Any], int], list[style.Line]]) -> None:
     """Show the status again and again: in place on a terminal, else one below the other."""
 
     async def repeat(lb: Any, show: Callable[[list[style.Line]], None]) -> None:

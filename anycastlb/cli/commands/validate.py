@@ -14,7 +14,7 @@ from pathlib import Path
 
 from anycastlb import settings
 from anycastlb.adapters.checks import PARAMS, parameters, types
-from anycastlb.adapters.sources.file import FORMATS, FileSource
+from anycastlb.adapters.sources.file import SUFFIXES, FileSource
 from anycastlb.cli.line_numbers import line_of
 from anycastlb.core.catalog.bounds import MAX_BYTES
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
@@ -148,8 +148,8 @@ def _trees(folders: list[Path], problems: list[Problem]) -> list[tuple[Tree, str
     """Each directory is a catalog of its own. One that holds only documents is taken as its ``services``."""
     trees = []
     for folder in folders:
-        if not any((folder / name).exists() for name in ("services", "drain", *(f"defaults{end}" for end in FORMATS))):
-            texts, unread = _texts(sorted(path for path in folder.iterdir() if path.suffix in FORMATS))
+        if not any((folder / name).exists() for name in ("services", "drain", *(f"defaults{end}" for end in SUFFIXES))):
+            texts, unread = _texts(sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES))
             problems += unread
             services = {path: text for path, text in texts.items() if not _is_settings(path, text)}
             trees += _loose(services, problems)
@@ -169,9 +169,9 @@ def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tre
     """Documents that were given one by one. Those of one directory are one catalog, each named by its file."""
     trees: dict[Path, dict[str, Entry]] = {}
     for path, text in texts.items():
-        if path.suffix not in FORMATS:
+        if path.suffix not in SUFFIXES:
             problems.append(
-                Problem(str(path), "", f"expected a file that ends in {', '.join(FORMATS)}, or a directory")
+                Problem(str(path), "", f"expected a file that ends in {', '.join(SUFFIXES)}, or a directory")
             )
             continue
         key = "defaults" if path.stem == "defaults" else f"services/{path.stem}"
@@ -181,7 +181,7 @@ def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tre
                 Problem(str(path), "", f"expected one document for {key}; {entries[key].origin} is another")
             )
             continue
-        entries[key] = Entry(text.encode(), format=FORMATS[path.suffix], origin=str(path))
+        entries[key] = Entry(text.encode(), format=SUFFIXES[path.suffix], origin=str(path))
     return [(Tree(entries), "") for entries in trees.values()]
 
 

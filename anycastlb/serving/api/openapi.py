@@ -75,7 +75,7 @@ class Operation:
         return re.sub(r":[^{}]*\}", "}", self.path)
 
 
-def routes(operations: Iterable[Operation]) -> list[web.RouteDef]:
+def operation_routes(operations: Iterable[Operation]) -> list[web.RouteDef]:
     added = []
     for one in operations:
         add = web.get if one.method == "GET" else partial(web.route, one.method)  # get answers HEAD too

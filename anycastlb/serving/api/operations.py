@@ -9,8 +9,7 @@ from aiohttp import web
 from anycastlb.serving.api.handlers import bulk, drain, lists, plan, read, write
 from anycastlb.serving.api.http import guard
 from anycastlb.serving.api.http.context import built, context
-from anycastlb.serving.api.openapi import Operation, describe
-from anycastlb.serving.api.openapi import routes as routes_of
+from anycastlb.serving.api.openapi import Operation, describe, operation_routes
 
 SERVICE = "/v1/services/{service}"
 BACKEND = SERVICE + "/backends/{backend}"
@@ -241,4 +240,4 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def routes() -> list[web.RouteDef]:
-    return routes_of(OPERATIONS)
+    return operation_routes(OPERATIONS)
