@@ -3,8 +3,9 @@
 from ipaddress import ip_address
 
 from anycastlb.core.decision import plan
-from anycastlb.core.decision.plan import Failed, diff
+from anycastlb.core.decision.plan import Failed, Fwmarks, diff
 from anycastlb.core.model import (
+    EMPTY,
     Change,
     Destination,
     DestinationKey,
@@ -68,8 +69,8 @@ ANNOUNCE = Change("routes", VIP, None, Route())
 WITHDRAW = Change("routes", VIP, Route(), None)
 
 
-def blocked(change: Change, *failures: Failure) -> Reason | None:
-    outcome = Failed(VERDICTS, failures=failures).blocks(change)
+def blocked(change: Change, *failures: Failure, fwmarks: Fwmarks = EMPTY) -> Reason | None:
+    outcome = Failed(VERDICTS, fwmarks, failures).blocks(change)
     return outcome.reason if outcome else None
 
 
@@ -158,14 +159,14 @@ def test_nothing_is_torn_down_before_its_successor_is_there() -> None:
         Failure(Change("destinations", destination(2), None, Destination("tunnel", weight, 100)), NO)
         for weight in (100, 0)
     )
-    assert blocked(leaves, [counted], VERDICTS) == Reason(
+    assert blocked(leaves, counted) == Reason(
         "replacement_missing",
         "kept until the next look, because what replaces it could not be made: no",
         f"{destination(2)}",
     )
-    assert blocked(ANNOUNCE, [counted], VERDICTS), "and it is not announced over a backend that is missing"
-    assert blocked(leaves, [idle], VERDICTS) is None and blocked(ANNOUNCE, [idle], VERDICTS) is None
-    assert blocked(leaves, [Failure(SERVICE, NO)], VERDICTS)
+    assert blocked(ANNOUNCE, counted), "and it is not announced over a backend that is missing"
+    assert blocked(leaves, idle) is None and blocked(ANNOUNCE, idle) is None
+    assert blocked(leaves, Failure(SERVICE, NO))
 
 
 def test_the_rows_of_a_fwmark_service_belong_to_its_vips() -> None:
@@ -176,5 +177,5 @@ def test_the_rows_of_a_fwmark_service_belong_to_its_vips() -> None:
             Change("services", key, VirtualService("mh"), None),
             Change("destinations", DestinationKey(key, ip_address("10.0.0.1"), 0), Destination("tunnel", 1, 1), None),
         ):
-            reason = blocked(change, [failure], {}, {mark: frozenset({VIP})})
+            reason = blocked(change, failure, fwmarks={mark: frozenset({VIP})})
             assert (reason is not None and reason.code == "route_still_up") == kept
