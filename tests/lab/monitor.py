@@ -111,7 +111,7 @@ def _object(labels: Mapping[str, str]) -> str:
 
 @contextmanager
 def monitoring(lab: Lab, program: str, directory: Path) -> Iterator[Monitor]:
-    """Prometheus, scraping every two seconds. Alerts fire at once, without their ``for``, and look back at most 20 s."""
+    """Prometheus, which scrapes every two seconds. Alerts fire at once, without their ``for``, and look back 20 s."""
     home = lab.topology.consul
     relays = {name: Relay(home, node.namespace, API_PORT) for name, node in lab.nodes.items()}
     rules = re.sub(r"\n +for: .*", "", RULES.read_text())
