@@ -281,7 +281,7 @@ class TestFollowed:
                 document = json.dumps({"vip": f"192.0.2.{number}", "port": 81})
                 await asyncio.to_thread(agent.put, f"anycastlb/services/s{number}", document)
             catalog, feed = await until(lambda catalog, feed: feed.held is None)
-            catalog, feed = await until(lambda catalog, feed: {service.port for service in catalog.services} == {81})
+            await until(lambda catalog, feed: [service.port for service in catalog.services] == [81] * 5)
             await asyncio.to_thread(agent.delete, "anycastlb/services/", True)
             await until(lambda catalog, feed: feed.held is not None and len(feed.held.lost) == 5)
             assert follower.confirm()
