@@ -41,5 +41,5 @@ def parse_drain(key: str, entry: Entry) -> tuple[Drain, tuple[Problem, ...]]:
         form = DrainDocument.model_validate(document)
     except ValidationError as exc:
         reason, by, since = (str(document.get(name, ""))[:MAX_TEXT] for name in ("reason", "by", "since"))
-        return Drain(reason, by, since), problems(exc, origin)
+        return Drain(reason, by, since), decode.MalformedDocument(*problems(exc, origin)).problems
     return Drain(form.reason, form.by, form.since, form.deadline, form.force), ()
