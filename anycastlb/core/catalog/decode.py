@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from anycastlb.core.catalog.bounds import MAX_BYTES, read_json, read_toml, read_yaml
-from anycastlb.core.catalog.service import merged_check
+from anycastlb.core.catalog.check import merged_check
 from anycastlb.core.fields import is_address, shown
 from anycastlb.core.model import AnycastlbError, Entry, Problem
 

@@ -16,9 +16,12 @@ from ipaddress import ip_network
 from typing import Any, ParamSpec, TypeVar
 
 from anycastlb.core.catalog import decode
+from anycastlb.core.catalog.check import CheckTypes, parts_of
+from anycastlb.core.catalog.contradictions import Limits, clash, unreachable
 from anycastlb.core.catalog.decode import MalformedDocument
+from anycastlb.core.catalog.discovery import Instances, discover, instance_document
 from anycastlb.core.catalog.drain import parse_drain
-from anycastlb.core.catalog.service import CheckTypes, Limits, clash, discover, parse_service, parts_of, unreachable
+from anycastlb.core.catalog.service import parse_service
 from anycastlb.core.fields import address, shown, whole
 from anycastlb.core.model import (
     EMPTY,
@@ -27,7 +30,6 @@ from anycastlb.core.model import (
     Discover,
     Drain,
     Entry,
-    Instance,
     Network,
     Problem,
     Service,
@@ -47,8 +49,6 @@ ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Every address may be a VIP: for validating documents where no node's settings are known."""
 ANY_MARK = ((1, 2**32 - 1),)
 """Every firewall mark may be a service, for the same purpose."""
-Instances = Mapping[Discover, tuple[Instance, ...]]
-"""What each discovery found, in canonical order; one that has not answered yet is missing."""
 
 
 def parse_catalog(
@@ -315,7 +315,7 @@ class _Reading:
             return None
         documents: dict[str, dict[str, Any]] = {}
         for instance in self.instances.get(wanted, ()):
-            documents.setdefault(instance.name, _instance_document(instance))
+            documents.setdefault(instance.name, instance_document(instance))
         return documents
 
     def _add_backend(
@@ -479,13 +479,6 @@ class _Pool:
     def _over(self, name: str, document: Any) -> Any:
         below = (self.discovered or {}).get(name)
         return decode.merge(below, document) if below is not None and isinstance(document, dict) else document
-
-
-def _instance_document(instance: Instance) -> dict[str, Any]:
-    document: dict[str, Any] = {"address": str(instance.address)}
-    document |= {"port": instance.port} if instance.port is not None else {}
-    document |= {"weight": instance.weight} if instance.weight is not None else {}
-    return document | ({"fallback": True} if instance.fallback else {})
 
 
 def _blamed(path: str, names: Container[str]) -> str:
