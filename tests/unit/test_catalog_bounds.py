@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from anycastlb.adapters.checks import PARAMS
 from anycastlb.core import fields, scalars
-from anycastlb.core.catalog import bounds, decode, drain, parse
+from anycastlb.core.catalog import bounds, build, decode, drain, parse
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving.api.http import bodies
@@ -154,10 +154,10 @@ def test_a_tunnel_port_is_one_that_a_packet_can_have() -> None:
 
 
 FAULTS = [
-    (parse, "parse_service"),
+    (build, "parse_service"),
     (parse, "parse_drain"),
-    (parse, "discover"),
-    (parse, "unreachable"),
+    (build, "discover"),
+    (build, "unreachable"),
     (decode, "document"),
     (decode, "backend_document"),
     (decode, "merge"),
