@@ -19,8 +19,8 @@ from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
+from anycastlb.core.catalog.check import CheckTypes
 from anycastlb.core.catalog.parse import parse_catalog, troubled
-from anycastlb.core.catalog.service import CheckTypes
 from anycastlb.core.catalog.shrink import admit, without_loss
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Feed, Problem, Shrink, SourceError, Tree

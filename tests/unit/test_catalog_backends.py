@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anycastlb.adapters.checks import PARAMS
-from anycastlb.core.catalog.parse import Instances, parse_catalog
+from anycastlb.core.catalog.discovery import Instances
+from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.fields import address
 from anycastlb.core.model import EMPTY, Backend, Catalog, ConsulInstances, Entry, Instance, Tree
 

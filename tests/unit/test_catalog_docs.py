@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 
 from anycastlb.adapters.checks import PARAMS, TYPES
 from anycastlb.core.catalog import schema
+from anycastlb.core.catalog.notices import service_notices
 from anycastlb.core.catalog.parse import parse_catalog
-from anycastlb.core.catalog.service import service_notices
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Catalog, Combination, Entry, Tree
 

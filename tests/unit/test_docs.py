@@ -24,8 +24,7 @@ from anycastlb.adapters.sources import cache, staging
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
 from anycastlb.core import scalars
-from anycastlb.core.catalog import bounds, decode, service
-from anycastlb.core.catalog import parse as parsing
+from anycastlb.core.catalog import bounds, build, check, decode, keys
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
@@ -271,10 +270,10 @@ def test_the_limits_of_documents_are_those_of_the_code() -> None:
         "levels of nesting": [bounds.MAX_DEPTH],
         "values": [bounds.MAX_VALUES],
         "characters of a text": [bounds.MAX_TEXT, scalars.MAX_SCALAR, bounds.MAX_FIELD],
-        "characters of a name": [parsing.MAX_NAME],
+        "characters of a name": [keys.MAX_NAME],
         "whole numbers": [2, 63, 1, 400],
-        "checks": [parsing.MAX_CHECKS],
-        "parts": [service.MAX_PARTS],
+        "checks": [build.MAX_CHECKS],
+        "parts": [check.MAX_PARTS],
         "regular expressions": [bounds.MAX_EXPRESSIONS, patterns.OPTIONS.max_mem // 1024**2],
         "request headers": [params.MAX_HEADERS],
         "bytes of the plain form": [decode.MAX_PLAIN],

@@ -10,7 +10,8 @@ import pytest
 
 from anycastlb import settings
 from anycastlb.adapters.checks import PARAMS, TYPES
-from anycastlb.core.catalog.service import Limits, parse_service
+from anycastlb.core.catalog.contradictions import Limits
+from anycastlb.core.catalog.service import parse_service
 from anycastlb.core.decision import probe_marks
 from anycastlb.core.decision.decide import adopt, decide
 from anycastlb.core.model import (

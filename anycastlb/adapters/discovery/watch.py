@@ -16,7 +16,7 @@ from anycastlb.adapters.discovery import Discovery, DiscoveryAnswer, Kind, endpo
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
-from anycastlb.core.catalog.parse import Instances
+from anycastlb.core.catalog.discovery import Instances
 from anycastlb.core.catalog.shrink import shrunk
 from anycastlb.core.events import Event
 from anycastlb.core.model import Discover, Instance, SourceError

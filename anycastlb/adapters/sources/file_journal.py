@@ -22,12 +22,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from anycastlb.core.catalog.bounds import MAX_BYTES
 from anycastlb.core.model import SourceError
 
 NAME = ".anycastlb.journal"
 LOCK = ".anycastlb.lock"
-MAX_BYTES = 512 * 1024
-"""Of a document, as in Consul."""
 FEW = 8
 """Files that are synced one by one; each takes its turn of the disk."""
 TIMEOUT = 30.0

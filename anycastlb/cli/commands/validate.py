@@ -17,8 +17,8 @@ from anycastlb.adapters.checks import PARAMS, parameters, types
 from anycastlb.adapters.sources.file import SUFFIXES, FileSource
 from anycastlb.cli.line_numbers import line_of
 from anycastlb.core.catalog.bounds import MAX_BYTES
+from anycastlb.core.catalog.notices import service_notices
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
-from anycastlb.core.catalog.service import service_notices
 from anycastlb.core.decision import flow_takeover
 from anycastlb.core.model import Catalog, Entry, Problem, Service, SettingsError, SourceError, Tree
 from anycastlb.settings import ChecksSettings, Settings

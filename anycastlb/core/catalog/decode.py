@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from anycastlb.core.catalog.bounds import MAX_BYTES, read_json, read_toml, read_yaml
-from anycastlb.core.catalog.service import merged_check
+from anycastlb.core.catalog.check import merged_check
 from anycastlb.core.fields import is_address, shown
 from anycastlb.core.model import AnycastlbError, Entry, Problem
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MAX_PLAIN = 4096
 """Characters of a backend key in the plain form."""
 MAX_PROBLEMS = 50
@@ -29,6 +31,18 @@ class MalformedDocument(AnycastlbError):
             problems = (*problems[:MAX_PROBLEMS], more)
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+def contained(origin: str, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``parse`` returns for one document. Whatever goes wrong in there is that document's problem, and stops no
+    other. Raises nothing but ``MalformedDocument``."""
+    try:
+        return parse(*args, **kwargs)
+    except MalformedDocument:
+        raise
+    except Exception as exc:  # a fault of ours, or a document that nobody thought of
+        text = f"expected a document that can be read; this is a fault of anycastlb, please report it: {exc!r:.200}"
+        raise MalformedDocument(Problem(origin, "", text)) from exc
 
 
 def document(key: str, entry: Entry) -> dict[str, Any]:

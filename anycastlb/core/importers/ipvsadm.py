@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from anycastlb.core.catalog.scheduler import CANONICAL, FLAGS
 from anycastlb.core.catalog.schema import SCHEDULERS
-from anycastlb.core.catalog.service import CANONICAL, FLAGS
 from anycastlb.core.importers.documents import (
     Documents,
     Note,

@@ -10,8 +10,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from anycastlb.core.catalog.scheduler import FLAGS
 from anycastlb.core.catalog.schema import SCHEDULERS
-from anycastlb.core.catalog.service import FLAGS
 from anycastlb.core.importers.documents import (
     Documents,
     Note,

@@ -23,7 +23,7 @@ The error tree, of the whole product. A private class stays in its module; every
     │   └── UnusableTls            a certificate file of the check cannot be used
     ├── OwnLack                    this node lacks descriptors, memory or ports for a probe; says nothing of the target
     ├── MalformedDocument          a document of the catalog cannot be used; carries its problems
-    ├── _InvalidField              a part of a document cannot be used; carries its problems
+    ├── InvalidField               a part of a document cannot be used; carries its problems
     ├── UnreadableInput            an importer cannot read its input; names the line
     ├── Refusal                    a request in GORB's form asks for what cannot be done
     ├── TargetMissing              an edit names an object that does not exist

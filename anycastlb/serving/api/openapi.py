@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from anycastlb import __version__
-from anycastlb.core.catalog.service import CheckTypes
+from anycastlb.core.catalog.check import CheckTypes
 from anycastlb.serving.api import schemas
 from anycastlb.serving.api.schemas import Schema, ref
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from anycastlb.core.catalog.check import COMBINED, CheckTypes
 from anycastlb.core.catalog.schema import BackendDocument, CheckDocument, ServiceDocument
-from anycastlb.core.catalog.service import COMBINED, CheckTypes
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Share
 

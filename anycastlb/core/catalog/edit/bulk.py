@@ -14,7 +14,7 @@ from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.edit import merge_patch
 from anycastlb.core.catalog.edit.stored import defaults, grouped
 from anycastlb.core.catalog.edit.targets import delete, write
-from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.model import Edit, Entry, Problem, Tree
 
 KEYS = "defaults, services/<service> or services/<service>/backends/<backend>"

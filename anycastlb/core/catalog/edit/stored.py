@@ -13,7 +13,7 @@ from typing import Any
 from anycastlb.core.catalog import decode
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.edit import merge_patch
-from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.model import Entry, Problem, Tree
 
 

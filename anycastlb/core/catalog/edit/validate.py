@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from anycastlb.core import fields
 from anycastlb.core.catalog import decode
+from anycastlb.core.catalog.check import CheckTypes, strange_check
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.catalog.schema import ServiceDocument
-from anycastlb.core.catalog.service import CheckTypes, strange_check
 from anycastlb.core.model import Catalog, Edit, Entry, Network, Problem, Tree
 
 SAMPLE: Mapping[str, Any] = {"vip": "192.0.2.1", "port": 80}

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from anycastlb.core.catalog.edit import ServiceTarget, grouped
-from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.fields import shown
 from anycastlb.core.model import Edit, Problem, Tree
 from anycastlb.serving.api.handlers import commit

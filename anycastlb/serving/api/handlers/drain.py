@@ -19,7 +19,7 @@ from anycastlb.adapters.cluster.status_document import moment
 from anycastlb.core import fields
 from anycastlb.core.catalog.drain import MAX_DEADLINE
 from anycastlb.core.catalog.edit import LOCK, applied, drain, drained, undrain
-from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.decision import node_drain, sessions
 from anycastlb.core.model import Address, Conflict, Edit, Snapshot, SourceError, Tree
 from anycastlb.serving.api.handlers import commit

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from anycastlb.core.catalog.edit import BackendTarget, ServiceTarget, Target, read_catalog
-from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.importers import gorb
 from anycastlb.core.model import Catalog, Service, Tree
 from anycastlb.serving.api.handlers import commit

@@ -11,7 +11,7 @@ import asyncio
 from aiohttp import web
 
 from anycastlb.core.catalog.edit import BackendTarget, DefaultsTarget, KnownDocument, ServiceTarget, Target
-from anycastlb.core.catalog.parse import NAME
+from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.model import Edit, Problem, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, condition
