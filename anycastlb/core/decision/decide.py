@@ -448,20 +448,21 @@ def step_gate(inputs: Inputs, memory: Memory, drain: NodeDrain | None, vote: Pee
     case, opinion = vote.case, vote.opinion
     rules = tuple(announce for announce, _ in case.services)
     verdicts = tuple(verdict for _, verdict in case.services)
-    after, reason, wake = gate.step(
-        memory.gates.get(case.vip),
-        opinion.ready,
-        opinion.reason,
-        now,
+    policy = gate.GatePolicy(
         hold_up=max(announce.hold_up for announce in rules),
         hold_down=max(announce.hold_down for announce in rules),
+        damping=next((announce.damping for announce in rules if announce.damping), None),
+    )
+    facts = gate.GateFacts(
+        opinion.ready,
+        opinion.reason,
         unsettled=max(verdict.unsettled for verdict in verdicts),
         returning=max(verdict.returning for verdict in verdicts),
-        damping=next((announce.damping for announce in rules if announce.damping), None),
-        blame=not _administrative(inputs, memory, drain, case.vip),
         catching_up=vote.catching_up,
+        blame=not _administrative(inputs, memory, drain, case.vip),
         withdrawn_wall=int(inputs.wall + now) if opinion.withdrawn else None,
     )
+    after, reason, wake = gate.step(memory.gates.get(case.vip), policy, facts, now)
     if _graceful(drain) and after.open:
         reason = reason.also(f"{_cause(inputs)}: still announced, with {node_drain.COMMUNITY}", "graceful")
     kept = opinion.kept if after.open else ""
