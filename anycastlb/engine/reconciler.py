@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import plan
+from anycastlb.core.decision.basis import refusals
 from anycastlb.core.decision.containment import internal_error
-from anycastlb.core.decision.decide import adopt, decide, refusals
+from anycastlb.core.decision.decide import adopt, decide
 from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.events import Event
 from anycastlb.core.model import NAMES, Decision, Failure, Memory, Snapshot, State
