@@ -67,3 +67,8 @@ class Machine:
     gate_memory: GateMemory = field(default_factory=NoGateMemory)
     """Where what is known of the gates outlives the daemon."""
     pulse: Pulse = field(default_factory=Pulse)
+
+    @property
+    def all_drivers(self) -> tuple[Driver, ...]:
+        """Every driver, in the order in which the tables are read."""
+        return (*self.drivers, *self.record_drivers, self.announcer)

@@ -35,10 +35,11 @@ from anycastlb.core.model import (
 )
 from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.gate_keeper import GateKeeper
+from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.prober import Prober
-from anycastlb.engine.reconciler import Inbox, Reconciler
+from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
 
 

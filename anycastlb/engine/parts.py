@@ -48,9 +48,9 @@ from anycastlb.core.model import (
     Share,
     Table,
 )
+from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
-from anycastlb.engine.reconciler import Inbox
 from anycastlb.settings import Settings
 from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.core.decision.gate import NEVER, enough, penalty, step
+from anycastlb.core.decision.gate import NEVER, GateFacts, GatePolicy, enough, penalty, step
 from anycastlb.core.model import Damping, Reason, Share
 
 SECONDS = st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0, 90.0])
@@ -16,15 +16,16 @@ HOLDS = st.sampled_from([0.0, 5.0, 60.0])
 
 
 WHY = Reason("backends_up", "why")
+READY = GateFacts(True, WHY)
 
 
 def replay(looks, **rules):
     """Every (now, ready, gate before, gate after, wake) of a history."""
-    gate, now = None, 100.0
+    gate, now, policy = None, 100.0, GatePolicy(**rules)
     for pause, ready, blame in looks:
         now += pause
         before = gate
-        gate, reason, wake = step(gate, ready, WHY, now, blame=blame, **rules)
+        gate, reason, wake = step(gate, policy, GateFacts(ready, WHY, blame=blame), now)
         assert reason
         yield now, ready, before, gate, wake
 
@@ -51,8 +52,8 @@ def test_it_opens_when_it_said_it_would(looks, hold_up, hold_down, damping) -> N
     assert (wake is not None) == (ready and not gate.open), "a closed gate that is ready knows its hour"
     if wake is not None:
         assert wake > now
-        assert not step(gate, True, WHY, now + 0.9 * (wake - now), **rules)[0].open
-        assert step(gate, True, WHY, wake + 0.001, **rules)[0].open
+        assert not step(gate, GatePolicy(**rules), READY, now + 0.9 * (wake - now))[0].open
+        assert step(gate, GatePolicy(**rules), READY, wake + 0.001)[0].open
 
 
 @given(LOOKS)
@@ -68,14 +69,14 @@ def test_the_penalty_is_bounded_and_only_decays_by_itself(looks) -> None:
 def test_damping_ends(looks) -> None:
     """Whatever happened, a gate that is ready from now on opens within ``longest``."""
     *_, (now, _, _, gate, _) = replay(looks, damping=DAMPING)
-    gate, _, wake = step(gate, True, WHY, now, damping=DAMPING)
+    gate, _, wake = step(gate, GatePolicy(damping=DAMPING), READY, now)
     assert gate.open or (wake is not None and wake <= now + DAMPING.longest + 0.001)
 
 
 @given(LOOKS, SECONDS)
 def test_looking_twice_changes_nothing(looks, later) -> None:
     *_, (now, ready, _, gate, _) = replay(looks, hold_up=5.0, damping=DAMPING)
-    again, _, _ = step(gate, ready, WHY, now, hold_up=5.0, damping=DAMPING)
+    again, _, _ = step(gate, GatePolicy(hold_up=5.0, damping=DAMPING), GateFacts(ready, WHY), now)
     assert again == gate
 
 
@@ -113,5 +114,5 @@ def test_no_value_whatever_makes_a_gate_raise(damping: Damping, looks, hold_up, 
 def test_every_legal_damping_ends(half_life: float, longest: float, looks) -> None:
     damping = Damping(penalty=1000, half_life=half_life, suppress=2000, reuse=750, longest=longest)
     *_, (now, _, _, gate, _) = replay(looks, damping=damping)
-    gate, _, wake = step(gate, True, WHY, now, damping=damping)
+    gate, _, wake = step(gate, GatePolicy(damping=damping), READY, now)
     assert gate.open or (wake is not None and wake <= now + longest + 0.001)

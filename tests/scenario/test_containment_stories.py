@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.core.decision import decide, peer_votes, plan
+from anycastlb.core.decision import assessment, decide, peer_votes, plan, vip_gates
 from anycastlb.core.model import ServiceKey
 from tests.support.world import VIP, WEB, World, until
 
@@ -49,9 +49,9 @@ def broken(real: Callable[..., Any], when: Callable[[], bool]) -> Callable[..., 
 
 
 STEPS = {
-    "judge": (decide, "judge"),
+    "judge": (assessment, "judge"),
     "peer vote": (peer_votes, "hear"),
-    "gate": (decide, "step_gate"),
+    "gate": (vip_gates, "step_gate"),
     "weigh": (decide, "weigh"),
     "plan": (plan, "_of_service"),
 }

@@ -10,10 +10,11 @@ from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, CheckState, Entry, Inputs, Policy, Result, Tree
+from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.node import checks
 from anycastlb.engine.parts import kernel_settings, make_drivers
-from anycastlb.engine.reconciler import Inbox, Reconciler
+from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
 from tests.support.world import MemoryAnnouncer
 

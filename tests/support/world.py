@@ -38,10 +38,10 @@ from anycastlb.core.model import (
     Table,
     TrafficCounters,
 )
+from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Node, Parts
 from anycastlb.engine.parts import first_inputs
-from anycastlb.engine.reconciler import Inbox
 
 SEED = int(os.environ.get("ANYCASTLB_SEED", "0"))
 VIP = ip_address("192.0.2.10")

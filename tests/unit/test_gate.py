@@ -1,13 +1,15 @@
 """May the VIP be announced, and why."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from anycastlb.core.decision.gate import NEVER, combine, enough, step
+from anycastlb.core.decision.gate import NEVER, GateFacts, GatePolicy, combine, enough, step
 from anycastlb.core.model import Announce, Damping, Gate, Reason, ServiceKey, ServiceVerdict, Share
 
 FINE, SHUT = Reason("backends_up", "fine"), Reason("too_few_backends", "0/1")
+READY, UNREADY = GateFacts(True, FINE), GateFacts(False, SHUT)
 KEY = ServiceKey("tcp", ip_address("192.0.2.1"), 80)
 
 
@@ -41,51 +43,52 @@ def test_every_no_names_the_service_to_blame() -> None:
 
 
 def test_it_closes_at_once_and_opens_after_hold_up_and_hold_down() -> None:
-    holds = {"hold_up": 5, "hold_down": 60}
-    gate, _, wake = step(None, True, FINE, 100.0, **holds)
+    holds = GatePolicy(hold_up=5, hold_down=60)
+    gate, _, wake = step(None, holds, READY, 100.0)
     assert not gate.open and wake == 105.0, "hold_down is for a gate that was open"
-    gate, reason, wake = step(gate, True, FINE, 105.0, **holds)
+    gate, reason, wake = step(gate, holds, READY, 105.0)
     assert gate.open and wake is None and reason == FINE
-    gate, reason, _ = step(gate, False, SHUT, 110.0, **holds)
+    gate, reason, _ = step(gate, holds, UNREADY, 110.0)
     assert not gate.open and reason == SHUT
-    gate, reason, wake = step(gate, True, FINE, 120.0, **holds)
+    gate, reason, wake = step(gate, holds, READY, 120.0)
     assert not gate.open and wake == 170.0 and reason == Reason("hold_down", "fine; hold_down: opens in 50.0 s")
-    gate, _, _ = step(gate, False, SHUT, 168.0, **holds)
-    gate, reason, wake = step(gate, True, FINE, 169.0, **holds)
+    gate, _, _ = step(gate, holds, UNREADY, 168.0)
+    gate, reason, wake = step(gate, holds, READY, 169.0)
     assert wake == 174.0 and reason.code == "hold_up", "a break starts hold_up again"
-    gate, _, _ = step(gate, True, FINE, 174.0, **holds)
+    gate, _, _ = step(gate, holds, READY, 174.0)
     assert gate.open and (gate.since, gate.ready_since) == (174.0, 169.0)
 
 
 DAMPING = Damping(penalty=1000, half_life=60, suppress=2000, reuse=750, longest=600)
+DAMPED = GatePolicy(damping=DAMPING)
 
 
 def flap(times: int, start: float = 0.0, blame: bool = True) -> Gate:
     """Closed and opened again every second."""
     gate: Gate | None = Gate(True, NEVER, NEVER)
     for number in range(times):
-        gate, _, _ = step(gate, False, SHUT, start + number, damping=DAMPING, blame=blame)
+        gate, _, _ = step(gate, DAMPED, replace(UNREADY, blame=blame), start + number)
         if number < times - 1:
-            gate, _, _ = step(gate, True, FINE, start + number + 0.5, damping=DAMPING)
+            gate, _, _ = step(gate, DAMPED, READY, start + number + 0.5)
     assert gate is not None
     return gate
 
 
 def test_a_gate_that_flaps_is_damped_and_reused() -> None:
     once = flap(1)
-    assert once.penalty == 1000 and step(once, True, FINE, 1.0, damping=DAMPING)[0].open, "once is no flapping"
+    assert once.penalty == 1000 and step(once, DAMPED, READY, 1.0)[0].open, "once is no flapping"
     often = flap(3)
     assert 2900 < often.penalty < 3000 and often.suppressed_since == 2.0
-    gate, reason, wake = step(often, True, FINE, 3.0, damping=DAMPING)
+    gate, reason, wake = step(often, DAMPED, READY, 3.0)
     assert not gate.open and wake is not None and 100 < wake < 130, "log2(2966 / 750) half-lives of 60 s"
     assert reason.code == "damped" and "damped: penalty 29" in reason.text and "reuse 750" in reason.text
-    gate, _, _ = step(gate, True, FINE, wake + 0.001, damping=DAMPING)
+    gate, _, _ = step(gate, DAMPED, READY, wake + 0.001)
     assert gate.open and gate.suppressed_since is None
 
 
 def test_damping_never_lasts_longer_than_its_longest() -> None:
     gate = flap(50)
-    _, _, wake = step(gate, True, FINE, 50.0, damping=DAMPING)
+    _, _, wake = step(gate, DAMPED, READY, 50.0)
     assert wake is not None and wake <= 50 + DAMPING.longest
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from anycastlb.core.model import Announce, Damping, Gate, Reason, ServiceVerdict, Share
 
@@ -102,55 +102,69 @@ def _halvings(seconds: float, damping: Damping) -> float:
     )
 
 
-def step(
-    gate: Gate | None,
-    ready: bool,
-    reason: Reason,
-    now: float,
-    hold_up: float = 0.0,
-    hold_down: float = 0.0,
-    damping: Damping | None = None,
-    unsettled: float = 0.0,
-    returning: float = 0.0,
-    blame: bool = True,
-    catching_up: float = NEVER,
-    withdrawn_wall: int | None = None,
-) -> tuple[Gate, Reason, float | None]:
-    """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not).
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """What the services of a VIP ask of its gate."""
 
-    ``unsettled``: seconds until the backends that were not checked yet must have been; a node that announced before
-    would send their flows elsewhere, unlike its peers. ``returning``: seconds until those that are down must have
-    followed those that came up, if they do. ``blame``: a closing counts as a flap (not so when the node is
-    drained or stops). ``catching_up``: until when it waits for the backends that its peers reach, and it does not yet.
-    ``withdrawn_wall``: the wall-clock second of a closing that the cluster's budget has counted.
-    """
+    hold_up: float = 0.0
+    hold_down: float = 0.0
+    damping: Damping | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateFacts:
+    """What a gate goes by at this moment."""
+
+    ready: bool
+    """Can the VIP be served now, all in all?"""
+    reason: Reason
+    unsettled: float = 0.0
+    """Seconds until the backends that were not checked yet must have been. A node that announced before would send
+    their flows elsewhere, unlike its peers."""
+    returning: float = 0.0
+    """Seconds until the backends that are down must have followed those that came up, if they do."""
+    catching_up: float = NEVER
+    """Until when the gate waits for the backends that the peers reach and this node does not yet."""
+    blame: bool = True
+    """A closing counts as a flap. It does not when the node is drained or stops."""
+    withdrawn_wall: int | None = None
+    """The wall-clock second of a closing that the cluster's budget has counted."""
+
+
+def step(gate: Gate | None, policy: GatePolicy, facts: GateFacts, now: float) -> tuple[Gate, Reason, float | None]:
+    """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not)."""
     gate = gate or Gate(open=False, since=NEVER)
-    gate = replace(gate, penalty=penalty(gate, damping, now), penalty_at=now)
-    if withdrawn_wall is not None:
-        gate = replace(gate, withdrawn_wall=withdrawn_wall)
-    if not ready:
-        if gate.open and damping is not None and blame:
-            gate = _flapped(gate, damping, now)
-        return replace(gate, open=False, since=now if gate.open else gate.since, ready_since=None), reason, None
-    ready_since = now if gate.ready_since is None else gate.ready_since
-    gate = replace(gate, ready_since=ready_since)
+    gate = replace(gate, penalty=penalty(gate, policy.damping, now), penalty_at=now)
+    if facts.withdrawn_wall is not None:
+        gate = replace(gate, withdrawn_wall=facts.withdrawn_wall)
+    if not facts.ready:
+        if gate.open and policy.damping is not None and facts.blame:
+            gate = _flapped(gate, policy.damping, now)
+        return replace(gate, open=False, since=now if gate.open else gate.since, ready_since=None), facts.reason, None
+    gate = replace(gate, ready_since=now if gate.ready_since is None else gate.ready_since)
     if gate.open:
-        return gate, reason, None
-    waits = {"hold_up": ready_since + hold_up, "hold_down": gate.since + hold_down}
-    if unsettled:
-        waits["unsettled"] = ready_since + unsettled
-    if returning:
-        waits["returning"] = ready_since + returning
-    waits["catching_up"] = catching_up
-    words = WAITS
-    if damping is not None and gate.suppressed_since is not None:
-        waits["damped"] = _reusable_at(gate, damping, now)
-        words = {**WAITS, "damped": f"damped: penalty {gate.penalty:.0f}, reuse {damping.reuse:.0f}"}
-    code = max(waits, key=lambda name: waits[name])
-    at = waits[code]
+        return gate, facts.reason, None
+    code, words, at = _longest_wait(gate, policy, facts, now)
     if now >= at:
-        return replace(gate, open=True, since=now, suppressed_since=None), reason, None
-    return gate, reason.also(f"{words[code]}: opens in {at - now:.1f} s", code), at
+        return replace(gate, open=True, since=now, suppressed_since=None), facts.reason, None
+    return gate, facts.reason.also(f"{words}: opens in {at - now:.1f} s", code), at
+
+
+def _longest_wait(gate: Gate, policy: GatePolicy, facts: GateFacts, now: float) -> tuple[str, str, float]:
+    """What a closed gate that is ready waits for the longest: the code and the words of the reason, and until when."""
+    ready_since = now if gate.ready_since is None else gate.ready_since
+    waits = {"hold_up": ready_since + policy.hold_up, "hold_down": gate.since + policy.hold_down}
+    if facts.unsettled:
+        waits["unsettled"] = ready_since + facts.unsettled
+    if facts.returning:
+        waits["returning"] = ready_since + facts.returning
+    waits["catching_up"] = facts.catching_up
+    words = WAITS
+    if policy.damping is not None and gate.suppressed_since is not None:
+        waits["damped"] = _reusable_at(gate, policy.damping, now)
+        words = {**WAITS, "damped": f"damped: penalty {gate.penalty:.0f}, reuse {policy.damping.reuse:.0f}"}
+    code = max(waits, key=lambda name: waits[name])
+    return code, words[code], waits[code]
 
 
 def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:

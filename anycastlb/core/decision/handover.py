@@ -55,6 +55,16 @@ def vips_of(key: ServiceKey, fwmarks: Mapping[ServiceKey, frozenset[Address]]) -
     return fwmarks.get(key, frozenset()) if key.protocol == "fwmark" else frozenset({key.address})
 
 
+def fwmarks(services: Iterable[Service], memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
+    """The VIPs of every fwmark service that ever was: its rows may be there for longer than anybody wants them."""
+    wanted: dict[ServiceKey, frozenset[Address]] = {}
+    for service in services:
+        for vip in service.vips if service.protocol == "fwmark" else ():
+            key = service.key(vip)
+            wanted[key] = wanted.get(key, frozenset()) | {vip}
+    return {**memory.fwmarks, **wanted}
+
+
 def replaced(services: Iterable[Service], memory: Memory) -> frozenset[Successor]:
     """Whose old backends, taken out by an edit, still get flows."""
     wanted = {

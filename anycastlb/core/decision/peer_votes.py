@@ -1,7 +1,8 @@
 """How the other nodes' health reports change this decision: applied per VIP (gate) and per service (pool).
 
-Pure. ``hear`` takes one VIP as this node's own probes judge it, and returns what this node concludes of it once the
-peers' reports count too: what its gate goes by, which backends stay in although they are down, and when to look again.
+Pure. ``hear_peers`` goes through all VIPs. ``hear`` takes one VIP as this node's own probes judge it, and returns what
+this node concludes of it once the peers' reports count too: what its gate goes by, which backends stay in although they
+are down, and when to look again.
 
 Decision record: docs/decisions/0009-believing-the-other-nodes.md.
 """
@@ -13,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from anycastlb.core.decision import gate, peer_health
+from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.own_drain import administrative
 from anycastlb.core.decision.pool import Judgement, KeptBackends
-from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget
-from anycastlb.core.model import EMPTY, Reason, ServiceKey, Status
+from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget, withdrawal_budget
+from anycastlb.core.model import EMPTY, Address, NodeDrain, Reason, ServiceKey, Status
 
 ServiceId: TypeAlias = tuple[str, ServiceKey]
 """One service on one VIP."""
@@ -58,6 +61,45 @@ class PeerVote:
             return self.followed[service].keep
         kept = self.opinion.kept
         return peer_health.all_backends(kept) if kept and still_open and able else None
+
+
+def hear_peers(basis: Basis, judged: Sequence[Judgement], drain: NodeDrain | None) -> tuple[PeerVote, ...]:
+    """What the other nodes' reports change about each VIP. One after the other, as each may spend of the budget."""
+    inputs, memory = basis.inputs, basis.memory
+    vips: dict[Address, list[Judgement]] = {}
+    for item in judged:
+        vips.setdefault(item.vip, []).append(item)
+    statuses = peer_health.statuses(inputs.cluster)
+    wall = inputs.wall + basis.now
+    budget = withdrawal_budget(inputs.policy.max_withdrawals, len(vips), memory.gates, statuses or (), wall)
+    votes = []
+
+    def one(vip: Address, items: Sequence[Judgement]) -> PeerVote:
+        case = _case(basis, vip, items)
+        refusal = administrative(basis, drain, vip)
+        return hear(case, items, statuses, budget, memory.followed, refusal)
+
+    for vip, items in vips.items():
+        vote = basis.contained.of(vip, one, vip, items)
+        if vote is not None:
+            budget = budget.spend(vip) if vote.opinion.withdrawn else budget
+            votes.append(vote)
+    return tuple(votes)
+
+
+def _case(basis: Basis, vip: Address, judged: Sequence[Judgement]) -> peer_health.Case:
+    """The VIP as this node alone sees it."""
+    memory, refusal, now = basis.memory, basis.refused.get(vip), basis.now
+    services = [(item.service.announce, item.verdict) for item in judged]
+    old = vip in basis.replaced or any(item.replaced for item in judged)
+    ready, reason = (False, Reason("refused", refusal.text)) if refusal else gate.combine(services, old)
+    own: peer_health.Own = "unable" if refusal else peer_health.own(services)
+    before = memory.gates.get(vip)
+    dead = frozenset(verdict.service for _, verdict in services if verdict.condition.dead)
+    trouble = peer_health.local_trouble(memory.troubles.get(vip), dead, not ready, now)
+    return peer_health.Case(
+        basis.inputs.node, vip, services, before is not None and before.open, ready, reason, own, trouble, now
+    )
 
 
 def hear(

@@ -21,6 +21,8 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     ForwardPath,
+    Inputs,
+    Memory,
     ServiceKey,
     Snapshot,
     State,
@@ -140,3 +142,15 @@ def _programmed(actual: State, via: ForwardPath, mark: int) -> bool:
     if actual.services.get(service_key(via, mark)) != service_row(via):
         return False
     return actual.destinations.get(destination_key(via, mark)) == destination_row(via)
+
+
+def paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:
+    """The firewall mark of every backend that is probed through IPVS; a node that stops probes nothing."""
+    if inputs.stopping:
+        return {}
+    return allot(wanted(inputs.catalog), memory.marks, inputs.policy.marks)
+
+
+def come_free(probed: Mapping[ForwardPath, int | None], memory: Memory) -> bool:
+    """Is a mark missing, and one freed only now, so that the next decision can give it away?"""
+    return None in probed.values() and bool(memory.marks.keys() - probed.keys())

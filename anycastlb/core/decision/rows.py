@@ -10,7 +10,7 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from anycastlb.core.model import (
     Address,
     Destination,
     DestinationKey,
+    Inputs,
     Leaving,
     Memory,
     ServiceKey,
@@ -46,6 +47,20 @@ def wanted_rows(pools: Iterable[tuple[Judgement, Pool]]) -> Wanted:
         rows["services", judged.verdict.key] = (service.row(vip), service.drain)
         rows.update({("destinations", key): (row, service.drain) for key, row in pool.rows.items()})
     return rows
+
+
+def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, Pool]]) -> Wanted:
+    """The last rows of what has no new ones, because a step of this decision has failed."""
+    weighed = {(item.service.name, item.vip) for item, _ in pools}
+    lost = [(s, vip) for s in inputs.catalog.services for vip in s.vips if (s.name, vip) not in weighed]
+    if not lost:
+        return {}
+    kept = {("addresses", vip) for _, vip in lost} | {("services", service.key(vip)) for service, vip in lost}
+    return {
+        (table, key): row
+        for (table, key), row in memory.rows.items()
+        if (("services", key.service) if table == "destinations" else (table, key)) in kept
+    }
 
 
 def leaving_rows(

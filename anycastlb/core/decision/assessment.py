@@ -1,0 +1,43 @@
+"""Assess every service on every VIP by this node's own probes: take out what is known of each, and judge it."""
+
+from __future__ import annotations
+
+from anycastlb.core.decision import health
+from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, judge
+from anycastlb.core.model import Address, DestinationKey, Service
+
+
+def assess(basis: Basis) -> tuple[Judgement, ...]:
+    """Every service on every VIP, by this node's own probes."""
+
+    def one(service: Service, vip: Address) -> Judgement:
+        return judge(service, vip, observe(basis, service, vip), basis.now)
+
+    pairs = ((service, vip) for service in basis.inputs.catalog.services for vip in service.vips)
+    every = (basis.contained.of(vip, one, service, vip) for service, vip in pairs)
+    return tuple(item for item in every if item is not None)
+
+
+def observe(basis: Basis, service: Service, vip: Address) -> Observed:
+    """What is known of one service on one VIP, taken out of all that is known."""
+    inputs, memory, refused = basis.inputs, basis.memory, basis.refused
+    key, before = service.key(vip), memory.gates.get(vip)
+    announced = before is not None and before.open and not inputs.stopping
+    new = announced and ("services", key) not in memory.rows
+    backends = []
+    for backend in service.members(vip):
+        name = DestinationKey(key, backend.address, backend.port)
+        row, _ = memory.rows.get(("destinations", name), (None, 0.0))
+        backends.append(
+            ObservedBackend(
+                inputs.health.get(service.check(vip, backend), health.UNKNOWN),
+                memory.up_since.get(name),
+                row and row.weight,
+                refused.get(name),
+                memory.unproven.get(name),
+            )
+        )
+    followed = (service.name, key) in memory.followed
+    was_open = new or key in memory.serving
+    return Observed(tuple(backends), refused.get(key), was_open, followed, announced, key in basis.replaced)

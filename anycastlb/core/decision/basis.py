@@ -1,0 +1,44 @@
+"""What every step of one decision is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from anycastlb.core.decision.containment import Containment
+from anycastlb.core.decision.handover import Successor, replaced
+from anycastlb.core.model import Change, Failure, Inputs, Memory, Reason
+
+Refusals: TypeAlias = Mapping[object, Reason]
+"""What the machine refused to create, and so cannot serve, by key and with its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """The arguments of ``decide``, and what follows from them for every step."""
+
+    inputs: Inputs
+    memory: Memory
+    now: float
+    refused: Refusals
+    replaced: frozenset[Successor]
+    """The services and VIPs whose old backends, taken out by an edit, still get flows."""
+    contained: Containment = field(default_factory=Containment)
+    """Collects the faults of the steps."""
+
+    @classmethod
+    def of(cls, inputs: Inputs, memory: Memory, now: float) -> Basis:
+        refused = {failure.change.key: failure.reason for failure in refusals(inputs.failures)}
+        return cls(inputs, memory, now, refused, replaced(inputs.catalog.services, memory))
+
+
+def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:
+    """The failures a decision depends on: what could not be built. What could not be changed still serves as it was."""
+    return tuple(failure for failure in failures if _unbuilt(failure.change))
+
+
+def _unbuilt(change: Change) -> bool:
+    if change.table == "services" and change.verb == "update":
+        return bool(change.old.scheduler == "none")  # filled, but never switched to its scheduler
+    return change.verb == "create" and change.table in ("addresses", "services", "destinations")

@@ -1,0 +1,27 @@
+"""The route of a VIP, from what all its services say about it and from how far this node leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from anycastlb.core.decision import node_drain
+from anycastlb.core.decision.own_drain import graceful
+from anycastlb.core.model import Announce, Inputs, NodeDrain, Route
+
+
+def route_of(inputs: Inputs, drain: NodeDrain | None, announces: Iterable[Announce]) -> Route:
+    """The route of a VIP whose gate is open."""
+    route = merged_route(announces)
+    return node_drain.marked(route, inputs.policy.drain_rules) if graceful(drain) else route
+
+
+def merged_route(announces: Iterable[Announce]) -> Route:
+    """One route for all services of a VIP: communities are united, of the rest the first that is set counts."""
+    routes = [announce.route for announce in announces]
+    return Route(
+        communities=tuple(sorted({c for route in routes for c in route.communities})),
+        large_communities=tuple(sorted({c for route in routes for c in route.large_communities})),
+        med=next((route.med for route in routes if route.med is not None), None),
+        local_preference=next((r.local_preference for r in routes if r.local_preference is not None), None),
+        as_path_prepend=max((route.as_path_prepend for route in routes), default=0),
+    )

@@ -1,0 +1,106 @@
+"""The events of one cycle: what has changed since the last snapshot, for the journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from anycastlb.core.events import Event, Level
+from anycastlb.core.model import (
+    NAMES,
+    NO_REASON,
+    Address,
+    Change,
+    Decision,
+    Failure,
+    NodeDrain,
+    Reason,
+    Snapshot,
+    Verdict,
+)
+from anycastlb.engine.writer import OUTDATED
+
+UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
+READABLE = 100
+"""A plan of up to this many changes has one event for each of them."""
+
+
+def cycle_events(
+    node: str, previous: Snapshot, decision: Decision, finished: Sequence[Change], failures: Sequence[Failure]
+) -> Iterator[Event]:
+    """Everything that this cycle has to report, beside what it could not read.
+
+    ``previous``: the snapshot of the cycle before. ``finished``: the changes that were done or refused.
+    """
+    last = previous.decision
+    for vip, verdict in decision.verdicts.items():
+        yield from _verdict_events(vip, last.verdicts.get(vip), verdict)
+    yield from _drain_events(node, last.memory.node_drain, decision.memory.node_drain)
+    for subject, fault in decision.faults.items():
+        if last.faults.get(subject) != fault:
+            yield Event("failure", subject, fault.text, level="error", code=fault.code)
+    failed = {failure.change for failure in failures}
+    done = [change for change in finished if change not in failed and change.table not in NAMES]
+    yield from _change_events(done, decision)
+    yield from _failure_events(failures, {(failure.change, failure.reason) for failure in previous.failures})
+
+
+def _verdict_events(vip: Address, before: Verdict | None, after: Verdict) -> Iterator[Event]:
+    if before is None or before.open != after.open:
+        yield _gate_event(vip, before.open if before else None, after)
+    if after.kept != (before.kept if before else ""):
+        yield _kept_event(vip, before.kept if before else "", after)
+
+
+def _gate_event(vip: Address, before: bool | None, after: Verdict) -> Event:
+    words = {None: "", True: "open", False: "closed"}
+    level: Level = "info" if after.open else "warning"
+    why = after.reason
+    return Event("gate", str(vip), why.text, words[before], words[after.open], level, code=why.code)
+
+
+def _kept_event(vip: Address, before: str, verdict: Verdict) -> Event:
+    """It is a warning or an error where only something else than this node's own health keeps the VIP announced, and
+    that will not pass by itself."""
+    levels: Mapping[str, Level] = {"last": "warning", "limit": "error"}
+    level = levels.get(verdict.kept, "info")
+    why = verdict.reason
+    return Event("kept", str(vip), why.text, before, verdict.kept, level, code=why.code)
+
+
+def _drain_events(node: str, before: NodeDrain | None, after: NodeDrain | None) -> Iterator[Event]:
+    """How far the node has left, when that or the reason has changed."""
+    if (before and (before.stage, before.reason)) == (after and (after.stage, after.reason)):
+        return
+    was, now = (item.stage if item else "" for item in (before, after))
+    reason = after.reason if after else UNDRAINED
+    level: Level = "warning" if after and after.overdue else "info"
+    yield Event("drain", node, reason.text, was, now or "undrained", level, code=reason.code)
+
+
+def _change_events(changes: Sequence[Change], decision: Decision) -> list[Event]:
+    """One event a change; of a plan too large to read, one a kind."""
+    if len(changes) <= READABLE:
+        return [_change_event(change, decision) for change in changes]
+    counts = Counter(f"{change.table}.{change.verb}" for change in changes)
+    return [Event(kind, "many", after=f"{count} rows") for kind, count in counts.items()]
+
+
+def _change_event(change: Change, decision: Decision) -> Event:
+    reason = NO_REASON
+    if change.table == "destinations" and change.key in decision.backends:
+        reason = decision.backends[change.key].reason
+    elif change.table == "routes" and change.key in decision.verdicts:
+        reason = decision.verdicts[change.key].reason
+    before = "" if change.old is None else str(change.old)
+    after = "" if change.new is None else str(change.new)
+    return Event(f"{change.table}.{change.verb}", str(change.key), reason.text, before, after, code=reason.code)
+
+
+def _failure_events(failures: Iterable[Failure], known: Collection[tuple[Change, Reason]]) -> Iterator[Event]:
+    """One event for each failure that the last cycle did not have: a lasting one is reported once."""
+    for failure in failures:
+        if (failure.change, failure.reason) not in known:
+            why = failure.reason
+            level: Level = "warning" if why.code in OUTDATED else "error"
+            yield Event("failure", str(failure.change), why.text, level=level, code=why.code)

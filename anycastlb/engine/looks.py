@@ -1,0 +1,100 @@
+"""What a cycle looks at beside the tables, and puts into the inputs of the decision."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from anycastlb.adapters.system.clock import Clock
+from anycastlb.core.decision import node_drain, sessions
+from anycastlb.core.model import (
+    NAMES,
+    Address,
+    DestinationKey,
+    DriverError,
+    Memory,
+    Speaker,
+    State,
+)
+from anycastlb.engine.inbox import Inbox
+from anycastlb.engine.machine import Machine
+from anycastlb.engine.observation import Observation, observe
+
+STEP = 0.5
+"""Seconds that the wall clock must have jumped before a decision learns of it."""
+EARLY = 30.0
+"""Seconds after the start in which a route that is missing may only not have been reported yet."""
+
+
+class Looks:
+    """Each method takes one look, and puts what is new into the inbox."""
+
+    def __init__(self, inbox: Inbox, machine: Machine, clock: Clock) -> None:
+        self._inbox, self._machine = inbox, machine
+        self._clock, self._wall = clock.monotonic, clock.wall
+        self._early = self._clock() + EARLY
+        self._speaker = Speaker()
+
+    async def tables(self, known: State | None) -> Observation:
+        """What is there now of everything that is ours. ``known``: the machine as it was last known."""
+        seen = await observe(self._machine.all_drivers, known)
+        names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
+        if names != self._inbox.inputs.names:
+            self._inbox.put(names=names)
+        return seen
+
+    async def idle(self, actual: State, memory: Memory | None) -> None:
+        """Which leaving backends, in the kernel at weight 0 already, have no connection left."""
+        leaving = memory.leaving if memory else {}
+        waiting = [key for table, key in leaving if table == "destinations" and _at_rest(actual, key)]
+        try:
+            idle = await self._machine.unused(waiting) if waiting else frozenset()
+        except DriverError:
+            return  # the next look asks again; the drain time does not depend on it
+        if idle != self._inbox.inputs.idle:
+            self._inbox.put(idle=idle)
+
+    async def traffic(self, memory: Memory | None, now: float) -> None:
+        """What still comes to a node that leaves, once a second; the decision looks again by itself."""
+        counters, leaving = self._machine.counters, memory.node_drain if memory else None
+        if counters is None or leaving is None or leaving.stage not in ("graceful", "withdrawn"):
+            return
+        last = self._inbox.inputs.traffic
+        if last is None or now - last.at >= 0.9 * node_drain.LOOK:
+            with suppress(DriverError):  # the deadline does not depend on it
+                traffic = node_drain.count(await counters(), now, self._inbox.inputs.policy.marks)
+                self._inbox.put(wake=False, traffic=traffic)
+
+    def originals(self) -> None:
+        """What the drivers have remembered of settings, or struck out."""
+        with suppress(DriverError):
+            if (originals := self._machine.originals()) != self._inbox.inputs.originals:
+                self._inbox.put(originals=originals)
+
+    def clock(self) -> None:
+        """Wall time, as far as decisions need it: its steps, not its drift."""
+        wall = self._wall() - self._clock()
+        if abs(wall - self._inbox.inputs.wall) > STEP:
+            self._inbox.put(wake=False, wall=wall)
+
+    def routes(self, actual: State) -> None:
+        """Names follow the routes that reach a router."""
+        inputs = self._inbox.inputs
+        if not (inputs.policy.naming.dns or inputs.policy.naming.consul):
+            return
+        speaker = self.speaker()
+        announced: frozenset[Address] | None = sessions.carried(actual.routes, speaker)
+        if self._clock() < self._early and not speaker.connected:
+            announced = announced or None
+        if announced != inputs.announced:
+            self._inbox.put(announced=announced)
+
+    def speaker(self) -> Speaker:
+        """What the BGP bridge reports; as it was last known where the driver cannot say."""
+        with suppress(DriverError):
+            self._speaker = self._machine.announcer.speaker()
+        return self._speaker
+
+
+def _at_rest(actual: State, key: DestinationKey) -> bool:
+    row = actual.destinations.get(key)
+    return row is not None and not row.weight

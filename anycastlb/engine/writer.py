@@ -1,0 +1,102 @@
+"""Apply a plan through the drivers, and know what has become of each of its changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from anycastlb.adapters.drivers import Driver
+from anycastlb.core.decision import plan
+from anycastlb.core.model import NAMES, Change, Decision, DriverError, Failure, Reason, State, Table
+
+OUTDATED = frozenset({"exists", "missing", "service_missing"})
+"""Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
+UNKNOWN = frozenset({"driver_failed", "answer_lost"})
+"""Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
+
+
+class Writer:
+    """``apply`` carries a plan out; ``finished`` says which changes are done, those of earlier plans included."""
+
+    def __init__(self, drivers: Sequence[Driver]) -> None:
+        self._by_table: Mapping[Table, Driver] = {table: driver for driver in drivers for table in driver.tables}
+        self._pending: Mapping[tuple[Table, Any], Change] = {}
+        """Changes of the last plan that were under way when it ended."""
+
+    async def apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
+        """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
+        failures: list[Failure] = []
+        failed = plan.Failed(decision.verdicts, decision.memory.fwmarks)
+        for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
+            ready: list[Change] = []
+            outcomes: list[Failure] = []
+            for change in run:
+                if outcome := failed.blocks(change):
+                    outcomes.append(outcome)
+                    failed.add(outcomes[-1:])
+                else:
+                    ready.append(change)
+            try:
+                outcomes += await driver.apply(ready) if ready else ()
+            except DriverError as exc:
+                outcomes += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
+            failed.add(outcomes)
+            failures += outcomes
+        return tuple(failures)
+
+    def finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
+        """The changes of this plan that were done or refused, and those of earlier ones that are done by now."""
+        before, self._pending = self._pending, {(o.change.table, o.change.key): o.change for o in outcomes if o.pending}
+        if not before and not self._pending:
+            return tuple(changes)
+        asked = {(change.table, change.key) for change in changes}
+        done = [
+            change
+            for (table, key), change in before.items()
+            if (table, key) not in asked and actual.rows(table).get(key) == change.new
+        ]
+        return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
+
+
+def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:
+    """What may be written although not everything could be read: nothing to a table that was not read, and with a
+    kernel that cannot be read nothing that brings traffic here. A route that must go is always withdrawn."""
+    if not errors:
+        return tuple(changes)
+    return tuple(
+        change
+        for change in changes
+        if (change.table == "routes" and change.new is None)
+        or (
+            change.table not in errors
+            and (not blind or change.table in NAMES or (change.table == "routes" and change.old is not None))
+        )
+    )
+
+
+def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure]) -> State:
+    """The machine after the plan: what was seen, and what was written since, without another look."""
+    failed = {failure.change for failure in failures}
+    tables: dict[str, dict[Any, Any]] = {}
+    for change in changes:
+        if change in failed or change.table in NAMES:
+            continue
+        rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
+        if change.new is None:
+            rows.pop(change.key, None)
+        else:
+            rows[change.key] = change.new
+    return replace(actual, **tables) if tables else actual
+
+
+def lasting(failures: Sequence[Failure], passing: Collection[str]) -> list[Failure]:
+    """The failures whose reason will not pass by itself. A destination fails with its service."""
+    lasting = [failure for failure in failures if failure.reason.code not in passing]
+    services = {failure.change.key for failure in lasting if failure.change.table == "services"}
+    return lasting + [
+        failure
+        for failure in failures
+        if failure.reason.code == "service_missing" and failure.change.key.service in services
+    ]
