@@ -29,7 +29,7 @@ def test_whatever_happens_no_promise_breaks(
         settings=settings(
             max_examples=EXAMPLES or examples,
             stateful_step_count=STEPS,
-            phases=[Phase.generate] if os.environ.get("NOSHRINK") else [Phase.generate, Phase.shrink],
+            phases=[Phase.generate, Phase.shrink],
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""One or two whole nodes on the fakes, to which Hypothesis does whatever operators, backends, kernels and Consul can do.
+"""One or two whole nodes on the fakes, to which Hypothesis does what operators, backends, kernels and Consul can do.
 
 The observer of a node checks at every single write, look and heartbeat; the machine checks after every step and,
 once everything works again, that all is as it should be.
@@ -38,6 +38,13 @@ LOOKS = 40
 QUIET_LOOKS = 1
 """The same while nothing happens."""
 SETTLED = 130.0
+FIRST: Mapping[str, Any] = {
+    "vip": VIPS[:2],
+    "port": 80,
+    "drain": "3s",
+    "backends": {f"n{n}": {"address": f"10.1.0.{n}"} for n in range(1, 4)},
+}
+"""With this service, which is healthy, every history begins."""
 DISTANCE = 0.25
 """As of the registry of Consul."""
 
@@ -109,8 +116,8 @@ class Observer:
         ):
             setattr(holder, name, self._failing(getattr(holder, name), what))
         for driver in (kernel, router):
-            setattr(driver, "_write", self._watched(driver._write))
-        setattr(router, "beat", self._heard(router.beat))
+            driver._write = self._watched(driver._write)
+        router.beat = self._heard(router.beat)
         kernel.refuse = lambda change: (
             "no such scheduler" if self.refuses and change.verb == "create" and change.table == "services" else None
         )
@@ -166,7 +173,7 @@ class Observer:
     def _healthy(self, service: Service) -> bool:
         total, least = len(service.backends), service.announce.min_backends
         alive = all(str(backend.address) not in self.world.dead for backend in service.backends)
-        return 0 < total and alive and (least.weight is not None or total >= least.of(total))
+        return total > 0 and alive and (least.weight is not None or total >= least.of(total))
 
     def review(self) -> None:
         """Something that is a reason to withdraw may have come or gone."""
@@ -176,7 +183,7 @@ class Observer:
                 continue
             turned = [self._turned[str(b.address)] for s in self.services(vip) for b in s.backends]
             before = self._unsound.get(vip, inf)
-            since = self._now() if before == inf else before
+            since = self._now() + KNOWN if before == inf else before
             self._unsound[vip] = max(since, *(moment + KNOWN for moment in turned))
 
     # ---------------------------------------------------------------- every single write
@@ -185,9 +192,9 @@ class Observer:
         def watched(change: Change) -> None:
             before = {vip for vip in self.world.announced if self.hole(vip)}
             write(change)
-            if change.table == "routes" and change.new is None:
-                if self._now() > self._unsound.get(change.key, inf) + KNOWN:
-                    self._complain(f"{change} although every backend is alive")
+            withdrawn = change.table == "routes" and change.new is None
+            if withdrawn and self._now() > self._unsound.get(change.key, inf):
+                self._complain(f"{change} although every backend is alive")
             for vip in self.world.announced - before:
                 if why := self.hole(vip):
                     self._complain(f"{change} makes a black hole: {vip} is announced and {why}")
@@ -260,7 +267,8 @@ class Cluster(RuleBasedStateMachine):
         self.stopping = False
         for n in range(self.size):
             self._start(n)
-        self._wait(1)
+        self.put("a", FIRST)
+        self._wait(2 * KNOWN)
 
     def _observer(self, n: int) -> Observer:
         name = f"lb{n + 1}"
@@ -298,6 +306,14 @@ class Cluster(RuleBasedStateMachine):
         self.keys.add(name)
         self.worlds[0].put(f"services/{name}", {**document, "check": CHECK})
         self._wait(0.1)
+
+    @rule(name=names, document=documents)
+    def put_alive(self, name: str, document: Mapping[str, Any]) -> None:
+        """An edit after which every backend is alive."""
+        dead = set().union(*(world.dead for world in self.worlds))
+        alive = {f"n{address[-1]}": {"address": address} for address in BACKENDS if address not in dead}
+        wanted = {key: value for key, value in document["backends"].items() if key in alive}
+        self.put(name, {**document, "backends": wanted or alive})
 
     @rule(name=names)
     def delete(self, name: str) -> None:
@@ -351,7 +367,9 @@ class Cluster(RuleBasedStateMachine):
     def blind(self, n: int, on: bool) -> None:
         self.observers[n % self.size].see(not on)
 
-    @rule(n=nodes, what=st.sampled_from(["look", "write", "connections", "announce", "routes"]), calls=st.integers(1, 2))
+    @rule(
+        n=nodes, what=st.sampled_from(["look", "write", "connections", "announce", "routes"]), calls=st.integers(1, 2)
+    )
     def err(self, n: int, what: str, calls: int) -> None:
         """The next calls fail."""
         self.observers[n % self.size].errors[what] = calls
@@ -407,8 +425,12 @@ class Cluster(RuleBasedStateMachine):
 
         self.runner.run(lose())
 
-    @rule(seconds=st.sampled_from([0.3, 1.0, 3.0, 12.0, 40.0]))
-    def pass_time(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.3, 1.0, 3.0, 7.0]))
+    def wait(self, seconds: float) -> None:
+        self._wait(seconds)
+
+    @rule(seconds=st.sampled_from([12.0, 40.0]))
+    def wait_long(self, seconds: float) -> None:
         self._wait(seconds)
 
     # ---------------------------------------------------------------- what must hold
@@ -505,7 +527,10 @@ class Cluster(RuleBasedStateMachine):
             self.directory.cleanup()
 
     def _stop(self) -> None:
-        """A node that is stopped in order leaves nothing, and has ended by itself."""
+        """A node that is stopped in order leaves nothing.
+
+        One that never had a catalog leaves what it found, so all of them get one first.
+        """
         self.catalog_away(False)
         self._wait(1)
         for observer in self.observers:
