@@ -1,0 +1,37 @@
+"""Random histories of one and of two nodes in which nothing that is promised may break.
+
+More of them: ``ANYCASTLB_EXAMPLES=2000 ANYCASTLB_SEED=7 pytest tests/scenario/test_model.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.support.model import Cluster, TwoNodes
+from tests.support.world import SEED
+
+EXAMPLES = int(os.environ.get("ANYCASTLB_EXAMPLES", "0"))
+STEPS = 20
+
+
+@pytest.mark.parametrize(("machine", "examples"), [(Cluster, 40), (TwoNodes, 20)])
+def test_whatever_happens_no_promise_breaks(
+    machine: type[Cluster], examples: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    run_state_machine_as_test(
+        seed(SEED)(machine),
+        settings=settings(
+            max_examples=EXAMPLES or examples,
+            stateful_step_count=STEPS,
+            phases=[Phase.generate, Phase.shrink],
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
