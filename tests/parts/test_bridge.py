@@ -366,11 +366,11 @@ async def test_a_route_outside_of_narrowed_ranges_leaves(bench: Bench) -> None:
     try:
         async with running(bench.socket) as daemon:
             await daemon.want(PLAIN)
-            await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+            await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
             await daemon.stop()
             bench.node.write_text(settings.replace('"192.0.2.0/24", ', ""))
             async with running(bench.socket, {SIX: Route()}):
-                await seen(lambda: bench.router.routes() == {SIX}, 2, "the one outside has left")
+                await seen(lambda: bench.router.routes() == {SIX}, "the one outside has left")
     finally:
         bench.node.write_text(settings)
 
@@ -379,11 +379,11 @@ async def test_many_routes_are_announced_and_a_withdrawal_does_not_wait_for_them
     many = {ip_address("2001:db8::") + n: Route() for n in range(1, 1500)}
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
-        await seen(lambda: bench.router.routes() == set(PLAIN), 2, "both are there")
+        await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
         under_way = await daemon.ask({**PLAIN, **many})
         assert under_way and all(outcome.pending for outcome in under_way)
         under_way = await daemon.ask({SIX: Route(), **many})
-        await seen(lambda: ONE not in bench.router.routes(), 5, "it has left")
+        await seen(lambda: ONE not in bench.router.routes(), "it has left")
         assert len(bench.router.routes()) < 1000, "it did not wait for the others"
         before, end = 0, time.monotonic() + 60
         while before < len(many):
@@ -392,7 +392,7 @@ async def test_many_routes_are_announced_and_a_withdrawal_does_not_wait_for_them
             assert now >= before, "what was announced is not taken back"
             before = now
             await asyncio.sleep(0.2)
-        await seen(lambda: set(bench.router.routes()) == {SIX, *many}, 5, "all are there")
+        await seen(lambda: set(bench.router.routes()) == {SIX, *many}, "all are there")
         assert daemon.driver.speaker().rejected == {}
 
 
