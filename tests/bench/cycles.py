@@ -29,6 +29,7 @@ from types import MappingProxyType
 
 from anycastlb import settings
 from anycastlb.adapters.cluster.memory import MemoryRegistry
+from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Backend, Catalog, Check, CheckState, Feed, Health, Result, Service, VirtualService
@@ -36,7 +37,6 @@ from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.node import Node, Parts, checks
 from anycastlb.engine.parts import first_inputs
-from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.serving.metrics.meters import Meters
 from tests.support.world import MemoryAnnouncer
 
@@ -82,9 +82,7 @@ class Bench:
     def evidence(self) -> dict[Check, CheckState]:
         now = time.monotonic()
         fresh = Result(True, "connected", 0.001, now)
-        return {
-            check: replace(state, last=fresh) if state.up else state for check, state in self.health.items()
-        }
+        return {check: replace(state, last=fresh) if state.up else state for check, state in self.health.items()}
 
     def publish(self, states: dict[Check, CheckState]) -> None:
         self.health = states
