@@ -14,8 +14,9 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import plan
 from anycastlb.core.decision.basis import refusals
 from anycastlb.core.decision.containment import internal_error
-from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.decision.decide import adopt, decide_again
 from anycastlb.core.decision.recollection import recalled
+from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
 from anycastlb.core.model import NAMES, Decision, Failure, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
@@ -56,7 +57,8 @@ class Reconciler:
         self._looks = Looks(inbox, machine, clock)
         self._writer = Writer(machine.all_drivers)
         self._memory: Memory | None = None
-        self._decision: Decision | None = None
+        self._remembered = FROM_SCRATCH
+        """The last decision, with what the next one need not make anew."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._retries = 0
@@ -116,6 +118,7 @@ class Reconciler:
             decision = self._decide(actual, started)
             compared, faults = plan.compare(actual, decision.desired)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
+            self._remembered = FROM_SCRATCH  # nothing that may be at fault is kept
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
@@ -164,11 +167,12 @@ class Reconciler:
             known = recalled(self._machine.gate_memory.load(), wall, now)
             self._memory = adopt(actual, now, marks, known, self._machine.announcer.speaker().connected)
             self._heartbeat.started = True
-        last, version = self._decision, self._inbox.version
-        if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
-            last = self._decision = decide(self._inbox.inputs, self._memory, now)
-            self._memory, self._decided = last.memory, version
-        return last
+        last, version = self._remembered, self._inbox.version
+        wake_at = last.decision.wake_at
+        if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
+            last = self._remembered = decide_again(last, self._inbox.inputs, self._memory, now)
+            self._memory, self._decided = last.decision.memory, version
+        return last.decision
 
     def _judge(self, failures: Sequence[Failure]) -> None:
         """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""

@@ -50,8 +50,8 @@ def same_keys(old: Mapping[K, V], new: Mapping[K, V]) -> bool:
 
 def shared(old: Mapping[K, V], new: Mapping[K, V]) -> Mapping[K, V]:
     """The newer table, made of the older one's objects as far as they are equal: all of it, if it is equal."""
-    if not old or old is new:
-        return new
+    if old is new or not new or not old:
+        return new if old or new else old
     names = {key: key for key in old}
     kept = {
         names.get(key, key): before if (before := old.get(key, _ABSENT)) == row else row for key, row in new.items()
