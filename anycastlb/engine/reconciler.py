@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.decision import plan
 from anycastlb.core.decision.basis import refusals
+from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide_again
 from anycastlb.core.decision.recollection import recalled
@@ -59,6 +59,8 @@ class Reconciler:
         self._memory: Memory | None = None
         self._remembered = FROM_SCRATCH
         """The last decision, with what the next one need not make anew."""
+        self._compared = UNCOMPARED
+        """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._retries = 0
@@ -116,14 +118,14 @@ class Reconciler:
         inputs = self._inbox.inputs
         try:
             decision = self._decide(actual, started)
-            compared, faults = plan.compare(actual, decision.desired)
+            compared = self._compared = compare_again(self._compared, actual, decision.desired)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
-            self._remembered = FROM_SCRATCH  # nothing that may be at fault is kept
+            self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
-        changes = possible(compared, seen.errors, blind)
-        outcomes = (*faults, *await self._writer.apply(changes, decision))
+        changes = possible(compared.changes, seen.errors, blind)
+        outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
         for event in cycle_events(self._inbox.inputs.node, self.snapshot, decision, finished, failures):
@@ -138,7 +140,7 @@ class Reconciler:
             decision=decision,
             plan=finished,
             failures=failures,
-            pending=plan.diff(reached, decision.desired) if unfinished else (),
+            pending=compare_again(compared, reached, decision.desired).changes if unfinished else (),
             speaker=self._looks.speaker(),
             registrars=tuple(driver.registrar() for driver in self._machine.record_drivers),
             at=previous.at if blind else ended,

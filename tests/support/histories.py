@@ -1,7 +1,7 @@
 """Long histories of a node, in small steps: what is known changes a little, and the node decides again.
 
-The catalogs are small and colliding: services share VIPs, backends and firewall marks, so that what concerns one service
-concerns another now and then.
+The catalogs are small and colliding: services share VIPs, backends and firewall marks, so that what concerns one
+service concerns another now and then.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from anycastlb.core.model import (
     Catalog,
     Change,
     Check,
-    CheckState,
     Cluster,
     Damping,
     Failure,
     Inputs,
-    Memory,
     Peer,
     Policy,
     Reason,
@@ -171,7 +169,9 @@ def _refuse(number: int) -> Step:
         rows = list(world.wanted)
         refused = [rows[number * 7 % len(rows)]] if number and rows else []
         why = Reason("kernel_refused", "no memory")
-        world.put(failures=tuple(Failure(Change(table, key, None, world.wanted[table, key]), why) for table, key in refused))
+        world.put(
+            failures=tuple(Failure(Change(table, key, None, world.wanted[table, key]), why) for table, key in refused)
+        )
 
     return step
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from anycastlb.core.decision import gate, kernel_settings, probe_marks, service_names
 from anycastlb.core.decision.basis import Basis, refused
+from anycastlb.core.decision.delta import same_keys
 from anycastlb.core.decision.group_result import GroupResult, merged, result, served
 from anycastlb.core.decision.handover import NOTHING, fwmarks, handover
 from anycastlb.core.decision.own_drain import unused
@@ -107,7 +108,7 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
     """What ``decide`` decides, where only that is made anew which cannot be taken from the ``last`` decision."""
     last = last if last.usable(inputs, memory) else FROM_SCRATCH
     grouping = group_vips(inputs.catalog.services, last.grouping)
-    changed = regrouped(last, grouping)
+    changed = dict.fromkeys(regrouped(last, grouping))
     by_check = checks_of(last, grouping, changed) if changed else last.by_check
     doubtful = list(rows_in_doubt(last, memory, changed))
     refusals = refused(inputs)
@@ -121,7 +122,7 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
     for name in anew:
         parts = steps.of_group(basis, grouping.groups[name], steady=name not in unsteady)
         results[name] = result(parts, last.results.get(name) if name not in changed else None)
-    if changed:
+    if not same_keys(results, grouping.groups):
         results = {name: results[name] for name in grouping.groups}
 
     def table(name: str, before: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -141,7 +142,11 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
     named = inputs.policy.naming.dns is not None
     peers = service_names.view(inputs.cluster, company) if named else service_names.UNHEARD
 
-    known = last is not FROM_SCRATCH and not changed and None not in last.decision.probe_paths.values()
+    known = (
+        last is not FROM_SCRATCH
+        and grouping.groups is last.grouping.groups
+        and None not in last.decision.probe_paths.values()
+    )
     paths = last.decision.probe_paths if known else probe_marks.paths(grouping.paths, inputs, memory)
     probe_services, probe_destinations = probe_rows = last.probe_rows if known else probe_marks.rows(paths)
     cached = bool(kernel.services) and all(found.cached for found in results.values()) and cached_leaving(leaving)

@@ -8,7 +8,7 @@ Decision record: docs/decisions/0014-incremental-brain.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from operator import is_, is_not
@@ -16,15 +16,13 @@ from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
-_ABSENT: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Delta(Generic[K]):
-    """The keys whose rows are not the same object in both tables."""
+    """The keys whose rows are not the same object in both tables, or may not stand at the same place."""
 
     keys: tuple[K, ...] = ()
-    """Those of the newer table in its order, and then those that only the older one has."""
     aligned: bool = True
     """Both tables have the same keys in the same order."""
 
@@ -33,14 +31,29 @@ NONE: Delta[Any] = Delta()
 
 
 def delta(old: Mapping[K, V], new: Mapping[K, V]) -> Delta[K]:
-    """Where two tables differ. Two rows that are equal, but not the same object, may be among them."""
+    """Where two tables differ. Rows that are equal, but not the same object, may be among it."""
     if old is new:
         return NONE
     if same_keys(old, new):
         return Delta(tuple(compress(new, map(is_not, old.values(), new.values()))))
-    changed = [key for key, row in new.items() if old.get(key, _ABSENT) is not row]
-    gone = [key for key in old if key not in new]
-    return Delta((*changed, *gone), aligned=False)
+    before, after = list(old), list(new)
+    start = _alike(before, after)
+    end = min(_alike(reversed(before), reversed(after)), len(before) - start, len(after) - start)
+    moved = (*after[start : len(after) - end], *before[start : len(before) - end])
+    rows = list(map(is_not, [*old.values()][:start], new.values()))
+    tail = list(map(is_not, [*old.values()][len(before) - end :], [*new.values()][len(after) - end :]))
+    changed = (*compress(after, rows), *compress(after[len(after) - end :], tail))
+    return Delta(tuple(dict.fromkeys((*moved, *changed))), aligned=False)
+
+
+def _alike(one: Iterable[K], other: Iterable[K]) -> int:
+    """With how many of the same objects both begin."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a is not b:
+            break
+        count += 1
+    return count
 
 
 def same_keys(old: Mapping[K, V], new: Mapping[K, V]) -> bool:
@@ -52,8 +65,6 @@ def shared(old: Mapping[K, V], new: Mapping[K, V]) -> Mapping[K, V]:
     """The newer table, made of the older one's objects as far as they are equal: all of it, if it is equal."""
     if old is new or not new or not old:
         return new if old or new else old
-    names = {key: key for key in old}
-    kept = {
-        names.get(key, key): before if (before := old.get(key, _ABSENT)) == row else row for key, row in new.items()
-    }
+    names, absent = {key: key for key in old}, object()
+    kept = {names.get(key, key): before if (before := old.get(key, absent)) == row else row for key, row in new.items()}
     return old if same_keys(old, kept) and all(map(is_, old.values(), kept.values())) else kept

@@ -68,7 +68,8 @@ FROM_SCRATCH = Remembered(Decision(), Inputs(), NO_GROUPS, {}, {}, Tables(), ({}
 
 def regrouped(last: Remembered, grouping: Grouping) -> tuple[Address, ...]:
     """The groups whose services are not those of the last decision; also those that are gone."""
-    return delta(last.grouping.groups, grouping.groups).keys
+    old, new = last.grouping.groups, grouping.groups
+    return tuple(name for name in delta(old, new).keys if old.get(name) is not new.get(name))
 
 
 def rows_in_doubt(last: Remembered, memory: Memory, changed: Iterable[Address]) -> Iterator[tuple[RowId, Any]]:
