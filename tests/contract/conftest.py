@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.consul import Agent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> None:
+    """What another file's tests left open is found here, and not blamed on a test of this one."""
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -267,7 +267,10 @@ def tunnelling(port: int, seen: list[bytes]) -> Handler:
         seen.append(await reader.readuntil(b"\r\n\r\n"))
         onward = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(carry(reader, onward[1]), carry(onward[0], writer), return_exceptions=True)
+        try:
+            await asyncio.gather(carry(reader, onward[1]), carry(onward[0], writer), return_exceptions=True)
+        finally:
+            onward[1].transport.abort()
 
     return connect
 
