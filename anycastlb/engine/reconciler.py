@@ -160,9 +160,9 @@ class Reconciler:
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
-            wall, marks = self._inbox.inputs.wall, self._inbox.inputs.policy.marks
-            known = recalled(self._machine.gate_memory.load(), wall, now)
-            self._memory = adopt(actual, now, marks, known, self._machine.announcer.speaker().connected)
+            inputs, connected = self._inbox.inputs, self._machine.announcer.speaker().connected
+            known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
+            self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
         last, version = self._decision, self._inbox.version
         if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
