@@ -103,7 +103,8 @@ class Reconciler:
         seen = await self._look()
         self._sight.looked(seen.errors, started)
         blind, actual = self._sight.blind, seen.state
-        if blind and self._memory is None and not self._inbox.inputs.stopping:
+        unseen = blind and self._memory is None
+        if unseen and not self._inbox.inputs.stopping:
             return  # nothing is known yet that anything could be decided from
         if not blind:
             await self._looks.idle(actual, self._memory)
@@ -119,6 +120,8 @@ class Reconciler:
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
+        if unseen:
+            self._memory = self._decision = None  # what the kernel serves is adopted once it can be read
         changes = possible(compared, seen.errors, blind)
         outcomes = (*faults, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
