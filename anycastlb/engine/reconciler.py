@@ -120,6 +120,7 @@ class Reconciler:
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
+        self._heartbeat.decided()
         if unseen:
             self._memory = self._decision = None  # what the kernel serves is adopted once it can be read
         changes = possible(compared, seen.errors, blind)
@@ -149,7 +150,7 @@ class Reconciler:
             self._judge(failures)
         self._looks.originals()
         self._looks.routes(self.snapshot.actual)
-        self._heartbeat.beat()
+        self._heartbeat.beat_after_a_cycle()
         self._on_cycle(self.snapshot, ended - started)
 
     async def _look(self) -> Observation:
