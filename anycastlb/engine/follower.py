@@ -20,6 +20,7 @@ from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.check import CheckTypes
+from anycastlb.core.catalog.memory import CatalogMemory
 from anycastlb.core.catalog.parse import parse_catalog, troubled
 from anycastlb.core.catalog.shrink import admit, without_loss
 from anycastlb.core.events import Event, Level
@@ -72,6 +73,7 @@ class Follower:
         self._moved = asyncio.Event()
         """Instances, or what is wrong with a discovery, have changed."""
         self._watches = Watches(parts.kinds, self._moved.set, journal, clock)
+        self._memory = CatalogMemory()
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
 
@@ -309,6 +311,7 @@ class Follower:
                 node.fwmark_ranges,
                 self._check_types,
                 self._watches.instances,
+                self._memory,
             )
         except Exception as exc:  # a fault of ours in a parser must not stop a node that serves
             self._emit("unparsed", f"catalog {tree.index} is ignored, please report: {exc!r:.500}", level="error")

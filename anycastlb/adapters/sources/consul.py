@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any
 
 from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
 from anycastlb.adapters.consul.client import Client, waiting
+from anycastlb.adapters.consul.key_list import KeyList
 from anycastlb.adapters.sources import staging
-from anycastlb.core.model import Entry, SourceError, Tree
+from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
 
 SERVICES, DEFAULTS, DRAIN, IMPORT = PARTS = ("services/", "defaults", "drain/", staging.RECORD)
@@ -30,6 +30,7 @@ class ConsulSource:
         self._prefix = settings.prefix
         self._wait = waiting(settings)
         self._client = Client(settings)
+        self._items = KeyList(settings.prefix)
         self._tree = BlockingQuery(
             self._read_all,
             self._wait_for_news,
@@ -50,7 +51,7 @@ class ConsulSource:
         await self._client.close()
 
     async def _read_all(self, consistent: bool) -> Tree:
-        whole = await read(self._client, self._prefix, consistent)
+        whole = await read(self._client, self._items, self._prefix, consistent)
         return Tree(staging.in_force(whole.entries), whole.index)
 
     async def _wait_for_news(self, seen: Tree) -> None:
@@ -112,26 +113,15 @@ class ConsulSource:
             await asyncio.sleep(SPACING)
 
 
-async def read(client: Client, prefix: str, consistent: bool) -> Tree:
+async def read(client: Client, items: KeyList, prefix: str, consistent: bool) -> Tree:
     """Every key below the prefix at one moment, but for the nodes' status: the documents and what is staged."""
-    index, items = await client.kv.get(prefix, recurse=True, consistency="consistent" if consistent else None)
-    try:
-        entries = dict(_entry(prefix, item) for item in items or ())
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+    index, body = await client.list(prefix, consistent=consistent)
+    entries = await asyncio.to_thread(items.decode, body)
     return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
 
 
-def _entry(prefix: str, item: dict[str, Any]) -> tuple[str, Entry]:
-    key, value = item["Key"], item["Value"]
-    if not key.startswith(prefix):
-        raise ValueError(f"the key {key!r:.100} is not below {prefix!r}")
-    entry = Entry(value or b"", created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
-    return key.removeprefix(prefix), entry
-
-
 def _holds(tree: Tree, part: str) -> bool:
-    return any(key == part or (part[-1] == "/" and key.startswith(part)) for key in tree.entries)
+    return part in tree.entries if part[-1] != "/" else any(key.startswith(part) for key in tree.entries)
 
 
 def _wanted(key: str) -> bool:
