@@ -21,6 +21,7 @@ from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import peer_health, probe_marks, service_names
 from anycastlb.core.model import (
     Catalog,
@@ -31,6 +32,7 @@ from anycastlb.core.model import (
     ForwardPath,
     Health,
     ProbePath,
+    Service,
     Snapshot,
 )
 from anycastlb.engine.follower import CatalogParts, Follower
@@ -92,6 +94,7 @@ class Node:
         )
         self.gate_keeper = GateKeeper(parts.machine.gate_memory, clock)
         self._on_catalog = parts.on_catalog
+        self._checks = PerService(checks_of)
         self._marked: Decision | None = None
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
@@ -153,7 +156,7 @@ class Node:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self._on_catalog(catalog)
-            self.prober.want(checks(catalog))
+            self.prober.want(set().union(*self._checks(catalog.services)))
             if policy := self.inbox.inputs.policy.naming.dns:
                 for driver in self._machine.record_drivers:
                     driver.want(service_names.dns_names(catalog.services, policy))
@@ -182,9 +185,9 @@ class Node:
 
 def checks(catalog: Catalog) -> set[Check]:
     """Every check a catalog asks for; equal checks of several services are one."""
-    return {
-        service.check(vip, backend)
-        for service in catalog.services
-        for vip in service.vips
-        for backend in service.members(vip)
-    }
+    return set().union(*map(checks_of, catalog.services))
+
+
+def checks_of(service: Service) -> frozenset[Check]:
+    """Every check a service asks for."""
+    return frozenset(service.check(vip, backend) for vip in service.vips for backend in service.members(vip))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from typing import Any
 
 from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
 from anycastlb.adapters.consul.client import Client, waiting
@@ -30,7 +31,7 @@ class ConsulSource:
         self._prefix = settings.prefix
         self._wait = waiting(settings)
         self._client = Client(settings)
-        self._items = KeyList(settings.prefix)
+        self._items = KeyList(settings.prefix, wanted)
         self._tree = BlockingQuery(
             self._read_all,
             self._wait_for_news,
@@ -114,17 +115,16 @@ class ConsulSource:
 
 
 async def read(client: Client, items: KeyList, prefix: str, consistent: bool) -> Tree:
-    """Every key below the prefix at one moment, but for the nodes' status: the documents and what is staged."""
+    """Every key below the prefix at one moment."""
     index, body = await client.list(prefix, consistent=consistent)
-    entries = await asyncio.to_thread(items.decode, body)
-    return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
+    return Tree(await asyncio.to_thread(items.decode, body), number(index))
 
 
 def _holds(tree: Tree, part: str) -> bool:
     return part in tree.entries if part[-1] != "/" else any(key.startswith(part) for key in tree.entries)
 
 
-def _wanted(key: str) -> bool:
+def wanted(key: str) -> bool:
     """Is it for the catalog? Not a node's status, nor a folder (a key ending with ``/``) that Consul's web page made.
 
     What is neither service, default nor drain is read too: a misspelt key should be named.

@@ -19,7 +19,7 @@ from anycastlb.adapters.consul.client import NOTHING, Client, Unconfirmed
 from anycastlb.adapters.consul.key_list import KeyList
 from anycastlb.adapters.consul.transaction import Operation, TransactionRefused, operation, operations, transact
 from anycastlb.adapters.sources import staging
-from anycastlb.adapters.sources.consul import read
+from anycastlb.adapters.sources.consul import read, wanted
 from anycastlb.adapters.sources.staging import Chunk, StagingRecord
 from anycastlb.core.model import Conflict, Edit, Entry, SourceError, Tree
 from anycastlb.settings import ConsulSettings
@@ -221,7 +221,7 @@ class ConsulStore:
         return await transact(self._client, wanted)
 
     async def _look(self) -> Tree:
-        return await read(self._client, KeyList(self._prefix), self._prefix, consistent=True)
+        return await read(self._client, KeyList(self._prefix, wanted), self._prefix, consistent=True)
 
 
 def _busy(tree: Tree) -> bool:
