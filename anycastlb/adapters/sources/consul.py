@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
@@ -66,7 +66,9 @@ class ConsulSource:
                 failures.append(exc)
 
         async with asyncio.TaskGroup() as group:
-            waits = [self._wait_for_part(part, seen) for part in PARTS] + [self._wait_for_loss(seen)]
+            held = {part for part in PARTS if _holds(seen, part)}
+            waits = [self._wait_for_part(part, part in held, seen.index) for part in PARTS]
+            waits.append(self._wait_for_loss(held, seen.index))
             waiting = [group.create_task(collect(wait)) for wait in waits]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
@@ -74,15 +76,14 @@ class ConsulSource:
         if failures:
             raise failures[0]
 
-    async def _wait_for_part(self, part: str, seen: Tree) -> None:
+    async def _wait_for_part(self, part: str, held: bool, index: int) -> None:
         """One blocking query, repeated for as long as it brings no news.
 
         Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
         near by. So nothing, where there was nothing, is no news. That an import's record is gone is none either: what
         it named is then in its place.
         """
-        empty = part == IMPORT or not _holds(seen, part)
-        index = seen.index
+        empty = part == IMPORT or not held
         deadline = time.monotonic() + SPACING
         while True:
             found, items = await self._client.kv.get(
@@ -98,17 +99,16 @@ class ConsulSource:
             await asyncio.sleep(deadline - time.monotonic())
             deadline = time.monotonic() + SPACING
 
-    async def _wait_for_loss(self, seen: Tree) -> None:
+    async def _wait_for_loss(self, held: Collection[str], index: int) -> None:
         """Return when a part of the tree that was there is gone whole."""
-        there = {self._prefix + part for part in PARTS if _holds(seen, part)}
-        index = seen.index
+        present = {self._prefix + part for part in held}
         while True:
             found, names = await self._client.kv.get(
                 self._prefix, index=str(index), wait=self._wait, keys=True, separator="/"
             )
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise SourceError(f"Consul answered a list that is not one of names: {names!r:.200}")
-            if there - set(names or ()) or number(found) < index:
+            if present - set(names or ()) or number(found) < index:
                 return
             index = number(found)
             await asyncio.sleep(SPACING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from anycastlb.core.model.base import EMPTY, Address, Forward, Problem, Protocol, endpoint
@@ -323,7 +324,7 @@ def _aimed(check: Check, vip: Address, via: ForwardPath) -> Check:
     return replace(check, address=vip, params=params, via=via)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalog:
     """All services of one consistent read, in a canonical order, and what was wrong with the read."""
 
@@ -345,6 +346,6 @@ class Catalog:
     instances: Mapping[Discover, tuple[Instance, ...]] = field(default_factory=lambda: EMPTY)
     """Of those, what is known: the instances this catalog was made of."""
 
-    @property
+    @cached_property
     def vips(self) -> frozenset[Address]:
         return frozenset(vip for service in self.services for vip in service.vips)
