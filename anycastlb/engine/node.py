@@ -95,6 +95,7 @@ class Node:
         self.gate_keeper = GateKeeper(parts.machine.gate_memory, clock)
         self._on_catalog = parts.on_catalog
         self._checks = PerService(checks_of)
+        self._wanted: list[frozenset[Check]] = []
         self._marked: Decision | None = None
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
@@ -156,13 +157,19 @@ class Node:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self._on_catalog(catalog)
-            self.prober.want(set().union(*self._checks(catalog.services)))
+            self._want_checks(catalog)
             if policy := self.inbox.inputs.policy.naming.dns:
                 for driver in self._machine.record_drivers:
                     driver.want(service_names.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
+
+    def _want_checks(self, catalog: Catalog) -> None:
+        wanted = self._checks(catalog.services)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self.prober.want(set().union(*wanted))
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self._observer.observe_cycle(snapshot, seconds)
