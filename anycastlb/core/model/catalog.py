@@ -126,6 +126,15 @@ class Check:
     """While down the interval doubles with every failure, up to this; None = ``interval``."""
     via: ForwardPath | None = None
     """The probe goes to the VIP (``address``) through IPVS to this one backend; None = straight to the backend."""
+    _hash: int = field(init=False, repr=False, compare=False)
+    """It is looked up far more often than made, and hashing its parts is slow."""
+
+    def __post_init__(self) -> None:
+        timing = self.interval, self.timeout, self.rise, self.fall
+        object.__setattr__(self, "_hash", hash((self.type, self.address, self.port, self.params, timing, self.via)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         target = f"{self.type} {endpoint(self.address, self.port)}"
