@@ -6,7 +6,7 @@ A scrape can only have families of this table (``samples_of`` fails otherwise). 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -236,6 +236,15 @@ class FamilySamples:
 
     family: Family
     samples: Iterable[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyText:
+    """A family with its samples as text."""
+
+    family: Family
+    lines: Sequence[str]
+    """Each with any number of whole lines."""
 
 
 def samples_of(name: str, samples: Iterable[Sample]) -> FamilySamples:

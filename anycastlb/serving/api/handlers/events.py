@@ -19,7 +19,8 @@ from typing import Any
 from aiohttp import web
 
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.serving.api.http.context import HEADERS, Context, context
+from anycastlb.serving.api.http.answers import HEADERS
+from anycastlb.serving.api.http.context import Context, context
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views.status import event_views
 
