@@ -98,8 +98,7 @@ async def test_a_probe_that_breaks_is_a_failed_check_not_a_crash() -> None:
     async def broken(given: Check, probe_path: ProbePath | None) -> Found:
         raise ZeroDivisionError("oops")
 
-    prober = Prober({"tcp": CheckType(TYPES["tcp"].params, broken)}, lambda health, turned: None, Journal())
-    result = await prober._result(check("tcp", 1), None)
+    result = await run(check("tcp", 1), {"tcp": CheckType(TYPES["tcp"].params, broken)})
     assert not result.ok and "ZeroDivisionError" in result.detail
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import TYPES
-from anycastlb.adapters.system.journal import Journal
+import time
+from collections.abc import Mapping
+
+from anycastlb.adapters.checks import TYPES, CheckType
 from anycastlb.core.model import Check, Result
-from anycastlb.engine.prober import Prober
+from anycastlb.engine.attempt import attempt
 
 
-async def run(check: Check) -> Result:
+async def run(check: Check, types: Mapping[str, CheckType] = TYPES) -> Result:
     """One check as the prober runs it."""
-    prober = Prober(TYPES, lambda health, turned: None, Journal())
-    return await prober._result(check, None)
+    return (await attempt(types, check, None, time.monotonic)).result

@@ -4,7 +4,8 @@ Theory of operation. A check is *unknown* until its first result, which is belie
 that agrees with the state clears the streak, and one that contradicts it lengthens the streak. ``rise``
 contradictions in a row turn down into up, ``fall`` of them turn up into down. A backend whose check is still unknown
 counts as down, unless the kernel was already serving it when the daemon started, or it was up when its check was
-edited: then it counts as up until proven otherwise.
+edited: then it counts as up until proven otherwise. A probe that says nothing of its target is no result; it stands
+in ``CheckState.unproven`` until the next result (``engine.verdicts``).
 
 Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 """
@@ -48,6 +49,7 @@ def _recorded(state: CheckState, result: Result) -> CheckState:
         recent=(*state.recent[-EVIDENCE + 1 :], result),
         failures=state.failures if result.ok else (*state.failures[-EVIDENCE + 1 :], result),
         record=(good + result.ok, count + 1),
+        unproven=None,
     )
 
 
