@@ -8,8 +8,7 @@ itself so late that the target could not be heard in time (``adapters.system.lat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from anycastlb.adapters.checks import CheckType, Down, Found
 from anycastlb.adapters.checks.probe.sockets import error_text, own_lack
@@ -20,8 +19,7 @@ Outcome = Literal["good", "bad", "timeout", "error", "late", "unknown"]
 """``error``: a fault of the probe itself. ``late`` and ``unknown`` say nothing of the target."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One probe that has ended."""
 
     outcome: Outcome
@@ -40,38 +38,38 @@ async def attempt(
 ) -> Attempt:
     """Probe the target once. Raises nothing but CancelledError."""
     started, deadline = clock(), Deadline(check.timeout)
-    found: Found | None = None
-    failure: tuple[Outcome, str] = ("good", "")
+    outcome: Found | Exception
     try:
         async with deadline:
-            found = await types[check.type].probe(check, probe_path)
-    except TimeoutError:
-        failure = "timeout", timeout_text(check)
+            outcome = await types[check.type].probe(check, probe_path)
     except Exception as exc:
-        failure = judged(exc)
+        outcome = exc
     ended = clock()
+    return conclude(check, outcome, started, ended, deadline.lost, deadline.fair)
+
+
+def conclude(
+    check: Check, outcome: Found | Exception, started: float, ended: float, lost: float, fair: bool
+) -> Attempt:
+    """What a probe proves that found this, or raised it, between these moments.
+
+    ``lost``: the seconds that this node did not look; ``fair``: had the target all its time nevertheless?
+    """
     took = ended - started
-    if found is not None:
-        result = Result(True, found.detail, took, ended, found.weight, found.drain)
-        return Attempt("good", result, deadline.lost)
-    outcome, detail = failure
-    if outcome != "unknown" and deadline.lost >= check.timeout and not (outcome == "timeout" and deadline.fair):
-        outcome, detail = "late", late_text(detail, deadline.lost)
-    return Attempt(outcome, Result(False, detail, took, ended), deadline.lost)
+    if isinstance(outcome, Found):
+        return Attempt("good", Result(True, outcome.detail, took, ended, outcome.weight, outcome.drain), lost)
+    kind, detail = _judged(check, outcome)
+    if kind != "unknown" and lost >= check.timeout and not (kind == "timeout" and fair):
+        kind, detail = "late", f"{detail}, but this node itself was {lost:.1f} s late"
+    return Attempt(kind, Result(False, detail, took, ended), lost)
 
 
-def judged(error: Exception) -> tuple[Outcome, str]:
+def _judged(check: Check, error: Exception) -> tuple[Outcome, str]:
     """What a probe's exception means."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "timeout", f"no answer within {check.timeout:g} s"
     if lack := own_lack(error):
         return "unknown", f"this node could not probe: {error_text(lack)}"
     if isinstance(error, Down):
         return "bad", str(error)
     return "error", f"the probe failed: {type(error).__name__}: {error}"  # a fault of the probe must not end the check
-
-
-def timeout_text(check: Check) -> str:
-    return f"no answer within {check.timeout:g} s"
-
-
-def late_text(detail: str, lost: float) -> str:
-    return f"{detail}, but this node itself was {lost:.1f} s late"

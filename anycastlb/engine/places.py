@@ -18,7 +18,8 @@ Habit = Literal["answered", "untried", "hanging"]
 """How a check's last probe ended."""
 SHARES: dict[Habit, float] = {"hanging": 0.5, "untried": 0.75, "answered": 1.0}
 """The share of the places that checks of this habit and the ones before it may take together."""
-ORDER = tuple(SHARES)
+BOUNDS: dict[Habit, tuple[Habit, ...]] = {habit: tuple(SHARES)[n:] for n, habit in enumerate(SHARES)}
+"""The shares that a check of each habit counts in."""
 
 
 class Places:
@@ -28,7 +29,7 @@ class Places:
         self.limit, self.taken = limit, 0
         self._free = {habit: ceil(limit * share) for habit, share in SHARES.items()}
         """Places left to checks of this habit and the ones before it together."""
-        self._queues: dict[Habit, deque[Callable[[], None]]] = {habit: deque() for habit in reversed(ORDER)}
+        self._queues: dict[Habit, deque[Callable[[], None]]] = {habit: deque() for habit in reversed(SHARES)}
 
     @property
     def waiting(self) -> int:
@@ -43,7 +44,7 @@ class Places:
 
     def leave(self, habit: Habit) -> None:
         """Give a place back that was taken with this habit. The next one who waits takes it."""
-        for bound in ORDER[ORDER.index(habit) :]:
+        for bound in BOUNDS[habit]:
             self._free[bound] += 1
         self.taken -= 1
         for waiting, queue in self._queues.items():
@@ -74,10 +75,11 @@ class Places:
             self.leave(habit)
 
     def _take(self, habit: Habit) -> bool:
-        bounds = ORDER[ORDER.index(habit) :]
-        if not all(self._free[bound] for bound in bounds):
-            return False
-        for bound in bounds:
-            self._free[bound] -= 1
+        free = self._free
+        for bound in BOUNDS[habit]:
+            if not free[bound]:
+                return False
+        for bound in BOUNDS[habit]:
+            free[bound] -= 1
         self.taken += 1
         return True

@@ -17,12 +17,36 @@ from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, CheckState, Result
 from anycastlb.engine.observer import Observer
+from anycastlb.engine.places import Habit
 
 COMPLAINTS = 60.0
 """Seconds between two events that say that this node cannot probe, or that it probes too late."""
 UNPROVEN = 300.0
 """Seconds that a verdict stands although no probe says anything of the target; then that counts as a failure."""
 WORDS = {None: "unknown", True: "up", False: "down"}
+
+
+class Course:
+    """What is known of one check while it is run."""
+
+    __slots__ = ("check", "habit", "kind", "proven", "state")
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.state = health.UNKNOWN
+        self.proven: float | None = None
+        """When it last had a result that says something of its target."""
+        self.habit: Habit = "untried"
+        self.kind: Hashable = (
+            check.type,
+            check.params,
+            check.interval,
+            check.timeout,
+            check.rise,
+            check.fall,
+            check.down_interval,
+        )
+        """Checks that differ in nothing but their target are of one kind, as those of one pool are."""
 
 
 class Verdicts:
@@ -34,92 +58,97 @@ class Verdicts:
         self.fresh = False
         """Is there anything new since it was last set to False?"""
         self._journal, self._clock, self._observer = journal, clock.monotonic, observer
-        self._proven: dict[Check, float] = {}
-        """When each check last had a result that says something of its target."""
         self._complain_at = self._clock()
-        self._stirred: dict[Hashable, list[Callable[[], None]]] = {}
+        self._stirred: dict[Hashable, dict[Callable[[], None], None]] = {}
 
     def forget(self, check: Check) -> None:
         """The check is not run any more. What it found must not be believed when it returns."""
         self.states.pop(check, None)
-        self._proven.pop(check, None)
         self.turned.set()
 
-    def on_stir(self, check: Check, act: Callable[[], None]) -> Callable[[], None]:
+    def on_stir(self, course: Course, act: Callable[[], None]) -> Callable[[], None]:
         """Act once when a check of this one's kind that was down is answered again; returns what cancels it.
 
         Targets that went down together may be back together, and this node must not announce long before it knows.
         """
-        waiting = self._stirred.setdefault(_kind(check), [])
-        waiting.append(act)
-        return lambda: waiting.remove(act) if act in waiting else None
+        waiting = self._stirred.setdefault(course.kind, {})
+        waiting[act] = None
+        return lambda: waiting.pop(act, None)
 
-    def fold(self, check: Check, result: Result) -> CheckState:
-        """The state after a result that says something of the target, or counts as if it did."""
-        before = self.states.get(check, health.UNKNOWN)
-        after = self.states[check] = health.step(before, result, check.rise, check.fall)
+    def fold(self, course: Course, result: Result) -> None:
+        """Take a result that says something of the target, or counts as if it did."""
+        check, before = course.check, course.state
+        after = course.state = health.step(before, result, check.rise, check.fall)
+        self.states[check] = after
         self.fresh = True
-        if after.up != before.up:
-            self._journal.emit(
-                Event(
-                    "check",
-                    str(check),
-                    reason=result.detail,
-                    before=WORDS[before.up],
-                    after=WORDS[after.up],
-                    level="info" if after.up else "warning",
-                )
-            )
-        if _matters(before) != _matters(after):
+        if after.up is not before.up:
+            self._tell(check, before.up, after)
+        if _matters(before, after):
             self.turned.set()
         if check.down_interval is not None and before.up is False and result.ok and not before.streak:
-            for act in self._stirred.pop(_kind(check), ()):
+            for act in self._stirred.pop(course.kind, {}):
                 act()
-        return after
 
-    def prove(self, check: Check, result: Result) -> CheckState:
-        """The state after a probe that was answered, or had its time and was not."""
-        self._proven[check] = result.at
-        return self.fold(check, result)
+    def prove(self, course: Course, result: Result) -> None:
+        """Take the result of a probe that was answered, or had its time and was not."""
+        course.proven = result.at
+        self.fold(course, result)
 
-    def learn_nothing(self, check: Check, why: str, outcome: str) -> CheckState:
-        """The state after a probe that says nothing of the target. No verdict changes, unless this lasts too long."""
+    def learn_nothing(self, course: Course, why: str, outcome: str) -> None:
+        """A probe says nothing of the target. No verdict changes, unless this lasts too long."""
+        check, now, before = course.check, self._clock(), course.state
         self._observer.observe_result(check.type, outcome, None)
-        now = self._clock()
-        detail = f"not known: {why}"
+        result = Result(False, f"not known: {why}", 0.0, now)
         if now >= self._complain_at:
             self._complain_at = now + COMPLAINTS
-            self._journal.emit(Event("check", str(check), reason=detail, after="unknown", level="error"))
-        before = self.states.get(check, health.UNKNOWN)
-        result = Result(False, detail, 0.0, now)
-        if before.up is not None and now - self._proven.setdefault(check, now) > UNPROVEN:
-            return self.fold(check, result)
+            self._warn(check, result)
+        if course.proven is None:
+            course.proven = now
+        if before.up is not None and now - course.proven > UNPROVEN:
+            self.fold(course, result)
+            return
         last = result if before.up is None else before.last
-        after = self.states[check] = replace(before, last=last, unproven=result)
-        self.fresh = True
-        return after
+        self._show(course, replace(before, last=last, unproven=result))
 
-    def withhold(self, check: Check, reason: str) -> CheckState:
+    def withhold(self, course: Course, reason: str) -> None:
         """Record that this node cannot run the check. Without any verdict this says nothing of the backend; with one it
         counts as a failure, since a verdict must not stand unproven for ever."""
+        check, before = course.check, course.state
         self._observer.observe_result(check.type, "withheld", None)
-        before = self.states.get(check, health.UNKNOWN)
         result = Result(False, f"cannot be checked: {reason}", 0.0, self._clock())
         if before.up is not None:
-            return self.fold(check, result)
+            self.fold(course, result)
+            return
         if before.last is None or before.last.detail != result.detail:
-            self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
+            self._warn(check, result)
             self.turned.set()  # no verdict has changed, but what is shown of the check has
-        after = self.states[check] = replace(before, last=result)
+        self._show(course, replace(before, last=result))
+
+    def _show(self, course: Course, state: CheckState) -> None:
+        """Publish another state of the same verdict."""
+        course.state = self.states[course.check] = state
         self.fresh = True
-        return after
+
+    def _warn(self, check: Check, result: Result) -> None:
+        self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
+
+    def _tell(self, check: Check, before: bool | None, after: CheckState) -> None:
+        reason = after.last.detail if after.last else ""
+        self._journal.emit(
+            Event(
+                "check",
+                str(check),
+                reason=reason,
+                before=WORDS[before],
+                after=WORDS[after.up],
+                level="info" if after.up else "warning",
+            )
+        )
 
 
-def _kind(check: Check) -> Hashable:
-    """Checks that differ in nothing but their target are of one kind, as those of one pool are."""
-    return check.type, check.params, check.interval, check.timeout, check.rise, check.fall, check.down_interval
-
-
-def _matters(state: CheckState) -> tuple[object, ...]:
-    """What of a state a decision depends on: the verdict, and the weight that the target asks for or has earned."""
-    return state.up, state.asks, weights.earned(*state.record)
+def _matters(before: CheckState, after: CheckState) -> bool:
+    """Has anything changed that a decision depends on: the verdict, or the weight that the target asks for or has
+    earned?"""
+    if before.up is not after.up or before.asks != after.asks:
+        return True
+    return before.record != after.record and weights.earned(*before.record) != weights.earned(*after.record)
