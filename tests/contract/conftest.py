@@ -16,6 +16,12 @@ def _collected() -> None:
     gc.collect()
 
 
+@pytest.fixture(params=[False, True], ids=["coroutine", "lean"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check that the lean engine can run is run by both."""
+    monkeypatch.setattr("tests.support.checks.lean", request.param)
+
+
 @pytest.fixture(scope="module")
 def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """A real Consul that keeps its data when it is killed; one for each file of tests."""

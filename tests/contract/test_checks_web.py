@@ -20,6 +20,7 @@ from tests.support.authority import DAY, Authority, server_context
 from tests.support.checks import run
 from tests.support.servers import Handler, answering, saying, serving
 
+pytestmark = pytest.mark.usefixtures("engine")
 OK = answering("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok")
 CHUNKED = r"no HTTP answer: b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked'"
 
