@@ -20,7 +20,7 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -30,7 +30,7 @@ from anycastlb.core.decision.delta import same_keys
 from anycastlb.core.decision.group_result import GroupResult, merged, result, served
 from anycastlb.core.decision.handover import NOTHING, fwmarks, handover
 from anycastlb.core.decision.own_drain import unused
-from anycastlb.core.decision.recollection import adopted_gates
+from anycastlb.core.decision.recollection import adopted_gates, presumed_up, weighted
 from anycastlb.core.decision.remembered import (
     FROM_SCRATCH,
     Remembered,
@@ -42,16 +42,19 @@ from anycastlb.core.decision.remembered import (
     rows_in_doubt,
     to_decide,
 )
-from anycastlb.core.decision.rows import Tables, by_service, cached_leaving, leaving_rows, with_leaving
+from anycastlb.core.decision.rows import RowId, Tables, by_service, cached_leaving, leaving_rows, with_leaving
 from anycastlb.core.decision.steps import take_steps
 from anycastlb.core.decision.vip_groups import group_vips
 from anycastlb.core.model import (
     MARKS,
     Address,
     Decision,
+    DestinationKey,
     Inputs,
+    Leaving,
     Memory,
     Recollection,
+    Service,
     ServiceKey,
     State,
 )
@@ -70,23 +73,25 @@ def adopt(
     probes: probe_marks.Range = MARKS,
     known: Recollection = NOTHING_KNOWN,
     connected: bool = False,
+    services: Sequence[Service] = (),
 ) -> Memory:
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
     ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
-    this one's clock. ``connected``: the BGP bridge has told the routes.
+    this one's clock. ``connected``: the BGP bridge has told the routes. ``services``: those of the catalog.
     """
     marks, actual = probe_marks.split(actual, probes)
-    serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
+    gates = adopted_gates(actual, services, known, connected, now)
+    presumed = presumed_up(actual, services, gates)
     return Memory(
-        gates=adopted_gates(actual, serving, known, connected, now),
+        gates=gates,
         rows={
             (table, key): (row, ADOPTED_DRAIN)
             for table in ("addresses", "services", "destinations")
             for key, row in actual.rows(table).items()
         },
-        up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
-        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight) - known.below,
+        up_since=dict.fromkeys([*presumed, *(k for k, row in actual.destinations.items() if row.weight)], gate.NEVER),
+        serving=(weighted(actual) | {key.service for key in presumed}) - known.below,
         fwmarks={key: _of_family(actual.addresses, key) for key in actual.services if key.protocol == "fwmark"},
         order=by_service(actual.destinations),
         marks=marks,
@@ -134,6 +139,7 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
     handing = NOTHING if inputs.stopping else handover(steps.judged, now)
     leaving = leaving_rows(rows, doubtful, memory, inputs.idle, now, not unused(steps.drain), handing)
     tables = Tables(**{field.name: table(field.name, getattr(last.tables, field.name)) for field in fields(Tables)})
+    up_since = table("up_since", last.up_since)
     kernel = with_leaving(tables, rows, leaving, memory.order)
 
     verdicts, routes = table("verdicts", last.decision.verdicts), table("routes", past.routes)
@@ -173,7 +179,7 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
             gates=table("gates", past.gates),
             rows=rows,
             leaving=leaving,
-            up_since=table("up_since", past.up_since),
+            up_since={**serving, **up_since} if (serving := serving_on(leaving, memory)) else up_since,
             serving=served(past.serving, last.results, results),
             order=kernel.order,
             marks={path: mark for path, mark in paths.items() if mark is not None},
@@ -191,4 +197,10 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
         faults={str(subject): reason for subject, reason in basis.contained.faults.items()},
         wake_at=max(min(wakes), now + TICK) if wakes else None,
     )
-    return Remembered(decision, inputs, grouping, results, by_check, tables, probe_rows)
+    return Remembered(decision, inputs, grouping, results, by_check, tables, up_since, probe_rows)
+
+
+def serving_on(leaving: Mapping[RowId, Leaving], memory: Memory) -> dict[DestinationKey, float]:
+    """Since when those backends have been up that serve on although an edit has taken them out."""
+    keys = (key for (table, key), item in leaving.items() if table == "destinations" and item.serves)
+    return {key: memory.up_since[key] for key in keys if key in memory.up_since}

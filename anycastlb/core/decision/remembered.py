@@ -50,6 +50,8 @@ class Remembered:
     """The groups whose backends have this check."""
     tables: Tables
     """The kernel's tables of all groups together, without what is leaving."""
+    up_since: Mapping[DestinationKey, float]
+    """Since when the backends of all groups have been up."""
     probe_rows: ProbeRows
     """The IPVS services and destinations of probes."""
 
@@ -63,7 +65,7 @@ class Remembered:
         )
 
 
-FROM_SCRATCH = Remembered(Decision(), Inputs(), NO_GROUPS, {}, {}, Tables(), ({}, {}))
+FROM_SCRATCH = Remembered(Decision(), Inputs(), NO_GROUPS, {}, {}, Tables(), {}, ({}, {}))
 
 
 def regrouped(last: Remembered, grouping: Grouping) -> tuple[Address, ...]:
