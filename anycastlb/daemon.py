@@ -20,9 +20,10 @@ from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
+from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.events import Event
 from anycastlb.core.model import AnycastlbError, Catalog, DriverError
-from anycastlb.doctor.collect.startup import at_start, with_catalog
+from anycastlb.doctor.collect.startup import asked_by, at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.finding import Finding
 from anycastlb.engine.machine import Pulse
@@ -148,9 +149,10 @@ def inspect(settings: Settings, journal: Journal) -> None:
 def catalog_inspector(settings: Settings, journal: Journal) -> Callable[[Catalog], None]:
     """A function that is given each new catalog, and reports what the machine lacks for its services: once a fault."""
     known: set[Finding] = set()
+    asked = PerService(asked_by)
 
     def inspect_catalog(catalog: Catalog) -> None:
-        findings = preflight(with_catalog(settings, catalog), WITH_CATALOG)
+        findings = preflight(with_catalog(settings, catalog, asked), WITH_CATALOG)
         report([finding for finding in findings if finding not in known], journal)
         known.clear()
         known.update(findings)

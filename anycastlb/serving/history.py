@@ -64,8 +64,14 @@ class History:
         self._rows: dict[Name, Row] = {}
         self._moments: deque[float] = deque(maxlen=SLOTS)
         self._taken = 0
+        self._sample = object()
         self._left_out = 0
         self._error = "no sample was taken yet"
+
+    @property
+    def samples(self) -> object:
+        """Another object after each sample."""
+        return self._sample
 
     def observe(self, snapshot: Snapshot, kernel: Kernel | None, now: float, error: str = "") -> None:
         """Take one sample. ``kernel`` is None where its counters could not be read, and ``error`` says why."""
@@ -82,6 +88,7 @@ class History:
                 row.write(place, kernel.get(key) if kernel else None, elapsed, _health(state, before))
             self._moments.append(now)
             self._taken += 1
+            self._sample = object()
             self._left_out, self._error = left_out, error
 
     def stats(self, now: float) -> dict[str, Any]:
