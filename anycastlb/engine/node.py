@@ -130,7 +130,7 @@ class Node:
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
-                    await self.reconciler.run()
+                await self.reconciler.run()
                 async with asyncio.TaskGroup() as last:
                     for driver in self._machine.record_drivers:
                         last.create_task(driver.flush())
@@ -141,7 +141,10 @@ class Node:
             await self._source.close()
 
     async def _first_catalog(self) -> None:
-        """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out."""
+        """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out.
+
+        A stop needs none: whatever a catalog says, everything leaves.
+        """
         while not self._begin.is_set():
             self._machine.pulse.notify()
             with suppress(TimeoutError):

@@ -103,7 +103,8 @@ class Reconciler:
         seen = await self._look()
         self._sight.looked(seen.errors, started)
         blind, actual = self._sight.blind, seen.state
-        if blind and self._memory is None and not self._inbox.inputs.stopping:
+        unseen = blind and self._memory is None
+        if unseen and not self._inbox.inputs.stopping:
             return  # nothing is known yet that anything could be decided from
         if not blind:
             await self._looks.idle(actual, self._memory)
@@ -119,6 +120,9 @@ class Reconciler:
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
+        self._heartbeat.decided()
+        if unseen:
+            self._memory = self._decision = None  # what the kernel serves is adopted once it can be read
         changes = possible(compared, seen.errors, blind)
         outcomes = (*faults, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
@@ -146,7 +150,7 @@ class Reconciler:
             self._judge(failures)
         self._looks.originals()
         self._looks.routes(self.snapshot.actual)
-        self._heartbeat.beat()
+        self._heartbeat.beat_after_a_cycle()
         self._on_cycle(self.snapshot, ended - started)
 
     async def _look(self) -> Observation:
@@ -160,9 +164,9 @@ class Reconciler:
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
-            wall, marks = self._inbox.inputs.wall, self._inbox.inputs.policy.marks
-            known = recalled(self._machine.gate_memory.load(), wall, now)
-            self._memory = adopt(actual, now, marks, known, self._machine.announcer.speaker().connected)
+            inputs, connected = self._inbox.inputs, self._machine.announcer.speaker().connected
+            known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
+            self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
         last, version = self._decision, self._inbox.version
         if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):

@@ -354,7 +354,7 @@ async def test_the_prober_tells_results_and_its_load() -> None:
 
 @pytest.mark.virtual_time
 async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anycastlb.engine.prober.MAX_AT_ONCE", 2)
+    monkeypatch.setattr("anycastlb.engine.probing.MAX_AT_ONCE", 2)
 
     async def probe(check: Check, probe_path: object) -> Found:
         await asyncio.sleep(60)

@@ -20,7 +20,7 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from anycastlb.core.decision import gate, kernel_settings, probe_marks, service_names
 from anycastlb.core.decision.assessment import assess
@@ -29,9 +29,9 @@ from anycastlb.core.decision.handover import NOTHING, fwmarks, handover
 from anycastlb.core.decision.own_drain import drain_step, unused, withdrawn
 from anycastlb.core.decision.peer_votes import PeerVote, hear_peers
 from anycastlb.core.decision.pool import Judgement, Pool, weigh
-from anycastlb.core.decision.recollection import adopted_gates
+from anycastlb.core.decision.recollection import adopted_gates, presumed_up, weighted
 from anycastlb.core.decision.routes import route_of
-from anycastlb.core.decision.rows import Wanted, held_rows, leaving_rows, tables, wanted_rows
+from anycastlb.core.decision.rows import RowId, held_rows, leaving_rows, tables, wanted_rows
 from anycastlb.core.decision.vip_gates import GateStep, shut_faulty, step_gates
 from anycastlb.core.model import (
     MARKS,
@@ -41,6 +41,7 @@ from anycastlb.core.model import (
     Inputs,
     Memory,
     Recollection,
+    Service,
     ServiceKey,
     State,
 )
@@ -59,23 +60,25 @@ def adopt(
     probes: probe_marks.Range = MARKS,
     known: Recollection = NOTHING_KNOWN,
     connected: bool = False,
+    services: Sequence[Service] = (),
 ) -> Memory:
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
     ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
-    this one's clock. ``connected``: the BGP bridge has told the routes.
+    this one's clock. ``connected``: the BGP bridge has told the routes. ``services``: those of the catalog.
     """
     marks, actual = probe_marks.split(actual, probes)
-    serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
+    gates = adopted_gates(actual, services, known, connected, now)
+    presumed = presumed_up(actual, services, gates)
     return Memory(
-        gates=adopted_gates(actual, serving, known, connected, now),
+        gates=gates,
         rows={
             (table, key): (row, ADOPTED_DRAIN)
             for table in ("addresses", "services", "destinations")
             for key, row in actual.rows(table).items()
         },
-        up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
-        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight) - known.below,
+        up_since=dict.fromkeys([*presumed, *(k for k, row in actual.destinations.items() if row.weight)], gate.NEVER),
+        serving=(weighted(actual) | {key.service for key in presumed}) - known.below,
         fwmarks={key: _of_family(actual.addresses, key) for key in actual.services if key.protocol == "fwmark"},
         order=tuple(actual.destinations),
         marks=marks,
@@ -139,7 +142,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
             gates={item.verdict.vip: item.gate for item in gates},
             rows=rows,
             leaving=leaving,
-            up_since=_up_since(rows, judged, memory),
+            up_since=_up_since({*rows, *(row for row, item in leaving.items() if item.serves)}, judged, memory),
             serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
             order=tuple(destinations),
             marks={path: mark for path, mark in paths.items() if mark is not None},
@@ -178,8 +181,10 @@ def weigh_pools(
     return [(item, pool) for item in sound if (pool := contained.of(item.vip, one, item)) is not None]
 
 
-def _up_since(rows: Wanted, judged: Sequence[Judgement], memory: Memory) -> dict[DestinationKey, float]:
-    """Since when each backend has been up; of one that could not be judged, as before."""
+def _up_since(serving: Collection[RowId], judged: Sequence[Judgement], memory: Memory) -> dict[DestinationKey, float]:
+    """Since when each backend has been up; as before of one that could not be judged, or serves on although an edit has
+    taken it out."""
     known = {member.key for item in judged for member in item.members}
-    held = {key: since for key, since in memory.up_since.items() if key not in known and ("destinations", key) in rows}
+    stays = {key for table, key in serving if table == "destinations"} - known
+    held = {key: since for key, since in memory.up_since.items() if key in stays}
     return held | {key: since for item in judged for key, since in item.up_since.items()}

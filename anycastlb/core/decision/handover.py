@@ -17,7 +17,7 @@ from anycastlb.core.decision.pool import Judgement
 from anycastlb.core.model import EMPTY, Address, DestinationKey, Memory, Service, ServiceKey
 
 Successor: TypeAlias = ServiceKey | Address
-"""Whose new backends replace a row: those of its service; if that is leaving, those of the VIP's other services."""
+"""Whose new backends replace a row: those of its service; if that has none, those of the VIP's other services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Handover:
     """They need those backends, so what they replace from now on serves on."""
     ends: Mapping[Successor, float] = field(default_factory=lambda: EMPTY)
     """When the last of the results is due."""
+    staffed: frozenset[ServiceKey] = frozenset()
+    """The services that have backends, drained ones included."""
 
     def end(self, successors: Iterable[Successor], begun: bool) -> float | None:
         """Until when a row serves on that these replace; None if it does not. ``begun``: it did so far."""
@@ -47,7 +49,7 @@ def handover(judged: Sequence[Judgement], now: float) -> Handover:
                 begins.add(successor)
             if item.proving:
                 ends[successor] = max(now + item.proving, ends.get(successor, now))
-    return Handover(frozenset(begins), ends)
+    return Handover(frozenset(begins), ends, frozenset(item.verdict.key for item in judged if item.members))
 
 
 def vips_of(key: ServiceKey, fwmarks: Mapping[ServiceKey, frozenset[Address]]) -> frozenset[Address]:

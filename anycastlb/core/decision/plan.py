@@ -16,7 +16,7 @@ order. So the longest run of old destinations that stand in the right order stay
 
 *Failures are contained* (``Failed``). A change that depends on one that failed is not tried: nothing is torn down
 under a route that could not be withdrawn, or before what replaces it was made, and no route is announced whose address,
-services or backends could not be built. Everything else goes on.
+services or backends could not be built, or whose backends got no weight. Everything else goes on.
 
 *Why it is safe.* It is pure: nothing here looks at the machine, or decides what should be. ``apply`` says what one
 change means; applying a whole plan to a state gives the desired state, and the difference to that is empty (a law).
@@ -189,16 +189,24 @@ class Failed:
 
     A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn, or
     before what replaces it is there, and no route is announced whose address, services or backends could not be built.
+    ``desired``: the destinations that the plan leads to. Of a service that gets none of its weights, none is taken.
     """
 
     def __init__(
-        self, verdicts: Mapping[Address, Verdict], fwmarks: Fwmarks = EMPTY, failures: Iterable[Failure] = ()
+        self,
+        verdicts: Mapping[Address, Verdict],
+        fwmarks: Fwmarks = EMPTY,
+        failures: Iterable[Failure] = (),
+        desired: Destinations = EMPTY,
     ) -> None:
-        self._verdicts, self._fwmarks = verdicts, fwmarks
+        self._verdicts, self._fwmarks, self._desired = verdicts, fwmarks, desired
         self._first: dict[tuple[Table, Any], Failure] = {}
         """The first failure of each row."""
         self._of_service: dict[ServiceKey, Failure] = {}
         """The first failure of each service, or of a backend that it was to get; one that is under way comes last."""
+        self._raises: dict[ServiceKey, Failure] = {}
+        """The first failure of each service to give a weight to a destination that had none."""
+        self._weighted: dict[ServiceKey, list[DestinationKey]] | None = None
         self.add(failures)
 
     def add(self, failures: Iterable[Failure]) -> None:
@@ -209,6 +217,8 @@ class Failed:
                 self._note(change.key, failure)
             elif change.table == "destinations" and change.verb == "create" and change.new.weight:
                 self._note(change.key.service, failure)
+            elif change.table == "destinations" and _gives_weight(change):
+                self._raises.setdefault(change.key.service, failure)
 
     def _note(self, service: ServiceKey, failure: Failure) -> None:
         known = self._of_service.get(service)
@@ -226,6 +236,8 @@ class Failed:
             return self._still_needed(change, vips)
         if change.table != "destinations":
             return None
+        if change.verb == "update" and not change.new.weight and (cause := self._weightless(change.key.service)):
+            return _kept(change, cause)
         service = self._first.get(("services", change.key.service))
         if service and service.change.verb == "create":
             why = Reason("service_missing", f"its service is missing: {service.reason}", str(service.change.key))
@@ -248,10 +260,21 @@ class Failed:
                 why = f"kept, because the route is still up: {up.reason}"
                 return Failure(change, Reason("route_still_up", why, str(up.change.key)), up.pending)
         cause = _worst([failure for vip in vips for failure in self._services(vip, replacing=True)])
-        if cause is None:
+        return None if cause is None else _kept(change, cause)
+
+    def _weightless(self, service: ServiceKey) -> Failure | None:
+        """The failure that leaves a service without any of the weights that the plan leads to; None if it has one."""
+        failure = self._raises.get(service)
+        if failure is None:
             return None
-        why = f"kept until the next look, because what replaces it could not be made: {cause.reason}"
-        return Failure(change, Reason("replacement_missing", why, str(cause.change.key)), cause.pending)
+        if self._weighted is None:
+            self._weighted = _by_service(key for key, row in self._desired.items() if row.weight)
+        has_one = any(not self._lost(key) for key in self._weighted.get(service, ()))
+        return None if has_one else failure
+
+    def _lost(self, key: DestinationKey) -> bool:
+        failure = self._first.get(("destinations", key))
+        return failure is not None and (failure.change.old is None or _gives_weight(failure.change))
 
     def _services(self, vip: Address, replacing: bool = False) -> list[Failure]:
         """The failures of the services that the decision to announce a VIP counts on.
@@ -261,7 +284,18 @@ class Failed:
         """
         verdict = self._verdicts.get(vip)
         services = [item for item in verdict.services if item.open or not replacing] if verdict else []
-        return [failure for item in services if (failure := self._of_service.get(item.key))]
+        failures = (self._of_service.get(item.key) or self._weightless(item.key) for item in services)
+        return [failure for failure in failures if failure]
+
+
+def _gives_weight(change: Change) -> bool:
+    """Does it give a weight to a destination that had none?"""
+    return change.old is not None and change.new is not None and bool(change.new.weight) and not change.old.weight
+
+
+def _kept(change: Change, cause: Failure) -> Failure:
+    why = f"kept until the next look, because what replaces it could not be made: {cause.reason}"
+    return Failure(change, Reason("replacement_missing", why, str(cause.change.key)), cause.pending)
 
 
 def _worst(failures: Sequence[Failure]) -> Failure | None:

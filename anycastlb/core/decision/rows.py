@@ -83,7 +83,7 @@ def leaving_rows(
     for row_id, item in leaving.items():
         begun = item.serves if row_id in memory.leaving else None
         if begun is not False:
-            leaving[row_id] = _handed_over(item, handover.end(_successors(row_id, rows, memory), bool(begun)), now)
+            leaving[row_id] = _handed_over(item, handover.end(_successors(row_id, handover, memory), bool(begun)), now)
     done = {("destinations", key) for key in idle if ("services", key.service) in rows}
     return {
         row_id: item for row_id, item in leaving.items() if item.serves or (item.until > now and row_id not in done)
@@ -96,12 +96,12 @@ def _handed_over(item: Leaving, end: float | None, now: float) -> Leaving:
     return replace(item, until=until, serves=end is not None)
 
 
-def _successors(row_id: RowId, rows: Mapping[RowId, Any], memory: Memory) -> Iterable[Successor]:
+def _successors(row_id: RowId, handover: Handover, memory: Memory) -> Iterable[Successor]:
     table, key = row_id
     if table == "addresses":
         return (key,)
     service = key.service if table == "destinations" else key
-    return (service,) if ("services", service) in rows else vips_of(service, memory.fwmarks)
+    return (service,) if service in handover.staffed else vips_of(service, memory.fwmarks)
 
 
 def tables(rows: Wanted, leaving: Mapping[RowId, Leaving], order: Iterable[DestinationKey]) -> Tables:

@@ -145,7 +145,8 @@ SECTIONS: Mapping[str, list[Family]] = {
         ),
         *_counters(
             "check_results type outcome: Results of checks: good, bad, timeout, error (a fault of the check itself), "
-            "withheld (this node could not run it), unknown (this node lacked descriptors, memory or ports)."
+            "withheld (this node could not run it), unknown (this node lacked descriptors, memory or ports), "
+            "late (it failed while this node itself was late: it says nothing of the target)."
         ),
         *_histograms("check_duration_seconds type: How long checks take, by their type."),
     ],

@@ -153,7 +153,7 @@ def _evidence(index: Index, seat: Seat) -> list[Link]:
     return [
         _check(index, seat.check),
         _results(index, seat.state),
-        link("state", verdict.up if verdict else None, "", _state(index, seat)),
+        link("state", verdict.up if verdict else None, "", _state(index, seat) + _unproven(index, seat.state)),
         link("weight", _serves(seat), "", _weight(seat)),
         link("kernel", None if seat.drained else seat.row is not None, str(seat.key), _kernel(index, seat)),
     ]
@@ -214,6 +214,13 @@ def _state(index: Index, seat: Seat) -> str:
     if state.streak:
         return f"{told}, {state.streak} of {check.rise} successes in a row to come up"
     return told if up == state.up or not seat.verdict else f"{told}; counted as {'up' if up else seat.verdict.reason}"
+
+
+def _unproven(index: Index, state: CheckState | None) -> str:
+    """What the last probe lacked, if it says nothing of the backend."""
+    if state is None or state.up is None or state.unproven is None:
+        return ""
+    return f"; {span(index.age(state.unproven.at))} ago {state.unproven.detail}"
 
 
 def _record(state: CheckState) -> str:

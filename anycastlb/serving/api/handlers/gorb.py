@@ -178,7 +178,8 @@ async def _options(request: web.Request) -> dict[str, Any]:
     try:
         options = decode(await request.read())
     except ApiError as error:
-        raise ApiError(400, f"{error}: expected {error.view()['error']['expected']}") from None
+        expected = error.view()["error"]["expected"].removeprefix("expected ")
+        raise ApiError(400, f"{error}: expected {expected}") from None
     if not isinstance(options, dict):
         raise ApiError(400, "the body is no JSON object")
     return options
