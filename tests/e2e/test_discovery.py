@@ -494,6 +494,8 @@ class TestLeaderChange:
                 await node.names(*names)
                 print(f"  leader killed; the next instance was seen after {time.monotonic() - start:.1f} s")
                 await asyncio.to_thread(leader.start)
+                # Consul takes a dead server out of its quorum and lets it return some time later.
+                await node.until(lambda: self.voters(ours) == 3)
                 leader = by_place[json.loads(ours.call("GET", "/v1/status/leader"))]
                 if leader is ours:
                     break
@@ -503,6 +505,11 @@ class TestLeaderChange:
     @staticmethod
     def place(agent: Agent) -> str:
         return f"127.0.0.1:{json.loads((agent.directory / 'consul.json').read_text())['ports']['server']}"
+
+    @staticmethod
+    def voters(ours: Agent) -> int:
+        raft = json.loads(ours.call("GET", "/v1/operator/raft/configuration"))
+        return sum(server["Voter"] for server in raft["Servers"])
 
     @staticmethod
     def led(ours: Agent, by_place: dict[str, Agent], before: Agent) -> bool:

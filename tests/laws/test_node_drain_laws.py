@@ -95,6 +95,7 @@ def replay(history, given_rules: DrainRules) -> list[tuple[float, Inputs, Decisi
         then = now + pause
         while last is not None and found[-1][2].wake_at is not None and found[-1][2].wake_at < then:
             now = found[-1][2].wake_at
+            assert len(found) < 2 or not 0 < now - found[-2][0] < 0.01, "it looks again and again"
             found.append((now, last, decide(last, memory, now)))
             memory = found[-1][2].memory
         now, stopped = then, stopped or how == "stopping"  # who stops does not come back
@@ -190,6 +191,16 @@ def test_wakes_in_time(history, given_rules, later: float) -> None:
         assert decision.wake_at > now
         then = min(then, decision.wake_at - 0.001)
     assert diff(decision.desired, decide(last, decision.memory, then).desired) == ()
+
+
+@given(histories, rules, SECONDS)
+def test_it_does_not_look_again_and_again_for_nothing(history, given_rules, left: float) -> None:
+    """A decision may ask for another a moment later, but then it has something to do. In the end the node is drained,
+    and stopped before or after it was out."""
+    moment = history[-1][1]
+    whole = [*history, (0.0, moment, "drained"), (left, moment, "stopping"), (BOUND, moment, "stopping")]
+    *_, (_, _, last) = replay(whole, given_rules)  # which sees to it
+    assert not last.desired.routes
 
 
 @given(histories, rules)

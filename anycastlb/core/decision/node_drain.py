@@ -88,7 +88,7 @@ def step(before: NodeDrain | None, seen: DrainFacts, now: float) -> tuple[NodeDr
     """How far the node is after this look, and when to look again (None: nothing changes by itself)."""
     if not seen.cause:
         return None, None
-    leave = _begun(seen, now) if before is None else replace(before, cause=seen.cause)
+    leave = _begun(seen, now) if before is None else _continued(before, seen)
     while (further := _further(leave, seen, now)) is not None:
         leave = further
     return leave, _wake(leave, seen, now)
@@ -114,6 +114,14 @@ def _begun(seen: DrainFacts, now: float) -> NodeDrain:
     elif seen.marked or seen.cause == "stopping":
         first = "graceful"
     return _entered(first, seen, now)
+
+
+def _continued(leave: NodeDrain, seen: DrainFacts) -> NodeDrain:
+    """The same stage, perhaps for another cause: a node that is stopped after its routes are gone counts no packets."""
+    cause = seen.cause or leave.cause
+    if leave.stage == "withdrawn" and cause != leave.cause:
+        return replace(leave, cause=cause, until=None, reason=_stage_reason(leave.stage, cause, seen.rules))
+    return replace(leave, cause=cause)
 
 
 def _entered(stage: Stage, seen: DrainFacts, now: float, late: Reason | None = None) -> NodeDrain:

@@ -23,8 +23,9 @@ from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.importers import gorb
 from anycastlb.core.model import Catalog, Service, Tree
 from anycastlb.serving.api.handlers import commit
+from anycastlb.serving.api.http.answers import HEADERS
 from anycastlb.serving.api.http.bodies import decode
-from anycastlb.serving.api.http.context import HEADERS, context
+from anycastlb.serving.api.http.context import context
 from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
 from anycastlb.serving.views.index import Index, Seat
 
@@ -177,7 +178,8 @@ async def _options(request: web.Request) -> dict[str, Any]:
     try:
         options = decode(await request.read())
     except ApiError as error:
-        raise ApiError(400, f"{error}: expected {error.view()['error']['expected']}") from None
+        expected = error.view()["error"]["expected"].removeprefix("expected ")
+        raise ApiError(400, f"{error}: expected {expected}") from None
     if not isinstance(options, dict):
         raise ApiError(400, "the body is no JSON object")
     return options
