@@ -100,18 +100,27 @@ def compare(actual: State, desired: State) -> tuple[tuple[Change, ...], tuple[Fa
     changes: list[Change] = []
     for table in TABLES:
         if table == "destinations":
-            changes += _destinations(actual.destinations, desired.destinations, contained)
+            changes += destination_changes(actual.destinations, desired.destinations, contained)
         else:
-            changes += _rows(table, actual.rows(table), desired.rows(table))
-    failures = [
+            changes += row_changes(table, actual.rows(table), desired.rows(table))
+    return ordered(changes), faults_of(contained, desired)
+
+
+def ordered(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes in ``ORDER``; those of one phase stay in the order in which they were found."""
+    return tuple(sorted(changes, key=lambda change: _RANK[phase(change)]))
+
+
+def faults_of(contained: Containment, desired: State) -> tuple[Failure, ...]:
+    """A failure of each service whose destinations could not be compared."""
+    return tuple(
         Failure(Change("services", key, None, desired.rows("services").get(key)), why)
         for key, why in contained.faults.items()
-    ]
-    ranked = sorted(changes, key=lambda change: _RANK[phase(change)])  # stable: keeps the order of appends
-    return tuple(ranked), tuple(failures)
+    )
 
 
-def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:
+def row_changes(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:
+    """The changes of a table whose rows have no order."""
     for key, new in desired.items():
         old = actual.get(key)
         if old != new:
@@ -125,7 +134,8 @@ def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -
 Destinations: TypeAlias = Mapping[DestinationKey, Destination]
 
 
-def _destinations(actual: Destinations, desired: Destinations, contained: Containment) -> Iterable[Change]:
+def destination_changes(actual: Destinations, desired: Destinations, contained: Containment) -> Iterable[Change]:
+    """The changes of destinations, service by service. What cannot be compared is noted in ``contained``."""
     before, after = _by_service(actual), _by_service(desired)
     for service, wanted in after.items():
         yield from contained.of(service, _of_service, actual, desired, before.get(service, ()), wanted) or ()
