@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.decision import plan
 from anycastlb.core.decision.basis import refusals
+from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
 from anycastlb.core.decision.containment import internal_error
-from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.decision.decide import adopt, decide_again
 from anycastlb.core.decision.recollection import recalled
+from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
 from anycastlb.core.model import NAMES, Decision, Failure, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
@@ -56,7 +57,10 @@ class Reconciler:
         self._looks = Looks(inbox, machine, clock)
         self._writer = Writer(machine.all_drivers)
         self._memory: Memory | None = None
-        self._decision: Decision | None = None
+        self._remembered = FROM_SCRATCH
+        """The last decision, with what the next one need not make anew."""
+        self._compared = UNCOMPARED
+        """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._retries = 0
@@ -115,16 +119,17 @@ class Reconciler:
         inputs = self._inbox.inputs
         try:
             decision = self._decide(actual, started)
-            compared, faults = plan.compare(actual, decision.desired)
+            compared = self._compared = compare_again(self._compared, actual, decision.desired)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
+            self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
         self._heartbeat.decided()
         if unseen:
-            self._memory = self._decision = None  # what the kernel serves is adopted once it can be read
-        changes = possible(compared, seen.errors, blind)
-        outcomes = (*faults, *await self._writer.apply(changes, decision))
+            self._memory, self._remembered = None, FROM_SCRATCH  # what the kernel serves is adopted once it can be read
+        changes = possible(compared.changes, seen.errors, blind)
+        outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
         for event in cycle_events(self._inbox.inputs.node, self.snapshot, decision, finished, failures):
@@ -139,7 +144,7 @@ class Reconciler:
             decision=decision,
             plan=finished,
             failures=failures,
-            pending=plan.diff(reached, decision.desired) if unfinished else (),
+            pending=compare_again(compared, reached, decision.desired).changes if unfinished else (),
             speaker=self._looks.speaker(),
             registrars=tuple(driver.registrar() for driver in self._machine.record_drivers),
             at=previous.at if blind else ended,
@@ -168,11 +173,12 @@ class Reconciler:
             known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
             self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
-        last, version = self._decision, self._inbox.version
-        if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
-            last = self._decision = decide(self._inbox.inputs, self._memory, now)
-            self._memory, self._decided = last.memory, version
-        return last
+        last, version = self._remembered, self._inbox.version
+        wake_at = last.decision.wake_at
+        if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
+            last = self._remembered = decide_again(last, self._inbox.inputs, self._memory, now)
+            self._memory, self._decided = last.decision.memory, version
+        return last.decision
 
     def _judge(self, failures: Sequence[Failure]) -> None:
         """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""

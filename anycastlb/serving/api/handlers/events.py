@@ -20,6 +20,7 @@ from typing import Any
 from aiohttp import web
 
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.serving.api.http import limits
 from anycastlb.serving.api.http.answers import HEADERS
 from anycastlb.serving.api.http.context import Context, context
 from anycastlb.serving.api.http.errors import ApiError
@@ -69,7 +70,7 @@ STREAMS = web.AppKey("streams", Streams)
 
 def asked(request: web.Request) -> bool:
     """Does this request want a stream rather than a list?"""
-    return TYPE in request.headers.get("Accept", "")
+    return limits.follows(request.method, request.rel_url.path_safe, request.headers.get("Accept", ""))
 
 
 def place(text: str, where: str) -> int:
