@@ -63,14 +63,6 @@ def doing(at: int, what: Callable[[], Any]) -> Hook:
     return hook
 
 
-@pytest.fixture
-def agent(require: Callable[[str], str], tmp_path: Path) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path, keep=True)
-    agent.start()
-    yield agent
-    agent.kill()
-
-
 @asynccontextmanager
 async def opened(agent: Agent, hook: Hook | None = None, **settings: Any) -> AsyncIterator[ConsulStore]:
     told = ConsulSettings(address=agent.address, wait="2s", **settings)
