@@ -179,7 +179,8 @@ class IpvsDriver:
                 services.append(found[0])
                 counted[found[0]] = reader.counters(data, start, end, of_destination=False)
         for service in services:
-            counted |= {**self._of_destinations(kernel, service)}
+            for key, counters in self._of_destinations(kernel, service).items():
+                counted[key] = counters
         return counted
 
     def _unused(self, kernel: GenericNetlink, services: Iterable[ServiceKey]) -> frozenset[DestinationKey]:
