@@ -2,8 +2,9 @@
 
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
+EXAMPLES := 1000
 
-.PHONY: help setup base python demo test check lint man bench soak deb clean distclean
+.PHONY: help setup base python demo test check lint man laws bench soak deb clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +35,10 @@ lint: python # what looks at the code without running it
 
 man: python ## write the manual pages anew, from the commands' own help
 	@$(PYTHON) docs/man/generate.py
+
+laws: setup ## the laws and random histories with many more examples than in test: EXAMPLES=1000
+	ANYCASTLB_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q tests/laws tests/scenario/test_model.py
+	@ANYCASTLB_EXAMPLES=$(EXAMPLES) $(KERNEL) -- $(PYTHON) -m pytest -q tests/kernel/test_histories.py
 
 bench: base ## IPVS objects beside ipvsadm; 1,000 routes to 8 routers (ALL=1: 10,000 to 4 routers too)
 	@$(KERNEL) -- $(PYTHON) -m tests.bench

@@ -19,6 +19,7 @@ from typing import Literal
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
+from anycastlb.adapters.system.garbage import GarbageCollection
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
 from anycastlb.core.catalog.per_service import PerService
@@ -36,6 +37,9 @@ from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History, sample
 from anycastlb.serving.metrics import Meters, Metrics, Statistics
 from anycastlb.settings import Settings
+
+STARTING = 30.0
+"""Seconds in which a node usually has its first catalog in force."""
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -63,6 +67,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         api.run(),
         meters.watch_loop(),
         sample(history, lambda: node.snapshot, drivers.ipvs.statistics),
+        collect_garbage(),
     )
     running = Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}")
     try:
@@ -72,6 +77,18 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     left = anything_left(node.snapshot.actual)
     reason = "no route of ours is left, but what is in the kernel" if left else "nothing of ours is left"
     journal.emit(Event("daemon", settings.node.name, after="stopped", reason=reason))
+
+
+async def collect_garbage() -> None:
+    """Collect no garbage until the first catalog is in force, or will not be soon."""
+    collection = GarbageCollection()
+    collection.defer()
+    try:
+        await asyncio.sleep(STARTING)
+        collection.resume()
+        await asyncio.Event().wait()
+    finally:
+        collection.end()
 
 
 def saved_settings(settings: Settings, journal: Journal) -> SavedSettings:

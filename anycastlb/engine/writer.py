@@ -28,7 +28,8 @@ class Writer:
     async def apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
         failures: list[Failure] = []
-        failed = plan.Failed(decision.verdicts, decision.memory.fwmarks, desired=decision.desired.destinations)
+        memory, wanted = decision.memory, decision.desired.destinations
+        failed = plan.Failed(decision.verdicts, memory.fwmarks, desired=wanted, leaving=memory.leaving)
         for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []

@@ -2,8 +2,10 @@
 
     python tests/rig/suite.py [PYTEST-ARGUMENT...]
 
-A test kernel has one processor. Where the machine has more, two lanes work side by side: each takes the next part of
-the queue when its last one has ended. What the parts print comes out one after the other.
+A test kernel has one processor, and is often waiting: for an interval, a session, a route. Where the machine has more
+processors, two test kernels work side by side: each takes the next part of the queue when its last one has ended. What
+needs no kernel runs beside them, one part after the other, and is polite: it takes the time that they leave. What the
+parts print comes out one after the other.
 
 Ends with the ten slowest tests and one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless
 everything passed or was skipped. A run that broke off counts as one failure more. In the test kernel a test that needs
@@ -32,7 +34,9 @@ LIMIT = "4500"
 """Seconds after which the test kernel is ended, should a test hang."""
 NOTHING_COLLECTED = 5
 """pytest's status when no test matched, as happens to one of the runs under ``-k``."""
-LANES = 2
+KERNELS = 2
+POLITE = ("nice", "-n", "10")
+"""Before the command of what runs on the host. Nothing there depends on how fast the machine is."""
 SLOWEST = 10
 """How many tests are named at the end."""
 BYTES_A_SECOND = 300
@@ -43,7 +47,7 @@ BYTES_A_SECOND = 300
 class Part:
     name: str
     paths: tuple[str, ...]
-    """folders or files in the repository"""
+    """folders or files in the repository; a file that one part names is not run with its folder"""
     inside: bool
     """whether it runs in the test kernel"""
     shares: int = 1
@@ -53,16 +57,18 @@ class Part:
 
 
 QUEUE = (
-    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False),
     Part("packaging", ("tests/packaging",), inside=False),
-    Part("lab", ("tests/e2e",), inside=True, shares=4),
-    Part("parts", ("tests/parts",), inside=True),
-    Part("machine", ("tests/machine",), inside=True, after="packaging"),  # it installs what that has built
-    Part("kernel", ("tests/kernel",), inside=True),
+    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False),
+    Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False),
     Part("rig", ("tests/rig",), inside=False),
-    Part("contract", ("tests/contract",), inside=True),
+    Part("lab", ("tests/e2e",), inside=True, shares=4),
+    Part("parts", ("tests/parts",), inside=True, shares=2),
+    Part("contract", ("tests/contract",), inside=True, shares=2),
+    Part("kernel", ("tests/kernel",), inside=True),
+    Part("machine", ("tests/machine",), inside=True, after="packaging"),  # it installs what that has built
 )
-"""Begun in this order: first what takes long and what others wait for."""
+"""Begun in this order, outside and inside: first what others wait for, and what takes long, so that both kernels end
+at about the same time."""
 
 
 def deal(part: Part, seconds: Mapping[str, float]) -> list[Part]:
@@ -73,7 +79,8 @@ def deal(part: Part, seconds: Mapping[str, float]) -> list[Part]:
     def cost(file: str) -> float:
         return seconds.get(file) or Path(file).stat().st_size / BYTES_A_SECOND
 
-    files = [str(file) for path in part.paths for file in Path(path).rglob("test_*.py")]
+    named = {path for other in QUEUE for path in other.paths}
+    files = [str(file) for path in part.paths for file in Path(path).rglob("test_*.py") if str(file) not in named]
     shares: list[list[str]] = [[] for _ in range(part.shares)]
     for file in sorted(files, key=cost, reverse=True):
         min(shares, key=lambda share: sum(map(cost, share))).append(file)
@@ -140,7 +147,7 @@ def required(inside: bool) -> str:
 def command(part: Part, report: Path, arguments: list[str]) -> list[str]:
     pytest = [sys.executable, "-m", "pytest", *part.paths, f"--junitxml={report}", *arguments]
     if not part.inside:
-        return pytest
+        return [*POLITE, *pytest]
     runner = str(Path(__file__).with_name("testkernel.py"))
     return [sys.executable, runner, "run", "--timeout", LIMIT, "--", *pytest]
 
@@ -232,13 +239,14 @@ def main(arguments: list[str]) -> int:
             results[part.after].result()
         return perform(part, arguments)
 
-    lanes = ThreadPoolExecutor(min(LANES, os.cpu_count() or 1))
+    kernels, host = ThreadPoolExecutor(min(KERNELS, os.cpu_count() or 1)), ThreadPoolExecutor(1)
     try:
         for part in parts:
-            results[part.name] = lanes.submit(begin, part)
+            results[part.name] = (kernels if part.inside else host).submit(begin, part)
         lines = [show(part, results[part.name]) for part in parts]
     except KeyboardInterrupt:  # the parts at work were interrupted too; the next must not begin
-        lanes.shutdown(cancel_futures=True)
+        for lane in (kernels, host):
+            lane.shutdown(cancel_futures=True)
         raise
     total = sum((result.result()[0] for result in results.values()), Tally())
     print("\nthe slowest tests:", *slowest({part.name: file(part, "xml") for part in parts}), sep="\n")

@@ -6,16 +6,15 @@ More of them: ``ANYCASTLB_EXAMPLES=2000 ANYCASTLB_SEED=7 pytest tests/scenario/t
 from __future__ import annotations
 
 import logging
-import os
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.support.examples import EXAMPLES
 from tests.support.model import Cluster, TwoNodes
 from tests.support.world import SEED
 
-EXAMPLES = int(os.environ.get("ANYCASTLB_EXAMPLES", "0"))
 STEPS = 20
 
 

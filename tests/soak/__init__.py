@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from anycastlb.core.model import Check
@@ -63,7 +64,8 @@ async def footprint() -> Footprint:
 def grown(prints: Sequence[Footprint], checks: int) -> list[str]:
     """What grew from the first third to the last; ``checks`` are those of a third.
 
-    One object left behind by one check in five is found, and one socket or task by any.
+    One socket or task left behind by any check is found. Memory that checks leave behind grows in every third: what
+    grows in one of them only is somebody's cache.
     """
     first, last = prints[0], prints[-1]
     settled = prints[-2]  # allocators, and servers in this very process, take their time to reach their size
@@ -72,7 +74,7 @@ def grown(prints: Sequence[Footprint], checks: int) -> list[str]:
         found.append(f"open files from {first.files} to {last.files}")
     if last.tasks > first.tasks:
         found.append(f"tasks from {first.tasks} to {last.tasks}")
-    if last.blocks - first.blocks > 300 + 2 * checks // 5:
+    if min(after.blocks - before.blocks for before, after in pairwise(prints)) > 150 + checks // 5:
         found.append(f"memory blocks from {first.blocks} to {last.blocks}")
     if last.resident - settled.resident > 4096 + 2 * checks // 5:
         found.append(f"resident memory from {settled.resident} to {last.resident} KiB")

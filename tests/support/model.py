@@ -253,7 +253,8 @@ class Observer:
 
     def _watched(self, write: Callable[[Change], None]) -> Callable[[Change], None]:
         def watched(change: Change) -> None:
-            before = {vip for vip in self.world.announced if self.hole(vip)}
+            dying = change.table == "destinations" and str(change.key.address) in self.world.dead
+            before = {vip for vip in self.world.announced if self.hole(vip) or dying}
             write(change)
             withdrawn = change.table == "routes" and change.new is None
             if withdrawn and self._now() > self._unsound.get(change.key, inf):

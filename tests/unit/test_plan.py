@@ -94,6 +94,9 @@ def test_nothing_is_torn_down_under_a_route() -> None:
         assert blocked(change, failure)
     lower = Change("destinations", destination(1), Destination("tunnel", 1, 1), Destination("tunnel", 0, 1))
     assert blocked(lower, failure) is None, "a dead backend loses its weight all the same"
+    row = ("destinations", destination(1))
+    outcome = Failed(VERDICTS, failures=[failure], leaving={row}).blocks(lower)
+    assert outcome is not None and outcome.reason.code == "route_still_up", "one that was taken out serves on"
 
 
 def test_a_route_that_cannot_be_announced_keeps_no_removed_backend() -> None:

@@ -27,7 +27,7 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -200,6 +200,7 @@ class Failed:
     A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn, or
     before what replaces it is there, and no route is announced whose address, services or backends could not be built.
     ``desired``: the destinations that the plan leads to. Of a service that gets none of its weights, none is taken.
+    ``leaving``: the rows nobody asks for any more. They lose no weight under a route that is still up.
     """
 
     def __init__(
@@ -208,8 +209,9 @@ class Failed:
         fwmarks: Fwmarks = EMPTY,
         failures: Iterable[Failure] = (),
         desired: Destinations = EMPTY,
+        leaving: Container[tuple[Table, Any]] = (),
     ) -> None:
-        self._verdicts, self._fwmarks, self._desired = verdicts, fwmarks, desired
+        self._verdicts, self._fwmarks, self._desired, self._leaving = verdicts, fwmarks, desired, leaving
         self._first: dict[tuple[Table, Any], Failure] = {}
         """The first failure of each row."""
         self._of_service: dict[ServiceKey, Failure] = {}
@@ -246,8 +248,8 @@ class Failed:
             return self._still_needed(change, vips)
         if change.table != "destinations":
             return None
-        if change.verb == "update" and not change.new.weight and (cause := self._weightless(change.key.service)):
-            return _kept(change, cause)
+        if change.verb == "update" and not change.new.weight and (outcome := self._last_weight(change)):
+            return outcome
         service = self._first.get(("services", change.key.service))
         if service and service.change.verb == "create":
             why = Reason("service_missing", f"its service is missing: {service.reason}", str(service.change.key))
@@ -263,12 +265,26 @@ class Failed:
         why = Reason("vip_incomplete", f"not announced: {cause.reason}", str(cause.change.key))
         return Failure(change, why, cause.pending)
 
-    def _still_needed(self, change: Change, vips: frozenset[Address]) -> Failure | None:
-        """A row under a route that is still up, or whose replacement could not be made."""
+    def _last_weight(self, change: Change) -> Failure | None:
+        """A weight that must stay: no other could be given, or a route that is still up leads to what is leaving."""
+        if cause := self._weightless(change.key.service):
+            return _kept(change, cause)
+        if ("destinations", change.key) in self._leaving:
+            return self._still_led_to(change, _vips(change, self._fwmarks))
+        return None
+
+    def _still_led_to(self, change: Change, vips: frozenset[Address]) -> Failure | None:
+        """A row under a route that is still up."""
         for vip in vips:
             if (up := self._first.get(("routes", vip))) and up.change.verb == "delete":
                 why = f"kept, because the route is still up: {up.reason}"
                 return Failure(change, Reason("route_still_up", why, str(up.change.key)), up.pending)
+        return None
+
+    def _still_needed(self, change: Change, vips: frozenset[Address]) -> Failure | None:
+        """A row under a route that is still up, or whose replacement could not be made."""
+        if up := self._still_led_to(change, vips):
+            return up
         cause = _worst([failure for vip in vips for failure in self._services(vip, replacing=True)])
         return None if cause is None else _kept(change, cause)
 

@@ -297,8 +297,9 @@ def _returning(member: Member, turned: float) -> float:
 
 
 def _recovery(check: Check) -> float:
-    """Seconds until a backend that is back counts as up: the wait for the first good result, then its rise."""
-    return max(check.interval, check.down_interval or 0.0) + check.rise * (check.interval + check.timeout)
+    """Seconds until a backend that is back counts as up, once another one is: the wait for the first good result, for
+    which the prober cuts a ``down_interval`` short, and its rise."""
+    return check.interval + check.rise * (check.interval + check.timeout)
 
 
 # ---------------------------------------------------------------- the rows for the kernel

@@ -96,7 +96,7 @@ class Index:
     def __init__(self, snapshot: Snapshot, now: float, places: Places | None = None) -> None:
         self.snapshot = snapshot
         self.now = now
-        self._places = places or Places()
+        self.places = places or Places()
         self._failures = {(f.change.table, f.change.key): f.reason for f in snapshot.failures}
         self._probe_paths = probe_marks.usable(snapshot)
         self._by_vip: dict[Address, list[Service]] = {}
@@ -135,7 +135,7 @@ class Index:
         """The service's backends on this VIP, in canonical order."""
         decision, actual, health = self.snapshot.decision, self.snapshot.actual, self.snapshot.inputs.health
         leaving = decision.memory.leaving
-        for backend, plain, check in self._places.of(service, vip):
+        for backend, plain, check in self.places.of(service, vip):
             key, verdict = plain, decision.backends.get(plain)
             if verdict is None or (verdict.service, verdict.backend) != (service.name, backend.name):
                 key = self._by_name.get((plain.service, service.name, backend.name), plain)

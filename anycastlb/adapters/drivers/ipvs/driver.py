@@ -179,8 +179,8 @@ class IpvsDriver:
                 services.append(found[0])
                 counted[found[0]] = reader.counters(data, start, end, of_destination=False)
         for service in services:
-            for key, now in self._of_destinations(kernel, service).items():
-                counted[key] = now
+            for key, counters in self._of_destinations(kernel, service).items():
+                counted[key] = counters
         return counted
 
     def _unused(self, kernel: GenericNetlink, services: Iterable[ServiceKey]) -> frozenset[DestinationKey]:
