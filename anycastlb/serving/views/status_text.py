@@ -15,7 +15,7 @@ from uuid import uuid4
 from anycastlb.core.model import Address, Service, Snapshot
 from anycastlb.serving.views.index import Places, Seat
 from anycastlb.serving.views.status import backend_view, check_view, picture, service_view, vip_around
-from anycastlb.serving.views.text import Stencil, Text
+from anycastlb.serving.views.text import Slot, Stencil, Text
 
 Name = tuple[Hashable, ...]
 
@@ -25,7 +25,12 @@ class StatusTexts:
         self._places = Places()
         self._known: dict[Name, tuple[tuple[Any, ...], Text]] = {}
         """The parts of the last picture by their names, each with all that it was made of."""
+        self._checks: dict[Name, tuple[tuple[Any, ...], Slot]] = {}
         self._kept: dict[Name, tuple[tuple[Any, ...], Text]] = {}
+        self._kept_checks: dict[Name, tuple[tuple[Any, ...], Slot]] = {}
+        """The same of the picture that is being made."""
+        self._turned = False
+        """Has a check another text than in the picture before?"""
         self._vips: tuple[Text, ...] = ()
         self._tag = uuid4().hex
         """Another whenever the VIPs differ from those before in more than their ages."""
@@ -47,10 +52,10 @@ class StatusTexts:
 
     def _vips_of(self, index: Stencil) -> Text:
         self._places.keep(index.snapshot.inputs.catalog.services)
-        self._kept = {}
+        self._kept, self._kept_checks, self._turned = {}, {}, False
         vips = tuple(self._vip(index, vip) for vip in index.vips())
-        self._known = self._kept
-        if not same(vips, self._vips):
+        self._known, self._checks = self._kept, self._kept_checks
+        if self._turned or not same(vips, self._vips):
             self._vips, self._tag = vips, uuid4().hex
         return listed(vips)
 
@@ -84,11 +89,22 @@ class StatusTexts:
 
     def _backend(self, index: Stencil, seat: Seat) -> Text:
         name = (seat.vip, seat.service.name, seat.backend.name)
-        found = seat.service, seat.state, index.probe_path(seat.check)
-        check = self._part((*name, "check"), found, index, lambda: check_view(index, seat))
+        check = self._check(index, seat, (*name, "check"))
         refused = index.failure("destinations", seat.key)
         made_of = seat.service, seat.verdict, seat.row, seat.leaves, refused, check
         return self._part(name, made_of, index, lambda: backend_view(index, seat, index.part(check)))
+
+    def _check(self, index: Stencil, seat: Seat, name: Name) -> Slot:
+        """What the check has found: with every result it is another, and nothing around it is."""
+        made_of = seat.service, seat.state, index.probe_path(seat.check)
+        before, slot = self._checks.get(name, ((), None))
+        if slot is None or not (same(before, made_of) or before == made_of):
+            text, self._turned = index.text(check_view(index, seat)), True
+            if slot is None:
+                slot = Slot(text)
+            slot.text = text
+        self._kept_checks[name] = made_of, slot
+        return slot
 
     def _part(self, name: Name, made_of: tuple[Any, ...], index: Stencil, view: Callable[[], object]) -> Text:
         before, text = self._known.get(name, ((), None))
