@@ -12,17 +12,20 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
+from anycastlb.adapters.system.garbage import GarbageCollection
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
+from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.events import Event
 from anycastlb.core.model import AnycastlbError, Catalog, DriverError
-from anycastlb.doctor.collect.startup import at_start, with_catalog
+from anycastlb.doctor.collect.startup import asked_by, at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.finding import Finding
 from anycastlb.engine.machine import Pulse
@@ -34,6 +37,9 @@ from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History, sample
 from anycastlb.serving.metrics import Meters, Metrics, Statistics
 from anycastlb.settings import Settings
+
+STARTING = 30.0
+"""Seconds in which a node usually has its first catalog in force."""
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -57,10 +63,11 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     notify.ready()  # up and working; whether it can serve is what /readyz says
     background = (
         announcer.run(),
-        drivers.addresses.watch(node.inbox.wake),
+        drivers.addresses.watch(partial(node.inbox.wake, drivers.addresses.tables)),
         api.run(),
         meters.watch_loop(),
         sample(history, lambda: node.snapshot, drivers.ipvs.statistics),
+        collect_garbage(),
     )
     running = Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}")
     try:
@@ -70,6 +77,18 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     left = anything_left(node.snapshot.actual)
     reason = "no route of ours is left, but what is in the kernel" if left else "nothing of ours is left"
     journal.emit(Event("daemon", settings.node.name, after="stopped", reason=reason))
+
+
+async def collect_garbage() -> None:
+    """Collect no garbage until the first catalog is in force, or will not be soon."""
+    collection = GarbageCollection()
+    collection.defer()
+    try:
+        await asyncio.sleep(STARTING)
+        collection.resume()
+        await asyncio.Event().wait()
+    finally:
+        collection.end()
 
 
 def saved_settings(settings: Settings, journal: Journal) -> SavedSettings:
@@ -148,9 +167,10 @@ def inspect(settings: Settings, journal: Journal) -> None:
 def catalog_inspector(settings: Settings, journal: Journal) -> Callable[[Catalog], None]:
     """A function that is given each new catalog, and reports what the machine lacks for its services: once a fault."""
     known: set[Finding] = set()
+    asked = PerService(asked_by)
 
     def inspect_catalog(catalog: Catalog) -> None:
-        findings = preflight(with_catalog(settings, catalog), WITH_CATALOG)
+        findings = preflight(with_catalog(settings, catalog, asked), WITH_CATALOG)
         report([finding for finding in findings if finding not in known], journal)
         known.clear()
         known.update(findings)

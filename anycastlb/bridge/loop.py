@@ -162,7 +162,7 @@ class Loop:
         self._daemon, self._from_daemon, self._to_daemon, self._report = link, Lines(), b"", b""
         self._selector.register(link, selectors.EVENT_READ)
         self._refresh()
-        self._relay.connected()
+        self._relay.connected(now)
 
     def _refresh(self) -> None:
         """A daemon that was restarted may have other settings; unusable ones change nothing."""

@@ -37,9 +37,10 @@ them wait; then questions; then announcements; last, routes whose neighbor has c
 **Why no route outlives its proof.** There are three chains from a proof to a route, and each of them fails closed:
 
 * *The daemon wants it.* Every valid message of the daemon renews a lease of ``hold`` seconds (``lease``). A connection
-  is no proof, a message that cannot be read is no proof, and a heartbeat counts only for the last set of its own
-  connection. When the lease has run out, the set of wanted routes is empty, and everything is withdrawn. Only a new
-  set ends that: a heartbeat says nothing about what the daemon would decide now.
+  is no proof, a message that cannot be read is no proof, a life that ends again and again is none, and a heartbeat
+  counts only for the last set of its own connection. When the lease has run out, the set of wanted routes is empty,
+  and everything is withdrawn. Only a new set ends that: a heartbeat says nothing about what the daemon would decide
+  now.
 * *ExaBGP obeys.* A withdrawal that is not answered within ``ACK_TIMEOUT``, or is refused ``REFUSALS`` times, makes
   ``stuck`` say that ExaBGP must be killed: its sessions end, and its routes with them. An announcement that is not
   answered is only reported, until a route has to leave. An answer that has not come after ``LOST_TIMEOUT`` is lost: the
@@ -56,7 +57,7 @@ from collections.abc import Sequence
 
 from anycastlb.bridge import grammar
 from anycastlb.bridge.exchange import LOST_TIMEOUT, Answer, Command, Exchange
-from anycastlb.bridge.lease import Lease
+from anycastlb.bridge.lease import SHORT_LIVES, STEADY, Lease
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.questions import Questions
 from anycastlb.bridge.routes import RouteTable
@@ -72,6 +73,10 @@ QUESTION_PAUSE = 1.0
 """Seconds between two questions because of refused announcements, at least."""
 REFUSALS = 3
 """Refused withdrawals in a row after which ExaBGP is given up."""
+UNSTEADY = (
+    f"the daemon has ended {SHORT_LIVES} times in a row within {STEADY:g} s of its start, "
+    "and is believed again once it has lived so long"
+)
 
 
 class Relay:
@@ -98,15 +103,18 @@ class Relay:
         """Replace the networks whose host routes may leave the node."""
         self._routes.admission.change_ranges(ranges)
 
-    def connected(self) -> None:
+    def connected(self, now: float) -> None:
         """A connection to the daemon was made, which is no proof of life yet."""
-        self._lease.connected()
+        self._lease.connected(now)
         self._serial = self._done_serial = 0
         self.revision += 1
 
     def disconnected(self, now: float) -> None:
         """The connection to the daemon has ended."""
+        on_trial = self._lease.on_trial
         self._lease.disconnected(now)
+        if self._lease.on_trial and not on_trial:
+            self.notes.append(f"{UNSTEADY}: see its log")
         self._serial = self._done_serial = 0
 
     def obey(self, message: RouteSet | Heartbeat, now: float) -> None:
@@ -117,7 +125,7 @@ class Relay:
             raise ProtocolError(
                 f"beat {message.serial}: expected one of set {self._serial}, the last of this connection"
             )
-        elif self._lease.expired:
+        elif self._lease.expired and not self._lease.on_trial:
             return  # what was decided before may not be what the daemon would decide now
         if self._lease.renew(now):
             self._routes.suspend(False)
@@ -181,7 +189,8 @@ class Relay:
         if self._lease.tick(now):
             self._routes.suspend(True)
             self._done_serial = 0  # no set is in force any more
-            self.notes.append(f"no sign of life from the daemon for {self._lease.hold:g} s: every route is withdrawn")
+            silent = f"no sign of life from the daemon for {self._lease.hold:g} s"
+            self.notes.append(f"{UNSTEADY if self._lease.on_trial else silent}: every route is withdrawn")
             self.revision += 1
         if self._exchange.tick(now, self._ack_timeout) and (command := self._exchange.command):
             self.notes.append(f"{self._lateness}: {command.line[:120]}")
@@ -249,6 +258,8 @@ class Relay:
             for vip in self._routes.uncarried():
                 objections[vip] = f"ExaBGP has no neighbor with an IPv{vip.version} session; add one to exabgp.conf"
         objections |= self._routes.objections()
+        if self._lease.on_trial:
+            objections |= dict.fromkeys(self._routes.withheld, UNSTEADY)
         command = self._exchange.command
         if self._exchange.late and command and command.kind == "announce":
             objections |= dict.fromkeys(command.vips, self._lateness)

@@ -78,6 +78,11 @@ class RouteTable:
             self._judge_all()
 
     @property
+    def withheld(self) -> Iterable[Address]:
+        """What the daemon asks for in vain while nothing is wanted."""
+        return (self._wanted or EMPTY) if self._void else ()
+
+    @property
     def target(self) -> Mapping[Address, Route] | None:
         """What should be announced; None: not known yet, so everything stays as it is."""
         return EMPTY if self._void else self._wanted

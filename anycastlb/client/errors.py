@@ -47,7 +47,7 @@ class Refused(ClientError):
         mend: str = "",
         problems: tuple[Problem, ...] = (),
     ) -> None:
-        text = f"{what} (expected {expected})" if expected else what
+        text = f"{what} (expected {expected.removeprefix('expected ')})" if expected else what
         super().__init__(f"{text}: {mend}" if mend else text)
         self.status = status
         """The HTTP status."""

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Transport:
             raise ClientError(f"{url} is no address: expected one like {URL_DEFAULT}") from exc
         if not self._base.host or self._base.scheme not in ("http", "https"):
             raise ClientError(f"{url} is no address: expected one like {URL_DEFAULT} or unix://{SOCKET}")
+        if token and not self._socket and self._base.scheme == "http" and not _on_this_machine(self._base.host):
+            raise ClientError(f"a token is not sent to {self._base.authority} in clear: use https://")
         self.place = self._socket or self._base.authority
         """The address and port of the node, or the path of its socket."""
         self._headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
@@ -156,6 +159,13 @@ def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -
         files = ", ".join(str(name) for name in (ca_file, cert_file, key_file) if name)
         raise ClientError(f"{files}: expected certificates and key as PEM: {exc}") from exc
     return context
+
+
+def _on_this_machine(host: str | None) -> bool:
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def token_in(path: str | Path) -> str:

@@ -169,5 +169,7 @@ class Facts:
     state: Folder = Folder("")
     synchronised: bool | None = None
     """Does the kernel consider its clock synchronised? None if it does not say."""
+    loopback_manager: str = ""
+    """Who configures the loopback: ``systemd-networkd`` or ``NetworkManager``; empty if neither does."""
     exposed_secrets: tuple[str, ...] = ()
     """Files with secrets of the API that every user of this machine can read."""

@@ -20,8 +20,9 @@ from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.catalog.check import CheckTypes
+from anycastlb.core.catalog.memory import CatalogMemory
 from anycastlb.core.catalog.parse import parse_catalog, troubled
-from anycastlb.core.catalog.shrink import admit, without_loss
+from anycastlb.core.catalog.shrink import admit, lost_vips, without_loss
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Feed, Problem, Shrink, SourceError, Tree
 from anycastlb.engine.observer import NOBODY, Observer
@@ -72,6 +73,7 @@ class Follower:
         self._moved = asyncio.Event()
         """Instances, or what is wrong with a discovery, have changed."""
         self._watches = Watches(parts.kinds, self._moved.set, journal, clock)
+        self._memory = CatalogMemory()
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
 
@@ -173,7 +175,7 @@ class Follower:
         if not self._feed.loaded and candidate.discovers.keys() - candidate.instances.keys():
             await self._watches.answered(self._patience)  # at start nobody may lose backends for want of an answer
             candidate = await self._parsed(tree, self._catalog) or candidate
-        if not sure and self._catalog.vips - candidate.vips:
+        if not sure and lost_vips(self._catalog, candidate):
             self._reread = True  # a loss is believed only of a fresh read
             return
         self._tree = tree
@@ -205,7 +207,7 @@ class Follower:
             self._use_saved()
         news = self._feed.held is None or self._feed.held.lost != held.lost
         kept = await self._parsed(without_loss(tree, self._catalog, held.lost), self._catalog)
-        if kept is None or self._catalog.vips - kept.vips:
+        if kept is None or lost_vips(self._catalog, kept):
             kept = replace(self._catalog, drained=candidate.drained, drains=candidate.drains)
         obeyed = (kept.good, kept.drained) != (self._catalog.good, self._catalog.drained)
         self._catalog, self._candidate = kept, candidate
@@ -265,7 +267,7 @@ class Follower:
             self._catalog = good or self._catalog
             await self._remember(self._catalog)
         elif self._tree is not None and (candidate := await self._parsed(self._tree, self._catalog)) is not None:
-            if self._catalog.vips - candidate.vips:
+            if lost_vips(self._catalog, candidate):
                 self._unsettled = True  # a service got its first instances, and gave up a VIP for them
                 self.reread()
                 return
@@ -309,6 +311,7 @@ class Follower:
                 node.fwmark_ranges,
                 self._check_types,
                 self._watches.instances,
+                self._memory,
             )
         except Exception as exc:  # a fault of ours in a parser must not stop a node that serves
             self._emit("unparsed", f"catalog {tree.index} is ignored, please report: {exc!r:.500}", level="error")

@@ -1,7 +1,8 @@
 """Prove to the BGP bridge and the service manager that this node decides, and stop when it does not.
 
 A proof is given at the end of every cycle, and meanwhile, as long as neither the process was frozen nor the last
-decision is too old to vouch for.
+decision is too old to vouch for. A cycle in which much time has passed after its decision may have been frozen while it
+wrote, and what it decided may be wrong by now: the next cycle gives the proof in its place.
 """
 
 from __future__ import annotations
@@ -24,7 +25,29 @@ class Heartbeat:
         self._announcer, self._pulse = machine.announcer, machine.pulse
         self._clock, self._wall = clock.monotonic, clock.wall
         self.started = False
+        self._decided_at = self._decided_wall = 0.0
+        """When the decision of this cycle was made, by both clocks."""
+        self._postponed = False
+        """The cycle before this one has left the proof to it."""
         self._pulse.at = self._clock()
+
+    def decided(self) -> None:
+        """A decision was made now."""
+        self._decided_at, self._decided_wall = self._clock(), self._wall()
+
+    def beat_after_a_cycle(self) -> None:
+        """Prove life, or have the machine looked at again at once, and leave it to that cycle.
+
+        Only once in a row: a machine that is merely too slow must not lose its routes for that. The service manager
+        hears in any case that this process runs.
+        """
+        passed = self._clock() - self._decided_at, self._wall() - self._decided_wall
+        self._postponed = not self._postponed and max(map(abs, passed)) > self._pulse.silence
+        if not self._postponed:
+            self.beat()
+            return
+        self._inbox.wake()
+        self._pulse.notify()
 
     def beat(self) -> None:
         """Prove life, unless nothing was decided yet, or nothing could be for too long (``Sight.stuck_since``)."""
@@ -45,6 +68,7 @@ class Heartbeat:
                     await self._inbox.dirty.wait()
             except TimeoutError:
                 if self._late():
+                    self._inbox.wake()
                     return
                 self.beat()
 

@@ -21,6 +21,7 @@ from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.sources import Source
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import peer_health, probe_marks, service_names
 from anycastlb.core.model import (
     Catalog,
@@ -31,6 +32,7 @@ from anycastlb.core.model import (
     ForwardPath,
     Health,
     ProbePath,
+    Service,
     Snapshot,
 )
 from anycastlb.engine.follower import CatalogParts, Follower
@@ -92,6 +94,8 @@ class Node:
         )
         self.gate_keeper = GateKeeper(parts.machine.gate_memory, clock)
         self._on_catalog = parts.on_catalog
+        self._checks = PerService(checks_of)
+        self._wanted: list[frozenset[Check]] = []
         self._marked: Decision | None = None
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
@@ -126,7 +130,7 @@ class Node:
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
                     ready()
-                    await self.reconciler.run()
+                await self.reconciler.run()
                 async with asyncio.TaskGroup() as last:
                     for driver in self._machine.record_drivers:
                         last.create_task(driver.flush())
@@ -137,7 +141,10 @@ class Node:
             await self._source.close()
 
     async def _first_catalog(self) -> None:
-        """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out."""
+        """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out.
+
+        A stop needs none: whatever a catalog says, everything leaves.
+        """
         while not self._begin.is_set():
             self._machine.pulse.notify()
             with suppress(TimeoutError):
@@ -153,13 +160,19 @@ class Node:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
             self._on_catalog(catalog)
-            self.prober.want(checks(catalog))
+            self._want_checks(catalog)
             if policy := self.inbox.inputs.policy.naming.dns:
                 for driver in self._machine.record_drivers:
                     driver.want(service_names.dns_names(catalog.services, policy))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
+
+    def _want_checks(self, catalog: Catalog) -> None:
+        wanted = self._checks(catalog.services)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self.prober.want(set().union(*wanted))
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self._observer.observe_cycle(snapshot, seconds)
@@ -182,9 +195,9 @@ class Node:
 
 def checks(catalog: Catalog) -> set[Check]:
     """Every check a catalog asks for; equal checks of several services are one."""
-    return {
-        service.check(vip, backend)
-        for service in catalog.services
-        for vip in service.vips
-        for backend in service.members(vip)
-    }
+    return set().union(*map(checks_of, catalog.services))
+
+
+def checks_of(service: Service) -> frozenset[Check]:
+    """Every check a service asks for."""
+    return frozenset(service.check(vip, backend) for vip in service.vips for backend in service.members(vip))

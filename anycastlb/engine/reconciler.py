@@ -1,7 +1,8 @@
 """The only writer: wait, observe, decide, diff, apply, publish a snapshot; for ever.
 
-Level-triggered: a wake-up says only *look again*. Every cycle looks at the whole machine, decides the whole, and
-applies the difference, so a lost event costs a moment and never correctness.
+Level-triggered: a wake-up says only *look again*. Every cycle decides the whole and applies the difference to what the
+machine is known to be, so a lost event costs a moment and never correctness. The whole machine is looked at every
+``resync`` seconds, and whenever it may not be as it was left (docs/decisions/0014-incremental-brain.md).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Callable, Sequence
 
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.decision import plan
 from anycastlb.core.decision.basis import refusals
+from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
 from anycastlb.core.decision.containment import internal_error
-from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.decision.decide import adopt, decide_again
 from anycastlb.core.decision.recollection import recalled
+from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
 from anycastlb.core.model import NAMES, Decision, Failure, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
@@ -53,10 +55,13 @@ class Reconciler:
         self._clock, self._wall = clock.monotonic, clock.wall
         self._sight = Sight(frozenset(table for driver in machine.drivers for table in driver.tables), journal)
         self._heartbeat = Heartbeat(inbox, machine, self._sight, clock)
-        self._looks = Looks(inbox, machine, clock)
+        self._looks = Looks(inbox, machine, resync, clock)
         self._writer = Writer(machine.all_drivers)
         self._memory: Memory | None = None
-        self._decision: Decision | None = None
+        self._remembered = FROM_SCRATCH
+        """The last decision, with what the next one need not make anew."""
+        self._compared = UNCOMPARED
+        """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
         self._retries = 0
@@ -103,7 +108,8 @@ class Reconciler:
         seen = await self._look()
         self._sight.looked(seen.errors, started)
         blind, actual = self._sight.blind, seen.state
-        if blind and self._memory is None and not self._inbox.inputs.stopping:
+        unseen = blind and self._memory is None
+        if unseen and not self._inbox.inputs.stopping:
             return  # nothing is known yet that anything could be decided from
         if not blind:
             await self._looks.idle(actual, self._memory)
@@ -114,13 +120,17 @@ class Reconciler:
         inputs = self._inbox.inputs
         try:
             decision = self._decide(actual, started)
-            compared, faults = plan.compare(actual, decision.desired)
+            compared = self._compared = compare_again(self._compared, actual, decision.desired)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
+            self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
-        changes = possible(compared, seen.errors, blind)
-        outcomes = (*faults, *await self._writer.apply(changes, decision))
+        self._heartbeat.decided()
+        if unseen:
+            self._memory, self._remembered = None, FROM_SCRATCH  # what the kernel serves is adopted once it can be read
+        changes = possible(compared.changes, seen.errors, blind)
+        outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
         for event in cycle_events(self._inbox.inputs.node, self.snapshot, decision, finished, failures):
@@ -135,7 +145,7 @@ class Reconciler:
             decision=decision,
             plan=finished,
             failures=failures,
-            pending=plan.diff(reached, decision.desired) if unfinished else (),
+            pending=compare_again(compared, reached, decision.desired).changes if unfinished else (),
             speaker=self._looks.speaker(),
             registrars=tuple(driver.registrar() for driver in self._machine.record_drivers),
             at=previous.at if blind else ended,
@@ -144,31 +154,38 @@ class Reconciler:
         )
         if not blind:
             self._judge(failures)
+        self._inbox.stale.update(failure.change.table for failure in failures)
         self._looks.originals()
         self._looks.routes(self.snapshot.actual)
-        self._heartbeat.beat()
+        self._heartbeat.beat_after_a_cycle()
         self._on_cycle(self.snapshot, ended - started)
 
     async def _look(self) -> Observation:
         """Look at every table, and prove life meanwhile."""
         async with asyncio.TaskGroup() as tasks:
             beating = tasks.create_task(self._heartbeat.beat_through_a_look())
-            seen = await self._looks.tables(self.snapshot.actual if self._memory is not None else None)
+            known = self.snapshot.actual if self._memory is not None else None
+            seen = await self._looks.tables(known, self._doubtful())
             beating.cancel()
         return seen
+
+    def _doubtful(self) -> bool:
+        """May the machine not be as it was last known? A node that stops looks at what it leaves behind."""
+        return bool(self._retries or self._sight.unread) or self._sight.undecided or self._inbox.inputs.stopping
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
         if self._memory is None:
-            wall, marks = self._inbox.inputs.wall, self._inbox.inputs.policy.marks
-            known = recalled(self._machine.gate_memory.load(), wall, now)
-            self._memory = adopt(actual, now, marks, known, self._machine.announcer.speaker().connected)
+            inputs, connected = self._inbox.inputs, self._machine.announcer.speaker().connected
+            known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
+            self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
-        last, version = self._decision, self._inbox.version
-        if last is None or version != self._decided or (last.wake_at is not None and now >= last.wake_at):
-            last = self._decision = decide(self._inbox.inputs, self._memory, now)
-            self._memory, self._decided = last.memory, version
-        return last
+        last, version = self._remembered, self._inbox.version
+        wake_at = last.decision.wake_at
+        if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
+            last = self._remembered = decide_again(last, self._inbox.inputs, self._memory, now)
+            self._memory, self._decided = last.decision.memory, version
+        return last.decision
 
     def _judge(self, failures: Sequence[Failure]) -> None:
         """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""
@@ -180,7 +197,7 @@ class Reconciler:
 
     async def _wait(self) -> None:
         """Until something changed, the decision expires or the next look is due."""
-        until = self._clock() + self._pause()
+        until = min(self._clock() + self._pause(), self._looks.due)
         wake_at = self.snapshot.decision.wake_at
         if wake_at is not None and self._sight.stuck_since is None:
             until = min(until, wake_at)

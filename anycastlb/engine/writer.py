@@ -28,7 +28,8 @@ class Writer:
     async def apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
         failures: list[Failure] = []
-        failed = plan.Failed(decision.verdicts, decision.memory.fwmarks)
+        memory, wanted = decision.memory, decision.desired.destinations
+        failed = plan.Failed(decision.verdicts, memory.fwmarks, desired=wanted, leaving=memory.leaving)
         for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []
@@ -84,9 +85,9 @@ def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure
         if change in failed or change.table in NAMES:
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
-        if change.new is None:
-            rows.pop(change.key, None)
-        else:
+        if change.new is None or change.moved:
+            rows.pop(change.key, None)  # moved: it becomes the newest
+        if change.new is not None:
             rows[change.key] = change.new
     return replace(actual, **tables) if tables else actual
 

@@ -13,20 +13,25 @@ import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from threading import Lock
 from typing import Any, TypeAlias
 
 from anycastlb.core.model import CheckState, DestinationKey, DriverError, ServiceKey, Snapshot
-from anycastlb.serving.views.index import Index
+from anycastlb.serving.views.index import Index, Places
 
 PAUSE = 5.0
-"""Seconds from one sample to the next."""
+"""Seconds from one sample to the next, unless it takes more than ``SHARE`` of them."""
+SHARE, LONGEST = 0.005, 60.0
+"""A sample of a large table takes long, so it is taken less often: every minute at least."""
 SLOTS = 120
 MAX_ROWS = 4096
 """Rows that are followed; services come first. A row takes about 2.5 KB."""
 COUNTED = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
+WIDTH = len(COUNTED)
 NEVER = math.nan
+UNKNOWN_RATES, NO_RATES = array("f", [NEVER]) * WIDTH, array("f", [0.0]) * WIDTH
 UNKNOWN, UP, FAILING, DOWN, RISING = b"-ufdr"
 """One letter a slot: never checked; up; up, but a result in the slot was bad; down; down, but a result was good."""
 
@@ -42,34 +47,57 @@ class Row:
 
     def __init__(self, key: ServiceKey | DestinationKey) -> None:
         self.key = key
-        self.rates = {name: array("f", [NEVER]) * SLOTS for name in COUNTED}
         self.health = bytearray([UNKNOWN]) * SLOTS
         self.last: Any = None
         """The counters of the last sample; None if the kernel had none."""
+        self._rates = array("f", [NEVER]) * (SLOTS * WIDTH)
+        """Slot after slot, in the order of ``COUNTED``."""
 
     def write(self, place: int, counted: Any, elapsed: float, health: int) -> None:
         before, self.last = self.last, counted
-        known = counted is not None and before is not None and elapsed > 0
-        for name, series in self.rates.items():
-            grown = getattr(counted, name) - getattr(before, name) if known else -1
-            series[place] = grown / elapsed if grown >= 0 else NEVER  # smaller than before: it was made anew
         self.health[place] = health
+        self._rates[place * WIDTH : (place + 1) * WIDTH] = _rates(before, counted, elapsed)
+
+    def rates(self, name: str, places: Iterable[int]) -> list[float | None]:
+        """Of one counter, in these slots."""
+        first = COUNTED.index(name)
+        return [_shown(self._rates[place * WIDTH + first]) for place in places]
+
+
+def _rates(before: Any, counted: Any, elapsed: float) -> array[float]:
+    """How much each counter has grown in a second; ``NEVER`` where that is not known."""
+    if counted is None or before is None or elapsed <= 0:
+        return UNKNOWN_RATES
+    if counted == before:
+        return NO_RATES
+    grown = (getattr(counted, name) - getattr(before, name) for name in COUNTED)
+    return array("f", [more / elapsed if more >= 0 else NEVER for more in grown])  # smaller: it was made anew
 
 
 class History:
     """The ring. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
+        self.interval = PAUSE
+        """Seconds from the last sample to the next."""
         self._lock = Lock()
+        self._places = Places()
+        """For the thread that observes."""
         self._rows: dict[Name, Row] = {}
         self._moments: deque[float] = deque(maxlen=SLOTS)
         self._taken = 0
+        self._sample = object()
         self._left_out = 0
         self._error = "no sample was taken yet"
 
+    @property
+    def samples(self) -> object:
+        """Another object after each sample."""
+        return self._sample
+
     def observe(self, snapshot: Snapshot, kernel: Kernel | None, now: float, error: str = "") -> None:
         """Take one sample. ``kernel`` is None where its counters could not be read, and ``error`` says why."""
-        seen, left_out = _wanted(snapshot, now)
+        seen, left_out = _wanted(Index(snapshot, now, self._places))
         with self._lock:
             before = self._moments[-1] if self._moments else -math.inf
             place, elapsed = self._taken % SLOTS, now - before
@@ -82,6 +110,7 @@ class History:
                 row.write(place, kernel.get(key) if kernel else None, elapsed, _health(state, before))
             self._moments.append(now)
             self._taken += 1
+            self._sample = object()
             self._left_out, self._error = left_out, error
 
     def stats(self, now: float) -> dict[str, Any]:
@@ -106,7 +135,7 @@ class History:
             for (name, vip, backend), row in self._rows.items():
                 if (service and name != service) or (backend and not service):
                     continue
-                rates = {of: [_shown(series[place]) for place in order] for of, series in row.rates.items()}
+                rates = {of: row.rates(of, order) for of in COUNTED}
                 view = {"service": name, "vip": vip, "rates": rates}
                 if backend:
                     health = bytes(row.health[place] for place in order).decode()
@@ -118,12 +147,12 @@ class History:
 
     def _head(self, now: float) -> dict[str, Any]:
         age = round(max(0.0, now - self._moments[-1]), 3) if self._moments else None
-        return {"interval_seconds": PAUSE, "age_seconds": age, "error": self._error, "left_out": self._left_out}
+        return {"interval_seconds": self.interval, "age_seconds": age, "error": self._error, "left_out": self._left_out}
 
     def _counters(self, row: Row) -> dict[str, Any]:
         place = (self._taken - 1) % SLOTS
         counted = {name: getattr(row.last, name, None) for name in COUNTED}
-        return {**counted, "per_second": {name: _shown(series[place]) for name, series in row.rates.items()}}
+        return {**counted, "per_second": {name: row.rates(name, (place,))[0] for name in COUNTED}}
 
 
 async def sample(
@@ -136,6 +165,7 @@ async def sample(
 ) -> None:
     """Feed the history for ever. An error here is shown in its views, and stops nothing else."""
     while True:
+        began = time.perf_counter()
         kernel, error = None, ""
         try:
             kernel = await statistics()
@@ -145,29 +175,32 @@ async def sample(
             await asyncio.to_thread(history.observe, snapshot(), kernel, clock(), error)
         except Exception:
             logging.getLogger("anycastlb").exception("a sample of the history could not be taken")
-        await asyncio.sleep(pause)
+        history.interval = max(pause, min(LONGEST, round((time.perf_counter() - began) / SHARE, 1)))
+        await asyncio.sleep(history.interval)
 
 
-def _wanted(snapshot: Snapshot, now: float) -> tuple[dict[Name, tuple[Any, CheckState | None]], int]:
+def _wanted(index: Index) -> tuple[dict[Name, tuple[Any, CheckState | None]], int]:
     """What is to be followed, each service before its backends, and how much is left out for want of room."""
-    index = Index(snapshot, now)
-    seen: dict[Name, tuple[Any, CheckState | None]] = {}
-    places = [(service, vip) for service in snapshot.inputs.catalog.services for vip in service.vips]
-    seats = (seat for service, vip in places for seat in index.seats(service, vip))
-    left_out = max(0, len(places) - MAX_ROWS)
-    for service, vip in places[:MAX_ROWS]:
-        seen[service.name, str(vip), ""] = (service.key(vip), None)
-    for seat in seats:
+    catalog = index.snapshot.inputs.catalog
+    index.places.keep(catalog.services)
+    served = [(service, vip, str(vip)) for service in catalog.services for vip in service.vips]
+    seen: dict[Name, tuple[Any, CheckState | None]] = {
+        (service.name, shown, ""): (service.key(vip), None) for service, vip, shown in served[:MAX_ROWS]
+    }
+    total = len(served) + sum(len(index.places.of(service, vip)) for service, vip, _ in served)
+    for service, vip, shown in served:
         if len(seen) >= MAX_ROWS:
-            left_out += 1
-        else:
-            seen[seat.service.name, str(seat.vip), seat.backend.name] = (seat.key, seat.state)
-    return seen, left_out
+            break
+        for seat in islice(index.seats(service, vip), MAX_ROWS - len(seen)):
+            seen[service.name, shown, seat.backend.name] = (seat.key, seat.state)
+    return seen, total - len(seen)
 
 
 def _health(state: CheckState | None, before: float) -> int:
     if state is None or state.up is None:
         return UNKNOWN
+    if state.last is not None and state.last.at <= before:
+        return UP if state.up else DOWN
     contrary = any(result.ok != state.up for result in state.recent if result.at > before)
     if state.up:
         return FAILING if contrary else UP

@@ -28,6 +28,15 @@ SOAKED = 500
 """Checks of each case; a hundred thousand with ``python -m tests.soak``."""
 
 
+def engines(case: Case) -> list[bool]:
+    """Without and with the lean engine, where it can run the case."""
+    return [False, True] if TYPES[case.type].lean(case.check(1)) else [False]
+
+
+def ids(case: Case, lean: bool, *more: str) -> str:
+    return "-".join((case.name, *more, *(["lean"] if lean else [])))
+
+
 def check(kind: str, port: int) -> Check:
     return Case(kind, kind, lambda host: serving(silent, host), "").check(port)
 
@@ -36,18 +45,29 @@ def test_every_type_is_in_the_suite() -> None:
     assert {case.type for case in CASES} | UNSERVED >= set(TYPES)
 
 
-@pytest.mark.parametrize(("case", "host"), [pytest.param(c, h, id=f"{c.name}-{h}") for c in CASES for h in c.hosts])
-async def test_a_good_server(case: Case, host: str) -> None:
+@pytest.fixture
+def engine(lean: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.checks.lean", lean)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("case", "host", "lean"),
+    [pytest.param(c, h, e, id=ids(c, e, h)) for c in CASES for h in c.hosts for e in engines(c)],
+)
+async def test_a_good_server(case: Case, host: str, lean: bool) -> None:
     async with case.good(host) as port:
         result = await run(case.check(port, host, timeout=5.0))
     assert result.ok, result.detail
     assert re.fullmatch(case.detail, result.detail), result.detail
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
-    ("case", "server"), [pytest.param(c, name, id=f"{c.name}-{name}") for c in CASES for name in BAD[c.transport]]
+    ("case", "server", "lean"),
+    [pytest.param(c, name, e, id=ids(c, e, name)) for c in CASES for name in BAD[c.transport] for e in engines(c)],
 )
-async def test_a_bad_server(case: Case, server: str) -> None:
+async def test_a_bad_server(case: Case, server: str, lean: bool) -> None:
     """Down (or up, where the type does not look at answers), in time, with a reason, and the loop was never held up."""
     held, loop = 0.0, asyncio.get_running_loop()
 
@@ -71,8 +91,9 @@ async def test_a_bad_server(case: Case, server: str) -> None:
         assert "refused" in result.detail or "unreachable" in result.detail
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_thousands_of_probes_leak_nothing(case: Case) -> None:
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("case", "lean"), [pytest.param(c, e, id=ids(c, e)) for c in CASES for e in engines(c)])
+async def test_thousands_of_probes_leak_nothing(case: Case, lean: bool) -> None:
     prints = await soak(case, SOAKED)
     assert not grown(prints, SOAKED // 3), "\n".join(map(str, prints))
 
@@ -98,8 +119,7 @@ async def test_a_probe_that_breaks_is_a_failed_check_not_a_crash() -> None:
     async def broken(given: Check, probe_path: ProbePath | None) -> Found:
         raise ZeroDivisionError("oops")
 
-    prober = Prober({"tcp": CheckType(TYPES["tcp"].params, broken)}, lambda health, turned: None, Journal())
-    result = await prober._result(check("tcp", 1), None)
+    result = await run(check("tcp", 1), {"tcp": CheckType(TYPES["tcp"].params, broken)})
     assert not result.ok and "ZeroDivisionError" in result.detail
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ import pytest
 
 from anycastlb.adapters import checks
 from anycastlb.adapters.checks import CheckType
-from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Combination, Result
-from anycastlb.engine.prober import Prober
 from anycastlb.settings import ChecksSettings
 from tests.contract.cases_more import answered, health_server
 from tests.contract.cases_web import authority
+from tests.support.checks import run as run_once
 from tests.support.servers import datagrams, free_port, saying, serving, silent
 
 TYPES = checks.types(ChecksSettings(commands=("/bin/*", "/usr/bin/*", sys.executable)))
@@ -41,9 +40,9 @@ def combined(kind: str, *parts: Check, timeout: float = 5.0) -> Check:
     return Check(kind, ip_address("127.0.0.1"), 0, Combination(parts), 1.0, timeout, 1, 1)
 
 
-async def run(given: Check, types: dict[str, CheckType] = TYPES) -> Result:
-    """One check as the prober runs it."""
-    return await Prober(types, lambda health, turned: None, Journal())._result(given, None)
+async def run(given: Check, types: Mapping[str, CheckType] = TYPES) -> Result:
+    """One check as a node runs it that allows commands."""
+    return await run_once(given, types)
 
 
 async def outcome(given: Check) -> tuple[bool, str]:

@@ -20,6 +20,7 @@ from tests.support.authority import DAY, Authority, server_context
 from tests.support.checks import run
 from tests.support.servers import Handler, answering, saying, serving
 
+pytestmark = pytest.mark.usefixtures("engine")
 OK = answering("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok")
 CHUNKED = r"no HTTP answer: b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked'"
 
@@ -267,7 +268,10 @@ def tunnelling(port: int, seen: list[bytes]) -> Handler:
         seen.append(await reader.readuntil(b"\r\n\r\n"))
         onward = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(carry(reader, onward[1]), carry(onward[0], writer), return_exceptions=True)
+        try:
+            await asyncio.gather(carry(reader, onward[1]), carry(onward[0], writer), return_exceptions=True)
+        finally:
+            onward[1].transport.abort()
 
     return connect
 

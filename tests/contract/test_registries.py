@@ -453,7 +453,9 @@ async def test_the_policy_that_is_named_is_enough(guarded: Guarded) -> None:
         await asyncio.sleep(4)  # a renewal
         assert not one.cluster.problems
         await one.members.leave()
-        assert "lb1" not in (await guarded.registry().read(None)).entries
+        registry = guarded.registry()
+        assert "lb1" not in (await registry.read(None)).entries
+        await registry.close()
 
 
 async def test_a_session_that_is_not_renewed_ends(agent: Agent) -> None:

@@ -293,7 +293,9 @@ class TestDirectory:
 
     async def test_litter_is_ignored(self, root: Path, source: FileSource) -> None:
         tree = await source.read(None)
-        for name in (".web.json.swp", "web.json~", "web.json.tmp", ".hidden.json", "#web.json#", "x.swp"):
+        left = [".web.json.swp", "web.json~", "web.json.tmp", ".hidden.json", "#web.json#", "x.swp"]
+        left += [f"web.json{end}" for end in (".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmnew", ".orig", ".rej")]
+        for name in left:
             (root / "services" / name).write_text("litter")
         (root / "services" / ".#web.json").symlink_to("nobody@nowhere")
         (root / ".git").mkdir()

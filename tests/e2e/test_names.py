@@ -58,8 +58,8 @@ def test_names_follow_what_the_cluster_announces(lab: Lab, server: NameServer) -
     until(lambda: server.dig("www.lb") == [str(VIP)], "the name is published")
     until(lambda: server.dig("_http._tcp.www.lb", "SRV") == [f"0 0 80 www.lb.{ZONE}."], "and its SRV record")
     until(lambda: states(lab) == {"lb1": "passing", "lb2": "passing"}, "both nodes are registered")
-    shown = lab.lb1.cli("status").stdout
-    assert f"DNS zone {ZONE} at {CONSUL} · 2 records" in shown
+    shown = f"DNS zone {ZONE} at {CONSUL} · 2 records"
+    until(lambda: shown in lab.lb1.cli("status").stdout, "the other node has seen them too")
     chain = lab.lb1.cli("why", str(VIP)).stdout
     assert f"www.lb.{ZONE}. A {VIP}" in chain and "consul anycastlb-web" in chain
 

@@ -16,7 +16,7 @@ from anycastlb.core.decision import maglev, plan
 from anycastlb.core.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
 from tests.support.netns import fresh, run
 
-PORTS = range(20_000, 23_000)
+PORTS = (maglev.FTP_DATA, *range(20_000, 23_000))
 WAYS = {4: ("192.0.2.10", "10.0.0.254", "10.0.0."), 6: ("2001:db8::10", "2001:db8:1::fe", "2001:db8:1::")}
 Rows = dict[DestinationKey, Destination]
 

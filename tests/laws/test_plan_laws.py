@@ -130,7 +130,7 @@ def carried_out(state: State, wanted: State, broken: Change) -> Iterator[State]:
     for _, run_ in parts:
         ready = []
         for change in run_:
-            if outcome := Failed(verdicts(wanted), MARKED, failures).blocks(change):
+            if outcome := Failed(verdicts(wanted), MARKED, failures, wanted.destinations).blocks(change):
                 failures.append(outcome)
             else:
                 ready.append(change)
@@ -140,6 +140,10 @@ def carried_out(state: State, wanted: State, broken: Change) -> Iterator[State]:
             else:
                 state = apply(state, change)
                 yield state
+
+
+def weighted(state: State, vip: Address) -> bool:
+    return any(row.weight for key, row in state.destinations.items() if vip in vips_of(key.service))
 
 
 @given(states().map(marked), states().map(marked), st.data())
@@ -152,3 +156,5 @@ def test_no_black_hole_though_a_change_fails(a: State, b: State, data: st.DataOb
             assert vip in state.addresses, f"{vip} is announced without its address"
             serving = {key.service for key in state.destinations if vip in vips_of(key.service)}
             assert serving & state.services.keys(), f"{vip} is announced without a service that has a destination"
+            if weighted(a, vip) and weighted(b, vip):
+                assert weighted(state, vip), f"{vip} is announced without a weight"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from anycastlb.core.decision import probe_marks
 from anycastlb.core.decision.decide import adopt, decide
 from anycastlb.core.decision.plan import apply, diff
+from anycastlb.core.decision.vip_groups import group_vips
 from anycastlb.core.model import Backend, Catalog, Check, ForwardPath, Inputs, Memory, Policy, Service, VirtualService
 
 RANGES = st.sampled_from([(1, 3), (100, 104), (100, 200)])
@@ -90,7 +91,7 @@ def test_no_reload_and_no_restart_moves_a_mark(history: list[tuple[bool, Catalog
         if died and desired is not None:
             memory = adopt(desired, now, limits)
         decision = decide(Inputs(Policy(marks=limits), catalog), memory, now)
-        assert set(decision.probe_paths) == set(probe_marks.wanted(catalog))
+        assert set(decision.probe_paths) == set(group_vips(catalog.services).paths)
         for via, mark in before.items():
             if mark is not None and via in decision.probe_paths:
                 assert decision.probe_paths[via] == mark

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from anycastlb.adapters.checks import TYPES
-from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check
-from anycastlb.engine.prober import Prober
 from tests.support import netns
+from tests.support.checks import run
 from tests.support.servers import free_port, silent
 
 Require = Callable[[str], str]
@@ -29,7 +28,7 @@ async def outcome(
     kind: str, port: int, host: str = "127.0.0.1", timeout: float = 5.0, **params: Any
 ) -> tuple[bool, str]:
     given = Check(kind, ip_address(host), port, TYPES[kind].params.model_validate(params), 1.0, timeout, 1, 1)
-    result = await Prober(TYPES, lambda health, turned: None, Journal())._result(given, None)
+    result = await run(given)
     return result.ok, result.detail
 
 

@@ -25,6 +25,7 @@ from tests.rig import bareroot, debian
 PACKAGES = {
     "bird": "bird2",
     "ipvsadm": "ipvsadm",
+    "keepalived": "keepalived",
     "knotd": "knot",
     "named": "bind9",
     "nginx": "nginx",

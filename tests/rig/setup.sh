@@ -19,7 +19,7 @@ TEST_PROGRAMS=(
 )
 # What is unpacked where it is not installed; tests/rig/programs.py knows the packages.
 DEMO_SERVICES=(bird ipvsadm)
-TEST_SERVICES=(knotd named nginx nsd rsyslogd vtysh)
+TEST_SERVICES=(keepalived knotd named nginx nsd rsyslogd vtysh)
 
 say() { echo "setup: $*" >&2; }
 die() { say "$@"; exit 1; }

@@ -157,13 +157,10 @@ def requirements_of_a_node() -> list[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout as Vagrant brings it: what is in the working tree, and may be written to."""
+    """A checkout as Vagrant brings it: what is in the working tree, and may be written to. Git may not be installed."""
     there = tmp_path_factory.mktemp("source")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0"):
-        if name and (ROOT / name).is_file():
-            (there / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, there / name)
+    ignored = [Path(line).name for line in (ROOT / ".gitignore").read_text().splitlines()]
+    shutil.copytree(ROOT, there, ignore=shutil.ignore_patterns(".git", *ignored), dirs_exist_ok=True)
     return there
 
 
@@ -221,10 +218,13 @@ def succeeds(root: rootfs.Rootfs, command: str) -> bool:
 
 
 def in_the_test_kernel(root: rootfs.Rootfs, machine: Machine, env: dict[str, str]) -> str:
-    """Network and start, as at a first boot and once more; then what ``ip address`` shows."""
+    """Network and start, as at a first boot and once more; then what ``ip address`` shows.
+
+    It is told not to use colours, for what it writes to looks like a terminal.
+    """
     network = f"/usr/local/lib/anycastlb-lab/roles/{machine.role}"
     script = PLUGGED.format(macs=" ".join(machine.cables.values()))
-    script += f"{network} network; {network} network; {network} start; ip address\n"
+    script += f"{network} network; {network} network; {network} start; ip -color=never address\n"
     command = root.argv("bash", "-c", script, network=False, env=env)
     runner = [sys.executable, testkernel.__file__, "run", "--timeout", "120", "--"]
     done = subprocess.run(

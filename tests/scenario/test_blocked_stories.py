@@ -51,3 +51,17 @@ async def test_a_fwmark_service_stays_under_its_route(tmp_path: Path, restarted:
         assert VIP in world.announced and len(rows()) == 2
         world.router.refuse = lambda change: None
         await until(lambda: VIP not in world.announced and not rows(), within=40)
+
+
+async def test_backends_that_an_edit_takes_out_serve_on_under_a_route_that_is_still_up(tmp_path: Path) -> None:
+    """The service stays, without any backend, so its VIP closes; but ExaBGP does not withdraw the route yet."""
+    world = World(str(tmp_path))
+    world.put("services/web", WEB)
+    async with world.node():
+        await until(lambda: VIP in world.announced and set(world.weights().values()) == {100}, within=10)
+        world.router.refuse = refuse_withdrawals
+        world.put("services/web", {**WEB, "backends": {}})
+        await asyncio.sleep(30)
+        assert VIP in world.announced and set(world.weights().values()) == {100}
+        world.router.refuse = lambda change: None
+        await until(lambda: VIP not in world.announced and not any(world.weights().values()), within=10)

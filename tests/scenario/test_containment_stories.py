@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.core.decision import assessment, decide, peer_votes, plan, vip_gates
+from anycastlb.core.decision import assessment, peer_votes, plan, steps, vip_gates
 from anycastlb.core.model import ServiceKey
 from tests.support.world import VIP, WEB, World, until
 
@@ -18,6 +18,7 @@ OTHER = ip_address("192.0.2.20")
 ODD = ServiceKey("tcp", VIP, 80)
 BACKENDS = {f"api{n}": {"address": f"10.1.0.3{n}"} for n in range(1, 4)}
 API = {**WEB, "vip": str(OTHER), "backends": BACKENDS}
+MORE = {**WEB, "backends": {**WEB["backends"], "web4": {"address": "10.1.0.4"}}}
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ STEPS = {
     "judge": (assessment, "judge"),
     "peer vote": (peer_votes, "hear"),
     "gate": (vip_gates, "step_gate"),
-    "weigh": (decide, "weigh"),
+    "weigh": (steps, "weigh"),
     "plan": (plan, "_of_service"),
 }
 
@@ -68,6 +69,7 @@ async def test_one_service_that_cannot_be_decided_closes_and_the_other_goes_on(
         await until(lambda: world.announced == {VIP, OTHER} and all(world.weights().values()), within=10)
         before = {key: row for key, row in world.kernel.rows["destinations"].items() if key.service == ODD}
         faulty = True
+        world.put("services/web", MORE)  # what has not changed is not decided, and cannot fail
         world.dead = {"10.1.0.31"}
         await until(lambda: world.weights()["10.1.0.31"] == 0, within=6)
         await until(lambda: world.announced == {OTHER}, within=6)
@@ -88,14 +90,14 @@ async def test_one_service_that_cannot_be_decided_closes_and_the_other_goes_on(
 async def test_a_decision_that_fails_as_a_whole_proves_no_life_and_ends_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faulty, real = False, decide.drain_step
+    faulty, real = False, steps.drain_step
 
     def step(*args: Any) -> Any:
         if faulty:
             raise RecursionError("maximum recursion depth exceeded")
         return real(*args)
 
-    monkeypatch.setattr(decide, "drain_step", step)
+    monkeypatch.setattr(steps, "drain_step", step)
     async with world.node():
         await until(lambda: world.announced == {VIP, OTHER} and all(world.weights().values()), within=10)
         faulty = True

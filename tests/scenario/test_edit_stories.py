@@ -153,3 +153,51 @@ async def test_edits_one_after_the_other(tmp_path: Path, seed: int) -> None:
             }
             world.put("services/web", document)
             assert await gaps(world, chance.choice([0.3, 1.0, 3.0, 15.0])) == 0
+
+
+UNDONE: dict[str, list[dict[str, Document | None]]] = {
+    "port, and back": [{"web": {"port": 443}}, {"web": {}}],
+    "pool, and back": [{"web": {"backends": GREEN}}, {"web": {}}],
+    "pool, and back with one more": [
+        {"web": {"backends": GREEN}},
+        {"web": {"backends": {**WEB["backends"], "web4": {"address": "10.1.0.4"}}}},
+    ],
+    "port, and back, and again": [{"web": {"port": 443}}, {"web": {}}, {"web": {"port": 443}}, {"web": {}}],
+    "emptied beside a new service": [{"tls": {"port": 443, "backends": GREEN}}, {"web": {"backends": {}}}],
+    "deleted beside a new service": [{"tls": {"port": 443, "backends": GREEN}}, {"web": None}],
+    "emptied, and refilled": [{"tls": {"port": 443, "backends": GREEN}}, {"web": {"backends": {}}}, {"web": {}}],
+    "renamed, and back": [{"tls": {}, "web": None}, {"web": {}, "tls": None}],
+}
+
+
+@pytest.mark.parametrize("drain", ["0s", "10s"])
+@pytest.mark.parametrize("pause", [0.1, 1.0])
+@pytest.mark.parametrize("steps", UNDONE.values(), ids=UNDONE)
+async def test_edits_that_are_taken_back_at_once_are_no_outage(
+    world: World, steps: list[dict[str, Document | None]], pause: float, drain: str
+) -> None:
+    """What still gets flows serves on, also when it is wanted again before its successors were ever checked."""
+    world.put("services/web", {**OLD, "drain": drain})
+    async with world.node():
+        await announced(world)
+        await asyncio.sleep(10)
+        for documents in steps:
+            for name, document in documents.items():
+                if document is None:
+                    world.source.delete(f"services/{name}")
+                else:
+                    world.put(f"services/{name}", {**OLD, "drain": drain, **document})
+            assert await gaps(world, pause) == 0
+        assert await gaps(world, 30) == 0
+
+
+async def test_a_drained_backend_is_not_kept_by_a_new_service_beside_it(world: World) -> None:
+    """An order to drain is obeyed, whatever waits for first results."""
+    only = {"web1": {"address": "10.1.0.1"}}
+    world.put("services/web", {**OLD, "backends": only})
+    async with world.node():
+        await announced(world)
+        world.put("services/tls", {**OLD, "port": 443, "backends": GREEN})
+        await asyncio.sleep(0.1)
+        world.put("services/web", {**OLD, "backends": {"web1": {"address": "10.1.0.1", "drain": True}}})
+        await until(lambda: world.weights()["10.1.0.1"] == 0, within=0.1)

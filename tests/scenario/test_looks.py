@@ -357,6 +357,56 @@ async def test_after_a_suspend_that_only_the_wall_clock_has_seen_the_machine_is_
         assert cycles[0] == before + 1
 
 
+@pytest.mark.parametrize("suspended", [False, True], ids=["frozen", "suspended"])
+async def test_a_freeze_while_the_plan_is_carried_out_proves_nothing_before_the_next_decision(
+    world: World, suspended: bool
+) -> None:
+    """Every backend has died meanwhile: the routes are withdrawn before the first proof of life."""
+    world.put("services/web", WEB)
+    real = world.kernel.apply
+
+    async def freezing(changes: Sequence[Change]) -> Sequence[Failure]:
+        world.kernel.apply = real  # type: ignore[method-assign]
+        cycles.clear()
+        if suspended:
+            world.started_wall += 600
+        else:
+            freeze(600)
+        return await real(changes)
+
+    async with world.node() as node:
+        await announced(world)
+        await asyncio.sleep(1.5)
+        cycles = cycles_at_heartbeats(world, node)
+        before = node.snapshot.cycle
+        world.kernel.apply = freezing  # type: ignore[method-assign]
+        world.kernel.rows["addresses"].clear()
+        node.inbox.wake()
+        await until(lambda: world.kernel.apply == real and cycles, within=601)
+        assert cycles[0] >= before + 2, "the cycle that was frozen, and one that began after it"
+
+
+async def test_a_machine_that_is_merely_slow_keeps_its_routes(world: World) -> None:
+    """Each plan takes longer than half of what the service manager waits: every second cycle proves life."""
+    world.put("services/web", WEB)
+    real = world.kernel.apply
+
+    async def slow(changes: Sequence[Change]) -> Sequence[Failure]:
+        await asyncio.sleep(5)
+        failures = await real(changes)
+        world.kernel.rows["addresses"].clear()  # so that there is always something to write
+        return failures
+
+    async with world.node():
+        await announced(world)
+        world.kernel.apply = slow  # type: ignore[method-assign]
+        world.kernel.rows["addresses"].clear()
+        await asyncio.sleep(20)
+        for _ in range(20):
+            world.router.beats.clear()
+            await until(lambda: world.router.beats, within=12)
+
+
 @pytest.mark.parametrize("lasting", [False, True])
 async def test_an_apply_that_failed_is_a_refusal_only_if_it_lasts(world: World, lasting: bool) -> None:
     """Somebody deletes the service, and the driver cannot write: nobody knows what was written."""

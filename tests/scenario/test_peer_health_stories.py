@@ -88,17 +88,21 @@ async def test_the_sick_one_steps_aside_and_returns_with_its_peers_table(
         assert not any(other.writes for other in company[1:])
 
 
+@pytest.mark.parametrize("down_interval", [None, "5m"])
 async def test_it_does_not_wait_for_ever_for_backends_that_only_peers_reach(
-    tmp_path: Path, registry: MemoryRegistry
+    tmp_path: Path, registry: MemoryRegistry, down_interval: str | None
 ) -> None:
     company = worlds(tmp_path, registry)
+    if down_interval:
+        company[0].put("services/web", {**WEB, "check": {**WEB["check"], "down_interval": down_interval}})
     async with AsyncExitStack() as stack:
         first, *_ = await together(stack, company)
         sick = company[0]
         sick.dead |= BACKENDS
         await until(lambda: VIP not in sick.announced and reason(first) == SICK, within=6)
+        await asyncio.sleep(600 if down_interval else 0)
         sick.dead = {"10.1.0.3"}
-        await until(lambda: "not up here yet" in reason(first), within=4)
+        await until(lambda: "not up here yet" in reason(first), within=310)
         took = await until(lambda: VIP in sick.announced, within=8)
         assert took > 1
         assert sick.weights() == {**FULL, "10.1.0.3": 0}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anycastlb.core.model import Change, DriverError, State, VirtualService
-from anycastlb.engine.prober import SHORTEST
+from anycastlb.engine.schedule import SHORTEST
 from tests.support.world import FALL, INTERVAL, TIMEOUT, VIP, WEB, World, until
 
 SEEDS = range(25)

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from anycastlb.adapters.checks import TYPES
-from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check
-from anycastlb.engine.prober import Prober
 from tests.contract.cases import Case
+from tests.support.checks import run
 from tests.support.servers import BAD
 
 ABREAST = 25
@@ -85,7 +83,6 @@ def grown(prints: Sequence[Footprint], checks: int) -> list[str]:
 
 async def soak(case: Case, checks: int) -> list[Footprint]:
     """Runs ``checks`` checks after a warm-up, half of them good; what the process held after each third."""
-    prober = Prober(TYPES, lambda health, turned: None, Journal())
     async with AsyncExitStack() as stack:
         patience = 4 * SHORT if case.unheard else 5.0  # what hears nothing waits for nothing
         good = case.check(await stack.enter_async_context(case.good("127.0.0.1")), timeout=patience)
@@ -100,7 +97,7 @@ async def soak(case: Case, checks: int) -> list[Footprint]:
             async def worker() -> None:
                 for number in left:
                     check = turns[number % len(turns)]
-                    result = await prober._result(check, None)
+                    result = await run(check)
                     assert result.ok or check is not good, f"{case.name}: {result.detail}"
 
             await asyncio.gather(*(worker() for _ in range(ABREAST)))

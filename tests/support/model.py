@@ -14,23 +14,24 @@ from ipaddress import ip_address
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from anycastlb.adapters.cluster.memory import MemoryRegistry
-from anycastlb.core.model import Address, Catalog, Change, DriverError, Service, Table
+from anycastlb.core.model import Address, Catalog, Change, DriverError, Service, Session, Table
 from anycastlb.engine.node import Node
 from tests.support.virtual import VirtualLoop
 from tests.support.world import World
 
+KERNEL: tuple[Table, ...] = ("addresses", "services", "destinations")
 VIPS = ["192.0.2.10", "192.0.2.11", "192.0.2.12"]
 BACKENDS = [f"10.1.0.{n}" for n in range(1, 6)]
 CHECK = {"type": "tcp", "interval": "2s", "timeout": "500ms", "rise": 2, "fall": 3}
 CATALOG = '[catalog]\nmax_shrink = "100%"\nconfirm = "3s"\n'
-KNOWN = 15.0
-"""Seconds after which the checks have surely seen that a backend turned, and every hold is over."""
+KNOWN = 22.0
+"""Seconds after which the checks have surely seen that a backend turned, and every hold is over, by slow looks too."""
 SILENCE = 4.0
 """Seconds between two heartbeats, at most: half of what the service manager waits."""
 LOOKS = 40
@@ -47,6 +48,12 @@ FIRST: Mapping[str, Any] = {
 """With this service, which is healthy, every history begins."""
 DISTANCE = 0.25
 """As of the registry of Consul."""
+GOSSIP = 5.0
+"""Seconds after which a node surely knows what another one has published."""
+SETTLE = 55.0
+"""For so long a drain surely waits that would take the last route: [drain] settle is 60 s."""
+PEER = "198.51.100.1"
+"""The router of every node."""
 
 announcements = st.fixed_dictionaries(
     {},
@@ -96,6 +103,13 @@ class Observer:
         """The kernel refuses new services."""
         self.leaves = False
         """Operators want this node to announce nothing."""
+        self.leaves_since = inf
+        self.slow = 0.0
+        """So many seconds more a look at the kernel takes."""
+        self.company: list[Observer] = []
+        """The other nodes."""
+        self.unreachable_since = dict.fromkeys(map(ip_address, VIPS), -inf)
+        """Since when the router has had no route from here; infinity while it has one."""
         self.looks = 0
         self._catalog = Catalog()
         self._turned: dict[str, float] = dict.fromkeys(BACKENDS, -inf)
@@ -118,6 +132,7 @@ class Observer:
         for driver in (kernel, router):
             driver._write = self._watched(driver._write)
         router.beat = self._heard(router.beat)
+        router.sessions = (Session(PEER, "up", 0.0, ""),)
         kernel.refuse = lambda change: (
             "no such scheduler" if self.refuses and change.verb == "create" and change.table == "services" else None
         )
@@ -135,7 +150,7 @@ class Observer:
         """Its machine works."""
         self.see(True)
         self.errors.clear()
-        self.refuses, self.share = False, 0.0
+        self.refuses, self.share, self.slow = False, 0.0, 0.0
         self.world.kernel.omits = lambda table, key: False
         self.review()
 
@@ -145,7 +160,8 @@ class Observer:
         self.blind = not on
 
     def started(self) -> None:
-        self._heartbeat_due = self._now() + SILENCE
+        """The first look is taken twice."""
+        self._heartbeat_due = self._now() + SILENCE + 2 * self.slow
 
     def stopped(self) -> None:
         self._heartbeat_due = inf
@@ -155,6 +171,39 @@ class Observer:
         last = self.looks + looks
         hidden = {key for place, key in enumerate(self.world.kernel.rows[table]) if place in places}
         self.world.kernel.omits = lambda of, key: of == table and key in hidden and self.looks <= last
+
+    def session(self, up: bool) -> None:
+        """Its only BGP session comes up, or goes down."""
+        if up != self.reaches:
+            reason = "" if up else "the peer has closed it"
+            self.world.router.sessions = (Session(PEER, "up" if up else "down", self._now(), reason),)
+            self.note_routes()
+
+    # ---------------------------------------------------------------- the last route
+
+    @property
+    def reaches(self) -> bool:
+        """Does what it announces reach its router?"""
+        return self.world.router.sessions[0].state == "up"
+
+    def carries(self, vip: Address) -> bool:
+        return self.reaches and vip in self.world.announced
+
+    def note_routes(self) -> None:
+        """Routes have come or gone at the router."""
+        for vip, since in self.unreachable_since.items():
+            if self.carries(vip):
+                self.unreachable_since[vip] = inf
+            elif since == inf:
+                self.unreachable_since[vip] = self._now()
+
+    def _takes_last_route(self, vip: Address) -> bool:
+        """Has a drain that had to wait withdrawn the only route of a VIP that is served well?"""
+        now = self._now()
+        absent = all(now - other.unreachable_since[vip] > GOSSIP for other in self.company)
+        early = GOSSIP < now - self.leaves_since < SETTLE
+        healthy = all(self._healthy(service) for service in self.services(vip))
+        return bool(self.company) and self.reaches and absent and early and healthy
 
     # ---------------------------------------------------------------- no needless outage
 
@@ -175,6 +224,20 @@ class Observer:
         alive = all(str(backend.address) not in self.world.dead for backend in service.backends)
         return total > 0 and alive and (least.weight is not None or total >= least.of(total))
 
+    def enough(self, vip: Address) -> bool:
+        """Do so many of its backends live that it may be announced?"""
+        services = [(service, self._open(service)) for service in self.services(vip)]
+        return any(good for _, good in services) and all(good for s, good in services if s.announce.when == "all")
+
+    def _open(self, service: Service) -> bool:
+        total, rules = len(service.backends), service.announce
+        alive = sum(str(backend.address) not in self.world.dead for backend in service.backends)
+        return alive >= rules.min_backends.of(total) if alive or not total else rules.fail == "keep"
+
+    def guarded(self, vip: Address) -> bool:
+        """Is its last route kept?"""
+        return any(service.announce.last == "keep" for service in self.services(vip))
+
     def review(self) -> None:
         """Something that is a reason to withdraw may have come or gone."""
         for vip in map(ip_address, VIPS):
@@ -190,11 +253,15 @@ class Observer:
 
     def _watched(self, write: Callable[[Change], None]) -> Callable[[Change], None]:
         def watched(change: Change) -> None:
-            before = {vip for vip in self.world.announced if self.hole(vip)}
+            dying = change.table == "destinations" and str(change.key.address) in self.world.dead
+            before = {vip for vip in self.world.announced if self.hole(vip) or dying}
             write(change)
             withdrawn = change.table == "routes" and change.new is None
             if withdrawn and self._now() > self._unsound.get(change.key, inf):
                 self._complain(f"{change} although every backend is alive")
+            if withdrawn and self._takes_last_route(change.key):
+                self._complain(f"{change} by a drain, although no router has another route")
+            self.note_routes()
             for vip in self.world.announced - before:
                 if why := self.hole(vip):
                     self._complain(f"{change} makes a black hole: {vip} is announced and {why}")
@@ -218,7 +285,7 @@ class Observer:
         async def failing(*args: Any) -> Any:
             if what == "look":
                 self.looks += 1
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001 + self.slow)
                 if self.blind:
                     raise DriverError("no answer")
             if self.errors.get(what, 0):
@@ -261,6 +328,8 @@ class Cluster(RuleBasedStateMachine):
         self.stacks: dict[int, AsyncExitStack] = {}
         self.nodes: dict[int, Node] = {}
         self.observers = [self._observer(n) for n in range(self.size)]
+        for observer in self.observers:
+            observer.company = [other for other in self.observers if other is not observer]
         self.worlds = [observer.world for observer in self.observers]
         for world in self.worlds:
             world.source = self.worlds[0].source
@@ -329,16 +398,21 @@ class Cluster(RuleBasedStateMachine):
             self.worlds[0].put(key, "")
         elif observer.leaves and not on:
             self.worlds[0].source.delete(key)
+        if on != observer.leaves:
+            observer.leaves_since = self.loop.time() if on else inf
         observer.leaves = on
         observer.review()
 
-    @rule(n=nodes)
-    def restart(self, n: int) -> None:
-        """What was damped stays closed."""
+    @rule(n=nodes, deleted=st.sampled_from(["", "", *KERNEL]))
+    def restart(self, n: int, deleted: Table | Literal[""]) -> None:
+        """What was damped stays closed, and what is deleted meanwhile withdraws nothing."""
         n %= self.size
         verdicts = self.nodes[n].snapshot.decision.verdicts
         damped = {vip: verdict.penalty for vip, verdict in verdicts.items() if verdict.reason.code == "damped"}
         self._kill(n)
+        if deleted:
+            for place in reversed(range(len(self.worlds[n].kernel.rows[deleted]))):
+                self.drift(n, deleted, place)
         self._wait(0.2)
         self._start(n)
         self._wait(0.3)
@@ -376,6 +450,16 @@ class Cluster(RuleBasedStateMachine):
         if self.nodes:
             self.nodes[n % self.size].inbox.wake()
 
+    @rule(n=nodes, seconds=st.sampled_from([0.0, 0.3, 1.5]))
+    def look_slowly(self, n: int, seconds: float) -> None:
+        self.observers[n % self.size].slow = seconds
+
+    @rule(n=nodes, up=st.booleans())
+    def session(self, n: int, up: bool) -> None:
+        """The node's BGP session comes up or goes down: what it announces reaches its router, or does not."""
+        self.observers[n % self.size].session(up)
+        self.nodes[n % self.size].inbox.wake()
+
     @rule(n=nodes, on=st.booleans())
     def err_often(self, n: int, on: bool) -> None:
         """A third of all calls fails."""
@@ -388,7 +472,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(
         n=nodes,
         looks=st.integers(1, 3),
-        table=st.sampled_from(["addresses", "services", "destinations"]),
+        table=st.sampled_from(KERNEL),
         places=st.sets(st.integers(0, 9), min_size=1),
     )
     def omit(self, n: int, looks: int, table: Table, places: set[int]) -> None:
@@ -396,7 +480,7 @@ class Cluster(RuleBasedStateMachine):
         self.nodes[n % self.size].inbox.wake()
         self._wait(0.05)
 
-    @rule(n=nodes, table=st.sampled_from(["addresses", "services", "destinations"]), place=st.integers(0, 5))
+    @rule(n=nodes, table=st.sampled_from(KERNEL), place=st.integers(0, 5))
     def drift(self, n: int, table: Table, place: int) -> None:
         """Somebody deletes a row by hand."""
         rows = self.worlds[n % self.size].kernel.rows
@@ -479,14 +563,9 @@ class Cluster(RuleBasedStateMachine):
             why = f"lb{n + 1} {vip}: {decision.verdicts[vip].reason.text}"
             if vip in self.worlds[n].announced:
                 assert not observer.leaves and not observer.hole(vip), f"{why}; {observer.hole(vip)}"
-                assert any(self._may_serve(n, service) for service in observer.services(vip)), why
+                assert observer.enough(vip) or observer.guarded(vip), why
             else:
                 assert not observer.sound(vip), why
-
-    def _may_serve(self, n: int, service: Service) -> bool:
-        """Is a backend of it alive, or does its document keep it announced without?"""
-        alive = any(str(backend.address) not in self.worlds[n].dead for backend in service.backends)
-        return alive or "keep" in (service.announce.fail, service.announce.last)
 
     def _in_quiet(self) -> None:
         for world in self.worlds:
@@ -505,9 +584,25 @@ class Cluster(RuleBasedStateMachine):
                 peer = node.inbox.inputs.cluster.peers.get(f"lb{m + 1}")
                 assert peer is not None and peer.alive and peer.status is not None and not peer.error, peer
                 announced = {vip for vip, summary in peer.status.vips.items() if summary.announced}
-                assert announced == self.worlds[m].announced, f"lb{n + 1} is wrong about lb{m + 1}"
+                carried = self.worlds[m].announced if self.observers[m].reaches else set()
+                assert announced == carried, f"lb{n + 1} is wrong about lb{m + 1}"
+                states = {session.state == "up" for session in peer.status.sessions}
+                assert states == {self.observers[m].reaches}, f"lb{n + 1} is wrong about lb{m + 1}'s session"
+        for vip in map(ip_address, VIPS):
+            self._one_keeps_the_last_route(vip)
         if len({frozenset(world.dead) for world in self.worlds}) == 1:
             assert len({json.dumps(self._table(world)) for world in self.worlds}) == 1, "the tables differ"
+
+    def _one_keeps_the_last_route(self, vip: Address) -> None:
+        """Of the nodes whose routes reach a router; whoever leaves keeps nothing."""
+        able = [o for o in self.observers if o.reaches and not o.leaves]
+        if not able or not able[0].guarded(vip) or any(o.enough(vip) for o in self.observers):
+            return
+        keepers = [o.world.settings.node.name for o in able if o.carries(vip)]
+        assert len(keepers) <= 1, f"{keepers} keep the last route of {vip}"
+        services = able[0].services(vip)
+        could = any(s.backends for s in services) and all(s.backends for s in services if s.announce.when == "all")
+        assert keepers or not could or self.size == 1, f"nobody keeps the last route of {vip}"
 
     def _table(self, world: World) -> dict[str, list[tuple[str, int]]]:
         """The destinations of each service in the kernel's order, from which mh fills its table."""
@@ -527,12 +622,7 @@ class Cluster(RuleBasedStateMachine):
             self.directory.cleanup()
 
     def _stop(self) -> None:
-        """A node that is stopped in order leaves nothing.
-
-        One that never had a catalog leaves what it found, so all of them get one first.
-        """
-        self.catalog_away(False)
-        self._wait(1)
+        """A node that is stopped in order leaves nothing, even if it never had a catalog."""
         for observer in self.observers:
             observer.heal()
             observer.leaves = True

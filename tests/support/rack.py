@@ -172,6 +172,7 @@ class Rack:
         for node, asn in zip(self.nodes.values(), [ROUTER.asn] * 2 if kind == "ibgp" else ases, strict=True):
             node.peer = replace(node.peer, asn=asn)
         self.router.kill()
+        self.router.forget()
         for name, node in self.nodes.items():
             node.exabgp.kill()
             node.configure(set(options) - {"bfd"}, (nodes or {}).get(name, {}))

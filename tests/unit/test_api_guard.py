@@ -517,6 +517,23 @@ async def test_too_many_readers_of_events() -> None:
         await eventually(lambda: api.api.listeners[0].load == limits.Load())
 
 
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/%65vents", "/%76%31/events?after=0"])
+async def test_a_stream_is_counted_however_it_is_asked_for(path: str) -> None:
+    """What routing takes for the events is counted as a stream of them, and HEAD is none."""
+    async with guarded("max_streams = 1") as api:
+        load, head = api.api.listeners[0].load, "HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        answer = await api.raw(f"HEAD {path} {head}Connection: close\r\n\r\n".encode())
+        assert parsed(answer)[0] == 200
+        assert load == limits.Load()
+        reader, writer = await asyncio.open_connection(*(api.api.address or ("", 0)))
+        writer.write(f"GET {path} {head}\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"200"
+        assert (load.streams, load.requests) == (1, 0)
+        assert parsed(await api.raw(f"GET {path} {head}Connection: close\r\n\r\n".encode()))[0] == 429
+        writer.transport.abort()
+        await eventually(lambda: load == limits.Load())
+
+
 async def test_a_slow_body_and_a_slow_head_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ORDINARY", limits.Body(seconds=0.1))
     async with guarded() as api:

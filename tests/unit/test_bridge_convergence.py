@@ -51,7 +51,7 @@ class Joined(BridgeServer):
     async def run(self, user: BridgeUser) -> None:
         clock = asyncio.get_running_loop().time
         relay, self.connection = Relay(RANGES, HOLD, clock()), DirectConnection()
-        relay.connected()
+        relay.connected(clock())
         user.bridge_connected(self.connection)
         command: Command | None = None
         answer_at = reported_at = 0.0

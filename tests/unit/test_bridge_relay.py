@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anycastlb.bridge.exchange import LOST_TIMEOUT
+from anycastlb.bridge.lease import SHORT_LIVES, STEADY
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
 from anycastlb.core.model import Address, Route, Session
@@ -58,7 +59,7 @@ class Talk:
 def talk() -> Talk:
     talk = Talk(P1, P6)
     talk.pump()
-    talk.relay.connected()
+    talk.relay.connected(talk.now)
     return talk
 
 
@@ -260,7 +261,7 @@ def test_a_connection_is_no_sign_of_life(talk: Talk) -> None:
     talk.order({ONE: Route()})
     for _ in range(int(HOLD) + 1):
         talk.relay.disconnected(talk.now)
-        talk.relay.connected()
+        talk.relay.connected(talk.now)
         talk.later(1.1)
     assert talk.exabgp.rib[P1] == {}
 
@@ -286,7 +287,7 @@ def test_a_daemon_that_restarts_within_hold_changes_nothing(talk: Talk) -> None:
     talk.relay.disconnected(talk.now)
     talk.exabgp.said.clear()
     talk.later(HOLD / 2)
-    talk.relay.connected()
+    talk.relay.connected(talk.now)
     assert talk.relay.report().serial == 0, "serials belong to a connection"
     assert talk.order({ONE: Route(("65001:2", "65001:1"))}, serial=1).serial == 1
     assert talk.exabgp.said == []
@@ -302,10 +303,79 @@ def test_a_beat_of_another_set_is_an_error(talk: Talk, beat: int) -> None:
 def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> None:
     talk.order({ONE: Route()}, serial=2)
     talk.relay.disconnected(talk.now)
-    talk.relay.connected()
+    talk.relay.connected(talk.now)
     with pytest.raises(ProtocolError):
         talk.relay.obey(Heartbeat(2), talk.now)
     assert talk.later(HOLD + 1).announced == {}
+
+
+# ---------------------------------------------------------------- a daemon that dies again and again
+
+
+def live(talk: Talk, seconds: float, routes: Mapping[Address, Route]) -> None:
+    """One life of a daemon: it proves life until its end, and its successor comes two seconds later."""
+    talk.relay.connected(talk.now)
+    talk.order(routes)
+    for _ in range(int(seconds)):
+        talk.later(1)
+        talk.relay.obey(Heartbeat(1), talk.now)
+    talk.pump()
+    talk.relay.disconnected(talk.now)
+    talk.later(2)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, STEADY - 1])
+def test_a_daemon_that_dies_again_and_again_loses_its_routes(talk: Talk, seconds: float) -> None:
+    for _ in range(SHORT_LIVES):
+        live(talk, seconds, {ONE: Route()})
+        assert str(ONE) + "/32" in talk.exabgp.rib[P1]
+    began = talk.now
+    while talk.exabgp.rib[P1]:
+        live(talk, seconds, {ONE: Route()})
+        assert talk.now - began <= HOLD + seconds + 2
+    for _ in range(20):
+        live(talk, seconds, {ONE: Route()})
+        assert talk.exabgp.rib[P1] == {}
+    notes = [note for note in talk.relay.notes if "times in a row" in note]
+    assert len(notes) == 2 and notes[1].endswith("every route is withdrawn")
+
+
+def test_a_daemon_that_lives_on_after_all_gets_its_routes_back(talk: Talk) -> None:
+    for _ in range(SHORT_LIVES + 10):
+        live(talk, 1, {ONE: Route()})
+    talk.relay.connected(talk.now)
+    report = talk.order({ONE: Route()})
+    assert report.serial == 0 and "within 10 s of its start" in report.rejected[ONE]
+    for _ in range(int(STEADY)):
+        assert talk.exabgp.rib[P1] == {}
+        talk.relay.obey(Heartbeat(1), talk.later(1) and talk.now)
+    report = talk.pump()
+    assert report.announced == {ONE: Route()} and report.serial == 1 and not report.rejected
+    live(talk, 1, {ONE: Route()})
+    assert str(ONE) + "/32" in talk.exabgp.rib[P1], "one more restart costs nothing"
+
+
+def test_a_life_on_trial_with_a_silence_in_it_proves_nothing(talk: Talk) -> None:
+    for _ in range(SHORT_LIVES + 10):
+        live(talk, 1, {ONE: Route()})
+    talk.relay.connected(talk.now)
+    talk.order({ONE: Route()})
+    talk.later(HOLD + STEADY)
+    talk.relay.obey(Heartbeat(1), talk.now)
+    assert talk.pump().announced == {}
+
+
+def test_a_withdrawal_is_obeyed_on_trial(talk: Talk) -> None:
+    for _ in range(SHORT_LIVES):
+        live(talk, 1, {ONE: Route(), TWO: Route()})
+    talk.relay.connected(talk.now)
+    assert talk.order({TWO: Route()}).announced == {TWO: Route()}
+
+
+def test_restarts_between_which_the_daemon_lives_on_cost_nothing(talk: Talk) -> None:
+    for n in range(5 * SHORT_LIVES):
+        live(talk, STEADY if n % (SHORT_LIVES - 1) == 0 else 1, {ONE: Route()})
+        assert str(ONE) + "/32" in talk.exabgp.rib[P1]
 
 
 # ---------------------------------------------------------------- silence of ExaBGP
@@ -569,7 +639,7 @@ def test_a_route_outside_of_narrowed_ranges_is_still_ours(talk: Talk) -> None:
     talk.order({ONE: Route(), SIX: Route()})
     talk.relay.disconnected(talk.now)
     talk.relay.set_ranges(RANGES[1:])
-    talk.relay.connected()
+    talk.relay.connected(talk.now)
     assert set(talk.relay.report().announced) == {ONE, SIX}, "the new daemon learns of it"
     report = talk.order({SIX: Route()}, serial=1)
     assert set(report.announced) == {SIX} and talk.exabgp.announced(P1) == set()
@@ -585,7 +655,7 @@ def test_a_route_outside_of_narrowed_ranges_goes_with_a_silent_daemon_too(talk: 
 def test_a_route_of_an_old_range_that_a_reload_brings_back_is_ours(talk: Talk) -> None:
     talk.relay.disconnected(talk.now)
     talk.relay.set_ranges(RANGES[1:])
-    talk.relay.connected()
+    talk.relay.connected(talk.now)
     talk.order({})
     talk.exabgp.peers.append(P2)
     talk.exabgp.rib[P2] = {"192.0.2.1/32": ""}

@@ -155,6 +155,28 @@ def test_the_folder_of_the_prefix_is_no_document() -> None:
     assert not read("", b"").problems
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("vip: 192.0.2.1\nport: 80\nport: 81\n", "the field 'port' stands twice"),
+        (
+            "vip: 192.0.2.1\nport: 80\nbackends:\n  a: {address: 10.1.0.1}\n  a: {address: 10.1.0.2}\n",
+            "'a' stands twice",
+        ),
+        ("vip: 192.0.2.1\nport: 0100\n", "0100 begins with 0, which makes it octal in YAML"),
+        ("vip: 192.0.2.1\nport: 80\nannounce: {communities: [65001:10]}\n", "65001:10 is a number of base 60 in YAML"),
+    ],
+)
+def test_what_yaml_would_quietly_read_as_something_else(text: str, told: str) -> None:
+    (problem,) = read("services/web", text.encode(), "yaml").problems
+    assert told in problem.expected
+
+
+@pytest.mark.parametrize("text", ["[{a: 1}, {a: 2}]", "{a: {a: 1}, b: {a: 1}}", "a: '0100'\nb: \"65001:10\"\n", "a: 0"])
+def test_what_is_no_repetition_and_no_other_base(text: str) -> None:
+    bounds.read_yaml(text)
+
+
 def test_an_alias_may_be_used_again() -> None:
     text = "vip: 192.0.2.1\nport: 80\ncheck: &c {interval: 1s}\nbackends:\n  a: {address: 10.1.0.1, check: *c}\n"
     found = read("services/web", text.encode(), "yaml")

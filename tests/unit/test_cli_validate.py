@@ -60,6 +60,26 @@ async def test_what_may_surprise_is_a_notice_and_no_problem(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("document", "path", "text"),
+    [
+        ({"announce": {"reopen": 2}}, "announce.reopen", "needs 2, and there are 1: it never opens"),
+        ({"announce": {"min_backends": "weight 1", "reopen": "weight 200"}}, "announce.reopen",
+         "needs weight 200, and all have 100: it never opens"),
+        ({"forward": "dr", "backends": {"a": {"address": "10.1.0.1", "port": 8080}}}, "backends.a.port",
+         "dr leaves the port as it is: packets for port 80 arrive at port 80, not 8080"),
+        ({"check": {"type": "tcp", "address": "192.0.2.10"}}, "backends.web1.check",
+         "the check aims at the VIP 192.0.2.10"),
+        ({"backends": {"a": {"address": "::ffff:10.1.0.1"}}}, "backends.a.address", "write 10.1.0.1"),
+    ],
+)  # fmt: skip
+def test_each_surprise_has_its_notice(document: dict[str, object], path: str, text: str, tmp_path: Path) -> None:
+    web = write(tmp_path / "web.json", {**GOOD, **document})
+    report = validate_files([str(web)])
+    assert report.problems == ()
+    assert [notice.path for notice in report.notices if text in notice.expected] == [path]
+
+
 def test_notices_of_a_catalog_directory_name_the_file(tmp_path: Path) -> None:
     write(tmp_path / "services" / "web.json", {**GOOD, "announce": {"min_backends": 3}})
     write(tmp_path / "services" / "dns.json", {**GOOD, "port": 53})

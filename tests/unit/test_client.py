@@ -233,7 +233,16 @@ async def test_a_token_file_without_a_token(tmp_path: Path, text: str | None) ->
     if text is not None:
         path.write_text(text)
     with pytest.raises(ClientError, match="token file"):
-        Client("http://192.0.2.1", token_file=path)
+        Client("http://127.0.0.1", token_file=path)
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:4672", "http://lb1.example.org", "http://[2001:db8::1]:4672"])
+async def test_a_token_is_not_sent_in_clear(url: str) -> None:
+    with pytest.raises(ClientError, match=r"a token is not sent to .* in clear: use https:"):
+        Client(url, token="s3cret")
+    for fine in (url.replace("http:", "https:"), "http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"):
+        await Client(fine, token="s3cret").close()
+    await Client(url).close()
 
 
 async def test_tls_with_a_ca_and_a_client_certificate(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from anycastlb.cli.render.style import plain
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, Entry, SyncDaemon, Tree
 from anycastlb.doctor import Facts, Finding, diagnose
+from anycastlb.doctor.collect import exabgp, host
 from anycastlb.doctor.collect.startup import at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.facts import Agent, Api, ExabgpFacts, Folder, Kernel, Needs, Process, Socket, Trial, Unseen
@@ -27,7 +29,22 @@ from anycastlb.doctor.finding import worst
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]\n'
 FOUR, SIX = ip_address("10.1.0.1"), ip_address("fd00::1")
 EVERYTHING = (1 << 41) - 1
-CONF = "process anycastlb {\n    run /usr/bin/env anycastlb-bridge --config /etc/anycastlb/node.toml;\n}\n"
+CONF = """process anycastlb {
+    run /usr/bin/env anycastlb-bridge --config /etc/anycastlb/node.toml;
+    encoder json;
+}
+template {
+    neighbor tor {
+        api {
+            processes [ anycastlb ];
+            neighbor-changes;
+        }
+    }
+}
+neighbor 198.51.100.1 {
+    inherit tor;
+}
+"""
 DAEMON = Process(7, ("anycastlb", "run"), 1, capabilities=EVERYTHING, files=65536, namespace="net:[1]")
 EXABGP = Process(8, ("exabgp", "server"), 1, uid=901, gid=901, namespace="net:[1]")
 BRIDGE = Process(9, ("anycastlb-bridge",), 8, uid=901, gid=901)
@@ -178,6 +195,15 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("two bridges", speaks(bridges=(BRIDGE, replace(BRIDGE, pid=10))), "warning", "more than one bridge"),
     ("another config", speaks(text="neighbor 1.2.3.4 {\n}\n# run anycastlb-bridge"), "error",
      "runs no anycastlb-bridge"),
+    ("text for the bridge", speaks(text=CONF.replace("encoder json", "encoder text")), "error",
+     "to the bridge as text"),
+    ("no encoder", speaks(text=CONF.replace("encoder json;", "")), "error", "to the bridge as text"),
+    ("no reports", speaks(text=CONF.replace("neighbor-changes;", "")), "warning",
+     "does not report the session with 198.51.100.1"),
+    ("a neighbor without us", speaks(text=CONF + "neighbor 198.51.100.9 {\n  local-as 1;\n}\n"), "error",
+     "neighbor 198.51.100.9 does not use the bridge"),
+    ("networkd on lo", {"loopback_manager": "systemd-networkd"}, "warning", "may take the VIPs away"),
+    ("NetworkManager on lo", {"loopback_manager": "NetworkManager"}, "warning", "may take the VIPs away"),
     ("graceful restart", speaks(text=CONF + "graceful-restart 120;"), "warning", "graceful restart is on"),
     ("respawn", speaks(text=CONF + "respawn false;"), "warning", "respawn is off"),
     ("config unseen", speaks(text=Unseen("EACCES")), "notice", "could not be read"),
@@ -312,3 +338,45 @@ def test_how_it_reads() -> None:
     assert "    mend: sysctl -w net/ipv4/conf/eth0/rp_filter=2" in text
     assert text.endswith(f"0 errors, 1 warning, 0 notices, {len(found) - 1} fine\n")
     assert worst(found) == "warning"
+
+
+def test_the_exabgp_conf_that_is_shipped_is_fine() -> None:
+    text = (Path(__file__).parents[2] / "exabgp/exabgp.conf").read_text()
+    assert [f for f in amiss(replace(WELL, **speaks(text=text))) if f.area == "bgp"] == []
+    matched = CONF.replace("processes [ anycastlb ]", "processes-match [ ^any ]")
+    assert [f for f in amiss(replace(WELL, **speaks(text=matched))) if f.area == "bgp"] == []
+
+
+def test_no_command_line_that_was_found_is_run(tmp_path: Path) -> None:
+    """A process is called what its owner likes; ``doctor`` is run by root."""
+    proof = tmp_path / "proof"
+    mine = Process(8, ("exabgp", "server"), 1, uid=os.geteuid(), gid=os.getegid(), groups=tuple(os.getgroups()))
+    evil = tmp_path / "anycastlb-bridge"
+    evil.write_text(f"#!/bin/sh\ntouch {proof}\n")
+    evil.chmod(0o755)
+    config = tmp_path / "node.toml"
+    config.write_text(NODE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exabgp, "is_bridge", lambda pid: True)
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        found = exabgp.speaker(WELL.settings, str(config), (mine, Process(9, (str(evil),), 8, uid=os.geteuid())))
+    assert isinstance(found.trial, Trial)
+    assert str(evil) not in found.trial.command
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "manager"),
+    [
+        ({}, ""),
+        ({"systemd/netif/links/1": "# state\nADMIN_STATE=unmanaged\nOPER_STATE=carrier\n"}, ""),
+        ({"systemd/netif/links/1": "ADMIN_STATE=configured\nOPER_STATE=carrier\n"}, "systemd-networkd"),
+        ({"NetworkManager/devices/1": "[device]\nmanaged=false\n"}, ""),
+        ({"NetworkManager/devices/1": "[device]\nmanaged=true\nconnection-uuid=1-2\n"}, "NetworkManager"),
+    ],
+)
+def test_who_configures_the_loopback(files: dict[str, str], manager: str, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert host.loopback_manager(tmp_path) == manager

@@ -137,6 +137,36 @@ async def test_a_source_that_waits_is_told_of_the_moment(root: Path) -> None:
     await source.close()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/cron.d/x", "../x.json", "services/../../x.json", "services/.x.json", "services//x", "x.json", "", ".ssh/x"],
+)
+async def test_a_journal_that_was_laid_there_writes_nowhere_else(name: str, root: Path, store: FileStore) -> None:
+    stopped(root, file_journal.FileChange(name, "", b"[1]"))
+    (root / file_journal.LOCK).touch()
+    before = sorted(root.parent.rglob("*"))
+    for act in (store.load(), store.commit([Edit("services/new", b"{}")])):
+        with pytest.raises(SourceError, match="is no place for a document"):
+            await act
+    assert sorted(root.parent.rglob("*")) == before
+
+
+async def test_a_journal_of_another_directory_is_not_carried_out(root: Path, store: FileStore, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    stopped(other, file_journal.FileChange("services/web.json", file_journal.version(b"{}"), b"[1]"))
+    (root / file_journal.NAME).write_bytes((other / file_journal.NAME).read_bytes())
+    with pytest.raises(SourceError, match="was written for another directory, and copied"):
+        await store.load()
+    assert (root / "services/web.json").read_bytes() == b"{}"
+
+
+async def test_only_who_may_write_can_hold_the_lock(root: Path, store: FileStore) -> None:
+    (root / file_journal.LOCK).touch(0o644)
+    await store.commit([Edit("services/new", b"{}")])
+    assert (root / file_journal.LOCK).stat().st_mode & 0o777 == 0o660
+
+
 async def test_a_journal_that_is_none(root: Path, store: FileStore) -> None:
     for text in ("", "[]", '{"id": "x"}', '{"id": "x", "changes": [["a", "b", "not base64!"]]}'):
         (root / file_journal.NAME).write_text(text)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers import events
 from tests.support import scene
@@ -71,6 +72,21 @@ async def test_it_resumes_where_it_broke_off(query: str, headers: dict[str, str]
         async with opened(served, query, **headers) as response:
             told = [data["subject"] for name, data in await messages(response, 3) if name == "message"]
     assert told == ["b", "c"]
+
+
+def test_those_at_one_place_are_sent_one_text() -> None:
+    journal, streams = Journal(), events.Streams()
+    for subject in ("a", "b"):
+        journal.emit(Event("test", subject))
+    text, after = streams.entries(journal, 0)
+    assert streams.entries(journal, 0)[0] is text
+    assert (after, text.count(b"data: ")) == (2, 2)
+    assert streams.entries(journal, 1)[0].count(b"data: ") == 1
+    journal.emit(Event("test", "c"))
+    assert streams.entries(journal, 0)[0].count(b"data: ") == 3
+    for place in range(2 * events.PLACES):
+        streams.entries(journal, -place)
+    assert len(streams.texts) <= events.PLACES
 
 
 async def test_an_id_of_an_earlier_life_begins_anew() -> None:

@@ -153,6 +153,7 @@ virtual_server $VIP 80 {
     quorum_up "/bin/x up"
     retry 2
     sorry_server 10.0.0.99 8080
+    protocol TCP
     $N=1
     $RS
     $N=2
@@ -234,10 +235,10 @@ def test_keepalived_services() -> None:
     web = services["tcp-192.0.2.10-80"]
     assert web.virtual.flags == {"mh-port"}
     assert [(str(b.address), b.port, b.forward, b.weight, b.fallback) for b in web.backends] == [
-        ("10.0.0.99", 8080, "gue", 1, True), ("10.0.0.1", 80, "gue", 3, False),
-        ("10.0.0.2", 80, "gue", 3, False), ("10.0.0.3", 80, "dr", 1, False),
+        ("10.0.0.1", 80, "gue", 3, False), ("10.0.0.2", 80, "gue", 3, False),
+        ("10.0.0.3", 80, "dr", 1, False), ("10.0.0.99", 80, "gue", 1, True),
     ]  # fmt: skip
-    assert (web.backends[3].upper, web.backends[3].lower) == (100, 50)
+    assert (web.backends[2].upper, web.backends[2].lower) == (100, 50)
     assert (str(web.announce.min_backends), str(web.announce.reopen)) == ("weight 3", "weight 5")
     assert [str(vip) for vip in services["tcp-192.0.2.20-443"].vips] == ["192.0.2.20", "192.0.2.21", "192.0.2.22"]
     assert services["tcp-192.0.2.20-443"].virtual.persistence == 360
@@ -249,19 +250,20 @@ def test_keepalived_services() -> None:
         "line 20: fwmark 7: a service needs its VIP",
         "line 29: virtual_server 192.0.2.10: quorum_up /bin/x up: left out",
         "line 31: sorry_server: ",
-        "line 41: real_server 10.0.0.3: notify_down /bin/x '{down}': left out",
-        "line 43: MISC_CHECK: allow '/usr/bin/probe' in [checks] commands",
-        "line 60: digest: ",
-        "line 87: BFD_CHECK: no such check here",
-        "line 92: SMTP_CHECK: the greeting",
-        "line 97: vrrp_instance VI_1: VRRP has no counterpart",
+        "line 31: port 8080: gue leaves the port as it is; 80 instead",
+        "line 42: real_server 10.0.0.3: notify_down /bin/x '{down}': left out",
+        "line 44: MISC_CHECK: allow '/usr/bin/probe' in [checks] commands",
+        "line 61: digest: ",
+        "line 88: BFD_CHECK: no such check here",
+        "line 93: SMTP_CHECK: the greeting",
+        "line 98: vrrp_instance VI_1: VRRP has no counterpart",
     ):
         assert text in told, text
 
 
 def test_keepalived_checks() -> None:
     services = parsed(formats.read(CONF)[0])
-    _, first, _, third = (backend.check for backend in services["tcp-192.0.2.10-80"].backends)
+    first, _, third, _ = (backend.check for backend in services["tcp-192.0.2.10-80"].backends)
     assert (first.type, first.interval, first.timeout, first.rise, first.fall) == ("http", 6.0, 2.5, 1, 3)
     assert first.fast_interval == 3.0, "HTTP_GET's delay_before_retry"
     assert (third.type, third.timeout, third.fall) == ("all", 9.0, 3)
@@ -280,36 +282,95 @@ def test_an_included_file_is_read_and_named(tmp_path: Path) -> None:
     main = tmp_path / "keepalived.conf"
     main.write_text("include conf.d/*.conf\n")
     documents, notes = formats.read(formats.load(str(main)), "auto", formats.beside(str(main)))
-    assert list(documents) == ["services/tcp-192.0.2.1-80"]
+    assert list(documents) == ["services/udp-192.0.2.1-80"]
     assert any("a.conf line 2: virtual_server 192.0.2.1: frobnicate: left out" in note for note in notes)
-    main.write_text("include keepalived.conf\n")
-    with pytest.raises(UnreadableInput, match="circle"):
-        formats.read(formats.load(str(main)), "keepalived", formats.beside(str(main)))
-    main.write_text("\ninclude missing.conf\n")
-    with pytest.raises(UnreadableInput, match=r"line 2: include missing\.conf: expected a file"):
-        formats.read(formats.load(str(main)), "keepalived", formats.beside(str(main)))
+    service = "virtual_server 192.0.2.1 80 {\n}\n"
+    for lost, told in [
+        ("keepalived.conf", "circle"),
+        ("missing.conf", "line 1: include missing.conf: expected a file"),
+    ]:
+        main.write_text(f"include {lost}\n{service}")
+        documents, notes = formats.read(formats.load(str(main)), "keepalived", formats.beside(str(main)))
+        assert list(documents) == ["services/udp-192.0.2.1-80"]
+        assert told in "\n".join(notes)
+
+
+GOOD = "virtual_server 192.0.2.1 80 {{\n protocol TCP\n{}\n real_server 10.0.0.1 80 {{\n  weight 3\n{}\n }}\n}}\n{}\n"
+WEB = "services/tcp-192.0.2.1-80"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("line", "told"),
     [
-        ("virtual_server 192.0.2.1 80 {", "line 1: expected a } for this virtual_server"),
-        ("global_defs {\n}\n}", "line 3: expected no }"),
-        ('global_defs {\n x "open\n}', "line 2: expected a closing quote"),
-        ("virtual_server nowhere 80 {\n}", "line 1: expected an IPv4 or IPv6 address, not 'nowhere'"),
-        ("virtual_server group g {\n}", "line 1: expected the name of a virtual_server_group"),
-        ("virtual_server 192.0.2.1 80 {\n lb_kind FOO\n real_server 10.0.0.1 {\n}\n}", "expected NAT, DR or TUN"),
-        ("virtual_server 192.0.2.1 80 {\n real_server 10.0.0.1 80 {\n  weight x\n }\n}", "line 3: expected a weight"),
-        ("$A=$A$A\nglobal_defs {\n}\n${A}", "line 4: expected definitions that do not grow"),
-        ("global_defs\n", "expected a keepalived.conf"),
+        ("}", "expected no }: nothing is open"),
+        ('x "open', "expected a closing quote"),
+        ("router_id it's", "left out"),
+        ("{", "expected a name before {"),
+        ("include missing/*.conf", "not read"),
+        ("$A=$A$A\n${A}", "expected definitions that do not grow"),
+        ("frobnicate 1 2", "left out"),
+        ("virtual_server nowhere 80 {\n}", "expected an IPv4 or IPv6 address, not 'nowhere'"),
+        ("virtual_server group g {\n}", "expected the name of a virtual_server_group"),
+    ],
+)
+def test_what_keepalived_passes_over_is_passed_over_and_told(line: str, told: str) -> None:
+    """At the end of a good text, where keepalived goes on too."""
+    documents, notes = formats.read(GOOD.format("", "", line), "keepalived")
+    assert documents[WEB]["backends"]["10.0.0.1:80"]["weight"] == 3
+    assert told in "\n".join(notes)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lb_kind FOO", "lb_algo foo", "persistence_timeout x", "quorum 0", "hysteresis -1",
+        "sorry_server nowhere", "it's", "notify_up /bin/echo ${_PWD}", '"', "'", "protocol ICMP", "frobnicate",
     ],
 )  # fmt: skip
-def test_garbage_from_keepalived_is_told_with_its_line(text: str, told: str) -> None:
-    if told == "expected a keepalived.conf":
-        text = "nothing\n"
-    with pytest.raises(UnreadableInput) as caught:
-        formats.read(text, "keepalived")
-    assert told in str(caught.value)
+def test_one_odd_line_of_a_virtual_server_costs_only_itself(line: str) -> None:
+    documents, notes = formats.read(GOOD.format(line, "", ""), "keepalived")
+    plain, _ = formats.read(GOOD.format("", "", ""), "keepalived")
+    assert (documents, bool(notes)) == (plain, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "weight -1", "uthreshold x", "lthreshold 9", "lvs_method nat", "TCP_CHECK {\n connect_port 0\n }",
+        "TCP_CHECK {\n connect_timeout 0\n retry x\n connect_ip nowhere\n }", "MISC_CHECK {\n }", "FILE_CHECK {\n }",
+    ],
+)  # fmt: skip
+def test_one_odd_line_of_a_real_server_costs_only_itself(line: str) -> None:
+    documents, notes = formats.read(GOOD.format("", line, ""), "keepalived")
+    assert documents[WEB]["backends"]["10.0.0.1:80"]["weight"] == 3
+    assert notes
+
+
+def test_no_gate_is_made_that_the_pool_cannot_open() -> None:
+    documents, notes = formats.read(GOOD.format(" quorum 5\n hysteresis 2", "", ""), "keepalived")
+    assert documents[WEB]["announce"] == {"min_backends": "weight 1", "reopen": "weight 3"}
+    assert "line 3: quorum 5 is more than all servers weigh; 3 instead" in notes
+
+
+@pytest.mark.parametrize(
+    ("inside", "via", "told"),
+    [
+        ("connect_ip 192.0.2.1\n fwmark 7", "forward", "whose marks the node takes from fwmark_ranges"),
+        ("connect_ip 192.0.2.1", None, "TCP_CHECK of the VIP 192.0.2.1: the server's own address is checked instead"),
+        ("fwmark 7", None, "probes carry a mark only on the way by the VIP; left out"),
+    ],
+)
+def test_a_check_of_the_vip_never_becomes_a_check_of_the_node_itself(inside: str, via: str | None, told: str) -> None:
+    documents, notes = formats.read(GOOD.format("", f"TCP_CHECK {{\n {inside}\n }}", ""), "keepalived")
+    check = documents[WEB]["check"]
+    assert "address" not in check
+    assert check.get("via") == via
+    assert told in "\n".join(notes)
+
+
+def test_a_text_that_is_no_keepalived_conf_is_refused() -> None:
+    with pytest.raises(UnreadableInput, match=r"expected a keepalived\.conf"):
+        formats.read("nothing\n", "keepalived")
 
 
 def test_what_the_catalog_refuses_is_left_out_and_told() -> None:
@@ -333,13 +394,15 @@ async def test_the_command_writes_a_dump_and_tells_the_rest(tmp_path: Path) -> N
     file = tmp_path / "saved"
     file.write_text(SAVED)
     code, out, err = await command("convert", str(file))
-    assert code == 0
+    assert code == 2, "something was left out"
     dump = json.loads(out)
     assert "services/tcp-192.0.2.10-80" in dump["catalog"]
     assert "note: line 9: --pe sip" in err
     (tmp_path / "dump.json").write_text(out)
     code, again, err = await command("convert", str(tmp_path / "dump.json"))
     assert (code, json.loads(again), err) == (0, dump, "")
+    code, out, err = await command("validate", str(tmp_path / "dump.json"))
+    assert (code, out.count(": fine")) == (0, len(dump["catalog"]))
     file.write_text("hello")
     code, out, err = await command("convert", str(file))
     assert (code, out, err.count("\n")) == (1, "", 1)

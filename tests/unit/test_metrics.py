@@ -354,7 +354,7 @@ async def test_the_prober_tells_results_and_its_load() -> None:
 
 @pytest.mark.virtual_time
 async def test_probes_that_wait_for_a_place_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anycastlb.engine.prober.MAX_AT_ONCE", 2)
+    monkeypatch.setattr("anycastlb.engine.probing.MAX_AT_ONCE", 2)
 
     async def probe(check: Check, probe_path: object) -> Found:
         await asyncio.sleep(60)
@@ -588,7 +588,7 @@ async def test_what_traffic_back_never_shows_is_left_out() -> None:
 def test_labels_and_numbers_in_words() -> None:
     family = Family("anycastlb_x_total", "counter", ("b", "a"), "Text.")
     samples = [(("", 'q"u\\o\nte'), 2**63 + 1), (("y", "é"), 0.1), (("", "z"), True), (("", "inf"), float("inf"))]
-    plain = "".join(Writer(False).lines(FamilySamples(family, samples)))
+    plain = b"".join(Writer(False).pieces(FamilySamples(family, samples))).decode()
     assert plain.splitlines() == [
         "# HELP anycastlb_x_total Text.",
         "# TYPE anycastlb_x_total counter",
@@ -599,12 +599,58 @@ def test_labels_and_numbers_in_words() -> None:
     ]
     (found,) = families(plain)
     assert [(s.labels["b"], s.labels["a"]) for s in found.samples] == [labels for labels, _ in samples]
-    modern = "".join(Writer(True).lines(FamilySamples(family, samples)))
+    modern = b"".join(Writer(True).pieces(FamilySamples(family, samples))).decode()
     (found,) = open_families(modern + "# EOF\n")
     assert (found.name, found.type, len(found.samples)) == ("anycastlb_x", "counter", 4)
 
 
 # ---------------------------------------------------------------- many at once
+
+
+async def test_a_scrape_after_others_is_the_one_of_a_daemon_that_is_new() -> None:
+    """What was written before is used again only where nothing has changed, whatever changes and in which order."""
+    trouble, counted = scene.trouble(), TrafficCounters(5, 6, 7, 8, 9, 1, 2, (1, 2, 3, 4, 5))
+    keys = [*trouble.decision.backends, *(s.key for v in trouble.decision.verdicts.values() for s in v.services)]
+    kernel: dict[object, TrafficCounters] = {}
+    health = trouble.inputs.health
+    turned = {check: replace(state, up=not state.up, since=state.since + 1) for check, state in health.items()}
+    (first, verdict), *others = trouble.decision.backends.items()
+    fewer = replace(trouble.decision, backends=dict(others))
+    heavier = replace(trouble.decision, backends={**trouble.decision.backends, first: replace(verdict, weight=7)})
+    elsewhere = replace(trouble.decision, verdicts={scene.DNS: trouble.decision.verdicts[scene.DNS]})
+    staying = replace(trouble.decision, memory=replace(trouble.decision.memory, leaving={}))
+    smaller = replace(trouble.inputs, catalog=replace(trouble.inputs.catalog, services=(scene.RESOLVER,)))
+    history = [
+        trouble,
+        replace(trouble, inputs=replace(trouble.inputs, health=turned)),
+        replace(trouble, decision=fewer),
+        replace(trouble, decision=heavier),
+        replace(trouble, decision=elsewhere),
+        replace(trouble, decision=staying),
+        replace(trouble, inputs=smaller),
+        replace(trouble, at_wall=trouble.at_wall + 60.0),
+        scene.calm(),
+        scene.subtle(),
+        trouble,
+    ]
+    served = Served(trouble)
+    metrics = _metrics_of(served, kernel)
+    for step, served.snapshot in enumerate([*history, *reversed(history)]):
+        kernel.update(dict.fromkeys(keys[step % 3 :], replace(counted, bytes_in=step)) if step % 2 else {})
+        text, _ = await metrics.scrape()
+        fresh, _ = await _metrics_of(served, kernel).scrape()
+        assert _ours(text) == _ours(fresh)
+
+
+def _metrics_of(served: Served, kernel: Mapping[object, TrafficCounters]) -> Metrics:
+    async def statistics() -> dict[object, TrafficCounters]:
+        return {key: replace(counters) for key, counters in kernel.items()}
+
+    return Metrics(served, Meters(), Journal(), statistics, lambda: scene.NOW, lambda: scene.WALL)
+
+
+def _ours(text: bytes) -> list[str]:
+    return [line for line in text.decode().splitlines() if not line.startswith("process_")]
 
 
 async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None:

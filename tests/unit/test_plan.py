@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from anycastlb.core.decision import plan
-from anycastlb.core.decision.plan import Failed, Fwmarks, diff
+from anycastlb.core.decision.plan import Destinations, Failed, Fwmarks, diff
 from anycastlb.core.model import (
     EMPTY,
     Change,
@@ -69,8 +69,10 @@ ANNOUNCE = Change("routes", VIP, None, Route())
 WITHDRAW = Change("routes", VIP, Route(), None)
 
 
-def blocked(change: Change, *failures: Failure, fwmarks: Fwmarks = EMPTY) -> Reason | None:
-    outcome = Failed(VERDICTS, fwmarks, failures).blocks(change)
+def blocked(
+    change: Change, *failures: Failure, fwmarks: Fwmarks = EMPTY, desired: Destinations = EMPTY
+) -> Reason | None:
+    outcome = Failed(VERDICTS, fwmarks, failures, desired).blocks(change)
     return outcome.reason if outcome else None
 
 
@@ -92,6 +94,9 @@ def test_nothing_is_torn_down_under_a_route() -> None:
         assert blocked(change, failure)
     lower = Change("destinations", destination(1), Destination("tunnel", 1, 1), Destination("tunnel", 0, 1))
     assert blocked(lower, failure) is None, "a dead backend loses its weight all the same"
+    row = ("destinations", destination(1))
+    outcome = Failed(VERDICTS, failures=[failure], leaving={row}).blocks(lower)
+    assert outcome is not None and outcome.reason.code == "route_still_up", "one that was taken out serves on"
 
 
 def test_a_route_that_cannot_be_announced_keeps_no_removed_backend() -> None:
@@ -105,6 +110,29 @@ def test_a_service_that_was_not_made_gets_no_destinations() -> None:
     assert blocked(create, Failure(SERVICE, NO))
     update = Change("services", WEB, VirtualService("rr"), VirtualService("mh"))
     assert blocked(create, Failure(update, NO)) is None, "it still serves as it was"
+
+
+def weight(number: int, old: int, new: int) -> Change:
+    return Change("destinations", destination(number), Destination("tunnel", old, 100), Destination("tunnel", new, 100))
+
+
+def test_no_route_to_a_service_that_got_none_of_its_weights() -> None:
+    failures = [Failure(weight(1, 0, 100), NO), Failure(weight(2, 0, 100), NO)]
+    reason = blocked(ANNOUNCE, *failures, desired=rows(1, 2).destinations)
+    assert reason == Reason("vip_incomplete", "not announced: no", str(destination(1)))
+    assert blocked(ANNOUNCE, *failures, desired=rows(1, 2, 3).destinations) is None, "the third has its weight"
+
+
+def test_the_last_weight_is_not_taken_when_no_other_could_be_given() -> None:
+    failure = Failure(weight(1, 0, 100), NO)
+    reason = blocked(weight(2, 100, 0), failure, desired=rows(1).destinations)
+    assert reason is not None and reason.code == "replacement_missing"
+    leaves = Change("destinations", destination(2), Destination("tunnel", 100, 100), None)
+    assert blocked(leaves, failure, desired=rows(1).destinations) == reason
+    assert blocked(weight(2, 100, 0), failure, desired=rows(1, 3).destinations) is None, "the third has its weight"
+    assert blocked(weight(2, 100, 50), failure, desired=rows(1).destinations) is None
+    less = Failure(weight(1, 50, 100), NO)
+    assert blocked(weight(2, 100, 0), less, desired=rows(1).destinations) is None, "it has a weight, if not all of it"
 
 
 class Counted:

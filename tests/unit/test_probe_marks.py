@@ -14,6 +14,7 @@ from anycastlb.core.catalog.contradictions import Limits
 from anycastlb.core.catalog.service import parse_service
 from anycastlb.core.decision import probe_marks
 from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.decision.vip_groups import group_vips
 from anycastlb.core.model import (
     Catalog,
     Change,
@@ -119,11 +120,11 @@ def test_each_backend_has_one_service_with_one_destination() -> None:
     ],
 )  # fmt: skip
 def test_a_way_is_what_the_real_traffic_takes(document: dict[str, Any], wanted: set[ForwardPath]) -> None:
-    assert set(probe_marks.wanted(Catalog((service(**document),)))) == wanted
+    assert set(group_vips((service(**document),)).paths) == wanted
 
 
 def test_vips_and_services_share_the_ways_to_their_backends() -> None:
-    found = probe_marks.wanted(Catalog((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))))
+    found = group_vips((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))).paths
     assert set(found) == {via(1), via(2)}
 
 

@@ -6,8 +6,9 @@ import asyncio
 import errno
 import os
 import resource
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -19,8 +20,10 @@ from anycastlb.adapters.checks.probe.sockets import LOCAL
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Combination, ProbePath
+from anycastlb.engine.attempt import attempt
 from anycastlb.engine.observer import Unobserved
-from anycastlb.engine.prober import UNPROVEN, OwnLack, Prober
+from anycastlb.engine.prober import Prober
+from anycastlb.engine.verdicts import UNPROVEN
 from anycastlb.settings import ChecksSettings
 
 CHECK = Check("tcp", ip_address("127.0.0.1"), 80, tcp.Params(), 0.05, 1.0, 1, 2)
@@ -35,16 +38,20 @@ class Outcomes(Unobserved):
 
 
 @contextmanager
-def no_descriptors() -> Iterator[None]:
-    """This process can open nothing more."""
+def no_descriptors() -> Iterator[Callable[[], None]]:
+    """This process can open nothing more; what it gets is called again where somebody may have closed something."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = [os.open("/dev/null", os.O_RDONLY)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 20, hard))
-    try:
+
+    def fill() -> None:
         with pytest.raises(OSError, match="Too many open files"):
             while True:
                 held.append(os.open("/dev/null", os.O_RDONLY))
-        yield
+
+    try:
+        fill()
+        yield fill
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in held:
@@ -62,17 +69,20 @@ async def test_a_node_without_descriptors_takes_no_backend_down() -> None:
         prober.want([check])
         while not outcomes.seen["good"]:
             await asyncio.sleep(0.01)
-        with no_descriptors():
-            prober.want([check, fresh])
-            while outcomes.seen["unknown"] < 10 or fresh not in prober._states:
+        with no_descriptors() as fill:
+            while not outcomes.seen["unknown"]:  # the server still closes what it had accepted
+                fill()
                 await asyncio.sleep(0.01)
-            assert prober._states[check].up is True and outcomes.seen.keys() == {"good", "unknown"}
-            assert prober._states[fresh].up is None
-            last = prober._states[fresh].last
+            prober.want([check, fresh])
+            while outcomes.seen["unknown"] < 10 or fresh not in prober._verdicts.states:
+                await asyncio.sleep(0.01)
+            assert prober._verdicts.states[check].up is True and outcomes.seen.keys() == {"good", "unknown"}
+            assert prober._verdicts.states[fresh].up is None
+            last = prober._verdicts.states[fresh].last
             assert last and last.detail == "not known: this node could not probe: too many open files"
         server.close()
         await server.wait_closed()
-        while prober._states[check].up:
+        while prober._verdicts.states[check].up:
             await asyncio.sleep(0.01)
         running.cancel()
     complaints = [r.event.reason for r in journal.records() if "could not probe" in r.event.reason]
@@ -110,12 +120,12 @@ async def test_a_combination_is_known_if_its_parts_say_enough(
     types = {"tcp": CheckType(tcp.Params, probe)}
     params, combined = module.bound(ChecksSettings(), types)  # type: ignore[attr-defined]
     whole = replace(CHECK, type="both", params=Combination(tuple(replace(CHECK, port=port) for port in parts)))
-    prober = Prober({"both": CheckType(params, combined)}, lambda health, turned: None, Journal())
+    ended = await attempt({"both": CheckType(params, combined)}, whole, None, time.monotonic)
+    assert ended.proves is known
     if known:
-        assert (await prober._result(whole, None)).ok is (0 in parts)
+        assert ended.result.ok is (0 in parts)
     else:
-        with pytest.raises(OwnLack, match="too many open files"):
-            await prober._result(whole, None)
+        assert (ended.outcome, ended.result.detail) == ("unknown", "this node could not probe: too many open files")
 
 
 @pytest.mark.parametrize("number", sorted(LOCAL))
@@ -123,9 +133,8 @@ async def test_every_lack_of_this_node_is_known_as_one(number: int) -> None:
     async def probe(check: Check, probe_path: ProbePath | None) -> Found:
         raise down(number)
 
-    prober = Prober({"tcp": CheckType(tcp.Params, probe)}, lambda health, turned: None, Journal())
-    with pytest.raises(OwnLack):
-        await prober._result(CHECK, None)
+    ended = await attempt({"tcp": CheckType(tcp.Params, probe)}, CHECK, None, time.monotonic)
+    assert ended.outcome == "unknown" and not ended.proves
 
 
 @pytest.mark.virtual_time
@@ -144,7 +153,7 @@ async def test_a_verdict_does_not_stand_unproven_for_ever() -> None:
     prober.want([check])
     await asyncio.sleep(5)
     lacking, since = True, clock()
-    while prober._states[check].up:
+    while prober._verdicts.states[check].up:
         await asyncio.sleep(0.1)
     assert UNPROVEN - 2 <= clock() - since <= UNPROVEN + 5
     running.cancel()

@@ -258,7 +258,7 @@ def table(*rows: tuple[str, int, int | None], scheduler: Any = scene.MH) -> dict
         for address, weight, last in rows
     }
     catalog = Catalog((replace(scene.WEB, vips=(scene.WEB4,)),))
-    return status_document.digests(catalog, State(services={WEB: scheduler}, destinations=destinations))
+    return status_document.Digests().of(catalog, State(services={WEB: scheduler}, destinations=destinations))
 
 
 def test_a_digest_is_of_all_that_places_a_flow() -> None:

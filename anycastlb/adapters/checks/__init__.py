@@ -6,6 +6,10 @@ A check type is a model of its parameters (``Params``) and a coroutine ``probe(c
 (``probe.sockets``), or declare ``DIRECT_ONLY = True`` if it cannot go through IPVS. A probe sets no time-out of its own
 and keeps no state: the prober bounds it (by cancelling it) and folds its results.
 
+A type whose probes are often no more than one request and one answer over TCP has a function ``lean(check)`` besides,
+which returns them as an ``Exchange``, or None for a check that needs the coroutine. The lean engine
+(``probe.lean``) runs that at a fraction of the cost; both must come to the same results in the same words.
+
 A type that depends on the node it runs on has, in place of ``probe``, a function ``bound(settings, types)`` that
 returns its model and its coroutine for a node with these settings, whose check types are ``types``.
 """
@@ -17,6 +21,7 @@ import pkgutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Protocol
 
 from anycastlb.core.fields import Document
 from anycastlb.core.model import AnycastlbError, Check, ProbePath
@@ -41,12 +46,37 @@ class Down(AnycastlbError):
 Probe = Callable[[Check, ProbePath | None], Awaitable[Found]]
 
 
+class Reader(Protocol):
+    """Judges an answer as it comes. Both raise ``Down``."""
+
+    def feed(self, data: bytes) -> Found | None:
+        """What the answer means, as soon as enough of it has come."""
+
+    def end(self) -> Found:
+        """What it means that no more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a plain probe sends once it is connected over TCP, and who reads the answer."""
+
+    request: bytes
+    reader: Callable[[], Reader] | None
+    """Makes the reader of one answer; None if being connected is enough."""
+
+
+def _never(check: Check) -> Exchange | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class CheckType:
     params: type[Document]
     probe: Probe
     direct_only: bool = False
     """It cannot go through IPVS (``"via": "forward"``)."""
+    lean: Callable[[Check], Exchange | None] = _never
+    """The check as a plain exchange over TCP, which needs no coroutine; None if it is more than that."""
     summary: str = ""
     """The first line of its documentation."""
 
@@ -57,7 +87,8 @@ def types(settings: ChecksSettings) -> dict[str, CheckType]:
     for name, module in _modules().items():
         params, probe = module.bound(settings, found) if hasattr(module, "bound") else (module.Params, module.probe)
         summary = (module.__doc__ or "").strip().splitlines()[0]
-        found[name] = CheckType(params, probe, params.direct_only, summary)
+        lean = getattr(module, "lean", _never)
+        found[name] = CheckType(params, probe, params.direct_only, lean, summary)
     return found
 
 

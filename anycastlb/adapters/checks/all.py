@@ -13,6 +13,7 @@ from typing import Any
 
 from anycastlb.adapters.checks import CheckType, Down, Found, Probe
 from anycastlb.adapters.checks.probe.sockets import own_lack
+from anycastlb.adapters.system.lateness import Deadline
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Check, Combination, ProbePath
 from anycastlb.settings import ChecksSettings
@@ -48,7 +49,7 @@ async def outcomes(check: Check, probe_path: ProbePath | None, types: Mapping[st
 async def _outcome(check: Check, probe_path: ProbePath | None, types: Mapping[str, CheckType]) -> Found | Down:
     """Never raises but for being cancelled: a fault of one probe must not hide what the others found."""
     try:
-        async with asyncio.timeout(check.timeout):
+        async with Deadline(check.timeout):
             return await types[check.type].probe(check, probe_path)
     except Down as exc:
         return exc

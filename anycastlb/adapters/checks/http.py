@@ -5,8 +5,9 @@ A new connection each time (HTTP/1.1, closed after the answer), no cookies, noth
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import Found
+from anycastlb.adapters.checks import Exchange, Found
 from anycastlb.adapters.checks.probe.params import WebParams
+from anycastlb.adapters.checks.probe.status import lean_web
 from anycastlb.adapters.checks.probe.web import probe_web
 from anycastlb.core.model import Check, ProbePath
 
@@ -17,3 +18,7 @@ class Params(WebParams):
 
 async def probe(check: Check, probe_path: ProbePath | None) -> Found:
     return await probe_web(check, probe_path)
+
+
+def lean(check: Check) -> Exchange | None:
+    return lean_web(check)

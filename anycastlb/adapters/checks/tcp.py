@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks import Down, Exchange, Found, Reader
 from anycastlb.adapters.checks.probe import patterns
 from anycastlb.adapters.checks.probe.patterns import Pattern, Payload, Search
 from anycastlb.adapters.checks.probe.sockets import error_text
@@ -17,6 +17,9 @@ from anycastlb.core.model import Check, ProbePath
 
 MAX_BYTES = 64 * 1024
 """Bytes that are looked at."""
+
+
+CONNECTED, MATCHES = Found("connected"), Found("connected, answer matches")
 
 
 class Params(Document):
@@ -29,31 +32,57 @@ class Params(Document):
 
 
 async def probe(check: Check, probe_path: ProbePath | None) -> Found:
-    params = check.params
-    assert isinstance(params, Params)
+    exchange = lean(check)
     try:
         async with connected(check.address, check.port, probe_path) as stream:
-            if params.send:
-                await stream.send(patterns.unescape(params.send))
-            if params.expect is None:
-                return Found("connected")
-            await _await(stream, params.expect)
+            if exchange.request:
+                await stream.send(exchange.request)
+            return await _read(stream, exchange.reader()) if exchange.reader else CONNECTED
     except OSError as exc:
         raise Down(error_text(exc)) from exc
-    return Found("connected, answer matches")
 
 
-async def _await(stream: Stream, pattern: str) -> None:
-    """Read until it has come. Raises ``Down``, OSError."""
-    search, seen, first = Search(pattern), 0, b""
-    while not search.found and seen < MAX_BYTES and (data := await stream.receive()):
-        search.feed(data[: MAX_BYTES - seen])
-        seen += len(data)
-        first = first or data[:60]
+def lean(check: Check) -> Exchange:
+    params = check.params
+    assert isinstance(params, Params)
+    request, expected = patterns.unescape(params.send), params.expect
+    return Exchange(request, None if expected is None else lambda: Answer(expected))
+
+
+async def _read(stream: Stream, answer: Reader) -> Found:
+    while data := await stream.receive():
+        if found := answer.feed(data):
+            return found
         await asyncio.sleep(0)  # a long search leaves the others their turn
-    if search.found or (seen < MAX_BYTES and search.end()):
-        return
-    if not seen:
-        raise Down(f"connection closed without an answer, expected {patterns.quoted(pattern)}")
-    end = "its first 64 KiB" if seen >= MAX_BYTES else "it"
-    raise Down(f"the answer began {shown(first)}, and {end} {patterns.mismatch(pattern)}")
+    return answer.end()
+
+
+class Answer:
+    """Searches what comes for a pattern."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern, self._search = pattern, Search(pattern)
+        self._seen, self._first = 0, b""
+
+    def feed(self, data: bytes) -> Found | None:
+        """Found as soon as it has come. Raises ``Down`` if it is not in the first 64 KiB."""
+        self._first = self._first or data[:60]
+        data = data[: MAX_BYTES - self._seen]
+        self._seen += len(data)
+        if self._search.feed(data):
+            return MATCHES
+        if self._seen >= MAX_BYTES:
+            raise self._missed("its first 64 KiB")
+        return None
+
+    def end(self) -> Found:
+        """The target has closed. Raises ``Down`` if it had not come."""
+        if not self._seen:
+            expected = patterns.quoted(self._pattern)
+            raise Down(f"connection closed without an answer, expected {expected}")
+        if self._search.end():
+            return MATCHES
+        raise self._missed("it")
+
+    def _missed(self, where: str) -> Down:
+        return Down(f"the answer began {shown(self._first)}, and {where} {patterns.mismatch(self._pattern)}")

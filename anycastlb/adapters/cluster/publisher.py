@@ -48,6 +48,9 @@ class Publisher:
         """Why the status is not published."""
         self.omission: Problem | None = None
         """What of it is not published."""
+        self._digests = status_document.Digests()
+        self._value: tuple[Status, bytes, tuple[str, ...]] | None = None
+        """The status that was encoded last, its value, and what was left out of it."""
         self._snapshot: Snapshot | None = None
         self._first = 0.0
         """When the first snapshot came."""
@@ -110,7 +113,7 @@ class Publisher:
             return min(left, renewal)
         if not await self._may(membership):
             return SPACING
-        value, omitted = await self._offload(status_bytes.fit, status)
+        value, omitted = await self._encoded(status)
         if self._written and value == self._written[0] and self._stands(membership):
             return renewal
         if not self._session:
@@ -121,6 +124,12 @@ class Publisher:
         self.report("")
         self._report_omitted(omitted)
         return renewal
+
+    async def _encoded(self, status: Status) -> tuple[bytes, tuple[str, ...]]:
+        """The status as it is published, and what is left out of it."""
+        if self._value is None or self._value[0] is not status:
+            self._value = status, *await self._offload(status_bytes.fit, status)
+        return self._value[1:]
 
     def _report_omitted(self, omitted: tuple[str, ...]) -> None:
         """The status is published, and lacks this."""
@@ -145,7 +154,10 @@ class Publisher:
             return
         self._looked_at, self._looked = snapshot, self._clock()
         started = self._identity.started
-        self.status = await self._offload(status_document.summarise, snapshot, started, self._identity.instance)
+        instance, digests = self._identity.instance, self._digests
+        status = await self._offload(status_document.summarise, snapshot, started, instance, digests)
+        if status != self.status:
+            self.status = status
 
     def _stands(self, membership: Membership) -> bool:
         """Is what was written last still there, as far as is known?"""

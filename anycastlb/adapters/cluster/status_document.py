@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import is_
+from typing import TypeAlias
 
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
+from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import sessions
 from anycastlb.core.model import (
     Catalog,
@@ -26,6 +29,7 @@ from anycastlb.core.model import (
     State,
     Status,
     VipSummary,
+    VirtualService,
 )
 
 ALL = ("*",)
@@ -55,8 +59,8 @@ def missing(snapshot: Snapshot) -> list[str]:
     return reasons
 
 
-def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Status:
-    """What this node publishes about itself."""
+def summarise(snapshot: Snapshot, started: str = "", instance: str = "", digests: Digests | None = None) -> Status:
+    """What this node publishes about itself. ``digests`` remembers those of the status before."""
     inputs, decision = snapshot.inputs, snapshot.decision
     catalog, feed = inputs.catalog, inputs.feed
     waits_for = missing(snapshot)
@@ -86,7 +90,7 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "") -> Stat
         vips={vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
         | {vip: VipSummary(vip in announced, False) for vip in routes if vip not in verdicts},
         services=dict(services),  # type: ignore[arg-type]
-        digests=digests(catalog, snapshot.actual),
+        digests=(digests or Digests()).of(catalog, snapshot.actual),
         withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
         sessions=sessions.summaries(snapshot.speaker),
         leave=leaving(snapshot),
@@ -115,28 +119,49 @@ def moment(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def digests(catalog: Catalog, actual: State) -> dict[str, str]:
-    """By service, of its tables in the kernel; without those of which the kernel's last weights are not known yet."""
-    rows: dict[ServiceKey, list[tuple[DestinationKey, Destination]]] = defaultdict(list)
-    for key, row in actual.destinations.items():
-        rows[key.service].append((key, row))
-    found = {}
-    for service in catalog.services:
-        parts = [_table(actual, key, rows.get(key, ())) for key in dict.fromkeys(map(service.key, service.vips))]
-        if None not in parts:
-            found[service.name] = hashlib.sha256("\n".join(filter(None, parts)).encode()).hexdigest()[:16]
-    return found
+class Digests:
+    """By service, of its tables in the kernel; without those of which the kernel's last weights are not known yet.
+
+    The digest of a service whose rows are the same objects as before is not worked out again.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[object, ...], str | None]] = {}
+        """By service: all that its digest was made of, and the digest."""
+        self._keys = PerService(lambda service: tuple(dict.fromkeys(map(service.key, service.vips))))
+
+    def of(self, catalog: Catalog, actual: State) -> dict[str, str]:
+        rows: dict[ServiceKey, list[tuple[DestinationKey, Destination]]] = defaultdict(list)
+        for key, row in actual.destinations.items():
+            rows[key.service].append((key, row))
+        known, self._known = self._known, {}
+        for service, keys in zip(catalog.services, self._keys(catalog.services), strict=True):
+            tables = [(key, actual.services.get(key), rows.get(key, ())) for key in keys]
+            made_of = (
+                service,
+                *(virtual for _, virtual, _ in tables),
+                *(item for _, _, table in tables for pair in table for item in pair),
+            )
+            before, digest = known.get(service.name, ((), None))
+            if len(before) != len(made_of) or not all(map(is_, before, made_of)):
+                digest = _digest(tables)
+            self._known[service.name] = made_of, digest
+        return {name: digest for name, (_, digest) in self._known.items() if digest is not None}
 
 
-def _table(actual: State, key: ServiceKey, rows: Iterable[tuple[DestinationKey, Destination]]) -> str | None:
-    """All that makes the kernel choose a backend for a flow, as text; None if that is not wholly known."""
-    virtual = actual.services.get(key)
-    lines = [f"{key} {virtual}"]
-    for name, row in rows:
-        if row.last_weight is None:
-            return None
-        lines.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
-    return "\n".join(lines)
+Table: TypeAlias = tuple[ServiceKey, VirtualService | None, Sequence[tuple[DestinationKey, Destination]]]
+
+
+def _digest(tables: Iterable[Table]) -> str | None:
+    """Of all that makes the kernel choose a backend for a flow; None if that is not wholly known."""
+    lines = []
+    for key, virtual, rows in tables:
+        lines.append(f"{key} {virtual}")
+        for name, row in rows:
+            if row.last_weight is None:
+                return None
+            lines.append(f"{name.address} {name.port} {row.last_weight} {row.weight}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- of several

@@ -112,6 +112,24 @@ class Client:
         )
         return answer
 
+    async def list(self, prefix: str, *, consistent: bool = False) -> tuple[Any, bytes]:
+        """The index and the answer, as Consul wrote it, to a read of all keys below a prefix.
+
+        The library's own call would decode it on the event loop, and whole.
+        """
+        params: list[tuple[str, Any]] = [("recurse", "1"), *([("consistent", "1")] if consistent else [])]
+        params += [("dc", self.dc)] if self.dc else []
+
+        def answered(response: base.Response) -> tuple[Any, bytes]:
+            if response.code == 404:
+                return response.headers.get("X-Consul-Index"), b"[]"
+            if response.code != 200:
+                raise base.ConsulException(f"{response.code} {response.body}")
+            return response.headers["X-Consul-Index"], response.content
+
+        answer: tuple[Any, bytes] = await self.http.get(answered, path=f"/v1/kv/{prefix}", params=params)
+        return answer
+
     async def request(
         self, method: Literal["GET", "PUT"], path: str, body: bytes = b"", params: Params = (), *, local: bool = False
     ) -> ConsulAnswer:

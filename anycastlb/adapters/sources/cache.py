@@ -33,6 +33,8 @@ class SavedTree:
     def __init__(self, state_dir: str | Path, identity: str) -> None:
         self.path = Path(state_dir) / NAME
         self._identity = identity
+        self._lines: dict[str, tuple[Entry, bytes]] = {}
+        """The entries that were saved last, each with its line in the file."""
 
     def load(self) -> Tree | None:
         """The saved tree; None if there is none. Raises ``SourceError`` for one that cannot be used."""
@@ -48,9 +50,20 @@ class SavedTree:
 
     def save(self, tree: Tree) -> None:
         """Replace the file. Raises ``SourceError`` (a full disk), which leaves the old file as it was."""
-        entries = {key: _row(entry) for key, entry in sorted(tree.entries.items())}
-        checksum = _checksum(tree.index, entries)
-        _write(self.path, self._identity, {"index": tree.index, "checksum": checksum, "entries": entries})
+        rows = self._encoded(tree)
+        checksum = _digest(b"[%d, {%b}]" % (tree.index, b", ".join(rows)))
+        head = {"version": VERSION, "source": self._identity, "index": tree.index, "checksum": checksum}
+        _replace(self.path, b'%b, "entries": {\n%b\n}}' % (json.dumps(head).encode()[:-1], b",\n".join(rows)))
+
+    def _encoded(self, tree: Tree) -> list[bytes]:
+        """A line for each entry, as the checksum wants it; those of entries that were saved before are remembered."""
+        known, self._lines = self._lines, {}
+        for key in sorted(tree.entries):
+            entry, line = tree.entries[key], known.get(key)
+            if line is None or line[0] is not entry:
+                line = entry, f"{json.dumps(key)}: {json.dumps(_row(entry), sort_keys=True)}".encode()
+            self._lines[key] = line
+        return [line for _, line in self._lines.values()]
 
 
 class SavedInstances:
@@ -137,9 +150,12 @@ def _read(path: Path, identity: str) -> Any:
 
 
 def _write(path: Path, identity: str, content: Mapping[str, Any]) -> None:
-    document = {"version": VERSION, "source": identity, **content}
+    _replace(path, json.dumps({"version": VERSION, "source": identity, **content}, indent=1).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
     try:
-        write_atomic(path, json.dumps(document, indent=1).encode())
+        write_atomic(path, content)
     except OSError as exc:
         raise SourceError(f"the catalog cannot be saved to {path}: {exc}; free or mend that disk") from exc
 
@@ -179,5 +195,8 @@ def _instance(row: dict[str, Any]) -> Instance:
 
 
 def _checksum(index: int, content: Any) -> str:
-    canonical = json.dumps([index, content], sort_keys=True).encode()
+    return _digest(json.dumps([index, content], sort_keys=True).encode())
+
+
+def _digest(canonical: bytes) -> str:
     return "sha256:" + hashlib.sha256(canonical).hexdigest()

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
 from anycastlb.adapters.consul.client import Client, waiting
+from anycastlb.adapters.consul.key_list import KeyList
 from anycastlb.adapters.sources import staging
-from anycastlb.core.model import Entry, SourceError, Tree
+from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
 
 SERVICES, DEFAULTS, DRAIN, IMPORT = PARTS = ("services/", "defaults", "drain/", staging.RECORD)
@@ -30,6 +31,7 @@ class ConsulSource:
         self._prefix = settings.prefix
         self._wait = waiting(settings)
         self._client = Client(settings)
+        self._items = KeyList(settings.prefix, wanted)
         self._tree = BlockingQuery(
             self._read_all,
             self._wait_for_news,
@@ -50,7 +52,7 @@ class ConsulSource:
         await self._client.close()
 
     async def _read_all(self, consistent: bool) -> Tree:
-        whole = await read(self._client, self._prefix, consistent)
+        whole = await read(self._client, self._items, self._prefix, consistent)
         return Tree(staging.in_force(whole.entries), whole.index)
 
     async def _wait_for_news(self, seen: Tree) -> None:
@@ -64,7 +66,9 @@ class ConsulSource:
                 failures.append(exc)
 
         async with asyncio.TaskGroup() as group:
-            waits = [self._wait_for_part(part, seen) for part in PARTS] + [self._wait_for_loss(seen)]
+            held = {part for part in PARTS if _holds(seen, part)}
+            waits = [self._wait_for_part(part, part in held, seen.index) for part in PARTS]
+            waits.append(self._wait_for_loss(held, seen.index))
             waiting = [group.create_task(collect(wait)) for wait in waits]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
@@ -72,15 +76,14 @@ class ConsulSource:
         if failures:
             raise failures[0]
 
-    async def _wait_for_part(self, part: str, seen: Tree) -> None:
+    async def _wait_for_part(self, part: str, held: bool, index: int) -> None:
         """One blocking query, repeated for as long as it brings no news.
 
         Consul has no index for what does not exist: it answers with that of the whole store and wakes us for keys
         near by. So nothing, where there was nothing, is no news. That an import's record is gone is none either: what
         it named is then in its place.
         """
-        empty = part == IMPORT or not _holds(seen, part)
-        index = seen.index
+        empty = part == IMPORT or not held
         deadline = time.monotonic() + SPACING
         while True:
             found, items = await self._client.kv.get(
@@ -96,45 +99,32 @@ class ConsulSource:
             await asyncio.sleep(deadline - time.monotonic())
             deadline = time.monotonic() + SPACING
 
-    async def _wait_for_loss(self, seen: Tree) -> None:
+    async def _wait_for_loss(self, held: Collection[str], index: int) -> None:
         """Return when a part of the tree that was there is gone whole."""
-        there = {self._prefix + part for part in PARTS if _holds(seen, part)}
-        index = seen.index
+        present = {self._prefix + part for part in held}
         while True:
             found, names = await self._client.kv.get(
                 self._prefix, index=str(index), wait=self._wait, keys=True, separator="/"
             )
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise SourceError(f"Consul answered a list that is not one of names: {names!r:.200}")
-            if there - set(names or ()) or number(found) < index:
+            if present - set(names or ()) or number(found) < index:
                 return
             index = number(found)
             await asyncio.sleep(SPACING)
 
 
-async def read(client: Client, prefix: str, consistent: bool) -> Tree:
-    """Every key below the prefix at one moment, but for the nodes' status: the documents and what is staged."""
-    index, items = await client.kv.get(prefix, recurse=True, consistency="consistent" if consistent else None)
-    try:
-        entries = dict(_entry(prefix, item) for item in items or ())
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
-    return Tree({key: entry for key, entry in entries.items() if _wanted(key)}, number(index))
-
-
-def _entry(prefix: str, item: dict[str, Any]) -> tuple[str, Entry]:
-    key, value = item["Key"], item["Value"]
-    if not key.startswith(prefix):
-        raise ValueError(f"the key {key!r:.100} is not below {prefix!r}")
-    entry = Entry(value or b"", created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
-    return key.removeprefix(prefix), entry
+async def read(client: Client, items: KeyList, prefix: str, consistent: bool) -> Tree:
+    """Every key below the prefix at one moment."""
+    index, body = await client.list(prefix, consistent=consistent)
+    return Tree(await asyncio.to_thread(items.decode, body), number(index))
 
 
 def _holds(tree: Tree, part: str) -> bool:
-    return any(key == part or (part[-1] == "/" and key.startswith(part)) for key in tree.entries)
+    return part in tree.entries if part[-1] != "/" else any(key.startswith(part) for key in tree.entries)
 
 
-def _wanted(key: str) -> bool:
+def wanted(key: str) -> bool:
     """Is it for the catalog? Not a node's status, nor a folder (a key ending with ``/``) that Consul's web page made.
 
     What is neither service, default nor drain is read too: a misspelt key should be named.

@@ -16,9 +16,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from anycastlb.adapters.consul.client import NOTHING, Client, Unconfirmed
+from anycastlb.adapters.consul.key_list import KeyList
 from anycastlb.adapters.consul.transaction import Operation, TransactionRefused, operation, operations, transact
 from anycastlb.adapters.sources import staging
-from anycastlb.adapters.sources.consul import read
+from anycastlb.adapters.sources.consul import read, wanted
 from anycastlb.adapters.sources.staging import Chunk, StagingRecord
 from anycastlb.core.model import Conflict, Edit, Entry, SourceError, Tree
 from anycastlb.settings import ConsulSettings
@@ -148,7 +149,7 @@ class ConsulStore:
         seen: object = None
         since = 0.0
         while True:
-            record = (await read(self._client, self._record, consistent=True)).entries.get("")
+            record = (await read(self._client, KeyList(self._record), self._record, consistent=True)).entries.get("")
             below = self._prefix + staging.BELOW
             progress = await self._client.kv.get(below, keys=True, consistency="consistent")
             if not progress[1]:
@@ -223,7 +224,7 @@ class ConsulStore:
         return await transact(self._client, wanted)
 
     async def _look(self) -> Tree:
-        return await read(self._client, self._prefix, consistent=True)
+        return await read(self._client, KeyList(self._prefix, wanted), self._prefix, consistent=True)
 
 
 def _busy(tree: Tree) -> bool:

@@ -205,9 +205,16 @@ def _below(root: Path, folder: str, depth: int) -> Iterator[str]:
             yield from _below(root, name, depth - 1)
 
 
+LEFT_BEHIND = (
+    "~", ".swp", ".swx", ".tmp", ".part", ".bak", ".orig", ".rej", ".old", ".save",
+    ".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-tmp", ".dpkg-bak", ".ucf-new", ".ucf-old", ".ucf-dist",
+    ".rpmnew", ".rpmsave", ".rpmorig", ".pacnew", ".pacsave",
+)  # fmt: skip
+
+
 def litter(name: str) -> bool:
-    """Is it one of the names that editors and copiers leave, and no document?"""
-    return name.startswith((".", "#")) or name.endswith(("~", ".swp", ".swx", ".tmp", ".part", ".bak"))
+    """Is it one of the names that editors, copiers and package managers leave, and no document?"""
+    return name.startswith((".", "#")) or name.endswith(LEFT_BEHIND)
 
 
 def _shown(name: str) -> str:

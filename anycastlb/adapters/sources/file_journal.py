@@ -27,6 +27,10 @@ from anycastlb.core.model import SourceError
 
 NAME = ".anycastlb.journal"
 LOCK = ".anycastlb.lock"
+LOCK_MODE = 0o660
+"""Whoever can open the lock can hold it, and with it every write."""
+PLACES = ("services", "drain", "locks")
+"""The folders that hold documents."""
 FEW = 8
 """Files that are synced one by one; each takes its turn of the disk."""
 TIMEOUT = 30.0
@@ -63,7 +67,9 @@ def read(root: Path) -> FileJournal:
     path = root / NAME
     try:
         document = json.loads(path.read_bytes())
-        changes = tuple(FileChange(name, before, _bytes(after)) for name, before, after in document["changes"])
+        changes = tuple(FileChange(_inside(name), before, _bytes(after)) for name, before, after in document["changes"])
+        if changes and document.get("root") != _identity(root):
+            raise ValueError("it was written for another directory, and copied")
         return FileJournal(str(document["id"]), changes)
     except FileNotFoundError:
         return FileJournal()
@@ -74,8 +80,27 @@ def read(root: Path) -> FileJournal:
 def write(root: Path, journal: FileJournal) -> None:
     """Raises ``OSError``, which leaves the old one."""
     changes = [(change.name, change.before, _text(change.after)) for change in journal.changes]
-    put(root / NAME, json.dumps({"id": journal.id, "changes": changes}).encode())
+    document = {"id": journal.id, "changes": changes, **({"root": _identity(root)} if changes else {})}
+    put(root / NAME, json.dumps(document).encode())
     sync(root)
+
+
+def _inside(name: str) -> str:
+    """The name, if it is a document's place below the root: a journal that somebody laid there may say anything.
+
+    Raises ``ValueError``.
+    """
+    parts = name.split("/")
+    placed = parts[0] in PLACES or (len(parts) == 1 and name.startswith("defaults."))
+    if placed and all(part and not part.startswith(".") and "\0" not in part for part in parts):
+        return name
+    raise ValueError(f"{name!r:.200} is no place for a document")
+
+
+def _identity(root: Path) -> list[int]:
+    """What a copy of the directory has not: device and inode."""
+    status = root.stat()
+    return [status.st_dev, status.st_ino]
 
 
 def finish(root: Path, journal: FileJournal) -> None:
@@ -173,8 +198,10 @@ def sync(folder: Path) -> None:
 def alone(root: Path) -> Iterator[None]:
     """Nobody else writes meanwhile, in this process or another. Ends with the process. Blocks. Raises ``OSError``."""
     path = root / LOCK
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, LOCK_MODE)
     try:
+        with suppress(PermissionError):  # of another user's lock
+            os.fchmod(descriptor, LOCK_MODE)
         end = time.monotonic() + TIMEOUT
         while True:
             try:

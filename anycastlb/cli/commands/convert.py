@@ -20,13 +20,17 @@ import click
 def convert(file: str, kind: str) -> None:
     """Turn the output of `ipvsadm -Sn` or a keepalived.conf into documents of the catalog.
 
-    The documents go to standard output, in the form that `anycastlb import` reads. What could not be carried over is
-    printed on standard error, each with its line. FILE may be - for standard input.
+    The documents go to standard output, in the form that `anycastlb validate` and `import` read. What could not be
+    carried over, or not exactly, is printed on standard error, each with its line, and the exit code is then 2. FILE
+    may be - for standard input.
     """
     from anycastlb.cli import formats
+    from anycastlb.cli.options import DIFFERS
     from anycastlb.cli.render.style import clean
 
     documents, notes = formats.read(formats.load(file), kind, formats.beside(file))  # type: ignore[arg-type]
     for note in notes:
         click.echo(f"note: {clean(note)}", err=True)
     click.echo(json.dumps(formats.dumped(documents), indent=2))
+    if notes:
+        click.get_current_context().exit(DIFFERS)

@@ -6,17 +6,20 @@ The files are read with the parsers that the daemon uses. No node is asked, and 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from anycastlb import settings
 from anycastlb.adapters.checks import PARAMS, parameters, types
 from anycastlb.adapters.sources.file import SUFFIXES, FileSource
+from anycastlb.cli.formats import MAX_BYTES
 from anycastlb.cli.line_numbers import line_of
-from anycastlb.core.catalog.bounds import MAX_BYTES
+from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.notices import service_notices
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.decision import flow_takeover
@@ -62,7 +65,9 @@ def validate_files(names: Iterable[str], config: str | None = None) -> Validatio
         problems += [_placed(problem, tree, shown) for problem in _unsynced(result, nodes)]
         notices += [_placed(notice, tree, shown) for notice in (*_notices(result), *_flows(result, nodes))]
         bad = {problem.key for problem in problems}
-        fine += [f"{at}: fine, {key}" for key, entry in tree.entries.items() if (at := shown + entry.origin) not in bad]
+        for key, entry in tree.entries.items():
+            if (at := shown + (entry.origin or key)) not in bad:
+                fine.append(f"{at}: fine, {key}" if entry.origin else f"{at}: fine")
     return ValidationReport(tuple(fine), tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notices)))
 
 
@@ -166,9 +171,15 @@ def _trees(folders: list[Path], problems: list[Problem]) -> list[tuple[Tree, str
 
 
 def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tree, str]]:
-    """Documents that were given one by one. Those of one directory are one catalog, each named by its file."""
+    """Documents that were given one by one. Those of one directory are one catalog, each named by its file; a dump, as
+    ``anycastlb export`` and ``convert`` write it, is a catalog by itself."""
     trees: dict[Path, dict[str, Entry]] = {}
+    dumps: list[tuple[Tree, str]] = []
     for path, text in texts.items():
+        if path.suffix == ".json" and (documents := _dump(text)) is not None:
+            dumped = {key: Entry(json.dumps(document).encode()) for key, document in documents.items()}
+            dumps.append((Tree(dumped), f"{path}: "))
+            continue
         if path.suffix not in SUFFIXES:
             problems.append(
                 Problem(str(path), "", f"expected a file that ends in {', '.join(SUFFIXES)}, or a directory")
@@ -182,13 +193,23 @@ def _loose(texts: Mapping[Path, str], problems: list[Problem]) -> list[tuple[Tre
             )
             continue
         entries[key] = Entry(text.encode(), format=SUFFIXES[path.suffix], origin=str(path))
-    return [(Tree(entries), "") for entries in trees.values()]
+    return [*dumps, *((Tree(entries), "") for entries in trees.values())]
+
+
+def _dump(text: str) -> dict[str, Any] | None:
+    """The documents of a dump, by key; None for any other text."""
+    try:
+        found = read_json(text, MAX_BULK)
+    except ValueError:
+        return None
+    documents = found.get("catalog") if isinstance(found, dict) and len(found) == 1 else None
+    return documents if isinstance(documents, dict) else None
 
 
 def _placed(problem: Problem, tree: Tree, shown: str) -> Problem:
     """The problem with the full name of its file, and its line."""
     entry = next((entry for key, entry in tree.entries.items() if problem.key in (entry.origin, key)), None)
     line = problem.line
-    if entry and not line:
+    if entry and entry.origin and not line:
         line = line_of(entry.value.decode(errors="replace"), entry.format, problem.path, problem.expected)
     return replace(problem, key=shown + problem.key, line=line)

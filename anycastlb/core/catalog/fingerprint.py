@@ -7,28 +7,34 @@ publish it in their status and compare it there, also between versions, so its v
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 from hashlib import sha256
 
 from anycastlb.core.model import Catalog, Discover, Entry, Instance
 
-Documents = tuple[tuple[str, Entry], ...]
-Discovered = tuple[tuple[Discover, tuple[Instance, ...]], ...]
+Documents = Mapping[str, Entry]
+Discovered = Mapping[Discover, tuple[Instance, ...]]
+KNOWN = 4
+_known: tuple[tuple[Documents, Discovered, str], ...] = ()
+"""The latest fingerprints, each with what it was made of: a catalog is hashed once, not for each status and scrape."""
 
 
 def fingerprint(catalog: Catalog) -> str:
     """16 hexadecimal digits."""
-    discovered = sorted(catalog.instances.items(), key=lambda item: repr(item[0]))
-    return _hash(tuple(sorted(catalog.good.items())), tuple(discovered))
+    global _known  # one assignment, so that threads need no lock
+    for documents, discovered, known in _known:
+        if documents is catalog.good and discovered is catalog.instances:
+            return known
+    found = _hash(catalog.good, catalog.instances)
+    _known = ((catalog.good, catalog.instances, found), *_known[: KNOWN - 1])
+    return found
 
 
-@lru_cache(4)
 def _hash(documents: Documents, discovered: Discovered) -> str:
-    """The catalog is hashed once for each version of it, not once for each status and each scrape."""
     digest = sha256()
-    for key, entry in documents:
-        digest.update(f"{key}\0{entry.created}\0{entry.format}\0{len(entry.value)}\0".encode())
-        digest.update(entry.value)
-    for wanted, instances in discovered:
+    for key in sorted(documents):
+        entry = documents[key]
+        digest.update(f"{key}\0{entry.created}\0{entry.format}\0{len(entry.value)}\0".encode() + entry.value)
+    for wanted, instances in sorted(discovered.items(), key=lambda item: repr(item[0])):
         digest.update(f"\n{wanted!r}\0{instances!r}".encode())
     return digest.hexdigest()[:16]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-from anycastlb.core.model import Entry, Problem, Tree
+from anycastlb.core.model import EMPTY, Entry, Problem, Tree
 
+T = TypeVar("T")
 MAX_NAME = 128
 """Characters."""
 NAME = re.compile(rf"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{{0,{MAX_NAME - 1}}}")
@@ -20,28 +22,71 @@ def named(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of a tree, each with what it is about."""
 
-    services: dict[str, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    entries: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
+    """All entries of the tree."""
+    services: Mapping[str, Mapping[str, Entry]] = field(default_factory=lambda: EMPTY)
     """Service name -> its own keys: the service document and its backends."""
-    drained: set[str] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
+    drained: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
+    """Node name -> the entry that drains it."""
+    unknown: Mapping[str, Problem] = field(default_factory=lambda: EMPTY)
+    """Key -> the problem that it is none of a catalog."""
 
 
-def sorted_keys(tree: Tree) -> Keys:
-    """The keys of a tree by what they are about; an unknown key is a problem."""
-    keys = Keys()
-    for key, entry in sorted(tree.entries.items()):
-        parts = key.split("/")
-        if not key or key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
-            continue  # a folder (of the prefix too), nodes' statuses and locks; the defaults are read by themselves
-        fits = all(map(named, parts[1:]))
-        if fits and parts[0] == "drain" and len(parts) == 2:
-            keys.drained.add(parts[1])
-        elif fits and parts[0] == "services" and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "backends")):
-            keys.services[parts[1]][key] = entry
-        else:
-            keys.problems.append(Problem(entry.origin or key, "", f"unknown key; expected {KEYS}"))
-    return keys
+NO_KEYS = Keys()
+
+
+def sorted_keys(tree: Tree, before: Keys = NO_KEYS) -> Keys:
+    """The keys of a tree by what they are about; an unknown key is a problem.
+
+    ``before``: the keys of an older tree. The mapping of a service whose entries are the same objects in both trees is
+    the same object too, so that only what has changed is looked at.
+    """
+    now, old = tree.entries, before.entries
+    changed = [key for key, entry in now.items() if old.get(key) is not entry]
+    gone = old.keys() - now.keys() if len(now) - len(old) != sum(key not in old for key in changed) else ()
+    return _regrouped(now, before, changed, gone)
+
+
+def _regrouped(now: Mapping[str, Entry], before: Keys, changed: Collection[str], gone: Collection[str]) -> Keys:
+    services, drained, unknown = dict(before.services), dict(before.drained), dict(before.unknown)
+    touched: dict[str, dict[str, Entry]] = {}
+    for key in (*changed, *gone):
+        entry = now.get(key)
+        kind, name = _subject(key)
+        if kind == "service":
+            group = touched.get(name)
+            if group is None:
+                group = touched[name] = dict(services.get(name, EMPTY))
+            _set(group, key, entry)
+        elif kind == "drain":
+            _set(drained, name, entry)
+        elif kind == "unknown":
+            what = f"unknown key; expected {KEYS}"
+            _set(unknown, key, None if entry is None else Problem(entry.origin or key, "", what))
+    for name, group in touched.items():
+        _set(services, name, group or None)
+    return Keys(now, services, drained, unknown)
+
+
+def _set(rows: dict[str, T], key: str, value: T | None) -> None:
+    if value is None:
+        rows.pop(key, None)
+    else:
+        rows[key] = value
+
+
+def _subject(key: str) -> tuple[Literal["service", "drain", "unknown", "other"], str]:
+    """What a key is about: a service, the drain of a node (each with the name), or nothing that is known."""
+    parts = key.split("/")
+    if not key or key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
+        return "other", ""  # a folder (also the prefix), nodes' statuses and locks; the defaults are read by themselves
+    fits = all(map(named, parts[1:]))
+    if fits and parts[0] == "drain" and len(parts) == 2:
+        return "drain", parts[1]
+    if fits and parts[0] == "services" and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "backends")):
+        return "service", parts[1]
+    return "unknown", ""

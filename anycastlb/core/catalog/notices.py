@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from anycastlb.core.model import Service
 from anycastlb.core.model.catalog import most_failed
 
@@ -20,4 +22,30 @@ def service_notices(service: Service) -> list[tuple[str, str]]:
     if least.weight is not None and service.backends and least.weight > weight:
         text = f"needs weight {least.weight}, and all have {weight}: never announced"
         found.append(("announce.min_backends", text))
-    return found
+    if service.backends and (text := _never_again(service, primaries, weight)):
+        found.append(("announce.reopen", text))
+    return [*found, *_of_backends(service)]
+
+
+def _never_again(service: Service, primaries: int, weight: int) -> str:
+    """What is wrong with a threshold for the gate's return that the pool cannot reach; empty if it can."""
+    reopen = service.announce.reopen
+    if reopen is None or reopen.percent is not None:
+        return ""
+    if reopen.weight is not None:
+        return f"needs weight {reopen.weight}, and all have {weight}: it never opens" if reopen.weight > weight else ""
+    return f"needs {reopen.count}, and there are {primaries}: it never opens" if reopen.count > primaries else ""
+
+
+def _of_backends(service: Service) -> Iterator[tuple[str, str]]:
+    for backend in service.backends:
+        at = f"backends.{backend.name}"
+        mapped = getattr(backend.address, "ipv4_mapped", None)
+        if mapped is not None:
+            yield f"{at}.address", f"{backend.address} is an IPv4 address in IPv6 clothes: write {mapped}"
+        if service.protocol != "fwmark" and service.port and backend.port != service.port and backend.forward != "nat":
+            kept = f"{backend.forward} leaves the port as it is: packets for port {service.port} arrive at port"
+            yield f"{at}.port", f"{kept} {service.port}, not {backend.port}; only nat changes it"
+        if backend.check.address in service.vips:
+            text = f"the check aims at the VIP {backend.check.address}, which this node itself answers for"
+            yield f"{at}.check", f'{text}: leave its address out, or set "via": "forward"'

@@ -17,7 +17,8 @@ from anycastlb.core.catalog.contradictions import Limits
 from anycastlb.core.catalog.decode import MalformedDocument, contained
 from anycastlb.core.catalog.discovery import Instances
 from anycastlb.core.catalog.drain import parse_drain
-from anycastlb.core.catalog.keys import sorted_keys
+from anycastlb.core.catalog.keys import Keys, sorted_keys
+from anycastlb.core.catalog.memory import CatalogMemory
 from anycastlb.core.catalog.reading import Reading
 from anycastlb.core.model import EMPTY, Catalog, Discover, Drain, Entry, Network, Problem, Tree
 
@@ -34,28 +35,44 @@ def parse_catalog(
     fwmark_ranges: tuple[tuple[int, int], ...],
     check_types: CheckTypes,
     instances: Instances = EMPTY,
+    memory: CatalogMemory | None = None,
 ) -> Catalog:
     """The catalog in a tree, falling back on ``previous`` document by document. Never raises for what is in it.
 
-    A service that newly asks for a discovery stays as it was until ``instances`` has its first answer.
+    A service that newly asks for a discovery stays as it was until ``instances`` has its first answer. With a
+    ``memory`` of the readings before, the result is the same, and what has not changed is the same object.
     """
+    memory = memory or CatalogMemory()
     limits = Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges)
-    keys = sorted_keys(tree)
-    reading = Reading(previous, Rules(limits, check_types, instances), problems=list(keys.problems))
+    keys = sorted_keys(tree, memory.keys)
+    unknown = [keys.unknown[key] for key in sorted(keys.unknown)]
+    reading = Reading(previous, Rules(limits, check_types, instances), memory, unknown)
     reading.read_defaults(tree.entries.get("defaults"))
-    for name, own in keys.services.items():
-        reading.read_service(name, own)
+    for name in sorted(keys.services):
+        reading.read_service(name, keys.services[name])
     reading.settle_claims()
-    leaving = {node: _drain(f"drain/{node}", tree.entries[f"drain/{node}"]) for node in sorted(keys.drained)}
-    reading.problems += [problem for _, drain_problems in leaving.values() for problem in drain_problems]
-    remarks = {name: some for name, some in sorted(reading.remarks.items()) if some and name in reading.services}
+    catalog = _catalog(tree, keys, reading)
+    memory.finish(catalog, reading.built, keys)
+    return catalog
+
+
+def _catalog(tree: Tree, keys: Keys, reading: Reading) -> Catalog:
+    built = {name: reading.built[name] for name in sorted(reading.built)}
+    leaving = {node: _drain(f"drain/{node}", entry) for node, entry in sorted(keys.drained.items())}
+    remarks = {name: one.remarks for name, one in built.items() if one.remarks}
+    problems = [
+        *reading.problems,
+        *(problem for _, problems in leaving.values() for problem in problems),
+        *(problem for problems in remarks.values() for problem in problems),
+    ]
+    instances = reading.rules.instances
     return Catalog(
-        services=tuple(service for _, service in sorted(reading.services.items())),
+        services=tuple(one.service for one in built.values()),
         drained=frozenset(keys.drained),
         drains={node: drain for node, (drain, _) in leaving.items()},
-        problems=tuple(dict.fromkeys([*reading.problems, *(one for some in remarks.values() for one in some)])),
+        problems=tuple(dict.fromkeys(problems)),
         index=tree.index,
-        good=reading.good() | {f"drain/{node}": tree.entries[f"drain/{node}"] for node in keys.drained},
+        good=reading.good() | {f"drain/{node}": entry for node, entry in keys.drained.items()},
         remarks=remarks,
         discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
         instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},

@@ -25,7 +25,9 @@ def admit(
     A loss is believed at its own age: a VIP that was not lost before makes the whole wait begin anew, and VIPs that
     were added meanwhile make the loss no smaller.
     """
-    lost = current.vips - candidate.vips
+    lost = lost_vips(current, candidate)
+    if not lost:
+        return None
     of = held.of if held else len(current.vips)
     if not shrunk(len(lost), of, max_shrink, emptied=not candidate.vips):
         return None
@@ -34,6 +36,13 @@ def admit(
     if until is not None and now >= until:
         return None
     return Shrink(tuple(sorted(lost, key=lambda vip: (vip.version, vip))), of, since, until)
+
+
+def lost_vips(current: Catalog, candidate: Catalog) -> frozenset[Address]:
+    """The VIPs of the current catalog that the candidate has not; services that are the same object lose none."""
+    same = set(map(id, candidate.services))
+    changed = {vip for service in current.services if id(service) not in same for vip in service.vips}
+    return frozenset(changed - candidate.vips) if changed else frozenset()
 
 
 def shrunk(lost: int, of: int, limit: Share, emptied: bool) -> bool:

@@ -1,21 +1,23 @@
-"""Assess every service on every VIP by this node's own probes: take out what is known of each, and judge it."""
+"""Assess services on VIPs by this node's own probes: take out what is known of each, and judge it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from anycastlb.core.decision import health
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.pool import Judgement, Observed, ObservedBackend, judge
+from anycastlb.core.decision.vip_groups import Place
 from anycastlb.core.model import Address, DestinationKey, Service
 
 
-def assess(basis: Basis) -> tuple[Judgement, ...]:
-    """Every service on every VIP, by this node's own probes."""
+def assess(basis: Basis, places: Iterable[Place]) -> tuple[Judgement, ...]:
+    """These services on these VIPs, by this node's own probes."""
 
     def one(service: Service, vip: Address) -> Judgement:
         return judge(service, vip, observe(basis, service, vip), basis.now)
 
-    pairs = ((service, vip) for service in basis.inputs.catalog.services for vip in service.vips)
-    every = (basis.contained.of(vip, one, service, vip) for service, vip in pairs)
+    every = (basis.contained.of(vip, one, service, vip) for service, vip in places)
     return tuple(item for item in every if item is not None)
 
 

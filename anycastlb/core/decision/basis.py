@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from anycastlb.core.decision.containment import Containment
-from anycastlb.core.decision.handover import Successor, replaced
+from anycastlb.core.decision.handover import Successor
 from anycastlb.core.model import Change, Failure, Inputs, Memory, Reason
 
 Refusals: TypeAlias = Mapping[object, Reason]
@@ -22,15 +22,17 @@ class Basis:
     memory: Memory
     now: float
     refused: Refusals
-    replaced: frozenset[Successor]
+    replaced: frozenset[Successor] = frozenset()
     """The services and VIPs whose old backends, taken out by an edit, still get flows."""
+    vips: int = 0
+    """How many VIPs the catalog has."""
     contained: Containment = field(default_factory=Containment)
     """Collects the faults of the steps."""
 
-    @classmethod
-    def of(cls, inputs: Inputs, memory: Memory, now: float) -> Basis:
-        refused = {failure.change.key: failure.reason for failure in refusals(inputs.failures)}
-        return cls(inputs, memory, now, refused, replaced(inputs.catalog.services, memory))
+
+def refused(inputs: Inputs) -> Refusals:
+    """What the machine has refused to create so far."""
+    return {failure.change.key: failure.reason for failure in refusals(inputs.failures)}
 
 
 def refusals(failures: Iterable[Failure]) -> tuple[Failure, ...]:

@@ -21,26 +21,40 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 from anycastlb.core.decision import gate, kernel_settings, probe_marks, service_names
-from anycastlb.core.decision.assessment import assess
-from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.basis import Basis, refused
+from anycastlb.core.decision.delta import same_keys
+from anycastlb.core.decision.group_result import GroupResult, merged, result, served
 from anycastlb.core.decision.handover import NOTHING, fwmarks, handover
-from anycastlb.core.decision.own_drain import drain_step, unused, withdrawn
-from anycastlb.core.decision.peer_votes import PeerVote, hear_peers
-from anycastlb.core.decision.pool import Judgement, Pool, weigh
-from anycastlb.core.decision.recollection import adopted_gates
-from anycastlb.core.decision.routes import route_of
-from anycastlb.core.decision.rows import Wanted, held_rows, leaving_rows, tables, wanted_rows
-from anycastlb.core.decision.vip_gates import GateStep, shut_faulty, step_gates
+from anycastlb.core.decision.own_drain import unused
+from anycastlb.core.decision.recollection import adopted_gates, presumed_up, weighted
+from anycastlb.core.decision.remembered import (
+    FROM_SCRATCH,
+    Remembered,
+    checks_of,
+    leaving_keys,
+    regrouped,
+    replaced,
+    rows_given_up,
+    rows_in_doubt,
+    to_decide,
+)
+from anycastlb.core.decision.rows import RowId, Tables, by_service, cached_leaving, leaving_rows, with_leaving
+from anycastlb.core.decision.steps import take_steps
+from anycastlb.core.decision.vip_groups import group_vips
 from anycastlb.core.model import (
     MARKS,
     Address,
     Decision,
     DestinationKey,
     Inputs,
+    Leaving,
     Memory,
     Recollection,
+    Service,
     ServiceKey,
     State,
 )
@@ -59,25 +73,27 @@ def adopt(
     probes: probe_marks.Range = MARKS,
     known: Recollection = NOTHING_KNOWN,
     connected: bool = False,
+    services: Sequence[Service] = (),
 ) -> Memory:
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
     ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
-    this one's clock. ``connected``: the BGP bridge has told the routes.
+    this one's clock. ``connected``: the BGP bridge has told the routes. ``services``: those of the catalog.
     """
     marks, actual = probe_marks.split(actual, probes)
-    serving = {key.service.address for key, row in actual.destinations.items() if row.weight}
+    gates = adopted_gates(actual, services, known, connected, now)
+    presumed = presumed_up(actual, services, gates)
     return Memory(
-        gates=adopted_gates(actual, serving, known, connected, now),
+        gates=gates,
         rows={
             (table, key): (row, ADOPTED_DRAIN)
             for table in ("addresses", "services", "destinations")
             for key, row in actual.rows(table).items()
         },
-        up_since={key: gate.NEVER for key, row in actual.destinations.items() if row.weight},
-        serving=frozenset(key.service for key, row in actual.destinations.items() if row.weight) - known.below,
+        up_since=dict.fromkeys([*presumed, *(k for k, row in actual.destinations.items() if row.weight)], gate.NEVER),
+        serving=(weighted(actual) | {key.service for key in presumed}) - known.below,
         fwmarks={key: _of_family(actual.addresses, key) for key in actual.services if key.protocol == "fwmark"},
-        order=tuple(actual.destinations),
+        order=by_service(actual.destinations),
         marks=marks,
         routes=actual.routes,
     )
@@ -90,96 +106,101 @@ def _of_family(vips: Iterable[Address], key: ServiceKey) -> frozenset[Address]:
 
 def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
     """The desired state, the verdicts with their reasons, and when to decide again. ``now`` is monotonic seconds."""
-    basis = Basis.of(inputs, memory, now)
-    contained = basis.contained
+    return decide_again(FROM_SCRATCH, inputs, memory, now).decision
 
-    judged = assess(basis)
-    drain, drain_wake = drain_step(basis, judged)
-    votes = hear_peers(basis, judged, drain)
-    steps = step_gates(basis, drain, votes)
-    opened = {vip: step for vip, step in steps.items() if step.gate.open}
-    possible = {vip: contained.of(vip, route_of, inputs, drain, step.announces) for vip, step in opened.items()}
 
-    pools = weigh_pools(basis, judged, votes, steps)
-    rows = {} if inputs.stopping and withdrawn(drain) else {**held_rows(inputs, memory, pools), **wanted_rows(pools)}
-    gates = shut_faulty(basis, judged, steps)
-    handing = NOTHING if inputs.stopping else handover(judged, now)
-    leaving = leaving_rows(rows, memory, inputs.idle, now, not unused(drain), handing)
-    addresses, services, destinations = tables(rows, leaving, memory.order)
+def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -> Remembered:
+    """What ``decide`` decides, where only that is made anew which cannot be taken from the ``last`` decision."""
+    last = last if last.usable(inputs, memory) else FROM_SCRATCH
+    grouping = group_vips(inputs.catalog.services, last.grouping)
+    changed = dict.fromkeys(regrouped(last, grouping))
+    by_check = checks_of(last, grouping, changed) if changed else last.by_check
+    doubtful = list(rows_in_doubt(last, memory, changed))
+    refusals = refused(inputs)
+    basis = Basis(inputs, memory, now, refusals, replaced(doubtful, memory, grouping, changed), grouping.vips)
+    concerned = {*refusals, *basis.replaced, *leaving_keys(memory)}
+    anew = to_decide(last, inputs, memory, now, grouping, changed, by_check, concerned)
 
-    verdicts = {item.verdict.vip: item.verdict for item in gates}
-    routes = {vip: route for vip, route in possible.items() if route is not None and verdicts[vip].open}
+    steps = take_steps(basis, grouping, anew)
+    unsteady = {grouping.name_of(key) for key in concerned}
+    results: dict[Address, GroupResult] = dict(last.results)
+    for name in anew:
+        parts = steps.of_group(basis, grouping.groups[name], steady=name not in unsteady)
+        results[name] = result(parts, last.results.get(name) if name not in changed else None)
+    if not same_keys(results, grouping.groups):
+        results = {name: results[name] for name in grouping.groups}
+
+    def table(name: str, before: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        return merged(name, before, last.results, results)
+
+    past = last.decision.memory  # of this memory, or empty
+    rows = table("rows", past.rows)
+    doubtful += rows_given_up(last.results, results, anew)
+    handing = NOTHING if inputs.stopping else handover(steps.judged, now)
+    leaving = leaving_rows(rows, doubtful, memory, inputs.idle, now, not unused(steps.drain), handing)
+    tables = Tables(**{field.name: table(field.name, getattr(last.tables, field.name)) for field in fields(Tables)})
+    up_since = table("up_since", last.up_since)
+    kernel = with_leaving(tables, rows, leaving, memory.order)
+
+    verdicts, routes = table("verdicts", last.decision.verdicts), table("routes", past.routes)
     company = service_names.accompanied(inputs.cluster, memory.company)
     announced = service_names.votes(inputs, routes)
-    peers = service_names.view(inputs.cluster, company)
+    named = inputs.policy.naming.dns is not None
+    peers = service_names.view(inputs.cluster, company) if named else service_names.UNHEARD
 
-    paths = probe_marks.paths(inputs, memory)
-    probe_services, probe_destinations = probe_marks.rows(paths)
+    known = (
+        last is not FROM_SCRATCH
+        and grouping.groups is last.grouping.groups
+        and None not in last.decision.probe_paths.values()
+    )
+    paths = last.decision.probe_paths if known else probe_marks.paths(grouping.paths, inputs, memory)
+    probe_services, probe_destinations = probe_rows = last.probe_rows if known else probe_marks.rows(paths)
+    cached = bool(kernel.services) and all(found.cached for found in results.values()) and cached_leaving(leaving)
     desired = State(
         sysctls=kernel_settings.sysctls(inputs, probing=bool(paths)),
-        config=kernel_settings.config(inputs, cached=kernel_settings.only_caches(services, destinations)),
-        addresses=addresses,
-        services={**services, **probe_services},
-        destinations={**destinations, **probe_destinations},
+        config=kernel_settings.config(inputs, cached),
+        addresses=kernel.addresses,
+        services={**kernel.services, **probe_services} if probe_services else kernel.services,
+        destinations={**kernel.destinations, **probe_destinations} if probe_destinations else kernel.destinations,
         routes=routes,
-        dns_records=service_names.dns_records(inputs, announced, peers, contained),
-        consul_services=service_names.consul_services(inputs, announced, verdicts, contained),
+        dns_records=service_names.dns_records(inputs, announced, peers, basis.contained),
+        consul_services=service_names.consul_services(inputs, announced, verdicts, basis.contained),
     )
     wakes = [
-        *(wake for _, pool in pools for wake in pool.wakes),
-        *(wake for vote in votes for wake in vote.wakes),
+        *steps.wakes,
+        *(wake for found in results.values() for wake in found.wakes),
         *(item.until for item in leaving.values()),
         *(due for due in handing.ends.values() if handing.begins),
-        *(wake for wake in (drain_wake, *(item.wake for item in gates)) if wake is not None),
         *([now] if probe_marks.come_free(paths, memory) else []),
     ]
-    return Decision(
+    decision = Decision(
         desired=desired,
         memory=Memory(
-            gates={item.verdict.vip: item.gate for item in gates},
+            gates=table("gates", past.gates),
             rows=rows,
             leaving=leaving,
-            up_since=_up_since(rows, judged, memory),
-            serving=frozenset(item.verdict.key for item in judged if item.verdict.open or item.verdict.proving),
-            order=tuple(destinations),
+            up_since={**serving, **up_since} if (serving := serving_on(leaving, memory)) else up_since,
+            serving=served(past.serving, last.results, results),
+            order=kernel.order,
             marks={path: mark for path, mark in paths.items() if mark is not None},
-            troubles={vote.case.vip: vote.case.trouble for vote in votes if vote.case.trouble},
-            unproven={key: since for item in judged for key, since in item.unproven.items()},
-            fwmarks=fwmarks(inputs.catalog.services, memory),
-            followed={name: item.since for vote in votes for name, item in vote.followed.items()},
+            troubles=table("troubles", past.troubles),
+            unproven=table("unproven", past.unproven),
+            fwmarks=fwmarks(grouping.services, memory) if changed else memory.fwmarks,
+            followed=table("followed", past.followed),
             routes=routes,
-            node_drain=drain,
+            node_drain=steps.drain,
             company=company,
         ),
         verdicts=verdicts,
-        backends={key: verdict for _, pool in pools for key, verdict in pool.backends.items()},
+        backends=table("backends", last.decision.backends),
         probe_paths=paths,
-        faults={str(subject): reason for subject, reason in contained.faults.items()},
+        faults={str(subject): reason for subject, reason in basis.contained.faults.items()},
         wake_at=max(min(wakes), now + TICK) if wakes else None,
     )
+    return Remembered(decision, inputs, grouping, results, by_check, tables, up_since, probe_rows)
 
 
-def weigh_pools(
-    basis: Basis, judged: Sequence[Judgement], votes: Sequence[PeerVote], steps: Mapping[Address, GateStep]
-) -> list[tuple[Judgement, Pool]]:
-    """The weights of all backends, now that it is known which the peers and the gates keep in.
-
-    A VIP about which an earlier step has failed has none: its rows stay as they are.
-    """
-    contained = basis.contained
-    by_vip = {vote.case.vip: vote for vote in votes}
-
-    def one(item: Judgement) -> Pool:
-        name = item.verdict.service, item.verdict.key
-        keep = by_vip[item.vip].keeps(name, item.verdict.condition.able, steps[item.vip].gate.open)
-        return weigh(item, keep, basis.now)
-
-    sound = [item for item in judged if item.vip not in contained.faults]
-    return [(item, pool) for item in sound if (pool := contained.of(item.vip, one, item)) is not None]
-
-
-def _up_since(rows: Wanted, judged: Sequence[Judgement], memory: Memory) -> dict[DestinationKey, float]:
-    """Since when each backend has been up; of one that could not be judged, as before."""
-    known = {member.key for item in judged for member in item.members}
-    held = {key: since for key, since in memory.up_since.items() if key not in known and ("destinations", key) in rows}
-    return held | {key: since for item in judged for key, since in item.up_since.items()}
+def serving_on(leaving: Mapping[RowId, Leaving], memory: Memory) -> dict[DestinationKey, float]:
+    """Since when those backends have been up that serve on although an edit has taken them out."""
+    keys = (key for (table, key), item in leaving.items() if table == "destinations" and item.serves)
+    return {key: memory.up_since[key] for key in keys if key in memory.up_since}

@@ -88,9 +88,12 @@ def penalty(gate: Gate | None, damping: Damping | None, now: float) -> float:
     """The figure of merit now: halved every ``half_life`` since it was written down."""
     if gate is None or damping is None or not gate.penalty:
         return 0.0
-    return float(gate.penalty * 0.5 ** _halvings(now - gate.penalty_at, damping))
+    left = gate.penalty * 0.5 ** _halvings(now - gate.penalty_at, damping)
+    return left if left >= NEGLIGIBLE else 0.0
 
 
+NEGLIGIBLE = 0.001
+"""A penalty below this is none, so that a gate is at rest some time after it has flapped."""
 HALVINGS = 1000.0
 """Halvings after which any penalty is nothing, and about the most that a float can tell."""
 
@@ -134,7 +137,8 @@ class GateFacts:
 def step(gate: Gate | None, policy: GatePolicy, facts: GateFacts, now: float) -> tuple[Gate, Reason, float | None]:
     """The gate after this look, the reason, and when it opens by the mere passing of time (None = it does not)."""
     gate = gate or Gate(open=False, since=NEVER)
-    gate = replace(gate, penalty=penalty(gate, policy.damping, now), penalty_at=now)
+    if gate.penalty:
+        gate = replace(gate, penalty=penalty(gate, policy.damping, now), penalty_at=now)
     if facts.withdrawn_wall is not None:
         gate = replace(gate, withdrawn_wall=facts.withdrawn_wall)
     if not facts.ready:
@@ -174,7 +178,7 @@ def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:
     suppressed = gate.suppressed_since
     if suppressed is None and total > damping.suppress:
         suppressed = now
-    return replace(gate, penalty=total, suppressed_since=suppressed)
+    return replace(gate, penalty=total, penalty_at=now, suppressed_since=suppressed)
 
 
 def _reusable_at(gate: Gate, damping: Damping, now: float) -> float:

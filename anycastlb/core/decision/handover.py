@@ -9,15 +9,15 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from anycastlb.core.decision.pool import Judgement
-from anycastlb.core.model import EMPTY, Address, DestinationKey, Memory, Service, ServiceKey
+from anycastlb.core.model import EMPTY, Address, Memory, Service, ServiceKey
 
 Successor: TypeAlias = ServiceKey | Address
-"""Whose new backends replace a row: those of its service; if that is leaving, those of the VIP's other services."""
+"""Whose new backends replace a row: those of its service; if that has none, those of the VIP's other services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Handover:
     """They need those backends, so what they replace from now on serves on."""
     ends: Mapping[Successor, float] = field(default_factory=lambda: EMPTY)
     """When the last of the results is due."""
+    staffed: frozenset[ServiceKey] = frozenset()
+    """The services that have backends, drained ones included."""
 
     def end(self, successors: Iterable[Successor], begun: bool) -> float | None:
         """Until when a row serves on that these replace; None if it does not. ``begun``: it did so far."""
@@ -47,7 +49,7 @@ def handover(judged: Sequence[Judgement], now: float) -> Handover:
                 begins.add(successor)
             if item.proving:
                 ends[successor] = max(now + item.proving, ends.get(successor, now))
-    return Handover(frozenset(begins), ends)
+    return Handover(frozenset(begins), ends, frozenset(item.verdict.key for item in judged if item.members))
 
 
 def vips_of(key: ServiceKey, fwmarks: Mapping[ServiceKey, frozenset[Address]]) -> frozenset[Address]:
@@ -63,29 +65,3 @@ def fwmarks(services: Iterable[Service], memory: Memory) -> dict[ServiceKey, fro
             key = service.key(vip)
             wanted[key] = wanted.get(key, frozenset()) | {vip}
     return {**memory.fwmarks, **wanted}
-
-
-def replaced(services: Iterable[Service], memory: Memory) -> frozenset[Successor]:
-    """Whose old backends, taken out by an edit, still get flows."""
-    wanted = {
-        (key, backend.address, backend.port)
-        for service in services
-        for vip in service.vips
-        for key in (service.key(vip),)
-        for backend in service.members(vip)
-    }
-    keys = {key for key, _, _ in wanted}
-    found: set[Successor] = set()
-    for key in _with_flows(memory):
-        if (key.service, key.address, key.port) not in wanted:
-            found |= {key.service} if key.service in keys else vips_of(key.service, memory.fwmarks)
-    return frozenset(found)
-
-
-def _with_flows(memory: Memory) -> Iterator[DestinationKey]:
-    for (table, key), (row, _) in memory.rows.items():
-        if table == "destinations" and row.weight:
-            yield key
-    for (table, key), item in memory.leaving.items():
-        if table == "destinations" and item.serves and item.row.weight:
-            yield key

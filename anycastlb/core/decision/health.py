@@ -4,14 +4,13 @@ Theory of operation. A check is *unknown* until its first result, which is belie
 that agrees with the state clears the streak, and one that contradicts it lengthens the streak. ``rise``
 contradictions in a row turn down into up, ``fall`` of them turn up into down. A backend whose check is still unknown
 counts as down, unless the kernel was already serving it when the daemon started, or it was up when its check was
-edited: then it counts as up until proven otherwise.
+edited: then it counts as up until proven otherwise. A probe that says nothing of its target is no result; it stands
+in ``CheckState.unproven`` until the next result (``engine.verdicts``).
 
 Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from anycastlb.core.model import Check, CheckState, Reason, Result
 
@@ -26,29 +25,37 @@ WINDOW = 100
 
 def step(state: CheckState, result: Result, rise: int, fall: int) -> CheckState:
     """The state after one more result."""
-    state = _recorded(state, result)
-    if state.up is None:
-        return replace(state, up=result.ok, since=result.at)
-    if result.ok == state.up:
-        return replace(state, streak=0, agreed=state.agreed + 1)
-    streak = state.streak + 1
-    if streak >= (rise if result.ok else fall):
-        return replace(state, up=result.ok, since=result.at, streak=0, agreed=0)
-    return replace(state, streak=streak, agreed=0)
-
-
-def _recorded(state: CheckState, result: Result) -> CheckState:
-    good, count = state.record
-    if count >= WINDOW:  # the oldest result leaves; on average it was as good as the window
-        good, count = good - good / count, count - 1
-    return replace(
-        state,
-        last=result,
+    up, streak, since, agreed = _turned(state, result, rise, fall)
+    return CheckState(
+        up,
+        streak,
+        since,
+        result,
         asks=(result.weight, result.drain) if result.ok else state.asks,
+        agreed=agreed,
         recent=(*state.recent[-EVIDENCE + 1 :], result),
         failures=state.failures if result.ok else (*state.failures[-EVIDENCE + 1 :], result),
-        record=(good + result.ok, count + 1),
+        record=_counted(state.record, result.ok),
     )
+
+
+def _turned(state: CheckState, result: Result, rise: int, fall: int) -> tuple[bool, int, float, int]:
+    """``up``, ``streak``, ``since`` and ``agreed`` after one more result."""
+    if state.up is None:
+        return result.ok, state.streak, result.at, state.agreed
+    if result.ok == state.up:
+        return state.up, 0, state.since, state.agreed + 1
+    streak = state.streak + 1
+    if streak >= (rise if result.ok else fall):
+        return result.ok, 0, result.at, 0
+    return state.up, streak, state.since, 0
+
+
+def _counted(record: tuple[float, int], ok: bool) -> tuple[float, int]:
+    good, count = record
+    if count >= WINDOW:  # the oldest result leaves; on average it was as good as the window
+        good, count = good - good / count, count - 1
+    return good + ok, count + 1
 
 
 def pause(check: Check, state: CheckState) -> float:

@@ -12,7 +12,7 @@ Decision record: docs/decisions/0007-kernel-settings-as-state.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from anycastlb.core.model import (
     Destination,
@@ -48,11 +48,16 @@ def config(inputs: Inputs, cached: bool) -> dict[str, int | SyncDaemon | None]:
 
 
 def only_caches(services: Mapping[ServiceKey, VirtualService], rows: Mapping[DestinationKey, Destination]) -> bool:
-    """Is there a service, and can every flow do without its connection entry? ``rows``: its destinations.
+    """Is there a service, and can every flow do without its connection entry? ``rows``: its destinations."""
+    return bool(services) and need_no_entries(services.values(), rows.values())
+
+
+def need_no_entries(services: Iterable[VirtualService], rows: Iterable[Destination]) -> bool:
+    """Can every flow of these do without its connection entry?
 
     Not so with another scheduler than ``mh``, which would choose another backend; with ``nat``, whose replies could
     not be translated back; with persistence, whose clients would be spread anew. Rows that are leaving count too.
     """
-    if not services or any(row.scheduler != CACHED or row.persistence for row in services.values()):
+    if any(row.scheduler != CACHED or row.persistence for row in services):
         return False
-    return all(row.forward != "nat" for row in rows.values())
+    return all(row.forward != "nat" for row in rows)

@@ -40,6 +40,8 @@ BITS = 6
 """Weights, divided by what they have in common, are shifted to the right until they have no more bits than this."""
 FIRST, SECOND = 2654435761, 2654446892
 """The keys of the two hashes; constants, so that all nodes agree."""
+FTP_DATA = 20
+"""IPVS schedules no packet that comes from this port: to it that is the data of an FTP session (ip_vs_core.c)."""
 SAMPLE = 20_000
 """Flows that a share is measured with: one of 10 % is right within 0.6 % (three standard deviations)."""
 _MASK = 2**64 - 1
@@ -58,7 +60,9 @@ class Table:
     """A flow of a backend that takes none goes to another (``mh-fallback``); else it is refused."""
 
     def pick(self, client: Address, port: int) -> DestinationKey | None:
-        """Where the kernel sends a new flow of this client address and port; None: it is refused."""
+        """Where the kernel sends a new flow of this client address and port; None: nowhere."""
+        if port == FTP_DATA:
+            return None
         return self.at(_folded(client, client.version) + (port if self.by_port else 0))
 
     def at(self, value: int) -> DestinationKey | None:

@@ -79,7 +79,7 @@ def _unsettled(
     inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, Pool]], rows: Wanted, now: float
 ) -> Reason | None:
     """Why this node's own table is about to change, if it is."""
-    for table, key in leaving_rows(rows, memory, inputs.idle, now):
+    for table, key in leaving_rows(rows, memory.rows.items(), memory, inputs.idle, now):
         if table == "destinations" and ("services", key.service) in rows:
             return Reason("row_leaving", f"{key} is leaving", str(key))
     for _, pool in pools:

@@ -71,7 +71,7 @@ def hear_peers(basis: Basis, judged: Sequence[Judgement], drain: NodeDrain | Non
         vips.setdefault(item.vip, []).append(item)
     statuses = peer_health.statuses(inputs.cluster)
     wall = inputs.wall + basis.now
-    budget = withdrawal_budget(inputs.policy.max_withdrawals, len(vips), memory.gates, statuses or (), wall)
+    budget = withdrawal_budget(inputs.policy.max_withdrawals, basis.vips, memory.gates, statuses or (), wall)
     votes = []
 
     def one(vip: Address, items: Sequence[Judgement]) -> PeerVote:

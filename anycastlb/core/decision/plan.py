@@ -16,7 +16,7 @@ order. So the longest run of old destinations that stand in the right order stay
 
 *Failures are contained* (``Failed``). A change that depends on one that failed is not tried: nothing is torn down
 under a route that could not be withdrawn, or before what replaces it was made, and no route is announced whose address,
-services or backends could not be built. Everything else goes on.
+services or backends could not be built, or whose backends got no weight. Everything else goes on.
 
 *Why it is safe.* It is pure: nothing here looks at the machine, or decides what should be. ``apply`` says what one
 change means; applying a whole plan to a state gives the desired state, and the difference to that is empty (a law).
@@ -27,7 +27,7 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -100,18 +100,27 @@ def compare(actual: State, desired: State) -> tuple[tuple[Change, ...], tuple[Fa
     changes: list[Change] = []
     for table in TABLES:
         if table == "destinations":
-            changes += _destinations(actual.destinations, desired.destinations, contained)
+            changes += destination_changes(actual.destinations, desired.destinations, contained)
         else:
-            changes += _rows(table, actual.rows(table), desired.rows(table))
-    failures = [
+            changes += row_changes(table, actual.rows(table), desired.rows(table))
+    return ordered(changes), faults_of(contained, desired)
+
+
+def ordered(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes in ``ORDER``; those of one phase stay in the order in which they were found."""
+    return tuple(sorted(changes, key=lambda change: _RANK[phase(change)]))
+
+
+def faults_of(contained: Containment, desired: State) -> tuple[Failure, ...]:
+    """A failure of each service whose destinations could not be compared."""
+    return tuple(
         Failure(Change("services", key, None, desired.rows("services").get(key)), why)
         for key, why in contained.faults.items()
-    ]
-    ranked = sorted(changes, key=lambda change: _RANK[phase(change)])  # stable: keeps the order of appends
-    return tuple(ranked), tuple(failures)
+    )
 
 
-def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:
+def row_changes(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:
+    """The changes of a table whose rows have no order."""
     for key, new in desired.items():
         old = actual.get(key)
         if old != new:
@@ -125,7 +134,8 @@ def _rows(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -
 Destinations: TypeAlias = Mapping[DestinationKey, Destination]
 
 
-def _destinations(actual: Destinations, desired: Destinations, contained: Containment) -> Iterable[Change]:
+def destination_changes(actual: Destinations, desired: Destinations, contained: Containment) -> Iterable[Change]:
+    """The changes of destinations, service by service. What cannot be compared is noted in ``contained``."""
     before, after = _by_service(actual), _by_service(desired)
     for service, wanted in after.items():
         yield from contained.of(service, _of_service, actual, desired, before.get(service, ()), wanted) or ()
@@ -189,16 +199,26 @@ class Failed:
 
     A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn, or
     before what replaces it is there, and no route is announced whose address, services or backends could not be built.
+    ``desired``: the destinations that the plan leads to. Of a service that gets none of its weights, none is taken.
+    ``leaving``: the rows nobody asks for any more. They lose no weight under a route that is still up.
     """
 
     def __init__(
-        self, verdicts: Mapping[Address, Verdict], fwmarks: Fwmarks = EMPTY, failures: Iterable[Failure] = ()
+        self,
+        verdicts: Mapping[Address, Verdict],
+        fwmarks: Fwmarks = EMPTY,
+        failures: Iterable[Failure] = (),
+        desired: Destinations = EMPTY,
+        leaving: Container[tuple[Table, Any]] = (),
     ) -> None:
-        self._verdicts, self._fwmarks = verdicts, fwmarks
+        self._verdicts, self._fwmarks, self._desired, self._leaving = verdicts, fwmarks, desired, leaving
         self._first: dict[tuple[Table, Any], Failure] = {}
         """The first failure of each row."""
         self._of_service: dict[ServiceKey, Failure] = {}
         """The first failure of each service, or of a backend that it was to get; one that is under way comes last."""
+        self._raises: dict[ServiceKey, Failure] = {}
+        """The first failure of each service to give a weight to a destination that had none."""
+        self._weighted: dict[ServiceKey, list[DestinationKey]] | None = None
         self.add(failures)
 
     def add(self, failures: Iterable[Failure]) -> None:
@@ -209,6 +229,8 @@ class Failed:
                 self._note(change.key, failure)
             elif change.table == "destinations" and change.verb == "create" and change.new.weight:
                 self._note(change.key.service, failure)
+            elif change.table == "destinations" and _gives_weight(change):
+                self._raises.setdefault(change.key.service, failure)
 
     def _note(self, service: ServiceKey, failure: Failure) -> None:
         known = self._of_service.get(service)
@@ -226,6 +248,8 @@ class Failed:
             return self._still_needed(change, vips)
         if change.table != "destinations":
             return None
+        if change.verb == "update" and not change.new.weight and (outcome := self._last_weight(change)):
+            return outcome
         service = self._first.get(("services", change.key.service))
         if service and service.change.verb == "create":
             why = Reason("service_missing", f"its service is missing: {service.reason}", str(service.change.key))
@@ -241,17 +265,42 @@ class Failed:
         why = Reason("vip_incomplete", f"not announced: {cause.reason}", str(cause.change.key))
         return Failure(change, why, cause.pending)
 
-    def _still_needed(self, change: Change, vips: frozenset[Address]) -> Failure | None:
-        """A row under a route that is still up, or whose replacement could not be made."""
+    def _last_weight(self, change: Change) -> Failure | None:
+        """A weight that must stay: no other could be given, or a route that is still up leads to what is leaving."""
+        if cause := self._weightless(change.key.service):
+            return _kept(change, cause)
+        if ("destinations", change.key) in self._leaving:
+            return self._still_led_to(change, _vips(change, self._fwmarks))
+        return None
+
+    def _still_led_to(self, change: Change, vips: frozenset[Address]) -> Failure | None:
+        """A row under a route that is still up."""
         for vip in vips:
             if (up := self._first.get(("routes", vip))) and up.change.verb == "delete":
                 why = f"kept, because the route is still up: {up.reason}"
                 return Failure(change, Reason("route_still_up", why, str(up.change.key)), up.pending)
+        return None
+
+    def _still_needed(self, change: Change, vips: frozenset[Address]) -> Failure | None:
+        """A row under a route that is still up, or whose replacement could not be made."""
+        if up := self._still_led_to(change, vips):
+            return up
         cause = _worst([failure for vip in vips for failure in self._services(vip, replacing=True)])
-        if cause is None:
+        return None if cause is None else _kept(change, cause)
+
+    def _weightless(self, service: ServiceKey) -> Failure | None:
+        """The failure that leaves a service without any of the weights that the plan leads to; None if it has one."""
+        failure = self._raises.get(service)
+        if failure is None:
             return None
-        why = f"kept until the next look, because what replaces it could not be made: {cause.reason}"
-        return Failure(change, Reason("replacement_missing", why, str(cause.change.key)), cause.pending)
+        if self._weighted is None:
+            self._weighted = _by_service(key for key, row in self._desired.items() if row.weight)
+        has_one = any(not self._lost(key) for key in self._weighted.get(service, ()))
+        return None if has_one else failure
+
+    def _lost(self, key: DestinationKey) -> bool:
+        failure = self._first.get(("destinations", key))
+        return failure is not None and (failure.change.old is None or _gives_weight(failure.change))
 
     def _services(self, vip: Address, replacing: bool = False) -> list[Failure]:
         """The failures of the services that the decision to announce a VIP counts on.
@@ -261,7 +310,18 @@ class Failed:
         """
         verdict = self._verdicts.get(vip)
         services = [item for item in verdict.services if item.open or not replacing] if verdict else []
-        return [failure for item in services if (failure := self._of_service.get(item.key))]
+        failures = (self._of_service.get(item.key) or self._weightless(item.key) for item in services)
+        return [failure for failure in failures if failure]
+
+
+def _gives_weight(change: Change) -> bool:
+    """Does it give a weight to a destination that had none?"""
+    return change.old is not None and change.new is not None and bool(change.new.weight) and not change.old.weight
+
+
+def _kept(change: Change, cause: Failure) -> Failure:
+    why = f"kept until the next look, because what replaces it could not be made: {cause.reason}"
+    return Failure(change, Reason("replacement_missing", why, str(cause.change.key)), cause.pending)
 
 
 def _worst(failures: Sequence[Failure]) -> Failure | None:

@@ -297,8 +297,9 @@ def _returning(member: Member, turned: float) -> float:
 
 
 def _recovery(check: Check) -> float:
-    """Seconds until a backend that is back counts as up: the wait for the first good result, then its rise."""
-    return max(check.interval, check.down_interval or 0.0) + check.rise * (check.interval + check.timeout)
+    """Seconds until a backend that is back counts as up, once another one is: the wait for the first good result, for
+    which the prober cuts a ``down_interval`` short, and its rise."""
+    return check.interval + check.rise * (check.interval + check.timeout)
 
 
 # ---------------------------------------------------------------- the rows for the kernel
@@ -421,10 +422,9 @@ def _weights(service: Service, member: Member, kept: bool, now: float) -> tuple[
     if service.slow_start_by_history:
         parts = replace(parts, ramp=weights.earned(good, count))
     else:
-        age = now - member.since
-        share, step = weights.ramp(age, service.slow_start)
+        share, step = weights.ramp(now - member.since, service.slow_start)
         parts = replace(parts, ramp=share)
-        wake = None if step is None else now - age + step
+        wake = None if step is None else member.since + step
     if parts.ramp < 1:
         clauses.append(Reason("slow_start", f"slow start: {parts.ramp:.0%}"))
     return parts, clauses, wake

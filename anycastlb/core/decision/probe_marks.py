@@ -17,7 +17,6 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from anycastlb.core.model import (
-    Catalog,
     Destination,
     DestinationKey,
     ForwardPath,
@@ -31,18 +30,6 @@ from anycastlb.core.model import (
 
 Range = tuple[int, int]
 """Lowest and highest mark, both included."""
-
-
-def wanted(catalog: Catalog) -> tuple[ForwardPath, ...]:
-    """Every way to a backend that a check of this catalog takes through IPVS, each once."""
-    vias = (
-        service.via(vip, backend)
-        for service in catalog.services
-        if any(backend.through for backend in service.backends)
-        for vip in service.vips
-        for backend in service.members(vip)
-    )
-    return tuple(dict.fromkeys(via for via in vias if via is not None))
 
 
 def allot(vias: Iterable[ForwardPath], known: Mapping[ForwardPath, int], marks: Range) -> dict[ForwardPath, int | None]:
@@ -144,11 +131,12 @@ def _programmed(actual: State, via: ForwardPath, mark: int) -> bool:
     return actual.destinations.get(destination_key(via, mark)) == destination_row(via)
 
 
-def paths(inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:
-    """The firewall mark of every backend that is probed through IPVS; a node that stops probes nothing."""
-    if inputs.stopping:
-        return {}
-    return allot(wanted(inputs.catalog), memory.marks, inputs.policy.marks)
+def paths(vias: Iterable[ForwardPath], inputs: Inputs, memory: Memory) -> dict[ForwardPath, int | None]:
+    """The firewall mark of every backend that is probed through IPVS; a node that stops probes nothing.
+
+    ``vias``: every way to a backend that a check of the catalog takes through IPVS.
+    """
+    return {} if inputs.stopping else allot(vias, memory.marks, inputs.policy.marks)
 
 
 def come_free(probed: Mapping[ForwardPath, int | None], memory: Memory) -> bool:

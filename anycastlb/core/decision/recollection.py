@@ -9,9 +9,21 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from anycastlb.core.model import Address, Gate, Inputs, Memory, Recollection, State, Verdict
+from anycastlb.core.model import (
+    Address,
+    DestinationKey,
+    Gate,
+    Inputs,
+    Memory,
+    Recollection,
+    Service,
+    ServiceKey,
+    State,
+    Verdict,
+)
 
 BELIEVED = 3600.0
 """Seconds for which a record's word counts that a gate is closed; its penalty counts until it has decayed."""
@@ -53,25 +65,55 @@ def recalled(recollection: Recollection | None, wall: float, now: float) -> Reco
     return replace(recollection, gates=gates)
 
 
+def weighted(actual: State) -> frozenset[ServiceKey]:
+    """The kernel's services that have a destination with a weight."""
+    return frozenset(key.service for key, row in actual.destinations.items() if row.weight)
+
+
 def adopted_gates(
-    actual: State, serving: frozenset[Address] | set[Address], known: Recollection, connected: bool, now: float
+    actual: State, services: Iterable[Service], known: Recollection, connected: bool, now: float
 ) -> dict[Address, Gate]:
     """The gates of a daemon that meets its own work in the kernel.
 
     While the BGP bridge is connected, the routes tell which gates were open. Else one counts as open whose VIP gets
-    flows in the kernel, unless the record says that it was closed.
+    flows in the kernel, unless the record says that it was closed. What is missing beside that closes no gate: somebody
+    has deleted it, and the first plan puts it back.
     """
+    by_weight = frozenset[Address]() if connected else _served(actual, services)
     gates: dict[Address, Gate] = {}
-    for vip in {**actual.addresses, **known.gates}:
+    for vip in {**actual.routes, **dict.fromkeys(by_weight), **known.gates}:
         before = known.gates.get(vip)
-        served = vip in serving and not connected and (before is None or before.open)
-        if vip in actual.addresses and (vip in actual.routes or served):
+        if vip in actual.routes or (vip in by_weight and (before is None or before.open)):
             gates[vip] = replace(
                 before or Gate(True, now), open=True, since=now, ready_since=now, suppressed_since=None
             )
         elif before is not None:
             gates[vip] = replace(before, open=False, ready_since=None)
     return gates
+
+
+def presumed_up(actual: State, services: Sequence[Service], gates: Mapping[Address, Gate]) -> frozenset[DestinationKey]:
+    """The backends that count as up until their first results although the kernel does not have them.
+
+    A gate is open, and no destination of its VIP has a weight: the rows are gone, and nobody can say which backends
+    were up. Those of which a row is left were not. Where anything still gets flows, what is missing may as well be new.
+    """
+    served = _served(actual, services)
+    return frozenset(
+        key
+        for service in services
+        for vip in service.vips
+        if vip in gates and gates[vip].open and vip not in served
+        for backend in service.members(vip)
+        if (key := DestinationKey(service.key(vip), backend.address, backend.port)) not in actual.destinations
+    )
+
+
+def _served(actual: State, services: Iterable[Service]) -> frozenset[Address]:
+    """The VIPs that get flows in the kernel. Only the catalog says which VIPs a fwmark service serves."""
+    weights = weighted(actual)
+    vips = {key.address for key in weights if key.protocol != "fwmark"}
+    return frozenset(vips.union(vip for s in services for vip in s.vips if s.key(vip) in weights))
 
 
 def _shifted(gate: Gate, seconds: float) -> Gate:

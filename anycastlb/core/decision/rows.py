@@ -10,17 +10,19 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.handover import NOTHING, Handover, Successor, vips_of
+from anycastlb.core.decision.kernel_settings import need_no_entries
 from anycastlb.core.decision.pool import Judgement, Pool
+from anycastlb.core.decision.vip_groups import Place
 from anycastlb.core.model import (
+    EMPTY,
     Address,
     Destination,
     DestinationKey,
-    Inputs,
     Leaving,
     Memory,
     ServiceKey,
@@ -32,9 +34,18 @@ from anycastlb.core.model import (
 RowId: TypeAlias = tuple[Table, Any]
 Wanted: TypeAlias = dict[RowId, tuple[Any, float]]
 """By row: its value, and how long to keep it once nobody asks for it (``Memory.rows``)."""
-Tables: TypeAlias = tuple[
-    dict[Address, VipAddress], dict[ServiceKey, VirtualService], dict[DestinationKey, Destination]
-]
+Order: TypeAlias = Mapping[ServiceKey, tuple[DestinationKey, ...]]
+"""The destinations of each service, in their order (``Memory.order``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The kernel's tables, as far as the catalog's services make them."""
+
+    addresses: Mapping[Address, VipAddress] = field(default_factory=lambda: EMPTY)
+    services: Mapping[ServiceKey, VirtualService] = field(default_factory=lambda: EMPTY)
+    destinations: Mapping[DestinationKey, Destination] = field(default_factory=lambda: EMPTY)
+    order: Order = field(default_factory=lambda: EMPTY)
 
 
 def wanted_rows(pools: Iterable[tuple[Judgement, Pool]]) -> Wanted:
@@ -49,10 +60,10 @@ def wanted_rows(pools: Iterable[tuple[Judgement, Pool]]) -> Wanted:
     return rows
 
 
-def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, Pool]]) -> Wanted:
-    """The last rows of what has no new ones, because a step of this decision has failed."""
+def held_rows(places: Iterable[Place], memory: Memory, pools: Iterable[tuple[Judgement, Pool]]) -> Wanted:
+    """The last rows of those services and VIPs that have no new ones, because a step of this decision has failed."""
     weighed = {(item.service.name, item.vip) for item, _ in pools}
-    lost = [(s, vip) for s in inputs.catalog.services for vip in s.vips if (s.name, vip) not in weighed]
+    lost = [(service, vip) for service, vip in places if (service.name, vip) not in weighed]
     if not lost:
         return {}
     kept = {("addresses", vip) for _, vip in lost} | {("services", service.key(vip)) for service, vip in lost}
@@ -65,6 +76,7 @@ def held_rows(inputs: Inputs, memory: Memory, pools: Sequence[tuple[Judgement, P
 
 def leaving_rows(
     rows: Mapping[RowId, Any],
+    doubtful: Iterable[tuple[RowId, Any]],
     memory: Memory,
     idle: frozenset[DestinationKey],
     now: float,
@@ -73,17 +85,17 @@ def leaving_rows(
 ) -> dict[RowId, Leaving]:
     """Rows nobody asks for any more, until their drain time is over or, for a backend, its last connection is.
 
-    A row that is asked for again is taken back. ``drain`` is False where nothing comes any more, so that what begins to
-    leave now goes at once.
+    A row that is asked for again is taken back. ``doubtful``: those of ``memory.rows`` that may not be asked for.
+    ``drain`` is False where nothing comes any more, so that what begins to leave now goes at once.
     """
     leaving = {row_id: item for row_id, item in memory.leaving.items() if row_id not in rows}
-    for row_id, (row, seconds) in memory.rows.items():
+    for row_id, (row, seconds) in doubtful:
         if row_id not in rows:
             leaving[row_id] = Leaving(row, now + seconds * drain, seconds * drain)
     for row_id, item in leaving.items():
         begun = item.serves if row_id in memory.leaving else None
         if begun is not False:
-            leaving[row_id] = _handed_over(item, handover.end(_successors(row_id, rows, memory), bool(begun)), now)
+            leaving[row_id] = _handed_over(item, handover.end(_successors(row_id, handover, memory), bool(begun)), now)
     done = {("destinations", key) for key in idle if ("services", key.service) in rows}
     return {
         row_id: item for row_id, item in leaving.items() if item.serves or (item.until > now and row_id not in done)
@@ -96,27 +108,41 @@ def _handed_over(item: Leaving, end: float | None, now: float) -> Leaving:
     return replace(item, until=until, serves=end is not None)
 
 
-def _successors(row_id: RowId, rows: Mapping[RowId, Any], memory: Memory) -> Iterable[Successor]:
+def _successors(row_id: RowId, handover: Handover, memory: Memory) -> Iterable[Successor]:
     table, key = row_id
     if table == "addresses":
         return (key,)
     service = key.service if table == "destinations" else key
-    return (service,) if ("services", service) in rows else vips_of(service, memory.fwmarks)
+    return (service,) if service in handover.staffed else vips_of(service, memory.fwmarks)
 
 
-def tables(rows: Wanted, leaving: Mapping[RowId, Leaving], order: Iterable[DestinationKey]) -> Tables:
-    """Addresses, services and destinations of the desired state. ``order``: of the destinations so far."""
+def with_leaving(
+    tables: Tables, wanted: Mapping[RowId, Any], leaving: Mapping[RowId, Leaving], before: Order
+) -> Tables:
+    """The tables of what is wanted, with what is leaving. ``before``: the destinations so far."""
+    if not leaving:
+        return tables
     addresses = {key: item.row for (table, key), item in leaving.items() if table == "addresses"}
     services = {key: item.row for (table, key), item in leaving.items() if table == "services"}
-    kept = {
-        key: _without_new_flows(item.row) if ("services", key.service) in rows and not item.serves else item.row
-        for (table, key), item in leaving.items()
-        if table == "destinations" and (key.service in services or ("services", key.service) in rows)
-    }
-    addresses |= {key: row for (table, key), (row, _) in rows.items() if table == "addresses"}
-    services |= {key: row for (table, key), (row, _) in rows.items() if table == "services"}
-    wanted = {key: row for (table, key), (row, _) in rows.items() if table == "destinations"}
-    return addresses, services, _merged(wanted, kept, tuple(order))
+    kept: dict[ServiceKey, dict[DestinationKey, Destination]] = {}
+    for (table, key), item in leaving.items():
+        stays = ("services", key.service) in wanted if table == "destinations" else False
+        if table == "destinations" and (stays or key.service in services):
+            row = _without_new_flows(item.row) if stays and not item.serves else item.row
+            kept.setdefault(key.service, {})[key] = row
+    destinations, order = dict(tables.destinations), dict(tables.order)
+    for service, rows in kept.items():
+        asked = {key: destinations.pop(key) for key in tables.order.get(service, ())}
+        both = _merged(asked, rows, before.get(service, ()))
+        destinations.update(both)
+        order[service] = tuple(both)
+    return Tables({**addresses, **tables.addresses}, {**services, **tables.services}, destinations, order)
+
+
+def cached_leaving(leaving: Mapping[RowId, Leaving]) -> bool:
+    """Can the flows of what is leaving do without their connection entries?"""
+    services = [item.row for (table, _), item in leaving.items() if table == "services"]
+    return need_no_entries(services, [item.row for (table, _), item in leaving.items() if table == "destinations"])
 
 
 def _without_new_flows(row: Destination) -> Destination:
@@ -126,25 +152,26 @@ def _without_new_flows(row: Destination) -> Destination:
 def _merged(
     wanted: Mapping[DestinationKey, Destination],
     kept: Mapping[DestinationKey, Destination],
-    order: tuple[DestinationKey, ...],
+    before: Iterable[DestinationKey],
 ) -> dict[DestinationKey, Destination]:
-    """Wanted destinations in their order, each leaving one after its predecessor: leaving moves nobody."""
-    if not kept:
-        return dict(wanted)
-    followers: dict[DestinationKey | ServiceKey, list[DestinationKey]] = {}
-    anchors: dict[ServiceKey, DestinationKey] = {}
-    for key in order:
+    """A service's wanted destinations in their order, each leaving one after its predecessor: leaving moves nobody."""
+    followers: dict[DestinationKey | None, list[DestinationKey]] = {}
+    anchor: DestinationKey | None = None
+    for key in before:
         if key in wanted:
-            anchors[key.service] = key
+            anchor = key
         elif key in kept:
-            followers.setdefault(anchors.get(key.service, key.service), []).append(key)
-    merged: dict[DestinationKey, Destination] = {}
-    begun: set[ServiceKey] = set()
+            followers.setdefault(anchor, []).append(key)
+    merged = {key: kept[key] for key in followers.get(None, ())}
     for key, row in wanted.items():
-        if key.service not in begun:
-            begun.add(key.service)
-            merged.update((k, kept[k]) for k in followers.get(key.service, ()))
         merged[key] = row
         merged.update((k, kept[k]) for k in followers.get(key, ()))
-    merged.update((k, kept[k]) for k in (*order, *kept) if k in kept and k not in merged)
-    return merged
+    return {**merged, **{key: row for key, row in kept.items() if key not in merged}}
+
+
+def by_service(keys: Iterable[DestinationKey]) -> dict[ServiceKey, tuple[DestinationKey, ...]]:
+    """The destinations of each service, in their order."""
+    grouped: dict[ServiceKey, list[DestinationKey]] = {}
+    for key in keys:
+        grouped.setdefault(key.service, []).append(key)
+    return {service: tuple(names) for service, names in grouped.items()}

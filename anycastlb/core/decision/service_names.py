@@ -50,6 +50,9 @@ class PeerAnnouncements:
     """Services that living peers judge."""
 
 
+UNHEARD = PeerAnnouncements(known=False)
+
+
 def view(cluster: Cluster, company: bool | None = None) -> PeerAnnouncements:
     """``company``: were other nodes ever known? A node that never had any is alone, also while Consul is away."""
     if not cluster.follows:

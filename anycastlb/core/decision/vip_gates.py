@@ -58,10 +58,12 @@ def step_gate(basis: Basis, drain: NodeDrain | None, vote: PeerVote) -> GateStep
     return GateStep(verdict, after, wake, rules)
 
 
-def shut_faulty(basis: Basis, judged: Iterable[Judgement], steps: Mapping[Address, GateStep]) -> tuple[GateStep, ...]:
-    """The gates, but closed where a step of this decision has failed: nobody knows whether that VIP can be served."""
+def shut_faulty(
+    basis: Basis, vips: Iterable[Address], judged: Iterable[Judgement], steps: Mapping[Address, GateStep]
+) -> tuple[GateStep, ...]:
+    """The gates of these VIPs, but closed where a step of this decision has failed: nobody knows whether that VIP can
+    be served."""
     contained, now = basis.contained, basis.now
-    vips = dict.fromkeys(vip for service in basis.inputs.catalog.services for vip in service.vips)
     verdicts: dict[Address, list[ServiceVerdict]] = {}
     for item in judged if contained.faults else ():
         verdicts.setdefault(item.vip, []).append(item.verdict)

@@ -23,7 +23,7 @@ class UnreadableInput(AnycastlbError):
     def __init__(self, line: int, what: str, name: str = "") -> None:
         place = f"line {line}" if line else ""
         super().__init__(f"{' '.join(filter(None, (name, place)))}: {what}" if name or place else what)
-        self.line = line
+        self.line, self.what, self.name = line, what, name
 
 
 @dataclass(frozen=True, slots=True, order=True)

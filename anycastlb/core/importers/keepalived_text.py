@@ -1,7 +1,8 @@
 """The text of keepalived.conf to a tree of statements: comments, quotes, definitions, includes, blocks.
 
 Pure: an included file is asked for by its pattern. What a statement means is ``keepalived``'s business. Left aside,
-each with a note: conditional lines (``@main …``) and repeated ones (``~SEQ``, ``~LST``).
+each with a note: conditional lines (``@main …``) and repeated ones (``~SEQ``, ``~LST``). What keepalived itself passes
+over with a message (a brace too many or too few, an open quote, a file that is missing) is passed over with a note.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from anycastlb.core.importers.documents import Note, UnreadableInput
 
+T = TypeVar("T")
+U = TypeVar("U")
+P = ParamSpec("P")
 Include = Callable[[str], Sequence[tuple[str, str]]]
 """The (name, text) of every file of a pattern, in order; raises ``UnreadableInput`` if there is none."""
 MAX_INCLUDES = 10
@@ -24,8 +29,10 @@ DEFINITION = re.compile(r"\s*\$([A-Za-z_]\w*)=(.*)", re.ASCII)
 USE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*)(?=\s|$))", re.ASCII)
 LITERALS = {"_HASH": "#", "_BANG": "!"}
 WORD = re.compile(
-    r"""\s*(?:(?P<comment>[!#].*)|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>[^']*)'|(?P<bare>[^\s"']+))"""
+    r"""\s*(?:(?P<comment>[!#].*)|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>[^']*)'(?=[\s{}]|$)|"(?P<open>.*)"""
+    r"""|(?P<bare>[^\s"]+))"""
 )
+"""An apostrophe inside a word, or one that nothing closes, is a letter like any other."""
 
 
 @dataclass(slots=True)
@@ -44,6 +51,10 @@ class Statement:
     @property
     def keyword(self) -> str:
         return self.words[0] if self.words else ""
+
+    @property
+    def argument(self) -> str:
+        return self.words[1] if len(self.words) > 1 else ""
 
     def bad(self, what: str) -> UnreadableInput:
         return UnreadableInput(self.line, what, self.name)
@@ -64,8 +75,10 @@ class _Reading:
         stack = [root]
         for line, name, words in self.worded(text, "", 0):
             self.place(stack, line, name, words)
-        if len(stack) > 1:
-            raise stack[-1].bad(f"expected a }} for this {stack[-1].keyword}, not the end of the text")
+        for open in stack[1:]:
+            self.notes.append(
+                open.note(f"expected a }} for this {open.keyword}, not the end of the text; it ends there")
+            )
         return root.inside()
 
     def place(self, stack: list[Statement], line: int, name: str, words: list[str]) -> None:
@@ -82,7 +95,8 @@ class _Reading:
                 finish()
                 inside = stack[-1].inside()
                 if not inside or inside[-1].block is not None:
-                    raise UnreadableInput(line, "expected a name before {", name)
+                    self.notes.append(Note(line, "expected a name before {; this one is passed over", name))
+                    continue
                 if len(stack) > MAX_DEPTH:
                     raise UnreadableInput(line, "expected fewer blocks inside of each other", name)
                 inside[-1].block = []
@@ -90,7 +104,8 @@ class _Reading:
             elif word == "}":
                 finish()
                 if len(stack) == 1:
-                    raise UnreadableInput(line, "expected no }: nothing is open", name)
+                    self.notes.append(Note(line, "expected no }: nothing is open; it is passed over", name))
+                    continue
                 done = stack.pop()
                 self.conditional(stack[-1], done)
             else:
@@ -128,7 +143,7 @@ class _Reading:
                 yield from self.one(line, number, name, depth)
 
     def one(self, line: str, number: int, name: str, depth: int) -> Iterator[tuple[int, str, list[str]]]:
-        words = _words(line, number, name)
+        words = self.words(line, number, name)
         if words and words[0].startswith("~"):
             self.notes.append(Note(number, f"{words[0][:60]}: repeated lines are not written out; left out", name))
         elif words and words[0] in ("include", "includer", "includem", "includew", "includeb", "includea"):
@@ -139,14 +154,16 @@ class _Reading:
     def included(self, words: list[str], number: int, name: str, depth: int) -> Iterator[tuple[int, str, list[str]]]:
         pattern = " ".join(words[1:])
         if depth >= MAX_INCLUDES:
-            raise UnreadableInput(number, "expected files that do not include each other in a circle", name)
+            self.notes.append(Note(number, "expected files that do not include each other in a circle; not read", name))
+            return
         if self.include is None or not pattern:
             self.notes.append(Note(number, f"include {pattern[:80]}: not read", name))
             return
         try:
             files = self.include(pattern)
         except UnreadableInput as exc:
-            raise UnreadableInput(number, str(exc), name) from exc
+            self.notes.append(Note(number, f"{exc}; not read", name))
+            return
         for file, text in files:
             yield from self.worded(text, file, depth + 1)
 
@@ -168,7 +185,8 @@ class _Reading:
             line = line[: match.start()] + value + line[match.end() :]
             if len(line) > MAX_CHARACTERS:
                 break
-        raise UnreadableInput(number, "expected definitions that do not grow without end", name)
+        self.notes.append(Note(number, "expected definitions that do not grow without end; the line is left out", name))
+        return []
 
     def again(self, line: str, number: int, name: str) -> list[str]:
         """A line of a definition, unless it defines: that is not replaced before it is used."""
@@ -180,31 +198,40 @@ class _Reading:
         try:
             return self.replaced(line, number, name)
         except RecursionError:
-            raise UnreadableInput(number, "expected definitions that do not use themselves", name) from None
+            self.notes.append(Note(number, "expected definitions that do not use themselves; left out", name))
+            return []
+
+    def words(self, line: str, number: int, name: str) -> list[str]:
+        """A quoted brace is marked with NUL, so that it is a word like any other."""
+        words: list[str] = []
+        at, end = 0, len(line.rstrip())
+        while at < end and (match := WORD.match(line, at)):
+            at = match.end()
+            if match["comment"] is not None:
+                break
+            if match["bare"] is not None:
+                words += _bare(match["bare"])
+            elif match["open"] is not None:
+                self.notes.append(Note(number, "expected a closing quote; it ends with its line", name))
+                words.append("\0" + match["open"])
+            else:
+                quoted = match["single"] if match["single"] is not None else re.sub(r"\\(.)", r"\1", match["double"])
+                words.append("\0" + quoted)
+        return words
+
+
+def attempt(notes: list[Note], otherwise: U, make: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | U:
+    """What ``make`` returns; where it raises ``UnreadableInput``, a note of that, and ``otherwise``."""
+    try:
+        return make(*args, **named)
+    except UnreadableInput as exc:
+        notes.append(Note(exc.line, f"{exc.what}; passed over", exc.name))
+        return otherwise
 
 
 def parse(text: str, include: Include | None, notes: list[Note]) -> list[Statement]:
     """The statements of the whole text. Raises ``Unreadable``."""
     return _Reading(include, notes).parse(text)
-
-
-def _words(line: str, number: int, name: str) -> list[str]:
-    """A quoted brace is marked with NUL, so that it is a word like any other."""
-    words: list[str] = []
-    at, end = 0, len(line.rstrip())
-    while at < end:
-        match = WORD.match(line, at)
-        if match is None:
-            raise UnreadableInput(number, "expected a closing quote", name)
-        at = match.end()
-        if match["comment"] is not None:
-            break
-        if match["bare"] is None:
-            quoted = match["single"] if match["single"] is not None else re.sub(r"\\(.)", r"\1", match["double"])
-            words.append("\0" + quoted)
-            continue
-        words += _bare(match["bare"])
-    return words
 
 
 def _bare(text: str) -> list[str]:

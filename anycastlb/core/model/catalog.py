@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from anycastlb.core.model.base import EMPTY, Address, Forward, Problem, Protocol, endpoint
@@ -125,6 +126,15 @@ class Check:
     """While down the interval doubles with every failure, up to this; None = ``interval``."""
     via: ForwardPath | None = None
     """The probe goes to the VIP (``address``) through IPVS to this one backend; None = straight to the backend."""
+    _hash: int = field(init=False, repr=False, compare=False)
+    """It is looked up far more often than made, and hashing its parts is slow."""
+
+    def __post_init__(self) -> None:
+        timing = self.interval, self.timeout, self.rise, self.fall
+        object.__setattr__(self, "_hash", hash((self.type, self.address, self.port, self.params, timing, self.via)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         target = f"{self.type} {endpoint(self.address, self.port)}"
@@ -323,7 +333,7 @@ def _aimed(check: Check, vip: Address, via: ForwardPath) -> Check:
     return replace(check, address=vip, params=params, via=via)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalog:
     """All services of one consistent read, in a canonical order, and what was wrong with the read."""
 
@@ -345,6 +355,6 @@ class Catalog:
     instances: Mapping[Discover, tuple[Instance, ...]] = field(default_factory=lambda: EMPTY)
     """Of those, what is known: the instances this catalog was made of."""
 
-    @property
+    @cached_property
     def vips(self) -> frozenset[Address]:
         return frozenset(vip for service in self.services for vip in service.vips)

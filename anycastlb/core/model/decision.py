@@ -232,8 +232,8 @@ class Memory:
     """When each backend that counts as up came up, the start of its slow start: long ago if it was up at the start."""
     serving: frozenset[ServiceKey] = frozenset()
     """Services that could be served: it takes less to stay so than to become so."""
-    order: tuple[DestinationKey, ...] = ()
-    """The destinations of the desired state, in its order."""
+    order: Mapping[ServiceKey, tuple[DestinationKey, ...]] = field(default_factory=lambda: EMPTY)
+    """The destinations of each service of the desired state, in their order."""
     marks: Mapping[ForwardPath, int] = field(default_factory=lambda: EMPTY)
     """The firewall marks given to probes through IPVS."""
     troubles: Mapping[Address, LocalTrouble] = field(default_factory=lambda: EMPTY)

@@ -20,6 +20,14 @@ class ServiceKey:
     protocol: Protocol
     address: Address
     port: int
+    _hash: int = field(init=False, repr=False, compare=False)
+    """It is looked up far more often than made, and hashing an address is slow."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.protocol, self.address, self.port)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         if self.protocol == "fwmark":
@@ -34,6 +42,13 @@ class DestinationKey:
     service: ServiceKey
     address: Address
     port: int
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.service, self.address, self.port)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         return f"{self.service} -> {endpoint(self.address, self.port)}"

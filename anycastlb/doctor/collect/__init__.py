@@ -39,6 +39,7 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         api=api,
         state=host.folder(settings.node.state_dir, node) if settings else Folder(""),
         synchronised=host.synchronised(),
+        loopback_manager=host.loopback_manager(),
         exposed_secrets=host.exposed_secrets(settings) if settings else (),
     )
 

@@ -39,7 +39,7 @@ def speaker(settings: Settings | None, config: str, running: Sequence[Process]) 
         path,
         _text(path) if path else "",
         _socket(settings.bgp.socket) if settings else Socket(""),
-        _trial(config, speakers, bridges),
+        _trial(config, speakers),
     )
 
 
@@ -115,15 +115,15 @@ def _unix(path: str) -> tuple[bool, int]:
     return listening, connections
 
 
-def _trial(config: str, speakers: Sequence[Process], bridges: Sequence[Process]) -> Trial | Unseen:
-    """Run the bridge's own check as the user of ExaBGP, with the program that ExaBGP runs if it runs one."""
+def _trial(config: str, speakers: Sequence[Process]) -> Trial | Unseen:
+    """Run the bridge's own check as the user of ExaBGP. The program is the one that belongs to this one: the command
+    line of a process is the word of whoever started it, and root must not run it."""
     if not speakers:
         return Unseen("no ExaBGP runs, so its user is not known")
     who = speakers[0]
     if os.geteuid() not in (0, who.uid):
         return Unseen(f"only root can try as user {who.uid}")
-    own = next((bridge.argv for bridge in bridges if bridge.parent == who.pid), None)
-    command = [*own, "--check"] if own else [*_program(), "--config", config, "--check"]
+    command = [*_program(), "--config", config, "--check"]
     root = os.geteuid() == 0
     try:
         done = subprocess.run(
@@ -146,5 +146,4 @@ def _trial(config: str, speakers: Sequence[Process], bridges: Sequence[Process])
 
 def _program() -> list[str]:
     beside = Path(sys.executable).with_name("anycastlb-bridge")
-    program = str(beside) if beside.exists() else shutil.which("anycastlb-bridge")
-    return [program] if program else [sys.executable, "-m", "anycastlb.bridge"]
+    return [str(beside)] if beside.exists() else [sys.executable, "-P", "-m", "anycastlb.bridge"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -81,6 +82,17 @@ def loadable(module: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def loopback_manager(run: Path = Path("/run")) -> str:
+    """Who configures the interface with index 1, by the state files of the network managers."""
+    networkd = _text(run / "systemd/netif/links/1")
+    if re.search(r"^ADMIN_STATE=(?!unmanaged|pending)\w", networkd, re.MULTILINE):
+        return "systemd-networkd"
+    manager = _text(run / "NetworkManager/devices/1")
+    if re.search(r"^managed=true", manager, re.MULTILINE) and re.search(r"^connection-uuid=", manager, re.MULTILINE):
+        return "NetworkManager"
+    return ""
 
 
 def exposed_secrets(settings: Settings) -> tuple[str, ...]:

@@ -7,9 +7,12 @@ is loaded.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from anycastlb.core.model import Catalog
-from anycastlb.doctor.collect import consul, host, processes
+from anycastlb.core.catalog.per_service import PerService
+from anycastlb.core.model import Address, Catalog, Forward, Service
+from anycastlb.doctor.collect import host, processes
 from anycastlb.doctor.facts import Facts, Kernel, Needs, Process
 from anycastlb.settings import Settings
 
@@ -30,9 +33,33 @@ def at_start(settings: Settings) -> Facts:
     )
 
 
-def with_catalog(settings: Settings, catalog: Catalog) -> Facts:
-    """What ``WITH_CATALOG`` judges: what the catalog asks of the machine, and how the machine is set up for it."""
-    needs = Needs(forwards=consul.forwards(catalog), through=consul.probes_through_ipvs(catalog))
-    nat = any(forward == "nat" for _, forward in needs.forwards)
-    sysctls = host.sysctls((*host.FORWARDING, *host.of_interfaces("accept_local"))) if nat or needs.through else {}
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one service asks of the machine."""
+
+    forwards: Mapping[tuple[Address, Forward], str]
+    """As ``Needs.forwards``; of each family and method the first backend."""
+    through: bool
+    """A check goes through IPVS."""
+    over_ipv4: bool
+
+
+def asked_by(service: Service) -> Asked:
+    first = {(backend.address.version, backend.forward): backend for backend in reversed(service.backends)}
+    forwards = {(one.address, one.forward): f"{service.name}/{one.name}" for one in first.values()}
+    through = any(backend.through for backend in service.backends)
+    return Asked(forwards, through, any(vip.version == 4 for vip in service.vips))
+
+
+def with_catalog(settings: Settings, catalog: Catalog, asked: PerService[Asked] | None = None) -> Facts:
+    """What ``WITH_CATALOG`` judges: what the catalog asks of the machine, and how the machine is set up for it.
+
+    ``asked``: of ``asked_by``; it remembers what the services of the catalog before asked.
+    """
+    services = (asked or PerService(asked_by))(catalog.services)
+    forwards = {where: name for one in reversed(services) for where, name in one.forwards.items()}
+    through = any(one.through for one in services) and any(one.over_ipv4 for one in services)
+    nat = any(forward == "nat" for _, forward in forwards)
+    sysctls = host.sysctls((*host.FORWARDING, *host.of_interfaces("accept_local"))) if nat or through else {}
+    needs = Needs(forwards=forwards, through=through)
     return Facts(config="node.toml", settings=settings, starting=True, kernel=Kernel("", sysctls=sysctls), needs=needs)

@@ -20,11 +20,20 @@ MIN_MTU = {4: 576, 6: 1280}
 HEADERS = {4: 40, 6: 60}
 """IP and TCP, without options."""
 
+LEAVE_LOOPBACK = {
+    "systemd-networkd": r"printf '[Match]\nName=lo\n[Link]\nUnmanaged=yes\n' > /etc/systemd/network/00-lo.network; "
+    "networkctl reload",
+    "NetworkManager": r"printf '[keyfile]\nunmanaged-devices=interface-name:lo\n' > "
+    "/etc/NetworkManager/conf.d/lo.conf; nmcli general reload",
+}
+"""How each network manager is told to leave the loopback alone."""
+
 
 def judge(facts: Facts) -> Iterator[Finding]:
     yield from _namespace(facts)
     yield from _ipv6(facts)
     yield from reverse_path(facts)
+    yield from _manager(facts)
     if isinstance(facts.links, Unseen):
         yield Finding("notice", "network", "interfaces and routes could not be seen", facts.links.why, "run it as root")
         return
@@ -56,6 +65,14 @@ def _loopback(facts: Facts, links: tuple[Interface, ...]) -> Iterator[Finding]:
         yield Finding("error", "network", what, "lo: down" if lo else "no interface lo", "ip link set lo up")
     else:
         yield Finding("ok", "network", "the loopback is up", f"lo: up, {len(lo.addresses)} addresses")
+
+
+def _manager(facts: Facts) -> Iterator[Finding]:
+    """A network manager that configures an interface removes the addresses that it did not give it."""
+    mend = LEAVE_LOOPBACK.get(facts.loopback_manager)
+    if mend is not None:
+        what = f"{facts.loopback_manager} configures lo, and may take the VIPs away from it"
+        yield Finding("warning", "network", what, f"{facts.loopback_manager}: lo is managed", mend)
 
 
 def _ipv6(facts: Facts) -> Iterator[Finding]:

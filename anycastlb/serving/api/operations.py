@@ -8,7 +8,7 @@ from aiohttp import web
 
 from anycastlb.serving.api.handlers import bulk, drain, lists, plan, read, write
 from anycastlb.serving.api.http import guard
-from anycastlb.serving.api.http.context import built, context
+from anycastlb.serving.api.http.context import context, shared
 from anycastlb.serving.api.openapi import Operation, describe, operation_routes
 
 SERVICE = "/v1/services/{service}"
@@ -37,7 +37,7 @@ METRICS = ("text/plain", "application/openmetrics-text")
 
 async def description(request: web.Request) -> web.Response:
     """OpenAPI 3.1."""
-    return await built(partial(describe, OPERATIONS, context(request).check_types))
+    return await shared(request, partial(describe, OPERATIONS, context(request).check_types))
 
 
 OPERATIONS: tuple[Operation, ...] = (

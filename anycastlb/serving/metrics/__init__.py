@@ -25,12 +25,11 @@ from prometheus_client.registry import Collector
 from anycastlb import __version__
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import DriverError, Snapshot
+from anycastlb.serving.metrics.blocks import BackendBlocks
 from anycastlb.serving.metrics.cluster import cluster_metrics
-from anycastlb.serving.metrics.families import FamilySamples, one, samples_of
+from anycastlb.serving.metrics.families import PREFIX, FamilySamples, FamilyText, one, samples_of
 from anycastlb.serving.metrics.meters import Meters, Requests
-from anycastlb.serving.metrics.rows import backend_rows
 from anycastlb.serving.metrics.snapshot import (
-    backend_metrics,
     catalog_metrics,
     node_metrics,
     reconciler_metrics,
@@ -39,10 +38,12 @@ from anycastlb.serving.metrics.snapshot import (
     vip_metrics,
 )
 from anycastlb.serving.metrics.text import Writer
-from anycastlb.serving.metrics.traffic import Statistics, ipvs, settings
+from anycastlb.serving.metrics.traffic import Statistics, service_traffic, settings
 
 __all__ = ["Load", "Meters", "Metrics", "Requests", "Statistics"]
 
+KERNEL = f"{PREFIX}ipvs_"
+"""Families that are known only if the kernel told its counters."""
 Load = tuple[int, int, int]
 """Probes under way, probes that wait for a place, and how many may be under way."""
 
@@ -76,6 +77,7 @@ class Metrics:
         self._node, self._meters, self._journal = node, meters, journal
         self._statistics, self._clock, self._wall = statistics, clock, wall
         self._process = ProcessCollector(registry=None)
+        self._blocks = BackendBlocks()
         self._turn = asyncio.Lock()
         self._begun = 0
         """Scrapes that have begun."""
@@ -105,16 +107,17 @@ class Metrics:
 
     def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
         """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
-        writer, lines, rest = Writer(openmetrics), [], _Rest()
+        writer, rest = Writer(openmetrics), _Rest()
+        pieces: list[bytes] = []
         for family in look.collect():
-            if isinstance(family, FamilySamples):
-                lines.append("".join(writer.lines(family)))
+            if isinstance(family, (FamilySamples, FamilyText)):
+                pieces += writer.pieces(family)
             else:
                 rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(rest)
         registry.register(self._process)
-        return "".join(lines).encode() + encode(registry)
+        return b"".join((*pieces, encode(registry)))
 
     async def _look(self) -> _Scrape:
         kernel: Statistics | None = None
@@ -126,8 +129,8 @@ class Metrics:
         snapshot, now, alive_at = self._node.snapshot, self._clock(), self._node.alive_at
         silent = None if alive_at is None else max(0.0, now - alive_at)
         events = sorted(self._journal.counts.items())
-        asked = self._statistics is not None
-        return _Scrape(snapshot, self._meters, events, now, self._wall(), asked, kernel, self._node.load, silent)
+        asked, wall, load = self._statistics is not None, self._wall(), self._node.load
+        return _Scrape(snapshot, self._meters, events, now, wall, asked, kernel, load, silent, self._blocks)
 
 
 class _Rest(Collector):
@@ -153,17 +156,18 @@ class _Scrape:
     kernel: Statistics | None
     load: Load
     silent: float | None
+    blocks: BackendBlocks
 
-    def collect(self) -> Iterator[FamilySamples | Metric]:
+    def collect(self) -> Iterator[FamilySamples | FamilyText | Metric]:
         snapshot = self.snapshot
-        rows = list(backend_rows(snapshot))
+        backends = self.blocks.collect(snapshot, self.kernel)
         yield samples_of("build_info", [((__version__,), 1)])
         yield from node_metrics(snapshot, self.wall)
         yield from catalog_metrics(snapshot, self.now)
         yield from cluster_metrics(snapshot, self.now)
         yield from vip_metrics(snapshot)
         yield from service_metrics(snapshot)
-        yield from backend_metrics(snapshot, rows)
+        yield from (text for name, text in backends.items() if not name.startswith(KERNEL))
         yield from speaker_metrics(snapshot)
         yield from reconciler_metrics(snapshot)
         yield from settings(snapshot)
@@ -174,5 +178,8 @@ class _Scrape:
             yield samples_of("reconciler_silent_seconds", one(self.silent))
         yield from self.meters.collect(snapshot)
         if self.asked:
-            yield from ipvs(snapshot, rows, self.kernel)
+            yield samples_of("ipvs_statistics_up", one(self.kernel is not None))
+            if self.kernel:
+                yield from service_traffic(snapshot, self.kernel)
+                yield from (text for name, text in backends.items() if name.startswith(KERNEL))
         yield samples_of("events", self.events)

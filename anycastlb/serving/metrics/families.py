@@ -6,7 +6,7 @@ A scrape can only have families of this table (``samples_of`` fails otherwise). 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -145,7 +145,8 @@ SECTIONS: Mapping[str, list[Family]] = {
         ),
         *_counters(
             "check_results type outcome: Results of checks: good, bad, timeout, error (a fault of the check itself), "
-            "withheld (this node could not run it), unknown (this node lacked descriptors, memory or ports)."
+            "withheld (this node could not run it), unknown (this node lacked descriptors, memory or ports), "
+            "late (it failed while this node itself was late: it says nothing of the target)."
         ),
         *_histograms("check_duration_seconds type: How long checks take, by their type."),
     ],
@@ -236,6 +237,15 @@ class FamilySamples:
 
     family: Family
     samples: Iterable[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyText:
+    """A family with its samples as text."""
+
+    family: Family
+    pieces: Sequence[bytes]
+    """Any number of whole lines each."""
 
 
 def samples_of(name: str, samples: Iterable[Sample]) -> FamilySamples:

@@ -26,16 +26,3 @@ def service_rows(snapshot: Snapshot) -> Iterator[tuple[tuple[str, str], ServiceV
         vip = str(verdict.vip)
         for service in verdict.services:
             yield (service.service, vip), service
-
-
-def backend_rows(snapshot: Snapshot) -> Iterator[BackendRow]:
-    """Every backend of which the decision has a verdict."""
-    decision, health = snapshot.decision, snapshot.inputs.health
-    for service in snapshot.inputs.catalog.services:
-        for vip in service.vips:
-            key, shown = service.key(vip), str(vip)
-            for backend in service.members(vip) if vip in decision.verdicts else ():
-                at = DestinationKey(key, backend.address, backend.port)
-                if (verdict := decision.backends.get(at)) is not None:
-                    state = health.get(service.check(vip, backend))
-                    yield BackendRow((service.name, backend.name, shown), at, backend, verdict, state)

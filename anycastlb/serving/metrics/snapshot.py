@@ -7,15 +7,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
+from typing import Any, TypeAlias, get_args
 
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import node_drain
-from anycastlb.core.model import TABLES, Address, Catalog, Problem, Route, Snapshot, Stage, Verdict
+from anycastlb.core.model import TABLES, Address, Catalog, Leaving, Problem, Route, Snapshot, Stage, Table, Verdict
 from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
 from anycastlb.serving.metrics.rows import BackendRow, service_rows
 
 DOCUMENTS = ("service", "backend", "defaults", "drain", "discovery", "other")
+Leavings: TypeAlias = Mapping[tuple[Table, Any], Leaving]
 SESSIONS = ("up", "down", "connected", "unknown")
 
 
@@ -154,16 +155,9 @@ def service_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
     yield samples_of("service_unsettled_seconds", ((labels, service.unsettled) for labels, service in rows))
 
 
-def backend_metrics(snapshot: Snapshot, rows: Sequence[BackendRow]) -> Iterator[FamilySamples]:
+def decided_metrics(rows: Sequence[BackendRow], leaving: Leavings, wall: float) -> Iterator[FamilySamples]:
+    """What was decided of backends. ``wall``: wall-clock seconds at the zero of the snapshot's clock."""
     yield samples_of("backend_up", ((row.labels, row.verdict.up) for row in rows))
-    checked = [(row.labels, row.state) for row in rows if row.state is not None]
-    lasts = [(labels, state.last) for labels, state in checked if state.last is not None]
-    yield samples_of("backend_check_up", ((labels, last.ok) for labels, last in lasts))
-    yield samples_of("backend_check_unknown", ((row.labels, row.state is None or row.state.up is None) for row in rows))
-    yield samples_of("backend_check_duration_seconds", ((labels, last.duration) for labels, last in lasts))
-    wall = snapshot.at_wall - snapshot.at
-    turned = [(labels, wall + state.since) for labels, state in checked if state.up is not None]
-    yield samples_of("backend_transition_timestamp_seconds", turned)
     yield samples_of("backend_weight", ((row.labels, row.verdict.weight) for row in rows))
     yield samples_of("backend_configured_weight", ((row.labels, row.backend.weight) for row in rows))
     admins = [(row.labels, admin) for row in rows if (admin := row.verdict.weights.admin) is not None]
@@ -174,9 +168,19 @@ def backend_metrics(snapshot: Snapshot, rows: Sequence[BackendRow]) -> Iterator[
         (row, row.verdict.weights.admin == 0 and (row.backend.drain or row.backend.override != 0)) for row in rows
     ]
     yield samples_of("backend_drained", ((row.labels, is_drained) for row, is_drained in drained))
-    leaving = snapshot.decision.memory.leaving
     ends = [(row.labels, leaving.get(("destinations", row.key))) for row, is_drained in drained if is_drained]
     yield samples_of("backend_leaves_timestamp_seconds", ((labels, wall + end.until) for labels, end in ends if end))
+
+
+def checked_metrics(rows: Sequence[BackendRow], wall: float) -> Iterator[FamilySamples]:
+    """What the checks of backends found. ``wall`` as above."""
+    checked = [(row.labels, row.state) for row in rows if row.state is not None]
+    lasts = [(labels, state.last) for labels, state in checked if state.last is not None]
+    yield samples_of("backend_check_up", ((labels, last.ok) for labels, last in lasts))
+    yield samples_of("backend_check_unknown", ((row.labels, row.state is None or row.state.up is None) for row in rows))
+    yield samples_of("backend_check_duration_seconds", ((labels, last.duration) for labels, last in lasts))
+    turned = [(labels, wall + state.since) for labels, state in checked if state.up is not None]
+    yield samples_of("backend_transition_timestamp_seconds", turned)
 
 
 def speaker_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:

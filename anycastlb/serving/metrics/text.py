@@ -7,11 +7,28 @@ the families it is in. Histograms and the process's own metrics are left to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from anycastlb.serving.metrics.families import FamilySamples
+from anycastlb.serving.metrics.families import Family, FamilySamples, FamilyText, Sample
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
+
+
+class Labels:
+    """Label values as text; those that were asked for before are remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
+        """The text by the labels' names and then by their values."""
+
+    def lines(self, family: Family, samples: Iterable[Sample]) -> Iterator[str]:
+        """One line for each sample."""
+        known, name = self._known.setdefault(family.labels, {}), family.name
+        for values, number in samples:
+            labels = known.get(values)
+            if labels is None:
+                labels = known[values] = _labels(family.labels, values)
+            yield f"{name}{labels} {number if type(number) is int else _number(number)}\n"
 
 
 class Writer:
@@ -19,19 +36,17 @@ class Writer:
 
     def __init__(self, openmetrics: bool) -> None:
         self._openmetrics = openmetrics
-        self._words: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
-        """The labels as text, by their names and then by their values."""
+        self._labels = Labels()
 
-    def lines(self, rows: FamilySamples) -> Iterator[str]:
+    def pieces(self, rows: FamilySamples | FamilyText) -> Iterator[bytes]:
+        """The text of a family, in pieces of whole lines."""
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
-        yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n"
-        words, name = self._words.setdefault(family.labels, {}), family.name
-        for values, number in rows.samples:
-            labels = words.get(values)
-            if labels is None:
-                labels = words[values] = _labels(family.labels, values)
-            yield f"{name}{labels} {number if type(number) is int else _number(number)}\n"
+        yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
+        if isinstance(rows, FamilyText):
+            yield from rows.pieces
+        else:
+            yield "".join(self._labels.lines(family, rows.samples)).encode()
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

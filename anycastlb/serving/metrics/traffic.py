@@ -18,18 +18,19 @@ RATES = ("connection_rate", "packet_rate", "byte_rate")
 SILENT = (0, 0, 0, 0, 0)
 
 
-def ipvs(snapshot: Snapshot, rows: Sequence[BackendRow], kernel: Statistics | None) -> Iterator[FamilySamples]:
-    """``kernel``: the counters; None if they could not be read."""
-    yield samples_of("ipvs_statistics_up", one(kernel is not None))
-    if not kernel:
-        return
-    services = [(labels, kernel[s.key], True) for labels, s in service_rows(snapshot) if s.key in kernel]
+def service_traffic(snapshot: Snapshot, kernel: Statistics) -> Iterator[FamilySamples]:
+    """The counters of services."""
+    rows = [(labels, kernel[s.key], True) for labels, s in service_rows(snapshot) if s.key in kernel]
+    yield from _counted("service", rows)
+
+
+def counted_metrics(rows: Sequence[BackendRow], kernel: Statistics) -> Iterator[FamilySamples]:
+    """The counters of backends."""
     backends = [
         (row.labels, counted, row.backend.forward == "nat")
         for row in rows
         if (counted := kernel.get(row.key)) is not None
     ]
-    yield from _counted("service", services)
     yield from _counted("backend", backends)
     yield samples_of("ipvs_backend_active", ((labels, c.active) for labels, c, _ in backends))
     yield samples_of("ipvs_backend_inactive", ((labels, c.inactive) for labels, c, _ in backends))

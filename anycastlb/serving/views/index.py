@@ -7,10 +7,11 @@ side, with ``None`` wherever that part does not exist (yet).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeAlias
 
 from anycastlb.core.decision import probe_marks
 from anycastlb.core.model import (
@@ -57,26 +58,62 @@ class Seat:
         return self.backend.drain
 
 
+Place: TypeAlias = tuple[Backend, DestinationKey, Check]
+"""A backend of a service on a VIP, the row it has unless it was decided otherwise, and its check as it runs there."""
+
+
+class Places:
+    """The backends of each service on each VIP, with the names of their rows and their checks.
+
+    They are remembered for as long as the service is the same object.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Address], tuple[Service, tuple[Place, ...]]] = {}
+
+    def of(self, service: Service, vip: Address) -> tuple[Place, ...]:
+        """The service's backends on this VIP, in canonical order."""
+        known, places = self._known.get((service.name, vip), (None, ()))
+        if known is not service:
+            key = service.key(vip)
+            places = tuple(
+                (backend, DestinationKey(key, backend.address, backend.port), service.check(vip, backend))
+                for backend in service.members(vip)
+            )
+            self._known[service.name, vip] = service, places
+        return places
+
+    def keep(self, services: Iterable[Service]) -> None:
+        """Forget all services but these."""
+        if len(self._known) > sum(len(service.vips) for service in services):
+            kept = {(service.name, vip) for service in services for vip in service.vips}
+            self._known = {name: known for name, known in self._known.items() if name in kept}
+
+
 class Index:
     """Look-ups over one snapshot; ``now`` is monotonic seconds, like every time in the snapshot."""
 
-    def __init__(self, snapshot: Snapshot, now: float) -> None:
+    def __init__(self, snapshot: Snapshot, now: float, places: Places | None = None) -> None:
         self.snapshot = snapshot
         self.now = now
-        self.services: dict[tuple[Address, str], ServiceVerdict] = {}
-        self.by_key: dict[ServiceKey, ServiceVerdict] = {}
-        self._backends: dict[tuple[ServiceKey, str, str], DestinationKey] = {}
+        self.places = places or Places()
         self._failures = {(f.change.table, f.change.key): f.reason for f in snapshot.failures}
         self._probe_paths = probe_marks.usable(snapshot)
         self._by_vip: dict[Address, list[Service]] = {}
-        for vip, verdict in snapshot.decision.verdicts.items():
-            self.services |= {(vip, service.service): service for service in verdict.services}
-            self.by_key |= {service.key: service for service in verdict.services}
-        for key, backend in snapshot.decision.backends.items():
-            self._backends[key.service, backend.service, backend.backend] = key
         for service in snapshot.inputs.catalog.services:
             for vip in service.vips:
                 self._by_vip.setdefault(vip, []).append(service)
+
+    @cached_property
+    def by_key(self) -> dict[ServiceKey, ServiceVerdict]:
+        verdicts = self.snapshot.decision.verdicts.values()
+        return {service.key: service for verdict in verdicts for service in verdict.services}
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[ServiceKey, str, str], DestinationKey]:
+        """Service and backend -> the row that was decided on, also after its address has changed in the catalog."""
+        backends = self.snapshot.decision.backends.items()
+        return {(key.service, verdict.service, verdict.backend): key for key, verdict in backends}
 
     def vips(self) -> list[Address]:
         """Every VIP the catalog names, a verdict judges, or the loopback still carries; IPv4 first, in order."""
@@ -89,22 +126,30 @@ class Index:
     def verdict(self, vip: Address) -> Verdict | None:
         return self.snapshot.decision.verdicts.get(vip)
 
+    def service(self, vip: Address, name: str) -> ServiceVerdict | None:
+        """What was decided of a service on this VIP."""
+        verdict = self.verdict(vip)
+        return next((one for one in verdict.services if one.service == name), None) if verdict else None
+
     def seats(self, service: Service, vip: Address) -> Iterator[Seat]:
         """The service's backends on this VIP, in canonical order."""
-        service_key, leaving = service.key(vip), self.snapshot.decision.memory.leaving
-        for backend in service.members(vip):
-            plain = DestinationKey(service_key, backend.address, backend.port)
-            key = self._backends.get((service_key, service.name, backend.name), plain)
-            check, left = service.check(vip, backend), leaving.get(("destinations", key))
+        decision, actual, health = self.snapshot.decision, self.snapshot.actual, self.snapshot.inputs.health
+        leaving = decision.memory.leaving
+        for backend, plain, check in self.places.of(service, vip):
+            key, verdict = plain, decision.backends.get(plain)
+            if verdict is None or (verdict.service, verdict.backend) != (service.name, backend.name):
+                key = self._by_name.get((plain.service, service.name, backend.name), plain)
+                verdict = decision.backends.get(key)
+            left = leaving.get(("destinations", key)) if leaving else None
             yield Seat(
                 service=service,
                 vip=vip,
                 backend=backend,
                 key=key,
                 check=check,
-                state=self.snapshot.inputs.health.get(check),
-                verdict=self.snapshot.decision.backends.get(key),
-                row=self.snapshot.actual.destinations.get(key),
+                state=health.get(check),
+                verdict=verdict,
+                row=actual.destinations.get(key),
                 leaves=left.until if left else None,
             )
 
@@ -141,7 +186,11 @@ class Index:
 
     def failure(self, table: Table, key: Any) -> Reason:
         """Why the machine refused to write this row in the last cycle; ``NO_REASON`` if it did not."""
-        return self._failures.get((table, key), NO_REASON)
+        return self._failures.get((table, key), NO_REASON) if self._failures else NO_REASON
+
+    def left(self, until: float) -> float:
+        """Seconds until then, never negative."""
+        return round(max(0.0, until - self.now), 3)
 
     def age(self, since: float) -> float | None:
         """Seconds since then, never negative; None if that never was."""

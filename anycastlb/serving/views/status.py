@@ -30,13 +30,19 @@ UNASKED = Reason("unasked", "no document asks for it")
 def status_view(snapshot: Snapshot, now: float, source: str = "") -> View:
     """The whole picture of one node. ``source`` says in words where its catalog comes from."""
     index = Index(snapshot, now)
+    return picture(index, source, [vip_view(index, vip) for vip in index.vips()])
+
+
+def picture(index: Index, source: str, vips: object) -> View:
+    """The whole picture around its VIPs."""
+    snapshot, now = index.snapshot, index.now
     return {
         "node": _node(index),
         "catalog": _catalog(index, source),
         "speaker": _speaker(index),
         "cluster": cluster_brief(snapshot, now),
         "names": record_stores(index),
-        "vips": [_vip(index, vip) for vip in index.vips()],
+        "vips": vips,
         "leaving": _leaving(index),
         "problems": [
             problem_view(found) for found in (*snapshot.inputs.catalog.problems, *snapshot.inputs.cluster.problems)
@@ -136,7 +142,7 @@ def _catalog(index: Index, source: str) -> View:
             "lost": [str(vip) for vip in held.lost],
             "of": held.of,
             "since_seconds": index.age(held.since),
-            "believed_in_seconds": None if held.until is None else round(max(0.0, held.until - index.now), 3),
+            "believed_in_seconds": None if held.until is None else index.left(held.until),
         },
     }
 
@@ -154,9 +160,20 @@ def _speaker(index: Index) -> View:
     }
 
 
-def _vip(index: Index, vip: Address) -> View:
-    verdict, services = index.verdict(vip), index.on(vip)
-    leaving = not services
+def vip_view(index: Index, vip: Address) -> View:
+    """One VIP with its services and their backends."""
+    services = [service_view(index, service, vip, _backends(index, service, vip)) for service in index.on(vip)]
+    return vip_around(index, vip, services)
+
+
+def _backends(index: Index, service: Service, vip: Address) -> list[View]:
+    return [backend_view(index, seat, check_view(index, seat)) for seat in index.seats(service, vip)]
+
+
+def vip_around(index: Index, vip: Address, services: object) -> View:
+    """One VIP around its services."""
+    verdict = index.verdict(vip)
+    leaving = not index.on(vip)
     undecided = NO_LONGER if leaving else UNDECIDED
     return {
         "vip": str(vip),
@@ -170,7 +187,7 @@ def _vip(index: Index, vip: Address) -> View:
         "sessions_up": [session.peer for session in index.carriers(vip) if session.state == "up"],
         "rejected": index.snapshot.speaker.rejected.get(vip, ""),
         "damping": _damping(index, vip),
-        "services": [_service(index, service, vip) for service in services],
+        "services": services,
     }
 
 
@@ -188,8 +205,8 @@ def _damping(index: Index, vip: Address) -> View | None:
     }
 
 
-def _service(index: Index, service: Service, vip: Address) -> View:
-    key, verdict = service.key(vip), index.services.get((vip, service.name))
+def service_view(index: Index, service: Service, vip: Address, backends: object) -> View:
+    key, verdict = service.key(vip), index.service(vip, service.name)
     return {
         "service": service.name,
         "key": str(key),
@@ -209,11 +226,11 @@ def _service(index: Index, service: Service, vip: Address) -> View:
         "programmed": key in index.snapshot.actual.services,
         "refused": index.refusal("services", key),
         "refused_code": index.refusal_code("services", key),
-        "backends": [_backend(index, seat) for seat in index.seats(service, vip)],
+        "backends": backends,
     }
 
 
-def _backend(index: Index, seat: Seat) -> View:
+def backend_view(index: Index, seat: Seat, check: object) -> View:
     backend, verdict = seat.backend, seat.verdict
     return {
         "backend": backend.name,
@@ -235,14 +252,14 @@ def _backend(index: Index, seat: Seat) -> View:
         **reason_fields(verdict.reason if verdict else UNDECIDED),
         "notes": list(verdict.notes) if verdict else [UNDECIDED.text],
         "kernel_weight": seat.row.weight if seat.row else None,
-        "leaves_in_seconds": None if seat.leaves is None else round(max(0.0, seat.leaves - index.now), 3),
+        "leaves_in_seconds": None if seat.leaves is None else index.left(seat.leaves),
         "refused": index.refusal("destinations", seat.key),
         "refused_code": index.refusal_code("destinations", seat.key),
-        "check": _check(index, seat),
+        "check": check,
     }
 
 
-def _check(index: Index, seat: Seat) -> View:
+def check_view(index: Index, seat: Seat) -> View:
     check, state, probe_path = seat.check, seat.state, index.probe_path(seat.check)
     last, (good, of) = state.last if state else None, state.record if state else (0.0, 0)
     percent, drain = state.asks if state else (None, False)
@@ -296,7 +313,7 @@ def _run(index: Index, run: Run) -> View:
 
 def _leaving(index: Index) -> list[View]:
     return [
-        {"table": table, "object": str(key), "for_seconds": round(max(0.0, item.until - index.now), 3)}
+        {"table": table, "object": str(key), "for_seconds": index.left(item.until)}
         for (table, key), item in index.snapshot.decision.memory.leaving.items()
     ]
 

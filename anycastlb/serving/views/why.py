@@ -104,7 +104,7 @@ def _explain_service(index: Index, service: Service) -> dict[str, Any]:
         for vip in service.vips
         for tail in [_to_route(index, vip)]
     ]
-    served = [vip for vip in service.vips if (v := index.services.get((vip, service.name))) and v.open]
+    served = [vip for vip in service.vips if (v := index.service(vip, service.name)) and v.open]
     announced = [vip for vip in served if vip in index.snapshot.actual.routes]
     chain += [
         link("problem", False, problem.key, f"{_problem_text(problem)} (the last good version is in force)")
@@ -153,7 +153,7 @@ def _evidence(index: Index, seat: Seat) -> list[Link]:
     return [
         _check(index, seat.check),
         _results(index, seat.state),
-        link("state", verdict.up if verdict else None, "", _state(index, seat)),
+        link("state", verdict.up if verdict else None, "", _state(index, seat) + _unproven(index, seat.state)),
         link("weight", _serves(seat), "", _weight(seat)),
         link("kernel", None if seat.drained else seat.row is not None, str(seat.key), _kernel(index, seat)),
     ]
@@ -216,6 +216,13 @@ def _state(index: Index, seat: Seat) -> str:
     return told if up == state.up or not seat.verdict else f"{told}; counted as {'up' if up else seat.verdict.reason}"
 
 
+def _unproven(index: Index, state: CheckState | None) -> str:
+    """What the last probe lacked, if it says nothing of the backend."""
+    if state is None or state.up is None or state.unproven is None:
+        return ""
+    return f"; {span(index.age(state.unproven.at))} ago {state.unproven.detail}"
+
+
 def _record(state: CheckState) -> str:
     good, of = state.record
     return f", {good:.0f} of the last {of} results good" if round(good) < of else ""
@@ -235,12 +242,12 @@ def _kernel(index: Index, seat: Seat) -> str:
     if not seat.row:
         return "drained, not in the kernel" if seat.drained else "not in the kernel"
     told = f"{seat.row.forward}, weight {seat.row.weight}"
-    return told if seat.leaves is None else f"{told}, draining for at most {span(seat.leaves - index.now)}"
+    return told if seat.leaves is None else f"{told}, draining for at most {span(index.left(seat.leaves))}"
 
 
 def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
     """A service's arithmetic on one VIP; with ``every``, a one-line chain for each backend under it."""
-    verdict = index.services.get((vip, service.name))
+    verdict = index.service(vip, service.name)
     key = service.key(vip)
     backends = []
     for seat in index.seats(service, vip) if every else ():

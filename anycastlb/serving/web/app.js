@@ -37,14 +37,17 @@ function refresh() {
   again = true;
   if (asking) return asking;
   asking = (async () => {
-    while (again && !document.hidden) {
-      const wait = asked + SPACING - performance.now();
-      if (wait > 0) await new Promise((done) => setTimeout(done, wait));
-      again = false;
-      asked = performance.now();
-      await ask();
+    try {
+      while (again && !document.hidden) {
+        const wait = asked + SPACING - performance.now();
+        if (wait > 0) await new Promise((done) => setTimeout(done, wait));
+        again = false;
+        asked = performance.now();
+        await ask();
+      }
+    } finally {
+      asking = null; // what cannot be drawn once must not end the asking
     }
-    asking = null;
   })();
   return asking;
 }

@@ -53,7 +53,7 @@ async def probe_web(check: Check, probe_path: ProbePath | None) -> Found:
     """The probe of ``http`` and ``https``."""
     params = check.params
     assert isinstance(params, WebParams)
-    way, hop = _start(check, params)
+    way, hop = start(check, params)
     if probe_path is not None and params.proxy is not None:
         raise Down('through a proxy a probe cannot go through IPVS: use either proxy or "via": "forward"')
     try:
@@ -67,7 +67,8 @@ async def probe_web(check: Check, probe_path: ProbePath | None) -> Found:
     raise AssertionError("the last hop is no redirect")
 
 
-def _start(check: Check, params: WebParams) -> tuple[Way, Hop]:
+def start(check: Check, params: WebParams) -> tuple[Way, Hop]:
+    """The first request of a check, and where it goes."""
     body = patterns.unescape(params.send)
     target = endpoint(check.address, check.port)
     if params.as_proxy is not None:
@@ -85,7 +86,7 @@ async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | No
     async with connected(way.address, way.port, probe_path) as stream:
         expires = await _secure(stream, way, hop, params) if isinstance(params, TlsParams) else ""
         exchange = Exchange(stream)
-        answer = await exchange.ask(hop.method, _target(way, hop, params), _headers(hop, params), hop.body)
+        answer = await exchange.ask(hop.method, target_of(way, hop, params), headers_of(hop, params), hop.body)
         if answer.status in params.expect:
             body = await _search_body(exchange, answer, params.body) if params.body is not None else ""
             return Found(f"HTTP {answer.status}{body}{expires}")
@@ -96,13 +97,14 @@ async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | No
         raise Down(f"HTTP {answer.status}, expected {params.expect}")
 
 
-def _target(way: Way, hop: Hop, params: WebParams) -> str:
+def target_of(way: Way, hop: Hop, params: WebParams) -> str:
+    """What stands in the request line."""
     if way.proxy and not isinstance(params, TlsParams):
         return f"http://{way.proxied or hop.authority}{hop.path}"
     return hop.path
 
 
-def _headers(hop: Hop, params: WebParams) -> dict[str, str]:
+def headers_of(hop: Hop, params: WebParams) -> dict[str, str]:
     ours = {"Host": hop.authority, "User-Agent": "anycastlb", "Accept": "*/*", "Connection": "close"}
     if hop.body or hop.method in ("POST", "PUT"):
         ours["Content-Length"] = str(len(hop.body))

@@ -5,7 +5,8 @@ changed, at most once a second; ``gap`` (``{"after": A, "next": B}``) that entri
 keep idle connections open. A stream resumes after the id in ``Last-Event-ID`` or ``?after=``.
 
 A client has no queue of its own: it has a place in the journal, whose rings are bounded. One that does not read for
-``TIMEOUT`` seconds is dropped, and can resume.
+``TIMEOUT`` seconds is dropped, and can resume. Those who have come to the same place are sent the same text, which is
+made once.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.serving.api.http.context import HEADERS, Context, context
+from anycastlb.serving.api.http import limits
+from anycastlb.serving.api.http.answers import HEADERS
+from anycastlb.serving.api.http.context import Context, context
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views.status import event_views
 
@@ -30,18 +33,36 @@ QUIET = 15.0
 """Seconds of silence after which a comment is sent."""
 TIMEOUT = 10.0
 """Seconds that a client may leave its connection full."""
+PLACES = 64
+"""Places for which the text is kept; readers who keep up are all at one."""
 BATCH = 100
 """Entries in one write."""
 
 
 @dataclass(slots=True)
 class Streams:
-    """``closing``: the server is going, streams must end."""
+    """What all streams share. ``closing``: the server is going, streams must end."""
 
     closing: bool = False
+    texts: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    """By a place in the journal: the next entries as text, and the place after them."""
+    last: int = -1
+    """The last entry of the journal that is in ``texts``."""
 
     async def close(self, _: web.Application) -> None:
         self.closing = True
+
+    def entries(self, journal: Journal, after: int) -> tuple[bytes, int]:
+        """The next entries as text, and the place after them."""
+        if journal.last <= after:
+            return b"", after
+        if self.last != journal.last or len(self.texts) >= PLACES:
+            self.texts.clear()
+            self.last = journal.last
+        known = self.texts.get(after)
+        if known is None:
+            known = self.texts[after] = _entries(journal, after)
+        return known
 
 
 STREAMS = web.AppKey("streams", Streams)
@@ -49,7 +70,7 @@ STREAMS = web.AppKey("streams", Streams)
 
 def asked(request: web.Request) -> bool:
     """Does this request want a stream rather than a list?"""
-    return TYPE in request.headers.get("Accept", "")
+    return limits.follows(request.method, request.rel_url.path_safe, request.headers.get("Accept", ""))
 
 
 def place(text: str, where: str) -> int:
@@ -67,7 +88,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={**HEADERS, "Content-Type": f"{TYPE}; charset=utf-8"})
     try:
         await response.prepare(request)
-        await _send(request, response, "retry: 1000\n\n")
+        await _send(request, response, b"retry: 1000\n\n")
         await _pump(request, response, at, streams, after)
     except (ConnectionError, TimeoutError):
         if request.transport is not None:
@@ -81,13 +102,13 @@ async def _pump(request: web.Request, response: web.StreamResponse, at: Context,
     if after > at.journal.last:
         after = 0  # the id is of a life before this one
     while not streams.closing and not _gone(request):
-        text, after = _entries(at.journal, after)
+        text, after = streams.entries(at.journal, after)
         now = loop.time()
         if at.snapshot().cycle != cycle and now - sent_at >= 1.0:
             cycle, sent_at = at.snapshot().cycle, now
             text += _event("status", {"cycle": cycle})
         if not text and now - spoke >= QUIET:
-            text = ": still here\n\n"
+            text = b": still here\n\n"
         if text:
             spoke = now
             await _send(request, response, text)
@@ -101,28 +122,23 @@ def _gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-async def _send(request: web.Request, response: web.StreamResponse, text: str) -> None:
+async def _send(request: web.Request, response: web.StreamResponse, text: bytes) -> None:
     if _gone(request):
         raise ConnectionResetError
     async with asyncio.timeout(TIMEOUT):
-        await response.write(text.encode())
+        await response.write(text)
 
 
-def _entries(journal: Journal, after: int) -> tuple[str, int]:
-    """The next entries as text, and the place after them."""
-    if journal.last <= after:
-        return "", after
+def _entries(journal: Journal, after: int) -> tuple[bytes, int]:
     records = journal.records(after)[:BATCH]
     if not records:
-        return "", journal.last
-    text = (
-        _event("gap", {"after": after, "next": records[0].id})
-        if records[0].id > after + 1 and journal.missed(after)
-        else ""
-    )
+        return b"", journal.last
+    missed = records[0].id > after + 1 and journal.missed(after)
+    gap = _event("gap", {"after": after, "next": records[0].id}) if missed else b""
     items = event_views(records)["events"]
-    return text + "".join(f"id: {item['id']}\ndata: {json.dumps(item)}\n\n" for item in items), records[-1].id
+    texts = (f"id: {item['id']}\ndata: {json.dumps(item)}\n\n".encode() for item in items)
+    return gap + b"".join(texts), records[-1].id
 
 
-def _event(name: str, data: dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

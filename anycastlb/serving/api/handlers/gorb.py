@@ -13,6 +13,7 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
@@ -22,8 +23,9 @@ from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.importers import gorb
 from anycastlb.core.model import Catalog, Service, Tree
 from anycastlb.serving.api.handlers import commit
+from anycastlb.serving.api.http.answers import HEADERS
 from anycastlb.serving.api.http.bodies import decode
-from anycastlb.serving.api.http.context import HEADERS, context
+from anycastlb.serving.api.http.context import context
 from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
 from anycastlb.serving.views.index import Index, Seat
 
@@ -118,10 +120,9 @@ async def patch_service(request: web.Request) -> web.Response:
 @translated
 async def put_backend(request: web.Request) -> web.Response:
     place, options = _backend(request), await _options(request)
-    addresses = await _addresses(options)
-    catalog = await _catalog(request)
-    service = _found(catalog, request.match_info["service"])
-    await _create(request, place, gorb.backend(options, addresses, service.vips[0].version))
+    service = _found(await _catalog(request), request.match_info["service"])
+    family = service.vips[0].version
+    await _create(request, place, gorb.backend(options, await _addresses(options, family), family))
     return _done()
 
 
@@ -177,14 +178,18 @@ async def _options(request: web.Request) -> dict[str, Any]:
     try:
         options = decode(await request.read())
     except ApiError as error:
-        raise ApiError(400, f"{error}: expected {error.view()['error']['expected']}") from None
+        expected = error.view()["error"]["expected"].removeprefix("expected ")
+        raise ApiError(400, f"{error}: expected {expected}") from None
     if not isinstance(options, dict):
         raise ApiError(400, "the body is no JSON object")
     return options
 
 
-async def _addresses(options: dict[str, Any]) -> dict[str, str]:
-    """What the names in the options resolve to, the first answer of each; one that does not is left out."""
+async def _addresses(options: dict[str, Any], family: int = 4) -> dict[str, str]:
+    """What the names in the options resolve to; one that does not is left out.
+
+    Of several answers it is the first of this family, or the first of all. GORB prefers IPv4 as well.
+    """
     loop = asyncio.get_running_loop()
     resolved: dict[str, str] = {}
     for name in gorb.names(options):
@@ -193,7 +198,9 @@ async def _addresses(options: dict[str, Any]) -> dict[str, str]:
                 answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             continue
-        resolved |= {name: str(answers[0][4][0])} if answers else {}
+        found = [str(address[0]) for *_, address in answers]
+        if found:
+            resolved[name] = next((address for address in found if ip_address(address).version == family), found[0])
     return resolved
 
 

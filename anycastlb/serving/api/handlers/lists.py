@@ -12,18 +12,25 @@ from ipaddress import ip_address
 from aiohttp import web
 
 from anycastlb.core.model import ServiceVerdict, Snapshot
-from anycastlb.serving.api.http.context import answer, built, context
+from anycastlb.serving.api.http.answers import Document, parts_of
+from anycastlb.serving.api.http.context import answer, context, shared
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views import evidence
 from anycastlb.serving.views.cluster import node_view, nodes_view
 from anycastlb.serving.views.format import reason_fields
 from anycastlb.serving.views.index import Index
-from anycastlb.serving.views.status import View, problem_view, result_view, status_view
+from anycastlb.serving.views.status import View, problem_view, result_view, vip_view
 
 
 async def vips(request: web.Request) -> web.Response:
     at = context(request)
-    return await built(lambda: {"vips": status_view(at.snapshot(), at.clock())["vips"]})
+    snapshot, now = at.snapshot(), at.clock()
+
+    def make() -> Document:
+        text, tag = at.answers.texts.vips(snapshot, now)
+        return Document(text.encode(), tag)
+
+    return await at.answers.send(request, await at.answers.get("vips", parts_of(snapshot), now, make))
 
 
 async def vip(request: web.Request) -> web.Response:
@@ -36,15 +43,16 @@ async def vip(request: web.Request) -> web.Response:
 
 def _vip(snapshot: Snapshot, now: float, name: str) -> View | None:
     try:
-        wanted = str(ip_address(name.strip("[]")))
+        wanted = ip_address(name.strip("[]"))
     except ValueError:
         return None
-    return next((view for view in status_view(snapshot, now)["vips"] if view["vip"] == wanted), None)
+    index = Index(snapshot, now)
+    return vip_view(index, wanted) if wanted in index.vips() else None
 
 
 async def verdicts(request: web.Request) -> web.Response:
     at = context(request)
-    return await built(partial(_verdicts, at.snapshot(), at.clock()))
+    return await shared(request, partial(_verdicts, at.snapshot(), at.clock()))
 
 
 def _verdicts(snapshot: Snapshot, now: float) -> View:
@@ -76,7 +84,9 @@ def _service(verdict: ServiceVerdict) -> View:
 
 async def checks(request: web.Request) -> web.Response:
     at, wanted = context(request), request.query
-    return await built(partial(_checks, at.snapshot(), at.clock(), wanted.get("service"), wanted.get("backend")))
+    return await shared(
+        request, partial(_checks, at.snapshot(), at.clock(), wanted.get("service"), wanted.get("backend"))
+    )
 
 
 def _checks(snapshot: Snapshot, now: float, service_name: str | None, backend_name: str | None) -> View:
@@ -104,12 +114,12 @@ def _checks(snapshot: Snapshot, now: float, service_name: str | None, backend_na
 async def problems(request: web.Request) -> web.Response:
     at = context(request)
     known = at.snapshot().inputs.catalog.problems
-    return await built(lambda: {"problems": [problem_view(problem) for problem in known]})
+    return await shared(request, lambda: {"problems": [problem_view(problem) for problem in known]})
 
 
 async def nodes(request: web.Request) -> web.Response:
     at = context(request)
-    return await built(partial(nodes_view, at.snapshot(), at.clock()))
+    return await shared(request, partial(nodes_view, at.snapshot(), at.clock()))
 
 
 async def node(request: web.Request) -> web.Response:
@@ -125,7 +135,7 @@ async def node(request: web.Request) -> web.Response:
 
 async def stats(request: web.Request) -> web.Response:
     at = context(request)
-    return await built(partial(at.history.stats, at.clock()))
+    return await shared(request, partial(at.history.stats, at.clock()), at.history.samples)
 
 
 async def history(request: web.Request) -> web.Response:
@@ -134,4 +144,4 @@ async def history(request: web.Request) -> web.Response:
     if name and all(service.name != name for service in at.snapshot().inputs.catalog.services):
         shown = name[:100]
         raise ApiError(404, f"there is no service {shown!r}", "service", "a service of the catalog", "see /v1/status")
-    return await built(partial(at.history.series, at.clock(), name))
+    return await shared(request, partial(at.history.series, at.clock(), name), at.history.samples)

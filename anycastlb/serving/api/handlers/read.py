@@ -13,9 +13,10 @@ from aiohttp import web
 
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers.events import asked, follow, place
-from anycastlb.serving.api.http.context import HEADERS, answer, built, caller, context
+from anycastlb.serving.api.http.answers import HEADERS, Document, parts_of
+from anycastlb.serving.api.http.context import answer, caller, context, shared
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.views.status import View, event_views, liveness, plan_view, readiness, status_view
+from anycastlb.serving.views.status import View, event_views, liveness, plan_view, readiness
 from anycastlb.serving.views.why import explain, near
 
 
@@ -34,17 +35,26 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     text, content_type = await context(request).scrape(request.headers.get("Accept", ""))
-    return web.Response(body=text, headers={"Content-Type": content_type, **HEADERS})
+    body, coding = await context(request).answers.pack(request, text)
+    return web.Response(
+        body=body, headers={"Content-Type": content_type, "Vary": "Accept-Encoding", **HEADERS, **coding}
+    )
 
 
 async def status(request: web.Request) -> web.Response:
     at = context(request)
-    return await built(partial(status_view, at.snapshot(), at.clock(), at.source))
+    snapshot, now = at.snapshot(), at.clock()
+
+    def make() -> Document:
+        text, tag = at.answers.texts.status(snapshot, now, at.source)
+        return Document(text.encode(), tag)
+
+    return await at.answers.send(request, await at.answers.get("status", parts_of(snapshot), now, make))
 
 
 async def plan(request: web.Request) -> web.Response:
     at = context(request)
-    return await built(partial(plan_view, at.snapshot(), at.clock()))
+    return await shared(request, partial(plan_view, at.snapshot(), at.clock()))
 
 
 async def why(request: web.Request) -> web.Response:

@@ -7,7 +7,6 @@ driver.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ from anycastlb.adapters.sources import Store
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Snapshot
+from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of
 from anycastlb.serving.history import History
 from anycastlb.settings import Settings
 
 Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
 """The value of an Accept header -> the metrics as text, and their content type."""
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,7 @@ class Context:
     statistics: Callable[[], Awaitable[Mapping[Any, Any]]] | None = None
     """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
     history: History = field(default_factory=History)
+    answers: Answers = field(default_factory=Answers)
 
 
 CONTEXT = web.AppKey("context", Context)
@@ -76,8 +76,16 @@ def caller(request: web.Request) -> Caller:
 
 async def built(view: Callable[[], Any], status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
     """The answer made in a worker thread: a view of thousands of backends must not hold up the event loop."""
-    text = await asyncio.to_thread(lambda: json.dumps(view()))
-    return web.Response(text=text, status=status, content_type="application/json", headers={**HEADERS, **headers})
+    body = await asyncio.to_thread(lambda: encoded(view()))
+    return web.Response(body=body, status=status, content_type="application/json", headers={**HEADERS, **headers})
+
+
+async def shared(request: web.Request, view: Callable[[], Any], *made_from: object) -> web.Response:
+    """The same for what is read: made from these objects and the snapshot, and shared by all who ask (``answers``)."""
+    at = context(request)
+    parts = (*parts_of(at.snapshot()), *made_from)
+    found = await at.answers.get(request.path_qs, parts, at.clock(), lambda: document(view()))
+    return await at.answers.send(request, found)
 
 
 def answer(view: Any, status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:

@@ -206,8 +206,8 @@ def _reads(request: web.Request) -> bool:
 
 
 def _path(request: web.Request) -> str:
-    """The path as received. Routing uses it undecoded, so ``%2F`` cannot reach another handler."""
-    return request.rel_url.raw_path
+    """The path as routing reads it: decoded, but for ``%2F``, which cannot reach another handler."""
+    return request.rel_url.path_safe
 
 
 def _hostname(host: str) -> str:

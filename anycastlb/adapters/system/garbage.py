@@ -1,0 +1,50 @@
+"""Keep Python's collector of garbage from stopping the event loop.
+
+A full collection looks at every object there is, and nothing else runs meanwhile: with ten thousand backends that is
+more than a tenth of a second. Nearly all of these objects come with the catalog and are freed without the collector, by
+their reference counts. So it is off until they are there, and leaves them out from then on. If a full collection takes
+long all the same, what it has looked at is left out too, but not often: a cycle that is left out is never freed.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any
+
+LONG = 0.01
+"""Seconds that a full collection may take."""
+APART = 600.0
+"""Seconds between two times at which more objects are left out."""
+
+
+class GarbageCollection:
+    """Of this process. ``defer`` it when the process starts, and ``resume`` once its large tables are there."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._left_out = -APART
+
+    def defer(self) -> None:
+        gc.disable()
+        gc.callbacks.append(self._watch)
+
+    def resume(self) -> None:
+        """Leave out all objects that there are now."""
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+
+    def end(self) -> None:
+        """Let the collector be as it was."""
+        gc.callbacks.remove(self._watch)
+        gc.unfreeze()
+        gc.enable()
+
+    def _watch(self, phase: str, info: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if phase == "start":
+            self._began = now
+        elif info["generation"] == 2 and now - self._began > LONG and now - self._left_out > APART:
+            self._left_out = now
+            gc.freeze()

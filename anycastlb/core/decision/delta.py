@@ -1,0 +1,70 @@
+"""What differs between two tables, found by identity first.
+
+Most of what one decision makes is what the last one has made: the same objects, in the same order. So two tables are
+walked side by side, and only what is not the same object is looked at. Pure.
+
+Decision record: docs/decisions/0014-incremental-brain.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from operator import is_, is_not
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Delta(Generic[K]):
+    """The keys whose rows are not the same object in both tables, or may not stand at the same place."""
+
+    keys: tuple[K, ...] = ()
+    aligned: bool = True
+    """Both tables have the same keys in the same order."""
+
+
+NONE: Delta[Any] = Delta()
+
+
+def delta(old: Mapping[K, V], new: Mapping[K, V]) -> Delta[K]:
+    """Where two tables differ. Rows that are equal, but not the same object, may be among it."""
+    if old is new:
+        return NONE
+    if same_keys(old, new):
+        return Delta(tuple(compress(new, map(is_not, old.values(), new.values()))))
+    before, after = list(old), list(new)
+    start = _alike(before, after)
+    end = min(_alike(reversed(before), reversed(after)), len(before) - start, len(after) - start)
+    moved = (*after[start : len(after) - end], *before[start : len(before) - end])
+    rows = list(map(is_not, [*old.values()][:start], new.values()))
+    tail = list(map(is_not, [*old.values()][len(before) - end :], [*new.values()][len(after) - end :]))
+    changed = (*compress(after, rows), *compress(after[len(after) - end :], tail))
+    return Delta(tuple(dict.fromkeys((*moved, *changed))), aligned=False)
+
+
+def _alike(one: Iterable[K], other: Iterable[K]) -> int:
+    """With how many of the same objects both begin."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a is not b:
+            break
+        count += 1
+    return count
+
+
+def same_keys(old: Mapping[K, V], new: Mapping[K, V]) -> bool:
+    """Do both tables have the same objects as keys, in the same order?"""
+    return len(old) == len(new) and all(map(is_, old, new))
+
+
+def shared(old: Mapping[K, V], new: Mapping[K, V]) -> Mapping[K, V]:
+    """The newer table, made of the older one's objects as far as they are equal: all of it, if it is equal."""
+    if old is new or not new or not old:
+        return new if old or new else old
+    names, absent = {key: key for key in old}, object()
+    kept = {names.get(key, key): before if (before := old.get(key, absent)) == row else row for key, row in new.items()}
+    return old if same_keys(old, kept) and all(map(is_, old.values(), kept.values())) else kept

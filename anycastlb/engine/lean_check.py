@@ -1,0 +1,122 @@
+"""Run one plain check, probe after probe, on the lean engine: what ``engine.coroutine_check`` does, without a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from anycastlb.adapters.checks import Exchange, Found
+from anycastlb.adapters.checks.probe.lean import LeanProbe, Poller
+from anycastlb.core.model import Check
+from anycastlb.engine.attempt import Attempt, conclude
+from anycastlb.engine.places import Habit
+from anycastlb.engine.probing import Probing
+from anycastlb.engine.schedule import Schedule
+from anycastlb.engine.verdicts import Course
+
+
+class LeanCheck:
+    """It runs from when it is made until ``cancel``."""
+
+    __slots__ = (
+        "_cancel_stir",
+        "_check",
+        "_course",
+        "_ended",
+        "_habit",
+        "_poller",
+        "_probe",
+        "_probing",
+        "_schedule",
+        "_turn",
+        "_waiting",
+    )
+
+    def __init__(self, check: Check, exchange: Exchange, probing: Probing, poller: Poller) -> None:
+        self._check, self._probing, self._poller = check, probing, poller
+        self._course = Course(check)
+        self._probe = LeanProbe(poller, check, exchange, self._conclude)
+        self._schedule = Schedule(check, probing.chance, probing.clock())
+        self._habit: Habit | None = None
+        """With which it holds a place."""
+        self._waiting: Habit | None = None
+        """With which it waits for one."""
+        self._cancel_stir: Callable[[], None] | None = None
+        self._ended = False
+        self._turn = 0
+        """Counts the timers that were set: only the last one counts."""
+        self._wait()
+
+    def cancel(self) -> None:
+        """End the check, and leave nothing of it behind."""
+        self._ended = True
+        self._turn += 1
+        self._calm()
+        self._probe.cancel()
+        if self._waiting is not None:
+            self._probing.places.give_up(self._waiting, self._placed)
+        self._leave()
+
+    def _wait(self) -> None:
+        """Until it is due."""
+        self._turn += 1
+        turn = self._turn
+        self._poller.call_at(self._schedule.due, lambda: self._due(turn))
+
+    def _due(self, turn: int) -> None:
+        if turn == self._turn:
+            self._calm()
+            self._enter()
+
+    def _enter(self) -> None:
+        """Take a place, as soon as there is a way to the target and a place."""
+        if self._ended or not self._probing.ready(self._check, self._enter):
+            return
+        habit = self._course.habit
+        if self._probing.places.enter(habit, self._placed):
+            self._habit = habit
+            self._begin()
+        else:
+            self._waiting = habit
+
+    def _placed(self) -> None:
+        """It holds the place that it waited for. It begins in a turn of its own: another check has called."""
+        self._habit, self._waiting = self._waiting, None
+        self._poller.call_at(self._probing.clock(), self._begin)
+
+    def _begin(self) -> None:
+        check, path = self._check, None
+        if self._habit is None:  # cancelled since
+            return
+        if check.via is not None and (path := self._probing.path(self._course, check.via)) is None:
+            self._next(None)
+            return
+        self._probe.begin(path)
+
+    def _conclude(self, outcome: Found | Exception) -> None:
+        probe = self._probe
+        ended = conclude(self._check, outcome, probe.started, probe.ended, probe.lost, probe.fair)
+        self._probing.conclude(self._course, ended)
+        self._next(ended)
+
+    def _next(self, ended: Attempt | None) -> None:
+        self._leave()
+        state = self._course.state
+        self._schedule.advance(state, ended, self._probing.clock())
+        self._wait()
+        if self._schedule.may_be_stirred(state):
+            self._cancel_stir = self._probing.verdicts.on_stir(self._course, self._stir)
+
+    def _stir(self) -> None:
+        self._cancel_stir = None
+        self._schedule.stir(self._probing.clock())
+        self._wait()
+
+    def _calm(self) -> None:
+        if self._cancel_stir is not None:
+            self._cancel_stir()
+            self._cancel_stir = None
+
+    def _leave(self) -> None:
+        if self._habit is not None:
+            habit, self._habit = self._habit, None
+            self._probing.places.leave(habit)

@@ -1,0 +1,154 @@
+"""Fold the results of probes into the state of each check, and say when a state has turned.
+
+A probe that says nothing of its target changes no verdict: this node lacked what it needs to probe, or it was itself
+too late to look. What keeps a verdict from being proven is shown with it, and a verdict that has stood unproven for
+``UNPROVEN`` counts as failed. Nothing is scheduled here, and nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+
+from anycastlb.adapters.system.clock import Clock
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.decision import health, weights
+from anycastlb.core.events import Event
+from anycastlb.core.model import Check, CheckState, Result
+from anycastlb.engine.observer import Observer
+from anycastlb.engine.places import Habit
+
+COMPLAINTS = 60.0
+"""Seconds between two events that say that this node cannot probe, or that it probes too late."""
+UNPROVEN = 300.0
+"""Seconds that a verdict stands although no probe says anything of the target; then that counts as a failure."""
+WORDS = {None: "unknown", True: "up", False: "down"}
+
+
+class Course:
+    """What is known of one check while it is run."""
+
+    __slots__ = ("check", "habit", "kind", "proven", "state")
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.state = health.UNKNOWN
+        self.proven: float | None = None
+        """When it last had a result that says something of its target."""
+        self.habit: Habit = "untried"
+        self.kind: Hashable = (
+            check.type,
+            check.params,
+            check.interval,
+            check.timeout,
+            check.rise,
+            check.fall,
+            check.down_interval,
+        )
+        """Checks that differ in nothing but their target are of one kind, as those of one pool are."""
+
+
+class Verdicts:
+    """The state of every check that has had a result. ``turned`` is set when a decision may depend on a change."""
+
+    def __init__(self, journal: Journal, clock: Clock, observer: Observer) -> None:
+        self.states: dict[Check, CheckState] = {}
+        self.turned = asyncio.Event()
+        self.fresh = False
+        """Is there anything new since it was last set to False?"""
+        self._journal, self._clock, self._observer = journal, clock.monotonic, observer
+        self._complain_at = self._clock()
+        self._stirred: dict[Hashable, dict[Callable[[], None], None]] = {}
+
+    def forget(self, check: Check) -> None:
+        """The check is not run any more. What it found must not be believed when it returns."""
+        self.states.pop(check, None)
+        self.turned.set()
+
+    def on_stir(self, course: Course, act: Callable[[], None]) -> Callable[[], None]:
+        """Act once when a check of this one's kind that was down is answered again; returns what cancels it.
+
+        Targets that went down together may be back together, and this node must not announce long before it knows.
+        """
+        waiting = self._stirred.setdefault(course.kind, {})
+        waiting[act] = None
+        return lambda: waiting.pop(act, None)
+
+    def fold(self, course: Course, result: Result) -> None:
+        """Take a result that says something of the target, or counts as if it did."""
+        check, before = course.check, course.state
+        after = course.state = health.step(before, result, check.rise, check.fall)
+        self.states[check] = after
+        self.fresh = True
+        if after.up is not before.up:
+            self._tell(check, before.up, after)
+        if _matters(before, after):
+            self.turned.set()
+        if check.down_interval is not None and before.up is False and result.ok and not before.streak:
+            for act in self._stirred.pop(course.kind, {}):
+                act()
+
+    def prove(self, course: Course, result: Result) -> None:
+        """Take the result of a probe that was answered, or had its time and was not."""
+        course.proven = result.at
+        self.fold(course, result)
+
+    def learn_nothing(self, course: Course, why: str, outcome: str) -> None:
+        """A probe says nothing of the target. No verdict changes, unless this lasts too long."""
+        check, now, before = course.check, self._clock(), course.state
+        self._observer.observe_result(check.type, outcome, None)
+        result = Result(False, f"not known: {why}", 0.0, now)
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAINTS
+            self._warn(check, result)
+        if course.proven is None:
+            course.proven = now
+        if before.up is not None and now - course.proven > UNPROVEN:
+            self.fold(course, result)
+            return
+        last = result if before.up is None else before.last
+        self._show(course, replace(before, last=last, unproven=result))
+
+    def withhold(self, course: Course, reason: str) -> None:
+        """Record that this node cannot run the check. Without any verdict this says nothing of the backend; with one it
+        counts as a failure, since a verdict must not stand unproven for ever."""
+        check, before = course.check, course.state
+        self._observer.observe_result(check.type, "withheld", None)
+        result = Result(False, f"cannot be checked: {reason}", 0.0, self._clock())
+        if before.up is not None:
+            self.fold(course, result)
+            return
+        if before.last is None or before.last.detail != result.detail:
+            self._warn(check, result)
+            self.turned.set()  # no verdict has changed, but what is shown of the check has
+        self._show(course, replace(before, last=result))
+
+    def _show(self, course: Course, state: CheckState) -> None:
+        """Publish another state of the same verdict."""
+        course.state = self.states[course.check] = state
+        self.fresh = True
+
+    def _warn(self, check: Check, result: Result) -> None:
+        self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
+
+    def _tell(self, check: Check, before: bool | None, after: CheckState) -> None:
+        reason = after.last.detail if after.last else ""
+        self._journal.emit(
+            Event(
+                "check",
+                str(check),
+                reason=reason,
+                before=WORDS[before],
+                after=WORDS[after.up],
+                level="info" if after.up else "warning",
+            )
+        )
+
+
+def _matters(before: CheckState, after: CheckState) -> bool:
+    """Has anything changed that a decision depends on: the verdict, or the weight that the target asks for or has
+    earned?"""
+    if before.up is not after.up or before.asks != after.asks:
+        return True
+    return before.record != after.record and weights.earned(*before.record) != weights.earned(*after.record)

@@ -1,0 +1,120 @@
+"""A corpus of configurations, each loaded by a real keepalived and by us after ``convert``: what the kernel then holds.
+
+Beside ``NAME.conf`` may lie ``NAME.differs``: rows that only keepalived makes (``-``), and that only we make (``+``).
+Whatever differs has its note. The files were written for keepalived 2.2.7, the one of Debian 12; with another version
+only the notes are demanded. All servers are taken to be up. ``ANYCASTLB_GOLDEN=write`` writes the files anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
+from anycastlb.cli import formats
+from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
+from anycastlb.core.decision import plan
+from anycastlb.core.decision.decide import adopt, decide
+from anycastlb.core.importers import Documents
+from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Policy, Result, State, Tree
+from anycastlb.engine.node import checks
+from tests.support.netns import fresh, run
+
+CORPUS = sorted((Path(__file__).parent / "keepalived").glob("*.conf"))
+WRITTEN_FOR = "v2.2.7"
+PATIENCE = 120.0
+"""Seconds after which a keepalived that has not said that it runs is given up."""
+
+
+@pytest.mark.parametrize("conf", CORPUS, ids=lambda path: path.stem)
+async def test_the_kernel_holds_what_keepalived_would_have_made_of_it(
+    conf: Path, require: Callable[[str], str], tmp_path: Path
+) -> None:
+    require("kernel")
+    program, ipvsadm = require("keepalived"), require("ipvsadm")
+    with fresh():
+        truth = loaded(program, ipvsadm, conf, tmp_path)
+    documents, notes = formats.read(conf.read_text(), "keepalived", formats.beside(str(conf)))
+    with fresh():
+        await program_all(documents)
+        ours = rows(ipvsadm)
+    differences = [f"-{row}" for row in truth if row not in ours] + [f"+{row}" for row in ours if row not in truth]
+    assert notes or not differences
+    if WRITTEN_FOR in subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stderr:
+        assert differences == expected(conf.with_suffix(".differs"), differences)
+
+
+def expected(file: Path, found: Sequence[str]) -> list[str]:
+    if os.environ.get("ANYCASTLB_GOLDEN") == "write":
+        file.unlink(missing_ok=True)
+        if found:
+            file.write_text("\n".join(found) + "\n")
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def rows(ipvsadm: str) -> list[str]:
+    """The table, without what is served by a mark, which has no VIP to be announced."""
+    return [row.strip() for row in run(ipvsadm, "-Sn").splitlines() if " -f " not in row]
+
+
+def loaded(program: str, ipvsadm: str, conf: Path, scratch: Path) -> list[str]:
+    """What a real keepalived puts into the kernel: it begins with every server up, and checks none within a minute."""
+    with keepalived(program, conf, scratch) as log:
+        end = time.monotonic() + PATIENCE
+        found, same = rows(ipvsadm), 0
+        while same < 5:
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+            before, found = found, rows(ipvsadm)
+            ready = "Opening file" in log.read_text() or "Configuration is using" in log.read_text()
+            same = same + 1 if found == before and ready else 0
+    return found
+
+
+@contextmanager
+def keepalived(program: str, conf: Path, scratch: Path) -> Iterator[Path]:
+    """Only its checker; it logs to the file."""
+    log = scratch / "log"
+    files = ["--pid", str(scratch / "pid"), "--checkers_pid", str(scratch / "checkers")]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [program, "--check", "--dont-fork", "--log-console", "--log-detail", "--use-file", str(conf), *files],
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def program_all(documents: Documents) -> None:
+    """Put the services into this namespace's kernel, with every backend up."""
+    tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
+    catalog = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    assert catalog.problems == ()
+    now = time.monotonic()
+    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
+    inputs = Inputs(
+        Policy(node="lb1", marks=MARKS),
+        catalog=catalog,
+        feed=Feed(connected=True, loaded=True, since=now),
+        health=dict.fromkeys(checks(catalog), up),
+    )
+    desired = decide(inputs, adopt(State(), now, inputs.policy.marks), now).desired
+    driver = IpvsDriver([ip_network("0.0.0.0/0"), ip_network("::/0")])
+    try:
+        changes = [c for c in plan.diff(State(), desired) if c.table in ("services", "destinations")]
+        assert not await driver.apply(changes)
+    finally:
+        driver.close()
