@@ -22,9 +22,9 @@ from anycastlb.core.model import CheckState, DestinationKey, DriverError, Servic
 from anycastlb.serving.views.index import Index, Places
 
 PAUSE = 5.0
-"""Seconds from one sample to the next, unless it takes more than ``SHARE`` of them."""
+"""Seconds from one sample to the next, unless it costs more processor time than ``SHARE`` of them."""
 SHARE, LONGEST = 0.005, 60.0
-"""A sample of a large table takes long, so it is taken less often: every minute at least."""
+"""A sample of a large table costs much, so it is taken less often: every minute at least."""
 SLOTS = 120
 MAX_ROWS = 4096
 """Rows that are followed; services come first. A row takes about 2.5 KB."""
@@ -165,7 +165,7 @@ async def sample(
 ) -> None:
     """Feed the history for ever. An error here is shown in its views, and stops nothing else."""
     while True:
-        began = time.perf_counter()
+        began = time.process_time()  # a sample that had to wait for a busy machine has cost no more
         kernel, error = None, ""
         try:
             kernel = await statistics()
@@ -175,7 +175,7 @@ async def sample(
             await asyncio.to_thread(history.observe, snapshot(), kernel, clock(), error)
         except Exception:
             logging.getLogger("anycastlb").exception("a sample of the history could not be taken")
-        history.interval = max(pause, min(LONGEST, round((time.perf_counter() - began) / SHARE, 1)))
+        history.interval = max(pause, min(LONGEST, round((time.process_time() - began) / SHARE, 1)))
         await asyncio.sleep(history.interval)
 
 
