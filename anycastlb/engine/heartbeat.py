@@ -16,6 +16,9 @@ from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.sight import Sight
 
+SHORTEST = 0.001
+"""Seconds that a wait lasts at least: clock arithmetic is not exact, and could miss a moment just ahead for ever."""
+
 
 class Heartbeat:
     """``started`` is set once something could be decided: nothing is proven before."""
@@ -64,7 +67,7 @@ class Heartbeat:
         """Until that moment, or until something has changed; proving life meanwhile."""
         while not self._inbox.dirty.is_set() and (left := until - self._clock()) > 0:
             try:
-                async with asyncio.timeout(min(left, self._pulse.period)):
+                async with asyncio.timeout(max(min(left, self._pulse.period), SHORTEST)):
                     await self._inbox.dirty.wait()
             except TimeoutError:
                 if self._late():
