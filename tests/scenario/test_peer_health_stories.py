@@ -250,8 +250,7 @@ async def test_the_news_of_peers_wakes_only_whom_it_concerns(tmp_path: Path, reg
         told = json.loads(entry.value)
         told["status"].update(digests={"web": "f" * 16}, version="99", sessions=[])
         registry.put("lb2", json.dumps(told).encode())
-        # It shows with the next look, which is due every 5 s.
-        await until(lambda: first.snapshot.inputs.cluster.peers["lb2"].status.version == "99", within=6)
+        await until(lambda: first.inbox.inputs.cluster.peers["lb2"].status.version == "99", within=2)
         assert first.inbox.version == version
         told["status"]["drained"] = True
         registry.put("lb2", json.dumps(told).encode())
