@@ -659,7 +659,7 @@ class TestDns:
         async with self.running(name_server, tmp_path) as node:
             self.put(tmp_path)
             await node.names("10.1.0.1")
-            await node.until((tmp_path / "state" / "catalog.json").exists)  # the last that is saved
+            await node.until((tmp_path / "state" / "instances.json").exists)
         name_server.kill()
         async with self.running(name_server, tmp_path) as node:
             await node.names("10.1.0.1")
