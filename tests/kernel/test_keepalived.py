@@ -7,7 +7,6 @@ only the notes are demanded. All servers are taken to be up. ``ANYCASTLB_GOLDEN=
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -18,15 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.cli import formats
-from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.decision import plan
-from anycastlb.core.decision.decide import adopt, decide
 from anycastlb.core.importers import Documents
-from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Policy, Result, State, Tree
-from anycastlb.engine.node import checks
+from anycastlb.core.model import State
+from tests.support.converted import desired
 from tests.support.netns import fresh, run
 
 CORPUS = sorted((Path(__file__).parent / "keepalived").glob("*.conf"))
@@ -103,21 +99,11 @@ def keepalived(program: str, conf: Path, scratch: Path) -> Iterator[Path]:
 
 async def program_all(documents: Documents) -> None:
     """Put the services into this namespace's kernel, with every backend up."""
-    tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
-    catalog = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
-    assert catalog.problems == ()
-    now = time.monotonic()
-    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
-    inputs = Inputs(
-        Policy(node="lb1", marks=MARKS),
-        catalog=catalog,
-        feed=Feed(connected=True, loaded=True, since=now),
-        health=dict.fromkeys(checks(catalog), up),
-    )
-    desired = decide(inputs, adopt(State(), now, inputs.policy.marks), now).desired
     driver = IpvsDriver([ip_network("0.0.0.0/0"), ip_network("::/0")])
     try:
-        changes = [c for c in plan.diff(State(), desired) if c.table in ("services", "destinations")]
+        changes = [
+            c for c in plan.diff(State(), desired(documents, State())) if c.table in ("services", "destinations")
+        ]
         assert not await driver.apply(changes)
     finally:
         driver.close()
