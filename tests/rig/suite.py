@@ -59,6 +59,7 @@ class Part:
 QUEUE = (
     Part("packaging", ("tests/packaging",), inside=False),
     Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False),
+    Part("page", ("tests/page",), inside=False),
     Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False),
     Part("rig", ("tests/rig",), inside=False),
     Part("lab", ("tests/e2e",), inside=True, shares=4),
