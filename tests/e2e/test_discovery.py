@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -348,10 +347,10 @@ class TestAway:
         registry.put(WEB)
         registry.register(1)
         await node.names("web1")
-        registry.agent.signal(signal.SIGSTOP)
+        registry.agent.freeze()
         await asyncio.sleep(1)
         since = len(node.seen)
-        registry.agent.signal(signal.SIGCONT)
+        registry.agent.thaw()
         registry.register(2)
         await node.names("web1", "web2")
         assert node.fewest(since) >= 1 and not node.problems()
@@ -642,11 +641,11 @@ class TestDns:
         await node.until(lambda: any("the last answer (2 instances) is kept" in told for told in node.problems()))
         name_server.start()
         await node.until(lambda: not node.problems())
-        name_server.signal(signal.SIGSTOP)
+        name_server.freeze()
         try:
             await node.until(lambda: any("no answer within 5 s" in told for told in node.problems()))
         finally:
-            name_server.signal(signal.SIGCONT)
+            name_server.thaw()
         await node.until(lambda: not node.problems())
         assert node.fewest(since) == 2
         wanted = {"dns": {"name": "web.example.net", "resolver": "127.0.0.1"}}

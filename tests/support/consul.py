@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.lab.process import freeze, thaw
+
 ROOT_TOKEN = "5f0c1c9e-2f3a-4b5e-9d3c-000000000001"
 
 
@@ -69,9 +71,13 @@ class Agent:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        freeze(self._process.pid)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        thaw(self._process.pid)
 
     def put(self, key: str, value: str | bytes) -> None:
         assert self.call("PUT", f"/v1/kv/{quote(key)}", value) == b"true"

@@ -18,6 +18,7 @@ import dns.update
 import pytest
 
 from tests.lab.namespaces import Namespace
+from tests.lab.process import freeze, thaw
 from tests.support.consul import free_ports
 
 ZONE = "example.net"
@@ -136,9 +137,13 @@ class NameServer:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        freeze(self._process.pid)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        thaw(self._process.pid)
 
     def dig(self, name: str, kind: str = "A", timeout: float = 5.0) -> list[str]:
         """What anybody is told."""

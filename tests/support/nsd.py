@@ -13,6 +13,7 @@ import dns.message
 import dns.query
 import pytest
 
+from tests.lab.process import freeze, members, thaw
 from tests.support.consul import free_ports
 
 NSD = """server:
@@ -64,9 +65,15 @@ class NameServer:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, number)
+        for pid in members(self._process.pid):
+            freeze(pid)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        for pid in members(self._process.pid):
+            thaw(pid)
 
     def _write(self) -> None:
         self._serial += 1
