@@ -27,7 +27,8 @@ from anycastlb.settings import ChecksSettings
 from tests.contract.cases_more import answered, health_server
 from tests.contract.cases_web import authority
 from tests.support.checks import run as run_once
-from tests.support.servers import datagrams, free_port, saying, serving, silent
+from tests.support.ports import free_port
+from tests.support.servers import datagrams, saying, serving, silent
 
 TYPES = checks.types(ChecksSettings(commands=("/bin/*", "/usr/bin/*", sys.executable)))
 

@@ -19,7 +19,8 @@ from anycastlb.core.model import Check
 from tests.lab.process import freeze, members, thaw
 from tests.support import netns
 from tests.support.checks import run
-from tests.support.servers import free_port, silent
+from tests.support.ports import free_port
+from tests.support.servers import silent
 
 Require = Callable[[str], str]
 LOCALS = ("127.0.0.1", "::1")

@@ -19,7 +19,7 @@ import pytest
 
 from tests.lab.namespaces import Namespace
 from tests.lab.process import freeze, thaw
-from tests.support.consul import free_ports
+from tests.support.ports import free_port
 
 ZONE = "example.net"
 SECRET = base64.b64encode(b"a secret that is not in any log!").decode()
@@ -97,7 +97,7 @@ class NameServer:
         namespace: Namespace | None = None,
     ) -> None:
         self.directory, self.address, self._namespace = directory, address, namespace
-        (self.port,) = (port,) if port else free_ports(1)
+        self.port = port or free_port()
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self.key_file = self.keep("writer", SECRET)

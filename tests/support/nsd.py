@@ -14,7 +14,7 @@ import dns.query
 import pytest
 
 from tests.lab.process import freeze, members, thaw
-from tests.support.consul import free_ports
+from tests.support.ports import free_port
 
 NSD = """server:
   ip-address: 127.0.0.1@{port}
@@ -37,7 +37,7 @@ class NameServer:
     """A real authoritative server for example.org on loopback."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self._program, self._folder = program, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._records: list[str] = []
