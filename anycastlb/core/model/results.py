@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from anycastlb.core.model.catalog import Check
+from anycastlb.core.model.check import Check
 
 
 @dataclass(frozen=True, slots=True)
