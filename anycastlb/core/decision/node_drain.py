@@ -30,35 +30,16 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from anycastlb.core.decision.sessions import cut_off
-from anycastlb.core.model import (
-    Address,
-    Cluster,
-    Drain,
-    DrainRules,
-    Inputs,
-    NodeDrain,
-    Peer,
-    Reason,
-    Route,
-    ServiceKey,
-    Stage,
-    Traffic,
-    TrafficCounters,
-)
+from anycastlb.core.decision.drain_traffic import LOOK, QUIET, rate
+from anycastlb.core.model import DrainRules, NodeDrain, Reason, Stage, Traffic
 
 COMMUNITY = "65535:0"
 """GRACEFUL_SHUTDOWN of RFC 8326, always as numbers: a word of its name would end ExaBGP."""
 STEADY = 3.0
 """Seconds without a change after which a table counts as stable, in company: statuses are published once a second."""
-LOOK = 1.0
-"""Seconds between two looks at what cannot tell by itself that it has changed."""
-QUIET = 5.0
-"""Seconds with at most ``STRAY`` packets after which nothing comes any more; the kernel counts every two seconds."""
 STRAY = 5
 KEPT = 6
 """Samples of the traffic that are kept."""
@@ -92,19 +73,6 @@ def step(before: NodeDrain | None, seen: DrainFacts, now: float) -> tuple[NodeDr
     while (further := _further(leave, seen, now)) is not None:
         leave = further
     return leave, _wake(leave, seen, now)
-
-
-def marked(route: Route, rules: DrainRules) -> Route:
-    """The route as it is announced before it is withdrawn."""
-    return replace(
-        route,
-        communities=tuple(sorted({*route.communities, COMMUNITY})),
-        med=route.med if rules.med is None else rules.med,
-        as_path_prepend=route.as_path_prepend + rules.prepend,
-    )
-
-
-# ---------------------------------------------------------------- the stages
 
 
 def _begun(seen: DrainFacts, now: float) -> NodeDrain:
@@ -221,119 +189,3 @@ def _wake(leave: NodeDrain, seen: DrainFacts, now: float) -> float | None:
     if leave.stage == "waiting" and leave.unchanged is not None:
         return min(leave.until, now + LOOK, leave.unchanged[1] + _steady(seen))
     return min(leave.until, now + LOOK)
-
-
-# ---------------------------------------------------------------- is the table stable?
-
-
-def trouble(inputs: Inputs, routes: Iterable[Address]) -> Reason | None:
-    """Why the cluster is not ready to lose this node, which announces ``routes``; None if it is."""
-    cluster = inputs.cluster
-    if not cluster.follows:
-        return None
-    if not cluster.connected:
-        return Reason("peers_unknown", "the other nodes are not known now")
-    forced = inputs.catalog.drains.get(inputs.node, Drain()).force
-    if not forced and (ahead := _ahead(inputs)):
-        limit = inputs.policy.drain_rules.max_drained
-        return Reason("drain_budget", f"{_named(ahead)} drained too, and at most {limit} may be at once")
-    if not forced and (alone := last_announced(cluster, routes)):
-        more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
-        return Reason("last_announcer", f"no other node that stays announces {alone[0]}{more}", str(alone[0]))
-    if cluster.catalogs is not None:
-        return Reason("catalogs_differ", "the nodes have different catalogs in force")
-    if cluster.tables:
-        service, difference = min(cluster.tables.items())
-        names = sorted(name for names in difference.parties.values() for name in names)
-        return Reason("tables_differ", f"the tables of {service} differ between {', '.join(names)}", service)
-    return None
-
-
-def company(inputs: Inputs) -> bool:
-    """Is there another living node?"""
-    return any(peer.alive for peer in inputs.cluster.peers.values())
-
-
-def last_announced(cluster: Cluster, vips: Iterable[Address], node: str = "") -> list[Address]:
-    """Those of the VIPs that no other living node announces which is to stay; ``node`` does not count."""
-    others = [peer for peer in cluster.peers.values() if _stays(peer) and peer.name != node]
-    return [vip for vip in vips if not any(_announces(peer, vip) for peer in others)]
-
-
-def _stays(peer: Peer) -> bool:
-    status = peer.status
-    if not peer.alive or status is None or peer.error or status.stopping:
-        return False
-    return not status.drained or (status.leave is not None and status.leave.stage == "waiting")
-
-
-def _announces(peer: Peer, vip: Address) -> bool:
-    status = peer.status
-    if status is None or vip not in status.vips or vip.version in cut_off(status.sessions):
-        return False
-    return status.vips[vip].announced
-
-
-def _ahead(inputs: Inputs) -> list[str]:
-    """The nodes that were drained before this one, if they spend the budget already."""
-    limit, catalog = inputs.policy.drain_rules.max_drained, inputs.catalog
-
-    def age(node: str) -> tuple[int, str]:
-        entry = catalog.good.get(f"drain/{node}")
-        return (entry.created if entry else 0), node
-
-    known = [node for node in catalog.drained if node in inputs.cluster.peers]
-    ahead = sorted((node for node in known if age(node) < age(inputs.node)), key=age)
-    return ahead if limit and len(ahead) >= limit else []
-
-
-def _named(names: list[str]) -> str:
-    return f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''} {'is' if len(names) == 1 else 'are'}"
-
-
-# ---------------------------------------------------------------- what still comes
-
-
-def count(counters: Mapping[Any, TrafficCounters], at: float, probes: tuple[int, int]) -> Traffic:
-    """The sum over all services but those of probes, whose firewall marks are ``probes``."""
-    packets = connections = 0
-    for key, counted in counters.items():
-        service = key if isinstance(key, ServiceKey) else key.service
-        if service.protocol == "fwmark" and probes[0] <= service.port <= probes[1]:
-            continue
-        if key is service:
-            packets += counted.packets_in + counted.packets_out
-        else:
-            connections += counted.active
-    return Traffic(at, packets, connections)
-
-
-def rate(leave: NodeDrain) -> float:
-    """Packets a second over the samples that are kept."""
-    return _rate(leave.samples)
-
-
-def eta(leave: NodeDrain, now: float) -> float | None:
-    """Seconds until the node is drained, by what is known now; None while nobody can say."""
-    if leave.stage == "drained":
-        return 0.0
-    if leave.stage == "waiting" or leave.until is None:
-        return None
-    left = max(0.0, leave.until - now)
-    if leave.stage == "graceful":
-        return left + QUIET
-    if leave.calm is not None and leave.samples[-1].at > leave.calm.at:
-        return min(left, max(0.0, leave.calm.at + QUIET - now))
-    half = len(leave.samples) // 2
-    earlier, later = _rate(leave.samples[: half + 1]), _rate(leave.samples[half:])
-    if not half or later >= earlier:
-        return left
-    between = (leave.samples[-1].at - leave.samples[0].at) / 2
-    return min(left, later * between / (earlier - later) + QUIET)
-
-
-def _rate(samples: tuple[Traffic, ...]) -> float:
-    if len(samples) < 2:
-        return 0.0
-    first, last = samples[0], samples[-1]
-    return max(0.0, (last.packets - first.packets) / (last.at - first.at))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anycastlb.core.decision import node_drain
+from anycastlb.core.decision import drain_peers, node_drain
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.pool import Pool, weigh
@@ -30,7 +30,7 @@ def drain_step(basis: Basis, judged: Sequence[Judgement]) -> tuple[NodeDrain | N
         deadline=rules.deadline if asked is None else asked,
         announced=bool(memory.routes),
         marked=any(node_drain.COMMUNITY in route.communities for route in memory.routes.values()),
-        company=node_drain.company(inputs),
+        company=drain_peers.company(inputs),
         trouble=trouble,
         table=table,
         traffic=inputs.traffic,
@@ -72,7 +72,7 @@ def _stability(basis: Basis, judged: Sequence[Judgement]) -> tuple[Reason | None
     weighed = ((item, basis.contained.of(item.vip, weigh, item, None, now)) for item in judged)
     pools = [(item, pool) for item, pool in weighed if pool is not None]
     rows = wanted_rows(pools)
-    trouble = _unsettled(inputs, memory, pools, rows, now) or node_drain.trouble(inputs, memory.routes)
+    trouble = _unsettled(inputs, memory, pools, rows, now) or drain_peers.trouble(inputs, memory.routes)
     return trouble, hash((tuple(rows.items()), tuple(memory.routes)))
 
 

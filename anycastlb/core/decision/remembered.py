@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
-from anycastlb.core.decision import peer_health, weights
+from anycastlb.core.decision import peer_reports, weights
 from anycastlb.core.decision.delta import delta, same_keys
 from anycastlb.core.decision.group_result import GroupResult
 from anycastlb.core.decision.handover import Successor, vips_of
@@ -133,7 +133,7 @@ def to_decide(
     """The groups to be decided anew, in their order. ``concerned``: keys of rows that are refused or leaving."""
     if last is FROM_SCRATCH:
         return tuple(grouping.groups)
-    peers = bool(peer_health.statuses(inputs.cluster)) or inputs.policy.max_withdrawals is not None
+    peers = bool(peer_reports.statuses(inputs.cluster)) or inputs.policy.max_withdrawals is not None
     names = {name for name, found in last.results.items() if found.until <= now or (found.troubled and peers)}
     names.update(changed)
     names.update(name for key in concerned if (name := grouping.name_of(key)) is not None)

@@ -53,7 +53,7 @@ class Inputs:
     originals: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
     """Of the rows of ``sysctls`` and ``config`` that we have changed, what they were before."""
     cluster: Cluster = Cluster()
-    """The other nodes. Decisions depend on what ``peer_health.news`` and ``service_names.view`` compare, and a drain
+    """The other nodes. Decisions depend on what ``peer_reports.news`` and ``service_names.view`` compare, and a drain
     waits for a stable table."""
     wall: float = 0.0
     """Wall-clock seconds at the daemon's clock's zero: nodes publish times as wall time."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
-from anycastlb.core.decision import node_drain, sessions
+from anycastlb.core.decision import drain_traffic, sessions
 from anycastlb.core.model import Address, Difference, Drain, Peer, Snapshot, Status
 
 View = dict[str, Any]
@@ -43,11 +43,11 @@ def drain_view(snapshot: Snapshot, now: float) -> View | None:
     view = _drain(Status(inputs.node, leave=status_document.leaving(snapshot)), snapshot)
     if view is None or told is None:
         return None
-    eta = node_drain.eta(told, now)
+    eta = drain_traffic.eta(told, now)
     return {
         **view,
         "connections": told.samples[-1].connections if told.samples else None,
-        "packets_per_second": round(node_drain.rate(told), 1) if len(told.samples) > 1 else None,
+        "packets_per_second": round(drain_traffic.rate(told), 1) if len(told.samples) > 1 else None,
         "eta_seconds": None if eta is None else round(eta, 1),
     }
 
