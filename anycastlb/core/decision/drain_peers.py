@@ -34,7 +34,7 @@ def trouble(inputs: Inputs, routes: Iterable[Address]) -> Reason | None:
     return None
 
 
-def company(inputs: Inputs) -> bool:
+def has_peers(inputs: Inputs) -> bool:
     """Is there another living node?"""
     return any(peer.alive for peer in inputs.cluster.peers.values())
 

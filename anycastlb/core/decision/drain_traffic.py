@@ -30,27 +30,27 @@ def count(counters: Mapping[Any, TrafficCounters], at: float, probes: tuple[int,
     return Traffic(at, packets, connections)
 
 
-def rate(leave: NodeDrain) -> float:
+def rate(drain: NodeDrain) -> float:
     """Packets a second over the samples that are kept."""
-    return _rate(leave.samples)
+    return _rate(drain.samples)
 
 
-def eta(leave: NodeDrain, now: float) -> float | None:
+def eta(drain: NodeDrain, now: float) -> float | None:
     """Seconds until the node is drained, by what is known now; None while nobody can say."""
-    if leave.stage == "drained":
+    if drain.stage == "drained":
         return 0.0
-    if leave.stage == "waiting" or leave.until is None:
+    if drain.stage == "waiting" or drain.until is None:
         return None
-    left = max(0.0, leave.until - now)
-    if leave.stage == "graceful":
+    left = max(0.0, drain.until - now)
+    if drain.stage == "graceful":
         return left + QUIET
-    if leave.calm is not None and leave.samples[-1].at > leave.calm.at:
-        return min(left, max(0.0, leave.calm.at + QUIET - now))
-    half = len(leave.samples) // 2
-    earlier, later = _rate(leave.samples[: half + 1]), _rate(leave.samples[half:])
+    if drain.calm is not None and drain.samples[-1].at > drain.calm.at:
+        return min(left, max(0.0, drain.calm.at + QUIET - now))
+    half = len(drain.samples) // 2
+    earlier, later = _rate(drain.samples[: half + 1]), _rate(drain.samples[half:])
     if not half or later >= earlier:
         return left
-    between = (leave.samples[-1].at - leave.samples[0].at) / 2
+    between = (drain.samples[-1].at - drain.samples[0].at) / 2
     return min(left, later * between / (earlier - later) + QUIET)
 
 

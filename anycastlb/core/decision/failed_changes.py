@@ -81,7 +81,7 @@ class FailedChanges:
         return None
 
     def _incomplete(self, change: Change) -> Failure | None:
-        """A route whose VIP lacks its address, a service or a backend that the decision counts on."""
+        """A route whose VIP has no address, or misses a service or a backend that the decision counts on."""
         address = self._first.get(("addresses", change.key))
         cause = _worst([*([address] if address else []), *self._services(change.key)])
         if cause is None:

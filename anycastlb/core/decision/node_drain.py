@@ -39,7 +39,8 @@ from anycastlb.core.model import DrainRules, NodeDrain, Reason, Stage, Traffic
 COMMUNITY = "65535:0"
 """GRACEFUL_SHUTDOWN of RFC 8326, always as numbers: a word of its name would end ExaBGP."""
 STEADY = 3.0
-"""Seconds without a change after which a table counts as stable, in company: statuses are published once a second."""
+"""Seconds without a change after which a table counts as stable, if there are other nodes: they publish their statuses
+once a second."""
 STRAY = 5
 KEPT = 6
 """Samples of the traffic that are kept."""
@@ -49,14 +50,14 @@ KEPT = 6
 class DrainFacts:
     """What the next stage depends on."""
 
-    cause: Literal["", "drained", "stopping"]
+    cause: Literal["drained", "stopping"]
     rules: DrainRules
     deadline: float = 0.0
     announced: bool = True
     """Did this node announce anything until now?"""
     marked: bool = False
     """Did its routes carry the community already? Only its former process can have done so."""
-    company: bool = False
+    has_peers: bool = False
     """Are there other living nodes?"""
     trouble: Reason | None = None
     """Why the table is not stable, if so."""
@@ -65,42 +66,40 @@ class DrainFacts:
     traffic: Traffic | None = None
 
 
-def step(before: NodeDrain | None, seen: DrainFacts, now: float) -> tuple[NodeDrain | None, float | None]:
+def step(before: NodeDrain | None, facts: DrainFacts, now: float) -> tuple[NodeDrain, float | None]:
     """How far the node is after this look, and when to look again (None: nothing changes by itself)."""
-    if not seen.cause:
-        return None, None
-    leave = _begun(seen, now) if before is None else _continued(before, seen)
-    while (further := _further(leave, seen, now)) is not None:
-        leave = further
-    return leave, _wake(leave, seen, now)
+    drain = _begun(facts, now) if before is None else _continued(before, facts)
+    while (further := _further(drain, facts, now)) is not None:
+        drain = further
+    return drain, _wake(drain, facts, now)
 
 
-def _begun(seen: DrainFacts, now: float) -> NodeDrain:
+def _begun(facts: DrainFacts, now: float) -> NodeDrain:
     first: Stage = "waiting"
-    if not seen.announced:
+    if not facts.announced:
         first = "withdrawn"
-    elif seen.marked or seen.cause == "stopping":
+    elif facts.marked or facts.cause == "stopping":
         first = "graceful"
-    return _entered(first, seen, now)
+    return _entered(first, facts, now)
 
 
-def _continued(leave: NodeDrain, seen: DrainFacts) -> NodeDrain:
+def _continued(drain: NodeDrain, facts: DrainFacts) -> NodeDrain:
     """The same stage, perhaps for another cause: a node that is stopped after its routes are gone counts no packets."""
-    cause = seen.cause or leave.cause
-    if leave.stage == "withdrawn" and cause != leave.cause:
-        return replace(leave, cause=cause, until=None, reason=_stage_reason(leave.stage, cause, seen.rules))
-    return replace(leave, cause=cause)
+    if drain.stage == "withdrawn" and facts.cause != drain.cause:
+        reason = _stage_reason(drain.stage, facts.cause, facts.rules)
+        return replace(drain, cause=facts.cause, until=None, reason=reason)
+    return replace(drain, cause=facts.cause)
 
 
-def _entered(stage: Stage, seen: DrainFacts, now: float, late: Reason | None = None) -> NodeDrain:
+def _entered(stage: Stage, facts: DrainFacts, now: float, late: Reason | None = None) -> NodeDrain:
     """The first moment of a stage. ``late``: why the stage before it ended because its time was over."""
-    rules, cause, until = seen.rules, seen.cause or "drained", None
+    rules, cause, until = facts.rules, facts.cause, None
     if stage == "waiting":
         until = now + rules.settle
     elif stage == "graceful":
         until = now + rules.graceful
     elif stage == "withdrawn" and cause == "drained":
-        until = now + seen.deadline
+        until = now + facts.deadline
     reason = _stage_reason(stage, cause, rules)
     if late:
         reason = late if stage == "drained" else reason.also(late.text, late.code)
@@ -121,37 +120,37 @@ def _stage_reason(stage: Stage, cause: str, rules: DrainRules) -> Reason:
     return Reason("withdrawn", "its routes are withdrawn; what it serves ends when its drain time is over")
 
 
-def _further(leave: NodeDrain, seen: DrainFacts, now: float) -> NodeDrain | None:
+def _further(drain: NodeDrain, facts: DrainFacts, now: float) -> NodeDrain | None:
     """The next step from here; None if there is none now."""
-    if leave.stage == "waiting":
-        return _waiting(leave, seen, now)
-    leave = (counted := _counted(leave, seen.traffic)) or leave
-    if leave.stage == "graceful" and leave.until is not None and now >= leave.until:
-        return replace(_entered("withdrawn", seen, now), samples=leave.samples)
-    if leave.stage == "withdrawn" and leave.cause == "drained":
-        if leave.calm is not None and leave.samples[-1].at >= leave.calm.at + QUIET:
-            return replace(_entered("drained", seen, now), samples=leave.samples)
-        if leave.until is not None and now >= leave.until:
-            return replace(_entered("drained", seen, now, _late(leave)), samples=leave.samples)
+    if drain.stage == "waiting":
+        return _waiting(drain, facts, now)
+    drain = (counted := _counted(drain, facts.traffic)) or drain
+    if drain.stage == "graceful" and drain.until is not None and now >= drain.until:
+        return replace(_entered("withdrawn", facts, now), samples=drain.samples)
+    if drain.stage == "withdrawn" and drain.cause == "drained":
+        if drain.calm is not None and drain.samples[-1].at >= drain.calm.at + QUIET:
+            return replace(_entered("drained", facts, now), samples=drain.samples)
+        if drain.until is not None and now >= drain.until:
+            return replace(_entered("drained", facts, now, _late(drain)), samples=drain.samples)
     return counted
 
 
-def _waiting(leave: NodeDrain, seen: DrainFacts, now: float) -> NodeDrain | None:
-    if seen.cause == "stopping":
-        return _entered("graceful", seen, now)
-    if leave.until is not None and now >= leave.until:
-        why = f": {seen.trouble}" if seen.trouble else ""
-        late = Reason("unsettled", f"it waited no longer than {seen.rules.settle:g} s for a stable table{why}")
-        return _entered("graceful", seen, now, late if seen.rules.settle else None)
-    unchanged = leave.unchanged
-    if seen.trouble:
+def _waiting(drain: NodeDrain, facts: DrainFacts, now: float) -> NodeDrain | None:
+    if facts.cause == "stopping":
+        return _entered("graceful", facts, now)
+    if drain.until is not None and now >= drain.until:
+        why = f": {facts.trouble}" if facts.trouble else ""
+        late = Reason("unsettled", f"it waited no longer than {facts.rules.settle:g} s for a stable table{why}")
+        return _entered("graceful", facts, now, late if facts.rules.settle else None)
+    unchanged = drain.unchanged
+    if facts.trouble:
         unchanged = None
-    elif unchanged is None or unchanged[0] != seen.table:
-        unchanged = seen.table, now
-    if unchanged is not None and now >= unchanged[1] + _steady(seen):
-        return _entered("graceful", seen, now)
-    waiting = replace(leave, unchanged=unchanged, reason=_waits(seen.trouble))
-    return waiting if waiting != leave else None
+    elif unchanged is None or unchanged[0] != facts.table:
+        unchanged = facts.table, now
+    if unchanged is not None and now >= unchanged[1] + _steady(facts):
+        return _entered("graceful", facts, now)
+    waiting = replace(drain, unchanged=unchanged, reason=_waits(facts.trouble))
+    return waiting if waiting != drain else None
 
 
 def _waits(trouble: Reason | None) -> Reason:
@@ -159,33 +158,33 @@ def _waits(trouble: Reason | None) -> Reason:
     return Reason(cause.code, f"it waits for a stable table: {cause}", cause.object)
 
 
-def _steady(seen: DrainFacts) -> float:
-    return STEADY if seen.company else 0.0
+def _steady(facts: DrainFacts) -> float:
+    return STEADY if facts.has_peers else 0.0
 
 
-def _late(leave: NodeDrain) -> Reason:
-    if not leave.samples:
+def _late(drain: NodeDrain) -> Reason:
+    if not drain.samples:
         return Reason("overdue", "its time is over; nobody counts what still comes")
-    return Reason("overdue", f"its time is over, and {rate(leave):.0f} packets/s still came")
+    return Reason("overdue", f"its time is over, and {rate(drain):.0f} packets/s still came")
 
 
-def _counted(leave: NodeDrain, traffic: Traffic | None) -> NodeDrain | None:
+def _counted(drain: NodeDrain, traffic: Traffic | None) -> NodeDrain | None:
     """With one sample more; None if it is no news."""
-    last = leave.samples[-1].at if leave.samples else leave.since - LOOK
-    if traffic is None or leave.stage == "drained" or traffic.at <= last:
+    last = drain.samples[-1].at if drain.samples else drain.since - LOOK
+    if traffic is None or drain.stage == "drained" or traffic.at <= last:
         return None
-    calm = leave.calm
-    if leave.stage == "withdrawn":
-        if traffic.at < leave.since:
+    calm = drain.calm
+    if drain.stage == "withdrawn":
+        if traffic.at < drain.since:
             calm = None
         elif calm is None or not 0 <= traffic.packets - calm.packets <= STRAY:
             calm = traffic
-    return replace(leave, samples=(*leave.samples, traffic)[-KEPT:], calm=calm)
+    return replace(drain, samples=(*drain.samples, traffic)[-KEPT:], calm=calm)
 
 
-def _wake(leave: NodeDrain, seen: DrainFacts, now: float) -> float | None:
-    if leave.until is None:
+def _wake(drain: NodeDrain, facts: DrainFacts, now: float) -> float | None:
+    if drain.until is None:
         return None
-    if leave.stage == "waiting" and leave.unchanged is not None:
-        return min(leave.until, now + LOOK, leave.unchanged[1] + _steady(seen))
-    return min(leave.until, now + LOOK)
+    if drain.stage == "waiting" and drain.unchanged is not None:
+        return min(drain.until, now + LOOK, drain.unchanged[1] + _steady(facts))
+    return min(drain.until, now + LOOK)

@@ -20,17 +20,19 @@ def drain_step(basis: Basis, judged: Sequence[Judgement]) -> tuple[NodeDrain | N
     inputs, memory = basis.inputs, basis.memory
     catalog, rules = inputs.catalog, inputs.policy.drain_rules
     drained = inputs.node in catalog.drained
+    if not drained and not inputs.stopping:
+        return None, None
     document = catalog.drains.get(inputs.node)
     asked = document.deadline if document is not None else None
     waiting = drained and (memory.node_drain is None or memory.node_drain.stage == "waiting")
     trouble, table = _stability(basis, judged) if waiting else (None, 0)
     facts = node_drain.DrainFacts(
-        cause="stopping" if inputs.stopping else "drained" if drained else "",
+        cause="stopping" if inputs.stopping else "drained",
         rules=rules,
         deadline=rules.deadline if asked is None else asked,
         announced=bool(memory.routes),
         marked=any(node_drain.COMMUNITY in route.communities for route in memory.routes.values()),
-        company=drain_peers.company(inputs),
+        has_peers=drain_peers.has_peers(inputs),
         trouble=trouble,
         table=table,
         traffic=inputs.traffic,

@@ -37,7 +37,7 @@ class BackendVerdict:
     reason: Reason
     weights: Weights = Weights(0)
     notes: tuple[str, ...] = ()
-    """The clauses of the reason beyond what the check itself said."""
+    """The clauses of the reason beyond the check's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Inputs:
     names: Mapping[Table, Rows] = field(default_factory=lambda: EMPTY)
     """The tables of names as they were last seen; one that was never seen is missing."""
     announced: frozenset[Address] | None = None
-    """The routes that were there at the last look; None while it is too early to say."""
+    """The routes that ExaBGP had at the last look; None while it is too early to say."""
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""

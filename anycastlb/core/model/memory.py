@@ -90,8 +90,8 @@ class Memory:
     followed: Mapping[tuple[str, ServiceKey], float | None] = field(default_factory=lambda: EMPTY)
     """Services whose weights follow the peers, and since when one of their backends is up here again."""
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
-    """The routes of the desired state; at the start, those that were there."""
+    """The routes of the desired state; at the start, those that ExaBGP had already."""
     node_drain: NodeDrain | None = None
     """How far this node's drain has come; None: it does not leave."""
-    company: bool | None = None
+    had_peers: bool | None = None
     """Were other nodes ever known? None: nobody could say yet."""

@@ -20,7 +20,7 @@ class Entry:
     origin: str = ""
     """What to call the document in a problem, if not by its key (a file's path)."""
     error: str = ""
-    """Why the document cannot be used although its key is there (an unreadable file)."""
+    """Why the document cannot be used although its key exists (an unreadable file)."""
     version: str = field(default="", compare=False)
     """What a store calls this state of the key; a write may be made to depend on it. Empty where nobody may write."""
 
@@ -34,7 +34,7 @@ class Edit:
     value: bytes | None
     """None = delete."""
     expects: str | None = None
-    """The ``Entry.version`` the key must still have; empty = it must not exist; None = whatever is there."""
+    """The ``Entry.version`` the key must still have; empty = it must not exist; None = whatever it has."""
 
 
 @dataclass(frozen=True, slots=True)
