@@ -29,6 +29,7 @@ CATALOG_KEYS = (
     "anycastlb/defaults",
     "anycastlb/drain/lb1",
     "anycastlb/locks/drain",
+    "anycastlb/locks/write",
 )
 SERVICE = json.dumps({"vip": "192.0.2.1", "port": 80})
 WRITE = Edit("services/web", SERVICE.replace("192.0.2.1", "192.0.2.77").encode())
