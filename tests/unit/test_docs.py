@@ -230,7 +230,7 @@ def test_paths_of_this_repository_exist(name: str) -> None:
 KEYS = tuple(f"anycastlb/{part}" for part in ("services", "defaults", "drain", "locks", "nodes", "import"))
 """Keys of Consul, which look like paths of the package."""
 SYSTEM = {"/usr/lib/systemd/system": "systemd", "/usr/share/anycastlb": ""} | {
-    f"/usr/lib/{part}": part for part in ("sysusers.d", "tmpfiles.d", "modules-load.d", "sysctl.d")
+    f"/usr/lib/{part}": part for part in ("sysusers.d", "tmpfiles.d", "modules-load.d", "modprobe.d", "sysctl.d")
 }
 """Where the package puts the folders of configs/."""
 
