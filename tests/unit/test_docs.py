@@ -32,7 +32,7 @@ from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving import history
-from anycastlb.serving.api.http import connection, limits, listener
+from anycastlb.serving.api.http import connection, handshakes, limits, listener
 from tests.support import scene
 from tests.support.serving import serving
 
@@ -160,6 +160,8 @@ NUMBERS = [
                  f"import and plan {limits.BULK.size // MIB} MiB in {limits.BULK.seconds:g} s"),
     ("SECURITY", f"| bulk requests in progress | {limits.BULK_AT_ONCE} |"),
     ("SECURITY", f"; {listener.ACCEPT_RATE:g} new ones a second"),
+    ("SECURITY", f"{handshakes.FASTEST:g} with ECDSA; twice that at once; {handshakes.MAX_WAITING} wait, "
+                 f"{handshakes.MAX_WAITING_OF_ONE} of them of one peer"),
     ("SECURITY", f"| {connection.MAX_LINE / KIB:.0f} KiB line, {connection.MAX_FIELD / KIB:.0f} KiB a header, "
                  f"{connection.MAX_FIELDS} headers"),
     ("API", f"samples taken every {history.PAUSE:g} s, {history.SLOTS} of them"),
