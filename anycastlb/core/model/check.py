@@ -54,6 +54,8 @@ class Check:
     """While down the interval doubles with every failure, up to this; None = ``interval``."""
     via: ForwardPath | None = None
     """The probe goes to the VIP (``address``) through IPVS to this one backend; None = straight to the backend."""
+    elsewhere: bool = False
+    """``address`` is not the backend's own: its document says that somebody else is asked."""
     _hash: int = field(init=False, repr=False, compare=False)
     """It is looked up far more often than made, and hashing its parts is slow."""
 

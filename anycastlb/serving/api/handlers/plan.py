@@ -65,11 +65,16 @@ async def take(request: web.Request) -> web.Response:
     """Import: all of it, or nothing."""
     unconditional(request)
     make, at = await _wanted(request), context(request)
-    tree = await commit.load(at)
     flows = await _flows(at)
-    validated = await asyncio.to_thread(commit.validated_edits, at, tree, make)
-    view = await asyncio.to_thread(_view, at, validated, flows)
-    await commit.commit(request, validated)
+    view: dict[str, Any] = {}
+
+    async def judge(tree: Tree) -> ValidatedEdits:
+        nonlocal view
+        validated = await asyncio.to_thread(commit.validated_edits, at, tree, make)
+        view = await asyncio.to_thread(_view, at, validated, flows)
+        return validated
+
+    validated = await commit.judged(request, judge)
     return await built(lambda: {"changed": bool(validated.edits), **view})
 
 
