@@ -80,7 +80,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 
 
 async def collect_garbage() -> None:
-    """Collect no garbage until the first catalog is in force, or will not be soon."""
+    """Look at none but young objects until the first catalog is in force, or will not be soon."""
     collection = GarbageCollection()
     collection.defer()
     try:
