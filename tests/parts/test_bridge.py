@@ -543,7 +543,7 @@ async def test_exabgp_is_reloaded_and_no_route_moves(bench: Bench) -> None:
         await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
         withdrawn, bridges = bench.router.counts()[1], bench.bridges()
         bench.reload(bench.config.read_text())
-        assert await daemon.want({**PLAIN, TWO: Route()}) == []
+        assert not await daemon.want({**PLAIN, TWO: Route()})
         await seen(lambda: bench.router.routes() == {ONE, TWO, SIX}, "the bridge goes on announcing")
         assert (bench.router.counts()[1], bench.bridges()) == (withdrawn, bridges)
 
@@ -559,7 +559,7 @@ async def test_neighbors_are_removed_added_and_changed_by_a_reload(bench: Bench)
             await seen(lambda: SIX in daemon.driver.speaker().rejected, "the daemon is told what cannot be announced")
             bench.reload(config)
             await seen(lambda: bench.router.routes() == set(PLAIN), "the neighbor that is back has its route")
-            assert await daemon.want({ONE: Route()}) == []
+            assert not await daemon.want({ONE: Route()})
             await seen(lambda: bench.router.routes() == {ONE}, "and loses it")
             bench.reload(config.replace("hold-time 9;", "hold-time 12;"))
             daemon.desired.update(PLAIN)
@@ -579,7 +579,7 @@ async def test_many_routes_are_announced_while_exabgp_is_reloaded_again_and_agai
             bench.exabgp.signal(signal.SIGUSR1)
             await asyncio.sleep(0.1)
         await seen(lambda: bench.router.routes() == {ONE, *many}, "all are there")
-        assert await daemon.want(PLAIN) == []
+        assert not await daemon.want(PLAIN)
         await seen(lambda: bench.router.routes() == set(PLAIN), "all of them are withdrawn")
         assert daemon.driver.speaker().rejected == {}
 
