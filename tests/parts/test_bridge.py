@@ -34,6 +34,8 @@ HOLD = 2.0
 PATIENT = 60.0
 """A hold that no start of a program outlasts."""
 CONNECTED = "the bridge has connected"
+RELOADING = "performing reload"
+"""What ExaBGP logs whenever it reads its configuration."""
 WIDE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 ONE, TWO, SIX = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
 OUTSIDE = ip_address("203.0.113.1")
@@ -132,9 +134,9 @@ class Bench:
         self.node = directory / "node.toml"
         self.node.write_text(NODE.format(socket=self.socket, hold=HOLD))
         self.router = Router(bird, self.tor, directory)
-        config = directory / "exabgp.conf"
-        config.write_text(self._config())
-        argv = [str(Path(sys.executable).parent / "exabgp"), "server", str(config)]
+        self.config = directory / "exabgp.conf"
+        self.config.write_text(self._config())
+        argv = [str(Path(sys.executable).parent / "exabgp"), "server", str(self.config)]
         self.exabgp = Process("exabgp", self.lb, argv, directory / "exabgp.log", ENV)
 
     def _config(self) -> str:
@@ -166,6 +168,20 @@ class Bench:
             self.exabgp.start()
         until(lambda: self.router.sessions() == 2, "both BGP sessions are up")
         until(self.bridges, "the bridge runs")
+
+    def reload(self, config: str) -> None:
+        """Have ExaBGP read this, as ``systemctl reload exabgp`` does; return when it has begun to.
+
+        ExaBGP forgets a signal that comes while it sends updates, so it is asked again.
+        """
+        before = self.exabgp.log.read_text().count(RELOADING)
+        self.config.write_text(config)
+
+        def begun() -> bool:
+            self.exabgp.signal(signal.SIGUSR1)
+            return self.exabgp.log.read_text().count(RELOADING) > before
+
+        until(begun, "ExaBGP has begun to reload", every=0.3)
 
     def bridges(self) -> list[int]:
         """ExaBGP's children (``ip netns exec`` has become ExaBGP itself)."""
@@ -517,6 +533,56 @@ async def test_a_frozen_bridge_is_replaced(bench: Bench) -> None:
         await seen(lambda: daemon.driver.speaker().connected, "it is connected")
         assert bench.router.routes() == set(PLAIN)
         assert any("killing it" in event.reason for event in daemon.events)
+
+
+# ---------------------------------------------------------------- a reload of ExaBGP
+
+
+async def test_exabgp_is_reloaded_and_no_route_moves(bench: Bench) -> None:
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
+        withdrawn, bridges = bench.router.counts()[1], bench.bridges()
+        bench.reload(bench.config.read_text())
+        assert not await daemon.want({**PLAIN, TWO: Route()})
+        await seen(lambda: bench.router.routes() == {ONE, TWO, SIX}, "the bridge goes on announcing")
+        assert (bench.router.counts()[1], bench.bridges()) == (withdrawn, bridges)
+
+
+async def test_neighbors_are_removed_added_and_changed_by_a_reload(bench: Bench) -> None:
+    config = bench.config.read_text()
+    try:
+        async with running(bench.socket) as daemon:
+            await daemon.want(PLAIN)
+            await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
+            bench.reload(config[: config.index("\nneighbor fd00:")])
+            await seen(lambda: bench.router.routes() == {ONE}, "the IPv6 neighbor is gone")
+            await seen(lambda: SIX in daemon.driver.speaker().rejected, "the daemon is told what cannot be announced")
+            bench.reload(config)
+            await seen(lambda: bench.router.routes() == set(PLAIN), "the neighbor that is back has its route")
+            assert not await daemon.want({ONE: Route()})
+            await seen(lambda: bench.router.routes() == {ONE}, "and loses it")
+            bench.reload(config.replace("hold-time 9;", "hold-time 12;"))
+            daemon.desired.update(PLAIN)
+            await seen(lambda: bench.router.routes() == set(PLAIN), "changed neighbors have every route")
+            assert daemon.driver.speaker().rejected == {}
+    finally:
+        bench.reload(config)
+
+
+async def test_many_routes_are_announced_while_exabgp_is_reloaded_again_and_again(bench: Bench) -> None:
+    many = {ip_address("2001:db8::") + n: Route() for n in range(1, 400)}
+    async with running(bench.socket) as daemon:
+        await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
+        await daemon.ask({**PLAIN, **many})
+        for _ in range(6):
+            bench.exabgp.signal(signal.SIGUSR1)
+            await asyncio.sleep(0.1)
+        await seen(lambda: bench.router.routes() == {ONE, *many}, "all are there")
+        assert not await daemon.want(PLAIN)
+        await seen(lambda: bench.router.routes() == set(PLAIN), "all of them are withdrawn")
+        assert daemon.driver.speaker().rejected == {}
 
 
 # ---------------------------------------------------------------- garbage

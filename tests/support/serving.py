@@ -54,9 +54,10 @@ class Served:
         held, self.held = self.held, False
         return held
 
-    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
+    @property
+    def context(self) -> Context:
         metrics = Metrics(self, self.meters, self.journal, self.statistics, clock=lambda: self.now)
-        context = Context(
+        return Context(
             snapshot=lambda: self.snapshot,
             journal=self.journal,
             confirm=self.confirm,
@@ -70,7 +71,9 @@ class Served:
             statistics=self.statistics,
             history=self.history,
         )
-        return Api(context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
+
+    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
+        return Api(self.context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
 
 
 @asynccontextmanager

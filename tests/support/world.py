@@ -58,6 +58,7 @@ WEB: dict[str, Any] = {
 }
 
 
+NODE: dict[str, Any] = {"vip_ranges": ["192.0.2.0/24"], "resync": "5s", "name": "lb1"}
 AT_ONCE = {"graceful": "0s"}
 """Most stories are not about how a node leaves."""
 
@@ -111,13 +112,11 @@ class World:
         self.started_wall = 1_800_000_000.0
         self.complaints: list[str] = []
         """Of the file that remembers the gates."""
-        values = "\n".join(
-            f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
-        )
+        values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**NODE, **node}.items())
         self.counted = TrafficCounters()
         """What the kernel counts of the first service, packets of which come when a test says so."""
         leave = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**AT_ONCE, **(drain or {})}.items())
-        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
+        text = f'[node]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
         self.settings = settings.parse(text)
 
     def put(self, key: str, document: Any) -> None:

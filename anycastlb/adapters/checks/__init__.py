@@ -104,10 +104,35 @@ def types(settings: ChecksSettings, policy: Policy | None = None) -> dict[str, C
         params, probe = module.bound(settings, found) if hasattr(module, "bound") else (module.Params, module.probe)
         summary = (module.__doc__ or "").strip().splitlines()[0]
         lean = getattr(module, "lean", _never)
-        if policy is not None and name not in COMBINED:
-            probe, lean = _permitted(policy, probe), _permitted_lean(policy, lean)
+        if name not in COMBINED:
+            probe, lean = _revealed(settings, probe), _without_secrets(lean)
+            if policy is not None:
+                probe, lean = _permitted(policy, probe), _permitted_lean(policy, lean)
         found[name] = CheckType(params, probe, params.direct_only, lean, summary)
     return found
+
+
+def _revealed(settings: ChecksSettings, probe: Probe) -> Probe:
+    """The probe with the secrets that it sends, which it does not tell."""
+    from anycastlb.adapters.checks.probe import secrets  # it uses what is defined here
+
+    async def revealed(check: Check, probe_path: ProbePath | None) -> Found:
+        if not secrets.named_by(check):
+            return await probe(check, probe_path)
+        filled = secrets.reveal(check, settings.secrets)
+        try:
+            return filled.hidden(await probe(filled.check, probe_path))
+        except Exception as exc:
+            raise filled.failure(exc) from exc.__cause__
+
+    return revealed
+
+
+def _without_secrets(lean: Lean) -> Lean:
+    """None for a check that sends a secret: what is sent is read anew for each probe."""
+    from anycastlb.adapters.checks.probe import secrets
+
+    return lambda check: None if secrets.named_by(check) else lean(check)
 
 
 def _permit(policy: Policy, check: Check) -> None:

@@ -96,9 +96,10 @@ def loopback_manager(run: Path = Path("/run")) -> str:
 
 
 def exposed_secrets(settings: Settings) -> tuple[str, ...]:
-    """The files with secrets of the API that every user of this machine can read."""
+    """The files with secrets of the API and of checks that every user of this machine can read."""
     api = settings.api
-    names = (api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file)
+    names = [api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file]
+    names += [secret.file for secret in settings.checks.secrets.values()]
     return tuple(name for name in names if name is not None and _world_readable(Path(name)))
 
 

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from anycastlb import __version__
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import DriverError, Snapshot
+from anycastlb.core.model import Catalog, DriverError, Snapshot
 from anycastlb.serving.metrics.blocks import BackendBlocks
 from anycastlb.serving.metrics.cluster import cluster_metrics
 from anycastlb.serving.metrics.families import PREFIX, FamilyLines, FamilySamples, one, samples_of
@@ -37,7 +37,7 @@ from anycastlb.serving.metrics.snapshot import (
     speaker_metrics,
     vip_metrics,
 )
-from anycastlb.serving.metrics.text import Writer
+from anycastlb.serving.metrics.text import Labels, Writer
 from anycastlb.serving.metrics.traffic import Statistics, service_traffic, settings
 
 __all__ = ["Load", "Meters", "Metrics", "Requests", "Statistics"]
@@ -78,6 +78,8 @@ class Metrics:
         self._statistics, self._clock, self._wall = statistics, clock, wall
         self._process = ProcessCollector(registry=None)
         self._blocks = BackendBlocks()
+        self._labels: tuple[Catalog, Labels] = Catalog(), Labels()
+        """The labels of everything else, with the catalog that names it."""
         self._turn = asyncio.Lock()
         self._begun = 0
         """Scrapes that have begun."""
@@ -107,7 +109,10 @@ class Metrics:
 
     def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
         """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
-        writer, rest = Writer(openmetrics), _Rest()
+        catalog = look.snapshot.inputs.catalog
+        if self._labels[0] is not catalog:
+            self._labels = catalog, Labels()
+        writer, rest = Writer(openmetrics, self._labels[1]), _Rest()
         pieces: list[bytes] = []
         for family in look.collect():
             if isinstance(family, (FamilySamples, FamilyLines)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Sample: TypeAlias = tuple[tuple[str, ...], float]
 """Label values, and the value."""
@@ -239,8 +239,13 @@ class FamilySamples:
     samples: Iterable[Sample]
 
 
-Lines: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
-"""Samples as text: their labels, in braces, and in the same order their numbers."""
+class Lines(NamedTuple):
+    """Samples as text."""
+
+    labels: tuple[bytes, ...]
+    """In braces, where there are any."""
+    numbers: tuple[bytes, ...]
+    """In the same order; if there is one only, it is that of all."""
 
 
 @dataclass(frozen=True, slots=True)

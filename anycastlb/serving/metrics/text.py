@@ -8,7 +8,7 @@ the families it is in. Histograms and the process's own metrics are left to the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from sys import intern
+from itertools import chain, repeat
 
 from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
@@ -19,9 +19,9 @@ class Labels:
     """Label values as text; those that were asked for before are remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
+        self._known: dict[tuple[str, ...], dict[tuple[str, ...], bytes]] = {}
         """The text by the labels' names and then by their values."""
-        self._last: tuple[str, ...] = ()
+        self._last: tuple[bytes, ...] = ()
         """The labels of the last lines: most families have a line for the same objects."""
 
     def lines(self, family: Family, samples: Iterable[Sample]) -> Lines:
@@ -31,27 +31,39 @@ class Labels:
         for values, number in samples:
             text = known.get(values)
             if text is None:
-                text = known[values] = _labels(family.labels, values)
+                text = known[values] = _labels(family.labels, values).encode()
             texts.append(text)
-            numbers.append(intern(str(number) if type(number) is int else _number(number)))
+            numbers.append(str(number) if type(number) is int else _number(number))
         self._last = labels if (labels := tuple(texts)) != self._last else self._last
-        return self._last, tuple(numbers)
+        alike = len(set(numbers)) == 1
+        return Lines(self._last, tuple(number.encode() for number in (numbers[:1] if alike else numbers)))
 
 
 class Writer:
     """Writes the families of one scrape."""
 
-    def __init__(self, openmetrics: bool) -> None:
+    def __init__(self, openmetrics: bool, labels: Labels | None = None) -> None:
         self._openmetrics = openmetrics
-        self._labels = Labels()
+        self._labels = labels or Labels()
 
     def text(self, rows: FamilySamples | FamilyLines) -> bytes:
         """A family as whole lines."""
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
         pieces = rows.pieces if isinstance(rows, FamilyLines) else [self._labels.lines(family, rows.samples)]
-        lines = [f"{family.name}{labels} {number}\n" for piece in pieces for labels, number in zip(*piece, strict=True)]
-        return f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n{''.join(lines)}".encode()
+        head = f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
+        return b"".join((head, *chain.from_iterable(_written(family.name.encode(), lines) for lines in pieces)))
+
+
+def _written(name: bytes, lines: Lines) -> Iterable[bytes]:
+    """The lines of one metric, joined by what many of them have in common."""
+    labels, numbers = lines
+    if not labels:
+        return ()
+    if len(numbers) == 1:
+        number = b" %b\n" % numbers[0]
+        return name, (number + name).join(labels), number
+    return chain.from_iterable(zip(repeat(name), labels, repeat(b" "), numbers, repeat(b"\n")))
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

@@ -49,7 +49,7 @@ class Reach:
 
     def refusal(self, check: Check) -> str:
         """Why this check must not be made now, for an operator; empty if it may."""
-        for address, port, elsewhere in _targets(check):
+        for address, port, elsewhere in targets(check):
             target = _unmapped(address)
             local = target.is_loopback or self._is_own(target)
             if (target, port) in self._closed or (local and port in self._closed_ports):
@@ -76,7 +76,7 @@ class Reach:
         return known[0]
 
 
-def _targets(check: Check) -> Iterator[tuple[Address, int, bool]]:
+def targets(check: Check) -> Iterator[tuple[Address, int, bool]]:
     """Whom a check connects to, and whether that is somebody else than its backend."""
     if check.via is not None:
         yield check.via.address, check.via.port or check.port, False

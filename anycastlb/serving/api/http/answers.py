@@ -63,7 +63,7 @@ class Answers:
         """The answer of that name, made from these values: one that is known, or a new one. ``now``: of the node."""
         async with self._turn:
             known = self._shared.get(name)
-            if known is not None and 0 <= now - known.at < SHARED and _same(known.made_from, made_from):
+            if known is not None and 0 <= now - known.at < SHARED and same(known.made_from, made_from):
                 return known.document
             shared = _Shared(await asyncio.to_thread(make), made_from, now)
         self._shared[name] = shared
@@ -109,7 +109,7 @@ def written(
     return web.Response(body=content, status=status, headers={"Content-Type": content_type, **headers})
 
 
-def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+def same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
     return len(before) == len(now) and all(map(is_, before, now))
 
 
