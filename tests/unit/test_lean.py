@@ -24,7 +24,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, ForwardPath, Health, ProbePath
 from anycastlb.engine.attempt import Attempt
 from anycastlb.engine.prober import Prober
-from tests.support.checks import lean_attempt
+from tests.support.checks import lean_attempt, proven
 from tests.support.ports import free_port
 from tests.support.servers import Handler, answering, serving, silent
 from tests.support.waiting import PATIENCE
@@ -308,7 +308,8 @@ async def test_a_fault_of_a_reader_is_a_failed_check() -> None:
     exchange = TYPES["http"].lean(CHECK)
     assert exchange is not None
     async with serving(OK) as port:
-        ended = await lean_attempt(replace(CHECK, port=port), replace(exchange, reader=Broken))  # type: ignore[arg-type]
+        given, broken = replace(CHECK, port=port), replace(exchange, reader=Broken)  # type: ignore[arg-type]
+        ended = await proven(lambda: lean_attempt(given, broken))
     assert (ended.outcome, ended.result.detail) == ("error", "the probe failed: ZeroDivisionError: oops")
 
 
