@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anycastlb.adapters.checks import types
-from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.instance import instance
@@ -48,6 +47,7 @@ from anycastlb.core.model import (
     Share,
     Table,
 )
+from anycastlb.engine.checker.supervisor import in_own_process
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
@@ -195,7 +195,7 @@ def make_parts(
         machine,
         check_types=types(settings.checks),
         kinds=make_kinds(settings),
-        probe_path=partial(find_path, foreign=settings.node.vip_ranges),
+        make_checking=in_own_process(settings.checks, settings.node.vip_ranges),
         on_catalog=on_catalog,
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),

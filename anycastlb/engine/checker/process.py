@@ -1,0 +1,145 @@
+"""The checker process: run the checks that the daemon wants, and report what each probe proved.
+
+It ends when the daemon does, decides nothing, writes to nothing but its socket, and keeps of the daemon's
+capabilities only the one that marks packets; the programs that it starts for checks have none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from ipaddress import ip_network
+from typing import Any
+
+from anycastlb.adapters.checks import CheckType, types
+from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.system.clock import SYSTEM
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.adapters.system.privileges import keep_only_marks
+from anycastlb.core.events import Event
+from anycastlb.core.model import Check
+from anycastlb.engine.attempt import Attempt
+from anycastlb.engine.checker.protocol import frame, plain_attempt, read_check, read_path, receive
+from anycastlb.engine.observer import NOBODY
+from anycastlb.engine.probing import Probing
+from anycastlb.engine.runner import Runner
+from anycastlb.engine.verdicts import Course, Verdicts
+from anycastlb.settings import ChecksSettings
+
+PERIOD = 1.0
+"""Seconds between two reports when no verdict turns."""
+MAX_RESULTS = 200
+"""Results in one report: the daemon does not do more at once."""
+MAX_KEPT = 500_000
+"""Results kept for a daemon that does not read; the oldest go first."""
+
+
+class Silent(Journal):
+    """The daemon tells what happens: it has the same results."""
+
+    def emit(self, event: Event) -> None:
+        pass
+
+
+class Recorder(Verdicts):
+    """Folds as the daemon does, and keeps what the daemon has to be told."""
+
+    def __init__(self) -> None:
+        super().__init__(Silent(), SYSTEM, NOBODY)
+        self.numbers: dict[Check, int] = {}
+        self.results: list[list[Any]] = []
+
+    def conclude(self, course: Course, ended: Attempt) -> None:
+        self._keep(course, "ended", *plain_attempt(ended))
+        super().conclude(course, ended)
+
+    def withhold(self, course: Course, reason: str) -> None:
+        self._keep(course, "withheld", reason)
+        super().withhold(course, reason)
+
+    def miss(self, course: Course, why: str) -> None:
+        self._keep(course, "missed", why)
+        super().miss(course, why)
+
+    def lack(self, course: Course, what: str) -> None:
+        self._keep(course, "lacking", what)
+        super().lack(course, what)
+
+    def take(self) -> list[list[Any]]:
+        """What is new since the last time."""
+        results, self.results = self.results, []
+        return results
+
+    def _keep(self, course: Course, *values: Any) -> None:
+        number = self.numbers.get(course.check)
+        if number is not None:
+            self.results.append([number, *values])
+        if len(self.results) > MAX_KEPT:
+            del self.results[: MAX_KEPT // 2]
+
+
+class Checker:
+    """The process's end of the socket."""
+
+    def __init__(self, hello: Mapping[str, Any]) -> None:
+        self._types: Mapping[str, CheckType] = types(ChecksSettings.model_construct(commands=tuple(hello["commands"])))
+        self._recorder = Recorder()
+        foreign = [ip_network(text) for text in hello["foreign"]]
+        find = partial(find_path, foreign=foreign)
+        self._runner = Runner(Probing(self._types, self._recorder, SYSTEM, find))
+        self._checks: dict[int, Check] = {}
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the daemon closes the socket."""
+        async with asyncio.TaskGroup() as tasks:
+            working = [tasks.create_task(self._runner.run()), tasks.create_task(self._report(writer))]
+            with suppress(EOFError, ConnectionError):
+                while True:
+                    self._obey(await receive(reader))
+            for task in working:
+                task.cancel()
+
+    def _obey(self, message: Mapping[str, Any]) -> None:
+        numbers = self._recorder.numbers
+        for number in message.get("stop", ()):
+            if (check := self._checks.pop(number, None)) and numbers.get(check) == number:
+                del numbers[check]
+        for number, plain in message.get("run", ()):
+            check = self._checks[number] = read_check(plain, self._types)
+            numbers[check] = number
+        if "run" in message or "stop" in message:
+            self._runner.want(numbers)
+        if "marks" in message:
+            self._runner.mark({read_path(via): mark for via, mark in message["marks"]})
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        turned = self._recorder.turned
+        while True:
+            turned.clear()
+            results, load, running = self._recorder.take(), self._runner.load, self._runner.running
+            for begin in range(0, len(results) or 1, MAX_RESULTS):
+                report = {"results": results[begin : begin + MAX_RESULTS], "load": load, "running": running}
+                writer.write(frame(report))
+            with suppress(ConnectionError):  # who reads says that it is the end
+                await writer.drain()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD):
+                    await turned.wait()
+
+
+async def serve(descriptor: int) -> None:
+    """Talk to the daemon on this inherited socket until it has ended."""
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
+    await Checker(await receive(reader)).run(reader, writer)
+
+
+def main(descriptor: int) -> None:
+    try:
+        keep_only_marks()
+    except OSError as exc:  # a stricter sandbox than ours; checks matter more
+        print(f"the checker process keeps the daemon's privileges: {exc}", file=sys.stderr, flush=True)
+    asyncio.run(serve(descriptor))

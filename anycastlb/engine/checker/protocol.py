@@ -1,0 +1,109 @@
+"""What the daemon and its checker process say to each other: JSON messages, each after its length.
+
+Down: ``hello`` (the node's settings for checks), ``run`` (checks by number), ``stop`` (numbers), ``marks``.
+Up: ``results`` of probes by number, ``load`` and ``running``; at least once a second, as a sign of life.
+
+A check is rebuilt from plain values. Nothing that the checker process sends, which talks to strangers, can be anything
+but numbers and text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any, get_args
+
+from anycastlb.adapters.checks import CheckType
+from anycastlb.adapters.checks.probe.params import Codes
+from anycastlb.core.fields import Document
+from anycastlb.core.model import AnycastlbError, Check, Combination, ForwardPath, Result
+from anycastlb.engine.attempt import Attempt, Outcome
+
+LENGTH = struct.Struct("!I")
+MAX_MESSAGE = 256 * 1024 * 1024
+"""Bytes of one message. More is no message of ours."""
+
+
+class NotOurs(AnycastlbError):
+    """What came through the socket is no message of the other process."""
+
+
+def frame(message: Mapping[str, Any]) -> bytes:
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """The next message. Raises EOFError at the end, OSError, ``NotOurs``."""
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+    if length > MAX_MESSAGE:
+        raise NotOurs(f"a message of {length} bytes, expected at most {MAX_MESSAGE}")
+    try:
+        message = json.loads(await reader.readexactly(length))
+    except ValueError as exc:
+        raise NotOurs(f"a message that is no JSON: {exc}") from exc
+    if not isinstance(message, dict):
+        raise NotOurs(f"a message that is no object: {message!r:.60}")
+    return message
+
+
+def plain_check(check: Check) -> list[Any]:
+    via = plain_path(check.via) if check.via else None
+    times = (check.interval, check.timeout, check.rise, check.fall, check.fast_interval, check.down_interval)
+    return [check.type, str(check.address), check.port, _plain(check.params), *times, via]
+
+
+def read_check(plain: list[Any], types: Mapping[str, CheckType]) -> Check:
+    """The check again; its parameters were judged by the daemon when it read the catalog."""
+    kind, address, port, params, interval, timeout, rise, fall, fast, down, via = plain
+    if isinstance(params, dict):
+        read: Any = types[kind].params.model_construct(**{name: _read(value) for name, value in params.items()})
+    else:
+        read = Combination(tuple(read_check(part, types) for part in params))
+    way = read_path(via) if via else None
+    return Check(kind, ip_address(address), port, read, interval, timeout, rise, fall, fast, down, way)
+
+
+def plain_attempt(ended: Attempt) -> list[Any]:
+    outcome, result, lost = ended
+    return [result.detail, outcome, result.duration, result.at, result.weight, result.drain, lost]
+
+
+def read_attempt(detail: str, plain: list[Any]) -> Attempt:
+    """Raises ValueError, TypeError."""
+    outcome, took, at, weight, drain, lost = plain
+    if outcome not in get_args(Outcome) or not isinstance(weight, int | None):
+        raise ValueError(f"a result {plain!r:.80}")
+    result = Result(outcome == "good", detail, float(took), float(at), weight, drain is True)
+    return Attempt(outcome, result, float(lost))
+
+
+def plain_path(via: ForwardPath) -> list[Any]:
+    return [str(via.address), via.forward, via.tunnel_port, via.family, via.port]
+
+
+def read_path(plain: list[Any]) -> ForwardPath:
+    return ForwardPath(ip_address(plain[0]), *plain[1:])
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Combination(checks):
+            return [plain_check(check) for check in checks]
+        case Document():
+            return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        case Codes(ranges):
+            return {"codes": _plain(ranges)}
+        case tuple():
+            return [_plain(item) for item in value]
+    assert value is None or isinstance(value, (str, int, float)), value
+    return value
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_read(item) for item in value)
+    return Codes(_read(value["codes"])) if isinstance(value, dict) else value
