@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +63,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     notify.ready()  # up and working; whether it can serve is what /readyz says
     background = (
         announcer.run(),
-        drivers.addresses.watch(node.inbox.wake),
+        drivers.addresses.watch(partial(node.inbox.wake, drivers.addresses.tables)),
         api.run(),
         meters.watch_loop(),
         sample(history, lambda: node.snapshot, drivers.ipvs.statistics),

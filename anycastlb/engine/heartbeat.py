@@ -68,6 +68,7 @@ class Heartbeat:
                     await self._inbox.dirty.wait()
             except TimeoutError:
                 if self._late():
+                    self._inbox.wake()
                     return
                 self.beat()
 

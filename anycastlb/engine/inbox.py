@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.core.model import Inputs
+from anycastlb.core.model import TABLES, Inputs, Table
 
 
 class Inbox:
@@ -17,6 +18,8 @@ class Inbox:
         self.dirty = asyncio.Event()
         self.version = 0
         """Grows with every put that may change a decision."""
+        self.stale: set[Table] = set(TABLES)
+        """The tables of the machine that may not be as they were last known, so that the next cycle looks at them."""
 
     def put(self, wake: bool = True, **fields: Any) -> None:
         """Replace fields of the inputs; ``wake=False`` for what changes no decision."""
@@ -25,5 +28,7 @@ class Inbox:
             self.version += 1
             self.dirty.set()
 
-    def wake(self) -> None:
+    def wake(self, stale: Collection[Table] = TABLES) -> None:
+        """Have the machine looked at soon. ``stale``: the tables in which something may have changed."""
+        self.stale.update(stale)
         self.dirty.set()

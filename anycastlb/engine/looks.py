@@ -28,15 +28,28 @@ EARLY = 30.0
 class Looks:
     """Each method takes one look, and puts what is new into the inbox."""
 
-    def __init__(self, inbox: Inbox, machine: Machine, clock: Clock) -> None:
-        self._inbox, self._machine = inbox, machine
+    def __init__(self, inbox: Inbox, machine: Machine, resync: float, clock: Clock) -> None:
+        """``resync``: seconds between two looks at the whole machine."""
+        self._inbox, self._machine, self._resync = inbox, machine, resync
         self._clock, self._wall = clock.monotonic, clock.wall
+        self.due = self._clock()
+        """When the next look at the whole machine is due."""
         self._early = self._clock() + EARLY
         self._speaker = Speaker()
 
-    async def tables(self, known: State | None) -> Observation:
-        """What is there now of everything that is ours. ``known``: the machine as it was last known."""
-        seen = await observe(self._machine.all_drivers, known)
+    async def tables(self, known: State | None, doubtful: bool) -> Observation:
+        """What is there now of everything that is ours. ``known``: the machine as it was last known.
+
+        ``doubtful``: it may not be as it was last known, though nobody says where. Routes and names are looked at every
+        time, since their drivers know them.
+        """
+        now, stale = self._clock(), self._inbox.stale
+        everything = doubtful or now >= self.due
+        if everything:
+            self.due = now + self._resync
+        skip = [] if everything else [d for d in self._machine.drivers if stale.isdisjoint(d.tables)]
+        self._inbox.stale = set()
+        seen = await observe(self._machine.all_drivers, known, skip)
         names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
         if names != self._inbox.inputs.names:
             self._inbox.put(names=names)

@@ -37,6 +37,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
     EMPTY,
+    NAMES,
     Catalog,
     ConsulInstances,
     Discover,
@@ -177,12 +178,12 @@ def make_parts(
     """Every part of a real node, and its announcer, which has to be run beside it."""
     inputs = first_inputs(settings, originals.rows, **kernel_settings(settings))
     inbox = Inbox(inputs)
-    announcer = make_announcer(settings, journal, inbox.wake)
+    announcer = make_announcer(settings, journal, partial(inbox.wake, BgpDriver.tables))
     sysctls, config = Restorable(drivers.sysctls, originals), Restorable(drivers.config, originals)
     machine = Machine(
         (sysctls, config, drivers.addresses, drivers.ipvs),
         announcer,
-        make_registrars(settings, journal.emit, inbox.wake, lambda: pulse.at),
+        make_registrars(settings, journal.emit, partial(inbox.wake, NAMES), lambda: pulse.at),
         unused=drivers.ipvs.unused,
         counters=drivers.ipvs.statistics,
         originals=lambda: originals.rows,

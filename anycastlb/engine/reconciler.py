@@ -1,7 +1,8 @@
 """The only writer: wait, observe, decide, diff, apply, publish a snapshot; for ever.
 
-Level-triggered: a wake-up says only *look again*. Every cycle looks at the whole machine, decides the whole, and
-applies the difference, so a lost event costs a moment and never correctness.
+Level-triggered: a wake-up says only *look again*. Every cycle decides the whole and applies the difference to what the
+machine is known to be, so a lost event costs a moment and never correctness. The whole machine is looked at every
+``resync`` seconds, and whenever it may not be as it was left (docs/decisions/0014-incremental-brain.md).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Reconciler:
         self._clock, self._wall = clock.monotonic, clock.wall
         self._sight = Sight(frozenset(table for driver in machine.drivers for table in driver.tables), journal)
         self._heartbeat = Heartbeat(inbox, machine, self._sight, clock)
-        self._looks = Looks(inbox, machine, clock)
+        self._looks = Looks(inbox, machine, resync, clock)
         self._writer = Writer(machine.all_drivers)
         self._memory: Memory | None = None
         self._remembered = FROM_SCRATCH
@@ -153,6 +154,7 @@ class Reconciler:
         )
         if not blind:
             self._judge(failures)
+        self._inbox.stale.update(failure.change.table for failure in failures)
         self._looks.originals()
         self._looks.routes(self.snapshot.actual)
         self._heartbeat.beat_after_a_cycle()
@@ -162,9 +164,14 @@ class Reconciler:
         """Look at every table, and prove life meanwhile."""
         async with asyncio.TaskGroup() as tasks:
             beating = tasks.create_task(self._heartbeat.beat_through_a_look())
-            seen = await self._looks.tables(self.snapshot.actual if self._memory is not None else None)
+            known = self.snapshot.actual if self._memory is not None else None
+            seen = await self._looks.tables(known, self._doubtful())
             beating.cancel()
         return seen
+
+    def _doubtful(self) -> bool:
+        """May the machine not be as it was last known? A node that stops looks at what it leaves behind."""
+        return bool(self._retries or self._sight.unread) or self._sight.undecided or self._inbox.inputs.stopping
 
     def _decide(self, actual: State, now: float) -> Decision:
         """The last decision, while nothing it was made from has changed and its time is not over."""
@@ -190,7 +197,7 @@ class Reconciler:
 
     async def _wait(self) -> None:
         """Until something changed, the decision expires or the next look is due."""
-        until = self._clock() + self._pause()
+        until = min(self._clock() + self._pause(), self._looks.due)
         wake_at = self.snapshot.decision.wake_at
         if wake_at is not None and self._sight.stuck_since is None:
             until = min(until, wake_at)

@@ -85,9 +85,9 @@ def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure
         if change in failed or change.table in NAMES:
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
-        if change.new is None:
-            rows.pop(change.key, None)
-        else:
+        if change.new is None or change.moved:
+            rows.pop(change.key, None)  # moved: it becomes the newest
+        if change.new is not None:
             rows[change.key] = change.new
     return replace(actual, **tables) if tables else actual
 

@@ -101,9 +101,7 @@ class ConsulWorld:
 
     async def wipe(self) -> None:
         await asyncio.to_thread(self.agent.kill)
-        self.agent.keep = False
-        await asyncio.to_thread(self.agent.start)
-        self.agent.keep = True
+        await asyncio.to_thread(self.agent.start, empty=True)
 
     async def breaks(self) -> None:
         await asyncio.to_thread(self.agent.kill)

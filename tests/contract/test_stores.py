@@ -17,7 +17,8 @@ from tests.support.stores import ConsulWorld, FileWorld, MemoryWorld, World, aga
 
 PATIENCE = 180.0
 """Seconds until a test gives up; no store needs them."""
-BIG = 1000
+BIG = 400
+"""More than Consul takes in six transactions."""
 
 
 @pytest.fixture(params=["memory", "file", "consul"])
@@ -242,7 +243,7 @@ async def test_readers_see_the_old_or_the_new(world: World, store: Store) -> Non
 
 @pytest.mark.parametrize("size", [1, 70])
 async def test_exactly_one_of_many_wins_each_round(world: World, size: int) -> None:
-    rounds, writers = (200, 4) if size == 1 else (12, 3)
+    rounds, writers = (60, 4) if size == 1 else (6, 3)
     stores = [world.store() for _ in range(writers)]
     wins = 0
 

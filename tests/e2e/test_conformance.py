@@ -7,18 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.lab.lab import Lab
 from tests.lab.node import API_PORT
 
+SUITES = ("tests/contract/test_gorb.py", "tests/unit/test_api_description.py")
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("suite", ["tests/contract/test_gorb.py", "tests/unit/test_api_description.py"])
-def test_a_node_of_the_lab_passes(lab: Lab, suite: str) -> None:
+def test_a_node_of_the_lab_passes(lab: Lab) -> None:
     lab.consul.put("anycastlb/defaults", '{"drain": "500ms"}')
-    program = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", suite]
+    program = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *SUITES]
     done = subprocess.run(
         lab.lb1.namespace.argv(*program),
         capture_output=True,

@@ -37,7 +37,7 @@ def _node(lab: Lab, name: str) -> Node:
 
 def begun(stack: ExitStack, lab: Lab, address: Address) -> Traffic:
     """Its lines are made before others' begin: a storm of them is no subject here."""
-    traffic = stack.enter_context(Traffic(lab.client.namespace, address, rate=5))
+    traffic = stack.enter_context(Traffic(lab.client.namespace, address, lines=50, rate=5))
     traffic.established()
     return traffic
 

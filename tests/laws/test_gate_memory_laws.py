@@ -60,7 +60,7 @@ def test_what_is_recalled_lies_in_the_past_and_closes_no_route(
     """Whatever the wall clock says; and what the bridge still announces counts as open."""
     now, actual = 500.0, State(addresses=dict.fromkeys(VIPS, VipAddress()), routes=dict.fromkeys(VIPS[:1]))
     known = recalled(record, 1.8e9 + off, now)
-    gates = adopted_gates(actual, frozenset(VIPS), known, connected, now)
+    gates = adopted_gates(actual, (), known, connected, now)
     for gate in gates.values():
         assert gate.since <= now and (gate.suppressed_since is None or gate.suppressed_since <= now)
         assert gate.penalty >= 0 and gate.penalty_at <= now

@@ -22,6 +22,11 @@ def registered(service: str, *ports: int) -> str:
     return json.dumps({"Name": service, "ID": f"{service}-{ports[0]}", "Port": ports[0], "Address": "10.1.0.1"})
 
 
+def web(tree: Tree) -> str | None:
+    entry = tree.entries.get("services/web")
+    return entry and entry.value.decode()
+
+
 async def test_five_hundred_discoveries_leave_the_catalog_its_connections(agent: Agent) -> None:
     settings = ConsulSettings(address=agent.address)
     connections, source = ConsulConnections(settings), ConsulSource(settings)
@@ -46,8 +51,9 @@ async def test_five_hundred_discoveries_leave_the_catalog_its_connections(agent:
         latencies = []
         for number in range(5):
             begun = time.monotonic()
-            await asyncio.to_thread(agent.put, "anycastlb/services/web", json.dumps({"number": number}))
-            while not trees or json.loads(trees[-1].entries["services/web"].value)["number"] != number:
+            document = json.dumps({"number": number})
+            await asyncio.to_thread(agent.put, "anycastlb/services/web", document)
+            while not trees or web(trees[-1]) != document:
                 await asyncio.sleep(0.01)
             latencies.append(time.monotonic() - begun)
             await asyncio.sleep(0.5)

@@ -121,16 +121,6 @@ def test_the_example_spreads_filters_drains_and_forgets(rack: Rack, kind: str) -
     spread(rack)
 
 
-def test_nodes_with_an_as_each_are_spread_over_too(rack: Rack) -> None:
-    rack.begin(ases=(65001, 65002))
-    spread(rack)
-    if rack.router.flavour == "frr":
-        rack.begin(ases=(65001, 65002), router={" bgp bestpath as-path multipath-relax\n": ""})
-        rack.up()
-        for vip in VIPS:
-            until(lambda vip=vip: len(rack.router.routes(vip)) == 1, "without multipath-relax one node has it all")  # type: ignore[misc]
-
-
 def test_the_limit_of_prefixes_acts(rack: Rack) -> None:
     limit = (
         {"limit 1000 ": "limit 3 "} if rack.router.flavour == "bird" else {"maximum-prefix 1000 ": "maximum-prefix 3 "}
@@ -165,13 +155,11 @@ def test_ttl_security_keeps_out_who_is_a_hop_away(rack: Rack) -> None:
     before = rack.count("TCPMinTTLDrop")
     until(lambda: rack.count("TCPMinTTLDrop") > before + 2, "lb2 has tried, and been dropped")
     assert rack.router.sessions() == {"lb1v4", "lb1v6"}
-    rack.begin(options={"ttl"})
-    spread(rack)
 
 
-def test_who_vanishes_without_a_word_is_given_up_after_the_hold_time(rack: Rack) -> None:
+def test_nodes_with_an_as_each_are_spread_over_and_who_vanishes_is_given_up_after_the_hold_time(rack: Rack) -> None:
     hold = {"hold time 9;": "hold time 3;"} if rack.router.flavour == "bird" else {"timers bgp 3 9": "timers bgp 1 3"}
-    rack.begin(router=hold)
+    rack.begin(router=hold, ases=(65001, 65002))
     spread(rack)
     since = lateness.now()
     rack.unplug("lb1")

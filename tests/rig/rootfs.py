@@ -33,6 +33,7 @@ ENVIRONMENT = {
 }
 ENTER = """set -e
 root=$1; shift
+mount --bind "$root" "$root" # only in a mount of its own may it make mount namespaces
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys" 2>/dev/null || true
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts" 2>/dev/null || true

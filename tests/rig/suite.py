@@ -47,7 +47,7 @@ BYTES_A_SECOND = 300
 class Part:
     name: str
     paths: tuple[str, ...]
-    """folders or files in the repository"""
+    """folders or files in the repository; a file that one part names is not run with its folder"""
     inside: bool
     """whether it runs in the test kernel"""
     shares: int = 1
@@ -59,6 +59,7 @@ class Part:
 QUEUE = (
     Part("packaging", ("tests/packaging",), inside=False),
     Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False),
+    Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False),
     Part("rig", ("tests/rig",), inside=False),
     Part("lab", ("tests/e2e",), inside=True, shares=4),
     Part("parts", ("tests/parts",), inside=True, shares=2),
@@ -78,7 +79,8 @@ def deal(part: Part, seconds: Mapping[str, float]) -> list[Part]:
     def cost(file: str) -> float:
         return seconds.get(file) or Path(file).stat().st_size / BYTES_A_SECOND
 
-    files = [str(file) for path in part.paths for file in Path(path).rglob("test_*.py")]
+    named = {path for other in QUEUE for path in other.paths}
+    files = [str(file) for path in part.paths for file in Path(path).rglob("test_*.py") if str(file) not in named]
     shares: list[list[str]] = [[] for _ in range(part.shares)]
     for file in sorted(files, key=cost, reverse=True):
         min(shares, key=lambda share: sum(map(cost, share))).append(file)

@@ -54,3 +54,7 @@ def test_without_network_it_has_a_loopback_of_its_own(root: rootfs.Rootfs) -> No
     said = root.run("sh", "-c", "ls /sys/class/net; cat /proc/net/dev", network=False)
     assert "lo:" in said.stdout
     assert "eth0" not in said.stdout
+
+
+def test_it_can_make_roots_and_machines_of_its_own(root: rootfs.Rootfs) -> None:
+    assert root.run("unshare", "--mount", "--pid", "--fork", "true").stdout == ""

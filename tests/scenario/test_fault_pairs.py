@@ -101,6 +101,15 @@ class Site:
             }.items():
                 if not good:
                     return f"{world.settings.node.name}: {what}: {world.announced}, {weights}"
+        return self.strangers(vips)
+
+    def strangers(self, vips: set[Address]) -> str:
+        """Which node is wrong about the other one; empty if none is."""
+        for n, node in self.nodes.items():
+            peer = node.inbox.inputs.cluster.peers.get(f"lb{2 - n}")
+            status = peer.status if peer is not None and peer.alive and not peer.error else None
+            if status is None or {vip for vip, summary in status.vips.items() if summary.announced} != vips:
+                return f"lb{n + 1} is wrong about lb{2 - n}: {peer}"
         return ""
 
 

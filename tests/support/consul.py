@@ -28,7 +28,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Agent:
-    """One real Consul server on loopback. ``keep``: its data outlives a ``kill``; else it starts empty."""
+    """One real Consul server on loopback. ``keep``: its data outlives a ``kill``, unless it is to start ``empty``."""
 
     def __init__(self, program: str, directory: Path, keep: bool = False, **config: Any) -> None:
         self.directory = directory
@@ -50,8 +50,8 @@ class Agent:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        if not self.keep:
+    def start(self, empty: bool = False) -> None:
+        if empty or not self.keep:
             shutil.rmtree(self.directory / "data", ignore_errors=True)
         log = (self.directory / "consul.log").open("ab")
         argv = [self._program, "agent", f"-config-file={self.directory / 'consul.json'}"]

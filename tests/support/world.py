@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import (
+    NAMES,
     Address,
     Catalog,
     Change,
@@ -132,7 +134,8 @@ class World:
         inbox = Inbox(first_inputs(self.settings, **self.kernel_settings, originals=self.originals()))
         pulse = Pulse(clock=now)
         records = [
-            RecordDriver(place, journal.emit, inbox.wake, lambda: pulse.at, clock=clock) for place in self.places
+            RecordDriver(place, journal.emit, partial(inbox.wake, NAMES), lambda: pulse.at, clock=clock)
+            for place in self.places
         ]
         machine = Machine(
             (self.kernel, *self.more_drivers),

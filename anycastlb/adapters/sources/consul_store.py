@@ -100,7 +100,10 @@ class ConsulStore:
             for number, text in enumerate(texts):
                 name = self._prefix + staging.name(record.id, number)
                 await self._transact([ours, operation("cas", name, text, 0)])
-            entries = (await self._look()).entries
+            try:
+                entries = (await self._look()).entries
+            except SourceError as exc:
+                raise SourceError(f"{exc}; {NOTHING}") from exc
             for chunk in chunks:
                 staging.settled(chunk, entries)
             committed = replace(record, state="committed", chunks=len(texts), sha256=staging.checksum(texts))

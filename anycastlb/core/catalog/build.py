@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from anycastlb.core.catalog import decode
-from anycastlb.core.catalog.check import CheckTypes, parts_of
+from anycastlb.core.catalog.check import CheckTypes, ReadCheck, parts_of
 from anycastlb.core.catalog.contradictions import Limits, clash, unreachable
 from anycastlb.core.catalog.decode import MalformedDocument, contained
 from anycastlb.core.catalog.discovery import Instances, discover, instance_document
 from anycastlb.core.catalog.keys import NAMES, named
-from anycastlb.core.catalog.pool import Endpoints, Pool, about_backend
-from anycastlb.core.catalog.service import parse_service
+from anycastlb.core.catalog.pool import Endpoints, Pool
+from anycastlb.core.catalog.schema import ServiceDocument
+from anycastlb.core.catalog.service import backend_problems, parse_own, parse_service
 from anycastlb.core.fields import shown
 from anycastlb.core.model import Entry, Problem, Service
 
@@ -88,6 +90,12 @@ class _Build:
         self._merged = _service_document(keys, rules.defaults)
         self._pool = Pool(dict(self._merged.get("backends", {})), _discovered(self._merged, rules.instances))
         self._endpoints = Endpoints(self._merged, self._pool.written)
+        self._read: dict[object, ReadCheck] = {}
+
+    @cached_property
+    def _own(self) -> ServiceDocument | None:
+        """The service by itself, which its backends' keys are tried with."""
+        return parse_own(self._merged)
 
     def run(self) -> Built:
         """The service with its backends."""
@@ -129,9 +137,10 @@ class _Build:
         name, origin = key.rsplit("/", 1)[1], entry.origin or key
         inline = self._pool.written.get(name)
         backend = decode.merge(inline if isinstance(inline, dict) else {}, decode.backend_document(key, name, entry))
-        outcome = self._parse(origin, self._pool.trial(name, backend))
-        if not isinstance(outcome, Service) and (bad := about_backend(outcome, name)):
-            raise MalformedDocument(*bad)
+        if (whole := self._pool.trial(name, backend)) is not None:
+            types = self._rules.check_types
+            if bad := backend_problems(origin, name, whole, self._own, types, self._read):
+                raise MalformedDocument(*bad)
         if other := self._endpoints.take(name, backend):
             raise MalformedDocument(Problem(origin, "address", clash(other)))
         self._pool.written[name] = backend

@@ -65,10 +65,10 @@ class Pool:
         discovered = {name: self._over(name, self.written.get(name, {})) for name in instances if name not in written}
         return written | discovered
 
-    def trial(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
-        """One written backend as it would be; nothing while it has no address."""
-        whole = self._over(name, document)
-        return {} if self.discovered is not None and "address" not in whole else {name: whole}
+    def trial(self, name: str, document: dict[str, Any]) -> dict[str, Any] | None:
+        """One written backend as it would be; None while it has no address."""
+        whole: dict[str, Any] = self._over(name, document)
+        return None if self.discovered is not None and "address" not in whole else whole
 
     def leave_out(self, problems: Iterable[Problem]) -> list[Problem]:
         """Drop the instances that alone cause problems, and return these problems; none if the cause is elsewhere."""
@@ -92,11 +92,11 @@ class Pool:
         return decode.merge(below, document) if below is not None and isinstance(document, dict) else document
 
 
-def about_backend(problems: Iterable[Problem], name: str) -> list[Problem]:
+def about_backend(problems: Iterable[Problem], name: str) -> tuple[Problem, ...]:
     """Only the problems of the backend itself, with their paths inside its own document."""
     prefix = f"backends.{name}"
     mine = [problem for problem in problems if problem.path == prefix or problem.path.startswith(prefix + ".")]
-    return [Problem(p.key, p.path[len(prefix) :].lstrip("."), p.expected) for p in mine]
+    return tuple(Problem(p.key, p.path[len(prefix) :].lstrip("."), p.expected) for p in mine)
 
 
 def _blamed(path: str, names: Container[str]) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from anycastlb.core.catalog.check import CheckTypes, DocumentPath, InvalidField, ReadCheck, merged_check, parse_check
 from anycastlb.core.catalog.contradictions import Limits, clashes, contradictions
 from anycastlb.core.catalog.discovery import parse_discover
+from anycastlb.core.catalog.pool import about_backend
 from anycastlb.core.catalog.scheduler import parse_virtual
 from anycastlb.core.catalog.schema import BackendDocument, ServiceDocument
 from anycastlb.core.fields import Document, problems
@@ -38,7 +39,7 @@ def parse_service(
     except ValidationError as exc:
         return problems(exc, key)
     wrong = [Problem(key, path, expected) for path, expected in contradictions(parsed, limits)]
-    protocol: Protocol = "fwmark" if parsed.fwmark else parsed.protocol or "tcp"
+    protocol = _protocol(parsed)
     backends: list[Backend] = []
     read: dict[object, ReadCheck] = {}
     for backend_name, backend in parsed.backends.items():
@@ -48,6 +49,45 @@ def parse_service(
             wrong += exc.problems
     wrong += [Problem(key, path, expected) for path, expected in clashes(backends)]
     return tuple(dict.fromkeys(wrong)) or _service(name, protocol, parsed, backends)
+
+
+def parse_own(document: Mapping[str, Any]) -> ServiceDocument | None:
+    """The fields of a service without its backends; None if something is wrong with them."""
+    try:
+        return ServiceDocument.model_validate({**document, "backends": {}})
+    except ValidationError:
+        return None
+
+
+def backend_problems(
+    key: str,
+    name: str,
+    document: Mapping[str, Any],
+    service: ServiceDocument | None,
+    check_types: CheckTypes,
+    read: dict[object, ReadCheck],
+) -> tuple[Problem, ...]:
+    """What is wrong with one backend of a service, by itself; of a service that cannot be read, only its fields.
+
+    The paths are those in the backend's document. ``read``: checks of the service that were read before.
+    """
+    try:
+        backend = BackendDocument.model_validate(document)
+    except ValidationError as exc:
+        return problems(exc, key)
+    if service is None:
+        return ()
+    # A backend's own check is read by itself: its document may be gone before the next one is read.
+    known = read if backend.check is None else {}
+    try:
+        _backend(key, name, backend, service, _protocol(service), check_types, known)
+    except InvalidField as exc:
+        return about_backend(exc.problems, name)
+    return ()
+
+
+def _protocol(parsed: ServiceDocument) -> Protocol:
+    return "fwmark" if parsed.fwmark else parsed.protocol or "tcp"
 
 
 def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: Sequence[Backend]) -> Service:

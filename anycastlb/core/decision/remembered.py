@@ -115,7 +115,7 @@ def replaced(
 
 def _successors(key: ServiceKey, grouping: Grouping, memory: Memory) -> frozenset[Successor]:
     group = grouping.group_of(key)
-    if group is not None and key in group.keys:
+    if group is not None and key in group.staffed:
         return frozenset({key})
     return frozenset(vips_of(key, memory.fwmarks))
 

@@ -26,7 +26,8 @@ class VipGroup:
     places: tuple[Place, ...]
     """In the catalog's order."""
     vips: tuple[Address, ...]
-    keys: frozenset[ServiceKey]
+    staffed: frozenset[ServiceKey]
+    """The services that have backends, drained ones included."""
     checks: tuple[Check, ...]
     """The checks of its backends."""
     paths: tuple[ForwardPath, ...]
@@ -40,7 +41,7 @@ class VipGroup:
         return cls(
             places,
             tuple(dict.fromkeys(vip for _, vip in places)),
-            frozenset(service.key(vip) for service, vip in places),
+            frozenset(service.key(vip) for service, vip, _ in members),
             tuple(service.check(vip, backend) for service, vip, backend in members),
             tuple(path for path in paths if path is not None),
         )

@@ -107,16 +107,17 @@ class Metrics:
 
     def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
         """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
-        writer, lines, rest = Writer(openmetrics), [], _Rest()
+        writer, rest = Writer(openmetrics), _Rest()
+        pieces: list[bytes] = []
         for family in look.collect():
             if isinstance(family, (FamilySamples, FamilyText)):
-                lines.append("".join(writer.lines(family)))
+                pieces += writer.pieces(family)
             else:
                 rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(rest)
         registry.register(self._process)
-        return "".join(lines).encode() + encode(registry)
+        return b"".join((*pieces, encode(registry)))
 
     async def _look(self) -> _Scrape:
         kernel: Statistics | None = None

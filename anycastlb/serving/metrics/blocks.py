@@ -65,12 +65,12 @@ class Block:
         self._leaving: list[Any] = []
         self._counters: list[Any] = []
         self._wall: float | None = None
-        self._decided: list[str] = []
-        self._checked: list[str] = []
-        self._counted: list[str] = []
+        self._decided: list[bytes] = []
+        self._checked: list[bytes] = []
+        self._counted: list[bytes] = []
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> list[bytes]:
         return [*self._decided, *self._checked, *self._counted]
 
     def update(self, snapshot: Snapshot, kernel: Statistics, wall: float) -> None:
@@ -103,8 +103,8 @@ class Block:
             if verdict is not None
         ]
 
-    def _written(self, families: Iterable[FamilySamples]) -> list[str]:
-        return ["".join(self._labels.lines(rows.family, rows.samples)) for rows in families]
+    def _written(self, families: Iterable[FamilySamples]) -> list[bytes]:
+        return ["".join(self._labels.lines(rows.family, rows.samples)).encode() for rows in families]
 
 
 def _same(before: Sequence[object], now: Sequence[object]) -> bool:

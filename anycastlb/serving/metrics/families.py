@@ -244,8 +244,8 @@ class FamilyText:
     """A family with its samples as text."""
 
     family: Family
-    lines: Sequence[str]
-    """Each with any number of whole lines."""
+    pieces: Sequence[bytes]
+    """Any number of whole lines each."""
 
 
 def samples_of(name: str, samples: Iterable[Sample]) -> FamilySamples:

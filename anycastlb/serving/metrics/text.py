@@ -38,11 +38,15 @@ class Writer:
         self._openmetrics = openmetrics
         self._labels = Labels()
 
-    def lines(self, rows: FamilySamples | FamilyText) -> Iterator[str]:
+    def pieces(self, rows: FamilySamples | FamilyText) -> Iterator[bytes]:
+        """The text of a family, in pieces of whole lines."""
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
-        yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n"
-        yield from rows.lines if isinstance(rows, FamilyText) else self._labels.lines(family, rows.samples)
+        yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
+        if isinstance(rows, FamilyText):
+            yield from rows.pieces
+        else:
+            yield "".join(self._labels.lines(family, rows.samples)).encode()
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

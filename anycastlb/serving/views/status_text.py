@@ -7,25 +7,49 @@ Equal to ``json.dumps(status_view(...))``, whatever the snapshots before were (`
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from operator import is_
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from anycastlb.core.model import Address, Service, Snapshot
 from anycastlb.serving.views.index import Places, Seat
 from anycastlb.serving.views.status import backend_view, check_view, picture, service_view, vip_around
-from anycastlb.serving.views.text import Stencil, Text
+from anycastlb.serving.views.text import Slot, Stencil, Text
 
-Name = tuple[Hashable, ...]
+Parts: TypeAlias = dict[Hashable, tuple[tuple[Any, ...], Text]]
+"""Texts by the names of what they are about, each with all that it was made of."""
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """The texts of one picture."""
+
+    parts: Parts = field(default_factory=dict)
+    """Of VIPs, and of services on them."""
+    backends: dict[tuple[Address, str], dict[str, Backend]] = field(default_factory=dict)
+    """By VIP and service, and then by name."""
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """The text of one backend, with a place in it for what its check has found."""
+
+    check: Slot
+    found: tuple[Any, ...]
+    """What the text of the check was made of."""
+    text: Text
+    made_of: tuple[Any, ...]
 
 
 class StatusTexts:
     def __init__(self) -> None:
         self._places = Places()
-        self._known: dict[Name, tuple[tuple[Any, ...], Text]] = {}
-        """The parts of the last picture by their names, each with all that it was made of."""
-        self._kept: dict[Name, tuple[tuple[Any, ...], Text]] = {}
+        self._known, self._kept = Known(), Known()
+        """Of the last picture, and of the one that is being made."""
+        self._turned = False
+        """Has a check another text than in the picture before?"""
         self._vips: tuple[Text, ...] = ()
         self._tag = uuid4().hex
         """Another whenever the VIPs differ from those before in more than their ages."""
@@ -47,10 +71,10 @@ class StatusTexts:
 
     def _vips_of(self, index: Stencil) -> Text:
         self._places.keep(index.snapshot.inputs.catalog.services)
-        self._kept = {}
+        self._kept, self._turned = Known(), False
         vips = tuple(self._vip(index, vip) for vip in index.vips())
         self._known = self._kept
-        if not same(vips, self._vips):
+        if self._turned or not same(vips, self._vips):
             self._vips, self._tag = vips, uuid4().hex
         return listed(vips)
 
@@ -67,11 +91,15 @@ class StatusTexts:
             speaker.sessions,
             speaker.rejected.get(vip),
         )
-        return self._part((vip,), made_of, index, lambda: vip_around(index, vip, index.part(listed(services))))
+        return self._part(vip, made_of, index, lambda: vip_around(index, vip, index.part(listed(services))))
 
     def _service(self, index: Stencil, service: Service, vip: Address) -> Text:
-        backends = tuple(self._backend(index, seat) for seat in index.seats(service, vip))
-        key = service.key(vip)
+        name, key = (vip, service.name), service.key(vip)
+        known, kept = self._known.backends.get(name, {}), dict[str, Backend]()
+        for seat in index.seats(service, vip):
+            kept[seat.backend.name] = self._backend(index, seat, known.get(seat.backend.name))
+        self._kept.backends[name] = kept
+        backends = tuple(backend.text for backend in kept.values())
         made_of = (
             *backends,
             service,
@@ -79,23 +107,32 @@ class StatusTexts:
             key in index.snapshot.actual.services,
             index.failure("services", key),
         )
-        name = (vip, service.name)
         return self._part(name, made_of, index, lambda: service_view(index, service, vip, index.part(listed(backends))))
 
-    def _backend(self, index: Stencil, seat: Seat) -> Text:
-        name = (seat.vip, seat.service.name, seat.backend.name)
+    def _backend(self, index: Stencil, seat: Seat, known: Backend | None) -> Backend:
+        """With every result a check has another text, and nothing around it has."""
         found = seat.service, seat.state, index.probe_path(seat.check)
-        check = self._part((*name, "check"), found, index, lambda: check_view(index, seat))
-        refused = index.failure("destinations", seat.key)
-        made_of = seat.service, seat.verdict, seat.row, seat.leaves, refused, check
-        return self._part(name, made_of, index, lambda: backend_view(index, seat, index.part(check)))
+        if known is None or not unchanged(known.found, found):
+            text, self._turned = index.text(check_view(index, seat)), True
+            if known is not None:
+                known.check.text = text
+        check = known.check if known is not None else Slot(text)
+        made_of = seat.service, seat.verdict, seat.row, seat.leaves, index.failure("destinations", seat.key)
+        if known is None or not unchanged(known.made_of, made_of):
+            return Backend(check, found, index.text(backend_view(index, seat, index.part(check))), made_of)
+        known.found, known.made_of = found, made_of
+        return known
 
-    def _part(self, name: Name, made_of: tuple[Any, ...], index: Stencil, view: Callable[[], object]) -> Text:
-        before, text = self._known.get(name, ((), None))
-        if text is None or not (same(before, made_of) or before == made_of):
+    def _part(self, name: Hashable, made_of: tuple[Any, ...], index: Stencil, view: Callable[[], object]) -> Text:
+        before, text = self._known.parts.get(name, ((), None))
+        if text is None or not unchanged(before, made_of):
             text = index.text(view())
-        self._kept[name] = made_of, text
+        self._kept.parts[name] = made_of, text
         return text
+
+
+def unchanged(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    return same(before, now) or before == now
 
 
 def same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:

@@ -29,8 +29,8 @@ class Age:
     moment: float
     sign: int
 
-    def at(self, now: float) -> str:
-        return repr(round(max(0.0, (now - self.moment) * self.sign), 3))
+    def write(self, words: list[str], now: float) -> None:
+        words.append(repr(round(max(0.0, (now - self.moment) * self.sign), 3)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +42,30 @@ class Text:
 
     def at(self, now: float) -> str:
         """The text at this moment, by the clock of the snapshots."""
-        words = [self.pieces[0]]
-        for gap, piece in zip(self.gaps, self.pieces[1:], strict=True):
-            words += gap.at(now), piece
+        words: list[str] = []
+        self.write(words, now)
         return "".join(words)
 
+    def write(self, words: list[str], now: float) -> None:
+        """Add the text at this moment to ``words``."""
+        pieces = self.pieces
+        words.append(pieces[0])
+        for place, gap in enumerate(self.gaps, 1):
+            gap.write(words, now)
+            words.append(pieces[place])
 
-Gap: TypeAlias = Age | Text
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The place of a text that changes more often than what is around it."""
+
+    text: Text
+
+    def write(self, words: list[str], now: float) -> None:
+        self.text.write(words, now)
+
+
+Gap: TypeAlias = Age | Text | Slot
 
 
 class Stencil(Index):
@@ -58,7 +75,7 @@ class Stencil(Index):
         super().__init__(snapshot, now, places)
         self._gaps: list[Gap] = []
 
-    def part(self, text: Text) -> str:
+    def part(self, text: Text | Slot) -> str:
         """Stands for a text inside of the one that is being made."""
         return self._gap(text)
 

@@ -8,9 +8,10 @@ and no retry is decided here.
 from __future__ import annotations
 
 import asyncio
+import errno
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -76,8 +77,8 @@ class IpvsDriver:
 
     async def unused(self, keys: Collection[DestinationKey]) -> frozenset[DestinationKey]:
         """Those destinations that exist and have no connection, active or not. Raises ``DriverError``."""
-        found = await self.statistics()
-        return frozenset(key for key in keys if (now := found.get(key)) and not now.active + now.inactive)
+        services = dict.fromkeys(key.service for key in keys)
+        return frozenset(keys) & await asyncio.to_thread(self._locked, lambda kernel: self._unused(kernel, services))
 
     async def use(self, work: Callable[[GenericNetlink], T]) -> T:
         """Do other blocking work of the family IPVS with this driver's socket. Raises ``DriverError``."""
@@ -178,12 +179,28 @@ class IpvsDriver:
                 services.append(found[0])
                 counted[found[0]] = reader.counters(data, start, end, of_destination=False)
         for service in services:
-            for data, start, end in kernel.dump(codec.GET_DESTINATION, codec.service_name(service)):
-                real = self._reader.destination(data, start, end)
-                if real is not None:
-                    counted[DestinationKey(service, real[0], real[1])] = reader.counters(
-                        data, start, end, of_destination=True
-                    )
+            for key, counters in self._of_destinations(kernel, service).items():
+                counted[key] = counters
+        return counted
+
+    def _unused(self, kernel: GenericNetlink, services: Iterable[ServiceKey]) -> frozenset[DestinationKey]:
+        """The destinations of these services that have no connection. One that does not exist has none of either."""
+        counted: dict[DestinationKey, TrafficCounters] = {}
+        for service in services:
+            try:
+                counted.update(self._of_destinations(kernel, service))
+            except NetlinkRefused as exc:
+                if exc.number != errno.ESRCH:
+                    raise
+        return frozenset(key for key, now in counted.items() if not now.active + now.inactive)
+
+    def _of_destinations(self, kernel: GenericNetlink, service: ServiceKey) -> dict[DestinationKey, TrafficCounters]:
+        counted: dict[DestinationKey, TrafficCounters] = {}
+        for data, start, end in kernel.dump(codec.GET_DESTINATION, codec.service_name(service)):
+            real = self._reader.destination(data, start, end)
+            if real is not None:
+                key = DestinationKey(service, real[0], real[1])
+                counted[key] = reader.counters(data, start, end, of_destination=True)
         return counted
 
     # ------------------------------------------------------------ writing
