@@ -11,6 +11,7 @@ import asyncio
 from contextlib import suppress
 
 from anycastlb.adapters.system.clock import Clock
+from anycastlb.core.decision.decide import TICK
 from anycastlb.core.model import DriverError
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
@@ -64,7 +65,7 @@ class Heartbeat:
         """Until that moment, or until something has changed; proving life meanwhile."""
         while not self._inbox.dirty.is_set() and (left := until - self._clock()) > 0:
             try:
-                async with asyncio.timeout(min(left, self._pulse.period)):
+                async with asyncio.timeout(max(min(left, self._pulse.period), TICK)):
                     await self._inbox.dirty.wait()
             except TimeoutError:
                 if self._late():

@@ -22,9 +22,9 @@ from anycastlb.core.model import CheckState, DestinationKey, DriverError, Servic
 from anycastlb.serving.views.index import Index, Places
 
 PAUSE = 5.0
-"""Seconds from one sample to the next, unless it takes more than ``SHARE`` of them."""
-SHARE, LONGEST = 0.005, 60.0
-"""A sample of a large table takes long, so it is taken less often: every minute at least."""
+"""Seconds from one sample to the next, of up to 1,500 services and backends."""
+PACE, LONGEST = 300, 60.0
+"""Rows a second: a sample of more costs more, so it is taken less often, but every minute at least."""
 SLOTS = 120
 MAX_ROWS = 4096
 """Rows that are followed; services come first. A row takes about 2.5 KB."""
@@ -113,6 +113,11 @@ class History:
             self._sample = object()
             self._left_out, self._error = left_out, error
 
+    @property
+    def size(self) -> int:
+        """How many services and backends there are, those that are not followed included."""
+        return len(self._rows) + self._left_out
+
     def stats(self, now: float) -> dict[str, Any]:
         """The counters as of the last sample, and the rates since the one before."""
         with self._lock:
@@ -165,7 +170,6 @@ async def sample(
 ) -> None:
     """Feed the history for ever. An error here is shown in its views, and stops nothing else."""
     while True:
-        began = time.perf_counter()
         kernel, error = None, ""
         try:
             kernel = await statistics()
@@ -175,7 +179,7 @@ async def sample(
             await asyncio.to_thread(history.observe, snapshot(), kernel, clock(), error)
         except Exception:
             logging.getLogger("anycastlb").exception("a sample of the history could not be taken")
-        history.interval = max(pause, min(LONGEST, round((time.perf_counter() - began) / SHARE, 1)))
+        history.interval = max(pause, min(LONGEST, history.size / PACE))
         await asyncio.sleep(history.interval)
 
 

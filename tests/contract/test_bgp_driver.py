@@ -250,6 +250,17 @@ async def test_without_a_bridge_everything_fails_with_the_reason(path: Path) -> 
 # ---------------------------------------------------------------- a bridge that leaves and returns
 
 
+async def test_without_a_bridge_a_slow_cycle_is_no_reason_to_look_again_for_ever(path: Path) -> None:
+    woken: list[float] = []
+    now = 0.0
+    driver = BgpDriver(BridgeServer(str(path)), 15.0, [], lambda: woken.append(now), clock=lambda: now)
+    await cycle(driver, {})
+    now = 30.0  # longer than ``hold``, as the first cycle of a large table may take
+    for _ in range(3):
+        driver.beat()
+    assert not woken
+
+
 async def test_what_failed_while_the_bridge_was_away_is_not_announced_later(path: Path) -> None:
     async with staged(path) as stage:
         first = await stage.bridge()

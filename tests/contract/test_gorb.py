@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -170,20 +169,6 @@ async def test_names_are_resolved_once(gorb: Gorb) -> None:
     await gorb.ask("PUT", "/service/0", SERVICE)
     assert await gorb.ask("PUT", "/service/0/1", {"host": "localhost", "port": 80}) == (200, "")
     assert (await gorb.get("/service/0/1"))["options"]["host"] == "127.0.0.1"
-
-
-@pytest.mark.parametrize(("vip", "expected"), [("192.0.2.30", "192.0.2.50"), ("2001:db8::30", "2001:db8::50")])
-@pytest.mark.parametrize("both", [["192.0.2.50", "2001:db8::50"], ["2001:db8::50", "192.0.2.50"]])
-async def test_a_name_of_both_families_is_an_address_of_the_services(
-    gorb: Gorb, monkeypatch: pytest.MonkeyPatch, both: list[str], vip: str, expected: str
-) -> None:
-    if "ANYCASTLB_TEST_API" in os.environ:
-        pytest.skip("what names resolve to is chosen in this process")
-    answers = [(socket.AF_UNSPEC, socket.SOCK_STREAM, 6, "", (address, 0)) for address in both]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: answers)
-    await gorb.ask("PUT", "/service/0", SERVICE | {"host": vip})
-    assert await gorb.ask("PUT", "/service/0/1", {"host": "backend.example", "port": 80}) == (200, "")
-    assert (await gorb.get("/service/0/1"))["options"]["host"] == expected
 
 
 PULSE = {"pulse": {"type": "tcp", "interval": "5s"}}

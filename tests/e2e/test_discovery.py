@@ -363,7 +363,7 @@ class TestAway:
         async with following(agent.address, tmp_path / "state") as node:
             await node.names("web1", "web2")
             before = node.backends()
-            await node.until((tmp_path / "state" / "instances.json").exists)
+            await node.until((tmp_path / "state" / "catalog.json").exists)  # the last that is saved
         agent.kill()
         async with following(agent.address, tmp_path / "state") as node:
             await node.until(lambda: node.seen and node.seen[-1][1].loaded)

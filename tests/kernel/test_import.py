@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from ipaddress import ip_network
 
 import pytest
 
-from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.cli import formats
-from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.decision import plan
-from anycastlb.core.decision.decide import adopt, decide
-from anycastlb.core.model import MARKS, Catalog, CheckState, Entry, Feed, Inputs, Policy, Result, State, Tree
-from anycastlb.engine.node import checks
+from anycastlb.core.model import State
+from tests.support.converted import desired
 from tests.support.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -44,22 +39,12 @@ async def test_save_import_decide_and_nothing_is_left_to_change(require: Callabl
     for line in RULES.splitlines():
         run(program, *line.split())
     documents, _ = formats.read(run(program, "-Sn"))
-    tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
-    found = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
-    assert (len(found.services), found.problems) == (6, ())
+    assert len(documents) == 6
     driver = IpvsDriver([ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")])
     tables = await driver.observe()
     assert len(tables["services"]) == 6
-    now = time.monotonic()
-    up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
-    inputs = Inputs(
-        Policy(node="lb1", marks=MARKS),
-        catalog=found,
-        feed=Feed(connected=True, loaded=True, since=now),
-        health=dict.fromkeys(checks(found), up),
-    )
     actual = State(services=tables["services"], destinations=tables["destinations"])
-    decision = decide(inputs, adopt(actual, now, inputs.policy.marks), now)
-    left = [c for c in plan.diff(actual, decision.desired) if c.table in ("services", "destinations")]
+    changes = plan.diff(actual, desired(documents, actual))
+    left = [c for c in changes if c.table in ("services", "destinations")]
     assert left == []
     driver.close()

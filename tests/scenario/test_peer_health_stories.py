@@ -244,16 +244,25 @@ async def test_the_news_of_peers_wakes_only_whom_it_concerns(tmp_path: Path, reg
     company = worlds(tmp_path, registry)
     async with AsyncExitStack() as stack:
         first, *_ = await together(stack, company)
-        await asyncio.sleep(5)
+        told = json.loads(registry.entries["lb2"].value)
+        told["status"]["node"] = "lb9"  # nobody else writes this one
+        session = await registry.begin("lb9")
+
+        def peer() -> Any:
+            return first.inbox.inputs.cluster.peers.get("lb9")
+
+        def publish(**changes: Any) -> None:
+            told["status"].update(changes)
+            registry.put("lb9", json.dumps(told).encode(), session)
+
+        publish()
+        await until(lambda: peer() is not None, within=2)
+        await asyncio.sleep(2)
         version = first.inbox.version
-        entry = registry.entries["lb2"]
-        told = json.loads(entry.value)
-        told["status"].update(digests={"web": "f" * 16}, version="99", sessions=[])
-        registry.put("lb2", json.dumps(told).encode())
-        await until(lambda: first.snapshot.inputs.cluster.peers["lb2"].status.version == "99", within=2)
+        publish(digests={"web": "f" * 16}, version="99", sessions=[])
+        await until(lambda: peer().status.version == "99", within=2)
         assert first.inbox.version == version
-        told["status"]["drained"] = True
-        registry.put("lb2", json.dumps(told).encode())
+        publish(drained=True)
         await until(lambda: first.inbox.version > version, within=2)
 
 

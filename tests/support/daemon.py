@@ -32,6 +32,7 @@ class Daemon:
             self.originals.drop()
         drivers = (Restorable(sysctls, self.originals), Restorable(timeouts, self.originals), addresses, self.ipvs)
         self.inbox = Inbox(Inputs(Policy(**kernel_settings(config)), originals=self.originals.rows))
+        self._tables = {table for driver in drivers for table in driver.tables}
         machine = Machine(drivers, MemoryAnnouncer(), originals=lambda: self.originals.rows)
         self.reconciler = Reconciler(self.inbox, machine, Journal(), 0.1)
 
@@ -44,7 +45,8 @@ class Daemon:
         self.inbox.put(catalog=found, health=dict.fromkeys(checks(found), up))
 
     async def cycle(self) -> list[str]:
-        """One cycle; what failed in it."""
+        """One cycle, which looks at the whole kernel as if ``resync`` were over; what failed in it."""
+        self.inbox.stale |= self._tables
         await self.reconciler.cycle()
         return [failure.reason.text for failure in self.reconciler.snapshot.failures]
 

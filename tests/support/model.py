@@ -410,6 +410,7 @@ class Cluster(RuleBasedStateMachine):
         verdicts = self.nodes[n].snapshot.decision.verdicts
         damped = {vip: verdict.penalty for vip, verdict in verdicts.items() if verdict.reason.code == "damped"}
         self._kill(n)
+        self.observers[n].errors.pop("routes", None)  # a new driver reads what the bridge reports: that cannot fail
         if deleted:
             for place in reversed(range(len(self.worlds[n].kernel.rows[deleted]))):
                 self.drift(n, deleted, place)

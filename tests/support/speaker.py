@@ -30,7 +30,7 @@ RESTART = 2.0
 """Seconds until a killed ExaBGP runs again."""
 
 
-class _Wire(BridgeConnection):
+class DirectConnection(BridgeConnection):
     """From a driver to the relay, in one process."""
 
     def __init__(self) -> None:
@@ -135,14 +135,14 @@ class Speaker(BridgeServer):
     def _connect(self, now: float) -> None:
         if self._user is None or self.connection is not None or self._relay is None:
             return
-        self.connection = _Wire()
+        self.connection = DirectConnection()
         self._relay.set_ranges(self.ranges)
         self._relay.connected(now)
         self._user.bridge_connected(self.connection)
 
     def _obey(self, now: float) -> None:
         wire, relay = self.connection, self._relay
-        if not isinstance(wire, _Wire) or relay is None:
+        if not isinstance(wire, DirectConnection) or relay is None:
             return
         sent, wire.sent = wire.sent, []
         try:

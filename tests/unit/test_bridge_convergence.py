@@ -13,30 +13,18 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from anycastlb.adapters.drivers.bgp import BgpDriver
-from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeServer, BridgeUser
+from anycastlb.adapters.drivers.bridge_server import BridgeServer, BridgeUser
 from anycastlb.bridge.exchange import Command
-from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet
 from anycastlb.bridge.relay import Relay
 from anycastlb.core.decision import plan
 from anycastlb.core.model import Address, Route, State
 from tests.support.fake_exabgp import FakeExaBGP
+from tests.support.speaker import DirectConnection
 from tests.support.virtual import run
 
 RANGES = (ip_network("10.128.0.0/9"),)
 FIRST = ip_address("10.128.0.0")
 HOLD = 15.0
-
-
-class DirectConnection(BridgeConnection):
-    """To a relay in this process."""
-
-    def __init__(self) -> None:
-        self.report, self.pid, self.silent = Report(), 4711, 0
-        self.sent: list[RouteSet | Heartbeat] = []
-
-    def send(self, message: RouteSet | Heartbeat) -> bool:
-        self.sent.append(message)
-        return True
 
 
 class Joined(BridgeServer):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from anycastlb.core.decision.pool import KeptBackends, Observed, ObservedBackend, judge, weigh
+from anycastlb.core.decision.judgement import Observed, ObservedBackend, judge
+from anycastlb.core.decision.pool import KeptBackends, weigh
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (
     Backend,

@@ -121,6 +121,9 @@ class BgpDriver:
     def beat(self) -> None:
         """A cycle has ended and its routes are as they should be, or nothing has changed since: prove life."""
         now = self._clock()
+        if self._wanted is None:  # nothing is known to be announced that anybody could vouch for
+            self._vouched_at = now
+            return
         was_silent = now - self._vouched_at >= self._hold
         if self._looked is not None:
             self._settle(self._looked)
@@ -129,7 +132,7 @@ class BgpDriver:
             return
         self._vouched_at = now
         connection = self._server.connection
-        if self._wanted is None or connection is None or not self._decided:
+        if connection is None or not self._decided:
             return
         if self._sent != self._serial or was_silent:
             self._send()

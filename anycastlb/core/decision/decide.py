@@ -63,8 +63,8 @@ ADOPTED_DRAIN = 30.0
 """Seconds for which a row that was there at the start, and that no catalog names any more, is still served."""
 NOTHING_KNOWN = Recollection()
 TICK = 0.001
-"""Seconds: the shortest time after which a decision asks to be made again. Clock arithmetic is not exact, and a step
-must not be missed."""
+"""Seconds: the shortest time after which a decision asks to be made again, and the shortest wait for one. Clock
+arithmetic is not exact: no step may be missed, and no moment just ahead be waited for without end."""
 
 
 def adopt(

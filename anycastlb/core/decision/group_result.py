@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from anycastlb.core.decision import kernel_settings
 from anycastlb.core.decision.delta import same_keys, shared
+from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.peer_votes import PeerVote, ServiceId
-from anycastlb.core.decision.pool import Judgement, Pool
+from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.rows import Wanted
 from anycastlb.core.decision.vip_gates import GateStep
 from anycastlb.core.model import (

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from anycastlb.core.decision.pool import Judgement
+from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.model import EMPTY, Address, Memory, Service, ServiceKey
 
 Successor: TypeAlias = ServiceKey | Address

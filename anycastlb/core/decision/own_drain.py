@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from anycastlb.core.decision import node_drain
 from anycastlb.core.decision.basis import Basis
-from anycastlb.core.decision.pool import Judgement, Pool, weigh
+from anycastlb.core.decision.judgement import Judgement
+from anycastlb.core.decision.pool import Pool, weigh
 from anycastlb.core.decision.rows import Wanted, leaving_rows, wanted_rows
 from anycastlb.core.model import Address, Inputs, Memory, NodeDrain, Reason
 

@@ -15,8 +15,9 @@ from typing import TypeAlias
 
 from anycastlb.core.decision import gate, peer_health
 from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.own_drain import administrative
-from anycastlb.core.decision.pool import Judgement, KeptBackends
+from anycastlb.core.decision.pool import KeptBackends
 from anycastlb.core.decision.withdrawal_budget import WithdrawalBudget, withdrawal_budget
 from anycastlb.core.model import EMPTY, Address, NodeDrain, Reason, ServiceKey, Status
 

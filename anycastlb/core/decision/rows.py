@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.handover import NOTHING, Handover, Successor, vips_of
+from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.kernel_settings import need_no_entries
-from anycastlb.core.decision.pool import Judgement, Pool
+from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.vip_groups import Place
 from anycastlb.core.model import (
     EMPTY,

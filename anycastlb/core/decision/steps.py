@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from anycastlb.core.decision.assessment import assess
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.group_result import GroupParts
+from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.own_drain import drain_step, withdrawn
 from anycastlb.core.decision.peer_votes import PeerVote, hear_peers
-from anycastlb.core.decision.pool import Judgement, Pool, weigh
+from anycastlb.core.decision.pool import Pool, weigh
 from anycastlb.core.decision.routes import route_of
 from anycastlb.core.decision.rows import Wanted, held_rows, wanted_rows
 from anycastlb.core.decision.vip_gates import GateStep, shut_faulty, step_gates

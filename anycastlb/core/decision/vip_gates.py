@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from anycastlb.core.decision import gate, node_drain
 from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.own_drain import administrative, cause, graceful
 from anycastlb.core.decision.peer_votes import PeerVote
-from anycastlb.core.decision.pool import Judgement
 from anycastlb.core.model import Address, Announce, Gate, NodeDrain, ServiceVerdict, Verdict
 
 

@@ -144,7 +144,7 @@ def _common(checks: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | N
 
 
 def address(text: str, line: int, hint: str = "") -> Address:
-    """Raises ``Unreadable``."""
+    """Raises ``UnreadableInput``."""
     try:
         parsed = ip_address(text)
     except ValueError:
@@ -155,14 +155,14 @@ def address(text: str, line: int, hint: str = "") -> Address:
 
 
 def number(text: str, line: int, what: str, low: int = 0, high: int = 2**31 - 1) -> int:
-    """Raises ``Unreadable``."""
+    """Raises ``UnreadableInput``."""
     if text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high:
         return int(text)
     raise UnreadableInput(line, f"expected {what}, a number from {low} to {high}, not {text!r:.60}")
 
 
 def prefix(text: str, line: int) -> int:
-    """A persistence netmask: a prefix length, or an IPv4 mask. Raises ``Unreadable``."""
+    """A persistence netmask: a prefix length, or an IPv4 mask. Raises ``UnreadableInput``."""
     if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 128:
         return int(text)
     try:

@@ -72,7 +72,7 @@ class _Line:
 
 
 def convert(text: str, port_of: PortOf = lambda name, protocol: None) -> tuple[Documents, list[Note]]:
-    """The documents, and what could not be carried over. Raises ``Unreadable``."""
+    """The documents, and what could not be carried over. Raises ``UnreadableInput``."""
     notes: list[Note] = []
     services: dict[Key, Virtual | None] = {}
     """None: a service that cannot be carried over."""

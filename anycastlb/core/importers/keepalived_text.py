@@ -230,7 +230,7 @@ def attempt(notes: list[Note], otherwise: U, make: Callable[P, T], *args: P.args
 
 
 def parse(text: str, include: Include | None, notes: list[Note]) -> list[Statement]:
-    """The statements of the whole text. Raises ``Unreadable``."""
+    """The statements of the whole text. Raises ``UnreadableInput``."""
     return _Reading(include, notes).parse(text)
 
 
