@@ -24,7 +24,9 @@ from anycastlb.engine.places import Habit
 COMPLAINTS = 60.0
 """Seconds between two events that say that this node cannot probe, or that it probes too late."""
 UNPROVEN = 300.0
-"""Seconds that a verdict stands although no probe says anything of the target; then that counts as a failure."""
+"""Seconds that a verdict stands from the first probe that says nothing of the target; then that counts as a failure.
+
+It does not count from the last one that did: the whole node may have stood still since then."""
 PROMPT = 0.9
 """The share of its time-out within which a check was answered; else it counts as hanging."""
 Publish = Callable[[Health, bool], None]
@@ -35,13 +37,13 @@ WORDS = {None: "unknown", True: "up", False: "down"}
 class Course:
     """What is known of one check while it is run."""
 
-    __slots__ = ("check", "habit", "kind", "proven", "state")
+    __slots__ = ("check", "habit", "kind", "state", "unproven_since")
 
     def __init__(self, check: Check) -> None:
         self.check = check
         self.state = health.UNKNOWN
-        self.proven: float | None = None
-        """When it last had a result that says something of its target."""
+        self.unproven_since: float | None = None
+        """When it first had a result that says nothing of its target, since the last one that does."""
         self.habit: Habit = "untried"
         self.kind: Hashable = (
             check.type,
@@ -104,7 +106,7 @@ class Verdicts:
         check = course.check
         self._observer.observe_result(check.type, outcome, result.duration)
         course.habit = "answered" if result.duration - lost < PROMPT * check.timeout else "hanging"
-        course.proven = result.at
+        course.unproven_since = None
         self.fold(course, result)
 
     def miss(self, course: Course, why: str) -> None:
@@ -124,9 +126,9 @@ class Verdicts:
         if now >= self._complain_at:
             self._complain_at = now + COMPLAINTS
             self._warn(check, result)
-        if course.proven is None:
-            course.proven = now
-        if before.up is not None and now - course.proven > UNPROVEN:
+        if course.unproven_since is None:
+            course.unproven_since = now
+        if before.up is not None and now - course.unproven_since > UNPROVEN:
             self.fold(course, result)
             self._show(course, replace(course.state, unproven=result))
             return

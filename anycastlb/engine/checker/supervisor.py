@@ -2,26 +2,25 @@
 
 What the process reports is folded here. While no process runs, no verdict changes; if that lasts, every check is *not
 known*, which counts as a failure after ``verdicts.UNPROVEN``.
+
+How long a process has been silent is counted in turns of the daemon's own loop. A daemon that was stopped itself, or is
+late, takes no other process for hung: a stop of any length is one turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.adapters.system.lateness import Deadline
-from anycastlb.adapters.system.privileges import handing_on_marks
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, ForwardPath, Network
+from anycastlb.engine.checker.child import Child
 from anycastlb.engine.checker.protocol import NotOurs, frame, plain_check, plain_path, read_attempt, receive
 from anycastlb.engine.observer import Observer
 from anycastlb.engine.prober import MakeChecking
@@ -37,7 +36,13 @@ STEADY = 60.0
 """A process that ran so many seconds is no failed start."""
 LASTS = 10.0
 """Seconds without a report after which the checks are not known, and between two times of saying so."""
+TURN = 0.25
+"""Seconds between two looks at how long the process has been silent."""
+SLICE = 100
+"""Checks that are handled in one go, so that nobody else in the loop waits long."""
 RESTART = Backoff(0.1, 30.0)
+
+T = TypeVar("T")
 
 
 class CheckerProcess:
@@ -55,29 +60,24 @@ class CheckerProcess:
         self._hello = {"commands": settings.commands, "foreign": [str(network) for network in foreign]}
         self._publish, self._journal, self._clock = publish, journal, clock
         self._verdicts = Verdicts(journal, clock, observer)
+        self._wanted: frozenset[Check] = frozenset()
+        self._resettle = asyncio.Event()
         self._courses: dict[int, Course] = {}
         self._numbers: dict[Check, int] = {}
         self._next = count(1)
         self._marks: Mapping[ForwardPath, int | str] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._heard = clock.monotonic()
-        """When the last report came."""
-        self._why = "it has not started yet"
+        self._silent = 0.0
+        """Seconds without a report of any process."""
+        self._patience = START
+        """Seconds that this process still has until its next report."""
+        self._why = "no process has reported yet"
         self.running = 0
         self.load = (0, 0, MAX_AT_ONCE)
 
     def want(self, checks: Iterable[Check]) -> None:
-        wanted = frozenset(checks)
-        stop = [check for check in self._numbers if check not in wanted]
-        run = [check for check in wanted if check not in self._numbers]
-        stopped = [self._numbers.pop(check) for check in stop]
-        for number in stopped:
-            self._verdicts.forget(self._courses.pop(number).check)
-        for check in sorted(run, key=str):
-            number = self._numbers[check] = next(self._next)
-            self._courses[number] = Course(check)
-        if stop or run:
-            self._send(stop=stopped, run=[[self._numbers[check], plain_check(check)] for check in run])
+        self._wanted = frozenset(checks)
+        self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         if marks != self._marks:
@@ -87,8 +87,30 @@ class CheckerProcess:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publish_changes(self._verdicts, self._publish))
-            tasks.create_task(self._doubt())
+            tasks.create_task(self._settle())
+            tasks.create_task(self._watch())
             await self._supervise()
+
+    async def _settle(self) -> None:
+        """Have run what is wanted, and nothing else."""
+        while True:
+            await self._resettle.wait()
+            self._resettle.clear()
+            async for checks in _slices(self._numbers.keys() - self._wanted):
+                self._send(stop=[self._drop(check) for check in checks])
+            async for checks in _slices(self._wanted - self._numbers.keys()):
+                self._send(run=[[self._add(check), plain_check(check)] for check in checks])
+
+    def _add(self, check: Check) -> int:
+        number = self._numbers[check] = next(self._next)
+        self._courses[number] = Course(check)
+        return number
+
+    def _drop(self, check: Check) -> int:
+        number = self._numbers.pop(check)
+        del self._courses[number]
+        self._verdicts.forget(check)
+        return number
 
     async def _supervise(self) -> None:
         """Keep one process running."""
@@ -103,43 +125,56 @@ class CheckerProcess:
 
     async def _live(self) -> str:
         """One process, from its start until it is gone; why that is."""
-        ours, theirs = socket.socketpair()
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        process = None
+        self._patience = START
         try:
-            with theirs:
-                process = _started(theirs.fileno())
-            self._writer.write(frame(self._hello))
-            every = [[number, plain_check(course.check)] for number, course in self._courses.items()]
-            self._send(run=every, marks=self._plain_marks())
-            return await self._listen(reader)
-        except (EOFError, OSError) as exc:
-            return f"it ended with status {await _ended(process)}" if process else f"it cannot be started: {exc}"
+            child = Child()
+        except OSError as exc:
+            return f"it cannot be started: {exc}"
+        try:
+            why = await self._talk(child.socket)
         finally:
-            self._writer.close()
+            status = await child.end()
+        return why or f"it ended with status {status}"
+
+    async def _talk(self, sock: socket.socket) -> str:
+        """Until the process has closed its end, or is not listened to any more: why that is, if it is known."""
+        reader, self._writer = await asyncio.open_connection(sock=sock)
+        try:
+            self._writer.write(frame(self._hello))
+            self._send(marks=self._plain_marks())
+            async for numbers in _slices(self._courses):
+                known = [number for number in numbers if number in self._courses]
+                self._send(run=[[number, plain_check(self._courses[number].check)] for number in known])
+            while True:
+                self._take(await receive(reader))
+                await asyncio.sleep(0)  # there may be more, and others have their turn between
+        except (EOFError, OSError):
+            return f"it gave no sign of life for {self._silent:.1f} s" if self._patience <= 0 else ""
+        except (NotOurs, KeyError, TypeError, ValueError) as exc:
+            return f"it sent what is no report: {type(exc).__name__}: {exc}"
+        finally:
+            self._writer.transport.abort()
             self._writer = None
             self.running, self.load = 0, (0, 0, MAX_AT_ONCE)
-            if process:
-                process.kill()
-                await _ended(process)
 
-    async def _listen(self, reader: asyncio.StreamReader) -> str:
-        """Take reports until it hangs. Raises EOFError, OSError."""
-        patience = START
+    async def _watch(self) -> None:
+        """Give a process up that hangs; while nobody reports, every check is not known."""
+        doubt_at = LASTS
         while True:
-            try:
-                async with Deadline(patience):  # this process's own lateness is no sign of the other one's
-                    message = await receive(reader)
-                self._take(message)
-                await asyncio.sleep(0)  # there may be more, and others have their turn between
-            except TimeoutError:
-                return f"it gave no sign of life for {patience:g} s"
-            except (NotOurs, KeyError, TypeError, ValueError) as exc:
-                return f"it sent what is no report: {type(exc).__name__}: {exc}"
-            patience = SILENCE
+            await asyncio.sleep(TURN)
+            self._silent += TURN
+            self._patience -= TURN
+            if self._patience <= 0 and self._writer is not None:
+                self._writer.transport.abort()  # which the one who listens hears as its end
+            doubt_at = min(doubt_at, self._silent + LASTS)
+            if self._silent >= doubt_at:
+                doubt_at += LASTS
+                async for numbers in _slices(self._courses):
+                    for course in filter(None, map(self._courses.get, numbers)):
+                        self._verdicts.lack(course, f"the checks of this node do not run: {self._why}")
 
     def _take(self, message: Mapping[str, Any]) -> None:
-        self._heard = self._clock.monotonic()
+        self._silent, self._patience = 0.0, SILENCE
         self.running = int(message["running"])
         taken, waiting, limit = map(int, message["load"])
         self.load = (taken, waiting, limit)
@@ -158,14 +193,6 @@ class CheckerProcess:
                 case _:
                     raise ValueError(f"a result of kind {what!r:.40}")
 
-    async def _doubt(self) -> None:
-        """While nobody reports, every check is not known."""
-        while True:
-            await asyncio.sleep(LASTS)
-            if self._clock.monotonic() - self._heard > LASTS:
-                for course in list(self._courses.values()):
-                    self._verdicts.lack(course, f"the checks of this node do not run: {self._why}")
-
     def _send(self, **message: Any) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(message))
@@ -174,27 +201,12 @@ class CheckerProcess:
         return [[plain_path(via), mark] for via, mark in self._marks.items()]
 
 
-def _started(descriptor: int) -> subprocess.Popen[bytes]:
-    """The process, which inherits this socket. Raises OSError."""
-    with handing_on_marks():
-        return subprocess.Popen(
-            # -P: nothing is imported from wherever the daemon was started
-            [sys.executable, "-P", "-m", "anycastlb.engine.checker", str(descriptor)],
-            pass_fds=(descriptor,),
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            start_new_session=True,
-        )
-
-
-async def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Its status, once it is gone: by itself within a moment, or killed."""
-    for _ in range(20):
-        if (status := process.poll()) is not None:
-            return status
-        await asyncio.sleep(0.05)
-    process.kill()
-    return await asyncio.to_thread(process.wait)
+async def _slices(items: Collection[T]) -> AsyncIterator[list[T]]:
+    """What they are now, in pieces, with a turn of the loop for others after each."""
+    every = list(items)
+    for begin in range(0, len(every), SLICE):
+        yield every[begin : begin + SLICE]
+        await asyncio.sleep(0)
 
 
 def in_own_process(settings: ChecksSettings, foreign: Iterable[Network]) -> MakeChecking:
