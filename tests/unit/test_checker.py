@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,31 @@ async def test_it_finds_what_is_up_and_what_goes_down() -> None:
             it.checker.want([web, dead])
             await it.until(dead, False)
             assert it.checker.load[2] == 1000 and not it.complaints()
+
+
+async def test_every_result_of_a_steady_check_comes_up() -> None:
+    """Also those of which only the time is sent, before and after one that says something else."""
+    weight = 50
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{weight}%\n".encode())
+
+    async with serving(answer) as port:
+        params = TYPES["agent"].params()
+        check = replace(CHECK, type="agent", params=params, port=port, interval=0.05)
+        async with scene(check) as it:
+            await it.until(check, True)
+            while it.states[-1][check].record[1] < 20:
+                await asyncio.sleep(0.01)
+            assert {(result.ok, result.weight) for result in it.states[-1][check].recent} == {(True, 50)}
+            weight = 80
+            while it.states[-1][check].asks != (80, False):
+                await asyncio.sleep(0.01)
+            weight = 50
+            while [result.weight for result in it.states[-1][check].recent] != [50] * 10:
+                await asyncio.sleep(0.01)
+            recent = it.states[-1][check].recent
+            assert all(earlier.at < later.at for earlier, later in pairwise(recent)) and not it.complaints()
 
 
 async def test_a_check_through_ipvs_is_told_its_mark() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
@@ -21,9 +21,9 @@ from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.adapters.system.privileges import keep_only_marks
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check
+from anycastlb.core.model import Check, Result
 from anycastlb.engine.attempt import Attempt
-from anycastlb.engine.checker.protocol import frame, plain_attempt, read_check, read_path, receive
+from anycastlb.engine.checker.protocol import frame, plain_attempt, read_check, read_path, receive, says_the_same
 from anycastlb.engine.observer import NOBODY
 from anycastlb.engine.probing import Probing
 from anycastlb.engine.runner import Runner
@@ -39,47 +39,82 @@ MAX_KEPT = 500_000
 
 
 class Silent(Journal):
-    """The daemon tells what happens: it has the same results."""
+    """The daemon writes what happens to its log: it has the same results."""
 
     def emit(self, event: Event) -> None:
         pass
 
 
 class Recorder(Verdicts):
-    """Folds as the daemon does, and keeps what the daemon has to be told."""
+    """Folds what the times of the checks depend on, and keeps what the daemon is to hear."""
 
     def __init__(self) -> None:
         super().__init__(Silent(), SYSTEM, NOBODY)
-        self.numbers: dict[Check, int] = {}
-        self.results: list[list[Any]] = []
+        self._numbers: dict[Check, int] = {}
+        self._good: dict[int, Result] = {}
+        """The last good result that the daemon hears in full."""
+        self._results: list[Sequence[Any]] = []
+
+    def know(self, check: Check, number: int) -> None:
+        """By this number the daemon knows this check."""
+        self._numbers[check] = number
+
+    def drop(self, check: Check, number: int) -> None:
+        """The daemon does not want to hear of it by this number any more."""
+        self._good.pop(number, None)
+        if self._numbers.get(check) == number:
+            del self._numbers[check]
+
+    @property
+    def known(self) -> Collection[Check]:
+        return self._numbers.keys()
+
+    def take(self) -> list[Sequence[Any]]:
+        """What is new since the last time."""
+        results, self._results = self._results, []
+        return results
 
     def conclude(self, course: Course, ended: Attempt) -> None:
-        self._keep(course, "ended", *plain_attempt(ended))
+        number = self._numbers.get(course.check)
+        if number is not None:
+            outcome, result, _ = ended
+            if outcome != "good":
+                self._keep(number, "ended", *plain_attempt(ended))
+            elif (good := self._good.get(number)) and says_the_same(good, result):
+                self._keep(number, result.duration, result.at)
+            else:
+                self._keep(number, "ended", *plain_attempt(ended))
+                self._good[number] = result
         super().conclude(course, ended)
 
+    def fold(self, course: Course, result: Result) -> None:
+        state = course.state
+        steady = result.ok and state.up and not state.streak and state.asks == (result.weight, result.drain)
+        if not steady:  # else nothing changes that a check's times depend on, or that the daemon is to hear at once
+            super().fold(course, result)
+
     def withhold(self, course: Course, reason: str) -> None:
-        self._keep(course, "withheld", reason)
+        self._note(course, "withheld", reason)
         super().withhold(course, reason)
 
     def miss(self, course: Course, why: str) -> None:
-        self._keep(course, "missed", why)
+        self._note(course, "missed", why)
         super().miss(course, why)
 
     def lack(self, course: Course, what: str) -> None:
-        self._keep(course, "lacking", what)
+        self._note(course, "lacking", what)
         super().lack(course, what)
 
-    def take(self) -> list[list[Any]]:
-        """What is new since the last time."""
-        results, self.results = self.results, []
-        return results
-
-    def _keep(self, course: Course, *values: Any) -> None:
-        number = self.numbers.get(course.check)
+    def _note(self, course: Course, kind: str, text: str) -> None:
+        number = self._numbers.get(course.check)
         if number is not None:
-            self.results.append([number, *values])
-        if len(self.results) > MAX_KEPT:
-            del self.results[: MAX_KEPT // 2]
+            self._keep(number, kind, text)
+
+    def _keep(self, *values: Any) -> None:
+        self._results.append(values)
+        if len(self._results) > MAX_KEPT:
+            del self._results[: MAX_KEPT // 2]
+            self._good.clear()  # what was to be heard in full may be gone
 
 
 class Checker:
@@ -104,31 +139,31 @@ class Checker:
                 task.cancel()
 
     def _obey(self, message: Mapping[str, Any]) -> None:
-        numbers = self._recorder.numbers
+        recorder = self._recorder
         for number in message.get("stop", ()):
-            if (check := self._checks.pop(number, None)) and numbers.get(check) == number:
-                del numbers[check]
+            if check := self._checks.pop(number, None):
+                recorder.drop(check, number)
         for number, plain in message.get("run", ()):
             check = self._checks[number] = read_check(plain, self._types)
-            numbers[check] = number
+            recorder.know(check, number)
         if "run" in message or "stop" in message:
-            self._runner.want(numbers)
+            self._runner.want(recorder.known)
         if "marks" in message:
             self._runner.mark({read_path(via): mark for via, mark in message["marks"]})
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         turned = self._recorder.turned
-        while True:
-            turned.clear()
-            results, load, running = self._recorder.take(), self._runner.load, self._runner.running
-            for begin in range(0, len(results) or 1, MAX_RESULTS):
-                report = {"results": results[begin : begin + MAX_RESULTS], "load": load, "running": running}
-                writer.write(frame(report))
-            with suppress(ConnectionError):  # who reads says that it is the end
-                await writer.drain()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
-                    await turned.wait()
+        with suppress(ConnectionError):  # who reads hears of the end, too
+            while True:
+                turned.clear()
+                results, load, running = self._recorder.take(), self._runner.load, self._runner.running
+                for begin in range(0, len(results) or 1, MAX_RESULTS):
+                    report = {"results": results[begin : begin + MAX_RESULTS], "load": load, "running": running}
+                    writer.write(frame(report))
+                    await writer.drain()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD):
+                        await turned.wait()
 
 
 async def serve(descriptor: int) -> None:

@@ -1,7 +1,8 @@
 """What the daemon and its checker process say to each other: JSON messages, each after its length.
 
 Down: ``hello`` (the node's settings for checks), ``run`` (checks by number), ``stop`` (numbers), ``marks``.
-Up: ``results`` of probes by number, ``load`` and ``running``; at least once a second, as a sign of life.
+Up: ``results`` of probes by number, ``load`` and ``running``; at least once a second, as a sign of life. A good result
+that says what the last good one of its check said is only when it was and how long it took: nearly all are.
 
 A check is rebuilt from plain values. Nothing that the checker process sends, which talks to strangers, can be anything
 but numbers and text.
@@ -23,6 +24,7 @@ from anycastlb.core.model import AnycastlbError, Check, Combination, ForwardPath
 from anycastlb.engine.attempt import Attempt, Outcome
 
 LENGTH = struct.Struct("!I")
+OUTCOMES = get_args(Outcome)
 MAX_MESSAGE = 256 * 1024 * 1024
 """Bytes of one message. More is no message of ours."""
 
@@ -72,10 +74,20 @@ def plain_attempt(ended: Attempt) -> list[Any]:
     return [result.detail, outcome, result.duration, result.at, result.weight, result.drain, lost]
 
 
+def says_the_same(good: Result, result: Result) -> bool:
+    """Does a good result say what another one said?"""
+    return result.detail == good.detail and result.weight == good.weight and result.drain is good.drain
+
+
+def again(good: Result, took: float, at: float) -> Attempt:
+    """A good result that says the same."""
+    return Attempt("good", Result(True, good.detail, took, at, good.weight, good.drain))
+
+
 def read_attempt(detail: str, plain: list[Any]) -> Attempt:
     """Raises ValueError, TypeError."""
     outcome, took, at, weight, drain, lost = plain
-    if outcome not in get_args(Outcome) or not isinstance(weight, int | None):
+    if outcome not in OUTCOMES or not isinstance(weight, int | None):
         raise ValueError(f"a result {plain!r:.80}")
     result = Result(outcome == "good", detail, float(took), float(at), weight, drain is True)
     return Attempt(outcome, result, float(lost))

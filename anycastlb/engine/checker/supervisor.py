@@ -19,9 +19,9 @@ from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, ForwardPath, Network
+from anycastlb.core.model import Check, ForwardPath, Network, Result
 from anycastlb.engine.checker.child import Child
-from anycastlb.engine.checker.protocol import NotOurs, frame, plain_check, plain_path, read_attempt, receive
+from anycastlb.engine.checker.protocol import NotOurs, again, frame, plain_check, plain_path, read_attempt, receive
 from anycastlb.engine.observer import Observer
 from anycastlb.engine.prober import MakeChecking
 from anycastlb.engine.probing import MAX_AT_ONCE
@@ -65,6 +65,8 @@ class CheckerProcess:
         self._courses: dict[int, Course] = {}
         self._numbers: dict[Check, int] = {}
         self._next = count(1)
+        self._good: dict[int, Result] = {}
+        """The last good result that was sent in full."""
         self._marks: Mapping[ForwardPath, int | str] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._silent = 0.0
@@ -109,6 +111,7 @@ class CheckerProcess:
     def _drop(self, check: Check) -> int:
         number = self._numbers.pop(check)
         del self._courses[number]
+        self._good.pop(number, None)
         self._verdicts.forget(check)
         return number
 
@@ -178,20 +181,28 @@ class CheckerProcess:
         self.running = int(message["running"])
         taken, waiting, limit = map(int, message["load"])
         self.load = (taken, waiting, limit)
-        for number, what, text, *values in message["results"]:
-            if (course := self._courses.get(number)) is None:
-                continue  # not wanted any more
-            match what:
-                case "withheld":
-                    self._verdicts.withhold(course, str(text))
-                case "missed":
-                    self._verdicts.miss(course, str(text))
-                case "lacking":
-                    self._verdicts.lack(course, str(text))
-                case "ended":
-                    self._verdicts.conclude(course, read_attempt(str(text), values))
-                case _:
-                    raise ValueError(f"a result of kind {what!r:.40}")
+        for number, *values in message["results"]:
+            if course := self._courses.get(number):  # else it is not wanted any more
+                self._take_result(number, course, values)
+
+    def _take_result(self, number: int, course: Course, values: list[Any]) -> None:
+        """Raises what bad values raise."""
+        match values:
+            case [float(took), float(at)]:
+                self._verdicts.conclude(course, again(self._good[number], took, at))
+            case ["ended", detail, *plain]:
+                ended = read_attempt(str(detail), plain)
+                if ended.outcome == "good":
+                    self._good[number] = ended.result
+                self._verdicts.conclude(course, ended)
+            case ["withheld", reason]:
+                self._verdicts.withhold(course, str(reason))
+            case ["missed", why]:
+                self._verdicts.miss(course, str(why))
+            case ["lacking", what]:
+                self._verdicts.lack(course, str(what))
+            case _:
+                raise ValueError(f"a result {values!r:.80}")
 
     def _send(self, **message: Any) -> None:
         if self._writer is not None and not self._writer.is_closing():
