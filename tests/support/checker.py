@@ -58,7 +58,7 @@ class Scene:
 @asynccontextmanager
 async def scene(*checks: Check, commands: tuple[str, ...] = ()) -> AsyncIterator[Scene]:
     made = Scene(commands)
-    async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(made.checker.run())
         made.checker.want(checks)
         yield made

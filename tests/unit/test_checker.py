@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from anycastlb.adapters.checks import TYPES, types
+from anycastlb.core.backoff import Backoff
 from anycastlb.core.decision import health
 from anycastlb.core.model import Check, Combination, ForwardPath
 from anycastlb.engine.checker import supervisor
@@ -74,6 +76,22 @@ async def test_messages_come_whole() -> None:
 
 
 # ---------------------------------------------------------------- the process
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def gone(pid: str) -> bool:
+    """Has it ended? Whoever is to reap it may take a while."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_it_finds_what_is_up_and_what_goes_down() -> None:
@@ -207,6 +225,42 @@ async def test_it_ends_with_the_daemon() -> None:
         await daemon.wait()
         while Path(f"/proc/{process}").exists():
             await asyncio.sleep(0.05)
+
+
+async def test_a_program_ends_with_the_process_that_ran_it() -> None:
+    allowed = types(ChecksSettings(commands=("/bin/sleep",)))
+    params = allowed["command"].params.model_validate({"command": ["/bin/sleep", "600"]})
+    check = replace(CHECK, type="command", params=params, timeout=600.0)
+    async with scene(check, commands=("/bin/sleep",)) as it:
+        process = await it.process()
+        while not (programs := children(process)):
+            await asyncio.sleep(0.01)
+        os.kill(process, signal.SIGKILL)
+        while not all(map(gone, programs)):
+            await asyncio.sleep(0.01)
+
+
+async def test_nothing_is_left_of_those_that_ended_or_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "RESTART", Backoff(0.01, 0.01))
+    async with scene(replace(CHECK, port=free_port())) as it:
+        before = 0
+        for count in range(1, 4):
+            os.kill(await it.process(), signal.SIGKILL)
+            while len(it.complaints()) < count:
+                await asyncio.sleep(0.01)
+            await it.process()
+            before = before or descriptors()
+        assert len(children(os.getpid())) == 1 and descriptors() == before
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        os.kill(await it.process(), signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            while "it cannot be started: [Errno 24] Too many open files" not in it.complaints()[-1]:
+                await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await it.process()
+        assert descriptors() == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")

@@ -20,11 +20,7 @@ NET_ADMIN = 12
 
 
 def keep_only_marks() -> None:
-    """Keep CAP_NET_ADMIN, if it is there; programs that this process starts get no capability at all.
-
-    The process ends with its parent from now on. Raises OSError.
-    """
-    _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    """Keep CAP_NET_ADMIN, if it is there; programs that this process starts get no capability. Raises OSError."""
     _prctl(_SET_NO_NEW_PRIVILEGES, 1)
     _prctl(_AMBIENT, _AMBIENT_CLEAR_ALL)
     permitted = capabilities()
@@ -35,6 +31,13 @@ def keep_only_marks() -> None:
     data = struct.pack("=6I", words[0], words[0], 0, words[1], words[1], 0)
     if _LIBC.capset(struct.pack("=Ii", _VERSION, 0), data):
         _fail("capset")
+
+
+def end_with(parent: int) -> None:
+    """This process is killed when this parent of it ends, however that ends, or if it has ended. Raises OSError."""
+    _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

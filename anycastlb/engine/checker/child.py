@@ -13,6 +13,9 @@ from anycastlb.adapters.system.privileges import handing_on_marks
 GRACE, LOOK = 2.0, 0.05
 """Seconds that a process is waited for when it ends, and between two looks whether it has."""
 
+ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONDONTWRITEBYTECODE")
+"""What it inherits of the daemon's environment, in which there may be a token for Consul."""
+
 
 class Child:
     """It has been started. ``socket`` is this end of the one that it has the other end of. Raises OSError."""
@@ -45,6 +48,9 @@ def _started(descriptor: int) -> subprocess.Popen[bytes]:
             [sys.executable, "-P", "-m", "anycastlb.engine.checker", str(descriptor)],
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={
+                **{name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            },
             start_new_session=True,
         )

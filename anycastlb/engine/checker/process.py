@@ -7,6 +7,7 @@ capabilities only the one that marks packets; the programs that it starts for ch
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +20,7 @@ from anycastlb.adapters.checks import CheckType, types
 from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.adapters.system.privileges import keep_only_marks
+from anycastlb.adapters.system.privileges import end_with, keep_only_marks
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, Result
 from anycastlb.engine.attempt import Attempt
@@ -174,6 +175,7 @@ async def serve(descriptor: int) -> None:
 
 def main(descriptor: int) -> None:
     try:
+        end_with(os.getppid())  # if that is the daemon no more, the socket is closed
         keep_only_marks()
     except OSError as exc:  # a stricter sandbox than ours; checks matter more
         print(f"the checker process keeps the daemon's privileges: {exc}", file=sys.stderr, flush=True)
