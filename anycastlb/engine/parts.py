@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anycastlb.adapters.checks import types
+from anycastlb.adapters.checks.probe.reach import Reach
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.instance import instance
@@ -48,6 +49,7 @@ from anycastlb.core.model import (
     Share,
     Table,
 )
+from anycastlb.engine.checker.protocol import bounds
 from anycastlb.engine.checker.supervisor import in_own_process
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
@@ -194,9 +196,9 @@ def make_parts(
         inbox,
         make_source(settings),
         machine,
-        check_types=types(settings.checks),
+        check_types=types(settings.checks, Reach(settings.checks.networks, settings.closed)),
         kinds=make_kinds(settings),
-        make_checking=in_own_process(settings.checks, settings.node.vip_ranges),
+        make_checking=in_own_process(bounds(settings)),
         on_catalog=on_catalog,
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 from anycastlb.core.fields import Document, one_or_many, shown
 from anycastlb.core.model import MARKS
 from anycastlb.settings.marks import MarkRange
+from anycastlb.settings.node import NetworkText
 
 
 def _programs(value: Any) -> Any:
@@ -27,6 +28,8 @@ def _programs(value: Any) -> Any:
 class ChecksSettings(Document):
     commands: Annotated[tuple[str, ...], BeforeValidator(_programs)] = ()
     """The programs that ``command`` checks may run on this node; none unless given."""
+    networks: Annotated[tuple[NetworkText, ...], BeforeValidator(one_or_many)] = ()
+    """The only networks in which checks may go; everywhere but to the node itself unless given."""
     marks: MarkRange = MARKS
     """The firewall marks for probes with ``"via": "forward"``, as (low, high); one for each backend. Every IPVS service
     with such a mark is ours."""

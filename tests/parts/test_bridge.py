@@ -27,7 +27,7 @@ from anycastlb.core.events import Event
 from anycastlb.core.model import Address, Change, Failure, Route
 from tests.lab import lateness
 from tests.lab.namespaces import Namespace, address, connect, delete
-from tests.lab.process import GIVE_UP, Process, until
+from tests.lab.process import GIVE_UP, Process, freeze, until
 
 ROOT = Path(__file__).parents[2]
 HOLD = 2.0
@@ -484,11 +484,11 @@ async def test_daemon_and_bridge_are_killed_together_and_the_routes_leave_after_
 async def test_a_frozen_daemon_loses_its_routes_and_gets_them_back(bench: Bench) -> None:
     async with program(bench, ONE, SIX) as daemon:
         frozen = lateness.now()
-        daemon.signal(signal.SIGSTOP)
+        daemon.freeze()
         gone = await seen(lambda: not bench.router.routes(), "its routes are withdrawn")
         told("withdrawn after SIGSTOP", f"{gone - frozen:.2f} s with hold {HOLD:g} s")
         lateness.kept(HOLD + 1, frozen, "the routes of a frozen daemon were withdrawn", gone)
-        daemon.signal(signal.SIGCONT)
+        daemon.thaw()
         await seen(lambda: bench.router.routes() == {ONE, SIX}, "they are back")
 
 
@@ -496,7 +496,7 @@ async def test_a_frozen_exabgp_that_must_withdraw_is_killed(bench: Bench) -> Non
     async with running(bench.socket) as daemon:
         await daemon.want(PLAIN)
         await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
-        bench.exabgp.signal(signal.SIGSTOP)
+        bench.exabgp.freeze()
         started = lateness.now()
         failures = await daemon.want({})
         gone = await seen(lambda: not bench.router.routes(), "the routes are gone, and the sessions with them")
@@ -511,7 +511,7 @@ async def test_a_frozen_bridge_is_replaced(bench: Bench) -> None:
         await daemon.want(PLAIN)
         await seen(lambda: bench.router.routes() == set(PLAIN), "both are there")
         (old,) = bench.bridges()
-        os.kill(old, signal.SIGSTOP)
+        freeze(old)
         await seen(lambda: bench.bridges() not in ([], [old]), "ExaBGP has started another one")
         await seen(lambda: daemon.driver.speaker().connected, "it is connected")
         assert bench.router.routes() == set(PLAIN)

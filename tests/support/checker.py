@@ -14,9 +14,9 @@ from anycastlb.adapters.checks import TYPES
 from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Health
+from anycastlb.engine.checker.protocol import Bounds
 from anycastlb.engine.checker.supervisor import CheckerProcess
 from anycastlb.engine.observer import NOBODY
-from anycastlb.settings import ChecksSettings
 
 CHECK = Check("http", ip_address("127.0.0.1"), 80, TYPES["http"].params(), 0.2, 0.5, 1, 2)
 
@@ -26,8 +26,7 @@ class Scene:
         self.states: list[Health] = []
         self.journal = Journal()
         self.checker = CheckerProcess(
-            ChecksSettings(commands=commands),
-            (),
+            Bounds(commands=commands),
             lambda health, turned: self.states.append(health),
             self.journal,
             SYSTEM,

@@ -93,6 +93,8 @@ class World:
         self.kernel = MemoryDriver(("addresses", "services", "destinations"))
         self.router = MemoryAnnouncer()
         self.dead: set[str] = set()
+        self.types = {"tcp": CheckType(tcp.Params, self.probe), "none": CheckType(none.Params, none.probe)}
+        """How backends are checked."""
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
         self.more_drivers: tuple[Driver, ...] = ()
@@ -124,7 +126,6 @@ class World:
     @asynccontextmanager
     async def node(self) -> AsyncIterator[Node]:
         """A running node; at the end of the block it dies as by kill -9."""
-        types = {"tcp": CheckType(tcp.Params, self._probe), "none": CheckType(none.Params, none.probe)}
 
         async def in_place(function: Callable[..., Any], /, *args: Any) -> Any:
             return function(*args)
@@ -151,7 +152,7 @@ class World:
             inbox,
             self.source,
             machine,
-            types,
+            self.types,
             self.kinds,
             probe_path=lambda via, mark: ProbePath(mark, ip_address("10.1.0.254")),
             on_catalog=lambda catalog: self.on_catalog(catalog),
@@ -171,7 +172,7 @@ class World:
             if running.done() and not running.cancelled() and (error := running.exception()):
                 raise error
 
-    async def _probe(self, check: Check, probe_path: ProbePath | None) -> Found:
+    async def probe(self, check: Check, probe_path: ProbePath | None) -> Found:
         name = str(check.address) if probe_path is None else self._by_mark(probe_path.mark)
         self.probes[name] = self.probes.get(name, 0) + 1
         if name in self.dead:

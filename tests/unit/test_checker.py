@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,16 @@ from anycastlb.core.backoff import Backoff
 from anycastlb.core.decision import health
 from anycastlb.core.model import Check, Combination, ForwardPath
 from anycastlb.engine.checker import supervisor
-from anycastlb.engine.checker.protocol import NotOurs, frame, plain_check, read_check, receive
+from anycastlb.engine.checker.protocol import (
+    Bounds,
+    NotOurs,
+    frame,
+    plain_bounds,
+    plain_check,
+    read_bounds,
+    read_check,
+    receive,
+)
 from anycastlb.settings import ChecksSettings
 from tests.contract.cases import cases
 from tests.support.checker import CHECK, scene
@@ -43,7 +52,9 @@ def test_a_check_is_the_same_on_the_other_side(case: object) -> None:
 @pytest.mark.parametrize(
     "check",
     [
-        replace(CHECK, address=ip_address("2001:db8::1"), via=VIA, fast_interval=0.1, down_interval=60.0),
+        replace(
+            CHECK, address=ip_address("2001:db8::1"), via=VIA, fast_interval=0.1, down_interval=60.0, elsewhere=True
+        ),
         replace(CHECK, params=TYPES["http"].params.model_validate({"headers": {"X": "1"}, "expect": ["200-299", 301]})),
         replace(CHECK, type="all", params=Combination((CHECK, replace(CHECK, port=81)))),
     ],
@@ -57,6 +68,11 @@ def test_a_command_keeps_its_program_and_its_rights() -> None:
     params = allowed["command"].params.model_validate({"command": ["/bin/true", "{address}"]})
     check = replace(CHECK, type="command", params=params)
     assert read_check(json.loads(json.dumps(plain_check(check))), allowed) == check
+
+
+def test_the_bounds_of_checks_are_the_same_too() -> None:
+    given = Bounds(("/bin/*",), (ip_network("10.0.0.0/8"),), ((ip_address("::1"), 4672),), (ip_network("fd00::/8"),))
+    assert read_bounds(json.loads(json.dumps(plain_bounds(given)))) == given
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\2{]", b"\0\0\0\2[]"])

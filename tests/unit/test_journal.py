@@ -15,6 +15,7 @@ import pytest
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.core.events import KINDS, Event
 from anycastlb.core.model import TABLES
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +68,7 @@ async def test_every_reader_is_woken_and_finds_everything() -> None:
                 await asyncio.sleep(0)
         return seen
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         readers = [tasks.create_task(read(pause)) for pause in (0, 1, 7)]
         for number in range(emitted):
             journal.emit(Event("check", str(number)))

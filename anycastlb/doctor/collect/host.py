@@ -28,7 +28,7 @@ FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 SYSCTLS = (
     *TAKEOVER, *PROBING, *FORWARDING, SYNC_THRESHOLD, SYNC_REFRESH, "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_ignore",
-    "net/ipv4/conf/all/arp_announce", "net/ipv4/vs/conntrack", "net/ipv4/vs/pmtu_disc", "net/ipv4/vs/conn_lfactor",
+    "net/ipv4/conf/all/arp_announce", "net/ipv4/vs/conntrack", "net/ipv4/vs/pmtu_disc",
     "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max",
 )  # fmt: skip
 STA_UNSYNC = 0x40

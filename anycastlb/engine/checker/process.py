@@ -13,18 +13,27 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_network
 from typing import Any
 
 from anycastlb.adapters.checks import CheckType, types
 from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.checks.probe.reach import Reach
 from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.adapters.system.privileges import end_with, keep_only_marks
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, Result
 from anycastlb.engine.attempt import Attempt
-from anycastlb.engine.checker.protocol import frame, plain_attempt, read_check, read_path, receive, says_the_same
+from anycastlb.engine.checker.protocol import (
+    Bounds,
+    frame,
+    plain_attempt,
+    read_bounds,
+    read_check,
+    read_path,
+    receive,
+    says_the_same,
+)
 from anycastlb.engine.observer import NOBODY
 from anycastlb.engine.probing import Probing
 from anycastlb.engine.runner import Runner
@@ -121,11 +130,11 @@ class Recorder(Verdicts):
 class Checker:
     """The process's end of the socket."""
 
-    def __init__(self, hello: Mapping[str, Any]) -> None:
-        self._types: Mapping[str, CheckType] = types(ChecksSettings.model_construct(commands=tuple(hello["commands"])))
+    def __init__(self, bounds: Bounds) -> None:
+        settings = ChecksSettings.model_construct(commands=bounds.commands)
+        self._types: Mapping[str, CheckType] = types(settings, Reach(bounds.networks, bounds.closed))
         self._recorder = Recorder()
-        foreign = [ip_network(text) for text in hello["foreign"]]
-        find = partial(find_path, foreign=foreign)
+        find = partial(find_path, foreign=bounds.foreign)
         self._runner = Runner(Probing(self._types, self._recorder, SYSTEM, find))
         self._checks: dict[int, Check] = {}
 
@@ -170,7 +179,7 @@ class Checker:
 async def serve(descriptor: int) -> None:
     """Talk to the daemon on this inherited socket until it has ended."""
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
-    await Checker(await receive(reader)).run(reader, writer)
+    await Checker(read_bounds(await receive(reader))).run(reader, writer)
 
 
 def main(descriptor: int) -> None:

@@ -1,6 +1,6 @@
 """What the daemon and its checker process say to each other: JSON messages, each after its length.
 
-Down: ``hello`` (the node's settings for checks), ``run`` (checks by number), ``stop`` (numbers), ``marks``.
+Down: the ``Bounds`` of its checks first, ``run`` (checks by number), ``stop`` (numbers), ``marks``.
 Up: ``results`` of probes by number, ``load`` and ``running``; at least once a second, as a sign of life. A good result
 that says what the last good one of its check said is only when it was and how long it took: nearly all are.
 
@@ -14,19 +14,39 @@ import asyncio
 import json
 import struct
 from collections.abc import Mapping
-from ipaddress import ip_address
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Any, get_args
 
 from anycastlb.adapters.checks import CheckType
 from anycastlb.adapters.checks.probe.params import Codes
 from anycastlb.core.fields import Document
-from anycastlb.core.model import AnycastlbError, Check, Combination, ForwardPath, Result
+from anycastlb.core.model import Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
 from anycastlb.engine.attempt import Attempt, Outcome
+from anycastlb.settings import Settings
 
 LENGTH = struct.Struct("!I")
 OUTCOMES = get_args(Outcome)
 MAX_MESSAGE = 256 * 1024 * 1024
 """Bytes of one message. More is no message of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a node's settings allow its checks."""
+
+    commands: tuple[str, ...] = ()
+    """The programs that they may run."""
+    networks: tuple[Network, ...] = ()
+    """The only networks that they may go to, if there are any."""
+    closed: tuple[tuple[Address, int], ...] = ()
+    """Where they must never go."""
+    foreign: tuple[Network, ...] = ()
+    """The networks of VIPs, from which nobody is probed."""
+
+
+def bounds(settings: Settings) -> Bounds:
+    return Bounds(settings.checks.commands, settings.checks.networks, settings.closed, settings.node.vip_ranges)
 
 
 class NotOurs(AnycastlbError):
@@ -52,21 +72,33 @@ async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
     return message
 
 
+def plain_bounds(bounds: Bounds) -> dict[str, Any]:
+    closed = [[str(address), port] for address, port in bounds.closed]
+    networks, foreign = ([str(network) for network in some] for some in (bounds.networks, bounds.foreign))
+    return {"commands": bounds.commands, "networks": networks, "closed": closed, "foreign": foreign}
+
+
+def read_bounds(plain: Mapping[str, Any]) -> Bounds:
+    networks, foreign = (tuple(ip_network(text) for text in plain[name]) for name in ("networks", "foreign"))
+    closed = tuple((ip_address(address), port) for address, port in plain["closed"])
+    return Bounds(tuple(plain["commands"]), networks, closed, foreign)
+
+
 def plain_check(check: Check) -> list[Any]:
     via = plain_path(check.via) if check.via else None
     times = (check.interval, check.timeout, check.rise, check.fall, check.fast_interval, check.down_interval)
-    return [check.type, str(check.address), check.port, _plain(check.params), *times, via]
+    return [check.type, str(check.address), check.port, _plain(check.params), *times, via, check.elsewhere]
 
 
 def read_check(plain: list[Any], types: Mapping[str, CheckType]) -> Check:
     """The check again; its parameters were judged by the daemon when it read the catalog."""
-    kind, address, port, params, interval, timeout, rise, fall, fast, down, via = plain
+    kind, address, port, params, interval, timeout, rise, fall, fast, down, via, elsewhere = plain
     if isinstance(params, dict):
         read: Any = types[kind].params.model_construct(**{name: _read(value) for name, value in params.items()})
     else:
         read = Combination(tuple(read_check(part, types) for part in params))
     way = read_path(via) if via else None
-    return Check(kind, ip_address(address), port, read, interval, timeout, rise, fall, fast, down, way)
+    return Check(kind, ip_address(address), port, read, interval, timeout, rise, fall, fast, down, way, elsewhere)
 
 
 def plain_attempt(ended: Attempt) -> list[Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -19,14 +20,23 @@ from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, ForwardPath, Network, Result
+from anycastlb.core.model import Check, ForwardPath, Result
 from anycastlb.engine.checker.child import Child
-from anycastlb.engine.checker.protocol import NotOurs, again, frame, plain_check, plain_path, read_attempt, receive
+from anycastlb.engine.checker.protocol import (
+    Bounds,
+    NotOurs,
+    again,
+    frame,
+    plain_bounds,
+    plain_check,
+    plain_path,
+    read_attempt,
+    receive,
+)
 from anycastlb.engine.observer import Observer
 from anycastlb.engine.prober import MakeChecking
 from anycastlb.engine.probing import MAX_AT_ONCE
 from anycastlb.engine.verdicts import Course, Publish, Verdicts, publish_changes
-from anycastlb.settings import ChecksSettings
 
 START = 60.0
 """Seconds that a new process has until its first report."""
@@ -46,18 +56,17 @@ T = TypeVar("T")
 
 
 class CheckerProcess:
-    """``Checking`` in a process of its own. ``foreign``: the networks of VIPs, from which nobody is probed."""
+    """``Checking`` in a process of its own."""
 
     def __init__(
         self,
-        settings: ChecksSettings,
-        foreign: Iterable[Network],
+        bounds: Bounds,
         publish: Publish,
         journal: Journal,
         clock: Clock,
         observer: Observer,
     ) -> None:
-        self._hello = {"commands": settings.commands, "foreign": [str(network) for network in foreign]}
+        self._bounds = bounds
         self._publish, self._journal, self._clock = publish, journal, clock
         self._verdicts = Verdicts(journal, clock, observer)
         self._wanted: frozenset[Check] = frozenset()
@@ -143,7 +152,7 @@ class CheckerProcess:
         """Until the process has closed its end, or is not listened to any more: why that is, if it is known."""
         reader, self._writer = await asyncio.open_connection(sock=sock)
         try:
-            self._writer.write(frame(self._hello))
+            self._writer.write(frame(plain_bounds(self._bounds)))
             self._send(marks=self._plain_marks())
             async for numbers in _slices(self._courses):
                 known = [number for number in numbers if number in self._courses]
@@ -220,11 +229,6 @@ async def _slices(items: Collection[T]) -> AsyncIterator[list[T]]:
         await asyncio.sleep(0)
 
 
-def in_own_process(settings: ChecksSettings, foreign: Iterable[Network]) -> MakeChecking:
+def in_own_process(bounds: Bounds) -> MakeChecking:
     """How a real node runs its checks."""
-    networks = tuple(foreign)
-
-    def make(publish: Publish, journal: Journal, clock: Clock, observer: Observer) -> CheckerProcess:
-        return CheckerProcess(settings, networks, publish, journal, clock, observer)
-
-    return make
+    return partial(CheckerProcess, bounds)

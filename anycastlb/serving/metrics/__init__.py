@@ -27,7 +27,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import DriverError, Snapshot
 from anycastlb.serving.metrics.blocks import BackendBlocks
 from anycastlb.serving.metrics.cluster import cluster_metrics
-from anycastlb.serving.metrics.families import PREFIX, FamilySamples, FamilyText, one, samples_of
+from anycastlb.serving.metrics.families import PREFIX, FamilyLines, FamilySamples, one, samples_of
 from anycastlb.serving.metrics.meters import Meters, Requests
 from anycastlb.serving.metrics.snapshot import (
     catalog_metrics,
@@ -110,8 +110,8 @@ class Metrics:
         writer, rest = Writer(openmetrics), _Rest()
         pieces: list[bytes] = []
         for family in look.collect():
-            if isinstance(family, (FamilySamples, FamilyText)):
-                pieces += writer.pieces(family)
+            if isinstance(family, (FamilySamples, FamilyLines)):
+                pieces.append(writer.text(family))
             else:
                 rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
@@ -158,7 +158,7 @@ class _Scrape:
     silent: float | None
     blocks: BackendBlocks
 
-    def collect(self) -> Iterator[FamilySamples | FamilyText | Metric]:
+    def collect(self) -> Iterator[FamilySamples | FamilyLines | Metric]:
         snapshot = self.snapshot
         backends = self.blocks.collect(snapshot, self.kernel)
         yield samples_of("build_info", [((__version__,), 1)])
@@ -167,7 +167,7 @@ class _Scrape:
         yield from cluster_metrics(snapshot, self.now)
         yield from vip_metrics(snapshot)
         yield from service_metrics(snapshot)
-        yield from (text for name, text in backends.items() if not name.startswith(KERNEL))
+        yield from (lines for name, lines in backends.items() if not name.startswith(KERNEL))
         yield from speaker_metrics(snapshot)
         yield from reconciler_metrics(snapshot)
         yield from settings(snapshot)
@@ -181,5 +181,5 @@ class _Scrape:
             yield samples_of("ipvs_statistics_up", one(self.kernel is not None))
             if self.kernel:
                 yield from service_traffic(snapshot, self.kernel)
-                yield from (text for name, text in backends.items() if name.startswith(KERNEL))
+                yield from (lines for name, lines in backends.items() if name.startswith(KERNEL))
         yield samples_of("events", self.events)

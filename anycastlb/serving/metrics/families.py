@@ -239,13 +239,16 @@ class FamilySamples:
     samples: Iterable[Sample]
 
 
+Lines: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""Samples as text: their labels, in braces, and in the same order their numbers."""
+
+
 @dataclass(frozen=True, slots=True)
-class FamilyText:
+class FamilyLines:
     """A family with its samples as text."""
 
     family: Family
-    pieces: Sequence[bytes]
-    """Any number of whole lines each."""
+    pieces: Sequence[Lines]
 
 
 def samples_of(name: str, samples: Iterable[Sample]) -> FamilySamples:

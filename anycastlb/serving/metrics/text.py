@@ -7,9 +7,10 @@ the families it is in. Histograms and the process's own metrics are left to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from sys import intern
 
-from anycastlb.serving.metrics.families import Family, FamilySamples, FamilyText, Sample
+from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
@@ -20,15 +21,21 @@ class Labels:
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
         """The text by the labels' names and then by their values."""
+        self._last: tuple[str, ...] = ()
+        """The labels of the last lines: most families have a line for the same objects."""
 
-    def lines(self, family: Family, samples: Iterable[Sample]) -> Iterator[str]:
-        """One line for each sample."""
-        known, name = self._known.setdefault(family.labels, {}), family.name
+    def lines(self, family: Family, samples: Iterable[Sample]) -> Lines:
+        """Of each sample the text of its labels, and the text of its number."""
+        known = self._known.setdefault(family.labels, {})
+        texts, numbers = [], []
         for values, number in samples:
-            labels = known.get(values)
-            if labels is None:
-                labels = known[values] = _labels(family.labels, values)
-            yield f"{name}{labels} {number if type(number) is int else _number(number)}\n"
+            text = known.get(values)
+            if text is None:
+                text = known[values] = _labels(family.labels, values)
+            texts.append(text)
+            numbers.append(intern(str(number) if type(number) is int else _number(number)))
+        self._last = labels if (labels := tuple(texts)) != self._last else self._last
+        return self._last, tuple(numbers)
 
 
 class Writer:
@@ -38,15 +45,13 @@ class Writer:
         self._openmetrics = openmetrics
         self._labels = Labels()
 
-    def pieces(self, rows: FamilySamples | FamilyText) -> Iterator[bytes]:
-        """The text of a family, in pieces of whole lines."""
+    def text(self, rows: FamilySamples | FamilyLines) -> bytes:
+        """A family as whole lines."""
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
-        yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
-        if isinstance(rows, FamilyText):
-            yield from rows.pieces
-        else:
-            yield "".join(self._labels.lines(family, rows.samples)).encode()
+        pieces = rows.pieces if isinstance(rows, FamilyLines) else [self._labels.lines(family, rows.samples)]
+        lines = [f"{family.name}{labels} {number}\n" for piece in pieces for labels, number in zip(*piece, strict=True)]
+        return f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n{''.join(lines)}".encode()
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

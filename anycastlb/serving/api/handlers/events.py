@@ -24,7 +24,7 @@ from anycastlb.serving.api.http import limits
 from anycastlb.serving.api.http.answers import HEADERS
 from anycastlb.serving.api.http.context import Context, context
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.views.status import event_views
+from anycastlb.serving.views.events import event_views
 
 TYPE = "text/event-stream"
 TICK = 0.5
