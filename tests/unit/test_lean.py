@@ -289,7 +289,7 @@ async def test_a_fault_of_our_own_ends_the_prober(monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("anycastlb.engine.verdicts.Verdicts.prove", broken)
+    monkeypatch.setattr("anycastlb.engine.verdicts.Verdicts.conclude", broken)
     prober = Prober(TYPES, lambda health, turned: None, Journal())
     prober.want([replace(CHECK, port=free_port())])
     with pytest.raises(ExceptionGroup) as caught:
