@@ -26,7 +26,7 @@ from anycastlb.serving.history import History
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.settings import Settings, parse
 from tests.support import scene
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 @dataclass
@@ -123,7 +123,7 @@ async def ask(
     def talk() -> tuple[int, Any, dict[str, str]]:
         request = urllib.request.Request(served.url + path, method=method, data=body, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 return response.status, json.loads(response.read() or b"null"), dict(response.headers)
         except urllib.error.HTTPError as exc:
             with exc:

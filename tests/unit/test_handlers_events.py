@@ -19,7 +19,7 @@ from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers import events
 from tests.support import scene
 from tests.support.serving import Served, serving
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 ACCEPT = {"Accept": "text/event-stream"}
 
@@ -37,7 +37,7 @@ async def messages(response: aiohttp.ClientResponse, number: int) -> list[tuple[
     """The next so many (event name, data); comments and retry are left out."""
     found: list[tuple[str, Any]] = []
     name = "message"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < number:
             line = (await response.content.readline()).decode().rstrip("\n")
             if line.startswith("event: "):
@@ -157,7 +157,7 @@ async def test_a_new_cycle_is_told() -> None:
 async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "QUIET", 0.05)
     async with serving(scene.calm()) as served, opened(served) as response:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (await response.content.readline()).startswith(b":"):
                 pass
 
@@ -187,7 +187,7 @@ async def test_who_does_not_read_is_dropped_and_holds_nobody_up(monkeypatch: pyt
 
 
 async def test_the_server_does_not_wait_for_its_streams() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         async with serving(scene.calm()) as served, aiohttp.ClientSession() as session:
             response = await session.get(f"{served.url}/v1/events", headers=ACCEPT)
             await messages(response, 1)

@@ -254,10 +254,10 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc,name-defined]
             verb = "writes" if path == TXN else "reads"
             fault = self._fault(f"403 {refusal}; expected a token (consul.token_file) whose policy {verb} {policy}")
             raise Forbidden(str(fault))
-        filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
-        if filtered and (status == 404 or body.strip() == b"[]"):
+        if response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":  # a part must not pass for the whole
             what = "instances" if path.startswith(HEALTH) else "keys"
-            raise self._fault(f"{what} are hidden from this token; expected a policy that reads {self._policy(path)}")
+            policy = f"a token (consul.token_file) whose policy reads {self._policy(path)}"
+            raise self._fault(f"{what} are hidden from this token, so what is left is no answer; expected {policy}")
         if status != 200 and status < 400:
             raise self._fault(f"HTTP {status}; expected 200: is this a Consul agent?")
         return base.Response(status, response.headers, body.decode(), body)

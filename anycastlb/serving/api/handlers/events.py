@@ -25,7 +25,7 @@ from anycastlb.serving.api.http import limits
 from anycastlb.serving.api.http.answers import HEADERS, same
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.views.status import event_views
+from anycastlb.serving.views.events import event_views
 
 TYPE = "text/event-stream"
 TICK = 0.5

@@ -16,7 +16,10 @@ from anycastlb.serving.api.handlers.events import asked, follow, place
 from anycastlb.serving.api.http.answers import HEADERS, Document, parts_of, written
 from anycastlb.serving.api.http.context import answer, caller, context, shared
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.views.status import View, event_views, liveness, plan_view, readiness
+from anycastlb.serving.views.changes import plan_view
+from anycastlb.serving.views.events import event_views
+from anycastlb.serving.views.status import liveness, readiness
+from anycastlb.serving.views.vips import View
 from anycastlb.serving.views.why import explain, near
 
 

@@ -59,6 +59,9 @@ class Context:
     """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
     history: History = field(default_factory=History)
     answers: Answers = field(default_factory=Answers)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """The writes of this node come one after the other, so that they do not make one another decide anew. What keeps
+    them right is the store."""
 
 
 CONTEXT = web.AppKey("context", Context)
