@@ -19,6 +19,7 @@ from typing import Literal
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
+from anycastlb.adapters.system.allocation import return_large_blocks
 from anycastlb.adapters.system.garbage import GarbageCollection
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
@@ -80,7 +81,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 
 
 async def collect_garbage() -> None:
-    """Collect no garbage until the first catalog is in force, or will not be soon."""
+    """Look at none but young objects until the first catalog is in force, or will not be soon."""
     collection = GarbageCollection()
     collection.defer()
     try:
@@ -197,7 +198,8 @@ def compare(settings: Settings, reread: Callable[[], Settings], journal: Journal
 
 
 def keep_privileges() -> None:
-    """Keep for this process what a unit's AmbientCapabilities gave it: the programs of checks must not inherit it."""
+    """Keep for this process what a unit's AmbientCapabilities gave it: programs that it starts must not inherit it, but
+    for the checker process (``engine.checker``)."""
     clear_all, ambient = 4, 47  # PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT
     ctypes.CDLL(None).prctl(ambient, clear_all, 0, 0, 0)  # it cannot fail on a kernel that we run on
 
@@ -212,6 +214,7 @@ def main(settings: Settings, path: str | Path | None = None, load: Callable[[], 
     """Run a node in this process; the exit code. Errors go to the log, one line each."""
     set_up_logging(settings)
     keep_privileges()
+    return_large_blocks()
     code = 0
     try:
         asyncio.run(serve(settings, load))

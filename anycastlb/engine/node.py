@@ -22,7 +22,7 @@ from anycastlb.adapters.sources import Source
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.per_service import PerService
-from anycastlb.core.decision import peer_health, probe_marks, service_names
+from anycastlb.core.decision import peer_reports, probe_marks, service_names
 from anycastlb.core.model import (
     Catalog,
     Check,
@@ -40,7 +40,7 @@ from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
-from anycastlb.engine.prober import Prober
+from anycastlb.engine.prober import Checking, MakeChecking, Prober
 from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
 
@@ -57,6 +57,8 @@ class Parts:
     """How the discoveries that a catalog asks for are made."""
     probe_path: Callable[[ForwardPath, int], ProbePath] = find_path
     """Finds how a probe through IPVS goes."""
+    make_checking: MakeChecking | None = None
+    """Who runs the checks; a ``Prober`` in this process if not given."""
     on_catalog: Callable[[Catalog], None] = lambda catalog: None
     """Is called with each new catalog."""
     registry: Registry | None = None
@@ -79,8 +81,12 @@ class Node:
         clock: Clock = SYSTEM,
     ) -> None:
         self.inbox, self.journal, self._observer = parts.inbox, journal, observer
+        self.prober: Checking
         self._source, self._machine = parts.source, parts.machine
-        self.prober = Prober(parts.check_types, self._put_health, journal, clock, parts.probe_path, observer)
+        if parts.make_checking:
+            self.prober = parts.make_checking(self._put_health, journal, clock, observer)
+        else:
+            self.prober = Prober(parts.check_types, self._put_health, journal, clock, parts.probe_path, observer)
         catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
@@ -187,7 +193,7 @@ class Node:
         before = self.inbox.inputs
         published = before.policy.naming.dns is not None
         names = published and service_names.view(before.cluster) != service_names.view(cluster)
-        self.inbox.put(wake=names or peer_health.news(before.cluster, cluster), cluster=cluster)
+        self.inbox.put(wake=names or peer_reports.news(before.cluster, cluster), cluster=cluster)
 
     def _put_health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned or self.reconciler.snapshot.decision.doubtful, health=health)

@@ -23,11 +23,11 @@ from anycastlb.adapters.checks.probe import params, patterns, web
 from anycastlb.adapters.cluster import instance
 from anycastlb.adapters.drivers import saved_settings
 from anycastlb.adapters.drivers.addresses import MARK
-from anycastlb.adapters.sources import cache, staging
+from anycastlb.adapters.sources import cache, consul, staging
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
 from anycastlb.core import scalars
-from anycastlb.core.catalog import bounds, build, check, decode, keys
+from anycastlb.core.catalog import bounds, build, check, decode, edit, keys
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
@@ -254,6 +254,13 @@ def test_the_files_of_the_state_directory_are_named() -> None:
     (row,) = [line for line in BY_NAME["docs/INSTALL.md"].read_text().splitlines() if line.startswith("| `/var/lib/")]
     written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, gate_memory.NAME, instance.NAME, "dns-names"}
     assert set(re.findall(r"\(`([^`]+)`\)", row)) == written
+
+
+def test_the_keys_of_the_catalog_are_those_that_the_code_reads_and_writes() -> None:
+    _, _, section = BY_NAME["docs/CATALOG.md"].read_text().partition("\n## Keys\n")
+    named = set(re.findall(r"^\| `anycastlb/([a-z]+)[/`]", section.partition("\n## ")[0], re.M))
+    used = (*consul.PARTS, consul.NODES, edit.LOCK)
+    assert named == {key.partition("/")[0] for key in used}
 
 
 OTHERS = {"systemd-modules-load", "systemd-sysctl", "backend"}

@@ -35,7 +35,7 @@ from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import Context, built, context
 from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
-from anycastlb.serving.views.status import plan_view
+from anycastlb.serving.views.changes import plan_view
 
 MODES = ("merge", "replace")
 NOTHING: Mapping[str, Any] = {"edits": [], "changes": [], "moves": [], "assumed_up": [], "held": None}

@@ -18,7 +18,7 @@ from anycastlb.adapters.sources import Store
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Snapshot
-from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of
+from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of, written
 from anycastlb.serving.history import History
 from anycastlb.settings import Settings
 
@@ -80,15 +80,15 @@ def caller(request: web.Request) -> Caller:
 async def built(view: Callable[[], Any], status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
     """The answer made in a worker thread: a view of thousands of backends must not hold up the event loop."""
     body = await asyncio.to_thread(lambda: encoded(view()))
-    return web.Response(body=body, status=status, content_type="application/json", headers={**HEADERS, **headers})
+    return written(body, status, {**HEADERS, **headers})
 
 
 async def shared(request: web.Request, view: Callable[[], Any], *made_from: object) -> web.Response:
     """The same for what is read: made from these objects and the snapshot, and shared by all who ask (``answers``)."""
     at = context(request)
     parts = (*parts_of(at.snapshot()), *made_from)
-    found = await at.answers.get(request.path_qs, parts, at.clock(), lambda: document(view()))
-    return await at.answers.send(request, found)
+    picture = await at.answers.get(request.path_qs, parts, at.clock(), lambda: document(view()))
+    return await at.answers.send(request, picture)
 
 
 def answer(view: Any, status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
