@@ -32,6 +32,7 @@ from anycastlb.engine.checker.protocol import (
     receive,
 )
 from anycastlb.settings import ChecksSettings
+from anycastlb.settings.checks import Secret
 from tests.contract.cases import cases
 from tests.support.checker import CHECK, scene
 from tests.support.servers import answering, free_port, serving
@@ -71,7 +72,9 @@ def test_a_command_keeps_its_program_and_its_rights() -> None:
 
 
 def test_the_bounds_of_checks_are_the_same_too() -> None:
-    given = Bounds(("/bin/*",), (ip_network("10.0.0.0/8"),), ((ip_address("::1"), 4672),), (ip_network("fd00::/8"),))
+    inner, foreign = ip_network("10.0.0.0/8"), ip_network("fd00::/8")
+    secrets = {"shop": Secret.model_validate({"file": "/x", "networks": "10.1.0.0/16"})}
+    given = Bounds(("/bin/*",), (inner,), ((ip_address("::1"), 4672),), (foreign,), secrets)
     assert read_bounds(json.loads(json.dumps(plain_bounds(given)))) == given
 
 

@@ -131,7 +131,7 @@ class Checker:
     """The process's end of the socket."""
 
     def __init__(self, bounds: Bounds) -> None:
-        settings = ChecksSettings.model_construct(commands=bounds.commands)
+        settings = ChecksSettings.model_construct(commands=bounds.commands, secrets=dict(bounds.secrets))
         self._types: Mapping[str, CheckType] = types(settings, Reach(bounds.networks, bounds.closed))
         self._recorder = Recorder()
         find = partial(find_path, foreign=bounds.foreign)

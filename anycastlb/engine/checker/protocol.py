@@ -14,16 +14,17 @@ import asyncio
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, get_args
 
 from anycastlb.adapters.checks import CheckType
 from anycastlb.adapters.checks.probe.params import Codes
 from anycastlb.core.fields import Document
-from anycastlb.core.model import Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
+from anycastlb.core.model import EMPTY, Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
 from anycastlb.engine.attempt import Attempt, Outcome
 from anycastlb.settings import Settings
+from anycastlb.settings.checks import Secret
 
 LENGTH = struct.Struct("!I")
 OUTCOMES = get_args(Outcome)
@@ -43,10 +44,13 @@ class Bounds:
     """Where they must never go."""
     foreign: tuple[Network, ...] = ()
     """The networks of VIPs, from which nobody is probed."""
+    secrets: Mapping[str, Secret] = field(default_factory=lambda: EMPTY)
+    """What they may send, by name: where it stands, never what it is."""
 
 
 def bounds(settings: Settings) -> Bounds:
-    return Bounds(settings.checks.commands, settings.checks.networks, settings.closed, settings.node.vip_ranges)
+    checks = settings.checks
+    return Bounds(checks.commands, checks.networks, settings.closed, settings.node.vip_ranges, checks.secrets)
 
 
 class NotOurs(AnycastlbError):
@@ -75,13 +79,21 @@ async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
 def plain_bounds(bounds: Bounds) -> dict[str, Any]:
     closed = [[str(address), port] for address, port in bounds.closed]
     networks, foreign = ([str(network) for network in some] for some in (bounds.networks, bounds.foreign))
-    return {"commands": bounds.commands, "networks": networks, "closed": closed, "foreign": foreign}
+    secrets = {name: secret.model_dump(mode="json") for name, secret in bounds.secrets.items()}
+    return {
+        "commands": bounds.commands,
+        "networks": networks,
+        "closed": closed,
+        "foreign": foreign,
+        "secrets": secrets,
+    }
 
 
 def read_bounds(plain: Mapping[str, Any]) -> Bounds:
     networks, foreign = (tuple(ip_network(text) for text in plain[name]) for name in ("networks", "foreign"))
     closed = tuple((ip_address(address), port) for address, port in plain["closed"])
-    return Bounds(tuple(plain["commands"]), networks, closed, foreign)
+    secrets = {name: Secret.model_validate(secret) for name, secret in plain["secrets"].items()}
+    return Bounds(tuple(plain["commands"]), networks, closed, foreign, secrets)
 
 
 def plain_check(check: Check) -> list[Any]:
