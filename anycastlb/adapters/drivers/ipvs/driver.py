@@ -19,7 +19,8 @@ from typing import TypeVar
 from anycastlb.adapters.drivers.ipvs import codec, reader
 from anycastlb.adapters.drivers.ipvs.reader import Real
 from anycastlb.adapters.drivers.ipvs.requests import RequestBatch, refusal, script
-from anycastlb.adapters.system.netlink import FamilyMissing, GenericNetlink, NetlinkRefused
+from anycastlb.adapters.system.generic_netlink import FamilyMissing, GenericNetlink
+from anycastlb.adapters.system.netlink import NetlinkRefused
 from anycastlb.core.model import (
     Address,
     Change,
