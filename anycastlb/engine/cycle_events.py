@@ -33,14 +33,16 @@ def cycle_events(
     ``previous``: the snapshot of the cycle before. ``finished``: the changes that were done or refused.
     """
     last = previous.decision
-    for vip, verdict in decision.verdicts.items():
-        yield from _verdict_events(vip, last.verdicts.get(vip), verdict)
+    if decision.verdicts is not last.verdicts:
+        for vip, verdict in decision.verdicts.items():
+            if (before := last.verdicts.get(vip)) is not verdict:
+                yield from _verdict_events(vip, before, verdict)
     yield from _drain_events(node, last.memory.node_drain, decision.memory.node_drain)
     for subject, fault in decision.faults.items():
         if last.faults.get(subject) != fault:
             yield Event("failure", subject, fault.text, level="error", code=fault.code)
     failed = {failure.change for failure in failures}
-    done = [change for change in finished if change not in failed and change.table not in NAMES]
+    done = [change for change in finished if change.table not in NAMES and not (failed and change in failed)]
     yield from _change_events(done, decision)
     yield from _failure_events(failures, {(failure.change, failure.reason) for failure in previous.failures})
 

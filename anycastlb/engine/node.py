@@ -40,6 +40,7 @@ from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
+from anycastlb.engine.patrol import Patrol
 from anycastlb.engine.prober import Prober
 from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
@@ -84,6 +85,7 @@ class Node:
         catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
+        self._patrol = self._make_patrol(settings.node.resync)
         self.members = Members(
             Identity(settings.node.name, parts.instance, moment(parts.started_wall) if parts.started_wall else ""),
             parts.registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
@@ -124,8 +126,9 @@ class Node:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                records = [driver.run() for driver in self._machine.record_drivers]
-                engines = (self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run(), *records)
+                engines = [self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run()]
+                engines += [driver.run() for driver in self._machine.record_drivers]
+                engines += [self._patrol.run()] if self._patrol is not None else []
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
@@ -139,6 +142,13 @@ class Node:
                     task.cancel()
         finally:
             await self._source.close()
+
+    def _make_patrol(self, resync: float) -> Patrol | None:
+        if self._machine.inspected is None:
+            return None
+        return Patrol(
+            self._machine.inspected, self.inbox, lambda: list(self.reconciler.snapshot.actual.services), resync
+        )
 
     async def _first_catalog(self) -> None:
         """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out.

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision.basis import refusals
-from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
+from anycastlb.core.decision.comparison import UNCOMPARED, Comparison, compare_again
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide_again
 from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
-from anycastlb.core.model import NAMES, Decision, Failure, Memory, Snapshot, State
+from anycastlb.core.model import NAMES, Decision, Failure, Inputs, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
 from anycastlb.engine.heartbeat import Heartbeat
 from anycastlb.engine.inbox import Inbox
@@ -52,7 +52,7 @@ class Reconciler:
     ) -> None:
         self._inbox, self._machine, self._journal = inbox, machine, journal
         self._resync, self._on_cycle = resync, on_cycle
-        self._clock, self._wall = clock.monotonic, clock.wall
+        self._clock, self._wall, self._offload = clock.monotonic, clock.wall, clock.offload
         self._sight = Sight(frozenset(table for driver in machine.drivers for table in driver.tables), journal)
         self._heartbeat = Heartbeat(inbox, machine, self._sight, clock)
         self._looks = Looks(inbox, machine, resync, clock)
@@ -119,14 +119,17 @@ class Reconciler:
         self._looks.routes(actual)
         inputs = self._inbox.inputs
         try:
-            decision = self._decide(actual, started)
-            compared = self._compared = compare_again(self._compared, actual, decision.desired)
+            decision = await self._decide(inputs, actual, started)
+            self._heartbeat.decided()
+            compared = await self._compare(actual, decision)
+            if (seen_again := await self._looks.before_writing(actual, compared.changes)) is not None:
+                actual = seen_again
+                compared = await self._compare(actual, decision)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
             self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
-        self._heartbeat.decided()
         if unseen:
             self._memory, self._remembered = None, FROM_SCRATCH  # what the kernel serves is adopted once it can be read
         changes = possible(compared.changes, seen.errors, blind)
@@ -173,19 +176,29 @@ class Reconciler:
         """May the machine not be as it was last known? A node that stops looks at what it leaves behind."""
         return bool(self._retries or self._sight.unread) or self._sight.undecided or self._inbox.inputs.stopping
 
-    def _decide(self, actual: State, now: float) -> Decision:
-        """The last decision, while nothing it was made from has changed and its time is not over."""
+    async def _decide(self, inputs: Inputs, actual: State, now: float) -> Decision:
+        """The last decision, while nothing it was made from has changed and its time is not over.
+
+        It is made in a thread: it may take long, and the other tasks of this process must not wait for it.
+        """
         if self._memory is None:
-            inputs, connected = self._inbox.inputs, self._machine.announcer.speaker().connected
+            connected = self._machine.announcer.speaker().connected
             known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
             self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
         last, version = self._remembered, self._inbox.version
         wake_at = last.decision.wake_at
         if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
-            last = self._remembered = decide_again(last, self._inbox.inputs, self._memory, now)
+            last = self._remembered = await self._offload(decide_again, last, inputs, self._memory, now)
             self._memory, self._decided = last.decision.memory, version
         return last.decision
+
+    async def _compare(self, actual: State, decision: Decision) -> Comparison:
+        """What differs now; in a thread too, unless it is what differed before."""
+        last = self._compared
+        if actual is not last.actual or decision.desired is not last.desired:
+            self._compared = await self._offload(compare_again, last, actual, decision.desired)
+        return self._compared
 
     def _judge(self, failures: Sequence[Failure]) -> None:
         """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""

@@ -82,7 +82,7 @@ def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure
     failed = {failure.change for failure in failures}
     tables: dict[str, dict[Any, Any]] = {}
     for change in changes:
-        if change in failed or change.table in NAMES:
+        if change.table in NAMES or (failed and change in failed):
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
         if change.new is None or change.moved:

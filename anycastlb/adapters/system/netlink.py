@@ -21,7 +21,6 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
 HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence, port."""
-_LENGTH = struct.Struct("=I")
 _LENGTH_TYPE_FLAGS = struct.Struct("=IHH")
 _ERROR = struct.Struct("=IHHIIi")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -39,6 +38,8 @@ TIMEOUT = 10.0
 
 Request = tuple[int, bytes]
 """A command and its attributes."""
+Datagram = tuple[bytes, int]
+"""Messages of a dump, and where the last of them ends."""
 
 
 class Overrun(DriverError):
@@ -87,10 +88,10 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def _message(self, flags: int, command: int, payload: bytes) -> bytes:
+    def _message(self, flags: int, command: int, payload: bytes, sequence: int) -> bytes:
         kind, _, head = self._head(command)
         length = HEADER.size + len(head) + len(payload)
-        return HEADER.pack(length, kind, NLM_F_REQUEST | flags, self._sequence, 0) + head + payload
+        return HEADER.pack(length, kind, NLM_F_REQUEST | flags, sequence, 0) + head + payload
 
     def _send(self, data: bytes | bytearray) -> None:
         try:
@@ -177,7 +178,7 @@ class Netlink:
     def ask(self, command: int, payload: bytes = b"") -> bytes:
         """The one answer to a request. Raises ``NetlinkRefused``."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self._send(self._message(0, command, payload))
+        self._send(self._message(0, command, payload, self._sequence))
         data = self._receive()
         _, kind, _, _, _, error = _ERROR.unpack_from(data)
         if kind == NLMSG_ERROR:
@@ -188,19 +189,15 @@ class Netlink:
         """Every message of a dump as (datagram, start of its payload, end). Raises ``NetlinkRefused``."""
         skipped = HEADER.size + len(self._head(command)[2])
         for data, size in self.datagrams(command, payload):
-            at = 0
-            while at < size:
-                length = _LENGTH.unpack_from(data, at)[0]
-                yield data, at + skipped, at + length
-                at += length + 3 & ~3
+            for start, end, _ in messages(data, size):
+                yield data, start + skipped, end
 
-    def datagrams(self, command: int, payload: bytes = b"") -> Iterator[tuple[bytes, int]]:
-        """A dump as it comes: whole messages, and where the last of them ends.
+    def datagrams(self, command: int, payload: bytes = b"") -> Iterator[Datagram]:
+        """A dump as it comes. Equal answers of one socket are equal bytes, for all dumps have the same sequence number.
 
         Raises ``NetlinkRefused``, and ``DumpInterrupted`` after the last.
         """
-        self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self._send(self._message(NLM_F_DUMP, command, payload))
+        self._send(self._message(NLM_F_DUMP, command, payload, sequence=0))
         done = interrupted = False
         while not done:
             data = self._receive()
@@ -230,10 +227,10 @@ class NetlinkRefused(DriverError):
         self.number = number
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start, end, type) of every netlink message of a datagram."""
-    at = 0
-    while at + 16 <= len(data):
+def messages(data: bytes, size: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """(start, end, type) of every netlink message of a datagram, or of its first ``size`` bytes."""
+    at, last = 0, (len(data) if size is None else size) - HEADER.size
+    while at <= last:
         length, kind, _ = _LENGTH_TYPE_FLAGS.unpack_from(data, at)
         if length < HEADER.size:
             return
