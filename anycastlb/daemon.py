@@ -19,6 +19,7 @@ from typing import Literal
 from anycastlb import __version__
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
+from anycastlb.adapters.system.allocation import return_large_blocks
 from anycastlb.adapters.system.garbage import GarbageCollection
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
@@ -80,7 +81,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
 
 
 async def collect_garbage() -> None:
-    """Collect no garbage until the first catalog is in force, or will not be soon."""
+    """Look at none but young objects until the first catalog is in force, or will not be soon."""
     collection = GarbageCollection()
     collection.defer()
     try:
@@ -212,6 +213,7 @@ def main(settings: Settings, path: str | Path | None = None, load: Callable[[], 
     """Run a node in this process; the exit code. Errors go to the log, one line each."""
     set_up_logging(settings)
     keep_privileges()
+    return_large_blocks()
     code = 0
     try:
         asyncio.run(serve(settings, load))

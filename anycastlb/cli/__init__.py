@@ -198,7 +198,7 @@ def _dry_run(config: str) -> dict[str, Any]:
     """The plan of a node that would start now. Nothing is written."""
     from anycastlb.cli.commands.validate import load
     from anycastlb.engine.dry_run import dry_run
-    from anycastlb.serving.views.status import plan_view
+    from anycastlb.serving.views.changes import plan_view
 
     snapshot = dry_run(load(config))
     return plan_view(snapshot, snapshot.at)

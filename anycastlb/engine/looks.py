@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from anycastlb.adapters.system.clock import Clock
-from anycastlb.core.decision import node_drain, sessions
+from anycastlb.core.decision import drain_traffic, sessions
 from anycastlb.core.model import (
     NAMES,
     Address,
@@ -106,9 +106,9 @@ class Looks:
         if counters is None or leaving is None or leaving.stage not in ("graceful", "withdrawn"):
             return
         last = self._inbox.inputs.traffic
-        if last is None or now - last.at >= 0.9 * node_drain.LOOK:
+        if last is None or now - last.at >= 0.9 * drain_traffic.LOOK:
             with suppress(DriverError):  # the deadline does not depend on it
-                traffic = node_drain.count(await counters(), now, self._inbox.inputs.policy.marks)
+                traffic = drain_traffic.count(await counters(), now, self._inbox.inputs.policy.marks)
                 self._inbox.put(wake=False, traffic=traffic)
 
     def originals(self) -> None:

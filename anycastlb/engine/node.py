@@ -22,7 +22,7 @@ from anycastlb.adapters.sources import Source
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.per_service import PerService
-from anycastlb.core.decision import peer_health, probe_marks, service_names
+from anycastlb.core.decision import peer_reports, probe_marks, service_names
 from anycastlb.core.model import (
     Catalog,
     Check,
@@ -197,7 +197,7 @@ class Node:
         before = self.inbox.inputs
         published = before.policy.naming.dns is not None
         names = published and service_names.view(before.cluster) != service_names.view(cluster)
-        self.inbox.put(wake=names or peer_health.news(before.cluster, cluster), cluster=cluster)
+        self.inbox.put(wake=names or peer_reports.news(before.cluster, cluster), cluster=cluster)
 
     def _put_health(self, health: Health, turned: bool) -> None:
         self.inbox.put(wake=turned or self.reconciler.snapshot.decision.doubtful, health=health)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from anycastlb.adapters.checks import types
 from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.checks.probe.reach import Reach
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.instance import instance
@@ -195,7 +196,7 @@ def make_parts(
         inbox,
         make_source(settings),
         machine,
-        check_types=types(settings.checks),
+        check_types=types(settings.checks, Reach(settings.checks.networks, settings.closed)),
         kinds=make_kinds(settings),
         probe_path=partial(find_path, foreign=settings.node.vip_ranges),
         on_catalog=on_catalog,

@@ -9,6 +9,7 @@ from typing import Any
 
 from anycastlb.adapters.drivers import Driver
 from anycastlb.core.decision import plan
+from anycastlb.core.decision.failed_changes import FailedChanges
 from anycastlb.core.model import NAMES, Change, Decision, DriverError, Failure, Reason, State, Table
 
 OUTDATED = frozenset({"exists", "missing", "service_missing"})
@@ -29,7 +30,7 @@ class Writer:
         """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
         failures: list[Failure] = []
         memory, wanted = decision.memory, decision.desired.destinations
-        failed = plan.Failed(decision.verdicts, memory.fwmarks, desired=wanted, leaving=memory.leaving)
+        failed = FailedChanges(decision.verdicts, memory.fwmarks, desired=wanted, leaving=memory.leaving)
         for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []

@@ -1,8 +1,9 @@
 """The last ten minutes in memory: rates of services and backends, and what their checks found, one sample a slot.
 
-``History`` is a ring: values in (a snapshot, the kernel's counters), plain dicts out. ``sample`` is the small task
-that feeds it. Bounded in both directions: ``SLOTS`` samples of at most ``MAX_ROWS`` rows; what has left the catalog is
-forgotten at once. Nothing may depend on it but what people look at.
+``History`` takes values (a snapshot, the kernel's counters) and gives plain dicts. ``sample`` is the small task that
+feeds it. A sample is one column over all rows. A large table is sampled less often, so that ten minutes of any table
+take the same few megabytes; rows are bounded too (``MAX_ROWS``), and what has left the catalog is forgotten at once.
+Nothing may depend on it but what people look at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
 from typing import Any, TypeAlias
@@ -21,13 +23,16 @@ from typing import Any, TypeAlias
 from anycastlb.core.model import CheckState, DestinationKey, DriverError, ServiceKey, Snapshot
 from anycastlb.serving.views.index import Index, Places
 
+SPAN = 600.0
+"""Seconds after which a sample is forgotten."""
 PAUSE = 5.0
 """Seconds from one sample to the next, of up to 1,500 services and backends."""
 PACE, LONGEST = 300, 60.0
 """Rows a second: a sample of more costs more, so it is taken less often, but every minute at least."""
 SLOTS = 120
+"""Samples at most."""
 MAX_ROWS = 4096
-"""Rows that are followed; services come first. A row takes about 2.5 KB."""
+"""Rows that are followed; services come first. A row takes 21 bytes in each sample."""
 COUNTED = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
 WIDTH = len(COUNTED)
 NEVER = math.nan
@@ -42,26 +47,41 @@ Name: TypeAlias = tuple[str, str, str]
 """Service, VIP, backend (empty for the service itself)."""
 
 
+@dataclass(slots=True, eq=False)
 class Row:
-    """One service or backend on one VIP. Slots are shared with all rows: the ring's position is the place in each."""
+    """One service or backend on one VIP."""
 
-    def __init__(self, key: ServiceKey | DestinationKey) -> None:
-        self.key = key
-        self.health = bytearray([UNKNOWN]) * SLOTS
-        self.last: Any = None
-        """The counters of the last sample; None if the kernel had none."""
-        self._rates = array("f", [NEVER]) * (SLOTS * WIDTH)
-        """Slot after slot, in the order of ``COUNTED``."""
+    key: ServiceKey | DestinationKey
+    place: int
+    """Its place in each sample."""
+    first: int
+    """The first sample that it is in; in older ones its place was another's."""
+    last: Any = None
+    """The counters of the last sample; None if the kernel had none."""
 
-    def write(self, place: int, counted: Any, elapsed: float, health: int) -> None:
-        before, self.last = self.last, counted
-        self.health[place] = health
-        self._rates[place * WIDTH : (place + 1) * WIDTH] = _rates(before, counted, elapsed)
 
-    def rates(self, name: str, places: Iterable[int]) -> list[float | None]:
-        """Of one counter, in these slots."""
-        first = COUNTED.index(name)
-        return [_shown(self._rates[place * WIDTH + first]) for place in places]
+class Sample:
+    """One moment of all rows."""
+
+    __slots__ = ("_health", "_rates", "at", "number")
+
+    def __init__(self, number: int, at: float, places: int) -> None:
+        self.number, self.at = number, at
+        self._health = bytearray([UNKNOWN]) * places
+        self._rates = UNKNOWN_RATES * places
+        """Place after place, in the order of ``COUNTED``."""
+
+    def write(self, place: int, rates: array[float], health: int) -> None:
+        self._rates[place * WIDTH : (place + 1) * WIDTH] = rates
+        self._health[place] = health
+
+    def rate(self, row: Row, counter: int) -> float | None:
+        """Of the counter with this number in ``COUNTED``; None where it is not known."""
+        rate = self._rates[row.place * WIDTH + counter] if self.number >= row.first else NEVER
+        return None if math.isnan(rate) else round(rate, 2)
+
+    def health(self, row: Row) -> int:
+        return self._health[row.place] if self.number >= row.first else UNKNOWN
 
 
 def _rates(before: Any, counted: Any, elapsed: float) -> array[float]:
@@ -75,7 +95,7 @@ def _rates(before: Any, counted: Any, elapsed: float) -> array[float]:
 
 
 class History:
-    """The ring. Its methods may be called from any thread."""
+    """The samples. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
         self.interval = PAUSE
@@ -84,8 +104,9 @@ class History:
         self._places = Places()
         """For the thread that observes."""
         self._rows: dict[Name, Row] = {}
-        self._moments: deque[float] = deque(maxlen=SLOTS)
-        self._taken = 0
+        self._free: list[int] = []
+        """The places in a sample that no row has."""
+        self._samples: deque[Sample] = deque(maxlen=SLOTS)
         self._sample = object()
         self._left_out = 0
         self._error = "no sample was taken yet"
@@ -99,19 +120,29 @@ class History:
         """Take one sample. ``kernel`` is None where its counters could not be read, and ``error`` says why."""
         seen, left_out = _wanted(Index(snapshot, now, self._places))
         with self._lock:
-            before = self._moments[-1] if self._moments else -math.inf
-            place, elapsed = self._taken % SLOTS, now - before
-            for name in self._rows.keys() - seen.keys():
-                del self._rows[name]
+            last = self._samples[-1] if self._samples else None
+            number, before = (last.number + 1, last.at) if last else (0, -math.inf)
+            self._settle(seen, number)
+            sample = Sample(number, now, len(self._rows) + len(self._free))
             for name, (key, state) in seen.items():
-                row = self._rows.get(name)
-                if row is None or row.key != key:
-                    row = self._rows[name] = Row(key)
-                row.write(place, kernel.get(key) if kernel else None, elapsed, _health(state, before))
-            self._moments.append(now)
-            self._taken += 1
+                row = self._rows[name]
+                counted = kernel.get(key) if kernel else None
+                sample.write(row.place, _rates(row.last, counted, now - before), _health(state, before))
+                row.last = counted
+            while self._samples and self._samples[0].at <= now - SPAN:
+                self._samples.popleft()
+            self._samples.append(sample)
             self._sample = object()
             self._left_out, self._error = left_out, error
+
+    def _settle(self, seen: Mapping[Name, tuple[Any, CheckState | None]], number: int) -> None:
+        """Give each of them a row from this sample on, and forget all others."""
+        for name in [name for name, row in self._rows.items() if name not in seen or row.key != seen[name][0]]:
+            self._free.append(self._rows.pop(name).place)
+        for name, (key, _) in seen.items():
+            if name not in self._rows:
+                place = self._free.pop() if self._free else len(self._rows)
+                self._rows[name] = Row(key, place, number)
 
     @property
     def size(self) -> int:
@@ -136,28 +167,26 @@ class History:
         """Samples, oldest first: of one service with its backends, or of all services without theirs."""
         with self._lock:
             services, backends = [], []
-            order = [(self._taken + slot) % SLOTS for slot in range(SLOTS)][SLOTS - len(self._moments) :]
             for (name, vip, backend), row in self._rows.items():
                 if (service and name != service) or (backend and not service):
                     continue
-                rates = {of: row.rates(of, order) for of in COUNTED}
+                rates = {of: [one.rate(row, n) for one in self._samples] for n, of in enumerate(COUNTED)}
                 view = {"service": name, "vip": vip, "rates": rates}
                 if backend:
-                    health = bytes(row.health[place] for place in order).decode()
+                    health = bytes(one.health(row) for one in self._samples).decode()
                     backends.append({**view, "backend": backend, "health": health})
                 else:
                     services.append(view)
-            ages = [round(max(0.0, now - at), 1) for at in self._moments]
+            ages = [round(max(0.0, now - one.at), 1) for one in self._samples]
             return {**self._head(now), "ages_seconds": ages, "services": services, "backends": backends}
 
     def _head(self, now: float) -> dict[str, Any]:
-        age = round(max(0.0, now - self._moments[-1]), 3) if self._moments else None
+        age = round(max(0.0, now - self._samples[-1].at), 3) if self._samples else None
         return {"interval_seconds": self.interval, "age_seconds": age, "error": self._error, "left_out": self._left_out}
 
     def _counters(self, row: Row) -> dict[str, Any]:
-        place = (self._taken - 1) % SLOTS
         counted = {name: getattr(row.last, name, None) for name in COUNTED}
-        return {**counted, "per_second": {name: row.rates(name, (place,))[0] for name in COUNTED}}
+        return {**counted, "per_second": {name: self._samples[-1].rate(row, n) for n, name in enumerate(COUNTED)}}
 
 
 async def sample(
@@ -209,7 +238,3 @@ def _health(state: CheckState | None, before: float) -> int:
     if state.up:
         return FAILING if contrary else UP
     return RISING if contrary else DOWN
-
-
-def _shown(rate: float) -> float | None:
-    return None if math.isnan(rate) else round(rate, 2)

@@ -5,12 +5,14 @@ The caller passes the text and the host's name. Each table of the file has a mod
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from anycastlb.core.fields import Document, problems
-from anycastlb.core.model import Naming, SettingsError
+from anycastlb.core.fields import Document, is_address, problems
+from anycastlb.core.model import Address, Naming, SettingsError
 from anycastlb.core.toml import line_of, load
 from anycastlb.settings.api import ApiSettings
 from anycastlb.settings.bgp import BgpSettings
@@ -38,6 +40,9 @@ __all__ = [
     "line_of",
     "parse",
 ]
+
+
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Settings(Document):
@@ -80,6 +85,15 @@ class Settings(Document):
                     'set marks to a range that nothing else on this node uses, such as "65536-69631"'
                 )
         return value
+
+    @property
+    def closed(self) -> tuple[tuple[Address, int], ...]:
+        """Where the node's API and its Consul listen, which no check may use. Nothing is looked up in DNS for it."""
+        consul = urlsplit(self.consul.address)
+        hosts = LOOPBACK if consul.hostname == "localhost" else (consul.hostname or "",)
+        port = consul.port or (443 if consul.scheme == "https" else 80)
+        listeners = [*self.api.listen, *((host, port) for host in hosts if is_address(host))]
+        return tuple((ip_address(host), port) for host, port in listeners)
 
     @property
     def naming(self) -> Naming:

@@ -41,7 +41,7 @@ done
 share=$root/usr/share/anycastlb
 mkdir -p "$root/usr/lib/systemd"
 mv "$share/systemd" "$root/usr/lib/systemd/system"
-for part in sysusers.d tmpfiles.d sysctl.d modules-load.d; do
+for part in sysusers.d tmpfiles.d sysctl.d modules-load.d modprobe.d; do
     mkdir -p "$root/usr/lib/$part"
     mv "$share/$part"/* "$root/usr/lib/$part/"
     rmdir "$share/$part"

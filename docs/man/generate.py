@@ -165,7 +165,7 @@ def explained(example: str) -> dict[str, tuple[str, str]]:
     for line in example.splitlines():
         if header := re.fullmatch(r"\[(\w+)\]", line):
             table, comment = header[1], ""
-        elif key := re.match(r"(?:# )?((\w+)\s*= (?:\"[^\"]*\"|\[.*?\]|\S+))\s*(?:#\s*(.*))?$", line):
+        elif key := re.match(r"(?:# )?((\w+)\s*= (?:\"[^\"]*\"|\[.*?\]|\{.*\}|\S+))\s*(?:#\s*(.*))?$", line):
             beside = re.sub(r",?( and)?$", ".", key[3][:1].upper() + key[3][1:], count=1) if key[3] else ""
             said = f"{beside} {comment}".replace("None of these is", "It is not").strip()
             found[f"{table}.{key[2]}"] = (re.sub(r"\s+=", " =", key[1]), said)  # of two examples, the last

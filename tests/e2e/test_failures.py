@@ -10,10 +10,12 @@ import time
 
 import pytest
 
+from anycastlb.core.model import Address
 from tests.lab import lateness
 from tests.lab.client import Load
 from tests.lab.lab import Lab, document
 from tests.lab.namespaces import LabError
+from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.topology import own, vip
 from tests.support.two_nodes import BOTH, VIP, nodes, serve, together, weights
@@ -109,6 +111,7 @@ def test_exabgp_killed_the_other_node_takes_over_and_it_returns(lab: Lab) -> Non
         lab.lb1.until(lambda: lab.lb1.http("/readyz")[0] == 503, "it says that it is not ready")
         lab.backends["b3"].fail()
         lab.router.until(vip(1), set())
+        lab.lb1.until(lambda: not _open(lab.lb1, vip(1)), "the node without ExaBGP has closed it, too")
         lab.lb1.exabgp.start()
         lab.router.until(VIP, BOTH)
         more(load)
@@ -116,6 +119,10 @@ def test_exabgp_killed_the_other_node_takes_over_and_it_returns(lab: Lab) -> Non
     lab.lb1.ready()
     assert lab.router.routes(vip(1)) == frozenset()
     assert lab.router.updates("lb1") == (1, 0)  # BIRD counts anew with each session
+
+
+def _open(node: Node, address: Address) -> bool:
+    return any(view["open"] for view in node.status()["vips"] if view["vip"] == str(address))
 
 
 def test_bridge_killed_is_restarted_and_no_route_flaps(lab: Lab) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.lab import lateness
 from tests.lab.lab import CHECK, Lab, document
+from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.server import DNS, ECHO
 from tests.lab.topology import BACKENDS, own, vip
@@ -88,6 +89,12 @@ def test_a_backend_dies_and_only_its_share_moves(lab: Lab, harm: str) -> None:
     assert lab.router.all_updates() == before
 
 
+def closed(node: Node, reason: str) -> bool:
+    """Does it say that the VIP is closed, for this reason?"""
+    (verdict,) = (item for item in node.status()["vips"] if item["vip"] == str(VIP))
+    return not verdict["open"] and reason in verdict["reason"]
+
+
 def test_all_backends_die_and_the_route_goes_in_time(lab: Lab) -> None:
     """Each in its own way: one refuses, one says that it fails, one does not answer."""
     serve(lab)
@@ -98,9 +105,7 @@ def test_all_backends_die_and_the_route_goes_in_time(lab: Lab) -> None:
     lab.router.until(VIP, set())
     lateness.kept(DETECTION + 0.5, since, "the route left the router")
     for node in lab.nodes.values():
-        verdict = next(item for item in node.status()["vips"] if item["vip"] == str(VIP))
-        assert verdict["open"] is False
-        assert "0/3" in verdict["reason"]
+        node.until(lambda node=node: closed(node, "0/3"), "it says why")
 
     for backend in lab.backends.values():
         backend.restore()
@@ -116,7 +121,7 @@ def test_min_backends_closes_the_gate_before_the_last_one_dies(lab: Lab) -> None
     assert lab.router.routes(VIP) == BOTH
     lab.backends["b2"].fail()
     lab.router.until(VIP, set())
-    assert "needs 2" in lab.lb1.status()["vips"][0]["reason"]
+    lab.lb1.until(lambda: closed(lab.lb1, "needs 2"), "it says why")
 
 
 def test_a_change_in_the_kv_is_acted_on(lab: Lab) -> None:

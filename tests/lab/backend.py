@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -51,10 +50,10 @@ class Backend:
 
     def freeze(self) -> None:
         """The program hangs: connections to it are accepted by its kernel and never answered."""
-        self.process.signal(signal.SIGSTOP)
+        self.process.freeze()
 
     def thaw(self) -> None:
-        self.process.signal(signal.SIGCONT)
+        self.process.thaw()
 
     def fail(self) -> None:
         """It goes on serving, but tells the health check that it should not."""

@@ -115,10 +115,12 @@ class Lab:
         self.consul.put(f"anycastlb/services/{service}", document)
 
     def settle(self, *addresses: Address) -> None:
-        """Wait until the router spreads these VIPs over both nodes, and no destination on either has weight 0."""
+        """Wait until the router spreads these VIPs over both nodes, which know it, and no destination on either has
+        weight 0."""
         for address in addresses:
             self.router.until(address, set(self.nodes))
         for node in self.nodes.values():
+            node.until(lambda node=node: set(addresses) <= node.announced(), "it knows what it announces")
             node.until(lambda node=node: _in_full(node.ipvs()), "every backend of every service has a weight")
 
     def remove(self, service: str) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +182,19 @@ class Node:
                 self.namespace.run("tc", "filter", "add", "dev", interface, way, "matchall", "action", "drop")
 
     def sever(self, addresses: Iterable[str]) -> None:
-        """In the LAN nothing passes any more between it and these addresses."""
+        """In the LAN nothing passes any more between it and these addresses, from one moment on.
+
+        One after the other they would be several faults: the node would send new flows of the first to the next.
+        """
         self._muted = True
         self.namespace.run("tc", "qdisc", "replace", "dev", "lan", "clsact")
-        for address in addresses:
-            family = "ipv6" if ":" in address else "ip"
-            for way, end in (("ingress", "src_ip"), ("egress", "dst_ip")):
-                rule = ("protocol", family, "flower", end, address, "action", "drop")
-                self.namespace.run("tc", "filter", "add", "dev", "lan", way, *rule)
+        ways = (("ingress", "src_ip"), ("egress", "dst_ip"))
+        for way, end in ways:
+            for address in addresses:
+                rule = ("protocol", "ipv6" if ":" in address else "ip", "flower", end, address, "action", "drop")
+                self.namespace.run("tc", "filter", "add", "dev", "lan", way, "chain", "1", *rule)
+        for way, _ in ways:  # what nothing has led to so far
+            self.namespace.run("tc", "filter", "add", "dev", "lan", way, "matchall", "action", "goto", "chain", "1")
 
     def unmute(self) -> None:
         """Undo ``mute`` and ``sever``."""
@@ -270,6 +275,10 @@ class Node:
             raise LabError(f"{self.name}: /v1/status answers {status}: {body[:200]}\n{self.daemon.tail()}")
         found: dict[str, Any] = json.loads(body)
         return found
+
+    def announced(self) -> set[Address]:
+        """The VIPs of which it knows that it announces them."""
+        return {ip_address(view["vip"]) for view in self.status()["vips"] if view["announced"]}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The events of one kind, the oldest first."""

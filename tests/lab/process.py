@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +38,40 @@ def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float
             )
         time.sleep(every)
     return answer
+
+
+def freeze(pid: int) -> None:
+    """Stop a process; returns once no thread of it runs any more.
+
+    A signal alone does not do that: a thread that was not chosen to receive it goes on until another one has, and may
+    answer meanwhile.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: _states(pid) <= set("TtZX"), f"process {pid} has stopped")
+
+
+def thaw(pid: int) -> None:
+    """Undo ``freeze``."""
+    os.kill(pid, signal.SIGCONT)
+
+
+def members(group: int) -> list[int]:
+    """The processes of a process group."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if os.getpgid(int(folder.name)) == group:
+                found.append(int(folder.name))
+    return found
+
+
+def _states(pid: int) -> set[str]:
+    """The states of the threads of a process."""
+    found = set()
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # it has ended
+            found.add(stat.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 class Process:
@@ -83,6 +118,14 @@ class Process:
         if self.running:
             os.kill(self.pid, number)
 
+    def freeze(self) -> None:
+        """It hangs: what is sent to it is taken by its kernel, and never answered."""
+        freeze(self.pid)
+
+    def thaw(self) -> None:
+        if self.running:
+            thaw(self.pid)
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.signal(signal.SIGKILL)
@@ -107,7 +150,7 @@ class Process:
         """Make sure it is gone, whatever state it is in."""
         if not self.running:
             return
-        self.signal(signal.SIGCONT)
+        self.thaw()
         try:
             self.stop(3)
         except LabError:

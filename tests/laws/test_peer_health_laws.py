@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anycastlb.core.decision import gate
 from anycastlb.core.decision.decide import decide
-from anycastlb.core.decision.peer_health import news
+from anycastlb.core.decision.peer_reports import news
 from anycastlb.core.decision.plan import diff
 from anycastlb.core.model import Announce, Catalog, Cluster, Share
 from tests.support.cluster import ALL, BACKENDS, OTHER, VIP, Company, service

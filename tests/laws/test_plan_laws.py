@@ -10,7 +10,8 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.core.decision.plan import ORDER, Failed, apply, diff, phase, tears_down
+from anycastlb.core.decision.failed_changes import FailedChanges
+from anycastlb.core.decision.plan import ORDER, apply, diff, phase, tears_down
 from anycastlb.core.model import Address, Change, Failure, Reason, ServiceKey, ServiceVerdict, State, Verdict
 from tests.support.states import VIPS, states
 
@@ -130,7 +131,7 @@ def carried_out(state: State, wanted: State, broken: Change) -> Iterator[State]:
     for _, run_ in parts:
         ready = []
         for change in run_:
-            if outcome := Failed(verdicts(wanted), MARKED, failures, wanted.destinations).blocks(change):
+            if outcome := FailedChanges(verdicts(wanted), MARKED, failures, wanted.destinations).blocks(change):
                 failures.append(outcome)
             else:
                 ready.append(change)

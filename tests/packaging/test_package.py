@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 UNITS = sorted((ROOT / "configs/systemd").glob("*.service"))
 SHARED = ("node.toml", "exabgp.conf", "systemd/anycastlb.service", "systemd/anycastlb-exabgp.service",
           "sysusers.d/anycastlb.conf", "tmpfiles.d/anycastlb.conf", "sysctl.d/50-anycastlb.conf",
-          "modules-load.d/anycastlb.conf", "consul/node.hcl", "consul/operator.hcl", "consul/reader.hcl")  # fmt: skip
+          "modules-load.d/anycastlb.conf", "modprobe.d/anycastlb.conf",
+          "consul/node.hcl", "consul/operator.hcl", "consul/reader.hcl")  # fmt: skip
 
 
 def run(*command: str, **more: str) -> str:

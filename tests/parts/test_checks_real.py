@@ -16,9 +16,11 @@ import pytest
 
 from anycastlb.adapters.checks import TYPES
 from anycastlb.core.model import Check
+from tests.lab.process import freeze, members, thaw
 from tests.support import netns
 from tests.support.checks import run
-from tests.support.servers import free_port, silent
+from tests.support.ports import free_port
+from tests.support.servers import silent
 
 Require = Callable[[str], str]
 LOCALS = ("127.0.0.1", "::1")
@@ -140,11 +142,13 @@ async def test_a_name_server_that_hangs_is_down_and_comes_back(
     names: int, name_server: tuple[int, int], protocol: str
 ) -> None:
     ask = {"name": "www.example.org", "protocol": protocol, "timeout": 0.3}
-    os.killpg(name_server[1], signal.SIGSTOP)
+    for pid in members(name_server[1]):
+        freeze(pid)
     try:
         assert await outcome("dns", names, **ask) == (False, "no answer within 0.3 s")
     finally:
-        os.killpg(name_server[1], signal.SIGCONT)
+        for pid in members(name_server[1]):
+            thaw(pid)
     await until(lambda: up("dns", names, **ask), True)
 
 
@@ -207,11 +211,11 @@ async def _beginnings(written: Callable[[], Awaitable[list[str]]], text: str) ->
 
 
 async def test_a_syslog_server_that_hangs_is_down_and_comes_back(log: int, log_server: tuple[int, int, Path]) -> None:
-    os.killpg(log_server[1], signal.SIGSTOP)
+    freeze(log_server[1])
     try:
         assert await outcome("syslog", log, timeout=0.3) == (False, "no answer within 0.3 s")
     finally:
-        os.killpg(log_server[1], signal.SIGCONT)
+        thaw(log_server[1])
     await until(lambda: up("syslog", log), True)
 
 

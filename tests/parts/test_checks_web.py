@@ -16,7 +16,7 @@ from anycastlb.adapters.checks import TYPES
 from anycastlb.core.model import Check
 from tests.support.authority import DAY, Authority
 from tests.support.checks import run
-from tests.support.servers import free_port
+from tests.support.ports import free_port
 
 CONFIG = """
 daemon off;

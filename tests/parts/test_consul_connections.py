@@ -13,6 +13,7 @@ from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import ConsulInstances, Discover, Share, Tree
 from anycastlb.settings import ConsulSettings
+from tests.lab import lateness
 from tests.support.consul import Agent
 
 SERVICES = 500
@@ -50,15 +51,15 @@ async def test_five_hundred_discoveries_leave_the_catalog_its_connections(agent:
         tasks.append(group.create_task(follow()))
         latencies = []
         for number in range(5):
-            begun = time.monotonic()
+            begun = lateness.now()
             document = json.dumps({"number": number})
             await asyncio.to_thread(agent.put, "anycastlb/services/web", document)
             while not trees or web(trees[-1]) != document:
                 await asyncio.sleep(0.01)
+            lateness.kept(5, begun, "the change of the catalog was seen")
             latencies.append(time.monotonic() - begun)
             await asyncio.sleep(0.5)
-        assert max(latencies) < 5, latencies
-        begun = time.monotonic()
+        begun = lateness.now()
         for one in (wanted[0], wanted[-1]):
             await asyncio.to_thread(agent.call, "PUT", "/v1/agent/service/register", registered(one.service, 80))
         while {wanted[0], wanted[-1]} - {one for one, found in watches.instances.items() if found}:
@@ -66,7 +67,7 @@ async def test_five_hundred_discoveries_leave_the_catalog_its_connections(agent:
         seen = time.monotonic() - begun
         failing = {problem for told in watches.problems.values() for problem in told if "no instance:" not in problem}
         assert not {problem for problem in failing if "not believed" not in problem}
-        assert seen < 3 * PAUSE
+        lateness.kept(3 * PAUSE, begun, "new instances were seen", until=begun + seen)
         print(f"the catalog is seen after {max(latencies):.3f} s at most, new instances after {seen:.1f} s")
         for task in tasks:
             task.cancel()

@@ -29,6 +29,7 @@ CATALOG_KEYS = (
     "anycastlb/defaults",
     "anycastlb/drain/lb1",
     "anycastlb/locks/drain",
+    "anycastlb/locks/write",
 )
 SERVICE = json.dumps({"vip": "192.0.2.1", "port": 80})
 WRITE = Edit("services/web", SERVICE.replace("192.0.2.1", "192.0.2.77").encode())
@@ -154,6 +155,23 @@ async def test_a_node_lives_on_its_policy(agent: Agent, tmp_path: Path) -> None:
             await store.commit([WRITE])
     for part in (source, registry, discovery, store):
         await part.close()
+
+
+async def test_a_policy_that_shows_less_takes_no_service_away(agent: Agent, tmp_path: Path) -> None:
+    """The token is renewed with one that may read a part only: the list is shorter, and is not believed."""
+    agent.put("anycastlb/services/dns", SERVICE)
+    ours = await settings(agent, tmp_path, "node")
+    part = 'key_prefix "anycastlb/services/w" { policy = "read" } key "anycastlb/defaults" { policy = "read" }'
+    body = {"Name": "part", "Rules": part}
+    agent.token = ROOT_TOKEN
+    agent.call("PUT", "/v1/acl/policy", json.dumps(body))
+    source = ConsulSource(ours)
+    async with asyncio.timeout(180):
+        whole = await source.read(None)
+        Path(str(ours.token_file)).write_text(await asyncio.to_thread(token, agent, "part"))
+        with pytest.raises(SourceError, match=r"403 .*consul\.token_file.* reads key_prefix"):
+            await source.read(whole)
+    await source.close()
 
 
 async def test_with_the_operators_policy_too_a_nodes_api_can_write(agent: Agent, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import time
@@ -211,14 +210,14 @@ async def test_a_hanging_agent_is_an_error_and_no_loss(agent: Agent, monkeypatch
     agent.put("anycastlb/services/web", "1")
     async with opened(agent.address, wait="500ms") as source:
         tree = await following(source, None)
-        agent.signal(signal.SIGSTOP)
+        agent.freeze()
         try:
             with pytest.raises(SourceError, match="no answer within"):
                 await following(source, tree)
             with pytest.raises(SourceError, match="no answer within"):
                 await following(source, None)
         finally:
-            agent.signal(signal.SIGCONT)
+            agent.thaw()
         agent.put("anycastlb/services/web", "2")
         assert values(await following(source, tree)) == {"services/web": "2"}
 

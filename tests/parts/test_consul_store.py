@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -335,7 +334,7 @@ async def test_no_leader(require: Callable[[str], str], tmp_path: Path) -> None:
 async def test_a_hanging_agent(agent: Agent, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr("anycastlb.adapters.consul.client.ANSWER", 1.0)
     edits = puts("1", count=1 if step == 1 else COUNT)
-    async with opened(agent, doing(step, lambda: agent.signal(signal.SIGSTOP))) as store:
+    async with opened(agent, doing(step, agent.freeze)) as store:
         try:
             if step > TURN:
                 await store.commit(edits)  # it is in force
@@ -344,7 +343,7 @@ async def test_a_hanging_agent(agent: Agent, monkeypatch: pytest.MonkeyPatch, st
                 with pytest.raises(SourceError, match=f"no answer within .*{known}"):
                     await store.commit(edits)
         finally:
-            agent.signal(signal.SIGCONT)
+            agent.thaw()
     now = values(await read(agent))
     assert now in ({}, {edit.key: (edit.value or b"").decode() for edit in edits})
     assert now if step > TURN else step != 3 or not now

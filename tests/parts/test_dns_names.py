@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,11 +172,11 @@ async def test_a_server_that_is_silent_or_dead_is_waited_for_in_the_background(s
     wanted = State(dns_records={a(): ROW})
     async with running(zone(server, attempt=0.5, refresh="1s")) as (driver, events):
         await settle(driver, wanted, lambda: server.dig("www.lb") == ["192.0.2.10"])
-        server.signal(signal.SIGSTOP)
+        server.freeze()
         try:
             await settle(driver, State(), lambda: bool(driver.registrar().error))
         finally:
-            server.signal(signal.SIGCONT)
+            server.thaw()
         assert "no answer within 0.5 s" in driver.registrar().error
         await settle(driver, State(), lambda: not driver.registrar().error and not server.dig("www.lb"))
         server.kill()

@@ -3,8 +3,9 @@
     python tests/rig/suite.py [PYTEST-ARGUMENT...]
 
 A test kernel has one processor, and is often waiting: for an interval, a session, a route. Where the machine has more
-processors, two test kernels work side by side: each takes the next part of the queue when its last one has ended. What
-needs no kernel runs beside them, one part after the other, and is polite: it takes the time that they leave. What the
+processors, two parts are at work side by side: when one has ended, the next of the queue begins. What talks to real
+programs on the loopback is one of them, but needs no test kernel, in which a program takes several times as long. What
+only computes runs beside them, one part after the other, and is polite: it takes the time that they leave. What the
 parts print comes out one after the other.
 
 Ends with the ten slowest tests and one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless
@@ -17,10 +18,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,9 +37,11 @@ LIMIT = "4500"
 """Seconds after which the test kernel is ended, should a test hang."""
 NOTHING_COLLECTED = 5
 """pytest's status when no test matched, as happens to one of the runs under ``-k``."""
-KERNELS = 2
+SIDE_BY_SIDE = 2
 POLITE = ("nice", "-n", "10")
-"""Before the command of what runs on the host. Nothing there depends on how fast the machine is."""
+"""Before the command of a polite part. Nothing there depends on how fast the machine is."""
+NAMED = 12
+"""Of how many files a part's names are printed."""
 SLOWEST = 10
 """How many tests are named at the end."""
 BYTES_A_SECOND = 300
@@ -50,6 +55,8 @@ class Part:
     """folders or files in the repository; a file that one part names is not run with its folder"""
     inside: bool
     """whether it runs in the test kernel"""
+    polite: bool = False
+    """whether it takes the time that the others leave"""
     shares: int = 1
     """into how many parts its files are dealt"""
     after: str = ""
@@ -57,30 +64,39 @@ class Part:
 
 
 QUEUE = (
-    Part("packaging", ("tests/packaging",), inside=False),
-    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False),
-    Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False),
-    Part("rig", ("tests/rig",), inside=False),
+    Part("packaging", ("tests/packaging",), inside=False, polite=True),
+    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False, polite=True, shares=3),
+    Part("page", ("tests/page",), inside=False, polite=True),
+    Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False, polite=True),
+    Part("rig", ("tests/rig",), inside=False, polite=True),
     Part("lab", ("tests/e2e",), inside=True, shares=4),
-    Part("parts", ("tests/parts",), inside=True, shares=2),
-    Part("contract", ("tests/contract",), inside=True, shares=2),
-    Part("kernel", ("tests/kernel",), inside=True),
+    Part("routers", ("tests/parts/test_routers.py", "tests/parts/test_bridge.py"), inside=True),
+    Part("kernel", ("tests/kernel", "tests/contract/test_drivers.py", "tests/parts/test_checks_real.py"), inside=True),
+    Part("contract", ("tests/contract",), inside=False),
+    Part("parts", ("tests/parts",), inside=False),
     Part("machine", ("tests/machine",), inside=True, after="packaging"),  # it installs what that has built
 )
-"""Begun in this order, outside and inside: first what others wait for, and what takes long, so that both kernels end
-at about the same time."""
+"""Begun in this order, polite or not: first what others wait for, and what takes long, so that all end at about the
+same time. A folder is run without the files that another part names."""
+
+
+def found(path: str) -> list[str]:
+    """The files of tests at this path of a part, without those that another part names."""
+    if path.endswith(".py"):
+        return [path]
+    named = {other for part in QUEUE for other in part.paths}
+    return sorted(str(file) for file in Path(path).rglob("test_*.py") if str(file) not in named)
 
 
 def deal(part: Part, seconds: Mapping[str, float]) -> list[Part]:
     """The shares of a part: its files, dealt out so that all shares take about as long as they took in the last run."""
-    if part.shares == 1:
-        return [part]
 
     def cost(file: str) -> float:
         return seconds.get(file) or Path(file).stat().st_size / BYTES_A_SECOND
 
-    named = {path for other in QUEUE for path in other.paths}
-    files = [str(file) for path in part.paths for file in Path(path).rglob("test_*.py") if str(file) not in named]
+    files = [file for path in part.paths for file in found(path)]
+    if part.shares == 1:
+        return [replace(part, paths=tuple(files))]
     shares: list[list[str]] = [[] for _ in range(part.shares)]
     for file in sorted(files, key=cost, reverse=True):
         min(shares, key=lambda share: sum(map(cost, share))).append(file)
@@ -147,7 +163,7 @@ def required(inside: bool) -> str:
 def command(part: Part, report: Path, arguments: list[str]) -> list[str]:
     pytest = [sys.executable, "-m", "pytest", *part.paths, f"--junitxml={report}", *arguments]
     if not part.inside:
-        return [*POLITE, *pytest]
+        return [*POLITE, *pytest] if part.polite else pytest
     runner = str(Path(__file__).with_name("testkernel.py"))
     return [sys.executable, runner, "run", "--timeout", LIMIT, "--", *pytest]
 
@@ -210,9 +226,17 @@ def printed(log: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
                 time.sleep(0.2)
 
 
+def shown(files: Sequence[str]) -> str:
+    """The files; of many, how many are in which folder."""
+    names = [file.removeprefix("tests/") for file in files]
+    if len(files) > NAMED:
+        names = [f"{folder} ({count})" for folder, count in Counter(str(Path(name).parent) for name in names).items()]
+    return ", ".join(names)
+
+
 def show(part: Part, result: Future[tuple[Tally, float]]) -> str:
     """Print a part's log as it grows; the line that sums it up."""
-    print(f"\n##### {part.name}: {', '.join(path.removeprefix('tests/') for path in part.paths)}", flush=True)
+    print(f"\n##### {part.name}: {shown(part.paths)}", flush=True)
     for piece in printed(file(part, "log"), result.done):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
@@ -227,28 +251,51 @@ def slowest(reports: Mapping[str, Path]) -> Iterator[str]:
         yield f"{case.seconds:6.1f} s  {name:<10} {case.file}::{case.name}"
 
 
+class Queues:
+    """The parts that are not begun yet, and what became of the others. Each worker takes from the queues it serves."""
+
+    def __init__(self, parts: Sequence[Part], arguments: list[str]) -> None:
+        self._arguments = arguments
+        self._busy = deque(part for part in parts if not part.polite)
+        self._polite = deque(part for part in parts if part.polite)
+        self.results: dict[str, Future[tuple[Tally, float]]] = {part.name: Future() for part in parts}
+
+    def start(self) -> None:
+        """A worker for what is polite; the others help with that when nothing else is left."""
+        side_by_side = min(SIDE_BY_SIDE, os.cpu_count() or 1)
+        for queues in [(self._busy, self._polite)] * side_by_side + [(self._polite,)]:
+            threading.Thread(target=self._work, args=queues).start()
+
+    def stop(self) -> None:
+        """Begin no more of them."""
+        self._busy.clear()
+        self._polite.clear()
+
+    def _work(self, *queues: deque[Part]) -> None:
+        for queue in queues:
+            with suppress(IndexError):
+                while True:
+                    part = queue.popleft()
+                    try:
+                        if part.after:
+                            self.results[part.after].result()
+                        self.results[part.name].set_result(perform(part, self._arguments))
+                    except Exception as exc:
+                        self.results[part.name].set_exception(exc)
+
+
 def main(arguments: list[str]) -> int:
     measured = last_run()
     parts = [share for part in QUEUE for share in deal(part, measured)]
     for part in parts:
         file(part, "log").unlink(missing_ok=True)
-    results: dict[str, Future[tuple[Tally, float]]] = {}
-
-    def begin(part: Part) -> tuple[Tally, float]:
-        if part.after:
-            results[part.after].result()
-        return perform(part, arguments)
-
-    kernels, host = ThreadPoolExecutor(min(KERNELS, os.cpu_count() or 1)), ThreadPoolExecutor(1)
+    queues = Queues(parts, arguments)
+    queues.start()
     try:
-        for part in parts:
-            results[part.name] = (kernels if part.inside else host).submit(begin, part)
-        lines = [show(part, results[part.name]) for part in parts]
-    except KeyboardInterrupt:  # the parts at work were interrupted too; the next must not begin
-        for lane in (kernels, host):
-            lane.shutdown(cancel_futures=True)
-        raise
-    total = sum((result.result()[0] for result in results.values()), Tally())
+        lines = [show(part, queues.results[part.name]) for part in parts]
+    finally:  # if this was interrupted, so were the parts at work; the next must not begin
+        queues.stop()
+    total = sum((result.result()[0] for result in queues.results.values()), Tally())
     print("\nthe slowest tests:", *slowest({part.name: file(part, "xml") for part in parts}), sep="\n")
     print("\n" + "\n".join(lines) + f"\n{total}", flush=True)
     return 1 if total.failed else 0

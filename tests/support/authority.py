@@ -9,10 +9,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def _name(text: str) -> x509.Name:
@@ -42,9 +43,9 @@ class Authority:
         below.file.write_bytes(self._signed(below._name, below._key, 3650 * DAY, (), ca=True).public_bytes(PEM))
         return below
 
-    def issue(self, *names: str, life: timedelta = 365 * DAY, self_signed: bool = False) -> Path:
+    def issue(self, *names: str, life: timedelta = 365 * DAY, self_signed: bool = False, rsa_bits: int = 0) -> Path:
         """A certificate for these host names and addresses that expires in ``life`` (may be negative)."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key: Key = rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
         found = self._signed(_name(names[0]), key, life, names, ca=False, by=key if self_signed else None)
         file = self.folder / f"{names[0].replace(':', '_')}-{found.serial_number:x}.pem"
         secret = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -54,11 +55,11 @@ class Authority:
     def _signed(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
+        key: Key,
         life: timedelta,
         names: tuple[str, ...],
         ca: bool,
-        by: ec.EllipticCurvePrivateKey | None = None,
+        by: Key | None = None,
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,15 +15,10 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.lab.process import freeze, thaw
+from tests.support.ports import free_ports
+
 ROOT_TOKEN = "5f0c1c9e-2f3a-4b5e-9d3c-000000000001"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 class Agent:
@@ -69,9 +63,13 @@ class Agent:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        freeze(self._process.pid)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        thaw(self._process.pid)
 
     def put(self, key: str, value: str | bytes) -> None:
         assert self.call("PUT", f"/v1/kv/{quote(key)}", value) == b"true"

@@ -1,6 +1,7 @@
 """Another program that creates and deletes IPVS services of its own, as fast as it can, until it is killed.
 
-Run as ``python -m tests.support.foreign_ipvs COUNT`` in the network namespace to disturb.
+Run as ``python -m tests.support.foreign_ipvs COUNT`` in the network namespace to disturb. It prints a line once it is
+at work.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def main(count: int) -> None:
         new, old = some - existing, some & existing
         kernel.exchange([(codec.NEW_SERVICE, codec.service(key, VirtualService("rr"))) for key in new])
         kernel.exchange([(codec.DEL_SERVICE, codec.service_name(key)) for key in old])
+        if not existing:
+            print("it edits", flush=True)
         existing = (existing | new) - old
 
 

@@ -166,6 +166,18 @@ class Observer:
     def stopped(self) -> None:
         self._heartbeat_due = inf
 
+    def forgets(self) -> None:
+        """A daemon starts that knows no more than the kernel shows.
+
+        Where all rows of a VIP that are left have no weight, it must take the backends for dead: nothing tells them
+        apart from those that an edit has brought, while somebody deleted the ones that served meanwhile.
+        """
+        rows = self.world.kernel.rows["destinations"]
+        for vip in self._unsound:
+            weights = [row.weight for key, row in rows.items() if key.service.address == vip]
+            if weights and not any(weights):
+                self._unsound[vip] = max(self._unsound[vip], self._now() + KNOWN)
+
     def omit(self, looks: int, table: Table, places: set[int]) -> None:
         """The next looks leave out these rows of a table."""
         last = self.looks + looks
@@ -415,6 +427,7 @@ class Cluster(RuleBasedStateMachine):
             for place in reversed(range(len(self.worlds[n].kernel.rows[deleted]))):
                 self.drift(n, deleted, place)
         self._wait(0.2)
+        self.observers[n].forgets()
         self._start(n)
         self._wait(0.3)
         for vip, penalty in damped.items():

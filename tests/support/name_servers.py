@@ -18,7 +18,8 @@ import dns.update
 import pytest
 
 from tests.lab.namespaces import Namespace
-from tests.support.consul import free_ports
+from tests.lab.process import freeze, thaw
+from tests.support.ports import free_port
 
 ZONE = "example.net"
 SECRET = base64.b64encode(b"a secret that is not in any log!").decode()
@@ -96,7 +97,7 @@ class NameServer:
         namespace: Namespace | None = None,
     ) -> None:
         self.directory, self.address, self._namespace = directory, address, namespace
-        (self.port,) = (port,) if port else free_ports(1)
+        self.port = port or free_port()
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self.key_file = self.keep("writer", SECRET)
@@ -136,9 +137,13 @@ class NameServer:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        freeze(self._process.pid)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        thaw(self._process.pid)
 
     def dig(self, name: str, kind: str = "A", timeout: float = 5.0) -> list[str]:
         """What anybody is told."""

@@ -13,7 +13,8 @@ import dns.message
 import dns.query
 import pytest
 
-from tests.support.consul import free_ports
+from tests.lab.process import freeze, members, thaw
+from tests.support.ports import free_port
 
 NSD = """server:
   ip-address: 127.0.0.1@{port}
@@ -36,7 +37,7 @@ class NameServer:
     """A real authoritative server for example.org on loopback."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self._program, self._folder = program, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._records: list[str] = []
@@ -64,9 +65,15 @@ class NameServer:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, number)
+        for pid in members(self._process.pid):
+            freeze(pid)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        for pid in members(self._process.pid):
+            thaw(pid)
 
     def _write(self) -> None:
         self._serial += 1

@@ -15,6 +15,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from tests.support.ports import free_port
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Serves one connection; returning closes it."""
 Replies = Callable[[bytes], Iterable[bytes]]
@@ -101,13 +103,6 @@ def saying(reply: bytes) -> Handler:
     return say
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
-
-
 # ---------------------------------------------------------------- bad ones, TCP
 
 
@@ -159,7 +154,7 @@ async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 @asynccontextmanager
 async def _refused(host: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    yield free_port(host=host)
+    yield free_port()
 
 
 @asynccontextmanager
@@ -206,7 +201,7 @@ TCP: dict[str, Server] = {
 @asynccontextmanager
 async def _unreachable(host: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """The kernel answers with an ICMP port unreachable."""
-    yield free_port(socket.SOCK_DGRAM, host)
+    yield free_port()
 
 
 def _sent(replies: Replies, pause: float = 0.0) -> Server:

@@ -26,7 +26,7 @@ from anycastlb.serving.history import History
 from anycastlb.serving.metrics import Meters, Metrics
 from anycastlb.settings import Settings, parse
 from tests.support import scene
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 @dataclass
@@ -54,9 +54,10 @@ class Served:
         held, self.held = self.held, False
         return held
 
-    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
+    @property
+    def context(self) -> Context:
         metrics = Metrics(self, self.meters, self.journal, self.statistics, clock=lambda: self.now)
-        context = Context(
+        return Context(
             snapshot=lambda: self.snapshot,
             journal=self.journal,
             confirm=self.confirm,
@@ -70,7 +71,9 @@ class Served:
             statistics=self.statistics,
             history=self.history,
         )
-        return Api(context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
+
+    def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
+        return Api(self.context, (listen,), retry=retry, outer=(self.meters.requests.middleware,), **given)
 
 
 @asynccontextmanager
@@ -120,7 +123,7 @@ async def ask(
     def talk() -> tuple[int, Any, dict[str, str]]:
         request = urllib.request.Request(served.url + path, method=method, data=body, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 return response.status, json.loads(response.read() or b"null"), dict(response.headers)
         except urllib.error.HTTPError as exc:
             with exc:

@@ -120,31 +120,47 @@ async def until(condition: Callable[[], bool], within: float = 120.0) -> bool:
 
 
 class Echo(asyncio.Protocol):
-    """Says everything back."""
+    """Says everything back. ``transports``: those of all connections that were made."""
 
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
+    def __init__(self, transports: list[asyncio.Transport]) -> None:
+        self._transports = transports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._transports.append(transport)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._transport.write(data)
+
+
+async def ended(servers: Sequence[asyncio.Server], transports: list[asyncio.Transport]) -> None:
+    """Close the servers, and every connection of theirs while the event loop still runs."""
+    for server in servers:
+        server.close()
+    for _ in range(3):  # a connection that was just accepted is made, and closed; asyncio tells the server
+        await asyncio.sleep(0)
+        for transport in transports:
+            transport.abort()
 
 
 @asynccontextmanager
 async def site(state_dir: Path, ipvs: str = "") -> AsyncIterator[Site]:
     """A site with its nodes started and its backends listening."""
     made = Site(state_dir)
-    servers: list[asyncio.Server] = []
+    servers, transports = list[asyncio.Server](), list[asyncio.Transport]()
     try:
         made.build()
         made.start(ipvs)
         for name in BACKENDS:
             with made.machines[name].inside():
                 socks = [socket.create_server(("0.0.0.0", port), backlog=512) for port in PORTS]
-            servers += [await asyncio.get_running_loop().create_server(Echo, sock=sock) for sock in socks]
+            servers += [
+                await asyncio.get_running_loop().create_server(lambda: Echo(transports), sock=sock) for sock in socks
+            ]
         yield made
     finally:
-        for server in servers:
-            server.close()
+        await ended(servers, transports)
         made.close()
 
 

@@ -6,7 +6,7 @@ They outlive the node, as they do on a machine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from typing import Any
@@ -16,12 +16,11 @@ from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeSer
 from anycastlb.bridge.exchange import Command
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.relay import Relay
-from anycastlb.core.model import Address
+from anycastlb.core.model import Address, Network
 from anycastlb.engine.node import Node
 from tests.support.fake_exabgp import FakeExaBGP, state
 from tests.support.world import World
 
-RANGES = (ip_network("192.0.2.0/24"),)
 HOLD = 15.0
 PEERS = ("10.99.1.1", "10.99.2.1")
 RECONNECT = 0.1
@@ -45,10 +44,10 @@ class DirectConnection(BridgeConnection):
 class Speaker(BridgeServer):
     """``frozen``: ExaBGP does nothing; what it was asked for it does later."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: Sequence[Network]) -> None:
         super().__init__("/nowhere")
         self.exabgp = FakeExaBGP(*PEERS)
-        self.ranges = RANGES
+        self.ranges = tuple(ranges)
         self.frozen = False
         self.per_command, self.per_route = 0.01, 0.0005
         self.kills: list[str] = []
@@ -179,7 +178,7 @@ class SpeakingWorld(World):
 
     def __init__(self, state_dir: str, **more: Any) -> None:
         super().__init__(state_dir, **more)
-        self.speaker = Speaker()
+        self.speaker = Speaker(self.settings.node.vip_ranges)
 
     @property
     def announced(self) -> set[Address]:
@@ -189,7 +188,8 @@ class SpeakingWorld(World):
     async def node(self) -> AsyncIterator[Node]:
         wake: list[Callable[[], None]] = []
         clock = asyncio.get_running_loop().time
-        driver = BgpDriver(self.speaker, HOLD, RANGES, lambda: [call() for call in wake] and None, clock=clock)
+        ranges = self.settings.node.vip_ranges
+        driver = BgpDriver(self.speaker, HOLD, ranges, lambda: [call() for call in wake] and None, clock=clock)
         self.router = driver  # type: ignore[assignment]
         async with super().node() as node:
             wake.append(node.inbox.wake)

@@ -58,6 +58,7 @@ WEB: dict[str, Any] = {
 }
 
 
+NODE: dict[str, Any] = {"vip_ranges": ["192.0.2.0/24"], "resync": "5s", "name": "lb1"}
 AT_ONCE = {"graceful": "0s"}
 """Most stories are not about how a node leaves."""
 
@@ -93,6 +94,8 @@ class World:
         self.kernel = MemoryDriver(("addresses", "services", "destinations"))
         self.router = MemoryAnnouncer()
         self.dead: set[str] = set()
+        self.types = {"tcp": CheckType(tcp.Params, self.probe), "none": CheckType(none.Params, none.probe)}
+        """How backends are checked."""
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
         self.more_drivers: tuple[Driver, ...] = ()
@@ -109,13 +112,11 @@ class World:
         self.started_wall = 1_800_000_000.0
         self.complaints: list[str] = []
         """Of the file that remembers the gates."""
-        values = "\n".join(
-            f"{key} = {json.dumps(value)}" for key, value in {"resync": "5s", "name": "lb1", **node}.items()
-        )
+        values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**NODE, **node}.items())
         self.counted = TrafficCounters()
         """What the kernel counts of the first service, packets of which come when a test says so."""
         leave = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**AT_ONCE, **(drain or {})}.items())
-        text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
+        text = f'[node]\nstate_dir = "{state_dir}"\n{values}\n[drain]\n{leave}\n{tables}'
         self.settings = settings.parse(text)
 
     def put(self, key: str, document: Any) -> None:
@@ -124,7 +125,6 @@ class World:
     @asynccontextmanager
     async def node(self) -> AsyncIterator[Node]:
         """A running node; at the end of the block it dies as by kill -9."""
-        types = {"tcp": CheckType(tcp.Params, self._probe), "none": CheckType(none.Params, none.probe)}
 
         async def in_place(function: Callable[..., Any], /, *args: Any) -> Any:
             return function(*args)
@@ -151,7 +151,7 @@ class World:
             inbox,
             self.source,
             machine,
-            types,
+            self.types,
             self.kinds,
             probe_path=lambda via, mark: ProbePath(mark, ip_address("10.1.0.254")),
             on_catalog=lambda catalog: self.on_catalog(catalog),
@@ -171,7 +171,7 @@ class World:
             if running.done() and not running.cancelled() and (error := running.exception()):
                 raise error
 
-    async def _probe(self, check: Check, probe_path: ProbePath | None) -> Found:
+    async def probe(self, check: Check, probe_path: ProbePath | None) -> Found:
         name = str(check.address) if probe_path is None else self._by_mark(probe_path.mark)
         self.probes[name] = self.probes.get(name, 0) + 1
         if name in self.dead:

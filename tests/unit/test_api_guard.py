@@ -24,7 +24,7 @@ from anycastlb.client.transport import security
 from anycastlb.core.model import SettingsError
 from anycastlb.doctor.collect.startup import at_start
 from anycastlb.doctor.diagnosis import preflight
-from anycastlb.serving.api.http import connection, limits, listener, local_users, tokens
+from anycastlb.serving.api.http import connection, handshakes, limits, listener, local_users, tls, tokens
 from anycastlb.serving.api.server import Api
 from tests import support
 from tests.lab.barrage import noise
@@ -574,6 +574,58 @@ async def test_idle_connections_keep_nobody_out() -> None:
         for _, writer in idle:
             writer.transport.abort()
         await eventually(lambda: front.connections == 0)
+
+
+def test_the_pace_of_handshakes_is_that_of_the_key(tmp_path: Path) -> None:
+    def paced(file: Path) -> float:
+        return handshakes.pace(tls.load(settings.parse(NODE + f'tls_cert_file = "{file}"').api))
+
+    authority = Authority(tmp_path)
+    curve, large = paced(authority.issue("lb1")), paced(authority.issue("lb1", rsa_bits=4096))
+    assert handshakes.SLOWEST <= large < curve / 2 <= handshakes.FASTEST / 2
+
+
+async def test_a_flood_of_handshakes_is_made_at_the_pace_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty clients greet at once from one address: few get their handshake, and the others wait or are closed."""
+    rate = 5.0
+    monkeypatch.setattr(handshakes, "FASTEST", rate)
+    authority, loop = Authority(tmp_path), asyncio.get_running_loop()
+    async with guarded(f'tls_cert_file = "{authority.issue("lb1")}"', secure=True) as api:
+        began = loop.time()
+
+        async def greet() -> bool:
+            try:
+                _, writer = await asyncio.open_connection(*api.address, ssl=client(authority), server_hostname="lb1")
+            except OSError:
+                return False
+            writer.transport.abort()
+            return True
+
+        greeted = await asyncio.gather(*(greet() for _ in range(60)))
+        took = loop.time() - began
+        assert 2 * rate <= sum(greeted) <= 2 * rate + rate * took + 1
+        assert sum(greeted) <= 2 * rate + handshakes.MAX_WAITING_OF_ONE + rate * took and not all(greeted)
+        assert (await api.ask("/healthz", tls=client(authority)))[0] == 200, "afterwards nobody waits any more"
+
+
+async def test_one_peer_takes_not_every_place_in_the_queue() -> None:
+    queue = handshakes.Handshakes(handshakes.SLOWEST)
+    async with asyncio.TaskGroup() as tasks:
+        turns = [tasks.create_task(queue.turn("192.0.2.1")) for _ in range(200)]
+        await asyncio.sleep(0)
+        made = [turn for turn in turns if turn.done() and turn.result()]
+        assert len(made) == 2 * handshakes.SLOWEST
+        assert sum(not turn.done() for turn in turns) == handshakes.MAX_WAITING_OF_ONE, "all others are refused"
+        near = [tasks.create_task(queue.turn(f"2001:db8::{n:x}")) for n in range(100)]
+        other = tasks.create_task(queue.turn("192.0.2.2"))
+        await asyncio.sleep(0)
+        assert sum(turn.done() for turn in near) == 100 - handshakes.MAX_WAITING_OF_ONE, "one network is one peer"
+        assert not other.done()
+        for turn in [*turns, *near]:
+            turn.cancel()
+        assert await other
 
 
 async def test_connections_that_never_greet_keep_nobody_out(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -16,6 +15,7 @@ from anycastlb.bridge.lease import SHORT_LIVES, STEADY
 from anycastlb.bridge.protocol import Heartbeat, ProtocolError, Report, RouteSet
 from anycastlb.bridge.relay import ACK_TIMEOUT, REFUSALS, RETRY, Relay
 from anycastlb.core.model import Address, Route, Session
+from tests.support.effort import calls
 from tests.support.fake_exabgp import FakeExaBGP, neighbor, state
 from tests.support.routes import routes
 
@@ -613,22 +613,6 @@ def command_calls(routes: int) -> int:
     talk.order(dict(list(MANY.items())[:routes]))
     talk.relay.obey(RouteSet(2, HOLD, dict(list(MANY.items())[1:routes])), talk.now)
     return calls(lambda: carried_out(talk, 1))
-
-
-def calls(work: Callable[[], object]) -> int:
-    """Functions that were called meanwhile."""
-    count = 0
-
-    def counter(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(counter)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 # ---------------------------------------------------------------- vip_ranges

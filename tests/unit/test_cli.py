@@ -27,6 +27,7 @@ from anycastlb.core.model import DriverError, Snapshot
 from anycastlb.settings import Settings
 from tests.support import scene
 from tests.support.serving import Served, command, inside, serving
+from tests.support.waiting import PATIENCE
 
 GOLDEN = Path(__file__).parent / "golden"
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\n[api]\nlisten = "127.0.0.1:1"\n'
@@ -192,7 +193,7 @@ async def test_events_follow_until_interrupted_even_over_a_restart() -> None:
     api = again.api(("127.0.0.1", served.port))
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(api.run())
-        told = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        told = json.loads(await asyncio.wait_for(process.stdout.readline(), PATIENCE))
         assert told["subject"] == "after the restart"
         process.send_signal(2)
         rest = (await process.stderr.read()).decode()
@@ -220,7 +221,7 @@ async def test_watching_a_pipe_is_one_picture_below_the_other() -> None:
         assert process.stdout
         seen = 0
         while seen < 3:
-            line = await asyncio.wait_for(process.stdout.readline(), 20)
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
             assert line
             seen += line.startswith(b"anycastlb ")
         process.send_signal(2)

@@ -35,7 +35,7 @@ from anycastlb.core.model import Problem
 from tests.support import scene
 from tests.support.recording import Recorder, error, recording
 from tests.support.serving import serving
-from tests.support.waiting import begun, eventually
+from tests.support.waiting import PATIENCE, begun, eventually
 
 WEB = {"vip": "192.0.2.10", "port": 80}
 
@@ -320,7 +320,7 @@ async def test_events_once_and_following_a_real_node() -> None:
         heard = lb.events(after=1, follow=True)
         seen = [(await anext(heard))["subject"]]
         served.journal.emit(Event("gate", "second"))
-        seen.append((await asyncio.wait_for(anext(heard), 10))["subject"])
+        seen.append((await asyncio.wait_for(anext(heard), PATIENCE))["subject"])
         await heard.aclose()  # type: ignore[attr-defined]
     assert seen == ["first", "second"]
 
@@ -352,7 +352,7 @@ async def test_a_stream_is_resumed_where_it_broke_and_nothing_comes_twice() -> N
     try:
         async with Client(f"http://127.0.0.1:{runner.addresses[0][1]}") as lb:
             heard = lb.events(follow=True)
-            seen = [await asyncio.wait_for(anext(heard), 10) for _ in range(3)]
+            seen = [await asyncio.wait_for(anext(heard), PATIENCE) for _ in range(3)]
             await heard.aclose()  # type: ignore[attr-defined]
     finally:
         await runner.cleanup()

@@ -151,7 +151,7 @@ async def test_the_commands_follow_to_the_end_and_say_why_not() -> None:
 
 def test_a_vip_nobody_else_announces() -> None:
     """What the API looks at: the others as they are known, without those that leave."""
-    from anycastlb.core.decision.node_drain import last_announced
+    from anycastlb.core.decision.drain_peers import last_announced
 
     def peer(name: str, **told: Any) -> Peer:
         return Peer(name, told.pop("alive", True), Status(name, vips={scene.WEB4: VipSummary(True, True)}, **told))

@@ -14,6 +14,7 @@ from anycastlb.adapters.system.sd_notify import Notifier
 from anycastlb.core.model import DriverError, SettingsError
 from anycastlb.daemon import compare
 from anycastlb.engine.parts import described
+from tests.support.waiting import PATIENCE
 
 LEAST = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
 
@@ -22,7 +23,7 @@ LEAST = '[node]\nvip_ranges = ["192.0.2.0/24"]\n'
 def manager(tmp_path: Path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(2)
+        sock.settimeout(PATIENCE)
         yield sock
 
 
@@ -38,7 +39,7 @@ def test_the_service_manager_is_told(manager: socket.socket) -> None:
 def test_an_abstract_address_and_a_deaf_manager_do_no_harm(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("\0anycastlb-test-" + tmp_path.name)
-        sock.settimeout(2)
+        sock.settimeout(PATIENCE)
         Notifier("@anycastlb-test-" + tmp_path.name).alive()
         assert sock.recv(100) == b"WATCHDOG=1"
     Notifier(str(tmp_path / "nobody")).alive()

@@ -212,6 +212,10 @@ REFUSED = {
     "no such datacenter": (answer("No path to datacenter", None, 500), "No path to datacenter"),
     "not allowed": (answer("Permission denied", None, 403), r'policy reads service "web" and node_prefix ""'),
     "hidden": (answer("[]", 1, X_Consul_Results_Filtered_By_ACLs="true"), "instances are hidden from this token"),
+    "partly hidden": (
+        answer(json.dumps([item(1)]), 1, X_Consul_Results_Filtered_By_ACLs="true"),
+        r'instances are hidden from this token.*policy reads service "web" and node_prefix ""',
+    ),
     "nonsense": (answer("{"), "not Consul's"),
     "not found": (answer("", 1, 404), "not one of instances"),
     "no index": (answer("[]", None), "not Consul's"),

@@ -23,16 +23,16 @@ from anycastlb.adapters.checks.probe import params, patterns, web
 from anycastlb.adapters.cluster import instance
 from anycastlb.adapters.drivers import saved_settings
 from anycastlb.adapters.drivers.addresses import MARK
-from anycastlb.adapters.sources import cache, staging
+from anycastlb.adapters.sources import cache, consul, staging
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
 from anycastlb.core import scalars
-from anycastlb.core.catalog import bounds, build, check, decode, keys
+from anycastlb.core.catalog import bounds, build, check, decode, edit, keys
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving import history
-from anycastlb.serving.api.http import connection, limits, listener
+from anycastlb.serving.api.http import connection, handshakes, limits, listener
 from tests.support import scene
 from tests.support.serving import serving
 
@@ -160,6 +160,8 @@ NUMBERS = [
                  f"import and plan {limits.BULK.size // MIB} MiB in {limits.BULK.seconds:g} s"),
     ("SECURITY", f"| bulk requests in progress | {limits.BULK_AT_ONCE} |"),
     ("SECURITY", f"; {listener.ACCEPT_RATE:g} new ones a second"),
+    ("SECURITY", f"{handshakes.FASTEST:g} with ECDSA; twice that at once; {handshakes.MAX_WAITING} wait, "
+                 f"{handshakes.MAX_WAITING_OF_ONE} of them of one peer"),
     ("SECURITY", f"| {connection.MAX_LINE / KIB:.0f} KiB line, {connection.MAX_FIELD / KIB:.0f} KiB a header, "
                  f"{connection.MAX_FIELDS} headers"),
     ("API", f"samples taken every {history.PAUSE:g} s, {history.SLOTS} of them"),
@@ -230,7 +232,7 @@ def test_paths_of_this_repository_exist(name: str) -> None:
 KEYS = tuple(f"anycastlb/{part}" for part in ("services", "defaults", "drain", "locks", "nodes", "import"))
 """Keys of Consul, which look like paths of the package."""
 SYSTEM = {"/usr/lib/systemd/system": "systemd", "/usr/share/anycastlb": ""} | {
-    f"/usr/lib/{part}": part for part in ("sysusers.d", "tmpfiles.d", "modules-load.d", "sysctl.d")
+    f"/usr/lib/{part}": part for part in ("sysusers.d", "tmpfiles.d", "modules-load.d", "modprobe.d", "sysctl.d")
 }
 """Where the package puts the folders of configs/."""
 
@@ -252,6 +254,13 @@ def test_the_files_of_the_state_directory_are_named() -> None:
     (row,) = [line for line in BY_NAME["docs/INSTALL.md"].read_text().splitlines() if line.startswith("| `/var/lib/")]
     written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, gate_memory.NAME, instance.NAME, "dns-names"}
     assert set(re.findall(r"\(`([^`]+)`\)", row)) == written
+
+
+def test_the_keys_of_the_catalog_are_those_that_the_code_reads_and_writes() -> None:
+    _, _, section = BY_NAME["docs/CATALOG.md"].read_text().partition("\n## Keys\n")
+    named = set(re.findall(r"^\| `anycastlb/([a-z]+)[/`]", section.partition("\n## ")[0], re.M))
+    used = (*consul.PARTS, consul.NODES, edit.LOCK)
+    assert named == {key.partition("/")[0] for key in used}
 
 
 OTHERS = {"systemd-modules-load", "systemd-sysctl", "backend"}

@@ -52,7 +52,7 @@ SYSCTLS = {
     **TAKEOVER, **PROBING, "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1",
     "net/ipv6/conf/all/disable_ipv6": "0", "net/ipv6/conf/lo/disable_ipv6": "0", "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/eth0/rp_filter": "2", "net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2",
-    "net/ipv4/vs/conntrack": "0", "net/ipv4/vs/pmtu_disc": "1", "net/ipv4/vs/conn_lfactor": "-4",
+    "net/ipv4/vs/conntrack": "0", "net/ipv4/vs/pmtu_disc": "1",
     "net/netfilter/nf_conntrack_count": "10", "net/netfilter/nf_conntrack_max": "1000",
 }  # fmt: skip
 WELL = Facts(
@@ -62,7 +62,7 @@ WELL = Facts(
     node=DAEMON,
     kernel=Kernel(
         "6.12.1", info="IP Virtual Server version 1.2.1 (size=4096)", loadable={"ip_vs": True, "ip_vs_mh": True},
-        config={"tcp_timeout": 300, "tcpfin_timeout": 60, "udp_timeout": 300}, table_bits=12, sysctls=SYSCTLS,
+        config={"tcp_timeout": 300, "tcpfin_timeout": 60, "udp_timeout": 300}, table_bits=20, sysctls=SYSCTLS,
     ),
     links=(Interface("lo", 65536, True, ("127.0.0.1/8",)), Interface("eth0", 1600, True, ("10.1.0.9/24",))),
     routes={FOUR: KernelRoute("eth0", 1600), SIX: KernelRoute("eth0", 1600)},
@@ -162,7 +162,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         kernel_config(**SYNC)["kernel"], sysctls={**SYSCTLS, "net/ipv4/vs/sync_threshold": "3 50"})}, "warning",
      "sync_threshold is 3 50"),
     ("unseen time-outs", {"kernel": replace(WELL.kernel, config=Unseen("EPERM"))}, "notice", "could not be seen"),
-    ("a small table", sysctl(net__ipv4__vs__conn_lfactor=None), "notice", "4096 buckets"),
+    ("a small table", {"kernel": replace(WELL.kernel, table_bits=12)}, "warning", "4096 buckets"),
+    ("a table that is small still", {"kernel": replace(WELL.kernel, table_bits=15)}, "warning", "32768 buckets"),
     ("conntrack", sysctl(net__ipv4__vs__conntrack="1"), "notice", "conntrack entry"),
     ("conntrack full", sysctl(net__netfilter__nf_conntrack_count="950"), "warning", "nearly full"),
     ("files", needs(probes=70000), "warning", "open files"),

@@ -14,11 +14,12 @@ from anycastlb.adapters.system.garbage import GarbageCollection
 
 @pytest.fixture
 def collection() -> Iterator[GarbageCollection]:
+    usual = gc.get_threshold()
     collection = GarbageCollection()
     collection.defer()
     yield collection
     collection.end()
-    assert gc.isenabled() and gc.get_freeze_count() == 0
+    assert gc.get_threshold() == usual and gc.get_freeze_count() == 0
 
 
 class Circle:
@@ -27,12 +28,26 @@ class Circle:
 
 
 def test_what_there_is_at_the_start_is_left_out(collection: GarbageCollection) -> None:
-    assert not gc.isenabled()
     collection.resume()
     known = gc.get_freeze_count()
-    assert gc.isenabled() and known > 10_000
+    assert known > 10_000
     collection.resume()
     assert gc.get_freeze_count() <= known, "once is enough"
+
+
+def test_circles_that_are_made_until_then_are_freed_on_the_way(collection: GarbageCollection) -> None:
+    circle = Circle()
+    seen = weakref.ref(circle)
+    del circle
+    large = [[] for _ in range(garbage.YOUNG)]
+    assert seen() is None and large
+
+
+def test_while_much_is_made_no_old_object_is_looked_at(collection: GarbageCollection) -> None:
+    before = [generation["collections"] for generation in gc.get_stats()]
+    large = [[] for _ in range(30 * garbage.YOUNG)]
+    young, *older = (generation["collections"] - old for generation, old in zip(gc.get_stats(), before, strict=True))
+    assert young >= 29 and older == [0, 0] and large
 
 
 def test_a_circle_that_is_made_later_is_freed(collection: GarbageCollection) -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 from yarl import URL
 
-from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers import events
 from tests.support import scene
 from tests.support.serving import Served, serving
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 ACCEPT = {"Accept": "text/event-stream"}
 
@@ -36,7 +37,7 @@ async def messages(response: aiohttp.ClientResponse, number: int) -> list[tuple[
     """The next so many (event name, data); comments and retry are left out."""
     found: list[tuple[str, Any]] = []
     name = "message"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < number:
             line = (await response.content.readline()).decode().rstrip("\n")
             if line.startswith("event: "):
@@ -75,7 +76,8 @@ async def test_it_resumes_where_it_broke_off(query: str, headers: dict[str, str]
 
 
 def test_those_at_one_place_are_sent_one_text() -> None:
-    journal, streams = Journal(), events.Streams()
+    served = Served(scene.calm())
+    journal, streams = served.journal, events.Streams(served.context)
     for subject in ("a", "b"):
         journal.emit(Event("test", subject))
     text, after = streams.entries(journal, 0)
@@ -87,6 +89,47 @@ def test_those_at_one_place_are_sent_one_text() -> None:
     for place in range(2 * events.PLACES):
         streams.entries(journal, -place)
     assert len(streams.texts) <= events.PLACES
+
+
+async def test_every_reader_finds_everything_a_slow_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "AT_ONCE", 2)
+    async with serving(scene.calm()) as served, AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(opened(served, "?after=1")) for _ in range(5)]
+        async with asyncio.TaskGroup() as tasks:
+            found = [tasks.create_task(messages(reader, 51)) for reader in readers]
+            for number in range(50):
+                tell(served, str(number))
+                if number % 3:
+                    await asyncio.sleep(0)
+    for task in found:
+        assert [data["subject"] for name, data in task.result() if name == "message"] == [str(n) for n in range(50)]
+
+
+async def test_nobody_is_woken_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "TICK", 0.001)
+    streams = events.Streams(Served(scene.calm()).context)
+    reader = streams.join(cast(web.Request, SimpleNamespace(transport=SimpleNamespace(is_closing=lambda: False))))
+    await reader.news.wait()
+    reader.news.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await reader.news.wait()
+    streams.leave(reader)
+
+
+async def test_a_stream_whose_client_has_gone_ends_though_nothing_happens() -> None:
+    async with serving(scene.calm()) as served:
+        async with opened(served) as response:
+            await messages(response, 1)
+        await eventually(lambda: served.meters.requests.pending == 0)
+
+
+async def test_news_of_a_peer_that_changes_no_decision_are_a_new_status() -> None:
+    async with serving(scene.calm()) as served, opened(served, "?after=1") as response:
+        assert await messages(response, 1) == [("status", {"cycle": 42})]
+        inputs = replace(served.snapshot.inputs, cluster=replace(served.snapshot.inputs.cluster, error="away"))
+        served.snapshot = replace(served.snapshot, inputs=inputs)
+        assert await messages(response, 1) == [("status", {"cycle": 42})]
 
 
 async def test_an_id_of_an_earlier_life_begins_anew() -> None:
@@ -114,7 +157,7 @@ async def test_a_new_cycle_is_told() -> None:
 async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "QUIET", 0.05)
     async with serving(scene.calm()) as served, opened(served) as response:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (await response.content.readline()).startswith(b":"):
                 pass
 
@@ -144,7 +187,7 @@ async def test_who_does_not_read_is_dropped_and_holds_nobody_up(monkeypatch: pyt
 
 
 async def test_the_server_does_not_wait_for_its_streams() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         async with serving(scene.calm()) as served, aiohttp.ClientSession() as session:
             response = await session.get(f"{served.url}/v1/events", headers=ACCEPT)
             await messages(response, 1)

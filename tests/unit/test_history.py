@@ -50,6 +50,28 @@ def test_the_ring_is_bounded_and_turns() -> None:
     assert ring.series(scene.NOW)["ages_seconds"][0] == 5 * (SLOTS - 1)
 
 
+def test_what_is_sampled_less_often_reaches_ten_minutes_back_and_no_further() -> None:
+    ring = History()
+    for at in range(0, 3601, 60):
+        ring.observe(scene.calm(), {WEB1: TrafficCounters(connections=600 * at)}, scene.NOW - 3600 + at)
+    assert ring.series(scene.NOW)["ages_seconds"] == [540 - 60 * n for n in range(10)]
+    assert backends(ring)["web1"]["rates"]["connections"] == [600.0] * 10
+
+
+def test_a_newcomer_has_no_past_though_it_takes_the_place_of_what_left() -> None:
+    ring, snapshot = fed([0, 50, 150]), scene.calm()
+    (web,) = (service for service in snapshot.inputs.catalog.services if service.name == "web")
+    named = replace(web, backends=tuple(replace(one, name=f"new-{one.name}") for one in web.backends))
+    catalog = replace(snapshot.inputs.catalog, services=(named,))
+    renamed = replace(snapshot, inputs=replace(snapshot.inputs, catalog=catalog))
+    for count in (200, 300):
+        ring.observe(renamed, {WEB1: TrafficCounters(connections=count)}, scene.NOW)
+    past = backends(ring)
+    assert {name[:4] for name in past} == {"new-"}
+    assert all(one["rates"]["connections"][:4] == [None] * 4 for one in past.values())
+    assert all(one["health"][:3] == "---" for one in past.values())
+
+
 def test_rows_are_bounded_services_first(monkeypatch: Any) -> None:
     monkeypatch.setattr(history, "MAX_ROWS", 2)
     view = fed([1, 2]).series(scene.NOW, "web")

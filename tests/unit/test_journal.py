@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import json
 import logging
 import re
@@ -52,37 +51,6 @@ def test_a_reader_learns_how_much_it_has_missed() -> None:
     assert journal.missed(0) == journal.missed(1000) == 15
     assert journal.missed(1010) == 5
     assert journal.missed(1015) == journal.missed(journal.last) == 0
-
-
-async def test_every_reader_is_woken_and_finds_everything() -> None:
-    journal, emitted = Journal(), 50
-
-    async def read(pause: int) -> list[int]:
-        seen, after = [], 0
-        while len(seen) < emitted:
-            await journal.changed(after)
-            new = [record.id for record in journal.records(after)]
-            seen, after = seen + new, new[-1]
-            for _ in range(pause):  # a slow one is told no less
-                await asyncio.sleep(0)
-        return seen
-
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        readers = [tasks.create_task(read(pause)) for pause in (0, 1, 7)]
-        for number in range(emitted):
-            journal.emit(Event("check", str(number)))
-            if number % 3:
-                await asyncio.sleep(0)
-    assert [reader.result() for reader in readers] == [list(range(1, emitted + 1))] * 3
-
-
-async def test_nobody_is_woken_without_news() -> None:
-    journal = Journal(start=7)
-    journal.emit(Event("check", "x"))
-    await journal.changed(7)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
-            await journal.changed(8)
 
 
 def test_observers_see_every_event() -> None:

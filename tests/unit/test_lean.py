@@ -25,7 +25,9 @@ from anycastlb.core.model import Check, ForwardPath, Health, ProbePath
 from anycastlb.engine.attempt import Attempt
 from anycastlb.engine.prober import Prober
 from tests.support.checks import lean_attempt
-from tests.support.servers import Handler, answering, free_port, serving, silent
+from tests.support.ports import free_port
+from tests.support.servers import Handler, answering, serving, silent
+from tests.support.waiting import PATIENCE
 
 CHECK = Check("http", ip_address("127.0.0.1"), 80, TYPES["http"].params(), 0.2, 0.3, 1, 2)
 OK = answering("HTTP/1.1 200 OK", "Content-Length: 0")
@@ -291,7 +293,7 @@ async def test_a_fault_of_our_own_ends_the_prober(monkeypatch: pytest.MonkeyPatc
     prober = Prober(TYPES, lambda health, turned: None, Journal())
     prober.want([replace(CHECK, port=free_port())])
     with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(prober.run(), 20)
+        await asyncio.wait_for(prober.run(), PATIENCE)
     assert caught.group_contains(ZeroDivisionError)
 
 

@@ -588,7 +588,7 @@ async def test_what_traffic_back_never_shows_is_left_out() -> None:
 def test_labels_and_numbers_in_words() -> None:
     family = Family("anycastlb_x_total", "counter", ("b", "a"), "Text.")
     samples = [(("", 'q"u\\o\nte'), 2**63 + 1), (("y", "é"), 0.1), (("", "z"), True), (("", "inf"), float("inf"))]
-    plain = b"".join(Writer(False).pieces(FamilySamples(family, samples))).decode()
+    plain = Writer(False).text(FamilySamples(family, samples)).decode()
     assert plain.splitlines() == [
         "# HELP anycastlb_x_total Text.",
         "# TYPE anycastlb_x_total counter",
@@ -599,7 +599,7 @@ def test_labels_and_numbers_in_words() -> None:
     ]
     (found,) = families(plain)
     assert [(s.labels["b"], s.labels["a"]) for s in found.samples] == [labels for labels, _ in samples]
-    modern = b"".join(Writer(True).pieces(FamilySamples(family, samples))).decode()
+    modern = Writer(True).text(FamilySamples(family, samples)).decode()
     (found,) = open_families(modern + "# EOF\n")
     assert (found.name, found.type, len(found.samples)) == ("anycastlb_x", "counter", 4)
 

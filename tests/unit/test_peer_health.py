@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from anycastlb.core.decision import peer_health
+from anycastlb.core.decision import peer_health, peer_reports
 from anycastlb.core.decision.withdrawal_budget import WINDOW, withdrawal_budget
 from anycastlb.core.model import (
     Announce,
@@ -85,9 +85,9 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
         "lb5": Peer("lb5", True),
     }
     known = Cluster(follows=True, connected=True, peers=peers)
-    assert peer_health.statuses(known) == (SERVING,)
-    assert peer_health.statuses(replace(known, connected=False)) is None
-    assert peer_health.statuses(Cluster()) is None
+    assert peer_reports.statuses(known) == (SERVING,)
+    assert peer_reports.statuses(replace(known, connected=False)) is None
+    assert peer_reports.statuses(Cluster()) is None
 
 
 def test_who_holds_the_last_route() -> None:

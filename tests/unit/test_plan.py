@@ -3,7 +3,8 @@
 from ipaddress import ip_address
 
 from anycastlb.core.decision import plan
-from anycastlb.core.decision.plan import Destinations, Failed, Fwmarks, diff
+from anycastlb.core.decision.failed_changes import FailedChanges, Fwmarks
+from anycastlb.core.decision.plan import Destinations, diff
 from anycastlb.core.model import (
     EMPTY,
     Change,
@@ -72,7 +73,7 @@ WITHDRAW = Change("routes", VIP, Route(), None)
 def blocked(
     change: Change, *failures: Failure, fwmarks: Fwmarks = EMPTY, desired: Destinations = EMPTY
 ) -> Reason | None:
-    outcome = Failed(VERDICTS, fwmarks, failures, desired).blocks(change)
+    outcome = FailedChanges(VERDICTS, fwmarks, failures, desired).blocks(change)
     return outcome.reason if outcome else None
 
 
@@ -95,7 +96,7 @@ def test_nothing_is_torn_down_under_a_route() -> None:
     lower = Change("destinations", destination(1), Destination("tunnel", 1, 1), Destination("tunnel", 0, 1))
     assert blocked(lower, failure) is None, "a dead backend loses its weight all the same"
     row = ("destinations", destination(1))
-    outcome = Failed(VERDICTS, failures=[failure], leaving={row}).blocks(lower)
+    outcome = FailedChanges(VERDICTS, failures=[failure], leaving={row}).blocks(lower)
     assert outcome is not None and outcome.reason.code == "route_still_up", "one that was taken out serves on"
 
 
@@ -152,7 +153,7 @@ class Counted:
 
 
 def test_the_work_of_containing_grows_with_changes_plus_failures() -> None:
-    failed = Failed({}, failures=[Failure(Change("routes", Counted(n), Route(), None), NO) for n in range(5000)])
+    failed = FailedChanges({}, failures=[Failure(Change("routes", Counted(n), Route(), None), NO) for n in range(5000)])
     Counted.compared = 0
     changes = [Change("addresses", Counted(n), VipAddress(), None) for n in range(10_000)]
     assert sum(failed.blocks(change) is not None for change in changes) == 5000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,47 @@ def test_shares_take_equally_long_and_a_new_file_counts_by_its_size(
         ("lab 1", ("test_a.py", "test_c.py")),
         ("lab 2", ("test_b.py", "test_new.py")),
     ]
+
+
+def test_every_part_is_performed_and_whoever_has_nothing_to_do_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is polite does not come to its second part before the others have taken it."""
+    parts = [
+        suite.Part("slow", (), inside=False, polite=True),
+        suite.Part("late", (), inside=False, polite=True),
+        suite.Part("built", (), inside=True, after="late"),
+        suite.Part("kernel", (), inside=True),
+    ]
+    others = threading.Event()
+    began: list[str] = []
+
+    def perform(part: suite.Part, arguments: list[str]) -> tuple[suite.Tally, float]:
+        began.append(part.name)
+        if part.name == "slow":
+            others.wait(60)
+        if part.name == "built":
+            others.set()
+        return suite.Tally(passed=1), 0.0
+
+    monkeypatch.setattr(suite, "perform", perform)
+    monkeypatch.setattr(suite.os, "cpu_count", lambda: 2)
+    queues = suite.Queues(parts, [])
+    queues.start()
+    total = sum((result.result(60)[0] for result in queues.results.values()), suite.Tally())
+    assert total == suite.Tally(passed=4)
+    assert sorted(began) == ["built", "kernel", "late", "slow"]
+    assert began.index("late") < began.index("built")
+
+
+def test_a_part_that_could_not_be_performed_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    def perform(part: suite.Part, arguments: list[str]) -> tuple[suite.Tally, float]:
+        raise OSError("no room")
+
+    monkeypatch.setattr(suite, "perform", perform)
+    queues = suite.Queues([suite.Part("a", (), inside=True), suite.Part("b", (), inside=True, after="a")], [])
+    queues.start()
+    for result in queues.results.values():
+        with pytest.raises(OSError, match="no room"):
+            result.result(60)
 
 
 def test_the_part_that_another_waits_for_is_begun_before_it() -> None:

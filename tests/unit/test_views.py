@@ -34,8 +34,10 @@ from anycastlb.core.model import (
 )
 from anycastlb.serving.views import evidence
 from anycastlb.serving.views.arithmetic import explain_weight
+from anycastlb.serving.views.changes import plan_view
+from anycastlb.serving.views.events import event_views
 from anycastlb.serving.views.format import span
-from anycastlb.serving.views.status import event_views, liveness, plan_view, readiness, status_view
+from anycastlb.serving.views.status import liveness, readiness, status_view
 from anycastlb.serving.views.why import explain, near
 from tests.support import scene
 from tests.support.golden import GOLDEN, drawn, golden

@@ -23,9 +23,10 @@ from anycastlb.core.model import (
     Snapshot,
     State,
 )
+from anycastlb.serving.views.changes import plan_view
 from anycastlb.serving.views.index import Index
 from anycastlb.serving.views.names import names_of_vip
-from anycastlb.serving.views.status import plan_view, status_view
+from anycastlb.serving.views.status import status_view
 
 VIP = ip_address("192.0.2.1")
 A = DnsKey("www.lb.", "A", "192.0.2.1")

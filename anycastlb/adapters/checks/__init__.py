@@ -19,10 +19,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Protocol
 
+from anycastlb.core.catalog.check import COMBINED
 from anycastlb.core.fields import Document
 from anycastlb.core.model import AnycastlbError, Check, ProbePath
 from anycastlb.settings import ChecksSettings
@@ -63,6 +64,11 @@ class Exchange:
     request: bytes
     reader: Callable[[], Reader] | None
     """Makes the reader of one answer; None if being connected is enough."""
+    permit: Callable[[], None] | None = None
+    """Is called before each probe, and raises ``Down`` if it must not be made."""
+
+
+Lean = Callable[[Check], Exchange | None]
 
 
 def _never(check: Check) -> Exchange | None:
@@ -75,21 +81,79 @@ class CheckType:
     probe: Probe
     direct_only: bool = False
     """It cannot go through IPVS (``"via": "forward"``)."""
-    lean: Callable[[Check], Exchange | None] = _never
+    lean: Lean = _never
     """The check as a plain exchange over TCP, which needs no coroutine; None if it is more than that."""
     summary: str = ""
     """The first line of its documentation."""
 
 
-def types(settings: ChecksSettings) -> dict[str, CheckType]:
-    """Every check type by its name, as a node with these settings runs it."""
+class Policy(Protocol):
+    """Says which checks may be made on this node (``probe.reach``)."""
+
+    def refusal(self, check: Check) -> str:
+        """Why a check must not be made now; empty if it may."""
+
+
+def types(settings: ChecksSettings, policy: Policy | None = None) -> dict[str, CheckType]:
+    """Every check type by its name, as a node with these settings runs it.
+
+    What ``policy`` refuses is down without having been tried. A check made of others is as free as each of them.
+    """
     found: dict[str, CheckType] = {}
     for name, module in _modules().items():
         params, probe = module.bound(settings, found) if hasattr(module, "bound") else (module.Params, module.probe)
         summary = (module.__doc__ or "").strip().splitlines()[0]
         lean = getattr(module, "lean", _never)
+        if name not in COMBINED:
+            probe, lean = _revealed(settings, probe), _without_secrets(lean)
+            if policy is not None:
+                probe, lean = _permitted(policy, probe), _permitted_lean(policy, lean)
         found[name] = CheckType(params, probe, params.direct_only, lean, summary)
     return found
+
+
+def _revealed(settings: ChecksSettings, probe: Probe) -> Probe:
+    """The probe with the secrets that it sends, which it does not tell."""
+    from anycastlb.adapters.checks.probe import secrets  # it uses what is defined here
+
+    async def revealed(check: Check, probe_path: ProbePath | None) -> Found:
+        if not secrets.named_by(check):
+            return await probe(check, probe_path)
+        filled = secrets.reveal(check, settings.secrets)
+        try:
+            return filled.hidden(await probe(filled.check, probe_path))
+        except Exception as exc:
+            raise filled.failure(exc) from exc.__cause__
+
+    return revealed
+
+
+def _without_secrets(lean: Lean) -> Lean:
+    """None for a check that sends a secret: what is sent is read anew for each probe."""
+    from anycastlb.adapters.checks.probe import secrets
+
+    return lambda check: None if secrets.named_by(check) else lean(check)
+
+
+def _permit(policy: Policy, check: Check) -> None:
+    if why := policy.refusal(check):
+        raise Down(why)
+
+
+def _permitted(policy: Policy, probe: Probe) -> Probe:
+    async def permitted(check: Check, probe_path: ProbePath | None) -> Found:
+        _permit(policy, check)
+        return await probe(check, probe_path)
+
+    return permitted
+
+
+def _permitted_lean(policy: Policy, lean: Lean) -> Lean:
+    def permitted(check: Check) -> Exchange | None:
+        exchange = lean(check)
+        return exchange and replace(exchange, permit=lambda: _permit(policy, check))
+
+    return permitted
 
 
 def parameters(types: Mapping[str, CheckType]) -> dict[str, type[Document]]:

@@ -11,16 +11,30 @@ import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
-from consul import base
 from yarl import URL
 
 from anycastlb.core.certificates import VERIFY_FLAGS
 from anycastlb.core.model import SourceError
 from anycastlb.settings import ConsulSettings
+
+
+def _library() -> Any:
+    """python-consul2's endpoint classes alone: its package imports its blocking client too, which is 5 MB."""
+    package = find_spec("consul")
+    assert package is not None and package.origin is not None, "python-consul2 is not installed"
+    spec = spec_from_file_location("consul.base", Path(package.origin).with_name("base.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+base = _library()
 
 MAX_BYTES = 64 * 1024 * 1024
 """More than this is no catalog: 1000 services of ten backends each are about 5 MB."""
@@ -120,7 +134,7 @@ class Client:
         params: list[tuple[str, Any]] = [("recurse", "1"), *([("consistent", "1")] if consistent else [])]
         params += [("dc", self.dc)] if self.dc else []
 
-        def answered(response: base.Response) -> tuple[Any, bytes]:
+        def answered(response: Any) -> tuple[Any, bytes]:
             if response.code == 404:
                 return response.headers.get("X-Consul-Index"), b"[]"
             if response.code != 200:
@@ -141,7 +155,7 @@ class Client:
         where = [] if local or not self.dc else [("dc", self.dc)]
         name = f"Consul at {self.http.base_uri}: {method} {path}"
 
-        def answered(response: base.Response) -> ConsulAnswer:
+        def answered(response: Any) -> ConsulAnswer:
             return ConsulAnswer(name, response.code, response.headers, response.body)
 
         send = self.http.put if method == "PUT" else self.http.get
@@ -152,7 +166,7 @@ class Client:
         await self.http.close()
 
 
-class HTTPClient(base.HTTPClient):  # type: ignore[misc]
+class HTTPClient(base.HTTPClient):  # type: ignore[misc,name-defined]
     """One lasting session to one agent, opened at the first request and again when a certificate file changes."""
 
     def __init__(self, settings: ConsulSettings, connections: int = CONNECTIONS) -> None:
@@ -240,10 +254,10 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
             verb = "writes" if path == TXN else "reads"
             fault = self._fault(f"403 {refusal}; expected a token (consul.token_file) whose policy {verb} {policy}")
             raise Forbidden(str(fault))
-        filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
-        if filtered and (status == 404 or body.strip() == b"[]"):
+        if response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":  # a part must not pass for the whole
             what = "instances" if path.startswith(HEALTH) else "keys"
-            raise self._fault(f"{what} are hidden from this token; expected a policy that reads {self._policy(path)}")
+            policy = f"a token (consul.token_file) whose policy reads {self._policy(path)}"
+            raise self._fault(f"{what} are hidden from this token, so what is left is no answer; expected {policy}")
         if status != 200 and status < 400:
             raise self._fault(f"HTTP {status}; expected 200: is this a Consul agent?")
         return base.Response(status, response.headers, body.decode(), body)

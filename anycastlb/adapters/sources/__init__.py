@@ -32,11 +32,14 @@ class Store(Protocol):
         """The whole tree as it is now, read consistently; every entry with its ``version``. Raises ``SourceError``."""
         ...
 
-    async def commit(self, edits: Sequence[Edit]) -> None:
+    async def commit(self, edits: Sequence[Edit], judged: Tree | None = None) -> None:
         """Make all the edits, or none: readers see the tree before or the tree after, whatever dies meanwhile.
 
-        Raises ``Conflict`` if a key is not as its edit expects (nothing was written), ``SourceError`` if the store did
-        not answer, may not be written, or refused.
+        ``judged``: the tree, as ``load`` returned it, in which somebody found the edits good. They are then made only
+        if no other write that was judged came in between, whichever keys it wrote.
+
+        Raises ``Conflict`` if a key is not as its edit expects, or the tree is not the one that was judged (nothing was
+        written), ``SourceError`` if the store did not answer, may not be written, or refused.
         """
         ...
 

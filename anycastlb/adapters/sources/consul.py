@@ -5,15 +5,17 @@ import, which comes into force before its keys are in their places (``staging``)
 request, so that every tree is one consistent snapshot. The other nodes' status keys (``nodes/``) lie
 under the same prefix and change all the time: they cause no read. A fifth query lists the names right below the
 prefix: of a recursive delete from above, Consul tells the queries below nothing until their time is up (measured with
-1.8.7). It writes nothing and parses no document. The rules of blocking queries are kept in ``blocking_query``.
+1.8.7). A key that is missing must be gone, and not only hidden from our token. It writes nothing and parses no
+document. The rules of blocking queries are kept in ``blocking_query``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
 from anycastlb.adapters.consul.client import Client, waiting
@@ -24,6 +26,8 @@ from anycastlb.settings import ConsulSettings
 
 SERVICES, DEFAULTS, DRAIN, IMPORT = PARTS = ("services/", "defaults", "drain/", staging.RECORD)
 NODES = "nodes/"
+MAX_LOOKS = 100
+"""Lost keys that are asked for by themselves; policies hide whole prefixes."""
 
 
 class ConsulSource:
@@ -46,10 +50,21 @@ class ConsulSource:
 
     async def read(self, after: Tree | None) -> Tree:
         """See ``Source``. ``after`` must be of this source's own reading."""
-        return await self._tree.read(after)
+        tree = await self._tree.read(after)
+        if after is not None:
+            await self._confirm_loss(sorted(after.entries.keys() - tree.entries.keys()))
+        return tree
 
     async def close(self) -> None:
         await self._client.close()
+
+    async def _confirm_loss(self, lost: Sequence[str]) -> None:
+        """Are these keys gone, or only hidden from our token? Raises ``SourceError`` if one is hidden.
+
+        Before 1.11 Consul leaves hidden keys out of a list without a word, but refuses to answer for each by itself.
+        """
+        for key in lost[:MAX_LOOKS]:
+            await self._client.request("GET", f"/v1/kv/{quote(self._prefix + key)}")
 
     async def _read_all(self, consistent: bool) -> Tree:
         whole = await read(self._client, self._items, self._prefix, consistent)

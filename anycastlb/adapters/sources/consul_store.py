@@ -1,5 +1,6 @@
 """Write the catalog in Consul's key-value store: by compare-and-set, all keys at one moment.
 
+A write that was judged by a tree also writes a key that all such writes share, and expects its version of that tree.
 What fits goes in one transaction. More is staged and comes into force by one small one (``staging`` has the rules,
 docs/decisions/0005 the reasons). Every transaction depends on no other large write being under way; one whose writer
 stands still is finished if it was committed, else removed. Of an answer that was lost the error says that it is not
@@ -45,7 +46,9 @@ class ConsulStore:
                 tree = await self._settled()
         return Tree(staging.in_force(tree.entries), tree.index)
 
-    async def commit(self, edits: Sequence[Edit]) -> None:
+    async def commit(self, edits: Sequence[Edit], judged: Tree | None = None) -> None:
+        if edits and judged is not None:
+            edits = [*edits, staging.locked(judged.entries, uuid.uuid4().hex)]
         staging.checked(edits)
         weights = [staging.weight(edit, self._prefix) for edit in edits]
         small = sum(count for count, _ in weights) <= staging.MAX_OPERATIONS

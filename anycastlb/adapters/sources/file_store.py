@@ -31,18 +31,21 @@ class FileStore:
     async def load(self) -> Tree:
         return await self._source.read(None)
 
-    async def commit(self, edits: Sequence[Edit]) -> None:
-        """A commit that is cancelled is made all the same: a thread has it."""
+    async def commit(self, edits: Sequence[Edit], judged: Tree | None = None) -> None:
+        """See ``Store``. What people change with an editor counts as a judged write here.
+
+        A commit that is cancelled is made all the same: a thread has it.
+        """
         staging.checked(edits)
         if edits:
-            await asyncio.to_thread(self._commit, edits)
+            await asyncio.to_thread(self._commit, edits, judged)
 
     async def close(self) -> None:
         await self._source.close()
 
     # ------------------------------------------------------------ in a thread
 
-    def _commit(self, edits: Sequence[Edit]) -> None:
+    def _commit(self, edits: Sequence[Edit], judged: Tree | None) -> None:
         try:
             if not self._root.is_dir():
                 raise SourceError(f"{self._root} is no directory; create it, or set catalog.path to one that exists")
@@ -52,6 +55,8 @@ class FileStore:
                     file_journal.finish(self._root, before)
                 entries = FileSource(self._root).look().entries
                 settled = staging.settled(edits, entries)
+                if judged is not None:
+                    staging.unchanged(judged.entries, entries)
                 changes = tuple(change for edit in settled for change in _changes(edit, entries))
                 if changes:
                     self._enforce(FileJournal(uuid.uuid4().hex, changes))

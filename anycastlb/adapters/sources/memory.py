@@ -58,10 +58,12 @@ class MemorySource:
     async def load(self) -> Tree:
         return await self.read(None)
 
-    async def commit(self, edits: Sequence[Edit]) -> None:
+    async def commit(self, edits: Sequence[Edit], judged: Tree | None = None) -> None:
         if self._error:
             raise SourceError(self._error)
         staging.checked(edits)
+        if edits and judged is not None:
+            staging.unchanged(judged.entries, self._entries)
         for edit in staging.settled(edits, self._entries):
             if edit.value is not None:
                 self.put(edit.key, edit.value)

@@ -23,6 +23,9 @@ BELOW = "import/"
 RECORD = f"{BELOW}commit"
 STAGED = "staged"
 """The version of what is in force but not yet in its place: no key ever has it, so no write can depend on it."""
+LOCK = "locks/write"
+"""Every write that was judged writes it, and expects the version that it had when the tree was read. So of two writes
+that were judged by one tree only one succeeds, whichever keys they write and through whichever nodes."""
 MAX_OPERATIONS = 63
 """Of a transaction's 64; one is the check or the count that goes with the edits."""
 MAX_BYTES = 480 * 1024
@@ -51,9 +54,14 @@ class StagingRecord:
 
 
 def checked(edits: Sequence[Edit]) -> None:
-    """Raises ``SourceError`` unless each edit is of another key, and of one that may belong to a catalog."""
+    """Raises ``SourceError`` unless each edit is of another key, and of one that may belong to a catalog.
+
+    Raises ``Conflict`` for one that expects what is not yet in its place.
+    """
     seen: set[str] = set()
     for edit in edits:
+        if edit.expects == STAGED:
+            raise lost(edit.key)
         if edit.key in seen:
             raise SourceError(
                 f"{edit.key} is to be written twice at once; nothing was written; expected one edit a key"
@@ -69,7 +77,26 @@ def checked(edits: Sequence[Edit]) -> None:
 
 
 def lost(key: str) -> Conflict:
+    if key == LOCK:
+        return Conflict("another write came first, and nothing was written; read the catalog again and decide anew")
     return Conflict(f"{key} was changed meanwhile, and nothing was written; read it again and decide anew")
+
+
+def unchanged(judged: Mapping[str, Entry], entries: Mapping[str, Entry]) -> None:
+    """Raises ``Conflict`` unless every key is as it was in the tree in which the edits were judged."""
+    for key in judged.keys() | entries.keys():
+        before, now = judged.get(key), entries.get(key)
+        if (before.version if before else "") != (now.version if now else ""):
+            raise lost(key)
+
+
+def locked(judged: Mapping[str, Entry], ticket: str) -> Edit:
+    """The edit that makes a write depend on its being the next one after those that it was judged with.
+
+    ``ticket`` is unique.
+    """
+    entry = judged.get(LOCK)
+    return Edit(LOCK, json.dumps({"ticket": ticket}).encode(), entry.version if entry else "")
 
 
 def settled(edits: Sequence[Edit], entries: Mapping[str, Entry]) -> Chunk:

@@ -2,8 +2,10 @@
 
 A full collection looks at every object there is, and nothing else runs meanwhile: with ten thousand backends that is
 more than a tenth of a second. Nearly all of these objects come with the catalog and are freed without the collector, by
-their reference counts. So it is off until they are there, and leaves them out from then on. If a full collection takes
-long all the same, what it has looked at is left out too, but not often: a cycle that is left out is never freed.
+their reference counts. So until they are there only the youngest objects are looked at, a few at a time, which frees
+the circles that are made on the way (each message of pyroute2 is one); then all that is left is left out. If a full
+collection takes long all the same, what it has looked at is left out too, but not often: a cycle that is left out is
+never freed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ LONG = 0.01
 """Seconds that a full collection may take."""
 APART = 600.0
 """Seconds between two times at which more objects are left out."""
+YOUNG = 10_000
+"""Objects that are looked at in one go until the large tables are there: about a millisecond."""
+NEVER = 1_000_000
+"""Of such collections until one that looks at older objects."""
 
 
 class GarbageCollection:
@@ -24,22 +30,27 @@ class GarbageCollection:
     def __init__(self) -> None:
         self._began = 0.0
         self._left_out = -APART
+        self._usual = gc.get_threshold()
+        self._deferred = False
 
     def defer(self) -> None:
-        gc.disable()
+        self._deferred = True
+        gc.set_threshold(YOUNG, NEVER, NEVER)
         gc.callbacks.append(self._watch)
 
     def resume(self) -> None:
         """Leave out all objects that there are now."""
-        if not gc.isenabled():
+        if self._deferred:
+            self._deferred = False
+            gc.collect(0)
             gc.freeze()
-            gc.enable()
+            gc.set_threshold(*self._usual)
 
     def end(self) -> None:
         """Let the collector be as it was."""
         gc.callbacks.remove(self._watch)
         gc.unfreeze()
-        gc.enable()
+        gc.set_threshold(*self._usual)
 
     def _watch(self, phase: str, info: dict[str, Any]) -> None:
         now = time.monotonic()

@@ -5,7 +5,6 @@ Emitting never fails and never waits. ``core.events`` has the events as values.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -51,10 +50,9 @@ class Journal:
         self.counts: Counter[tuple[str, str]] = Counter()
         """How often each (kind, level) was seen."""
         self.observers: list[Callable[[Event], None]] = []
-        """Called with every event, at once; they only count, and never raise."""
+        """Called with every event, at once. They never raise."""
         self._rings: dict[bool, deque[EventRecord]] = {False: deque(maxlen=routine), True: deque(maxlen=failures)}
         self._start = self._last = start
-        self._news = asyncio.Event()
 
     @property
     def last(self) -> int:
@@ -67,8 +65,6 @@ class Journal:
         self._rings[event.level != "info"].append(EventRecord(self._last, time.time(), event))
         for observe in self.observers:
             observe(event)
-        news, self._news = self._news, asyncio.Event()
-        news.set()
         log.log(LEVELS[event.level], event.kind, extra={"event": event, "event_id": self._last})
 
     def records(self, after: int = 0) -> list[EventRecord]:
@@ -79,15 +75,6 @@ class Journal:
     def missed(self, after: int) -> int:
         """How many events above ``after`` are kept no longer: what a reader who stopped there will never see."""
         return self._last - max(self._start, min(after, self._last)) - len(self.records(after))
-
-    async def changed(self, after: int) -> None:
-        """Return as soon as there is an event above ``after``; then read ``records(after)``, and wait again.
-
-        Any number of readers may wait; nothing is queued for any of them, so a slow one costs nothing and finds
-        everything that is still kept. An ``after`` above ``last`` belongs to no event: begin with ``last`` instead.
-        """
-        while self._last <= after:
-            await self._news.wait()
 
 
 def under_journald(stream: Any) -> bool:

@@ -22,14 +22,14 @@ def header(cluster: dict[str, Any], columns: int) -> list[Line]:
         return []
     nodes = cluster["nodes"]
     alive = sum(node["alive"] for node in nodes)
-    told: Line = [("cluster  ", DIM), _alive(alive, nodes)]
+    line: Line = [("cluster  ", DIM), _alive(alive, nodes)]
     lasting = span(cluster["since_seconds"])
     if not cluster["connected"]:
         error = f": {cluster['error']}" if cluster["error"] else ""
-        told.append((f" · NOT CONNECTED for {lasting}, the others as last known{error}", BAD))
+        line.append((f" · NOT CONNECTED for {lasting}, the others as last known{error}", BAD))
     elif not cluster["published"]:
-        told.append((" · this node is not published yet", WARN))
-    lines = wrap(told, columns, 9)
+        line.append((" · this node is not published yet", WARN))
+    lines = wrap(line, columns, 9)
     first = sorted(nodes, key=lambda node: (not node["self"], _state(node)[0] is True))
     picked = [node for node in nodes if any(node is item for item in first[:MAX_NAMES])]
     names = max(len(node["name"]) for node in picked)
@@ -57,32 +57,35 @@ def announced(view: dict[str, Any], vip: dict[str, Any]) -> list[Part]:
 
 def alarms(cluster: dict[str, Any]) -> list[str]:
     """Where nodes differ."""
-    told = []
+    texts = []
     budget = cluster.get("budget")
     if budget and budget["exceeded"]:
         names = _named(budget["drained"])
-        told.append(
+        texts.append(
             f"DRAINED TOO MANY: {names} at once, and max_drained is {budget['max_drained']} (anycastlb undrain)"
         )
     if cluster["catalogs_differ"]:
-        told.append(f"DIFFER: the nodes have different catalogs in force: {_parties(cluster['catalogs_differ'])}")
+        texts.append(f"DIFFER: the nodes have different catalogs in force: {_parties(cluster['catalogs_differ'])}")
     differs = cluster["differs"]
-    told += [
+    texts += [
         f"DIFFER {item['service']}: the nodes have different tables: {_parties(item['nodes'])}" for item in differs
     ]
-    if len(told) > MAX_NAMES:
-        told = [*told[:MAX_NAMES], f"and {count(len(told) - MAX_NAMES, 'more difference')} (anycastlb status --json)"]
-    return told
+    if len(texts) > MAX_NAMES:
+        texts = [
+            *texts[:MAX_NAMES],
+            f"and {count(len(texts) - MAX_NAMES, 'more difference')} (anycastlb status --json)",
+        ]
+    return texts
 
 
 def progress(drain: dict[str, Any]) -> str:
     """How far a node that leaves has come, with what still comes to it."""
-    told = [drain["reason"]]
-    told += [f"{drain['packets_per_second']:g} packets/s"] if drain["packets_per_second"] is not None else []
-    told += [f"{count(drain['connections'], 'connection')}"] if drain["connections"] is not None else []
-    told += [f"about {span(drain['eta_seconds'])} more"] if drain["eta_seconds"] is not None else []
-    told += [f"until {drain['deadline']} at most"] if drain["deadline"] else []
-    return " · ".join(told)
+    parts = [drain["reason"]]
+    parts += [f"{drain['packets_per_second']:g} packets/s"] if drain["packets_per_second"] is not None else []
+    parts += [f"{count(drain['connections'], 'connection')}"] if drain["connections"] is not None else []
+    parts += [f"about {span(drain['eta_seconds'])} more"] if drain["eta_seconds"] is not None else []
+    parts += [f"until {drain['deadline']} at most"] if drain["deadline"] else []
+    return " · ".join(parts)
 
 
 def _alive(alive: int, nodes: Sequence[dict[str, Any]]) -> Part:
@@ -98,15 +101,15 @@ def _state(node: dict[str, Any]) -> tuple[bool | None, str, str]:
         return False, node["error"] or f"gone for {span(node['age_seconds'])}{_last(node)}", BAD
     if node["error"]:
         return False, f"unreadable: {node['error']}", BAD
-    told = f"{here}announces {node['announced']} of {count(node['vips'], 'VIP')}"
+    text = f"{here}announces {node['announced']} of {count(node['vips'], 'VIP')}"
     if node["stopping"]:
-        return None, f"{told} · stopping", WARN
+        return None, f"{text} · stopping", WARN
     if node["drained"]:
         stage = (node.get("drain") or {}).get("stage", "drained")
-        return None, f"{told} · {'drained' if stage == 'drained' else f'draining ({stage})'}", WARN
+        return None, f"{text} · {'drained' if stage == 'drained' else f'draining ({stage})'}", WARN
     if not node["ready"]:
-        return False, f"{told} · not ready: {'; '.join(node['missing'])}", BAD
-    return True, told, PLAIN
+        return False, f"{text} · not ready: {'; '.join(node['missing'])}", BAD
+    return True, text, PLAIN
 
 
 def _last(node: dict[str, Any]) -> str:

@@ -19,12 +19,12 @@ Row = tuple[Sequence[str], str]
 
 def services(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
     """Every service on every of its VIPs, with what is known of the VIP: what ``-o json`` prints."""
-    found = []
+    rows = []
     for vip in view["vips"]:
         about = {name: vip[name] for name in ("vip", "announced", "leaving", "rejected")}
         about["closed"] = "" if vip["open"] else vip["reason"]
-        found += [{**about, **service} for service in vip["services"] if not only or service["service"] == only]
-    return sorted(found, key=lambda row: (row["service"], row["vip"]))
+        rows += [{**about, **service} for service in vip["services"] if not only or service["service"] == only]
+    return sorted(rows, key=lambda row: (row["service"], row["vip"]))
 
 
 def backends(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
@@ -55,11 +55,11 @@ def _aligned(rows: list[Row]) -> Iterator[Line]:
     widths = [max(len(cells[column]) for cells, _ in rows) for column in range(len(HEAD) - 1)]
     for number, (cells, style) in enumerate(rows):
         head = number < 2
-        told: list[Part] = []
+        parts: list[Part] = []
         for column, width in enumerate(widths):
             bold = column == 0 and not head
-            told.append((f"{cells[column]:<{width}} ", DIM if head else BOLD if bold else PLAIN))
-        yield [*told, (cells[-1], style)]
+            parts.append((f"{cells[column]:<{width}} ", DIM if head else BOLD if bold else PLAIN))
+        yield [*parts, (cells[-1], style)]
 
 
 def _service(service: dict[str, Any]) -> tuple[str, ...]:
@@ -69,15 +69,15 @@ def _service(service: dict[str, Any]) -> tuple[str, ...]:
     if marked:
         at = f"{service['vip']} mark {at}"
     state = "leaving" if service["leaving"] else "announced" if service["announced"] else "not announced"
-    told = f"{state}, {service['reason']}"
+    text = f"{state}, {service['reason']}"
     if service["closed"] and service["closed"] != service["reason"] and not service["leaving"]:
-        told += f"; {service['closed']}"
+        text += f"; {service['closed']}"
     if service["rejected"]:
-        told += f"; its route is rejected: {service['rejected']}"
+        text += f"; its route is rejected: {service['rejected']}"
     if service["refused"]:
-        told += f"; the kernel refused it: {service['refused']}"
+        text += f"; the kernel refused it: {service['refused']}"
     protocol = {"fwmark": "FWM"}.get(service["protocol"], service["protocol"].upper())
-    return service["service"], protocol, at, service["scheduler"], f"({flags})" if flags else "", told
+    return service["service"], protocol, at, service["scheduler"], f"({flags})" if flags else "", text
 
 
 def _standing(service: dict[str, Any]) -> str:
@@ -102,8 +102,8 @@ def _state(backend: dict[str, Any]) -> str:
     if backend["fallback"]:
         word += ", fallback"
     last = backend["check"]["last"]
-    told = f"{word}, {last['detail']}" if last and last["detail"] else word
-    return f"{told}; the kernel refused it: {backend['refused']}" if backend["refused"] else told
+    text = f"{word}, {last['detail']}" if last and last["detail"] else word
+    return f"{text}; the kernel refused it: {backend['refused']}" if backend["refused"] else text
 
 
 def _health(backend: dict[str, Any]) -> str:

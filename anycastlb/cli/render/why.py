@@ -50,15 +50,15 @@ def _link(link: dict[str, Any], columns: int, depth: int) -> list[Line]:
 
 def changes(view: dict[str, Any], columns: int, assumption: str = "") -> list[Line]:
     """The plan, numbered in the order in which it is carried out."""
-    found = view["changes"]
+    items = view["changes"]
     head = (
-        f"{count(len(found), 'change')}, in this order" if found else "nothing to change: the node is as it should be"
+        f"{count(len(items), 'change')}, in this order" if items else "nothing to change: the node is as it should be"
     )
     lines = wrap([(head, BOLD)], columns, 2)
     if assumption:
         lines = [*wrap([(assumption, WARN)], columns, 2), *lines]
-    digits = len(str(len(found)))
-    for number, change in enumerate(found, 1):
+    digits = len(str(len(items)))
+    for number, change in enumerate(items, 1):
         difference = _difference(change["before"], change["after"])
         line: Line = [
             (f"{number:>{digits}} ", DIM),
@@ -96,11 +96,11 @@ def _outlook(view: Any, columns: int) -> list[Line]:
     """What the changes mean for flows, and what the answer takes for granted."""
     lines: list[Line] = []
     for move in view.get("moves", ()):
-        told = f"{move['service']} {move['key']}: {move['share']:.1%} of its flows would go to another backend"
-        lines += wrap([("~ ", WARN), (told, WARN)], columns, 2)
+        text = f"{move['service']} {move['key']}: {move['share']:.1%} of its flows would go to another backend"
+        lines += wrap([("~ ", WARN), (text, WARN)], columns, 2)
     if assumed := view.get("assumed_up"):
-        told = f"not checked yet, taken for up: {', '.join(assumed[:10])}" + ("…" if len(assumed) > 10 else "")
-        lines += wrap([("  ", PLAIN), (told, DIM)], columns, 2)
+        text = f"not checked yet, taken for up: {', '.join(assumed[:10])}" + ("…" if len(assumed) > 10 else "")
+        lines += wrap([("  ", PLAIN), (text, DIM)], columns, 2)
     if view.get("held"):
         lines += wrap([("! ", BAD), (view["held"], BAD)], columns, 2)
     return lines
@@ -110,11 +110,11 @@ def documents(edits: Sequence[Any], columns: int) -> list[Line]:
     """One line for each document that is written or deleted."""
     lines: list[Line] = []
     for edit in edits:
-        told = difference(edit["before"], edit["after"]) if edit["after"] is not None else ""
+        fields = difference(edit["before"], edit["after"]) if edit["after"] is not None else ""
         line: Line = [
             (f"{edit['verb']:<6} ", {"create": GOOD, "delete": BAD}.get(edit["verb"], WARN)),
             (edit["key"], BOLD),
-            (f"  {told}" if told else "", PLAIN),
+            (f"  {fields}" if fields else "", PLAIN),
         ]
         lines += wrap(line, columns, 7)
     return lines
@@ -128,8 +128,8 @@ def _difference(before: Any, after: Any) -> str:
         return f"{before} → {after}" if before is not None else str(after)
     if before is None:
         plain = {"last_weight"} if after.get("last_weight") == after.get("weight") else set()
-        told = {name: value for name, value in after.items() if name not in plain and (value or name == "weight")}
-        return ", ".join(f"{name} {_shown(value)}" for name, value in told.items())
+        shown = {name: value for name, value in after.items() if name not in plain and (value or name == "weight")}
+        return ", ".join(f"{name} {_shown(value)}" for name, value in shown.items())
     return ", ".join(
         f"{name} {_shown(before[name])} → {_shown(value)}" for name, value in after.items() if before[name] != value
     )
@@ -149,10 +149,10 @@ def events(view: dict[str, Any]) -> list[Line]:
 def _event(item: dict[str, Any]) -> Line:
     style = LEVELS.get(item["level"], PLAIN)
     moved = " → ".join(part for part in (item["before"], item["after"]) if part)
-    told = "".join(f"  {part}" for part in (moved, item["reason"]) if part)
+    text = "".join(f"  {part}" for part in (moved, item["reason"]) if part)
     return [
         (f"{item['at']}  ", DIM),
         (f"{item['level']:<7} {item['kind']:<19} ", style),
         (item["subject"], BOLD),
-        (told, style),
+        (text, style),
     ]

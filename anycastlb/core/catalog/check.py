@@ -65,7 +65,7 @@ class DocumentPath:
 def parse_check(
     where: DocumentPath, document: Mapping[str, Any], address: Address, port: int, through: bool, depth: int = 0
 ) -> Check:
-    """One check document, with those inside of it. Raises ``InvalidField``."""
+    """One check document of a backend at this address, with those inside of it. Raises ``InvalidField``."""
     kind = document.get("type", "tcp")
     if not isinstance(kind, str) or kind not in where.types:
         raise where.bad("type", f"expected one of {', '.join(where.types)}, not {shown(kind)}")
@@ -81,7 +81,7 @@ def parse_check(
         )
     target, aim = timing.address or address, timing.port or port
     if kind in COMBINED:
-        params = _combination(where, read.own, read.common, target, aim, through, depth)
+        params = _combination(where, read.own, read.common, address, aim, through, depth)
     elif not aim and kind not in UNAIMED:
         raise where.bad("port", "missing; expected the port to check, as the backend has none")
     return Check(
@@ -95,6 +95,7 @@ def parse_check(
         fall=timing.fall,
         fast_interval=timing.fast_interval,
         down_interval=timing.down_interval,
+        elsewhere=target != address,
     )
 
 

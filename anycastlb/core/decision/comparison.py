@@ -40,8 +40,8 @@ def compare_again(last: Comparison, actual: State, desired: State) -> Comparison
     if last.failures:
         last = UNCOMPARED
     contained = Containment()
-    found = [change for table in TABLES for change in _changes(table, last, actual, desired, contained)]
-    return Comparison(actual, desired, plan.ordered(found), plan.faults_of(contained, desired))
+    changes = [change for table in TABLES for change in _changes(table, last, actual, desired, contained)]
+    return Comparison(actual, desired, plan.ordered(changes), plan.faults_of(contained, desired))
 
 
 def _changes(table: Table, last: Comparison, actual: State, desired: State, contained: Containment) -> Iterable[Change]:

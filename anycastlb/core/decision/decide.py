@@ -11,7 +11,7 @@
 
 Each step is a function from values to values, and no step changes what an earlier one has made. Steps 1, 3, 4 and 5,
 and names, are called for one service or VIP at a time, and what fails there is contained (``containment``). A decision
-never looks at the machine: what is wanted does not depend on what is there, except through ``adopt``, once, when the
+never looks at the machine: what is wanted does not depend on what exists, except through ``adopt``, once, when the
 daemon starts, and through what the last cycle reported: ``inputs.failures`` (what the machine refused) and
 ``inputs.idle`` (leaving backends without connections).
 
@@ -20,47 +20,41 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from anycastlb.core.decision import gate, kernel_settings, probe_marks, service_names
-from anycastlb.core.decision.basis import Basis, refused
-from anycastlb.core.decision.delta import same_keys
-from anycastlb.core.decision.group_result import GroupResult, merged, result, served
-from anycastlb.core.decision.handover import NOTHING, fwmarks, handover
+from anycastlb.core.decision.all_groups import decided
+from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.handover import NOTHING, Handover, fwmarks, handover
 from anycastlb.core.decision.own_drain import unused
 from anycastlb.core.decision.recollection import adopted_gates, presumed_up, weighted
-from anycastlb.core.decision.remembered import (
-    FROM_SCRATCH,
-    Remembered,
-    checks_of,
-    leaving_keys,
-    regrouped,
-    replaced,
-    rows_given_up,
-    rows_in_doubt,
-    to_decide,
-)
-from anycastlb.core.decision.rows import RowId, Tables, by_service, cached_leaving, leaving_rows, with_leaving
+from anycastlb.core.decision.remembered import FROM_SCRATCH, ProbeRows, Remembered
+from anycastlb.core.decision.rows import RowId, by_service, cached_leaving, leaving_rows, with_leaving
+from anycastlb.core.decision.scope import Scope, scope_of
 from anycastlb.core.decision.steps import take_steps
-from anycastlb.core.decision.vip_groups import group_vips
 from anycastlb.core.model import (
     MARKS,
     Address,
     Decision,
     DestinationKey,
+    ForwardPath,
     Inputs,
     Leaving,
     Memory,
     Recollection,
+    Route,
     Service,
     ServiceKey,
     State,
+    Verdict,
 )
 
+K = TypeVar("K")
+V = TypeVar("V")
 ADOPTED_DRAIN = 30.0
-"""Seconds for which a row that was there at the start, and that no catalog names any more, is still served."""
+"""Seconds for which a row that the kernel had at the start, and that no catalog names any more, is still served."""
 NOTHING_KNOWN = Recollection()
 TICK = 0.001
 """Seconds: the shortest time after which a decision asks to be made again, and the shortest wait for one. Clock
@@ -78,7 +72,7 @@ def adopt(
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
     ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
-    this one's clock. ``connected``: the BGP bridge has told the routes. ``services``: those of the catalog.
+    this one's clock. ``connected``: the BGP bridge has reported the routes. ``services``: those of the catalog.
     """
     marks, actual = probe_marks.split(actual, probes)
     gates = adopted_gates(actual, services, known, connected, now)
@@ -111,93 +105,91 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
 
 def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -> Remembered:
     """What ``decide`` decides, where only that is made anew which cannot be taken from the ``last`` decision."""
-    last = last if last.usable(inputs, memory) else FROM_SCRATCH
-    grouping = group_vips(inputs.catalog.services, last.grouping)
-    changed = dict.fromkeys(regrouped(last, grouping))
-    by_check = checks_of(last, grouping, changed) if changed else last.by_check
-    doubtful = list(rows_in_doubt(last, memory, changed))
-    refusals = refused(inputs)
-    basis = Basis(inputs, memory, now, refusals, replaced(doubtful, memory, grouping, changed), grouping.vips)
-    concerned = {*refusals, *basis.replaced, *leaving_keys(memory)}
-    anew = to_decide(last, inputs, memory, now, grouping, changed, by_check, concerned)
+    scope = scope_of(last, inputs, memory, now)
+    last, past = scope.last, scope.last.decision
+    steps = take_steps(scope.basis, scope.grouping, scope.anew)
+    groups = decided(scope, steps)
+    tables, up_since = groups.tables(last.tables), groups.table("up_since", last.up_since)
+    verdicts, after = groups.table("verdicts", past.verdicts), groups.memory(past.memory)
 
-    steps = take_steps(basis, grouping, anew)
-    unsteady = {grouping.name_of(key) for key in concerned}
-    results: dict[Address, GroupResult] = dict(last.results)
-    for name in anew:
-        parts = steps.of_group(basis, grouping.groups[name], steady=name not in unsteady)
-        results[name] = result(parts, last.results.get(name) if name not in changed else None)
-    if not same_keys(results, grouping.groups):
-        results = {name: results[name] for name in grouping.groups}
-
-    def table(name: str, before: Mapping[Any, Any]) -> Mapping[Any, Any]:
-        return merged(name, before, last.results, results)
-
-    past = last.decision.memory  # of this memory, or empty
-    rows = table("rows", past.rows)
-    doubtful += rows_given_up(last.results, results, anew)
     handing = NOTHING if inputs.stopping else handover(steps.judged, now)
-    leaving = leaving_rows(rows, doubtful, memory, inputs.idle, now, not unused(steps.drain), handing)
-    tables = Tables(**{field.name: table(field.name, getattr(last.tables, field.name)) for field in fields(Tables)})
-    up_since = table("up_since", last.up_since)
-    kernel = with_leaving(tables, rows, leaving, memory.order)
-
-    verdicts, routes = table("verdicts", last.decision.verdicts), table("routes", past.routes)
-    company = service_names.accompanied(inputs.cluster, memory.company)
-    announced = service_names.votes(inputs, routes)
-    named = inputs.policy.naming.dns is not None
-    peers = service_names.view(inputs.cluster, company) if named else service_names.UNHEARD
-
-    known = (
-        last is not FROM_SCRATCH
-        and grouping.groups is last.grouping.groups
-        and None not in last.decision.probe_paths.values()
-    )
-    paths = last.decision.probe_paths if known else probe_marks.paths(grouping.paths, inputs, memory)
-    probe_services, probe_destinations = probe_rows = last.probe_rows if known else probe_marks.rows(paths)
-    cached = bool(kernel.services) and all(found.cached for found in results.values()) and cached_leaving(leaving)
-    desired = State(
-        sysctls=kernel_settings.sysctls(inputs, probing=bool(paths)),
-        config=kernel_settings.config(inputs, cached),
-        addresses=kernel.addresses,
-        services={**kernel.services, **probe_services} if probe_services else kernel.services,
-        destinations={**kernel.destinations, **probe_destinations} if probe_destinations else kernel.destinations,
-        routes=routes,
-        dns_records=service_names.dns_records(inputs, announced, peers, basis.contained),
-        consul_services=service_names.consul_services(inputs, announced, verdicts, basis.contained),
-    )
-    wakes = [
-        *steps.wakes,
-        *(wake for found in results.values() for wake in found.wakes),
-        *(item.until for item in leaving.values()),
-        *(due for due in handing.ends.values() if handing.begins),
-        *([now] if probe_marks.come_free(paths, memory) else []),
-    ]
+    doubtful = (*scope.doubtful, *groups.given_up())
+    leaving = leaving_rows(after.rows, doubtful, memory, inputs.idle, now, not unused(steps.drain), handing)
+    kernel = with_leaving(tables, after.rows, leaving, memory.order)
+    paths, probe_rows = _probes(scope)
+    had_peers = service_names.had_peers(inputs.cluster, memory.had_peers)
+    wakes = (*steps.wakes, *groups.wakes, *_wakes(leaving, handing, paths, memory, now))
+    cached = bool(kernel.services) and groups.cached and cached_leaving(leaving)
     decision = Decision(
-        desired=desired,
-        memory=Memory(
-            gates=table("gates", past.gates),
-            rows=rows,
+        desired=State(
+            sysctls=kernel_settings.sysctls(inputs, probing=bool(paths)),
+            config=kernel_settings.config(inputs, cached),
+            addresses=kernel.addresses,
+            services=_both(kernel.services, probe_rows[0]),
+            destinations=_both(kernel.destinations, probe_rows[1]),
+            routes=after.routes,
+            **_names(scope.basis, after.routes, verdicts, had_peers),
+        ),
+        memory=replace(
+            after,
             leaving=leaving,
-            up_since={**serving, **up_since} if (serving := serving_on(leaving, memory)) else up_since,
-            serving=served(past.serving, last.results, results),
+            up_since=_both(serving_on(leaving, memory), up_since),
             order=kernel.order,
             marks={path: mark for path, mark in paths.items() if mark is not None},
-            troubles=table("troubles", past.troubles),
-            unproven=table("unproven", past.unproven),
-            fwmarks=fwmarks(grouping.services, memory) if changed else memory.fwmarks,
-            followed=table("followed", past.followed),
-            routes=routes,
+            fwmarks=fwmarks(scope.grouping.services, memory) if scope.changed else memory.fwmarks,
             node_drain=steps.drain,
-            company=company,
+            had_peers=had_peers,
         ),
         verdicts=verdicts,
-        backends=table("backends", last.decision.backends),
+        backends=groups.table("backends", past.backends),
         probe_paths=paths,
-        faults={str(subject): reason for subject, reason in basis.contained.faults.items()},
+        faults={str(subject): reason for subject, reason in scope.basis.contained.faults.items()},
         wake_at=max(min(wakes), now + TICK) if wakes else None,
     )
-    return Remembered(decision, inputs, grouping, results, by_check, tables, up_since, probe_rows)
+    return Remembered(decision, inputs, scope.grouping, groups.new, scope.by_check, tables, up_since, probe_rows)
+
+
+def _both(one: Mapping[K, V], other: Mapping[K, V]) -> Mapping[K, V]:
+    """Two tables as one; the same object if there is only one of them."""
+    return {**one, **other} if one and other else one or other
+
+
+def _probes(scope: Scope) -> tuple[Mapping[ForwardPath, int | None], ProbeRows]:
+    """The firewall marks of probes through IPVS, and the rows behind them."""
+    last, past = scope.last, scope.last.decision
+    standing = last is not FROM_SCRATCH and scope.grouping.groups is last.grouping.groups
+    if standing and None not in past.probe_paths.values():
+        return past.probe_paths, last.probe_rows
+    paths = probe_marks.paths(scope.grouping.paths, scope.basis.inputs, scope.basis.memory)
+    return paths, probe_marks.rows(paths)
+
+
+def _names(
+    basis: Basis, routes: Mapping[Address, Route], verdicts: Mapping[Address, Verdict], had_peers: bool | None
+) -> dict[str, Mapping[Any, Any]]:
+    """The tables of names: records of DNS, and Consul's services."""
+    inputs, announced = basis.inputs, service_names.votes(basis.inputs, routes)
+    in_dns = inputs.policy.naming.dns is not None
+    peers = service_names.view(inputs.cluster, had_peers) if in_dns else service_names.UNHEARD
+    return {
+        "dns_records": service_names.dns_records(inputs, announced, peers, basis.contained),
+        "consul_services": service_names.consul_services(inputs, announced, verdicts, basis.contained),
+    }
+
+
+def _wakes(
+    leaving: Mapping[RowId, Leaving],
+    handing: Handover,
+    paths: Mapping[ForwardPath, int | None],
+    memory: Memory,
+    now: float,
+) -> Iterator[float]:
+    """When rows that leave, new backends, and marks that come free are next looked at."""
+    yield from (item.until for item in leaving.values())
+    if handing.begins:
+        yield from handing.ends.values()
+    if probe_marks.come_free(paths, memory):
+        yield now
 
 
 def serving_on(leaving: Mapping[RowId, Leaving], memory: Memory) -> dict[DestinationKey, float]:

@@ -1,7 +1,7 @@
-"""What a decision makes of one group of VIPs, for how long that stands, and the tables of all groups together.
+"""What a decision makes of one group of VIPs, and for how long that stands.
 
 A result is remembered, and stands until something that it was made of changes. What it was made of is all named here
-and in ``remembered``: the services and their checks, what the decision before has left in memory, what the machine
+and in ``scope``: the services and their checks, what the decision before has left in memory, what the machine
 has refused, rows that are leaving, the other nodes' reports, and time. In doubt a result does not stand.
 
 Pure. Decision record: docs/decisions/0014-incremental-brain.md.
@@ -9,14 +9,12 @@ Pure. Decision record: docs/decisions/0014-incremental-brain.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import compress
-from operator import attrgetter, is_not
 from typing import Any, TypeVar
 
 from anycastlb.core.decision import kernel_settings
-from anycastlb.core.decision.delta import same_keys, shared
+from anycastlb.core.decision.delta import shared
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.peer_votes import PeerVote, ServiceId
 from anycastlb.core.decision.pool import Pool
@@ -147,39 +145,3 @@ def _stands(parts: GroupParts, before: GroupResult, made: GroupResult) -> bool:
         and not any(vote.opinion.wake is not None or vote.case.guarded for vote in parts.votes if vote.case.trouble)
         and not any(item.wake is not None or item.gate.penalty for item in parts.gates)
     )
-
-
-# ---------------------------------------------------------------- all groups together
-
-
-def merged(
-    name: str, before: Mapping[K, V], old: Mapping[Address, GroupResult], new: Mapping[Address, GroupResult]
-) -> Mapping[K, V]:
-    """One table of all groups, in their order; ``before``: the one of the ``old`` results. What is equal is shared."""
-    part: Callable[[GroupResult], Mapping[K, V]] = attrgetter(name)
-    if same_keys(old, new):
-        other = map(is_not, old.values(), new.values())
-        pairs = [(part(old[group]), part(new[group])) for group in compress(new, other)]
-        if all(one is two or same_keys(one, two) for one, two in pairs):
-            changed = [two for one, two in pairs if one is not two]
-            if not changed:
-                return before
-            table = dict(before)
-            for found in changed:
-                table.update(found)
-            return table
-    table = {}
-    for found in map(part, new.values()):
-        table.update(found)
-    return table
-
-
-def served(
-    before: frozenset[ServiceKey], old: Mapping[Address, GroupResult], new: Mapping[Address, GroupResult]
-) -> frozenset[ServiceKey]:
-    """The services of all groups that can be served. ``before``: those of the ``old`` results."""
-    if same_keys(old, new) and all(
-        one is two or one.serving is two.serving for one, two in zip(old.values(), new.values(), strict=True)
-    ):
-        return before
-    return frozenset().union(*(found.serving for found in new.values()))

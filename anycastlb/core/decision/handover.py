@@ -58,7 +58,7 @@ def vips_of(key: ServiceKey, fwmarks: Mapping[ServiceKey, frozenset[Address]]) -
 
 
 def fwmarks(services: Iterable[Service], memory: Memory) -> dict[ServiceKey, frozenset[Address]]:
-    """The VIPs of every fwmark service that ever was: its rows may be there for longer than anybody wants them."""
+    """The VIPs of every fwmark service that ever was: its rows may stay for longer than anybody wants them."""
     wanted: dict[ServiceKey, frozenset[Address]] = {}
     for service in services:
         for vip in service.vips if service.protocol == "fwmark" else ():

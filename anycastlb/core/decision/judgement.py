@@ -46,7 +46,7 @@ class ObservedBackend:
     """Since when it has counted as up, or was served when the daemon started; None: it did not so far. While its check
     has no result yet (it is new: after a restart, or after an edit of the check) such a backend counts as up."""
     weight: int | None = None
-    """The weight it had so far; None: it was not there."""
+    """The weight it had so far; None: it had no row."""
     refusal: Reason | None = None
     """Why the machine refused to create it, if it did."""
     unproven: float | None = None

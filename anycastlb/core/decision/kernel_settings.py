@@ -14,14 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from anycastlb.core.model import (
-    Destination,
-    DestinationKey,
-    Inputs,
-    ServiceKey,
-    SyncDaemon,
-    VirtualService,
-)
+from anycastlb.core.model import Destination, DestinationKey, Inputs, ServiceKey, SyncDaemon, VirtualService
 
 CACHED = "mh"
 """The one scheduler that finds a flow's backend again, on any node and at any time, without its connection entry."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anycastlb.core.decision import node_drain
+from anycastlb.core.decision import drain_peers, node_drain
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.pool import Pool, weigh
@@ -20,17 +20,19 @@ def drain_step(basis: Basis, judged: Sequence[Judgement]) -> tuple[NodeDrain | N
     inputs, memory = basis.inputs, basis.memory
     catalog, rules = inputs.catalog, inputs.policy.drain_rules
     drained = inputs.node in catalog.drained
+    if not drained and not inputs.stopping:
+        return None, None
     document = catalog.drains.get(inputs.node)
     asked = document.deadline if document is not None else None
     waiting = drained and (memory.node_drain is None or memory.node_drain.stage == "waiting")
     trouble, table = _stability(basis, judged) if waiting else (None, 0)
     facts = node_drain.DrainFacts(
-        cause="stopping" if inputs.stopping else "drained" if drained else "",
+        cause="stopping" if inputs.stopping else "drained",
         rules=rules,
         deadline=rules.deadline if asked is None else asked,
         announced=bool(memory.routes),
         marked=any(node_drain.COMMUNITY in route.communities for route in memory.routes.values()),
-        company=node_drain.company(inputs),
+        has_peers=drain_peers.has_peers(inputs),
         trouble=trouble,
         table=table,
         traffic=inputs.traffic,
@@ -72,7 +74,7 @@ def _stability(basis: Basis, judged: Sequence[Judgement]) -> tuple[Reason | None
     weighed = ((item, basis.contained.of(item.vip, weigh, item, None, now)) for item in judged)
     pools = [(item, pool) for item, pool in weighed if pool is not None]
     rows = wanted_rows(pools)
-    trouble = _unsettled(inputs, memory, pools, rows, now) or node_drain.trouble(inputs, memory.routes)
+    trouble = _unsettled(inputs, memory, pools, rows, now) or drain_peers.trouble(inputs, memory.routes)
     return trouble, hash((tuple(rows.items()), tuple(memory.routes)))
 
 

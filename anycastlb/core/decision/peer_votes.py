@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from anycastlb.core.decision import gate, peer_health
+from anycastlb.core.decision import gate, peer_health, peer_reports
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.own_drain import administrative
@@ -70,7 +70,7 @@ def hear_peers(basis: Basis, judged: Sequence[Judgement], drain: NodeDrain | Non
     vips: dict[Address, list[Judgement]] = {}
     for item in judged:
         vips.setdefault(item.vip, []).append(item)
-    statuses = peer_health.statuses(inputs.cluster)
+    statuses = peer_reports.statuses(inputs.cluster)
     wall = inputs.wall + basis.now
     budget = withdrawal_budget(inputs.policy.max_withdrawals, basis.vips, memory.gates, statuses or (), wall)
     votes = []

@@ -83,11 +83,11 @@ def _joined(member: Member, clauses: Sequence[Reason]) -> Reason:
 
 
 def _notes(member: Member, clauses: Sequence[Reason]) -> tuple[str, ...]:
-    """The clauses beyond what the check itself said, for readers that show the check's last result anyway."""
+    """The clauses beyond the check's own, for readers that show the check's last result anyway."""
     refusal = [member.seen.refusal] if member.seen.refusal else []
-    said = bool(refusal) or member.state.up is not None
-    spoken = [clause for clause in clauses if not (said and clause is member.reason)]
-    return tuple(clause.text for clause in (*refusal, *spoken))
+    decided = bool(refusal) or member.state.up is not None
+    others = [clause for clause in clauses if not (decided and clause is member.reason)]
+    return tuple(clause.text for clause in (*refusal, *others))
 
 
 def _row(member: Member, weight: int, standing: int) -> Destination:
@@ -128,7 +128,7 @@ def _kept_by_caller(keep: KeptBackends | None, pool: Sequence[Member], helped: b
 
 
 def _kept_by_floor(service: Service, pool: Sequence[Member], helped: bool) -> dict[DestinationKey, Reason]:
-    failed = [member for member in pool if not member.up and (member.state.up is False or _was_there(member))]
+    failed = [member for member in pool if not member.up and (member.state.up is False or _has_row(member))]
     if service.max_failed is None or (helped and len(failed) == len(pool)):
         return {}
     surplus = len(failed) - most_failed(service.max_failed, len(pool))
@@ -139,7 +139,7 @@ def _kept_by_floor(service: Service, pool: Sequence[Member], helped: bool) -> di
     return {member.key: why for member in failed[-surplus:]}
 
 
-def _was_there(member: Member) -> bool:
+def _has_row(member: Member) -> bool:
     return member.seen.weight is not None
 
 

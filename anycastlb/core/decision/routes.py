@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from anycastlb.core.decision import node_drain
+from anycastlb.core.decision.node_drain import COMMUNITY
 from anycastlb.core.decision.own_drain import graceful
-from anycastlb.core.model import Announce, Inputs, NodeDrain, Route
+from anycastlb.core.model import Announce, DrainRules, Inputs, NodeDrain, Route
 
 
 def route_of(inputs: Inputs, drain: NodeDrain | None, announces: Iterable[Announce]) -> Route:
     """The route of a VIP whose gate is open."""
     route = merged_route(announces)
-    return node_drain.marked(route, inputs.policy.drain_rules) if graceful(drain) else route
+    return marked(route, inputs.policy.drain_rules) if graceful(drain) else route
+
+
+def marked(route: Route, rules: DrainRules) -> Route:
+    """The route as it is announced before it is withdrawn."""
+    return replace(
+        route,
+        communities=tuple(sorted({*route.communities, COMMUNITY})),
+        med=route.med if rules.med is None else rules.med,
+        as_path_prepend=route.as_path_prepend + rules.prepend,
+    )
 
 
 def merged_route(announces: Iterable[Announce]) -> Route:

@@ -41,7 +41,7 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class PeerAnnouncements:
-    """What the other nodes make of it."""
+    """What the other nodes announce, as far as their reports say."""
 
     known: bool
     """Whoever is not named here announces nothing."""
@@ -53,12 +53,12 @@ class PeerAnnouncements:
 UNHEARD = PeerAnnouncements(known=False)
 
 
-def view(cluster: Cluster, company: bool | None = None) -> PeerAnnouncements:
-    """``company``: were other nodes ever known? A node that never had any is alone, also while Consul is away."""
+def view(cluster: Cluster, had_peers: bool | None = None) -> PeerAnnouncements:
+    """``had_peers``: were other nodes ever known? A node that never had any is alone, also while Consul is away."""
     if not cluster.follows:
         return PeerAnnouncements(known=True)
     if not cluster.connected:
-        return PeerAnnouncements(known=company is False)
+        return PeerAnnouncements(known=had_peers is False)
     living = [peer for peer in cluster.peers.values() if peer.alive]
     statuses = [peer.status for peer in living if peer.status is not None and not peer.error]
     return PeerAnnouncements(
@@ -73,7 +73,7 @@ def _announced(status: Status) -> Iterable[Address]:
     return (vip for vip, summary in status.vips.items() if summary.announced and vip.version not in lost)
 
 
-def accompanied(cluster: Cluster, before: bool | None) -> bool | None:
+def had_peers(cluster: Cluster, before: bool | None) -> bool | None:
     """Were other nodes ever known? Once there were, one of them may only be out of sight."""
     if before or cluster.peers:
         return True
@@ -116,7 +116,7 @@ def places(service: Service, policy: DnsPolicy) -> Places | None:
 
 
 def dns_names(services: Iterable[Service], policy: DnsPolicy) -> frozenset[str]:
-    """Every name that these services may have, whether it is there now or not."""
+    """Every name that these services may have, whether it exists now or not."""
     known = [place for service in services if (place := places(service, policy))]
     return frozenset(name for place in known for name in (place.host, place.srv) if name)
 
@@ -124,31 +124,33 @@ def dns_names(services: Iterable[Service], policy: DnsPolicy) -> frozenset[str]:
 def dns_records(
     inputs: Inputs, own: Callable[[Address], Vote], peers: PeerAnnouncements, contained: Containment
 ) -> Mapping[DnsKey, DnsRecord]:
-    """The records that should be there. Those of a service about which something fails stay as they are."""
+    """The records that should exist. Those of a service about which something fails stay as they are."""
     policy, standing = inputs.policy.naming.dns, inputs.names.get("dns_records")
     if policy is None or standing is None:
         return {}
-    asked: dict[DnsKey, Vote] = {}
+    votes: dict[DnsKey, Vote] = {}
     rows: dict[str, DnsRecord] = {}
     failed: set[str] = set()
     for service in inputs.catalog.services:
-        found = contained.of(service.name, _asked, service, policy, own, peers)
-        if found is None:
+        asks = contained.of(service.name, _asked, service, policy, own, peers)
+        if asks is None:
             failed.add(service.name)
             continue
-        for key, vote in found.votes:
-            asked[key] = _either(asked.get(key, False), vote)
-        for name in found.names:
+        for key, vote in asks.votes:
+            votes[key] = _either(votes.get(key, False), vote)
+        for name in asks.names:
             before = rows.get(name)  # services that share a name: the first one's, with the shortest time to live
-            rows[name] = DnsRecord(min(found.ttl, before.ttl if before else found.ttl), (before or found).service)
-    wanted = {key: rows[key.name] for key, vote in asked.items() if vote}
+            rows[name] = DnsRecord(min(asks.ttl, before.ttl if before else asks.ttl), (before or asks).service)
+    wanted = {key: rows[key.name] for key, vote in votes.items() if vote}
     fresh = {key.name for key in wanted}
-    here = {service.name for service in inputs.catalog.services}
+    services = {service.name for service in inputs.catalog.services}
     for key, row in standing.items():
-        if key in asked:
-            if asked[key] is None:
+        if key in votes:
+            if votes[key] is None:
                 wanted[key] = rows[key.name] if key.name in fresh else row
-        elif row.service in failed or (row.service not in here and (row.service in peers.services or not peers.known)):
+        elif row.service in failed or (
+            row.service not in services and (row.service in peers.services or not peers.known)
+        ):
             wanted[key] = row
     return wanted
 

@@ -119,7 +119,7 @@ def group_vips(services: tuple[Service, ...], before: Grouping = NO_GROUPS) -> G
     for service in services:
         for vip in service.vips:
             places.setdefault(united.get(vip, vip), []).append((service, vip))
-    groups = {name: _kept(before.groups.get(name), found) for name, found in places.items()}
+    groups = {name: _kept(before.groups.get(name), of_group) for name, of_group in places.items()}
     return Grouping(groups, read, services, united, marks)
 
 

@@ -63,27 +63,8 @@ from anycastlb.core.model.base import (
     SourceError,
     endpoint,
 )
-from anycastlb.core.model.catalog import (
-    Announce,
-    Backend,
-    Catalog,
-    Check,
-    Combination,
-    ConsulInstances,
-    Damping,
-    Discover,
-    DnsInstances,
-    Edit,
-    Entry,
-    Feed,
-    ForwardPath,
-    Instance,
-    ProbePath,
-    Service,
-    Share,
-    Shrink,
-    Tree,
-)
+from anycastlb.core.model.catalog import Announce, Backend, Catalog, Damping, Service, Share
+from anycastlb.core.model.check import Check, Combination, ForwardPath, ProbePath
 from anycastlb.core.model.cluster import (
     CatalogSummary,
     Cluster,
@@ -95,25 +76,10 @@ from anycastlb.core.model.cluster import (
     Status,
     VipSummary,
 )
-from anycastlb.core.model.decision import (
-    BackendVerdict,
-    Condition,
-    Decision,
-    Gate,
-    Inputs,
-    Leaving,
-    LocalTrouble,
-    Memory,
-    Policy,
-    Recollection,
-    ServiceVerdict,
-    Session,
-    Snapshot,
-    Speaker,
-    Verdict,
-    Weights,
-)
+from anycastlb.core.model.decision import BackendVerdict, Condition, Decision, ServiceVerdict, Verdict, Weights
+from anycastlb.core.model.discovery import ConsulInstances, Discover, DnsInstances, Instance
 from anycastlb.core.model.drain import Drain, DrainRules, NodeDrain, Stage, Traffic
+from anycastlb.core.model.inputs import Inputs, Policy
 from anycastlb.core.model.machine import (
     NAMES,
     TABLES,
@@ -131,6 +97,7 @@ from anycastlb.core.model.machine import (
     VipAddress,
     VirtualService,
 )
+from anycastlb.core.model.memory import Gate, Leaving, LocalTrouble, Memory, Recollection
 from anycastlb.core.model.names import (
     ConsulKey,
     ConsulName,
@@ -144,6 +111,8 @@ from anycastlb.core.model.names import (
     Registrar,
 )
 from anycastlb.core.model.results import CheckState, Health, Result
+from anycastlb.core.model.snapshot import Session, Snapshot, Speaker
+from anycastlb.core.model.source import Edit, Entry, Feed, Shrink, Tree
 
 __all__ = [
     "EMPTY",

@@ -1,144 +1,22 @@
-"""The catalog: what operators asked for, raw and parsed."""
+"""The catalog as it was parsed: services, their backends, and how they are announced."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from anycastlb.core.model.base import EMPTY, Address, Forward, Problem, Protocol, endpoint
+from anycastlb.core.model.base import EMPTY, Address, Forward, Problem, Protocol
+from anycastlb.core.model.check import Check, Combination, ForwardPath
+from anycastlb.core.model.discovery import Discover, Instance
 from anycastlb.core.model.drain import Drain
 from anycastlb.core.model.machine import Route, ServiceKey, VirtualService
 from anycastlb.core.model.names import ConsulName, DnsName
+from anycastlb.core.model.source import Entry
 
 ENCAPSULATED: tuple[Forward, ...] = ("tunnel", "gue", "gre")
 """These carry packets of either address family to a backend of either."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One raw key of the catalog tree."""
-
-    value: bytes
-    created: int = 0
-    """Consul's CreateIndex: the cluster-wide order of age; 0 where the source has none."""
-    format: Literal["json", "toml", "yaml"] = "json"
-    origin: str = ""
-    """What to call the document in a problem, if not by its key (a file's path)."""
-    error: str = ""
-    """Why the document cannot be used although its key is there (an unreadable file)."""
-    version: str = field(default="", compare=False)
-    """What a store calls this state of the key; a write may be made to depend on it. Empty where nobody may write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One key to be written or deleted."""
-
-    key: str
-    """Relative to the store's root: ``services/web``."""
-    value: bytes | None
-    """None = delete."""
-    expects: str | None = None
-    """The ``Entry.version`` the key must still have; empty = it must not exist; None = whatever is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """One consistent read of the whole catalog: keys relative to the prefix (``services/web``), nothing parsed."""
-
-    entries: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
-    index: int = 0
-    """Consul's index of the read; for other sources a number that differs from read to read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shrink:
-    """A catalog that was read but is held back, because it lost too many VIPs at once."""
-
-    lost: tuple[Address, ...]
-    of: int
-    """How many VIPs the catalog in force has."""
-    since: float
-    until: float | None
-    """When it is believed if it persists; None = only when confirmed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """How the catalog source is doing."""
-
-    connected: bool = False
-    since: float = 0.0
-    """When ``connected`` last changed."""
-    error: str = ""
-    """Why it is not connected."""
-    loaded: bool = False
-    """A catalog is in force; while False, the catalog's being empty says nothing and nothing may be torn down."""
-    cached: bool = False
-    """The catalog in force was read from ``state_dir``, not from the source."""
-    held: Shrink | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardPath:
-    """One backend as IPVS reaches it: a probe through here takes the way of the backend's real traffic."""
-
-    address: Address
-    forward: Forward
-    tunnel_port: int
-    family: Literal[4, 6]
-    """The family of the VIP: of the packets, not of the backend."""
-    port: int = 0
-    """The destination port in the kernel: the backend's for ``nat``, else 0 (the port of the packet)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbePath:
-    """How a probe that goes through IPVS opens its socket."""
-
-    mark: int
-    """SO_MARK: the firewall mark whose IPVS service has this one backend."""
-    source: Address
-    """The node's own address to bind to: unbound, the source would be the VIP."""
-    hops: int | None = None
-    """How far its packets may go (TTL, hop limit); None = as far as the system's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A health check against one target. Its identity is its value: equal checks are one running probe."""
-
-    type: str
-    """The name of a file in ``checks/``."""
-    address: Address
-    port: int
-    params: Hashable
-    """The check type's own parameters, parsed by the type itself."""
-    interval: float
-    timeout: float
-    rise: int
-    fall: int
-    fast_interval: float | None = None
-    """The interval while a verdict is turning; None = ``interval``."""
-    down_interval: float | None = None
-    """While down the interval doubles with every failure, up to this; None = ``interval``."""
-    via: ForwardPath | None = None
-    """The probe goes to the VIP (``address``) through IPVS to this one backend; None = straight to the backend."""
-    _hash: int = field(init=False, repr=False, compare=False)
-    """It is looked up far more often than made, and hashing its parts is slow."""
-
-    def __post_init__(self) -> None:
-        timing = self.interval, self.timeout, self.rise, self.fall
-        object.__setattr__(self, "_hash", hash((self.type, self.address, self.port, self.params, timing, self.via)))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __str__(self) -> str:
-        target = f"{self.type} {endpoint(self.address, self.port)}"
-        return f"{target} via {self.via.forward} {self.via.address}" if self.via else target
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +38,6 @@ class Backend:
     """An operator's weight instead of ``weight``, for now; the place in the ``mh`` table stays as configured."""
     fallback: bool = False
     """Used only while no other backend of the service can be ("sorry server")."""
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """The parameters of an ``all`` or ``any`` check: the checks it is made of."""
-
-    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,52 +75,6 @@ class Damping:
     suppress: float = 2000.0
     reuse: float = 750.0
     longest: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class ConsulInstances:
-    """Backends are the instances of a Consul service."""
-
-    service: str
-    tag: str = ""
-    passing: bool = True
-    """Only instances whose own checks pass."""
-    datacenter: str = ""
-
-    def __str__(self) -> str:
-        tag = f", tag {self.tag}" if self.tag else ""
-        return f"consul service {self.service}{tag}" + (f", datacenter {self.datacenter}" if self.datacenter else "")
-
-
-@dataclass(frozen=True, slots=True)
-class DnsInstances:
-    """Backends are what a DNS name resolves to."""
-
-    name: str
-    type: Literal["A", "AAAA", "SRV"] = "A"
-    resolver: Address | None = None
-    """None = the host's own resolvers."""
-
-    def __str__(self) -> str:
-        return f"dns {self.name} {self.type}" + (f" at {self.resolver}" if self.resolver else "")
-
-
-Discover: TypeAlias = ConsulInstances | DnsInstances
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One discovered backend."""
-
-    name: str
-    address: Address
-    port: int | None = None
-    """None = the service's."""
-    weight: int | None = None
-    created: int = 0
-    """Cluster-wide order of age, where there is one."""
-    fallback: bool = False
-    """Of a lesser SRV priority: used only while no other can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +166,7 @@ class Catalog:
     drained: frozenset[str] = frozenset()
     """Names of drained nodes."""
     drains: Mapping[str, Drain] = field(default_factory=lambda: EMPTY)
-    """What is told of them; nothing of those that carry no document."""
+    """What their documents ask for. A node whose drain has an empty document is missing."""
     problems: tuple[Problem, ...] = ()
     index: int = 0
     """Consul's index of the read (0 for other sources): which catalog this is."""

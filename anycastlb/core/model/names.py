@@ -51,7 +51,7 @@ class DnsPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What this node has been told to publish."""
+    """The names that this node is to publish, by its settings."""
 
     dns: DnsPolicy | None = None
     consul: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from anycastlb.core.model.catalog import Check
+from anycastlb.core.model.check import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class CheckState:
     record: tuple[float, int] = (0.0, 0)
     """Of at most the last hundred results: how many were good (a moving average once full), and how many there were."""
     unproven: Result | None = None
-    """The last probe, if it said nothing of the target; None as soon as one does."""
+    """The last probe, if it proves nothing about the target; None as soon as one does."""
 
 
 Health: TypeAlias = Mapping[Check, CheckState]

@@ -28,7 +28,7 @@ FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 SYSCTLS = (
     *TAKEOVER, *PROBING, *FORWARDING, SYNC_THRESHOLD, SYNC_REFRESH, "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_ignore",
-    "net/ipv4/conf/all/arp_announce", "net/ipv4/vs/conntrack", "net/ipv4/vs/pmtu_disc", "net/ipv4/vs/conn_lfactor",
+    "net/ipv4/conf/all/arp_announce", "net/ipv4/vs/conntrack", "net/ipv4/vs/pmtu_disc",
     "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max",
 )  # fmt: skip
 STA_UNSYNC = 0x40
@@ -96,9 +96,10 @@ def loopback_manager(run: Path = Path("/run")) -> str:
 
 
 def exposed_secrets(settings: Settings) -> tuple[str, ...]:
-    """The files with secrets of the API that every user of this machine can read."""
+    """The files with secrets of the API and of checks that every user of this machine can read."""
     api = settings.api
-    names = (api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file)
+    names = [api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file]
+    names += [secret.file for secret in settings.checks.secrets.values()]
     return tuple(name for name in names if name is not None and _world_readable(Path(name)))
 
 

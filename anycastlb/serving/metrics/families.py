@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Sample: TypeAlias = tuple[tuple[str, ...], float]
 """Label values, and the value."""
@@ -239,13 +239,21 @@ class FamilySamples:
     samples: Iterable[Sample]
 
 
+class Lines(NamedTuple):
+    """Samples as text."""
+
+    labels: tuple[bytes, ...]
+    """In braces, where there are any."""
+    numbers: tuple[bytes, ...]
+    """In the same order; if there is one only, it is that of all."""
+
+
 @dataclass(frozen=True, slots=True)
-class FamilyText:
+class FamilyLines:
     """A family with its samples as text."""
 
     family: Family
-    pieces: Sequence[bytes]
-    """Any number of whole lines each."""
+    pieces: Sequence[Lines]
 
 
 def samples_of(name: str, samples: Iterable[Sample]) -> FamilySamples:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
 from anycastlb.core.catalog.fingerprint import fingerprint
-from anycastlb.core.decision import node_drain
+from anycastlb.core.decision import drain_traffic
 from anycastlb.core.model import TABLES, Address, Catalog, Leaving, Problem, Route, Snapshot, Stage, Table, Verdict
 from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
 from anycastlb.serving.metrics.rows import BackendRow, service_rows
@@ -39,7 +39,7 @@ def _drain(snapshot: Snapshot) -> Iterator[FamilySamples]:
         yield samples_of("node_leave_deadline_timestamp_seconds", one(wall + found.until))
     if found.samples:
         yield samples_of("node_leave_connections", one(found.samples[-1].connections))
-        yield samples_of("node_leave_packets_per_second", one(node_drain.rate(found)))
+        yield samples_of("node_leave_packets_per_second", one(drain_traffic.rate(found)))
 
 
 def catalog_metrics(snapshot: Snapshot, now: float) -> Iterator[FamilySamples]:

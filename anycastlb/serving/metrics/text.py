@@ -7,9 +7,10 @@ the families it is in. Histograms and the process's own metrics are left to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain, repeat
 
-from anycastlb.serving.metrics.families import Family, FamilySamples, FamilyText, Sample
+from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
@@ -18,35 +19,51 @@ class Labels:
     """Label values as text; those that were asked for before are remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
+        self._known: dict[tuple[str, ...], dict[tuple[str, ...], bytes]] = {}
         """The text by the labels' names and then by their values."""
+        self._last: tuple[bytes, ...] = ()
+        """The labels of the last lines: most families have a line for the same objects."""
 
-    def lines(self, family: Family, samples: Iterable[Sample]) -> Iterator[str]:
-        """One line for each sample."""
-        known, name = self._known.setdefault(family.labels, {}), family.name
+    def lines(self, family: Family, samples: Iterable[Sample]) -> Lines:
+        """Of each sample the text of its labels, and the text of its number."""
+        known = self._known.setdefault(family.labels, {})
+        texts, numbers = [], []
         for values, number in samples:
-            labels = known.get(values)
-            if labels is None:
-                labels = known[values] = _labels(family.labels, values)
-            yield f"{name}{labels} {number if type(number) is int else _number(number)}\n"
+            text = known.get(values)
+            if text is None:
+                text = known[values] = _labels(family.labels, values).encode()
+            texts.append(text)
+            numbers.append(str(number) if type(number) is int else _number(number))
+        self._last = labels if (labels := tuple(texts)) != self._last else self._last
+        alike = len(set(numbers)) == 1
+        return Lines(self._last, tuple(number.encode() for number in (numbers[:1] if alike else numbers)))
 
 
 class Writer:
     """Writes the families of one scrape."""
 
-    def __init__(self, openmetrics: bool) -> None:
+    def __init__(self, openmetrics: bool, labels: Labels | None = None) -> None:
         self._openmetrics = openmetrics
-        self._labels = Labels()
+        self._labels = labels or Labels()
 
-    def pieces(self, rows: FamilySamples | FamilyText) -> Iterator[bytes]:
-        """The text of a family, in pieces of whole lines."""
+    def text(self, rows: FamilySamples | FamilyLines) -> bytes:
+        """A family as whole lines."""
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
-        yield f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
-        if isinstance(rows, FamilyText):
-            yield from rows.pieces
-        else:
-            yield "".join(self._labels.lines(family, rows.samples)).encode()
+        pieces = rows.pieces if isinstance(rows, FamilyLines) else [self._labels.lines(family, rows.samples)]
+        head = f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
+        return b"".join((head, *chain.from_iterable(_written(family.name.encode(), lines) for lines in pieces)))
+
+
+def _written(name: bytes, lines: Lines) -> Iterable[bytes]:
+    """The lines of one metric, joined by what many of them have in common."""
+    labels, numbers = lines
+    if not labels:
+        return ()
+    if len(numbers) == 1:
+        number = b" %b\n" % numbers[0]
+        return name, (number + name).join(labels), number
+    return chain.from_iterable(zip(repeat(name), labels, repeat(b" "), numbers, repeat(b"\n")))
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

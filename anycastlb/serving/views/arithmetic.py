@@ -12,14 +12,14 @@ def explain_weight(parts: Weights, configured: int, effective: int) -> str:
     """``100 × health 50% × slow start 30% = 10``; empty where there is nothing to work out."""
     if not effective:
         return ""  # the reason says which part is 0
-    told = [_base(parts, configured)]
-    told += [f"health {parts.health:.0%}"] if parts.health < 1 else []
-    told += [f"slow start {parts.ramp:.0%}"] if parts.ramp < 1 else []
-    if told == [str(effective)] or (len(told) == 1 and parts.admin is not None):
+    factors = [_base(parts, configured)]
+    factors += [f"health {parts.health:.0%}"] if parts.health < 1 else []
+    factors += [f"slow start {parts.ramp:.0%}"] if parts.ramp < 1 else []
+    if factors == [str(effective)] or (len(factors) == 1 and parts.admin is not None):
         return ""
     base = parts.nominal if parts.admin is None else parts.admin
     exact = abs(base * parts.health * parts.ramp - effective) < 1e-6
-    return f"{' × '.join(told)} {'=' if exact else '≈'} {effective}"
+    return f"{' × '.join(factors)} {'=' if exact else '≈'} {effective}"
 
 
 def _base(parts: Weights, configured: int) -> str:
@@ -41,5 +41,5 @@ def explain_penalty(verdict: Verdict, gate: Gate | None, damping: Damping | None
         return ""
     if gate is not None and gate.suppressed_since is not None:
         return f"the penalty is halved every {damping.half_life:g} s; it holds for at most {damping.longest:g} s"
-    told = f"damping penalty {verdict.penalty:.0f}, halved every {damping.half_life:g} s"
-    return f"{told}: suppressed above {damping.suppress:g}"
+    text = f"damping penalty {verdict.penalty:.0f}, halved every {damping.half_life:g} s"
+    return f"{text}: suppressed above {damping.suppress:g}"

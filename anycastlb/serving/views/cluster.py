@@ -1,8 +1,7 @@
 """The cluster as JSON-ready dicts: every node's status, who announces what, where nodes differ.
 
-Pure, like ``views``. This node's own entry comes from its own snapshot, never from what it published; the others are as
-they were last known, with their age. A difference is told once it has lasted ``MOMENT``: nodes never change at the very
-same time.
+Pure. This node's own entry comes from its own snapshot, never from what it published; the others are as they were last
+known, with their age. A difference is shown once it has lasted ``MOMENT``: nodes never change at the very same time.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 
 from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
-from anycastlb.core.decision import node_drain, sessions
+from anycastlb.core.decision import drain_traffic, sessions
 from anycastlb.core.model import Address, Difference, Drain, Peer, Snapshot, Status
 
 View = dict[str, Any]
@@ -33,29 +32,29 @@ def nodes_view(snapshot: Snapshot, now: float) -> View:
 
 def node_view(snapshot: Snapshot, now: float, name: str) -> View | None:
     """One of them; None if there is no such node."""
-    found: list[View] = nodes_view(snapshot, now)["nodes"]
-    return next((view for view in found if view["name"] == name), None)
+    views: list[View] = nodes_view(snapshot, now)["nodes"]
+    return next((view for view in views if view["name"] == name), None)
 
 
 def drain_view(snapshot: Snapshot, now: float) -> View | None:
     """How far this node has left the routes, with what still comes to it; None if it does not leave."""
-    inputs, told = snapshot.inputs, snapshot.decision.memory.node_drain
+    inputs, drain = snapshot.inputs, snapshot.decision.memory.node_drain
     view = _drain(Status(inputs.node, leave=status_document.leaving(snapshot)), snapshot)
-    if view is None or told is None:
+    if view is None or drain is None:
         return None
-    eta = node_drain.eta(told, now)
+    eta = drain_traffic.eta(drain, now)
     return {
         **view,
-        "connections": told.samples[-1].connections if told.samples else None,
-        "packets_per_second": round(node_drain.rate(told), 1) if len(told.samples) > 1 else None,
+        "connections": drain.samples[-1].connections if drain.samples else None,
+        "packets_per_second": round(drain_traffic.rate(drain), 1) if len(drain.samples) > 1 else None,
         "eta_seconds": None if eta is None else round(eta, 1),
     }
 
 
 def budget(snapshot: Snapshot) -> View:
     """How many nodes may be drained at once, and which are; ``exceeded`` if there are more."""
-    most, drained = snapshot.inputs.policy.drain_rules.max_drained, sorted(snapshot.inputs.catalog.drained)
-    return {"max_drained": most, "drained": drained, "exceeded": bool(most) and len(drained) > most}
+    limit, drained = snapshot.inputs.policy.drain_rules.max_drained, sorted(snapshot.inputs.catalog.drained)
+    return {"max_drained": limit, "drained": drained, "exceeded": bool(limit) and len(drained) > limit}
 
 
 def shown(snapshot: Snapshot, now: float) -> list[Peer]:
@@ -84,20 +83,20 @@ def cluster_brief(snapshot: Snapshot, now: float) -> View:
         "age_seconds": _age(snapshot.at, now) if snapshot.cycle else None,
     }
     peers = [_brief(peer, now, snapshot) for peer in shown(snapshot, now)]
-    told = {str(vip): names for vip, names in announcers(snapshot).items()}
-    return {"nodes": [own, *peers], "announcers": told, **_standing(snapshot, now)}
+    by_vip = {str(vip): names for vip, names in announcers(snapshot).items()}
+    return {"nodes": [own, *peers], "announcers": by_vip, **_standing(snapshot, now)}
 
 
 def announcers(snapshot: Snapshot) -> dict[Address, list[str]]:
     """By VIP, the living nodes that announce it; this node first. Every VIP known here is named."""
     known = {**dict.fromkeys(snapshot.decision.verdicts), **dict.fromkeys(snapshot.actual.routes)}
     own = sessions.carried(snapshot.actual.routes, snapshot.speaker)
-    found = {vip: [snapshot.inputs.node] if vip in own else [] for vip in known}
+    nodes = {vip: [snapshot.inputs.node] if vip in own else [] for vip in known}
     for peer in snapshot.inputs.cluster.peers.values():
         for vip, summary in peer.status.vips.items() if peer.alive and peer.status and not peer.error else ():
             if summary.announced:
-                found.setdefault(vip, []).append(peer.name)
-    return found
+                nodes.setdefault(vip, []).append(peer.name)
+    return nodes
 
 
 def lasting(difference: Difference, now: float) -> bool:
@@ -130,9 +129,9 @@ def _drain(status: Status | None, snapshot: Snapshot) -> View | None:
         return None
     known = snapshot.inputs.catalog.drains.get(status.node, Drain())
     names = ("stage", "cause", "reason", "since", "deadline", "asked")
-    told = {name: getattr(status.leave, name) for name in names}
+    fields = {name: getattr(status.leave, name) for name in names}
     live = ("connections", "packets_per_second", "eta_seconds")
-    return {**told, "reason_code": status.leave.code, "why": known.reason, "by": known.by, **dict.fromkeys(live)}
+    return {**fields, "reason_code": status.leave.code, "why": known.reason, "by": known.by, **dict.fromkeys(live)}
 
 
 def _parties(difference: Difference) -> dict[str, list[str]]:

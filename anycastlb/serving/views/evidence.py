@@ -1,6 +1,6 @@
 """What a check has found, newest first: its last results, then failures that are older than those.
 
-Pure. Equal results in a row are told as one *run*: ten times ``HTTP 200`` is one thing to read.
+Pure. Equal results in a row are shown as one *run*: ten times ``HTTP 200`` is one thing to read.
 """
 
 from __future__ import annotations
@@ -45,5 +45,5 @@ def runs(state: CheckState | None) -> list[Run]:
     return [*_grouped(recent, False), *_grouped(earlier, True)]
 
 
-def _grouped(found: Iterable[Result], earlier: bool) -> list[Run]:
-    return [Run(tuple(group), earlier) for _, group in groupby(found, key=lambda result: (result.ok, result.detail))]
+def _grouped(results: Iterable[Result], earlier: bool) -> list[Run]:
+    return [Run(tuple(group), earlier) for _, group in groupby(results, key=lambda result: (result.ok, result.detail))]

@@ -42,8 +42,8 @@ def span(seconds: float | None) -> str:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 0.9995:
         return f"{max(0, round(seconds * 1000))} ms"
-    for unit, size, most in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
-        if seconds < most:
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
             return f"{max(1, int(seconds / size))} {unit}"
     return f"{int(seconds / 86400)} d"
 
@@ -55,28 +55,28 @@ def host_route(vip: Address) -> str:
 
 def virtual(service: VirtualService) -> str:
     """``mh (mh-fallback, mh-port)``, with persistence and one-packet named when they are set."""
-    told = service.scheduler
+    text = service.scheduler
     if service.flags:
-        told += f" ({', '.join(sorted(service.flags))})"
+        text += f" ({', '.join(sorted(service.flags))})"
     if service.persistence:
-        told += f", persistent {service.persistence} s"
+        text += f", persistent {service.persistence} s"
         if service.persistence_prefix:
-            told += f" /{service.persistence_prefix}"
-    return told + (", one packet" if service.one_packet else "")
+            text += f" /{service.persistence_prefix}"
+    return text + (", one packet" if service.one_packet else "")
 
 
 def attributes(route: Route) -> str:
     """The BGP attributes of a route that are set; empty for a plain one."""
-    told = []
+    parts = []
     if route.communities or route.large_communities:
-        told.append("communities " + " ".join((*route.communities, *route.large_communities)))
+        parts.append("communities " + " ".join((*route.communities, *route.large_communities)))
     if route.med is not None:
-        told.append(f"med {route.med}")
+        parts.append(f"med {route.med}")
     if route.local_preference is not None:
-        told.append(f"local preference {route.local_preference}")
+        parts.append(f"local preference {route.local_preference}")
     if route.as_path_prepend:
-        told.append(f"own AS prepended {route.as_path_prepend} times")
-    return ", ".join(told)
+        parts.append(f"own AS prepended {route.as_path_prepend} times")
+    return ", ".join(parts)
 
 
 def fields_of(row: Any) -> Any:
@@ -91,6 +91,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    if isinstance(value, (IPv4Address, IPv6Address)):
-        return str(value)
     return list(value) if isinstance(value, tuple) else value

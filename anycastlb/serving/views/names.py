@@ -11,7 +11,7 @@ from anycastlb.core.model import NO_REASON, Address, ConsulKey, DnsKey, Reason, 
 from anycastlb.serving.views.format import reason_fields
 from anycastlb.serving.views.index import Index
 
-Told = tuple[bool | None, str, str]
+NameState = tuple[bool | None, str, str]
 """Does it hold (None: it need not), the object, and what to say of it."""
 
 
@@ -32,7 +32,7 @@ def record_stores(index: Index) -> list[dict[str, Any]]:
     ]
 
 
-def names_of_vip(index: Index, vip: Address) -> list[Told]:
+def names_of_vip(index: Index, vip: Address) -> list[NameState]:
     """Every name of a VIP, the records of DNS first."""
     return [*_dns(index, vip), *_consul(index, vip)]
 
@@ -46,7 +46,7 @@ def name_refusal(index: Index, table: Table, key: Any) -> Reason:
     return NO_REASON
 
 
-def _dns(index: Index, vip: Address) -> list[Told]:
+def _dns(index: Index, vip: Address) -> list[NameState]:
     actual, desired = index.snapshot.actual.dns_records, index.snapshot.decision.desired.dns_records
     known = {**actual, **desired}
     hosts = {key.name for key in known if key.data == str(vip)}
@@ -54,33 +54,33 @@ def _dns(index: Index, vip: Address) -> list[Told]:
     return [_record(index, key) for key in sorted(keys, key=str)]
 
 
-def _record(index: Index, key: DnsKey) -> Told:
-    there = index.snapshot.actual.dns_records.get(key)
+def _record(index: Index, key: DnsKey) -> NameState:
+    row = index.snapshot.actual.dns_records.get(key)
     wanted = index.snapshot.decision.desired.dns_records.get(key)
     against = name_refusal(index, "dns_records", key).text
-    if there and wanted:
-        told = f"published, TTL {there.ttl} s" if there == wanted else f"published with TTL {there.ttl} s"
-        return True, str(key), f"{told}; but {against}" if against else told
+    if row and wanted:
+        text = f"published, TTL {row.ttl} s" if row == wanted else f"published with TTL {row.ttl} s"
+        return True, str(key), f"{text}; but {against}" if against else text
     if wanted:
         return False, str(key), f"not published: {against}" if against else "about to be published"
     return None, str(key), f"still published: {against}" if against else "about to be removed"
 
 
-def _consul(index: Index, vip: Address) -> list[Told]:
+def _consul(index: Index, vip: Address) -> list[NameState]:
     actual, desired = index.snapshot.actual.consul_services, index.snapshot.decision.desired.consul_services
     keys = [key for key in {**actual, **desired} if key.vip == vip]
     return [_service(index, key) for key in sorted(keys, key=str)]
 
 
-def _service(index: Index, key: ConsulKey) -> Told:
-    there = index.snapshot.actual.consul_services.get(key)
+def _service(index: Index, key: ConsulKey) -> NameState:
+    actual = index.snapshot.actual.consul_services.get(key)
     wanted = index.snapshot.decision.desired.consul_services.get(key)
     against = name_refusal(index, "consul_services", key).text
-    row = there or wanted
+    row = actual or wanted
     name = f"consul {row.name or key.service}" if row else str(key)
-    if there and wanted:
-        told = f"{'passing' if there.passing else 'critical'}: {there.reason or 'no reason given'}"
-        return (there.passing or None), name, f"{told}; but {against}" if against else told
+    if actual and wanted:
+        text = f"{'passing' if actual.passing else 'critical'}: {actual.reason or 'no reason given'}"
+        return (actual.passing or None), name, f"{text}; but {against}" if against else text
     if wanted:
         return False, name, f"not registered: {against}" if against else "about to be registered"
     return None, name, f"still registered: {against}" if against else "about to be deregistered"

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 from anycastlb.core.model import Address, Service, Snapshot
 from anycastlb.serving.views.index import Places, Seat
-from anycastlb.serving.views.status import backend_view, check_view, picture, service_view, vip_around
+from anycastlb.serving.views.status import picture
 from anycastlb.serving.views.text import Slot, Stencil, Text
+from anycastlb.serving.views.vips import backend_view, check_view, service_view, vip_around
 
 Parts: TypeAlias = dict[Hashable, tuple[tuple[Any, ...], Text]]
 """Texts by the names of what they are about, each with all that it was made of."""
@@ -37,7 +38,7 @@ class Backend:
     """The text of one backend, with a place in it for what its check has found."""
 
     check: Slot
-    found: tuple[Any, ...]
+    check_of: tuple[Any, ...]
     """What the text of the check was made of."""
     text: Text
     made_of: tuple[Any, ...]
@@ -111,16 +112,16 @@ class StatusTexts:
 
     def _backend(self, index: Stencil, seat: Seat, known: Backend | None) -> Backend:
         """With every result a check has another text, and nothing around it has."""
-        found = seat.service, seat.state, index.probe_path(seat.check)
-        if known is None or not unchanged(known.found, found):
+        check_of = seat.service, seat.state, index.probe_path(seat.check)
+        if known is None or not unchanged(known.check_of, check_of):
             text, self._turned = index.text(check_view(index, seat)), True
             if known is not None:
                 known.check.text = text
         check = known.check if known is not None else Slot(text)
         made_of = seat.service, seat.verdict, seat.row, seat.leaves, index.failure("destinations", seat.key)
         if known is None or not unchanged(known.made_of, made_of):
-            return Backend(check, found, index.text(backend_view(index, seat, index.part(check))), made_of)
-        known.found, known.made_of = found, made_of
+            return Backend(check, check_of, index.text(backend_view(index, seat, index.part(check))), made_of)
+        known.check_of, known.made_of = check_of, made_of
         return known
 
     def _part(self, name: Hashable, made_of: tuple[Any, ...], index: Stencil, view: Callable[[], object]) -> Text:

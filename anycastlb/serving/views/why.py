@@ -10,17 +10,12 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any
 
-from anycastlb.core.decision import flow_takeover
-from anycastlb.core.model import Address, Check, CheckState, Problem, Service, ServiceVerdict, Snapshot, endpoint
-from anycastlb.serving.views.arithmetic import explain_penalty, explain_threshold, explain_weight
-from anycastlb.serving.views.evidence import Run, results, runs
-from anycastlb.serving.views.format import UNDECIDED, attributes, host_route, span, virtual
+from anycastlb.core.model import Address, Problem, Service, Snapshot
+from anycastlb.serving.views.evidence import results
+from anycastlb.serving.views.format import UNDECIDED
 from anycastlb.serving.views.index import Index, Seat
-from anycastlb.serving.views.names import names_of_vip
-from anycastlb.serving.views.status import result_view
-
-Link = dict[str, Any]
-ARROW = " → "
+from anycastlb.serving.views.links import Link, evidence_links, link, name_links, route_links, service_link, sessions_up
+from anycastlb.serving.views.vips import result_view
 
 
 def explain(snapshot: Snapshot, now: float, name: str) -> dict[str, Any] | None:
@@ -36,16 +31,16 @@ def explain(snapshot: Snapshot, now: float, name: str) -> dict[str, Any] | None:
     return _explain_problems(name, problems) if problems else None
 
 
-def near(snapshot: Snapshot, name: str, most: int = 5) -> list[str]:
+def near(snapshot: Snapshot, name: str, limit: int = 5) -> list[str]:
     """Names that exist and look like ``name``: a backend named without its service, then what is spelt alike."""
     services = snapshot.inputs.catalog.services
     members = [f"{service.name}/{backend.name}" for service in services for backend in service.backends]
     names = [str(vip) for vip in Index(snapshot, 0.0).vips()] + [service.name for service in services]
     exact = [member for member in members if member.partition("/")[2] == name.rpartition("/")[2]]
-    alike = get_close_matches(name, names, n=most, cutoff=0.5)
+    alike = get_close_matches(name, names, n=limit, cutoff=0.5)
     if "/" in name and len(members) <= 5000:
-        alike += get_close_matches(name, members, n=most, cutoff=0.5)
-    return list(dict.fromkeys(exact + alike))[:most]
+        alike += get_close_matches(name, members, n=limit, cutoff=0.5)
+    return list(dict.fromkeys(exact + alike))[:limit]
 
 
 def _address(name: str) -> Address | None:
@@ -66,11 +61,6 @@ def _problem_text(problem: Problem) -> str:
     return f"{problem.path}: {problem.expected}" if problem.path else problem.expected
 
 
-def link(what: str, ok: bool | None, name: str, text: str, links: list[Link] | None = None) -> Link:
-    """One link: its kind, whether it holds (None: not known), the object, what to say of it, what is under it."""
-    return {"what": what, "ok": ok, "object": name, "text": text, "links": links or []}
-
-
 def _answer(kind: str, name: str, ok: bool, text: str, chain: list[Link]) -> dict[str, Any]:
     return {"object": name, "kind": kind, "ok": ok, "answer": text, "chain": chain}
 
@@ -81,15 +71,15 @@ def _explain_problems(name: str, problems: list[Problem]) -> dict[str, Any]:
 
 
 def _explain_vip(index: Index, vip: Address) -> dict[str, Any]:
-    services = [_service(index, service, vip, every=True) for service in index.on(vip)]
-    verdict, tail = index.verdict(vip), _to_route(index, vip)
+    services = [service_link(index, service, vip, every=True) for service in index.on(vip)]
+    verdict, tail = index.verdict(vip), route_links(index, vip)
     announced = vip in index.snapshot.actual.routes
     if announced:
-        text = f"announced to {_sessions_up(index, vip)}"
+        text = f"announced to {sessions_up(index, vip)}"
     else:
         text = f"not announced: {verdict.reason if verdict and not verdict.open else tail[-2]['text']}"
     heard = announced and any(session.state == "up" for session in index.carriers(vip))
-    return _answer("vip", str(vip), heard, text, services + tail + _names(index, vip))
+    return _answer("vip", str(vip), heard, text, services + tail + name_links(index, vip))
 
 
 def _explain_service(index: Index, service: Service) -> dict[str, Any]:
@@ -99,10 +89,10 @@ def _explain_service(index: Index, service: Service) -> dict[str, Any]:
             vip in index.snapshot.actual.routes,
             str(vip),
             "",
-            [_service(index, service, vip, every=True), *tail, *_names(index, vip)],
+            [service_link(index, service, vip, every=True), *tail, *name_links(index, vip)],
         )
         for vip in service.vips
-        for tail in [_to_route(index, vip)]
+        for tail in [route_links(index, vip)]
     ]
     served = [vip for vip in service.vips if (v := index.service(vip, service.name)) and v.open]
     announced = [vip for vip in served if vip in index.snapshot.actual.routes]
@@ -124,9 +114,9 @@ def _explain_backend(index: Index, service: Service, name: str) -> dict[str, Any
                 continue
             weights.append((seat.verdict.weight if seat.verdict else 0, seat))
             evidence.append(_raw(index, seat))
-            tail = [_service(index, service, vip, every=False), *_to_route(index, vip)]
+            tail = [service_link(index, service, vip, every=False), *route_links(index, vip)]
             announced = vip in index.snapshot.actual.routes
-            chain.append(link("vip", announced, str(vip), "", [*_evidence(index, seat), *tail]))
+            chain.append(link("vip", announced, str(vip), "", [*evidence_links(index, seat), *tail]))
     if not weights:
         return None
     weight, seat = max(weights, key=lambda item: item[0])
@@ -145,219 +135,3 @@ def _raw(index: Index, seat: Seat) -> dict[str, Any]:
         "results": [result_view(index, one) for one in recent],
         "failures": [result_view(index, one) for one in earlier],
     }
-
-
-def _evidence(index: Index, seat: Seat) -> list[Link]:
-    """One backend link by link: check, last result, state, weight, kernel."""
-    verdict = seat.verdict
-    return [
-        _check(index, seat.check),
-        _results(index, seat.state),
-        link("state", verdict.up if verdict else None, "", _state(index, seat) + _unproven(index, seat.state)),
-        link("weight", _serves(seat), "", _weight(seat)),
-        link("kernel", None if seat.drained else seat.row is not None, str(seat.key), _kernel(index, seat)),
-    ]
-
-
-def _check(index: Index, check: Check) -> Link:
-    told = [f"every {span(check.interval)}"]
-    told += [f"every {span(check.fast_interval)} while it turns"] if check.fast_interval else []
-    told += [f"up to {span(check.down_interval)} while down"] if check.down_interval else []
-    told += [f"time-out {span(check.timeout)}", f"rise {check.rise}", f"fall {check.fall}"]
-    probe_path = index.probe_path(check)
-    if probe_path is None:
-        return link("check", None, str(check), ", ".join(told))
-    way = f"through IPVS by mark {probe_path}" if isinstance(probe_path, int) else probe_path
-    return link("check", False if isinstance(probe_path, str) else None, str(check), ", ".join([*told, way]))
-
-
-def _results(index: Index, state: CheckState | None) -> Link:
-    """The last result, and under it what came before."""
-    found = runs(state)
-    if not found:
-        return link("result", None, "", _result(index, state))
-    alike = len(found[0].results) - 1
-    told = f"; the {alike} before were alike" if alike > 1 else "; the one before was alike" if alike else ""
-    before = [link("earlier" if run.earlier else "before", run.last.ok, "", _run(index, run)) for run in found[1:]]
-    return link("result", found[0].last.ok, "", _result(index, state) + told, before)
-
-
-def _run(index: Index, run: Run) -> str:
-    last, first = run.last, run.first
-    if len(run.results) == 1:
-        return f"{last.detail}, took {span(last.duration)}, {span(index.age(last.at))} ago"
-    durations = [result.duration for result in run.results]
-    took = _between(span(min(durations)), span(max(durations)))
-    ago = _between(span(index.age(last.at)), span(index.age(first.at)))
-    return f"{last.detail}, {len(run.results)} times, took {took}, {ago} ago"
-
-
-def _between(low: str, high: str) -> str:
-    return low if low == high else f"{low} to {high}"
-
-
-def _result(index: Index, state: CheckState | None) -> str:
-    if not state or not state.last:
-        return "no result yet"
-    last = state.last
-    return f"{last.detail}, took {span(last.duration)}, {span(index.age(last.at))} ago"
-
-
-def _state(index: Index, seat: Seat) -> str:
-    state, check = seat.state, seat.check
-    up = bool(seat.verdict and seat.verdict.up)
-    if not state or state.up is None:
-        return f"{'up' if up else 'down'}: {seat.verdict.reason if seat.verdict else UNDECIDED}"
-    told = f"{'up' if state.up else 'down'} for {span(index.age(state.since))}{_record(state)}"
-    if state.streak and state.up:
-        return f"{told}, {state.streak} of {check.fall} failures in a row to go down"
-    if state.streak:
-        return f"{told}, {state.streak} of {check.rise} successes in a row to come up"
-    return told if up == state.up or not seat.verdict else f"{told}; counted as {'up' if up else seat.verdict.reason}"
-
-
-def _unproven(index: Index, state: CheckState | None) -> str:
-    """What the last probe lacked, if it says nothing of the backend."""
-    if state is None or state.up is None or state.unproven is None:
-        return ""
-    return f"; {span(index.age(state.unproven.at))} ago {state.unproven.detail}"
-
-
-def _record(state: CheckState) -> str:
-    good, of = state.record
-    return f", {good:.0f} of the last {of} results good" if round(good) < of else ""
-
-
-def _weight(seat: Seat) -> str:
-    verdict, configured = seat.verdict, seat.backend.weight
-    if not verdict:
-        return "not decided yet"
-    worked = explain_weight(verdict.weights, configured, verdict.weight)
-    return f"{verdict.weight} of {configured}: {verdict.reason}" + (f" ({worked})" if worked else "")
-
-
-def _kernel(index: Index, seat: Seat) -> str:
-    if refused := index.refusal("destinations", seat.key):
-        return f"the kernel refused it: {refused}"
-    if not seat.row:
-        return "drained, not in the kernel" if seat.drained else "not in the kernel"
-    told = f"{seat.row.forward}, weight {seat.row.weight}"
-    return told if seat.leaves is None else f"{told}, draining for at most {span(index.left(seat.leaves))}"
-
-
-def _service(index: Index, service: Service, vip: Address, every: bool) -> Link:
-    """A service's arithmetic on one VIP; with ``every``, a one-line chain for each backend under it."""
-    verdict = index.service(vip, service.name)
-    key = service.key(vip)
-    backends = []
-    for seat in index.seats(service, vip) if every else ():
-        parts = [_result(index, seat.state), _state(index, seat), _short_weight(seat), _kernel(index, seat)]
-        name = f"{seat.backend.name} {endpoint(seat.backend.address, seat.backend.port)}"
-        backends.append(link("backend", _serves(seat), name, ARROW.join(parts)))
-    sync = "sync_master" in index.snapshot.actual.config
-    text = "; ".join([f"{key}: {verdict.reason if verdict else UNDECIDED}", *_terms(service, verdict, sync)])
-    return link("service", verdict.open if verdict else None, service.name, text, backends)
-
-
-def _terms(service: Service, verdict: ServiceVerdict | None, sync: bool) -> list[str]:
-    """What else the service's verdict depends on, beside its reason, and whether its flows can move."""
-    told = [explain_threshold(service.announce)]
-    if verdict and verdict.unsettled:
-        told.append(f"some backends are not checked yet: all will be within {span(verdict.unsettled)}")
-    if service.backends_from:
-        told.append(f"backends from {service.backends_from}")
-    if warning := flow_takeover.warning(service, sync):
-        told.append(warning.text)
-    return [text for text in told if text]
-
-
-def _serves(seat: Seat) -> bool | None:
-    """Does it get flows; None: it could, and is not meant to."""
-    if not seat.verdict:
-        return False
-    return True if seat.verdict.weight else None if seat.verdict.up else False
-
-
-def _short_weight(seat: Seat) -> str:
-    return f"weight {seat.verdict.weight}/{seat.backend.weight}" if seat.verdict else "not decided yet"
-
-
-def _to_route(index: Index, vip: Address) -> list[Link]:
-    """From the gate to the sessions: gate, loopback, kernel service, route, BGP sessions."""
-    snapshot, verdict = index.snapshot, index.verdict(vip)
-    row = snapshot.actual.addresses.get(vip)
-    refused = index.refusal("addresses", vip)
-    links = [
-        link("gate", bool(verdict and verdict.open), str(vip), _gate(index, vip)),
-        link(
-            "address",
-            row is not None,
-            host_route(vip),
-            f"on {row.interface}" if row else f"refused: {refused}" if refused else "not on the loopback",
-        ),
-    ]
-    for service in index.on(vip):
-        key = service.key(vip)
-        virtual_row, refused = snapshot.actual.services.get(key), index.refusal("services", key)
-        missing = f"the kernel refused it: {refused}" if refused else "not in the kernel"
-        links.append(
-            link("kernel", virtual_row is not None, str(key), virtual(virtual_row) if virtual_row else missing)
-        )
-    links.append(_route(index, vip))
-    return [*links, _sessions(index, vip)]
-
-
-def _gate(index: Index, vip: Address) -> str:
-    verdict = index.verdict(vip)
-    if not verdict:
-        return "nothing asks for this VIP any more; its flows are draining" if not index.on(vip) else "not decided yet"
-    open_services = sum(service.open for service in verdict.services)
-    needs = ["all" if service.announce.when == "all" else "any" for service in index.on(vip)]
-    rule = f" ({open_services}/{len(needs)} services open, needs {' and '.join(sorted(set(needs)))})"
-    age = index.age(verdict.since)
-    lasting = f" for {span(age)}" if age is not None else ""
-    damped = explain_penalty(verdict, index.gate(vip), index.damping(vip))
-    told = f"{'open' if verdict.open else 'closed'}{lasting}: {verdict.reason}{rule if len(needs) > 1 else ''}"
-    return f"{told}; {damped}" if damped else told
-
-
-def _route(index: Index, vip: Address) -> Link:
-    snapshot, name = index.snapshot, host_route(vip)
-    row = snapshot.actual.routes.get(vip)
-    if row is not None:
-        told = attributes(row)
-        return link("route", True, name, "announced" + (f", {told}" if told else ""))
-    if reason := snapshot.speaker.rejected.get(vip):
-        return link("route", False, name, f"rejected: {reason}")
-    if reason := index.refusal("routes", vip):
-        return link("route", False, name, f"refused: {reason}")
-    if vip not in snapshot.decision.desired.routes:
-        return link("route", False, name, "withdrawn, because the gate is closed")
-    waiting = "ExaBGP has not acknowledged it yet" if snapshot.speaker.connected else "the BGP bridge is not connected"
-    return link("route", False, name, f"wanted, but {waiting}")
-
-
-def _names(index: Index, vip: Address) -> list[Link]:
-    return [link("name", ok, name, text) for ok, name, text in names_of_vip(index, vip)]
-
-
-def _sessions(index: Index, vip: Address) -> Link:
-    speaker = index.snapshot.speaker
-    sessions = [
-        link(
-            "session",
-            s.state == "up",
-            s.peer,
-            f"{s.state} for {span(index.age(s.since))}" + (f": {s.reason}" if s.reason else ""),
-        )
-        for s in index.carriers(vip)
-    ]
-    if not speaker.connected:
-        return link("bgp", False, "ExaBGP", "bridge not connected: is ExaBGP running?", sessions)
-    up = any(session["ok"] for session in sessions)
-    return link("bgp", up, "ExaBGP", f"bridge connected, {_sessions_up(index, vip)} up", sessions)
-
-
-def _sessions_up(index: Index, vip: Address) -> str:
-    sessions = index.carriers(vip)
-    return f"{sum(s.state == 'up' for s in sessions)} of {len(sessions)} BGP sessions"

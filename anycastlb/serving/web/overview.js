@@ -1,7 +1,7 @@
 // The cluster at a glance: who announces what and why not, the nodes, the services, what is wrong.
 
 import { h } from "./dom.js";
-import { bar, spark, sum } from "./plots.js";
+import { bar, slots, spark, sum } from "./plots.js";
 import { entries } from "./feed.js";
 import { button, cell, count, link, path, plural, sign, span, table, vipSign, whyLink } from "./words.js";
 
@@ -74,7 +74,7 @@ function services({ status, history, writer }) {
       cell("State", "", open ? sign("good", "●", "open") : some ? sign("warn", "◐", "in part") : sign("bad", "✕", "closed"),
         h("div", { class: "dim reason" }, [...new Set(places.map((one) => one.refused || one.reason))].join("; "))),
       cell("Backends", "number", `${up}/${total}`, bar(up, total, up === total ? "good" : up ? "warn" : "bad")),
-      cell("Connections/s", "number wide", spark(values, { label: `${name} connections`, width: 120, height: 22 }), h("span", null, count(values.at(-1)))),
+      cell("Connections/s", "number wide", spark(values, { label: `${name} connections`, slots: slots(history), width: 120, height: 22 }), h("span", null, count(values.at(-1)))),
       cell("Bytes in/s", "number", count(bytes.at(-1), "B")));
   });
   return h("section", { "data-key": "services" },

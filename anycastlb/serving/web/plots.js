@@ -1,20 +1,27 @@
-// Small pictures of the last ten minutes, each with the same told in words.
+// Small pictures of the last ten minutes, each with the same in words.
 
 import { h, s } from "./dom.js";
 import { count } from "./words.js";
 
-const SLOTS = 120;
+const SPAN = 600; // seconds
+
+// How many samples ten minutes are: a large table is sampled less often. `history` is the answer of /v1/history.
+export function slots(history) {
+  return Math.max(2, Math.round(SPAN / (history?.interval_seconds ?? 5)));
+}
+
 const HEALTH = {
   "-": ["none", 2, "not checked"], u: ["up", 5, "up"], f: ["failing", 9, "up, but failing"],
   d: ["down", 14, "down"], r: ["rising", 11, "down, but answering"],
 };
 
-// A line over an area; gaps where nothing is known. `values` are oldest first, at most 120.
-export function spark(values, { label, unit = "", width = 240, height = 44 }) {
+// A line over an area; gaps where nothing is known. `values` are oldest first; `slots` of them fill the width.
+export function spark(values, { label, slots, unit = "", width = 240, height = 44 }) {
   const known = values.filter((value) => value !== null);
   const most = Math.max(...known, 0);
   const now = values.length ? values[values.length - 1] : null;
-  const step = width / (SLOTS - 1), from = SLOTS - values.length, scale = most || 1;
+  const all = Math.max(slots, values.length);
+  const step = width / (all - 1), from = all - values.length, scale = most || 1;
   const pieces = [];
   let piece = [];
   values.forEach((value, slot) => {
@@ -33,24 +40,24 @@ export function spark(values, { label, unit = "", width = 240, height = 44 }) {
     ]));
 }
 
-export function plot(title, values, unit) {
+export function plot(title, values, unit, slots) {
   const known = values.filter((value) => value !== null);
   const now = values.length ? values[values.length - 1] : null;
   return h("figure", { class: "plot" },
     h("figcaption", null, h("span", null, `${title}/s`), h("b", null, count(now, unit)),
       h("span", { class: "dim" }, known.length ? `max ${count(Math.max(...known), unit)}` : "no sample yet")),
-    spark(values, { label: title, unit }));
+    spark(values, { label: title, unit, slots }));
 }
 
 // Check results slot by slot: the height tells what the colour tells.
-export function strip(health) {
-  const width = SLOTS * 2, runs = [];
+export function strip(health, slots) {
+  const all = Math.max(slots, health.length), width = all * 2, runs = [];
   [...health].forEach((letter, slot) => {
     const last = runs.at(-1);
     if (last && last.letter === letter) last.length += 1;
     else runs.push({ letter, slot, length: 1 });
   });
-  const from = SLOTS - health.length;
+  const from = all - health.length;
   const share = (letter) => Math.round(([...health].filter((l) => l === letter).length / (health.length || 1)) * 100);
   const told = Object.keys(HEALTH).filter((l) => share(l)).map((l) => `${HEALTH[l][2]} ${share(l)} %`).join(", ");
   return s("svg", { class: "strip", viewBox: `0 0 ${width} 14`, role: "img", preserveAspectRatio: "none",

@@ -1,14 +1,14 @@
 // One service: its rates, and each backend with its health over time, its weight, and what can be done to it.
 
 import { h } from "./dom.js";
-import { bar, plot, strip, sum } from "./plots.js";
+import { bar, plot, slots, strip, sum } from "./plots.js";
 import { backendSign, button, cell, count, link, path, sign, span, table, vipSign, whyLink } from "./words.js";
 
 export function service(state, name) {
   const places = state.status.vips.flatMap((vip) => vip.services.filter((one) => one.service === name).map((one) => ({ ...one, at: vip })));
   const problems = state.status.problems.filter((one) => one.key === `services/${name}` || one.key.startsWith(`services/${name}/`));
   const series = (state.history?.services ?? []).filter((one) => one.service === name);
-  const of = (rate) => sum(series.map((one) => one.rates[rate]));
+  const of = (rate) => sum(series.map((one) => one.rates[rate])), all = slots(state.history);
   if (!places.length && !problems.length) {
     return [h("h1", { "data-key": "title" }, name), h("p", { "data-key": "none" }, `There is no service called ${name} in force. `, link("", "Back to the cluster"))];
   }
@@ -19,8 +19,8 @@ export function service(state, name) {
       state.writer && [button("Edit …", "edit-service", { service: name }), button("Add backend …", "add-backend", { service: name }),
         button("Delete …", "delete-service", { service: name }, { class: "danger" })]),
     problems.map((one) => h("div", { class: "notice bad", "data-key": `problem ${one.path}` }, h("span", null, h("b", null, "Its document is wrong: "), `${one.path} ${one.expected}. The last good version is in force, if there was one.`))),
-    h("div", { class: "plots", "data-key": "plots" }, plot("Connections", of("connections"), ""), plot("Bytes in", of("bytes_in"), "B"),
-      plot("Packets in", of("packets_in"), ""), of("bytes_out").some((value) => value) ? plot("Bytes out", of("bytes_out"), "B") : null),
+    h("div", { class: "plots", "data-key": "plots" }, plot("Connections", of("connections"), "", all), plot("Bytes in", of("bytes_in"), "B", all),
+      plot("Packets in", of("packets_in"), "", all), of("bytes_out").some((value) => value) ? plot("Bytes out", of("bytes_out"), "B", all) : null),
     places.map((place) => onVip(state, name, place)),
   ];
 }
@@ -45,7 +45,7 @@ function row(state, service, one, past, counted) {
     h("th", { scope: "row" }, whyLink(`${service}/${name}`, name), h("div", { class: "dim" }, `${one.address.includes(":") ? `[${one.address}]` : one.address}:${one.port} · ${one.forward}${one.fallback ? " · fallback" : ""}`)),
     cell("State", "", backendSign(one), h("div", { class: "dim reason" }, one.refused ? `refused: ${one.refused}` : one.reason,
       last && ` · ${span(last.duration_seconds)}`, one.leaves_in_seconds !== null && ` · leaves within ${span(one.leaves_in_seconds)}`)),
-    cell("Last ten minutes", "health", strip(past?.health ?? "")),
+    cell("Last ten minutes", "health", strip(past?.health ?? "", slots(state.history))),
     cell("Weight", "number", h("span", null, `${one.weight ?? "–"}/${one.nominal_weight}`),
       bar(one.weight ?? 0, one.nominal_weight, one.weight ? "good" : "bad"),
       one.kernel_weight !== one.weight && !(one.drain && one.kernel_weight === null) ? h("div", null, sign("warn", "△", `kernel ${one.kernel_weight ?? "none"}`)) : null),

@@ -190,12 +190,14 @@ class LeanProbe:
         self.started, self._before, self.fair = poller.time(), poller.lost, True
         self._connected, self._rest, self._reader = False, self._exchange.request, None
         try:
+            if self._exchange.permit is not None:
+                self._exchange.permit()
             sock = self._sock = opened(self._family, socket.SOCK_STREAM, probe_path)
             code = sock.connect_ex(self._address)
             if code and code != errno.EINPROGRESS:
                 raise OSError(code, "connect")
             poller.add(self, sock.fileno())
-        except OSError as exc:
+        except (OSError, Down) as exc:
             self._end(exc)
             return
         self._deadline = self.started + self._timeout

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from anycastlb.adapters.checks.probe.patterns import Pattern, Payload
 from anycastlb.core.fields import Document, Duration, Whole, one_or_many, shown
+from anycastlb.core.model import Address
 
 OURS = ("host", "connection", "content-length", "transfer-encoding")
 """Headers that the check writes itself."""
@@ -88,6 +89,15 @@ def _authority(value: str) -> str:
         raise ValueError(f'a host such as "www.example.org", or with a port, not {shown(value)}')
     _name(match[1].strip("[]"))
     return value
+
+
+def proxy_of(params: object) -> tuple[Address, int] | None:
+    """The address and port of the proxy that a check goes through, if any."""
+    text = getattr(params, "proxy", None)
+    if text is None:
+        return None
+    host, _, port = text.removeprefix("http://").rstrip("/").rpartition(":")
+    return ip_address(host.strip("[]")), int(port)
 
 
 def _proxy(value: str) -> str:

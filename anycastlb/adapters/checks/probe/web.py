@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from urllib.parse import urljoin
 
 from anycastlb.adapters.checks import Down, Found
 from anycastlb.adapters.checks.probe import patterns, sockets
 from anycastlb.adapters.checks.probe.http1 import Answer, Exchange
-from anycastlb.adapters.checks.probe.params import TlsParams, WebParams, url
+from anycastlb.adapters.checks.probe.params import TlsParams, WebParams, proxy_of, url
 from anycastlb.adapters.checks.probe.patterns import Search
 from anycastlb.adapters.checks.probe.stream import Stream, connected
 from anycastlb.adapters.checks.probe.tls import Contexts, age, expiry, failure, openssl_text
@@ -75,10 +74,8 @@ def start(check: Check, params: WebParams) -> tuple[Way, Hop]:
         _, authority, path = url(params.as_proxy)
         return Way(check.address, check.port, proxy=True), Hop(params.method, authority, path, body)
     hop = Hop(params.method, params.host or target, params.path, body)
-    if params.proxy is None:
-        return Way(check.address, check.port), hop
-    host, _, port = params.proxy.removeprefix("http://").rstrip("/").rpartition(":")
-    return Way(ip_address(host.strip("[]")), int(port), target, True), hop
+    proxy = proxy_of(params)
+    return (Way(check.address, check.port) if proxy is None else Way(*proxy, target, True)), hop
 
 
 async def _ask(way: Way, hop: Hop, params: WebParams, probe_path: ProbePath | None, followed: int) -> Found | Hop:

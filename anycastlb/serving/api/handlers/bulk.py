@@ -64,7 +64,8 @@ def _put(name: str, document: Any) -> commit.Make:
 
 
 async def _each(request: web.Request, makes: Mapping[str, commit.Make]) -> web.Response:
-    tree, results = await commit.load(context(request)), Results()
+    tree: Tree | None = await commit.load(context(request))
+    results = Results()
     for batch in _batches(makes):
         tree = await _together(request, tree, batch, results)
     ordered = {name: results[name] for name in makes}
@@ -78,18 +79,21 @@ def _batches(makes: Mapping[str, commit.Make]) -> Iterator[dict[str, commit.Make
         yield batch
 
 
-async def _together(request: web.Request, tree: Tree, makes: Mapping[str, commit.Make], results: Results) -> Tree:
-    """All of them, or else one by one. Returns the tree after those that were written."""
+async def _together(
+    request: web.Request, tree: Tree | None, makes: Mapping[str, commit.Make], results: Results
+) -> Tree | None:
+    """All of them, or else one by one. Returns the tree for the next ones; None if it must be read anew."""
     made: dict[str, Sequence[Edit]] = {}
 
     def make_all(before: Tree) -> list[Edit]:
+        made.clear()
         made.update({name: make(before) for name, make in makes.items()})
         return [edit for edits in made.values() for edit in edits]
 
     try:
         validated = await commit.write(request, make_all, tree)
-        results |= {name: _done(tree, name, edits) for name, edits in made.items()}
-        return validated.after
+        results |= {name: _done(validated.before, name, edits) for name, edits in made.items()}
+        return None if validated.edits else validated.before
     except ApiError as error:
         if len(makes) == 1 or error.status == 503:  # a store that is down is asked once
             results |= {name: {"status": error.status, **error.view()} for name in makes}

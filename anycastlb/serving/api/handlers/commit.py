@@ -1,14 +1,17 @@
 """One write from beginning to end: read the tree, make the edits, validate them, commit them, report them as events.
 
-One value, ``ValidatedEdits``, goes through all of it, and the answer is made from it too. The catalog's store is the
-only thing this module touches. Everything that may take long runs in a worker thread.
+One value, ``ValidatedEdits``, goes through all of it, and the answer is made from it too. It is committed together with
+the tree by which conditions and validation judged it: if another write came first, all of it is done anew with what is
+stored then. The catalog's store is the only thing this module touches. Everything that may take long runs in a worker
+thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import web
 
@@ -25,7 +28,12 @@ MAX_EVENTS = 50
 """Events about one write; the keys beyond them are only counted."""
 MAX_TEXT = 2000
 """Characters of a document in an event."""
+TURNS = 20
+"""How often a write is judged anew because another one came first."""
+PAUSE = 0.05
+"""Seconds that it waits before, at most, for each time that this happened."""
 Make = Callable[[Tree], Sequence[Edit]]
+Judge = Callable[[Tree], Awaitable[ValidatedEdits]]
 
 
 async def load(at: Context) -> Tree:
@@ -45,10 +53,39 @@ async def write(request: web.Request, make: Make, tree: Tree | None = None) -> V
     Nothing is written if there are no edits, or if they would cause problems. Raises ``ApiError``.
     """
     at = context(request)
-    before = tree if tree is not None else await load(at)
-    validated = await asyncio.to_thread(validated_edits, at, before, make)
-    await commit(request, validated)
-    return validated
+
+    async def judge(tree: Tree) -> ValidatedEdits:
+        return await asyncio.to_thread(validated_edits, at, tree, make)
+
+    return await judged(request, judge, tree)
+
+
+async def judged(request: web.Request, judge: Judge, tree: Tree | None = None) -> ValidatedEdits:
+    """Commit what ``judge`` makes of the tree, by default of the one that is stored now. Raises ``ApiError``.
+
+    It is called again while other writes come first, unless they changed what the request would have changed.
+    """
+    at = context(request)
+    async with at.writing:
+        validated = await judge(tree if tree is not None else await load(at))
+        turn = 0
+        while True:
+            try:
+                await commit(request, validated)
+                return validated
+            except LostRace:
+                turn += 1
+                await asyncio.sleep(random.uniform(0, turn * PAUSE))
+                before = validated.edits
+                validated = await judge(await load(at))
+                if turn == TURNS or _overtaken(before, validated.before):
+                    raise
+
+
+def _overtaken(edits: Iterable[Edit], tree: Tree) -> bool:
+    """Has somebody else written what these edits would have written?"""
+    versions = {key: entry.version for key, entry in tree.entries.items()}
+    return any(edit.expects != versions.get(edit.key, "") for edit in edits)
 
 
 def validated_edits(at: Context, tree: Tree, make: Make) -> ValidatedEdits:
@@ -74,17 +111,24 @@ async def commit(request: web.Request, validated: ValidatedEdits) -> None:
             expected = f"at most {MAX_DOCUMENT} bytes, not {len(edit.value)}"
             raise ApiError(413, "the document is too large for the store", edit.key, expected, mend)
     try:
-        await context(request).store.commit(validated.edits)
+        await context(request).store.commit(validated.edits, validated.before)
     except SourceError as exc:
         raise lost(exc, validated.edits[0].key) from exc
     await report(request, validated.before, validated.edits)
 
 
+class LostRace(ApiError):
+    """Somebody else wrote between what a write was made from and its commit. Nothing was written."""
+
+    def __init__(self, exc: Conflict, key: str) -> None:
+        mend = "read it again and decide anew; nothing was written"
+        super().__init__(409, f"lost a race: {exc}", key, "what was read is still what is stored", mend)
+
+
 def lost(exc: SourceError, key: str) -> ApiError:
     """The answer to a write that failed: whether anything was written."""
     if isinstance(exc, Conflict):
-        mend = "read it again and decide anew; nothing was written"
-        return ApiError(409, f"lost a race: {exc}", key, "what was read is still what is stored", mend)
+        return LostRace(exc, key)
     what, expected = f"the catalog's store did not take the write: {exc}", "an answer"
     mend = "read it again before you repeat it: if only the answer was lost, it was written"
     return ApiError(503, what, key, expected, mend)

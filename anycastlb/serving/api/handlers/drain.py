@@ -20,7 +20,7 @@ from anycastlb.core import fields
 from anycastlb.core.catalog.drain import MAX_DEADLINE
 from anycastlb.core.catalog.edit import LOCK, applied, drain, drained, undrain
 from anycastlb.core.catalog.keys import NAME
-from anycastlb.core.decision import node_drain, sessions
+from anycastlb.core.decision import drain_peers, sessions
 from anycastlb.core.model import Address, Conflict, Edit, Snapshot, SourceError, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.handlers.write import NAMES
@@ -120,13 +120,13 @@ def _alone(snapshot: Snapshot, node: str) -> list[Address]:
         return []
     own = sessions.carried(snapshot.actual.routes, snapshot.speaker)
     if node == inputs.node:
-        return node_drain.last_announced(cluster, sorted(own, key=str))
+        return drain_peers.last_announced(cluster, sorted(own, key=str))
     peer = cluster.peers.get(node)
     if peer is None or peer.status is None or not peer.alive:
         return []
     theirs = [vip for vip, summary in peer.status.vips.items() if summary.announced]
     stays = inputs.node not in inputs.catalog.drained and not inputs.stopping
-    return node_drain.last_announced(cluster, [vip for vip in theirs if not (stays and vip in own)], node)
+    return drain_peers.last_announced(cluster, [vip for vip in theirs if not (stays and vip in own)], node)
 
 
 # ---------------------------------------------------------------- what was sent

@@ -19,7 +19,8 @@ from anycastlb.serving.views import evidence
 from anycastlb.serving.views.cluster import node_view, nodes_view
 from anycastlb.serving.views.format import reason_fields
 from anycastlb.serving.views.index import Index
-from anycastlb.serving.views.status import View, problem_view, result_view, vip_view
+from anycastlb.serving.views.status import problem_view
+from anycastlb.serving.views.vips import View, result_view, vip_view
 
 
 async def vips(request: web.Request) -> web.Response:

@@ -35,7 +35,7 @@ from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import Context, built, context
 from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
-from anycastlb.serving.views.status import plan_view
+from anycastlb.serving.views.changes import plan_view
 
 MODES = ("merge", "replace")
 NOTHING: Mapping[str, Any] = {"edits": [], "changes": [], "moves": [], "assumed_up": [], "held": None}
@@ -65,11 +65,16 @@ async def take(request: web.Request) -> web.Response:
     """Import: all of it, or nothing."""
     unconditional(request)
     make, at = await _wanted(request), context(request)
-    tree = await commit.load(at)
     flows = await _flows(at)
-    validated = await asyncio.to_thread(commit.validated_edits, at, tree, make)
-    view = await asyncio.to_thread(_view, at, validated, flows)
-    await commit.commit(request, validated)
+    view: dict[str, Any] = {}
+
+    async def judge(tree: Tree) -> ValidatedEdits:
+        nonlocal view
+        validated = await asyncio.to_thread(commit.validated_edits, at, tree, make)
+        view = await asyncio.to_thread(_view, at, validated, flows)
+        return validated
+
+    validated = await commit.judged(request, judge)
     return await built(lambda: {"changed": bool(validated.edits), **view})
 
 

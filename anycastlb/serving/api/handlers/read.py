@@ -13,10 +13,13 @@ from aiohttp import web
 
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers.events import asked, follow, place
-from anycastlb.serving.api.http.answers import HEADERS, Document, parts_of
+from anycastlb.serving.api.http.answers import HEADERS, Document, parts_of, written
 from anycastlb.serving.api.http.context import answer, caller, context, shared
 from anycastlb.serving.api.http.errors import ApiError
-from anycastlb.serving.views.status import View, event_views, liveness, plan_view, readiness
+from anycastlb.serving.views.changes import plan_view
+from anycastlb.serving.views.events import event_views
+from anycastlb.serving.views.status import liveness, readiness
+from anycastlb.serving.views.vips import View
 from anycastlb.serving.views.why import explain, near
 
 
@@ -36,9 +39,7 @@ async def readyz(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     text, content_type = await context(request).scrape(request.headers.get("Accept", ""))
     body, coding = await context(request).answers.pack(request, text)
-    return web.Response(
-        body=body, headers={"Content-Type": content_type, "Vary": "Accept-Encoding", **HEADERS, **coding}
-    )
+    return written(body, 200, {"Vary": "Accept-Encoding", **HEADERS, **coding}, content_type)
 
 
 async def status(request: web.Request) -> web.Response:

@@ -78,7 +78,9 @@ async def _write(request: web.Request, place: Target, make: commit.Make) -> web.
     if request.method != "DELETE":
         left = await asyncio.to_thread(place.seen, validated.after)
     view = {"changed": changed, "document": left.document if left else None}
-    return await built(lambda: view, 201 if any(fresh) and changed else 200, {"ETag": left.tag} if left else {})
+    return await built(
+        lambda: view, 201 if changed and fresh[-1:] == [True] else 200, {"ETag": left.tag} if left else {}
+    )
 
 
 def _exists(place: Target, tree: Tree, seen: KnownDocument | None) -> bool:

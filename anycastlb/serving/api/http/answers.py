@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from io import BytesIO
 from operator import is_
 from typing import Any
 
@@ -62,7 +63,7 @@ class Answers:
         """The answer of that name, made from these values: one that is known, or a new one. ``now``: of the node."""
         async with self._turn:
             known = self._shared.get(name)
-            if known is not None and 0 <= now - known.at < SHARED and _same(known.made_from, made_from):
+            if known is not None and 0 <= now - known.at < SHARED and same(known.made_from, made_from):
                 return known.document
             shared = _Shared(await asyncio.to_thread(make), made_from, now)
         self._shared[name] = shared
@@ -79,7 +80,7 @@ class Answers:
         if any(tag.value in (document.tag, "*") for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         body, coding = await self.pack(request, document.body)
-        return web.Response(body=body, status=status, content_type="application/json", headers={**headers, **coding})
+        return written(body, status, {**headers, **coding})
 
     async def pack(self, request: web.Request, body: bytes) -> tuple[bytes, Mapping[str, str]]:
         """The body as the peer is to get it, and the headers that say so."""
@@ -100,7 +101,15 @@ class Answers:
         self.texts = StatusTexts()
 
 
-def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+def written(
+    body: bytes, status: int = 200, headers: Mapping[str, str] = HEADERS, content_type: str = "application/json"
+) -> web.Response:
+    """An answer that is sent in pieces if it is large: as one, it would be copied while nothing else runs."""
+    content = body if len(body) < LARGE else BytesIO(body)
+    return web.Response(body=content, status=status, headers={"Content-Type": content_type, **headers})
+
+
+def same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
     return len(before) == len(now) and all(map(is_, before, now))
 
 

@@ -18,7 +18,7 @@ from anycastlb.adapters.sources import Store
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Snapshot
-from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of
+from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of, written
 from anycastlb.serving.history import History
 from anycastlb.settings import Settings
 
@@ -59,6 +59,9 @@ class Context:
     """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
     history: History = field(default_factory=History)
     answers: Answers = field(default_factory=Answers)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """The writes of this node come one after the other, so that they do not make one another decide anew. What keeps
+    them right is the store."""
 
 
 CONTEXT = web.AppKey("context", Context)
@@ -77,7 +80,7 @@ def caller(request: web.Request) -> Caller:
 async def built(view: Callable[[], Any], status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:
     """The answer made in a worker thread: a view of thousands of backends must not hold up the event loop."""
     body = await asyncio.to_thread(lambda: encoded(view()))
-    return web.Response(body=body, status=status, content_type="application/json", headers={**HEADERS, **headers})
+    return written(body, status, {**HEADERS, **headers})
 
 
 async def shared(request: web.Request, view: Callable[[], Any], *made_from: object) -> web.Response:

@@ -1,8 +1,8 @@
 """One listening socket of the API: it accepts connections and keeps their number bounded.
 
-Where TLS is asked for, the handshake is made here. When there are too many connections, the one that has been idle
-longest is closed. So idle connections, however many, keep nobody out and cost the node no more than their bound. What
-goes over a connection is the business of ``connection``.
+Where TLS is asked for, the handshake is made here, at a pace that leaves the node its time (``handshakes``). When there
+are too many connections, the one that has been idle longest is closed. So idle connections, however many, keep nobody
+out and cost the node no more than their bound. What goes over a connection is the business of ``connection``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from anycastlb.adapters.system.unix_listener import UnixListener
 from anycastlb.core.model import AnycastlbError, DriverError
 from anycastlb.serving.api.http import local_users
 from anycastlb.serving.api.http.connection import Connection, Kind
+from anycastlb.serving.api.http.handshakes import Handshakes, pace
 from anycastlb.serving.api.http.limits import Allowance, Load
 
 HANDSHAKE_TIMEOUT = 10.0
@@ -47,6 +48,8 @@ class Listener:
         self.kind = kind
         self.load = Load()
         self._listener, self._limit, self._tls, self._remove = listener, limit, tls, remove
+        self._handshakes: tuple[ssl.SSLContext, Handshakes] | None = None
+        """The queue for handshakes, and the certificate for whose cost it was made."""
         self._opening: dict[asyncio.Task[None], None] = {}
         self._idle: dict[Connection, None] = {}
         self._busy: dict[Connection, None] = {}
@@ -124,6 +127,9 @@ class Listener:
             user = local_users.of_unix(accepted) if self.kind == "unix" else None
             if self._tls is not None:
                 context = self._tls()
+                if not await self._queue(context).turn(accepted.getpeername()[0]):
+                    accepted.close()
+                    return
             await loop.connect_accepted_socket(
                 lambda: Connection(server, self, user, loop),
                 accepted,
@@ -139,6 +145,11 @@ class Listener:
         except Exception:  # no peer may stop the node
             accepted.close()
             logging.getLogger("anycastlb").exception("a connection to the API could not be taken")
+
+    def _queue(self, context: ssl.SSLContext) -> Handshakes:
+        if self._handshakes is None or self._handshakes[0] is not context:
+            self._handshakes = context, Handshakes(pace(context))
+        return self._handshakes[1]
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
