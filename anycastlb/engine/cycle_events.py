@@ -41,10 +41,11 @@ def cycle_events(
     for subject, fault in decision.faults.items():
         if last.faults.get(subject) != fault:
             yield Event("failure", subject, fault.text, level="error", code=fault.code)
-    failed = {failure.change for failure in failures}
-    done = [change for change in finished if change.table not in NAMES and not (failed and change in failed)]
+    failed = {id(failure.change) for failure in failures}
+    done = [change for change in finished if change.table not in NAMES and id(change) not in failed]
     yield from _change_events(done, decision)
-    yield from _failure_events(failures, {(failure.change, failure.reason) for failure in previous.failures})
+    if failures != previous.failures:
+        yield from _failure_events(failures, {(failure.change, failure.reason) for failure in previous.failures})
 
 
 def _verdict_events(vip: Address, before: Verdict | None, after: Verdict) -> Iterator[Event]:

@@ -41,7 +41,7 @@ class Writer:
                 else:
                     ready.append(change)
             try:
-                outcomes += await driver.apply(ready) if ready else ()
+                outcomes += _own(await driver.apply(ready), ready) if ready else ()
             except DriverError as exc:
                 outcomes += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
             failed.add(outcomes)
@@ -62,6 +62,12 @@ class Writer:
         return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
 
 
+def _own(failures: Sequence[Failure], changes: Sequence[Change]) -> list[Failure]:
+    """A driver's failures, each with the very change that it was given: from here on they are told by identity."""
+    given = {id(change) for change in changes}
+    return [f if id(f.change) in given else replace(f, change=changes[changes.index(f.change)]) for f in failures]
+
+
 def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:
     """What may be written although not everything could be read: nothing to a table that was not read, and with a
     kernel that cannot be read nothing that brings traffic here. A route that must go is always withdrawn."""
@@ -80,10 +86,10 @@ def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -
 
 def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure]) -> State:
     """The machine after the plan: what was seen, and what was written since, without another look."""
-    failed = {failure.change for failure in failures}
+    failed = {id(failure.change) for failure in failures}
     tables: dict[str, dict[Any, Any]] = {}
     for change in changes:
-        if change.table in NAMES or (failed and change in failed):
+        if change.table in NAMES or id(change) in failed:
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
         if change.new is None or change.moved:

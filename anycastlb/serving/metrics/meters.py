@@ -122,9 +122,9 @@ class Meters:
 
     def observe_cycle(self, snapshot: Snapshot, duration: float) -> None:
         """Count one finished cycle: ``snapshot.plan`` was tried and ``snapshot.failures`` of it refused."""
-        refused = {failure.change for failure in snapshot.failures}
+        refused = {id(failure.change) for failure in snapshot.failures}
         self.refused.update((failure.change.table, failure.change.verb) for failure in snapshot.failures)
-        self.changes.update((c.table, c.verb) for c in snapshot.plan if c not in refused and c.table not in NAMES)
+        self.changes.update((c.table, c.verb) for c in snapshot.plan if id(c) not in refused and c.table not in NAMES)
         self.cycles += 1
         self._cycle.add(duration)
         if len(self._vips) > 2 * len(snapshot.decision.verdicts):
