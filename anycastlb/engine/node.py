@@ -42,6 +42,7 @@ from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.patrol import Patrol
 from anycastlb.engine.prober import Prober
+from anycastlb.engine.prover import Prover
 from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
 
@@ -86,6 +87,7 @@ class Node:
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
         self._patrol = self._make_patrol(settings.node.resync)
+        self._prover = Prover(self.reconciler, journal, observer, clock)
         self.members = Members(
             Identity(settings.node.name, parts.instance, moment(parts.started_wall) if parts.started_wall else ""),
             parts.registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
@@ -127,6 +129,7 @@ class Node:
         try:
             async with asyncio.TaskGroup() as tasks:
                 engines = [self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run()]
+                engines += [self._prover.run()]
                 engines += [driver.run() for driver in self._machine.record_drivers]
                 engines += [self._patrol.run()] if self._patrol is not None else []
                 beside = [tasks.create_task(work) for work in (*engines, *background)]

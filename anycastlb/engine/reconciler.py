@@ -16,6 +16,7 @@ from anycastlb.core.decision.basis import refusals
 from anycastlb.core.decision.comparison import UNCOMPARED, Comparison, compare_again
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide_again
+from anycastlb.core.decision.proof import Made
 from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
@@ -64,6 +65,10 @@ class Reconciler:
         """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
+        self.made: Made | None = None
+        """The last decision that was made, for its proof."""
+        self._corrected: tuple[Made, Decision] | None = None
+        """A decision that was wrong, and the right one."""
         self._retries = 0
         """Cycles in a row that must be followed by another soon."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
@@ -130,8 +135,8 @@ class Reconciler:
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
-        if unseen:
-            self._memory, self._remembered = None, FROM_SCRATCH  # what the kernel serves is adopted once it can be read
+        if unseen:  # what the kernel serves is adopted once it can be read
+            self._memory, self._remembered, self.made = None, FROM_SCRATCH, None
         changes = possible(compared.changes, seen.errors, blind)
         outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
@@ -186,12 +191,29 @@ class Reconciler:
             known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
             self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
+        self._take_correction()
         last, version = self._remembered, self._inbox.version
         wake_at = last.decision.wake_at
         if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
-            last = self._remembered = await self._offload(decide_again, last, inputs, self._memory, now)
+            memory = self._memory
+            last = self._remembered = await self._offload(decide_again, last, inputs, memory, now)
             self._memory, self._decided = last.decision.memory, version
+            self.made = Made(inputs, memory, now, last.decision)
         return last.decision
+
+    def correct(self, wrong: Made, right: Decision) -> None:
+        """A decision was wrong: decide the next one from scratch, soon."""
+        self._corrected = wrong, right
+        self._inbox.wake(())
+
+    def _take_correction(self) -> None:
+        """Keep nothing of what may be at fault; go on from the right decision, if no other was made since."""
+        if self._corrected is not None:
+            wrong, right = self._corrected
+            self._corrected = None
+            self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED
+            if wrong is self.made:
+                self._memory = right.memory
 
     async def _compare(self, actual: State, decision: Decision) -> Comparison:
         """What differs now; in a thread too, unless it is what differed before."""
