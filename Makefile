@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 EXAMPLES := 1000
 
-.PHONY: help setup base python demo test check lint man laws bench soak deb clean distclean
+.PHONY: help setup base python demo test check lint man laws fuzz bench soak deb clean distclean
 
 help: ## say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -39,6 +39,9 @@ man: python ## write the manual pages anew, from the commands' own help
 laws: setup ## the laws and random histories with many more examples than in test: EXAMPLES=1000
 	ANYCASTLB_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q tests/laws tests/scenario/test_model.py
 	@ANYCASTLB_EXAMPLES=$(EXAMPLES) $(KERNEL) -- $(PYTHON) -m pytest -q tests/kernel/test_histories.py
+
+fuzz: python ## mutants of documents, requests, answers and messages for SECONDS=300; again with SEED=1 ARGS='--only 7'
+	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: base ## what a node costs, beside what was promised and beside ipvsadm (ALL=1: 10,000 services and routes too)
 	@broken=0; \

@@ -198,7 +198,8 @@ def compare(settings: Settings, reread: Callable[[], Settings], journal: Journal
 
 
 def keep_privileges() -> None:
-    """Keep for this process what a unit's AmbientCapabilities gave it: the programs of checks must not inherit it."""
+    """Keep for this process what a unit's AmbientCapabilities gave it: programs that it starts must not inherit it, but
+    for the checker process (``engine.checker``)."""
     clear_all, ambient = 4, 47  # PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT
     ctypes.CDLL(None).prctl(ambient, clear_all, 0, 0, 0)  # it cannot fail on a kernel that we run on
 

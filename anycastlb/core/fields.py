@@ -123,17 +123,36 @@ def problems(error: ValidationError, key: str, line: Callable[[str], int] = lamb
     """The errors of pydantic as problems of the document ``key``. ``line`` finds the line of a dotted path."""
     known = []
     for item in error.errors(include_url=False)[:MAX_PROBLEMS]:
-        path = ".".join(str(part) for part in item["loc"])
+        path = ".".join(str(part) for part in item["loc"] if not _is_union(part))
         known.append(Problem(key, path, _expected(item), line(path)))
     if error.error_count() > MAX_PROBLEMS:
         known.append(Problem(key, "", "and more problems than are listed"))
     return tuple(known)
 
 
+UNION = re.compile(r"(literal|nullable|function-\w+|constrained-\w+|lax-or-strict|is-instance|json-or-python)\[")
+"""What pydantic puts into the path of an error for a member of a union, which is no place in the document."""
+SHAPES = {
+    "model_type": "an object", "model_attributes_type": "an object", "dict_type": "an object",
+    "mapping_type": "an object", "tuple_type": "a list", "list_type": "a list", "set_type": "a list",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false", "string_type": "text in quotes", "int_type": "a whole number",
+    "int_parsing": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "float_parsing": "a number",
+}  # fmt: skip
+"""The kinds of pydantic's errors about the type of a value, in the words of JSON."""
+
+
+def _is_union(part: int | str) -> bool:
+    return isinstance(part, str) and UNION.match(part) is not None
+
+
 def _expected(item: Any) -> str:
     kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
     if kind == "value_error":
-        return f"expected {context['error']}"
+        return f"expected {str(context['error']).removeprefix('expected ')}"
+    if kind in SHAPES:
+        return f"expected {SHAPES[kind]}, not {shown(given)}"
     if kind == "extra_forbidden":
         return "unknown field; expected one of the documented fields (is it misspelt?)"
     if kind == "missing":

@@ -35,7 +35,7 @@ async def _probe(course: Course, probing: Probing) -> Attempt | None:
             return None
     async with probing.places.take(course.habit):
         ended = await attempt(probing.types, check, probe_path, probing.clock)
-    probing.conclude(course, ended)
+    probing.verdicts.conclude(course, ended)
     return ended
 
 

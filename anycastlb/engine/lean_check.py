@@ -95,7 +95,7 @@ class LeanCheck:
     def _conclude(self, outcome: Found | Exception) -> None:
         probe = self._probe
         ended = conclude(self._check, outcome, probe.started, probe.ended, probe.lost, probe.fair)
-        self._probing.conclude(self._course, ended)
+        self._probing.verdicts.conclude(self._course, ended)
         self._next(ended)
 
     def _next(self, ended: Attempt | None) -> None:

@@ -41,7 +41,7 @@ from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.engine.patrol import Patrol
-from anycastlb.engine.prober import Prober
+from anycastlb.engine.prober import Checking, MakeChecking, Prober
 from anycastlb.engine.prover import Prover
 from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
@@ -59,6 +59,8 @@ class Parts:
     """How the discoveries that a catalog asks for are made."""
     probe_path: Callable[[ForwardPath, int], ProbePath] = find_path
     """Finds how a probe through IPVS goes."""
+    make_checking: MakeChecking | None = None
+    """Who runs the checks; a ``Prober`` in this process if not given."""
     on_catalog: Callable[[Catalog], None] = lambda catalog: None
     """Is called with each new catalog."""
     registry: Registry | None = None
@@ -81,8 +83,12 @@ class Node:
         clock: Clock = SYSTEM,
     ) -> None:
         self.inbox, self.journal, self._observer = parts.inbox, journal, observer
+        self.prober: Checking
         self._source, self._machine = parts.source, parts.machine
-        self.prober = Prober(parts.check_types, self._put_health, journal, clock, parts.probe_path, observer)
+        if parts.make_checking:
+            self.prober = parts.make_checking(self._put_health, journal, clock, observer)
+        else:
+            self.prober = Prober(parts.check_types, self._put_health, journal, clock, parts.probe_path, observer)
         catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anycastlb.adapters.checks import types
-from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.checks.probe.reach import Reach
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
@@ -50,6 +49,8 @@ from anycastlb.core.model import (
     Share,
     Table,
 )
+from anycastlb.engine.checker.protocol import bounds
+from anycastlb.engine.checker.supervisor import in_own_process
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
@@ -198,7 +199,7 @@ def make_parts(
         machine,
         check_types=types(settings.checks, Reach(settings.checks.networks, settings.closed)),
         kinds=make_kinds(settings),
-        probe_path=partial(find_path, foreign=settings.node.vip_ranges),
+        make_checking=in_own_process(bounds(settings)),
         on_catalog=on_catalog,
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),

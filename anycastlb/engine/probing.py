@@ -1,4 +1,4 @@
-"""What every running check needs, however it is run: its way to the target, a place, and what its result means.
+"""What every running check needs, however it is run: its way to the target, a place, and who takes its results.
 
 A check through IPVS waits for its probe path: the firewall mark whose rows the kernel has.
 """
@@ -10,16 +10,12 @@ from collections.abc import Callable, Mapping
 from anycastlb.adapters.checks import CheckType
 from anycastlb.adapters.checks.probe.sockets import error_text, own_lack
 from anycastlb.adapters.system.clock import Clock
-from anycastlb.core.model import Check, ForwardPath, ProbePath, Result
-from anycastlb.engine.attempt import Attempt
-from anycastlb.engine.observer import Observer
+from anycastlb.core.model import Check, ForwardPath, ProbePath
 from anycastlb.engine.places import Places
 from anycastlb.engine.verdicts import Course, Verdicts
 
 MAX_AT_ONCE = 1000
 """Probes under way at one time: a bound on sockets, far above what healthy backends need."""
-PROMPT = 0.9
-"""The share of its time-out within which a check was answered; else it counts as hanging."""
 
 FindPath = Callable[[ForwardPath, int], ProbePath]
 """How a probe through IPVS goes now, with this mark. It may raise OSError."""
@@ -34,12 +30,11 @@ class Probing:
         verdicts: Verdicts,
         clock: Clock,
         find_path: FindPath,
-        observer: Observer,
     ) -> None:
         self.types, self.verdicts = types, verdicts
         self.clock, self.chance = clock.monotonic, clock.chance
         self.places = Places(MAX_AT_ONCE)
-        self._find_path, self._observer = find_path, observer
+        self._find_path = find_path
         self._marks: Mapping[ForwardPath, int | str] = {}
         self._unmarked: list[Callable[[], None]] = []
 
@@ -67,24 +62,8 @@ class Probing:
         try:
             return self._find_path(via, mark)
         except OSError as exc:
-            self._no_way(course, via, exc)
+            if own_lack(exc):
+                self.verdicts.lack(course, f"this node could not probe: {error_text(exc)}")
+            else:
+                self.verdicts.miss(course, f"no way to {via.address}: {error_text(exc)}")
             return None
-
-    def _no_way(self, course: Course, via: ForwardPath, error: OSError) -> None:
-        if own_lack(error):
-            self.verdicts.learn_nothing(course, f"this node could not probe: {error_text(error)}", "unknown")
-            return
-        self._observer.observe_result(course.check.type, "withheld", None)
-        detail = f"no way to {via.address}: {error_text(error)}"
-        self.verdicts.fold(course, Result(False, detail, 0.0, self.clock()))
-
-    def conclude(self, course: Course, ended: Attempt) -> None:
-        """Fold what a probe proves."""
-        outcome, result, lost = ended
-        if not ended.proves:
-            self.verdicts.learn_nothing(course, result.detail, outcome)
-            return
-        check = course.check
-        self._observer.observe_result(check.type, outcome, result.duration)
-        course.habit = "answered" if result.duration - lost < PROMPT * check.timeout else "hanging"
-        self.verdicts.prove(course, result)

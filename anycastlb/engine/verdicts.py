@@ -10,32 +10,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from types import MappingProxyType
 
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, CheckState, Result
+from anycastlb.core.model import Check, CheckState, Health, Result
+from anycastlb.engine.attempt import Attempt
 from anycastlb.engine.observer import Observer
 from anycastlb.engine.places import Habit
 
 COMPLAINTS = 60.0
 """Seconds between two events that say that this node cannot probe, or that it probes too late."""
 UNPROVEN = 300.0
-"""Seconds that a verdict stands although no probe says anything of the target; then that counts as a failure."""
+"""Seconds that a verdict stands from the first probe that says nothing of the target; then that counts as a failure.
+
+It does not count from the last one that did: the whole node may have stood still since then."""
+PROMPT = 0.9
+"""The share of its time-out within which a check was answered; else it counts as hanging."""
+Publish = Callable[[Health, bool], None]
+"""Takes the state of every check, and whether a verdict has turned."""
 WORDS = {None: "unknown", True: "up", False: "down"}
 
 
 class Course:
     """What is known of one check while it is run."""
 
-    __slots__ = ("check", "habit", "kind", "proven", "state")
+    __slots__ = ("check", "habit", "kind", "state", "unproven_since")
 
     def __init__(self, check: Check) -> None:
         self.check = check
         self.state = health.UNKNOWN
-        self.proven: float | None = None
-        """When it last had a result that says something of its target."""
+        self.unproven_since: float | None = None
+        """When it first had a result that says nothing of its target, since the last one that does."""
         self.habit: Habit = "untried"
         self.kind: Hashable = (
             check.type,
@@ -89,12 +97,28 @@ class Verdicts:
             for act in self._stirred.pop(course.kind, {}):
                 act()
 
-    def prove(self, course: Course, result: Result) -> None:
-        """Take the result of a probe that was answered, or had its time and was not."""
-        course.proven = result.at
+    def conclude(self, course: Course, ended: Attempt) -> None:
+        """Take what a probe proves."""
+        outcome, result, lost = ended
+        if not ended.proves:
+            self._learn_nothing(course, result.detail, outcome)
+            return
+        check = course.check
+        self._observer.observe_result(check.type, outcome, result.duration)
+        course.habit = "answered" if result.duration - lost < PROMPT * check.timeout else "hanging"
+        course.unproven_since = None
         self.fold(course, result)
 
-    def learn_nothing(self, course: Course, why: str, outcome: str) -> None:
+    def miss(self, course: Course, why: str) -> None:
+        """No probe could be sent, and that counts as a failure."""
+        self._observer.observe_result(course.check.type, "withheld", None)
+        self.fold(course, Result(False, why, 0.0, self._clock()))
+
+    def lack(self, course: Course, what: str) -> None:
+        """No probe could be sent, and that says nothing of the target."""
+        self._learn_nothing(course, what, "unknown")
+
+    def _learn_nothing(self, course: Course, why: str, outcome: str) -> None:
         """A probe says nothing of the target. No verdict changes, unless this lasts too long."""
         check, now, before = course.check, self._clock(), course.state
         self._observer.observe_result(check.type, outcome, None)
@@ -102,10 +126,11 @@ class Verdicts:
         if now >= self._complain_at:
             self._complain_at = now + COMPLAINTS
             self._warn(check, result)
-        if course.proven is None:
-            course.proven = now
-        if before.up is not None and now - course.proven > UNPROVEN:
+        if course.unproven_since is None:
+            course.unproven_since = now
+        if before.up is not None and now - course.unproven_since > UNPROVEN:
             self.fold(course, result)
+            self._show(course, replace(course.state, unproven=result))
             return
         last = result if before.up is None else before.last
         self._show(course, replace(before, last=last, unproven=result))
@@ -144,6 +169,21 @@ class Verdicts:
                 level="info" if after.up else "warning",
             )
         )
+
+
+async def publish_changes(verdicts: Verdicts, publish: Publish) -> None:
+    """Publish for ever: a turned verdict at once (many in one go), mere fresh evidence every second."""
+    while True:
+        try:
+            async with asyncio.timeout(1.0):
+                await verdicts.turned.wait()
+        except TimeoutError:
+            if not verdicts.fresh:
+                continue
+        turned = verdicts.turned.is_set()
+        verdicts.turned.clear()
+        verdicts.fresh = False
+        publish(MappingProxyType(dict(verdicts.states)), turned)
 
 
 def _matters(before: CheckState, after: CheckState) -> bool:

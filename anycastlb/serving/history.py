@@ -220,7 +220,7 @@ def _wanted(index: Index) -> tuple[dict[Name, tuple[Any, CheckState | None]], in
     seen: dict[Name, tuple[Any, CheckState | None]] = {
         (service.name, shown, ""): (service.key(vip), None) for service, vip, shown in served[:MAX_ROWS]
     }
-    total = len(served) + sum(len(index.places.of(service, vip)) for service, vip, _ in served)
+    total = len(served) + sum(len(service.members(vip)) for service, vip, _ in served)
     for service, vip, shown in served:
         if len(seen) >= MAX_ROWS:
             break

@@ -176,8 +176,8 @@ async def measured(count: int, routers: int, node: Node, seen: Routers, exabgp: 
     figures["withdrawn in quiet, ms"] = 1000 * await withdrawal(node, seen, routers, extra.pop(0))
     figures[FLAP] = 1000 * max(await flaps(node, seen, routers, extra))
     await until(lambda: min(seen.prefixes) >= count, 120, "the session that flapped has every route")
-    await asyncio.sleep(5)
     (bridge,) = children(exabgp)
+    await at_rest(bridge)
     before, began = cpu(bridge), time.monotonic()
     await asyncio.sleep(10)
     figures["idle bridge, % of a core"] = 100 * (cpu(bridge) - before) / (time.monotonic() - began)
@@ -193,6 +193,15 @@ async def flaps(node: Node, seen: Routers, routers: int, extra: list[Address]) -
         times.append(await withdrawal(node, seen, routers - 1, extra.pop(0)))
         await asyncio.sleep(0.25)
     return times
+
+
+async def at_rest(bridge: int) -> None:
+    """Wait until it has announced everything once more to the router whose session has flapped."""
+    for _ in range(60):
+        before = cpu(bridge)
+        await asyncio.sleep(1)
+        if cpu(bridge) - before < 2 * IDLE:
+            return
 
 
 async def withdrawal(node: Node, seen: Routers, routers: int, vip: Address) -> float:

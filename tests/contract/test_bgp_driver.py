@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -18,8 +21,10 @@ import pytest
 from anycastlb.adapters.drivers import Driver, bgp, bridge_server
 from anycastlb.adapters.drivers.bgp import BgpDriver
 from anycastlb.adapters.drivers.bridge_server import BridgeServer
+from anycastlb.adapters.drivers.last_bridge import LastBridge
 from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.drivers.under_way import STALL
+from anycastlb.adapters.system.unix_listener import is_bridge
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, decode_order, encode
 from anycastlb.core.decision import plan
 from anycastlb.core.events import Event
@@ -516,6 +521,48 @@ async def test_a_second_bridge_is_refused(path: Path) -> None:
         assert second.orders == []
         assert any("running twice" in event.reason for event in stage.events)
         assert stage.driver.speaker().connected
+
+
+@asynccontextmanager
+async def looks_like_a_bridge() -> AsyncIterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "anycastlb-bridge"])
+    try:
+        await until(lambda: is_bridge(process.pid))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_bridge_that_hung_before_the_daemon_started_is_ended(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_server, "WATCH_PERIOD", 0.02)
+    path.parent.mkdir()
+    async with looks_like_a_bridge() as hung, looks_like_a_bridge() as other:
+        LastBridge(path).keep(hung.pid)
+        async with staged(path) as stage:
+            await until(lambda: hung.poll() is not None)
+            assert [event.reason for event in stage.events] == [
+                f"the bridge (process {hung.pid}) does not connect although it runs: killing it"
+            ]
+        assert hung.returncode == -signal.SIGKILL and other.poll() is None
+
+
+async def test_no_other_process_is_taken_for_the_last_bridge(path: Path) -> None:
+    path.parent.mkdir()
+    last = LastBridge(path)
+    assert last.pid() == 0
+    async with looks_like_a_bridge() as hung:
+        last.keep(hung.pid)
+        assert last.pid() == hung.pid
+        memory = path.with_name("bgp.sock.bridge")
+        memory.write_text(f"{hung.pid} 1")  # one of this number that was started at another time
+        assert last.pid() == 0
+        memory.write_text("a bridge")
+        assert last.pid() == 0
+        last.keep(hung.pid)
+    assert last.pid() == 0
 
 
 async def test_the_socket_is_for_owner_and_group_and_is_removed(path: Path) -> None:

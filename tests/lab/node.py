@@ -217,6 +217,16 @@ class Node:
                 return int(child)
         raise LabError(f"{self.name}: ExaBGP runs no bridge\n{self.exabgp.tail()}")
 
+    def checker(self) -> int:
+        """The process id of the daemon's checker; 0 while it has none."""
+        try:
+            for child in Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text().split():
+                if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        except FileNotFoundError:  # it has just ended
+            return 0
+        return 0
+
     def kill_bridge(self) -> int:
         """SIGKILL for the bridge; its process id. ExaBGP starts another."""
         pid = self.bridge()

@@ -32,6 +32,12 @@ def status(world: World, pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def checker(world: World) -> int:
+    """The daemon's only child, its checker; 0 while there is none."""
+    pid = daemon(world)
+    return int(world.node.sh(f"cat /proc/{pid}/task/{pid}/children", check=False).strip() or 0)
+
+
 def bridge(world: World) -> int:
     """The bridge's process; 0 while there is none."""
     script = """
@@ -88,6 +94,9 @@ def test_the_sandboxes_hold_and_suffice(world: World) -> None:
         assert int(held["CapEff"], 16) == int(held["CapBnd"], 16) == capabilities
         assert held["Seccomp"] == "2" and held["NoNewPrivs"] == "1"
     assert status(world, daemon(world))["CapAmb"] == "0" * 16, "programs of checks would inherit it"
+    held = status(world, checker(world))
+    assert int(held["CapEff"], 16) == int(held["CapPrm"], 16) == 1 << CAP_NET_ADMIN and held["CapAmb"] == "0" * 16
+    assert held["Seccomp"] == "2" and held["NoNewPrivs"] == "1"
     # It writes the sysctls it needs through the sandbox, and repairs them.
     node.namespace.sysctl({"net/ipv4/vs/sloppy_tcp": "0"})
     until(lambda: node.sh("cat /proc/sys/net/ipv4/vs/sloppy_tcp").strip() == "1", "sloppy_tcp is set again")
@@ -150,6 +159,15 @@ def test_a_hung_bridge_is_replaced(world: World) -> None:
     until(lambda: bridge(world) not in (0, hung), "another bridge runs")
     serving(world)
     world.lab.router.until(VIP, {NODE})
+
+
+def test_a_hung_checker_is_replaced(world: World) -> None:
+    """The sandbox lets the daemon end it and start another, and no route moves."""
+    hung, updates = checker(world), world.lab.router.updates(NODE)
+    world.node.sh(f"kill -STOP {hung}")
+    until(lambda: checker(world) not in (0, hung), "another checker runs")
+    serving(world)
+    assert world.lab.router.updates(NODE) == updates
 
 
 def test_a_hung_daemon_is_replaced(world: World) -> None:

@@ -1,11 +1,14 @@
 """The page in real Chromium, of one of two nodes in memory: what it shows, and actions by mouse and by keyboard alone.
 
-``tests/e2e/test_page.py`` opens it on a node of the lab.
+``tests/e2e/test_page.py`` opens it on a node of the lab. ``ANYCASTLB_SCREENSHOTS=write`` makes the pictures in
+``docs/screenshots`` anew.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.lab.topology import own
 from tests.support.browser import DESK, PATIENCE, PHONE, Tab, chromium
 from tests.support.pages import VIP, Place, place
 
+PICTURES = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 SECOND, OTHER = ip_address("192.0.2.11"), ip_address("192.0.2.12")
 BY_MOUSE = pytest.mark.parametrize("way", ["mouse"])
 BY_KEYBOARD = pytest.mark.parametrize("way", ["keyboard"])
@@ -326,3 +330,47 @@ def test_a_lost_race_says_so(nodes: Place, tab: Tab) -> None:
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("alert")).to_contain_text("somebody else was faster")
     assert backend(nodes, "web", "b1")["weight"] == 70
+
+
+# ---------------------------------------------------------------- pictures
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "light", "viewport": PHONE},
+}
+
+
+def test_pictures(nodes: Place, tab: Tab, browser: Browser, tmp_path: Path) -> None:
+    """They can be made: one of each place. All of those in ``docs`` are made, and kept, if that is asked for."""
+    kept = os.environ.get("ANYCASTLB_SCREENSHOTS") == "write"
+    folder, past, looks = (PICTURES, (10, 6, 9), LOOKS) if kept else (tmp_path, (1, 1, 0), {"light": LOOKS["light"]})
+    folder.mkdir(exist_ok=True)
+    nodes.put("services/shop", document(SECOND))
+    nodes.put("services/dns", document(OTHER, announce={"min_backends": 3}))
+    nodes.settle()
+    time.sleep(past[0])
+    nodes.kill("b3")
+    time.sleep(past[1])
+    nodes.revive("b3")
+    time.sleep(past[2])
+    nodes.kill("b2")
+    for name, options in looks.items():
+        own_tab = Tab(browser, nodes.url, **options)
+        for where in ("", "service/web"):
+            own_tab.open(where)
+            expect(own_tab.page.locator("#live")).to_have_text("● live")
+            expect(own_tab.page.get_by_text("✕").first).to_be_visible()
+            expect(own_tab.page.locator(".spark .line").first).to_be_attached()
+            shown = where.partition("/")[0] or "cluster"
+            own_tab.page.screenshot(path=folder / f"{shown}-{name}.png", full_page=name == "phone")
+        own_tab.close()
+    page = tab.open("service/web")
+    page.get_by_role("button", name="Weight backend b1").click()
+    tab.fill("Weight", "50", "mouse")
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#plan-changes")).to_be_visible()
+    page.screenshot(path=folder / "plan-light.png")
+    made = {picture.name: picture.stat().st_size for picture in folder.glob("*.png")}
+    assert len(made) == 2 * len(looks) + 1 and min(made.values()) > 10_000, made

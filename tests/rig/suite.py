@@ -65,7 +65,7 @@ class Part:
 
 QUEUE = (
     Part("packaging", ("tests/packaging",), inside=False, polite=True),
-    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False, polite=True, shares=3),
+    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False, polite=True, shares=2),
     Part("page", ("tests/page",), inside=False, polite=True),
     Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False, polite=True),
     Part("rig", ("tests/rig",), inside=False, polite=True),

@@ -68,16 +68,16 @@ def grown(prints: Sequence[Footprint], checks: int) -> list[str]:
     grows in one of them only is somebody's cache.
     """
     first, last = prints[0], prints[-1]
-    settled = prints[-2]  # allocators, and servers in this very process, take their time to reach their size
+    thirds = list(pairwise(prints))
     found = []
     if last.files > first.files:
         found.append(f"open files from {first.files} to {last.files}")
     if last.tasks > first.tasks:
         found.append(f"tasks from {first.tasks} to {last.tasks}")
-    if min(after.blocks - before.blocks for before, after in pairwise(prints)) > 150 + checks // 5:
+    if min(after.blocks - before.blocks for before, after in thirds) > 150 + checks // 5:
         found.append(f"memory blocks from {first.blocks} to {last.blocks}")
-    if last.resident - settled.resident > 4096 + 2 * checks // 5:
-        found.append(f"resident memory from {settled.resident} to {last.resident} KiB")
+    if min(after.resident - before.resident for before, after in thirds) > 4096 + 2 * checks // 5:
+        found.append(f"resident memory from {first.resident} to {last.resident} KiB")
     return found
 
 

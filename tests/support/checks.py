@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from anycastlb.adapters.checks import TYPES, CheckType, Exchange, Found
 from anycastlb.adapters.checks.probe.lean import LeanProbe, Poller
@@ -22,11 +22,16 @@ lean = False
 
 
 async def run(check: Check, types: Mapping[str, CheckType] = TYPES) -> Result:
-    """What a check finds that proves something, or that could not be made at all."""
+    """What a check finds."""
+    return (await proven(lambda: _once(check, types))).result
+
+
+async def proven(once: Callable[[], Awaitable[Attempt]]) -> Attempt:
+    """The first attempt for which this process was not late."""
     for _ in range(PATIENCE):
-        ended = await _once(check, types)
+        ended = await once()
         if ended.outcome != "late":
-            return ended.result
+            return ended
     raise AssertionError(f"this process was late {PATIENCE} times in turn: {ended.result.detail}")
 
 

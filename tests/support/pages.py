@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +42,8 @@ confirm = "300ms"
 """A service that is deleted may be the only one."""
 SAMPLE = 0.2
 """Seconds between two samples of the history."""
-BUSY = 10
-"""Connections a second that the kernel counts of everything."""
+BUSY = 40
+"""Connections a second that the kernel counts of everything, on average."""
 
 
 class Place:
@@ -88,6 +89,10 @@ class Place:
     def kill(self, backend: str) -> None:
         for world in self.worlds:
             world.dead.add(own(backend))
+
+    def revive(self, backend: str) -> None:
+        for world in self.worlds:
+            world.dead.discard(own(backend))
 
     def stored(self, key: str) -> Any:
         """The document in the catalog; None if there is none."""
@@ -153,11 +158,12 @@ def answered(world: World) -> Any:
 
 
 def counted(world: World) -> Any:
-    """What the kernel counts: ``BUSY`` connections a second of each service and each destination."""
+    """What the kernel counts of each service and each destination: ``BUSY`` connections a second, up and down."""
 
     async def counters() -> Mapping[ServiceKey | DestinationKey, TrafficCounters]:
-        tables, now = world.kernel.rows, TrafficCounters(connections=int(BUSY * time.monotonic()))
-        return dict.fromkeys([*tables["services"], *tables["destinations"]], now)
+        tables, now = world.kernel.rows, time.monotonic()
+        count = TrafficCounters(connections=int(BUSY * (now + math.sin(now))))
+        return dict.fromkeys([*tables["services"], *tables["destinations"]], count)
 
     return counters
 
@@ -174,7 +180,7 @@ def served(world: World, node: Node, history: History, counters: Any) -> Api:
         store=world.source,
         check_types=parameters(TYPES),
         alive_at=lambda: node.alive_at,
-        source="memory",
+        source="consul http://10.1.0.100:8500 anycastlb/",
         statistics=counters,
         history=history,
     )

@@ -298,3 +298,32 @@ def test_an_empty_catalog_is_always_suspicious() -> None:
 def test_a_count_of_lost_vips_can_be_allowed(count: int) -> None:
     held = admit(catalog_of(1, 2, 3, 4), catalog_of(4), Share(count=count), 60, None, 0)
     assert (held is None) == (count >= 3)
+
+
+WORDS = [
+    ("services/w b", b"{}", "expected names of 1 to 128 letters, digits and . _ : [ ] -"),
+    ("services/web/backends/a b", b"{}", "expected names of 1 to 128 letters"),
+    ("drain/l b", b"", "expected names of 1 to 128 letters"),
+    ("service/web", b"{}", "unknown key; expected services/<service>"),
+    ("services/web/backend/b", b"{}", "unknown key; expected services/<service>"),
+    ("services/web", b" ", "expected a JSON object: the value is empty"),
+    ("services/web", b"\xef\xbb\xbf{}", "expected a JSON object: it begins with a byte order mark; save it as UTF-8"),
+    ("services/web", b'{"vip":"192.0.2.1","port":80,"backends": {"b": 5}}', "backends.b: expected an object, not 5"),
+    ("services/web", b'{"vip":"192.0.2.1","port":80,"dns": 5}', "dns: expected an object, not 5"),
+    ("services/web", b'{"vip":"192.0.2.1","port":80,"slow_start": "tcp"}', "slow_start: expected 'history', not 'tcp'"),
+    ("services/web", b'{"vip":"192.0.2.1","port":80,"announce": {"communities": [3900070]}}',
+     "announce.communities.0: expected text in quotes, not 3900070"),
+    ("services/web", b'{"vip":"192.0.2.1","port":80,"announce": {"communities": 7}}', "expected a list, not 7"),
+    ("services/web", b'{"vip":"192.0.2.1","port":80,"one_packet": "maybe"}', "expected true or false, not 'maybe'"),
+]  # fmt: skip
+"""(key, value, words that an operator can do something with)."""
+
+
+@pytest.mark.parametrize(("key", "value", "words"), WORDS, ids=[words[:40] for _, _, words in WORDS])
+def test_a_problem_is_told_in_an_operators_words(key: str, value: bytes, words: str) -> None:
+    found = parse_catalog(Tree({key: Entry(value)}, 1), Catalog(), RANGES, (), PARAMS).problems
+    told = "\n".join(map(str, found))
+    assert words in told
+    assert not [
+        private for private in ("Document", "functools", "literal[", "expected expected", "0x") if private in told
+    ]

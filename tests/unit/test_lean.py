@@ -24,7 +24,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, ForwardPath, Health, ProbePath
 from anycastlb.engine.attempt import Attempt
 from anycastlb.engine.prober import Prober
-from tests.support.checks import lean_attempt
+from tests.support.checks import lean_attempt, proven
 from tests.support.ports import free_port
 from tests.support.servers import Handler, answering, serving, silent
 from tests.support.waiting import PATIENCE
@@ -289,7 +289,7 @@ async def test_a_fault_of_our_own_ends_the_prober(monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("anycastlb.engine.verdicts.Verdicts.prove", broken)
+    monkeypatch.setattr("anycastlb.engine.verdicts.Verdicts.conclude", broken)
     prober = Prober(TYPES, lambda health, turned: None, Journal())
     prober.want([replace(CHECK, port=free_port())])
     with pytest.raises(ExceptionGroup) as caught:
@@ -308,7 +308,8 @@ async def test_a_fault_of_a_reader_is_a_failed_check() -> None:
     exchange = TYPES["http"].lean(CHECK)
     assert exchange is not None
     async with serving(OK) as port:
-        ended = await lean_attempt(replace(CHECK, port=port), replace(exchange, reader=Broken))  # type: ignore[arg-type]
+        given, broken = replace(CHECK, port=port), replace(exchange, reader=Broken)  # type: ignore[arg-type]
+        ended = await proven(lambda: lean_attempt(given, broken))
     assert (ended.outcome, ended.result.detail) == ("error", "the probe failed: ZeroDivisionError: oops")
 
 

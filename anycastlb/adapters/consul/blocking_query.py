@@ -48,12 +48,12 @@ class BlockingQuery(Generic[T]):
         seen = after
         while True:
             await self._wait(seen)
-            found = await self._read()
-            if self._lost(after, found):
-                found = await self._read(consistent=True)
-            if not self._same(after, found):
-                return found
-            seen = found
+            latest = await self._read()
+            if self._lost(after, latest):
+                latest = await self._read(consistent=True)
+            if not self._same(after, latest):
+                return latest
+            seen = latest
 
     async def _read(self, consistent: bool = False) -> T:
         if not consistent:

@@ -248,6 +248,10 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc,name-defined]
     def _checked(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Any:
         """The answer as the library wants it, unless the library would misread it."""
         status = response.status
+        if status == 401:
+            refusal = _shortened(body.decode(errors="replace").strip())
+            proxy = "is there a proxy in front of it that wants other credentials, or has it no ACLs?"
+            raise self._fault(f"401 {refusal}; expected a Consul agent that takes our token: {proxy}")
         if status == 403:
             refusal = _shortened(body.decode(errors="replace").strip())
             policy = self._policy(path)

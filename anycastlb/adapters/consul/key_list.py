@@ -15,7 +15,7 @@ from typing import Any
 from anycastlb.core.model import Entry, SourceError
 
 Row = tuple[str, Entry] | None
-BAD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+BAD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What decoding something else than Consul's list can raise."""
 
 

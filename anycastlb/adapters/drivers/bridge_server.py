@@ -1,7 +1,8 @@
 """The daemon's end of the unix socket that ExaBGP's bridge connects to: one bridge at a time, and a living one.
 
 Reports are handed on as they come; what they mean is the business of ``bgp``. A bridge that is silent although its
-connection lives is killed (ExaBGP starts another one at once), because nobody could withdraw a route through it.
+connection lives, or that does not connect although it runs, is killed (ExaBGP starts another one at once), because
+nobody could withdraw a route through it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from anycastlb.adapters.drivers.last_bridge import LastBridge
 from anycastlb.adapters.system.unix_listener import UnixListener, is_bridge, peer
 from anycastlb.bridge.protocol import MAX_LINE, Heartbeat, ProtocolError, Report, RouteSet, decode_report, encode
 from anycastlb.core.events import Event, Level
@@ -78,6 +80,7 @@ class BridgeServer:
         self.connection: BridgeConnection | None = None
         self._path, self._group, self._emit = Path(path), group, emit
         self._refused_pid = 0
+        self._last = LastBridge(self._path)
 
     async def run(self, user: BridgeUser) -> None:
         """Serve the bridge for ever. Raises ``DriverError`` if the socket cannot be had."""
@@ -134,6 +137,7 @@ class BridgeServer:
                 self.tell("error", f"{reason} The first one is process {present.pid}")
             return False
         self.connection, self._refused_pid = connection, 0
+        self._last.keep(connection.pid)
         return True
 
     async def _follow(self, connection: BridgeConnection, user: BridgeUser) -> None:
@@ -142,21 +146,26 @@ class BridgeServer:
             user.bridge_reported(connection)
 
     async def _watch(self, user: BridgeUser) -> None:
-        """Kill a bridge that is connected and silent."""
+        """Kill a bridge that is silent, connected or not."""
+        alone = 0
         while True:
             await asyncio.sleep(WATCH_PERIOD)
             if (connection := self.connection) is not None:
+                alone = 0
                 connection.silent += 1
                 if connection.silent >= SILENT_LIMIT:
-                    self._kill(connection)
+                    self._kill(connection.pid, "says nothing although it is connected")
+                    connection.writer.transport.abort()
+            else:
+                alone += 1
+                if alone % SILENT_LIMIT == 0 and (pid := self._last.pid()):
+                    self._kill(pid, "does not connect although it runs")
             user.time_passed()
 
-    def _kill(self, connection: BridgeConnection) -> None:
-        pid = connection.pid
-        self.tell("error", f"the bridge (process {pid}) says nothing although it is connected: killing it")
+    def _kill(self, pid: int, why: str) -> None:
+        self.tell("error", f"the bridge (process {pid}) {why}: killing it")
         if is_bridge(pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError as exc:
                 self.tell("error", f"cannot kill the bridge (process {pid}), kill it yourself: {exc}")
-        connection.writer.transport.abort()

@@ -24,7 +24,7 @@ NAME = "catalog.json"
 INSTANCES = "instances.json"
 BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a damaged file can raise."""
-Found: TypeAlias = Mapping[Discover, tuple[Instance, ...]]
+Instances: TypeAlias = Mapping[Discover, tuple[Instance, ...]]
 
 
 class SavedTree:
@@ -73,7 +73,7 @@ class SavedInstances:
         self.path = Path(state_dir) / INSTANCES
         self._identity = identity
 
-    def load(self) -> Found:
+    def load(self) -> Instances:
         """What was saved; empty if nothing was. Raises ``SourceError`` for a file that cannot be used."""
         try:
             document = _read(self.path, self._identity)
@@ -85,9 +85,9 @@ class SavedInstances:
         except BAD as exc:
             raise SourceError(f"the saved instances {self.path} cannot be used ({exc}); replaced when found") from exc
 
-    def save(self, found: Found) -> None:
+    def save(self, instances: Instances) -> None:
         """Replace the file. Raises ``SourceError``, which leaves the old file as it was."""
-        rows = [_discovered(wanted, instances) for wanted, instances in sorted(found.items(), key=str)]
+        rows = [_discovered(*row) for row in sorted(instances.items(), key=str)]
         _write(self.path, self._identity, {"checksum": _checksum(0, rows), "found": rows})
 
 
@@ -96,7 +96,7 @@ class Recalled:
     """What was on disk, and why not what was not."""
 
     tree: Tree | None = None
-    instances: Found = field(default_factory=dict)
+    instances: Instances = field(default_factory=dict)
     errors: tuple[str, ...] = ()
 
 
@@ -108,33 +108,33 @@ class CatalogCache:
         self._instances = SavedInstances(state_dir, identity)
         self._entries: Mapping[str, Entry] | None = None
         """What is known to be on disk; None = nothing is."""
-        self._found: Found = {}
+        self._saved_instances: Instances = {}
 
     def load(self) -> Recalled:
         """Whatever of it can be used. Blocks."""
         errors: list[str] = []
         tree: Tree | None = None
-        found: Found = {}
+        instances: Instances = {}
         try:
             tree = self._tree.load()
             self._entries = tree.entries if tree is not None else None
         except SourceError as exc:
             errors.append(str(exc))
         try:
-            found = self._found = self._instances.load()
+            instances = self._saved_instances = self._instances.load()
         except SourceError as exc:
             errors.append(str(exc))
-        return Recalled(tree, found, tuple(errors))
+        return Recalled(tree, instances, tuple(errors))
 
-    def has(self, entries: Mapping[str, Entry], found: Found) -> bool:
+    def has(self, entries: Mapping[str, Entry], instances: Instances) -> bool:
         """Is exactly this on disk?"""
-        return entries == self._entries and found == self._found
+        return entries == self._entries and instances == self._saved_instances
 
-    def save(self, tree: Tree, found: Found) -> None:
+    def save(self, tree: Tree, instances: Instances) -> None:
         """Make it so. Blocks. Raises ``SourceError``."""
-        if found != self._found:  # first: the tree needs them
-            self._instances.save(found)
-            self._found = found
+        if instances != self._saved_instances:  # first: the tree needs them
+            self._instances.save(instances)
+            self._saved_instances = instances
         if tree.entries != self._entries:
             self._tree.save(tree)
             self._entries = tree.entries

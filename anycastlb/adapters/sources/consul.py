@@ -101,16 +101,16 @@ class ConsulSource:
         empty = part == IMPORT or not held
         deadline = time.monotonic() + SPACING
         while True:
-            found, items = await self._client.kv.get(
+            latest, items = await self._client.kv.get(
                 self._prefix + part,
                 index=str(index),
                 wait=self._wait,
                 keys=part[-1] == "/",
                 separator="/" if part[-1] == "/" else None,
             )
-            if items or not empty or number(found) <= index:
+            if items or not empty or number(latest) <= index:
                 return
-            index = number(found)
+            index = number(latest)
             await asyncio.sleep(deadline - time.monotonic())
             deadline = time.monotonic() + SPACING
 
@@ -118,14 +118,14 @@ class ConsulSource:
         """Return when a part of the tree that was there is gone whole."""
         present = {self._prefix + part for part in held}
         while True:
-            found, names = await self._client.kv.get(
+            latest, names = await self._client.kv.get(
                 self._prefix, index=str(index), wait=self._wait, keys=True, separator="/"
             )
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise SourceError(f"Consul answered a list that is not one of names: {names!r:.200}")
-            if present - set(names or ()) or number(found) < index:
+            if present - set(names or ()) or number(latest) < index:
                 return
-            index = number(found)
+            index = number(latest)
             await asyncio.sleep(SPACING)
 
 

@@ -162,8 +162,8 @@ class ConsulStore:
             elif seen != (seen := (record.version, progress)):
                 since = time.monotonic()
             elif time.monotonic() - since > GRACE:
-                found = staging.record({staging.RECORD: record})
-                await self._help(found.id if found else "")
+                current = staging.record({staging.RECORD: record})
+                await self._help(current.id if current else "")
             await asyncio.sleep(PAUSE)
 
     async def _help(self, identity: str) -> None:
@@ -198,11 +198,11 @@ class ConsulStore:
 
     async def _put(self, record: StagingRecord, index: int, changes: Sequence[Operation] = ()) -> int:
         """Write the record over the one of that index; its new index."""
-        found = await self._transact([operation("cas", self._record, record.text(), index), *changes])
+        indexes = await self._transact([operation("cas", self._record, record.text(), index), *changes])
         try:
-            return found[self._record]
+            return indexes[self._record]
         except KeyError:
-            raise Unconfirmed(f"Consul told no index for {self._record}") from None
+            raise Unconfirmed(f"Consul gave no index for {self._record}") from None
 
     async def _remove(self, index: int) -> None:
         """The record of that index and all that is staged."""

@@ -101,14 +101,14 @@ def locked(judged: Mapping[str, Entry], ticket: str) -> Edit:
 
 def settled(edits: Sequence[Edit], entries: Mapping[str, Entry]) -> Chunk:
     """The edits, each with the version that its key has. Raises ``Conflict`` if one expects another."""
-    found = []
+    pinned = []
     for edit in edits:
         entry = entries.get(edit.key)
         version = entry.version if entry else ""
         if edit.expects not in (None, version):
             raise lost(edit.key)
-        found.append(replace(edit, expects=version))
-    return tuple(found)
+        pinned.append(replace(edit, expects=version))
+    return tuple(pinned)
 
 
 def split(edits: Sequence[Edit], prefix: str) -> tuple[Chunk, ...]:
@@ -162,20 +162,20 @@ def record(entries: Mapping[str, Entry]) -> StagingRecord | None:
         return None
     try:
         document = json.loads(entry.value)
-        found = StagingRecord(**document)
-        numbers = found.chunks, found.done
-        if found.state not in ("prepared", "committed") or not all(type(number) is int for number in numbers):
-            raise ValueError(f"state {found.state!r:.20}")
-        return found
+        current = StagingRecord(**document)
+        numbers = current.chunks, current.done
+        if current.state not in ("prepared", "committed") or not all(type(number) is int for number in numbers):
+            raise ValueError(f"state {current.state!r:.20}")
+        return current
     except (ValueError, TypeError) as exc:
         raise _damaged(f"{exc!r:.100}") from exc
 
 
-def pending(entries: Mapping[str, Entry], found: StagingRecord) -> tuple[Chunk, ...]:
+def pending(entries: Mapping[str, Entry], current: StagingRecord) -> tuple[Chunk, ...]:
     """All chunks of the write. Raises ``SourceError`` if they are not what was staged."""
     try:
-        texts = [entries[name(found.id, number)].value for number in range(found.chunks)]
-        if checksum(texts) != found.sha256:
+        texts = [entries[name(current.id, number)].value for number in range(current.chunks)]
+        if checksum(texts) != current.sha256:
             raise ValueError("the checksum does not fit")
         return tuple(map(unpack, texts))
     except (KeyError, ValueError, TypeError) as exc:
@@ -188,11 +188,11 @@ def in_force(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     Raises ``SourceError`` if a committed write is damaged: half of it must not pass for a whole.
     """
     live = {key: entry for key, entry in entries.items() if not key.startswith(BELOW)}
-    found = record(entries)
-    if found is None or found.state != "committed":
+    current = record(entries)
+    if current is None or current.state != "committed":
         return live
     newest = max(entry.created for entry in (*live.values(), entries[RECORD]))
-    for number, chunk in enumerate(pending(entries, found)[found.done :], 1):
+    for number, chunk in enumerate(pending(entries, current)[current.done :], 1):
         for edit in outstanding(chunk, live):
             if edit.value is None:
                 del live[edit.key]
@@ -205,12 +205,12 @@ def in_force(entries: Mapping[str, Entry]) -> dict[str, Entry]:
 
 def outstanding(chunk: Chunk, live: Mapping[str, Entry]) -> list[Edit]:
     """What of a committed chunk is still to be done: not what somebody else has changed since, nor what is gone."""
-    found = []
+    rest = []
     for edit in chunk:
         entry = live.get(edit.key)
         if (entry.version if entry else "") == edit.expects and not (entry is None and edit.value is None):
-            found.append(edit)
-    return found
+            rest.append(edit)
+    return rest
 
 
 def _damaged(what: str) -> SourceError:

@@ -51,6 +51,10 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read_json(text: str, max_values: int = MAX_VALUES) -> Any:
     """The value in a text of JSON: no name twice in one object, no NaN, no infinity. Raises ValueError."""
+    if not text.strip():
+        raise ValueError("the value is empty")
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
     _check_nesting(TOKEN, text, MAX_DEPTH, max_values)
     value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite, parse_int=_whole)
     return bounded(value, max_values)

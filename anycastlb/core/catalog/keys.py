@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from anycastlb.core.fields import shown
 from anycastlb.core.model import EMPTY, Entry, Problem, Tree
 
 T = TypeVar("T")
@@ -20,6 +21,17 @@ KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or d
 def named(name: str) -> bool:
     """May a service, a backend or a node have that name?"""
     return NAME.fullmatch(name) is not None
+
+
+def why_unknown(key: str, places: str = KEYS) -> str:
+    """What is wrong with a key that is in none of these places: that, or only the letters of a name in it."""
+    parts = key.split("/")
+    names = {("services", 2): parts[1:2], ("services", 4): parts[1:2] + parts[3:4], ("drain", 2): parts[1:2]}
+    in_place = names.get((parts[0], len(parts)), []) if len(parts) != 4 or parts[2] == "backends" else []
+    for name in in_place:
+        if not named(name):
+            return NAMES.format(shown(name))
+    return f"unknown key; expected {places}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +77,7 @@ def _regrouped(now: Mapping[str, Entry], before: Keys, changed: Collection[str],
         elif kind == "drain":
             _set(drained, name, entry)
         elif kind == "unknown":
-            what = f"unknown key; expected {KEYS}"
-            _set(unknown, key, None if entry is None else Problem(entry.origin or key, "", what))
+            _set(unknown, key, None if entry is None else Problem(entry.origin or key, "", why_unknown(key)))
     for name, group in touched.items():
         _set(services, name, group or None)
     return Keys(now, services, drained, unknown)

@@ -73,4 +73,7 @@ def verdict(state: CheckState, before: bool) -> tuple[bool, Reason]:
         why = f": {state.last.detail}" if state.last else ""  # what keeps the check from being run
         return before, Reason("not_checked", f"not checked yet{'; up so far' * before}{why}")
     detail = state.last.detail if state.last else ""
-    return state.up, Reason("check_passed", detail) if state.up else Reason("check_failed", f"down: {detail}")
+    if state.up:
+        return True, Reason("check_passed", detail)
+    unproven = state.last is not None and state.unproven is state.last  # for so long that it counts as a failure
+    return False, Reason("check_unproven" if unproven else "check_failed", f"down: {detail}")

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from anycastlb.core.fields import is_address
+from anycastlb.core.fields import is_address, shown
 from anycastlb.core.model import AnycastlbError, Backend, Check, Service
 
 MISSING = "endpoint information is missing"
+UNRESOLVED = "the host has no address in DNS here; send an address, or a name that this node can resolve"
 PROTOCOL = "specified protocol is unknown"
 FLAG = "specified flag is unknown"
 FORWARDING = "specified forwarding method is unknown"
@@ -122,7 +123,7 @@ def _request(args: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str,
         return given
     address = host if is_address(host) else addresses.get(host)
     if address is None:
-        raise Refusal(MISSING)
+        raise Refusal(f"{UNRESOLVED}: {shown(host)}")
     return {**given, "address": address, **({} if address == host else {"host": host})}
 
 
@@ -147,7 +148,7 @@ def _host(options: Options, addresses: Mapping[str, str]) -> str:
     host = _text(options, "host")
     resolved = host if is_address(host) else addresses.get(host)
     if not resolved:
-        raise Refusal(MISSING)
+        raise Refusal(f"{UNRESOLVED}: {shown(host)}" if host else MISSING)
     return resolved
 
 

@@ -21,6 +21,7 @@ The error tree, of the whole product. A private class stays in its module; every
     ├── Down                       a health check found its target unhealthy
     │   ├── NotHttp                the answer is not HTTP
     │   └── UnusableTls            a certificate file of the check cannot be used
+    ├── NotOurs                    the daemon or its checker process sent the other one what is no message
     ├── MalformedDocument          a document of the catalog cannot be used; carries its problems
     ├── InvalidField               a part of a document cannot be used; carries its problems
     ├── UnreadableInput            an importer cannot read its input; names the line

@@ -43,7 +43,7 @@ from anycastlb.serving.metrics.traffic import Statistics, service_traffic, setti
 __all__ = ["Load", "Meters", "Metrics", "Requests", "Statistics"]
 
 KERNEL = f"{PREFIX}ipvs_"
-"""Families that are known only if the kernel told its counters."""
+"""Families that are known only if the kernel's counters could be read."""
 Load = tuple[int, int, int]
 """Probes under way, probes that wait for a place, and how many may be under way."""
 
@@ -130,7 +130,7 @@ class Metrics:
             try:
                 kernel = await self._statistics()
             except DriverError:
-                kernel = None  # told by ipvs_statistics_up; everything else is still worth having
+                kernel = None  # ipvs_statistics_up says so; everything else is still worth having
         snapshot, now, alive_at = self._node.snapshot, self._clock(), self._node.alive_at
         silent = None if alive_at is None else max(0.0, now - alive_at)
         events = sorted(self._journal.counts.items())

@@ -30,38 +30,38 @@ def node_metrics(snapshot: Snapshot, wall: float) -> Iterator[FamilySamples]:
 
 
 def _drain(snapshot: Snapshot) -> Iterator[FamilySamples]:
-    found, wall = snapshot.decision.memory.node_drain, snapshot.inputs.wall
-    if found is None:
+    drain, wall = snapshot.decision.memory.node_drain, snapshot.inputs.wall
+    if drain is None:
         return
-    yield samples_of("node_leave_stage", [((stage,), stage == found.stage) for stage in get_args(Stage)])
-    yield samples_of("node_leave_since_timestamp_seconds", one(wall + found.since))
-    if found.until is not None:
-        yield samples_of("node_leave_deadline_timestamp_seconds", one(wall + found.until))
-    if found.samples:
-        yield samples_of("node_leave_connections", one(found.samples[-1].connections))
-        yield samples_of("node_leave_packets_per_second", one(drain_traffic.rate(found)))
+    yield samples_of("node_leave_stage", [((stage,), stage == drain.stage) for stage in get_args(Stage)])
+    yield samples_of("node_leave_since_timestamp_seconds", one(wall + drain.since))
+    if drain.until is not None:
+        yield samples_of("node_leave_deadline_timestamp_seconds", one(wall + drain.until))
+    if drain.samples:
+        yield samples_of("node_leave_connections", one(drain.samples[-1].connections))
+        yield samples_of("node_leave_packets_per_second", one(drain_traffic.rate(drain)))
 
 
 def catalog_metrics(snapshot: Snapshot, now: float) -> Iterator[FamilySamples]:
-    feed, found = snapshot.inputs.feed, snapshot.inputs.catalog
+    feed, catalog = snapshot.inputs.feed, snapshot.inputs.catalog
     yield samples_of("catalog_loaded", one(feed.loaded))
     yield samples_of("catalog_connected", one(feed.connected))
     yield samples_of("catalog_age_seconds", one(0.0 if feed.connected else max(0.0, now - feed.since)))
     yield samples_of("catalog_cached", one(feed.cached))
     yield samples_of("catalog_held", one(feed.held is not None))
     yield samples_of("catalog_held_vips", one(len(feed.held.lost) if feed.held else 0))
-    yield samples_of("catalog_index", one(found.index))
-    yield samples_of("catalog_fingerprint", one(fingerprint_number(found)))
-    yield samples_of("catalog_services", one(len(found.services)))
-    yield samples_of("catalog_vips", one(len(found.vips)))
-    yield samples_of("catalog_backends", one(sum(len(service.backends) for service in found.services)))
-    yield samples_of("catalog_drained_nodes", one(len(found.drained)))
+    yield samples_of("catalog_index", one(catalog.index))
+    yield samples_of("catalog_fingerprint", one(fingerprint_number(catalog)))
+    yield samples_of("catalog_services", one(len(catalog.services)))
+    yield samples_of("catalog_vips", one(len(catalog.vips)))
+    yield samples_of("catalog_backends", one(sum(len(service.backends) for service in catalog.services)))
+    yield samples_of("catalog_drained_nodes", one(len(catalog.drained)))
     yield samples_of("catalog_drained_budget", one(snapshot.inputs.policy.drain_rules.max_drained))
-    problems = Counter(document_of(problem) for problem in found.problems)
+    problems = Counter(document_of(problem) for problem in catalog.problems)
     yield samples_of("catalog_problems", [((document,), problems[document]) for document in DOCUMENTS])
-    known = found.instances
-    yield samples_of("discovery_instances", [((str(d),), len(known[d])) for d in found.discovers if d in known])
-    yield samples_of("discovery_services", [((str(d),), len(names)) for d, names in found.discovers.items()])
+    known = catalog.instances
+    yield samples_of("discovery_instances", [((str(d),), len(known[d])) for d in catalog.discovers if d in known])
+    yield samples_of("discovery_services", [((str(d),), len(names)) for d, names in catalog.discovers.items()])
 
 
 def document_of(problem: Problem) -> str:
@@ -78,9 +78,9 @@ def document_of(problem: Problem) -> str:
     return "drain" if re.search(r"(^|/)drain/", key) else "other"
 
 
-def fingerprint_number(found: Catalog) -> int:
+def fingerprint_number(catalog: Catalog) -> int:
     """48 bits of the catalog's fingerprint, which a float holds exactly; 0 for a catalog without documents."""
-    return int(fingerprint(found)[:12], 16) if found.good else 0
+    return int(fingerprint(catalog)[:12], 16) if catalog.good else 0
 
 
 def vip_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:

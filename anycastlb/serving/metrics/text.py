@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, repeat
+from operator import is_
 
 from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
@@ -21,22 +22,25 @@ class Labels:
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], dict[tuple[str, ...], bytes]] = {}
         """The text by the labels' names and then by their values."""
+        self._rows: tuple[tuple[str, ...], tuple[tuple[str, ...], ...]] = ((), ())
+        """The labels of the last lines, names and values: most families have lines for the same objects."""
         self._last: tuple[bytes, ...] = ()
-        """The labels of the last lines: most families have a line for the same objects."""
+        """The text of these."""
 
     def lines(self, family: Family, samples: Iterable[Sample]) -> Lines:
         """Of each sample the text of its labels, and the text of its number."""
-        known = self._known.setdefault(family.labels, {})
-        texts, numbers = [], []
-        for values, number in samples:
-            text = known.get(values)
-            if text is None:
-                text = known[values] = _labels(family.labels, values).encode()
-            texts.append(text)
-            numbers.append(str(number) if type(number) is int else _number(number))
-        self._last = labels if (labels := tuple(texts)) != self._last else self._last
-        alike = len(set(numbers)) == 1
-        return Lines(self._last, tuple(number.encode() for number in (numbers[:1] if alike else numbers)))
+        rows, numbers = tuple(zip(*samples, strict=True)) or ((), ())
+        if (family.labels, rows) != self._rows:
+            self._rows = family.labels, rows
+            known = self._known.setdefault(family.labels, {})
+            for values in rows:
+                if values not in known:
+                    known[values] = _labels(family.labels, values).encode()
+            self._last = tuple(map(known.__getitem__, rows))
+        if all(map(is_, numbers[1:], numbers)):
+            numbers = numbers[:1]  # it is one object
+        texts = [_number(number).encode() for number in numbers]
+        return Lines(self._last, tuple(texts[:1] if len(set(texts)) == 1 else texts))
 
 
 class Writer:

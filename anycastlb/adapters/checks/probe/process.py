@@ -13,7 +13,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
+
+from anycastlb.adapters.system.privileges import end_with
 
 MAX_OUTPUT = 4096
 """Bytes kept of each of its outputs; the rest is read and dropped."""
@@ -33,7 +36,7 @@ async def run_process(argv: Sequence[str], environment: Mapping[str, str]) -> En
     """Run a program to its end, in ``/``, without input. Raises OSError if it cannot be started.
 
     What it leaves in its process group when it ends, or when this is cancelled, is killed. A process that moved to a
-    session of its own has left that group.
+    session of its own has left that group. If this process is killed, so is the program itself.
     """
     process, watch = _started(argv, environment)
     assert process.stdout and process.stderr
@@ -60,6 +63,7 @@ def _started(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[subpr
         cwd="/",
         env=dict(environment),
         start_new_session=True,
+        preexec_fn=partial(end_with, os.getpid()),  # calls the kernel and nothing else: no thread's lock can matter
     )
     try:
         return process, os.pidfd_open(process.pid)

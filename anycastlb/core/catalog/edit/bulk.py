@@ -14,7 +14,7 @@ from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.edit import merge_patch
 from anycastlb.core.catalog.edit.stored import defaults, grouped
 from anycastlb.core.catalog.edit.targets import delete, write
-from anycastlb.core.catalog.keys import NAME
+from anycastlb.core.catalog.keys import NAME, why_unknown
 from anycastlb.core.model import Edit, Entry, Problem, Tree
 
 KEYS = "defaults, services/<service> or services/<service>/backends/<backend>"
@@ -46,7 +46,7 @@ def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit
     ``replace``: documents that are not named are deleted. Raises ``MalformedDocument`` for keys that hold no document.
     """
     if strange := [key for key in wanted if not _holds(key)]:
-        raise MalformedDocument(*(Problem(key[:200], "", f"unknown key; expected {KEYS}") for key in strange))
+        raise MalformedDocument(*(Problem(key[:200], "", why_unknown(key, KEYS)) for key in strange))
     edits: list[Edit] = []
     for key, wish in wanted.items():
         entry = tree.entries.get(key)

@@ -87,8 +87,8 @@ async def shared(request: web.Request, view: Callable[[], Any], *made_from: obje
     """The same for what is read: made from these objects and the snapshot, and shared by all who ask (``answers``)."""
     at = context(request)
     parts = (*parts_of(at.snapshot()), *made_from)
-    found = await at.answers.get(request.path_qs, parts, at.clock(), lambda: document(view()))
-    return await at.answers.send(request, found)
+    picture = await at.answers.get(request.path_qs, parts, at.clock(), lambda: document(view()))
+    return await at.answers.send(request, picture)
 
 
 def answer(view: Any, status: int = 200, headers: Mapping[str, str] = HEADERS) -> web.Response:

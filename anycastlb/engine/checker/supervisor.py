@@ -1,0 +1,234 @@
+"""Run the checks of a node in a checker process, and start another one when it dies or hangs.
+
+What the process reports is folded here. While no process runs, no verdict changes; if that lasts, every check is *not
+known*, which counts as a failure after ``verdicts.UNPROVEN``.
+
+How long a process has been silent is counted in turns of the daemon's own loop. A daemon that was stopped itself, or is
+late, takes no other process for hung: a stop of any length is one turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from anycastlb.adapters.system.clock import Clock
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.backoff import Backoff
+from anycastlb.core.events import Event
+from anycastlb.core.model import Check, ForwardPath, Result
+from anycastlb.engine.checker.child import Child
+from anycastlb.engine.checker.protocol import (
+    Bounds,
+    NotOurs,
+    again,
+    frame,
+    plain_bounds,
+    plain_check,
+    plain_path,
+    read_attempt,
+    receive,
+)
+from anycastlb.engine.observer import Observer
+from anycastlb.engine.prober import MakeChecking
+from anycastlb.engine.probing import MAX_AT_ONCE
+from anycastlb.engine.verdicts import Course, Publish, Verdicts, publish_changes
+
+START = 60.0
+"""Seconds that a new process has until its first report."""
+SILENCE = 5.0
+"""Seconds without a report after which the process hangs, and is killed. It reports every second."""
+STEADY = 60.0
+"""A process that ran so many seconds is no failed start."""
+LASTS = 10.0
+"""Seconds without a report after which the checks are not known, and between two times of saying so."""
+TURN = 0.25
+"""Seconds between two looks at how long the process has been silent."""
+SLICE = 100
+"""Checks that are handled in one go, so that nobody else in the loop waits long."""
+RESTART = Backoff(0.1, 30.0)
+
+T = TypeVar("T")
+
+
+class CheckerProcess:
+    """``Checking`` in a process of its own."""
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        publish: Publish,
+        journal: Journal,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._bounds = bounds
+        self._publish, self._journal, self._clock = publish, journal, clock
+        self._verdicts = Verdicts(journal, clock, observer)
+        self._wanted: frozenset[Check] = frozenset()
+        self._resettle = asyncio.Event()
+        self._courses: dict[int, Course] = {}
+        self._numbers: dict[Check, int] = {}
+        self._next = count(1)
+        self._good: dict[int, Result] = {}
+        """The last good result that was sent in full."""
+        self._marks: Mapping[ForwardPath, int | str] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._silent = 0.0
+        """Seconds without a report of any process."""
+        self._patience = START
+        """Seconds that this process still has until its next report."""
+        self._why = "no process has reported yet"
+        self.running = 0
+        self.load = (0, 0, MAX_AT_ONCE)
+
+    def want(self, checks: Iterable[Check]) -> None:
+        self._wanted = frozenset(checks)
+        self._resettle.set()
+
+    def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
+        if marks != self._marks:
+            self._marks = marks
+            self._send(marks=self._plain_marks())
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publish_changes(self._verdicts, self._publish))
+            tasks.create_task(self._settle())
+            tasks.create_task(self._watch())
+            await self._supervise()
+
+    async def _settle(self) -> None:
+        """Have run what is wanted, and nothing else."""
+        while True:
+            await self._resettle.wait()
+            self._resettle.clear()
+            async for checks in _slices(self._numbers.keys() - self._wanted):
+                self._send(stop=[self._drop(check) for check in checks])
+            async for checks in _slices(self._wanted - self._numbers.keys()):
+                self._send(run=[[self._add(check), plain_check(check)] for check in checks])
+
+    def _add(self, check: Check) -> int:
+        number = self._numbers[check] = next(self._next)
+        self._courses[number] = Course(check)
+        return number
+
+    def _drop(self, check: Check) -> int:
+        number = self._numbers.pop(check)
+        del self._courses[number]
+        self._good.pop(number, None)
+        self._verdicts.forget(check)
+        return number
+
+    async def _supervise(self) -> None:
+        """Keep one process running."""
+        failures = 0
+        while True:
+            started = self._clock.monotonic()
+            self._why = await self._live()
+            failures = 0 if self._clock.monotonic() - started > STEADY else failures + 1
+            reason = f"{self._why}; another one is started, and no verdict changes meanwhile"
+            self._journal.emit(Event("failure", "checker process", reason=reason, level="error"))
+            await asyncio.sleep(RESTART.delay(failures, self._clock.chance()))
+
+    async def _live(self) -> str:
+        """One process, from its start until it is gone; why that is."""
+        self._patience = START
+        try:
+            child = Child()
+        except OSError as exc:
+            return f"it cannot be started: {exc}"
+        try:
+            why = await self._talk(child.socket)
+        finally:
+            status = await child.end()
+        return why or f"it ended with status {status}"
+
+    async def _talk(self, sock: socket.socket) -> str:
+        """Until the process has closed its end, or is not listened to any more: why that is, if it is known."""
+        reader, self._writer = await asyncio.open_connection(sock=sock)
+        try:
+            self._writer.write(frame(plain_bounds(self._bounds)))
+            self._send(marks=self._plain_marks())
+            async for numbers in _slices(self._courses):
+                known = [number for number in numbers if number in self._courses]
+                self._send(run=[[number, plain_check(self._courses[number].check)] for number in known])
+            while True:
+                self._take(await receive(reader))
+                await asyncio.sleep(0)  # there may be more, and others have their turn between
+        except (EOFError, OSError):
+            return f"it gave no sign of life for {self._silent:.1f} s" if self._patience <= 0 else ""
+        except (NotOurs, KeyError, TypeError, ValueError) as exc:
+            return f"it sent what is no report: {type(exc).__name__}: {exc}"
+        finally:
+            self._writer.transport.abort()
+            self._writer = None
+            self.running, self.load = 0, (0, 0, MAX_AT_ONCE)
+
+    async def _watch(self) -> None:
+        """Give a process up that hangs; while nobody reports, every check is not known."""
+        doubt_at = LASTS
+        while True:
+            await asyncio.sleep(TURN)
+            self._silent += TURN
+            self._patience -= TURN
+            if self._patience <= 0 and self._writer is not None:
+                self._writer.transport.abort()  # which the one who listens hears as its end
+            doubt_at = min(doubt_at, self._silent + LASTS)
+            if self._silent >= doubt_at:
+                doubt_at += LASTS
+                async for numbers in _slices(self._courses):
+                    for course in filter(None, map(self._courses.get, numbers)):
+                        self._verdicts.lack(course, f"the checks of this node do not run: {self._why}")
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        self._silent, self._patience = 0.0, SILENCE
+        self.running = int(message["running"])
+        taken, waiting, limit = map(int, message["load"])
+        self.load = (taken, waiting, limit)
+        for number, *values in message["results"]:
+            if course := self._courses.get(number):  # else it is not wanted any more
+                self._take_result(number, course, values)
+
+    def _take_result(self, number: int, course: Course, values: list[Any]) -> None:
+        """Raises what bad values raise."""
+        match values:
+            case [float(took), float(at)]:
+                self._verdicts.conclude(course, again(self._good[number], took, at))
+            case ["ended", detail, *plain]:
+                ended = read_attempt(str(detail), plain)
+                if ended.outcome == "good":
+                    self._good[number] = ended.result
+                self._verdicts.conclude(course, ended)
+            case ["withheld", reason]:
+                self._verdicts.withhold(course, str(reason))
+            case ["missed", why]:
+                self._verdicts.miss(course, str(why))
+            case ["lacking", what]:
+                self._verdicts.lack(course, str(what))
+            case _:
+                raise ValueError(f"a result {values!r:.80}")
+
+    def _send(self, **message: Any) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(frame(message))
+
+    def _plain_marks(self) -> list[Any]:
+        return [[plain_path(via), mark] for via, mark in self._marks.items()]
+
+
+async def _slices(items: Collection[T]) -> AsyncIterator[list[T]]:
+    """What they are now, in pieces, with a turn of the loop for others after each."""
+    every = list(items)
+    for begin in range(0, len(every), SLICE):
+        yield every[begin : begin + SLICE]
+        await asyncio.sleep(0)
+
+
+def in_own_process(bounds: Bounds) -> MakeChecking:
+    """How a real node runs its checks."""
+    return partial(CheckerProcess, bounds)

@@ -1,0 +1,80 @@
+"""Run the wanted checks, and no others.
+
+The wanted checks are a set of values: a check that stays in the set keeps running undisturbed, whatever else is
+reloaded. Each check has its own times (``engine.schedule``); a slow target delays only itself (``engine.places``).
+Plain checks run on the lean engine (``engine.lean_check``), all others as coroutines (``engine.coroutine_check``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from anycastlb.adapters.checks.probe.lean import Poller
+from anycastlb.core.model import Check, ForwardPath
+from anycastlb.engine.coroutine_check import repeat
+from anycastlb.engine.lean_check import LeanCheck
+from anycastlb.engine.probing import Probing
+
+
+class Running(Protocol):
+    """A check that is being run."""
+
+    def cancel(self) -> object: ...
+
+
+class Runner:
+    """``probing.verdicts`` takes what the checks find."""
+
+    def __init__(self, probing: Probing) -> None:
+        self._probing = probing
+        self._running: dict[Check, Running] = {}
+        self._wanted: frozenset[Check] = frozenset()
+        self._resettle = asyncio.Event()
+
+    @property
+    def running(self) -> int:
+        """How many checks are running."""
+        return len(self._running)
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """Probes under way, probes that wait for a place among them, and how many places there are."""
+        places = self._probing.places
+        return places.taken, places.waiting, places.limit
+
+    def want(self, checks: Iterable[Check]) -> None:
+        """Run these checks from now on, and stop all others."""
+        wanted = frozenset(checks)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._resettle.set()
+
+    def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
+        """Take the firewall mark of each forward path, or why it has none. A path that is missing is not known yet."""
+        self._probing.mark(marks)
+
+    async def run(self) -> None:
+        """Run for ever; ends all checks when cancelled."""
+        poller = Poller()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(poller.run())
+                while True:
+                    await self._resettle.wait()
+                    self._resettle.clear()
+                    for check in self._running.keys() - self._wanted:
+                        self._running.pop(check).cancel()
+                        self._probing.verdicts.forget(check)
+                    for check in sorted(self._wanted - self._running.keys(), key=str):
+                        self._running[check] = self._started(check, tasks, poller)
+        finally:
+            for running in self._running.values():
+                running.cancel()
+            poller.close()
+
+    def _started(self, check: Check, tasks: asyncio.TaskGroup, poller: Poller) -> Running:
+        if exchange := self._probing.types[check.type].lean(check):
+            return LeanCheck(check, exchange, self._probing, poller)
+        return tasks.create_task(repeat(check, self._probing), name=f"check {check}")

@@ -1,0 +1,64 @@
+"""A real checker process, and what it has reported."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+from anycastlb.adapters.checks import TYPES
+from anycastlb.adapters.system.clock import SYSTEM
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Check, Health
+from anycastlb.engine.checker.protocol import Bounds
+from anycastlb.engine.checker.supervisor import CheckerProcess
+from anycastlb.engine.observer import NOBODY
+
+CHECK = Check("http", ip_address("127.0.0.1"), 80, TYPES["http"].params(), 0.2, 0.5, 1, 2)
+
+
+class Scene:
+    def __init__(self, commands: tuple[str, ...] = ()) -> None:
+        self.states: list[Health] = []
+        self.journal = Journal()
+        self.checker = CheckerProcess(
+            Bounds(commands=commands),
+            lambda health, turned: self.states.append(health),
+            self.journal,
+            SYSTEM,
+            NOBODY,
+        )
+
+    async def until(self, check: Check, up: bool | None) -> None:
+        while not self.states or check not in self.states[-1] or self.states[-1][check].up is not up:
+            await asyncio.sleep(0.01)
+
+    async def fresh(self, check: Check) -> None:
+        """Another result of the check has come."""
+        now = time.monotonic()
+        while not (last := self.states[-1][check].last) or last.at < now:
+            await asyncio.sleep(0.01)
+
+    async def process(self) -> int:
+        while True:
+            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+            await asyncio.sleep(0.01)
+
+    def complaints(self) -> list[str]:
+        return [record.event.reason for record in self.journal.records() if record.event.subject == "checker process"]
+
+
+@asynccontextmanager
+async def scene(*checks: Check, commands: tuple[str, ...] = ()) -> AsyncIterator[Scene]:
+    made = Scene(commands)
+    async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(made.checker.run())
+        made.checker.want(checks)
+        yield made
+        running.cancel()

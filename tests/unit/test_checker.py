@@ -1,0 +1,294 @@
+"""Checks in a process of their own: a real one, which is killed, stopped and misled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from anycastlb.adapters.checks import TYPES, types
+from anycastlb.core.backoff import Backoff
+from anycastlb.core.decision import health
+from anycastlb.core.model import Check, Combination, ForwardPath
+from anycastlb.engine.checker import supervisor
+from anycastlb.engine.checker.protocol import (
+    Bounds,
+    NotOurs,
+    frame,
+    plain_bounds,
+    plain_check,
+    read_bounds,
+    read_check,
+    receive,
+)
+from anycastlb.settings import ChecksSettings
+from tests.contract.cases import cases
+from tests.support.checker import CHECK, scene
+from tests.support.servers import answering, free_port, serving
+
+OK = answering("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok")
+VIA = ForwardPath(ip_address("10.0.0.1"), "tunnel", 0, 4)
+
+
+# ---------------------------------------------------------------- what they say to each other
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_a_check_is_the_same_on_the_other_side(case: object) -> None:
+    check: Check = case.check(1)  # type: ignore[attr-defined]
+    assert read_check(json.loads(json.dumps(plain_check(check))), TYPES) == check
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        replace(
+            CHECK, address=ip_address("2001:db8::1"), via=VIA, fast_interval=0.1, down_interval=60.0, elsewhere=True
+        ),
+        replace(CHECK, params=TYPES["http"].params.model_validate({"headers": {"X": "1"}, "expect": ["200-299", 301]})),
+        replace(CHECK, type="all", params=Combination((CHECK, replace(CHECK, port=81)))),
+    ],
+)
+def test_a_check_with_everything_is_the_same_too(check: Check) -> None:
+    assert read_check(json.loads(json.dumps(plain_check(check))), TYPES) == check
+
+
+def test_a_command_keeps_its_program_and_its_rights() -> None:
+    allowed = types(ChecksSettings(commands=("/bin/true",)))
+    params = allowed["command"].params.model_validate({"command": ["/bin/true", "{address}"]})
+    check = replace(CHECK, type="command", params=params)
+    assert read_check(json.loads(json.dumps(plain_check(check))), allowed) == check
+
+
+def test_the_bounds_of_checks_are_the_same_too() -> None:
+    given = Bounds(("/bin/*",), (ip_network("10.0.0.0/8"),), ((ip_address("::1"), 4672),), (ip_network("fd00::/8"),))
+    assert read_bounds(json.loads(json.dumps(plain_bounds(given)))) == given
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\2{]", b"\0\0\0\2[]"])
+async def test_what_is_no_message_is_refused(data: bytes) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    with pytest.raises(NotOurs):
+        await receive(reader)
+
+
+async def test_messages_come_whole() -> None:
+    reader = asyncio.StreamReader()
+    for byte in frame({"run": []}) + frame({"stop": [1]}):
+        reader.feed_data(bytes([byte]))
+    assert [await receive(reader), await receive(reader)] == [{"run": []}, {"stop": [1]}]
+
+
+# ---------------------------------------------------------------- the process
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def gone(pid: str) -> bool:
+    """Has it ended? Whoever is to reap it may take a while."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_it_finds_what_is_up_and_what_goes_down() -> None:
+    async with serving(OK) as port, serving(OK) as other:
+        web, body = replace(CHECK, port=port), replace(CHECK, port=other)
+        body = replace(body, params=TYPES["http"].params.model_validate({"body": "ok"}))
+        dead = replace(CHECK, port=free_port())
+        async with scene(web, body, dead) as it:
+            await it.until(web, True)
+            await it.until(body, True)
+            await it.until(dead, False)
+            state = it.states[-1][body]
+            assert state.last and state.last.detail == "HTTP 200, body matches"
+            it.checker.want([web])
+            while it.checker.running != 1:
+                await asyncio.sleep(0.01)
+            await it.fresh(web)
+            assert set(it.states[-1]) == {web}
+            it.checker.want([web, dead])
+            await it.until(dead, False)
+            assert it.checker.load[2] == 1000 and not it.complaints()
+
+
+async def test_every_result_of_a_steady_check_comes_up() -> None:
+    """Also those of which only the time is sent, before and after one that says something else."""
+    weight = 50
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{weight}%\n".encode())
+
+    async with serving(answer) as port:
+        params = TYPES["agent"].params()
+        check = replace(CHECK, type="agent", params=params, port=port, interval=0.05)
+        async with scene(check) as it:
+            await it.until(check, True)
+            while it.states[-1][check].record[1] < 20:
+                await asyncio.sleep(0.01)
+            assert {(result.ok, result.weight) for result in it.states[-1][check].recent} == {(True, 50)}
+            weight = 80
+            while it.states[-1][check].asks != (80, False):
+                await asyncio.sleep(0.01)
+            weight = 50
+            while [result.weight for result in it.states[-1][check].recent] != [50] * 10:
+                await asyncio.sleep(0.01)
+            recent = it.states[-1][check].recent
+            assert all(earlier.at < later.at for earlier, later in pairwise(recent)) and not it.complaints()
+
+
+async def test_a_check_through_ipvs_is_told_its_mark() -> None:
+    check = replace(CHECK, via=VIA)
+    async with scene(check) as it:
+        await it.process()
+        it.checker.mark({VIA: "no mark is free"})
+        await it.until(check, None)
+        last = it.states[-1][check].last
+        assert last and last.detail == "cannot be checked: no mark is free"
+
+
+async def test_one_that_is_killed_is_replaced_and_no_verdict_changes() -> None:
+    async with serving(OK) as port:
+        check, dead = replace(CHECK, port=port), replace(CHECK, port=free_port())
+        async with scene(check, dead) as it:
+            await it.until(check, True)
+            await it.until(dead, False)
+            first = await it.process()
+            os.kill(first, signal.SIGKILL)
+            while not it.complaints():
+                await asyncio.sleep(0.01)
+            assert "it ended with status -9" in it.complaints()[0]
+            await it.fresh(check)
+            assert await it.process() != first
+            turns = [record.event for record in it.journal.records() if record.event.kind == "check"]
+            assert sorted((event.subject, event.after) for event in turns) == sorted(
+                [(str(check), "up"), (str(dead), "down")]
+            )
+
+
+async def test_one_that_is_stopped_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "SILENCE", 2.5)
+    monkeypatch.setattr(supervisor, "LASTS", 1.0)
+    async with serving(OK) as port:
+        check = replace(CHECK, port=port)
+        async with scene(check) as it:
+            await it.until(check, True)
+            first = await it.process()
+            os.kill(first, signal.SIGSTOP)
+            while not it.states[-1][check].unproven:
+                await asyncio.sleep(0.01)
+            unproven = it.states[-1][check].unproven
+            assert unproven and "the checks of this node do not run" in unproven.detail
+            while not it.complaints():
+                await asyncio.sleep(0.01)
+            assert "it gave no sign of life for 2." in it.complaints()[0]
+            await it.fresh(check)
+            assert it.states[-1][check].up and it.states[-1][check].unproven is None
+            assert not Path(f"/proc/{first}").exists()
+
+
+async def test_checks_that_nobody_runs_are_down_in_the_end_for_a_reason_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("anycastlb.engine.verdicts.UNPROVEN", 2.0)
+    monkeypatch.setattr(supervisor, "LASTS", 0.3)
+    async with serving(OK) as port:
+        check = replace(CHECK, port=port)
+        async with scene(check) as it:
+            await it.until(check, True)
+            monkeypatch.setattr(sys, "executable", "/bin/false")
+            os.kill(await it.process(), signal.SIGKILL)
+            await it.until(check, False)
+            state = it.states[-1][check]
+    up, reason = health.verdict(state, True)
+    assert not up and reason.code == "check_unproven"
+    assert "the checks of this node do not run" in reason.text
+
+
+async def test_it_ends_with_the_daemon() -> None:
+    """Also with one that is killed, and has no time to end it."""
+    code = (
+        "import asyncio, sys; from tests.support.checker import CHECK, Scene\n"
+        "async def main():\n"
+        "    it = Scene(); it.checker.want([CHECK]); running = asyncio.ensure_future(it.checker.run())\n"
+        "    print(await it.process(), flush=True); await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
+    assert daemon.stdout
+    async with asyncio.timeout(60):
+        process = int(await daemon.stdout.readline())
+        daemon.kill()
+        await daemon.wait()
+        while Path(f"/proc/{process}").exists():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_program_ends_with_the_process_that_ran_it() -> None:
+    allowed = types(ChecksSettings(commands=("/bin/sleep",)))
+    params = allowed["command"].params.model_validate({"command": ["/bin/sleep", "600"]})
+    check = replace(CHECK, type="command", params=params, timeout=600.0)
+    async with scene(check, commands=("/bin/sleep",)) as it:
+        process = await it.process()
+        while not (programs := children(process)):
+            await asyncio.sleep(0.01)
+        os.kill(process, signal.SIGKILL)
+        while not all(map(gone, programs)):
+            await asyncio.sleep(0.01)
+
+
+async def test_nothing_is_left_of_those_that_ended_or_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "RESTART", Backoff(0.01, 0.01))
+    async with scene(replace(CHECK, port=free_port())) as it:
+        before = 0
+        for count in range(1, 4):
+            os.kill(await it.process(), signal.SIGKILL)
+            while len(it.complaints()) < count:
+                await asyncio.sleep(0.01)
+            await it.process()
+            before = before or descriptors()
+        assert len(children(os.getpid())) == 1 and descriptors() == before
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        os.kill(await it.process(), signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            while "it cannot be started: [Errno 24] Too many open files" not in it.complaints()[-1]:
+                await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await it.process()
+        assert descriptors() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")
+async def test_commands_have_no_capabilities() -> None:
+    code = "import sys; s = open('/proc/self/status').read(); print(s.split('CapEff:')[1].split()[0])"
+    params = {"command": [sys.executable, "-c", code]}
+    allowed = types(ChecksSettings(commands=(sys.executable,)))
+    check = replace(CHECK, type="command", params=allowed["command"].params.model_validate(params), timeout=20.0)
+    async with scene(check, commands=(sys.executable,)) as it:
+        await it.until(check, True)
+        last = it.states[-1][check].last
+        assert last and last.detail == "exit code 0: '0000000000000000'", last
+        status = Path(f"/proc/{await it.process()}/status").read_text()
+    assert int(status.split("CapEff:")[1].split()[0], 16) in (0, 1 << 12)
+    assert status.split("NoNewPrivs:")[1].split()[0] == "1"
