@@ -27,11 +27,17 @@ READABLE = 100
 
 def cycle_events(
     node: str, previous: Snapshot, decision: Decision, finished: Sequence[Change], failures: Sequence[Failure]
-) -> Iterator[Event]:
+) -> list[Event]:
     """Everything that this cycle has to report, beside what it could not read.
 
     ``previous``: the snapshot of the cycle before. ``finished``: the changes that were done or refused.
     """
+    return list(_cycle_events(node, previous, decision, finished, failures))
+
+
+def _cycle_events(
+    node: str, previous: Snapshot, decision: Decision, finished: Sequence[Change], failures: Sequence[Failure]
+) -> Iterator[Event]:
     last = previous.decision
     if decision.verdicts is not last.verdicts:
         for vip, verdict in decision.verdicts.items():

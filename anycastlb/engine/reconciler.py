@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
@@ -20,7 +21,7 @@ from anycastlb.core.decision.proof import Made
 from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
-from anycastlb.core.model import NAMES, Decision, Failure, Inputs, Memory, Snapshot, State
+from anycastlb.core.model import NAMES, Change, Decision, Failure, Inputs, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
 from anycastlb.engine.heartbeat import Heartbeat
 from anycastlb.engine.inbox import Inbox
@@ -32,8 +33,11 @@ from anycastlb.engine.writer import OUTDATED, UNKNOWN, Writer, applied, lasting,
 
 RETRIES = (0.2, 0.5, 1.0)
 """Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
+MANY = 100
+"""Changes or events up to so many are worked on in one go: some milliseconds."""
 GIVE_UP = 10.0
 """Seconds without a kernel that can be read after which a stop ends, if nothing else is left to do."""
+T = TypeVar("T")
 
 
 class Reconciler:
@@ -141,11 +145,10 @@ class Reconciler:
         outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
-        for event in cycle_events(self._inbox.inputs.node, self.snapshot, decision, finished, failures):
-            self._journal.emit(event)
-        ended = self._clock()
         previous = self.snapshot
-        reached = applied(actual, changes, outcomes)
+        await self._emit(await self._beside(changes, cycle_events, inputs.node, previous, decision, finished, failures))
+        ended = self._clock()
+        reached = await self._beside(changes, applied, actual, changes, outcomes)
         unfinished = outcomes or seen.errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
@@ -167,6 +170,16 @@ class Reconciler:
         self._looks.routes(self.snapshot.actual)
         self._heartbeat.beat_after_a_cycle()
         self._on_cycle(self.snapshot, ended - started)
+
+    async def _beside(self, changes: Sequence[Change], function: Callable[..., T], *args: Any) -> T:
+        """What follows from these changes; in a thread if they are many, for other tasks must not wait for it."""
+        return await self._offload(function, *args) if len(changes) > MANY else function(*args)
+
+    async def _emit(self, events: Sequence[Event]) -> None:
+        for number, event in enumerate(events, 1):
+            self._journal.emit(event)
+            if number % MANY == 0:
+                await asyncio.sleep(0)
 
     async def _look(self) -> Observation:
         """Look at every table, and prove life meanwhile."""

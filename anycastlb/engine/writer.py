@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -16,6 +17,8 @@ OUTDATED = frozenset({"exists", "missing", "service_missing"})
 """Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
 UNKNOWN = frozenset({"driver_failed", "answer_lost"})
 """Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
+SLICE = 500
+"""Changes that are sorted in one go; then other tasks have their turn."""
 
 
 class Writer:
@@ -34,7 +37,9 @@ class Writer:
         for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []
-            for change in run:
+            for number, change in enumerate(run, 1):
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
                 if outcome := failed.blocks(change):
                     outcomes.append(outcome)
                     failed.add(outcomes[-1:])
