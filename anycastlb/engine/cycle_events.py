@@ -29,25 +29,34 @@ READABLE = 100
 
 def cycle_events(
     node: str, previous: Snapshot, decision: Decision, finished: Sequence[Change], failures: Sequence[Failure]
-) -> Iterator[Event]:
+) -> list[Event]:
     """Everything that this cycle has to report, beside what it could not read.
 
     ``previous``: the snapshot of the cycle before. ``finished``: the changes that were done or refused. A fault of ours
     in making an event takes that event's place: what was decided and done stands.
     """
+    return list(_cycle_events(node, previous, decision, finished, failures))
+
+
+def _cycle_events(
+    node: str, previous: Snapshot, decision: Decision, finished: Sequence[Change], failures: Sequence[Failure]
+) -> Iterator[Event]:
     last = previous.decision
-    for vip, verdict in decision.verdicts.items():
-        yield from _contained(vip, _verdict_events, vip, last.verdicts.get(vip), verdict)
+    if decision.verdicts is not last.verdicts:
+        for vip, verdict in decision.verdicts.items():
+            if (before := last.verdicts.get(vip)) is not verdict:
+                yield from _contained(vip, _verdict_events, vip, before, verdict)
     yield from _contained(node, _drain_events, node, last.memory.node_drain, decision.memory.node_drain)
     for subject, fault in decision.faults.items():
         if last.faults.get(subject) != fault:
             yield Event("failure", subject, fault.text, level="error", code=fault.code)
-    failed = {failure.change for failure in failures}
-    done = [change for change in finished if change not in failed and change.table not in NAMES]
+    failed = {id(failure.change) for failure in failures}
+    done = [change for change in finished if change.table not in NAMES and id(change) not in failed]
     if done:
         yield from _contained(node, _change_events, done, decision)
-    known = {(failure.change, failure.reason) for failure in previous.failures}
-    yield from _contained(node, _failure_events, failures, known)
+    if failures != previous.failures:
+        known = {(failure.change, failure.reason) for failure in previous.failures}
+        yield from _contained(node, _failure_events, failures, known)
 
 
 def _contained(

@@ -42,7 +42,9 @@ from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
+from anycastlb.engine.patrol import Patrol
 from anycastlb.engine.prober import Checking, MakeChecking, Prober
+from anycastlb.engine.prover import Prover
 from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
 
@@ -92,6 +94,8 @@ class Node:
         catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
+        self._patrol = self._make_patrol(settings.node.resync)
+        self._prover = Prover(self.reconciler, journal, observer, clock)
         self.members = Members(
             Identity(settings.node.name, parts.instance, moment(parts.started_wall) if parts.started_wall else ""),
             parts.registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
@@ -134,8 +138,10 @@ class Node:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                records = [driver.run() for driver in self._machine.record_drivers]
-                engines = (self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run(), *records)
+                engines = [self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run()]
+                engines += [self._prover.run()]
+                engines += [driver.run() for driver in self._machine.record_drivers]
+                engines += [self._patrol.run()] if self._patrol is not None else []
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
@@ -149,6 +155,13 @@ class Node:
                     task.cancel()
         finally:
             await self._source.close()
+
+    def _make_patrol(self, resync: float) -> Patrol | None:
+        if self._machine.inspected is None:
+            return None
+        return Patrol(
+            self._machine.inspected, self.inbox, lambda: list(self.reconciler.snapshot.actual.services), resync
+        )
 
     async def _first_catalog(self) -> None:
         """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out.
