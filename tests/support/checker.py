@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -46,8 +46,9 @@ class Scene:
     async def process(self) -> int:
         while True:
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+                with suppress(OSError):  # it may have just ended
+                    if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
             await asyncio.sleep(0.01)
 
     def complaints(self) -> list[str]:
