@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.decision import drain_traffic, sessions
-from anycastlb.core.model import NAMES, Address, DestinationKey, DriverError, Memory, Speaker, State
+from anycastlb.core.model import (
+    NAMES,
+    Address,
+    Change,
+    DestinationKey,
+    DriverError,
+    Memory,
+    Rows,
+    Speaker,
+    State,
+)
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observation import Observation, observe
 
 STEP = 0.5
 """Seconds that the wall clock must have jumped before a decision learns of it."""
+WHOLE = 12
+"""Where slices are looked at all the time, the kernel's services are looked at as a whole every so many ``resync``."""
 EARLY = 30.0
 """Seconds after the start in which a route that is missing may only not have been reported yet."""
 
@@ -25,7 +39,11 @@ class Looks:
         self._inbox, self._machine, self._resync = inbox, machine, resync
         self._clock, self._wall = clock.monotonic, clock.wall
         self.due = self._clock()
-        """When the next look at the whole machine is due."""
+        """When the next look at the machine is due."""
+        self._whole_due = self._clock()
+        """When the next one is due that includes what is looked at in slices meanwhile."""
+        self._fresh = False
+        """Has the last look included it?"""
         self._early = self._clock() + EARLY
         self._speaker = Speaker()
 
@@ -35,17 +53,41 @@ class Looks:
         ``doubtful``: it may not be as it was last known, though nobody says where. Routes and names are looked at every
         time, since their drivers know them.
         """
-        now, stale = self._clock(), self._inbox.stale
-        everything = doubtful or now >= self.due
-        if everything:
+        now, stale, inspected = self._clock(), self._inbox.stale, self._machine.inspected
+        skip = [driver for driver in self._machine.drivers if stale.isdisjoint(driver.tables)]
+        if doubtful or now >= self.due:
             self.due = now + self._resync
-        skip = [] if everything else [d for d in self._machine.drivers if stale.isdisjoint(d.tables)]
+            whole = doubtful or now >= self._whole_due
+            skip = [driver for driver in skip if driver is inspected and not whole]
+        self._fresh = inspected not in skip
+        if self._fresh:
+            self._whole_due = now + WHOLE * self._resync
         self._inbox.stale = set()
         seen = await observe(self._machine.all_drivers, known, skip)
         names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
         if names != self._inbox.inputs.names:
             self._inbox.put(names=names)
         return seen
+
+    async def before_writing(self, known: State, changes: Iterable[Change]) -> State | None:
+        """The machine anew, if the services that are about to be changed are not as they were last known."""
+        inspected = self._machine.inspected
+        if inspected is None or self._fresh:
+            return None
+        ours = [change for change in changes if change.table in inspected.tables]
+        services = {change.key if change.table == "services" else change.key.service for change in ours}
+        try:
+            differs = bool(services) and (
+                await inspected.services_differ(services) or await inspected.destinations_differ(services)
+            )
+        except DriverError:
+            return None  # what is written now fails too, and is reported
+        if not differs:
+            return None
+        self._fresh = True
+        seen = await observe((inspected,), known)
+        tables: dict[str, Rows] = {str(table): rows for table, rows in seen.tables.items()}
+        return replace(known, **tables)
 
     async def idle(self, actual: State, memory: Memory | None) -> None:
         """Which leaving backends, in the kernel at weight 0 already, have no connection left."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from anycastlb.adapters.drivers import Driver
+from anycastlb.adapters.drivers import Driver, Inspected
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.gate_memory import GateMemory, NoGateMemory
 from anycastlb.core.model import DestinationKey, Rows, Speaker, Table, TrafficCounters
@@ -58,6 +58,8 @@ class Machine:
     announcer: Announcer
     record_drivers: Sequence[RecordDriver] = ()
     """They write the node's names, in DNS and in Consul."""
+    inspected: Inspected | None = None
+    """The one of the drivers whose tables are looked at in slices; None: all are looked at as a whole."""
     unused: Unused = none_unused
     """Which of these destinations have no connection left."""
     counters: Counters | None = None

@@ -23,6 +23,7 @@ from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import peer_reports, probe_marks, service_names
+from anycastlb.core.events import Event
 from anycastlb.core.model import (
     Catalog,
     Check,
@@ -35,12 +36,15 @@ from anycastlb.core.model import (
     Service,
     Snapshot,
 )
+from anycastlb.engine.cycle_events import telling_failed
 from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
+from anycastlb.engine.patrol import Patrol
 from anycastlb.engine.prober import Checking, MakeChecking, Prober
+from anycastlb.engine.prover import Prover
 from anycastlb.engine.reconciler import Reconciler
 from anycastlb.settings import Settings
 
@@ -90,6 +94,8 @@ class Node:
         catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
+        self._patrol = self._make_patrol(settings.node.resync)
+        self._prover = Prover(self.reconciler, journal, observer, clock)
         self.members = Members(
             Identity(settings.node.name, parts.instance, moment(parts.started_wall) if parts.started_wall else ""),
             parts.registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
@@ -103,6 +109,8 @@ class Node:
         self._checks = PerService(checks_of)
         self._wanted: list[frozenset[Check]] = []
         self._marked: Decision | None = None
+        self._untold: Event | None = None
+        """The last fault in telling of a cycle."""
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
 
@@ -130,8 +138,10 @@ class Node:
         """Serve until ``stop`` has left nothing behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                records = [driver.run() for driver in self._machine.record_drivers]
-                engines = (self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run(), *records)
+                engines = [self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run()]
+                engines += [self._prover.run()]
+                engines += [driver.run() for driver in self._machine.record_drivers]
+                engines += [self._patrol.run()] if self._patrol is not None else []
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
@@ -145,6 +155,13 @@ class Node:
                     task.cancel()
         finally:
             await self._source.close()
+
+    def _make_patrol(self, resync: float) -> Patrol | None:
+        if self._machine.inspected is None:
+            return None
+        return Patrol(
+            self._machine.inspected, self.inbox, lambda: list(self.reconciler.snapshot.actual.services), resync
+        )
 
     async def _first_catalog(self) -> None:
         """Wait for it. Without one nothing may be decided: the kernel serves what it serves, and routes run out.
@@ -181,13 +198,23 @@ class Node:
             self.prober.want(set().union(*wanted))
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
-        self._observer.observe_cycle(snapshot, seconds)
-        self.members.observe(snapshot)
-        self.gate_keeper.observe(snapshot)
+        self._tell("the metrics", lambda: self._observer.observe_cycle(snapshot, seconds))
+        self._tell("the other nodes", lambda: self.members.observe(snapshot))
+        self._tell("the memory of gates", lambda: self.gate_keeper.observe(snapshot))
         if snapshot.decision is self._marked and not snapshot.plan:
             return
         self._marked = snapshot.decision
         self.prober.mark(probe_marks.usable(snapshot))
+
+    def _tell(self, whom: str, act: Callable[[], None]) -> None:
+        """Tell somebody of a cycle. A fault of ours in that must not stop a node that serves, and is told once."""
+        try:
+            act()
+        except Exception as exc:
+            event = telling_failed(whom, exc)
+            if event != self._untold:
+                self._untold = event
+                self.journal.emit(event)
 
     def _put_cluster(self, cluster: Cluster) -> None:
         before = self.inbox.inputs

@@ -46,11 +46,21 @@ async def observe(drivers: Sequence[Driver], known: State | None, skip: Containe
             tables.update({table: known.rows(table) for table in driver.tables})
             continue
         try:
-            tables.update(await _tables(driver, known))
+            for table, rows in (await _tables(driver, known)).items():
+                tables[table] = _kept(known.rows(table), rows) if known is not None else rows
         except DriverError as exc:
             errors.update(dict.fromkeys(driver.tables, str(exc)))
     remembered = {table: known.rows(table) for table in errors} if known else {}
+    if known is not None and all(rows is known.rows(table) for table, rows in tables.items()):
+        return Observation(tables, known, errors)
     return Observation(tables, State(**remembered, **tables), errors)
+
+
+def _kept(before: Rows, now: Rows) -> Rows:
+    """The rows that are there now: as the same object as before, if they are the same in the same order."""
+    if before is now or (list(before) == list(now) and list(before.values()) == list(now.values())):
+        return before
+    return now
 
 
 async def _tables(driver: Driver, known: State | None) -> Mapping[Table, Rows]:

@@ -19,6 +19,9 @@ class Observer(Protocol):
     def observe_read(self, outcome: str) -> None:
         """A read of the catalog's source has ended: ``changed``, ``unchanged`` or ``failed``."""
 
+    def observe_correction(self) -> None:
+        """A decision was not the one from scratch, which has taken its place."""
+
 
 class Unobserved:
     """The observer of a node that nobody counts."""
@@ -28,6 +31,8 @@ class Unobserved:
     def observe_result(self, type: str, outcome: str, seconds: float | None) -> None: ...
 
     def observe_read(self, outcome: str) -> None: ...
+
+    def observe_correction(self) -> None: ...
 
 
 NOBODY = Unobserved()

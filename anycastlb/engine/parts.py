@@ -186,6 +186,7 @@ def make_parts(
         (sysctls, config, drivers.addresses, drivers.ipvs),
         announcer,
         make_registrars(settings, journal.emit, partial(inbox.wake, NAMES), lambda: pulse.at),
+        inspected=drivers.ipvs,
         unused=drivers.ipvs.unused,
         counters=drivers.ipvs.statistics,
         originals=lambda: originals.rows,

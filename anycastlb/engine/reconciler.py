@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision.basis import refusals
-from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
+from anycastlb.core.decision.comparison import UNCOMPARED, Comparison, compare_again
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide_again
+from anycastlb.core.decision.proof import Made
 from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.events import Event
-from anycastlb.core.model import NAMES, Decision, Failure, Memory, Snapshot, State
+from anycastlb.core.model import NAMES, Change, Decision, Failure, Inputs, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
 from anycastlb.engine.heartbeat import Heartbeat
 from anycastlb.engine.inbox import Inbox
@@ -31,8 +33,11 @@ from anycastlb.engine.writer import OUTDATED, UNKNOWN, Writer, applied, lasting,
 
 RETRIES = (0.2, 0.5, 1.0)
 """Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
+MANY = 100
+"""Changes or events up to so many are worked on in one go: some milliseconds."""
 GIVE_UP = 10.0
 """Seconds without a kernel that can be read after which a stop ends, if nothing else is left to do."""
+T = TypeVar("T")
 
 
 class Reconciler:
@@ -52,7 +57,7 @@ class Reconciler:
     ) -> None:
         self._inbox, self._machine, self._journal = inbox, machine, journal
         self._resync, self._on_cycle = resync, on_cycle
-        self._clock, self._wall = clock.monotonic, clock.wall
+        self._clock, self._wall, self._offload = clock.monotonic, clock.wall, clock.offload
         self._sight = Sight(frozenset(table for driver in machine.drivers for table in driver.tables), journal)
         self._heartbeat = Heartbeat(inbox, machine, self._sight, clock)
         self._looks = Looks(inbox, machine, resync, clock)
@@ -64,6 +69,10 @@ class Reconciler:
         """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
+        self.made: Made | None = None
+        """The last decision that was made, for its proof."""
+        self._corrected: tuple[Made, Decision] | None = None
+        """A decision that was wrong, and the right one."""
         self._retries = 0
         """Cycles in a row that must be followed by another soon."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
@@ -119,25 +128,27 @@ class Reconciler:
         self._looks.routes(actual)
         inputs = self._inbox.inputs
         try:
-            decision = self._decide(actual, started)
-            compared = self._compared = compare_again(self._compared, actual, decision.desired)
+            decision = await self._decide(inputs, actual, started)
+            self._heartbeat.decided()
+            compared = await self._compare(actual, decision)
+            if (seen_again := await self._looks.before_writing(actual, compared.changes)) is not None:
+                actual = seen_again
+                compared = await self._compare(actual, decision)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
             self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
             self._sight.failed(internal_error("this node", exc).text, started)
             return
         self._sight.decided()
-        self._heartbeat.decided()
-        if unseen:
-            self._memory, self._remembered = None, FROM_SCRATCH  # what the kernel serves is adopted once it can be read
+        if unseen:  # what the kernel serves is adopted once it can be read
+            self._memory, self._remembered, self.made = None, FROM_SCRATCH, None
         changes = possible(compared.changes, seen.errors, blind)
         outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
-        for event in cycle_events(self._inbox.inputs.node, self.snapshot, decision, finished, failures):
-            self._journal.emit(event)
-        ended = self._clock()
         previous = self.snapshot
-        reached = applied(actual, changes, outcomes)
+        await self._emit(await self._beside(changes, cycle_events, inputs.node, previous, decision, finished, failures))
+        ended = self._clock()
+        reached = await self._beside(changes, applied, actual, changes, outcomes)
         unfinished = outcomes or seen.errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
@@ -160,6 +171,16 @@ class Reconciler:
         self._heartbeat.beat_after_a_cycle()
         self._on_cycle(self.snapshot, ended - started)
 
+    async def _beside(self, changes: Sequence[Change], function: Callable[..., T], *args: Any) -> T:
+        """What follows from these changes; in a thread if they are many, for other tasks must not wait for it."""
+        return await self._offload(function, *args) if len(changes) > MANY else function(*args)
+
+    async def _emit(self, events: Sequence[Event]) -> None:
+        for number, event in enumerate(events, 1):
+            self._journal.emit(event)
+            if number % MANY == 0:
+                await asyncio.sleep(0)
+
     async def _look(self) -> Observation:
         """Look at every table, and prove life meanwhile."""
         async with asyncio.TaskGroup() as tasks:
@@ -173,19 +194,46 @@ class Reconciler:
         """May the machine not be as it was last known? A node that stops looks at what it leaves behind."""
         return bool(self._retries or self._sight.unread) or self._sight.undecided or self._inbox.inputs.stopping
 
-    def _decide(self, actual: State, now: float) -> Decision:
-        """The last decision, while nothing it was made from has changed and its time is not over."""
+    async def _decide(self, inputs: Inputs, actual: State, now: float) -> Decision:
+        """The last decision, while nothing it was made from has changed and its time is not over.
+
+        It is made in a thread: it may take long, and the other tasks of this process must not wait for it.
+        """
         if self._memory is None:
-            inputs, connected = self._inbox.inputs, self._machine.announcer.speaker().connected
+            connected = self._machine.announcer.speaker().connected
             known = recalled(self._machine.gate_memory.load(), inputs.wall, now)
             self._memory = adopt(actual, now, inputs.policy.marks, known, connected, inputs.catalog.services)
             self._heartbeat.started = True
+        self._take_correction()
         last, version = self._remembered, self._inbox.version
         wake_at = last.decision.wake_at
         if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
-            last = self._remembered = decide_again(last, self._inbox.inputs, self._memory, now)
+            memory = self._memory
+            last = self._remembered = await self._offload(decide_again, last, inputs, memory, now)
             self._memory, self._decided = last.decision.memory, version
+            self.made = Made(inputs, memory, now, last.decision)
         return last.decision
+
+    def correct(self, wrong: Made, right: Decision) -> None:
+        """A decision was wrong: decide the next one from scratch, soon."""
+        self._corrected = wrong, right
+        self._inbox.wake(())
+
+    def _take_correction(self) -> None:
+        """Keep nothing of what may be at fault; go on from the right decision, if no other was made since."""
+        if self._corrected is not None:
+            wrong, right = self._corrected
+            self._corrected = None
+            self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED
+            if wrong is self.made:
+                self._memory = right.memory
+
+    async def _compare(self, actual: State, decision: Decision) -> Comparison:
+        """What differs now; in a thread too, unless it is what differed before."""
+        last = self._compared
+        if actual is not last.actual or decision.desired is not last.desired:
+            self._compared = await self._offload(compare_again, last, actual, decision.desired)
+        return self._compared
 
     def _judge(self, failures: Sequence[Failure]) -> None:
         """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -16,6 +17,8 @@ OUTDATED = frozenset({"exists", "missing", "service_missing"})
 """Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
 UNKNOWN = frozenset({"driver_failed", "answer_lost"})
 """Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
+SLICE = 500
+"""Changes that are sorted in one go; then other tasks have their turn."""
 
 
 class Writer:
@@ -34,14 +37,16 @@ class Writer:
         for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []
-            for change in run:
+            for number, change in enumerate(run, 1):
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
                 if outcome := failed.blocks(change):
                     outcomes.append(outcome)
                     failed.add(outcomes[-1:])
                 else:
                     ready.append(change)
             try:
-                outcomes += await driver.apply(ready) if ready else ()
+                outcomes += _own(await driver.apply(ready), ready) if ready else ()
             except DriverError as exc:
                 outcomes += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
             failed.add(outcomes)
@@ -62,6 +67,12 @@ class Writer:
         return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
 
 
+def _own(failures: Sequence[Failure], changes: Sequence[Change]) -> list[Failure]:
+    """A driver's failures, each with the very change that it was given: from here on they are told by identity."""
+    given = {id(change) for change in changes}
+    return [f if id(f.change) in given else replace(f, change=changes[changes.index(f.change)]) for f in failures]
+
+
 def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:
     """What may be written although not everything could be read: nothing to a table that was not read, and with a
     kernel that cannot be read nothing that brings traffic here. A route that must go is always withdrawn."""
@@ -80,10 +91,10 @@ def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -
 
 def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure]) -> State:
     """The machine after the plan: what was seen, and what was written since, without another look."""
-    failed = {failure.change for failure in failures}
+    failed = {id(failure.change) for failure in failures}
     tables: dict[str, dict[Any, Any]] = {}
     for change in changes:
-        if change in failed or change.table in NAMES:
+        if change.table in NAMES or id(change) in failed:
             continue
         rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
         if change.new is None or change.moved:

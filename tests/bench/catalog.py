@@ -152,7 +152,8 @@ class Watched:
 def reading(catalog: Catalog) -> Figures:
     """Each answer: the first, one when nothing has changed, and one after every check has a new result."""
     snapshot, figures = decided(catalog), Figures()
-    node, texts, digests, history = Watched(snapshot), StatusTexts(), status_document.Digests(), History()
+    node, texts, history = Watched(snapshot), StatusTexts(), History()
+    memory = status_document.Digests(), status_document.Summaries()
     counted = {key: TrafficCounters(active=1) for key in (*snapshot.actual.services, *snapshot.actual.destinations)}
 
     async def statistics() -> Mapping[Any, TrafficCounters]:
@@ -166,7 +167,7 @@ def reading(catalog: Catalog) -> Figures:
         figures[f"/v1/vips{what}"] = spent(lambda now=now: texts.vips(node.snapshot, now)[0].encode())
         figures[f"/v1/status{what}"] = spent(lambda now=now: texts.status(node.snapshot, now, "")[0].encode())
         figures[f"status for the nodes{what}"] = spent(
-            lambda: status_bytes.fit(status_document.summarise(node.snapshot, "", "", digests))
+            lambda: status_bytes.fit(status_document.summarise(node.snapshot, "", "", memory))
         )
         figures[f"sample of the history{what}"] = spent(lambda now=now: history.observe(node.snapshot, counted, now))
     return figures

@@ -48,7 +48,7 @@ class Publisher:
         """Why the status is not published."""
         self.omission: Problem | None = None
         """What of it is not published."""
-        self._digests = status_document.Digests()
+        self._memory = status_document.Digests(), status_document.Summaries()
         self._value: tuple[Status, bytes, tuple[str, ...]] | None = None
         """The status that was encoded last, its value, and what was left out of it."""
         self._snapshot: Snapshot | None = None
@@ -154,8 +154,8 @@ class Publisher:
             return
         self._looked_at, self._looked = snapshot, self._clock()
         started = self._identity.started
-        instance, digests = self._identity.instance, self._digests
-        status = await self._offload(status_document.summarise, snapshot, started, instance, digests)
+        instance, memory = self._identity.instance, self._memory
+        status = await self._offload(status_document.summarise, snapshot, started, instance, memory)
         if status != self.status:
             self.status = status
 

@@ -9,25 +9,32 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import is_
 from typing import TypeAlias
 
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import sessions
+from anycastlb.core.decision.delta import delta
 from anycastlb.core.model import (
+    Address,
+    BackendVerdict,
     Catalog,
     CatalogSummary,
+    Decision,
     Destination,
     DestinationKey,
     Difference,
     DrainSummary,
+    Route,
+    Service,
     ServiceKey,
     ServiceSummary,
     Snapshot,
+    Speaker,
     State,
     Status,
+    Verdict,
     VipSummary,
     VirtualService,
 )
@@ -59,24 +66,15 @@ def missing(snapshot: Snapshot) -> list[str]:
     return reasons
 
 
-def summarise(snapshot: Snapshot, started: str = "", instance: str = "", digests: Digests | None = None) -> Status:
-    """What this node publishes about itself. ``digests`` remembers those of the status before."""
+def summarise(
+    snapshot: Snapshot, started: str = "", instance: str = "", memory: tuple[Digests, Summaries] | None = None
+) -> Status:
+    """What this node publishes about itself. ``memory``: what was made for the status before."""
     inputs, decision = snapshot.inputs, snapshot.decision
     catalog, feed = inputs.catalog, inputs.feed
     waits_for = missing(snapshot)
-    verdicts, routes = decision.verdicts, snapshot.actual.routes
-    announced = sessions.carried(routes, snapshot.speaker)
-    down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
-    for key, backend in decision.backends.items():
-        if not backend.up:
-            down[key.service, backend.service].append(backend.backend)
-    services: dict[str, dict[object, ServiceSummary]] = defaultdict(dict)
-    for vip, verdict in verdicts.items():
-        for item in verdict.services:
-            lost = tuple(down.get((item.key, item.service), ()))
-            lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
-            services[item.service][vip] = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
-    catalog_hash = fingerprint(catalog) if feed.loaded else ""
+    digests, summaries = memory or (Digests(), Summaries())
+    services, vips = summaries.of(snapshot)
     return Status(
         node=inputs.node,
         version=__version__,
@@ -86,11 +84,16 @@ def summarise(snapshot: Snapshot, started: str = "", instance: str = "", digests
         missing=tuple(text[:MAX_MISSING] for text in waits_for),
         drained=inputs.node in catalog.drained,
         stopping=inputs.stopping,
-        catalog=CatalogSummary(catalog.index, catalog_hash, feed.connected, feed.cached, feed.held is not None),
-        vips={vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
-        | {vip: VipSummary(vip in announced, False) for vip in routes if vip not in verdicts},
-        services=dict(services),  # type: ignore[arg-type]
-        digests=(digests or Digests()).of(catalog, snapshot.actual),
+        catalog=CatalogSummary(
+            catalog.index,
+            fingerprint(catalog) if feed.loaded else "",
+            feed.connected,
+            feed.cached,
+            feed.held is not None,
+        ),
+        vips=vips,
+        services=services,
+        digests=digests.of(catalog, snapshot.actual),
         withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
         sessions=sessions.summaries(snapshot.speaker),
         leave=leaving(snapshot),
@@ -119,6 +122,77 @@ def moment(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class Summaries:
+    """Of each VIP, and of each service on it; made anew only of what differs from the snapshot before."""
+
+    def __init__(self) -> None:
+        self._verdicts: Mapping[Address, Verdict] = {}
+        self._backends: Mapping[DestinationKey, BackendVerdict] = {}
+        self._routes: Mapping[Address, Route] = {}
+        self._speaker: Speaker | None = None
+        self._announced: frozenset[Address] = frozenset()
+        self._services: dict[str, Mapping[Address, ServiceSummary]] = {}
+        self._vips: dict[Address, VipSummary] = {}
+
+    def of(
+        self, snapshot: Snapshot
+    ) -> tuple[Mapping[str, Mapping[Address, ServiceSummary]], Mapping[Address, VipSummary]]:
+        """The services by their names, and the VIPs."""
+        decision, routes = snapshot.decision, snapshot.actual.routes
+        anew = self._to_make(decision)
+        announced = self._announced
+        if routes is not self._routes or snapshot.speaker != self._speaker:
+            announced = sessions.carried(routes, snapshot.speaker)
+        if anew is None or routes is not self._routes or announced != self._announced:
+            self._vips = {
+                vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in decision.verdicts.items()
+            }
+            self._vips |= {vip: VipSummary(vip in announced, False) for vip in routes if vip not in decision.verdicts}
+        elif anew:
+            made = {vip: decision.verdicts[vip] for vip in anew}
+            self._vips = self._vips | {
+                vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in made.items()
+            }
+        self._make_services(decision, anew)
+        self._verdicts, self._backends = decision.verdicts, decision.backends
+        self._routes, self._speaker, self._announced = routes, snapshot.speaker, announced
+        return self._services, self._vips
+
+    def _to_make(self, decision: Decision) -> set[Address] | None:
+        """The VIPs that may not be as before; None: all, since other VIPs or other services are on them."""
+        verdicts = delta(self._verdicts, decision.verdicts)
+        changed = {key.service for key in delta(self._backends, decision.backends).keys}
+        if not verdicts.aligned or any(key.protocol == "fwmark" for key in changed):
+            return None
+        for vip in verdicts.keys:
+            if _names(self._verdicts[vip]) != _names(decision.verdicts[vip]):
+                return None
+        return {*verdicts.keys, *(key.address for key in changed if key.address in decision.verdicts)}
+
+    def _make_services(self, decision: Decision, anew: set[Address] | None) -> None:
+        if anew is not None and not anew:
+            return
+        down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
+        for key, backend in decision.backends.items():
+            if not backend.up:
+                down[key.service, backend.service].append(backend.backend)
+        made: dict[str, dict[Address, ServiceSummary]] = {}
+        for vip in decision.verdicts if anew is None else anew:
+            for item in decision.verdicts[vip].services:
+                lost = tuple(down.get((item.key, item.service), ()))
+                lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
+                summary = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
+                made.setdefault(item.service, {})[vip] = summary
+        if anew is None:
+            self._services = dict(made)
+        else:
+            self._services = self._services | {name: {**self._services[name], **new} for name, new in made.items()}
+
+
+def _names(verdict: Verdict) -> list[str]:
+    return [item.service for item in verdict.services]
+
+
 class Digests:
     """By service, of its tables in the kernel; without those of which the kernel's last weights are not known yet.
 
@@ -126,27 +200,31 @@ class Digests:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[object, ...], str | None]] = {}
-        """By service: all that its digest was made of, and the digest."""
+        self._actual = State()
+        self._services: dict[str, Service] = {}
+        self._known: dict[str, str | None] = {}
         self._keys = PerService(lambda service: tuple(dict.fromkeys(map(service.key, service.vips))))
 
     def of(self, catalog: Catalog, actual: State) -> dict[str, str]:
-        rows: dict[ServiceKey, list[tuple[DestinationKey, Destination]]] = defaultdict(list)
-        for key, row in actual.destinations.items():
-            rows[key.service].append((key, row))
-        known, self._known = self._known, {}
+        before, self._actual = self._actual, actual
+        touched = set(delta(before.services, actual.services).keys)
+        touched.update(key.service for key in delta(before.destinations, actual.destinations).keys)
+        anew: dict[str, tuple[ServiceKey, ...]] = {}
         for service, keys in zip(catalog.services, self._keys(catalog.services), strict=True):
-            tables = [(key, actual.services.get(key), rows.get(key, ())) for key in keys]
-            made_of = (
-                service,
-                *(virtual for _, virtual, _ in tables),
-                *(item for _, _, table in tables for pair in table for item in pair),
-            )
-            before, digest = known.get(service.name, ((), None))
-            if len(before) != len(made_of) or not all(map(is_, before, made_of)):
-                digest = _digest(tables)
-            self._known[service.name] = made_of, digest
-        return {name: digest for name, (_, digest) in self._known.items() if digest is not None}
+            if self._services.get(service.name) is not service or not touched.isdisjoint(keys):
+                anew[service.name] = keys
+        self._services = {service.name: service for service in catalog.services}
+        rows: dict[ServiceKey, list[tuple[DestinationKey, Destination]]] = {
+            key: [] for keys in anew.values() for key in keys
+        }
+        if rows:
+            for key, row in actual.destinations.items():
+                if key.service in rows:
+                    rows[key.service].append((key, row))
+        for name, keys in anew.items():
+            self._known[name] = _digest((key, actual.services.get(key), rows[key]) for key in keys)
+        self._known = {name: self._known[name] for name in self._services}
+        return {name: digest for name, digest in self._known.items() if digest is not None}
 
 
 Table: TypeAlias = tuple[ServiceKey, VirtualService | None, Sequence[tuple[DestinationKey, Destination]]]

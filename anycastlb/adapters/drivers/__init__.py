@@ -7,10 +7,10 @@ stops the others; a driver that cannot work at all raises ``DriverError``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from anycastlb.core.model import Change, Failure, Rows, Table
+from anycastlb.core.model import Change, Failure, Rows, ServiceKey, Table
 
 
 class Driver(Protocol):
@@ -26,4 +26,19 @@ class Driver(Protocol):
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Write the changes, in this order. Raises ``DriverError`` only when nothing can be written at all."""
+        ...
+
+
+class Inspected(Driver, Protocol):
+    """A driver that knows what it has seen and written, and can compare it with a part of the kernel."""
+
+    async def services_differ(self, keys: Collection[ServiceKey] | None) -> bool:
+        """Are these services (None: is the list of all) not as last seen or written, whatever their destinations?
+
+        Raises ``DriverError``.
+        """
+        ...
+
+    async def destinations_differ(self, keys: Collection[ServiceKey]) -> bool:
+        """Are the destinations of these services not as last seen or written? Raises ``DriverError``."""
         ...

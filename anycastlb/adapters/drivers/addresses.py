@@ -1,7 +1,7 @@
 """Put VIPs on an interface of this node, as /32 and /128 addresses.
 
-An address is ours if it carries our mark (IFA_PROTO, kernel 5.18 or later); any other is invisible and is never deleted
-or replaced. The label ``lo:alb`` is for humans (``ip address show label 'lo:alb'``) and decides nothing.
+An address is ours if it carries our mark (``address_messages``); any other is invisible and is never deleted or
+replaced. The label ``lo:alb`` is for humans (``ip address show label 'lo:alb'``) and decides nothing.
 """
 
 from __future__ import annotations
@@ -10,26 +10,24 @@ import asyncio
 import errno
 import os
 import socket
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from typing import TypeVar
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
-
+from anycastlb.adapters.drivers import address_messages as messages
+from anycastlb.adapters.drivers.address_messages import MARK, NETLINK_ROUTE, RTM_DELADDR, RTM_NEWADDR, AddressSocket
+from anycastlb.adapters.system import netlink
+from anycastlb.adapters.system.netlink import HEADER, DumpInterrupted, Request
 from anycastlb.core.model import Address, Change, DriverError, Failure, Reason, Rows, Table, VipAddress
 
-MARK = 99
-"""Our IFA_PROTO, the mark of ownership; kernels use 1 to 3."""
-IFA_F_NODAD = 0x02
-TIMEOUT = 30.0
-"""Seconds for one look or one batch of changes."""
-RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
-NETLINK_ROUTE = 0
+ATTEMPTS = 5
+"""So often is a list begun that another program disturbs."""
 PAUSE = 1.0
 """Seconds before a broken notification socket is opened again."""
+REMEMBERED = 65_536
+"""Messages remembered before all are forgotten; each is some 200 bytes."""
+T = TypeVar("T")
 
 
 class AddressDriver:
@@ -39,31 +37,17 @@ class AddressDriver:
 
     def __init__(self, interface: str = "lo") -> None:
         self._interface = interface
+        self._row = VipAddress(interface)
+        self._read: dict[bytes, Address | None] = {}
+        """What each message of the last looks stands for."""
 
     async def observe(self) -> Mapping[Table, Rows]:
         """Our addresses on the interface. Raises ``DriverError``."""
-        row = VipAddress(self._interface)
-        try:
-            async with asyncio.timeout(TIMEOUT), AsyncIPRoute(groups=0) as netlink:
-                return {"addresses": dict.fromkeys(await self._marked(netlink, self._index()), row)}
-        except (OSError, NetlinkError, TimeoutError) as exc:
-            raise self._error(exc) from exc
+        return {"addresses": dict.fromkeys(await self._use(self._marked), self._row)}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Add and delete addresses in this order. Raises ``DriverError``."""
-        if not changes:
-            return ()
-        failures = []
-        try:
-            async with asyncio.timeout(TIMEOUT), AsyncIPRoute(groups=0) as netlink:
-                index = self._index()
-                marked = await self._marked(netlink, index)
-                for change in changes:
-                    if reason := await self._write(netlink, index, marked, change):
-                        failures.append(Failure(change, reason))
-        except (OSError, NetlinkError, TimeoutError) as exc:
-            raise self._error(exc) from exc
-        return failures
+        return await self._use(lambda kernel, index: self._write(kernel, index, changes)) if changes else ()
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` whenever an address of the interface changes (by whomever), for ever; it outlives errors."""
@@ -84,59 +68,110 @@ class AddressDriver:
                 await asyncio.sleep(PAUSE)
 
     def _concerned(self, data: bytes) -> bool:
+        kinds = (RTM_NEWADDR, RTM_DELADDR)
+        changed = [at + HEADER.size for at, _, kind in netlink.messages(data) if kind in kinds]
         try:
             index = socket.if_nametoindex(self._interface)
         except OSError:
             return True  # it is gone, and our addresses with it
-        at = 0
-        while at + 24 <= len(data):
-            length, kind = struct.unpack_from("=IH", data, at)
-            # struct ifaddrmsg: family, prefix length, flags, scope (one byte each), interface index
-            if kind in (RTM_NEWADDR, RTM_DELADDR) and struct.unpack_from("=I", data, at + 20)[0] == index:
-                return True
-            if length < 16:
-                return True
-            at += length + 3 & ~3
-        return False
+        return any(messages.interface_of(data, at) == index for at in changed)
 
-    def _index(self) -> int:
-        return socket.if_nametoindex(self._interface)
+    async def _use(self, work: Callable[[AddressSocket, int], T]) -> T:
+        """Do blocking work with a socket of this thread's network namespace. Raises ``DriverError``."""
+        try:
+            index = socket.if_nametoindex(self._interface)
+        except OSError as exc:
+            raise DriverError(f"there is no interface {self._interface}") from exc
+        try:
+            with closing(AddressSocket()) as kernel:
+                return await asyncio.to_thread(work, kernel, index)
+        except _NotAllowed as exc:
+            raise DriverError(
+                f"the kernel does not let this process change addresses of {self._interface}: it needs CAP_NET_ADMIN; "
+                "run it as root, or with AmbientCapabilities=CAP_NET_ADMIN in its systemd unit"
+            ) from exc
+        except DriverError as exc:
+            raise DriverError(f"addresses of {self._interface}: {exc}") from exc
 
-    async def _marked(self, netlink: Any, index: int) -> set[Address]:
-        """The host addresses on the interface that carry our mark."""
-        for attempt in range(5):
+    def _marked(self, kernel: AddressSocket, index: int) -> list[Address]:
+        """The host addresses on the interface that carry our mark, in the kernel's order."""
+        for _ in range(ATTEMPTS - 1):
             try:
-                found = [message async for message in await netlink.addr("dump", index=index)]
-                return set(filter(None, map(_marked_address, found)))
-            except NetlinkDumpInterrupted:
-                if attempt == 4:
-                    raise
-        raise AssertionError("unreachable")
+                return self._listed(kernel, index)
+            except DumpInterrupted:
+                continue
+        return self._listed(kernel, index)
 
-    async def _write(self, netlink: Any, index: int, marked: set[Address], change: Change) -> Reason | None:
-        """Make one change; why it was refused, if it was."""
+    def _listed(self, kernel: AddressSocket, index: int) -> list[Address]:
+        if len(self._read) > REMEMBERED:
+            self._read.clear()
+        found: dict[Address, None] = {}
+        for data, start, end in kernel.dump(*messages.ASK):
+            if messages.interface_of(data, start) != index:
+                continue
+            message = data[start:end]
+            if message not in self._read:
+                self._read[message] = messages.ours(message)
+            if (vip := self._read[message]) is not None:
+                found[vip] = None
+        return list(found)
+
+    # ------------------------------------------------------------ writing
+
+    def _write(self, kernel: AddressSocket, index: int, changes: Sequence[Change]) -> list[Failure]:
+        """Make the changes; what was not done, and why."""
+        marked = set(self._marked(kernel, index))
+        reasons: dict[int, Reason] = {}
+        batch: dict[Address, Change] = {}
+        for change in changes:
+            if change.key in batch:
+                reasons |= self._send(kernel, index, marked, batch)
+                batch = {}
+            if reason := self._impossible(change, marked):
+                reasons[id(change)] = reason
+            else:
+                batch[change.key] = change
+        reasons |= self._send(kernel, index, marked, batch)
+        return [Failure(change, reasons[id(change)]) for change in changes if id(change) in reasons]
+
+    def _impossible(self, change: Change, marked: Collection[Address]) -> Reason | None:
+        """Why a change must not even be tried."""
         vip: Address = change.key
         wanted: VipAddress | None = change.new
         if wanted is not None and wanted.interface != self._interface:
             text = f"{vip}: expected on interface {self._interface}, not {wanted.interface}"
             return Reason("wrong_interface", text, str(vip))
-        where = {"index": index, "address": str(vip), "prefixlen": vip.max_prefixlen}
         if wanted is None and vip not in marked:
             text = f"{vip} is not on {self._interface} with our mark (protocol {MARK}); nothing was deleted"
             return Reason("not_ours", text, str(vip))
-        try:
-            if wanted is None:
-                await netlink.addr("del", **where)
-                marked.discard(vip)
-            elif vip.version == 4:
-                await netlink.addr("add", **where, proto=MARK, label=f"{self._interface}:alb"[:15])
-            else:
-                await netlink.addr("add", **where, proto=MARK, flags=IFA_F_NODAD)
-        except NetlinkError as exc:
-            if exc.code == errno.EPERM:
-                raise
-            return self._refusal(vip, exc.code, vip in marked)
         return None
+
+    def _send(
+        self, kernel: AddressSocket, index: int, marked: set[Address], batch: Mapping[Address, Change]
+    ) -> dict[int, Reason]:
+        """Make these changes, each of another VIP, and keep ``marked`` up to date; why some were not made."""
+        changes = list(batch.values())
+        refused, unknown = kernel.exchange([self._request(change, index) for change in changes])
+        if errno.EPERM in refused.values():
+            raise _NotAllowed
+        reasons: dict[int, Reason] = {}
+        for place, change in enumerate(changes):
+            vip: Address = change.key
+            if place in unknown:
+                text = f"{vip}: the kernel's answer was lost; the next look tells"
+                reasons[id(change)] = Reason("answer_lost", text, str(vip))
+            elif place in refused:
+                reasons[id(change)] = self._refusal(vip, refused[place], vip in marked)
+            elif change.new is None:
+                marked.discard(vip)
+            else:
+                marked.add(vip)
+        return reasons
+
+    def _request(self, change: Change, index: int) -> Request:
+        if change.new is None:
+            return RTM_DELADDR, messages.delete(change.key, index)
+        return RTM_NEWADDR, messages.add(change.key, index, self._interface)
 
     def _refusal(self, vip: Address, number: int, ours: bool) -> Reason:
         if number == errno.EEXIST and ours:
@@ -157,28 +192,9 @@ class AddressDriver:
         text = f"{vip}: the kernel refused it on {self._interface}: {os.strerror(number)}"
         return Reason("kernel_refused", text, str(vip))
 
-    def _error(self, exc: BaseException) -> DriverError:
-        number = exc.code if isinstance(exc, NetlinkError) else getattr(exc, "errno", None)
-        if isinstance(exc, TimeoutError):
-            return DriverError(f"addresses of {self._interface}: the kernel did not answer within {TIMEOUT:g} s")
-        if number == errno.EPERM:
-            return DriverError(
-                f"the kernel does not let this process change addresses of {self._interface}: it needs CAP_NET_ADMIN; "
-                "run it as root, or with AmbientCapabilities=CAP_NET_ADMIN in its systemd unit"
-            )
-        try:
-            self._index()
-        except OSError:
-            return DriverError(f"there is no interface {self._interface}")
-        return DriverError(f"addresses of {self._interface}: {exc}")
 
-
-def _marked_address(message: Any) -> Address | None:
-    if message.get("proto") != MARK:
-        return None
-    text = message.get("local") or message.get("address")
-    vip: Address = IPv4Address(text) if message["family"] == socket.AF_INET else IPv6Address(text)
-    return vip if message["prefixlen"] == vip.max_prefixlen else None
+class _NotAllowed(DriverError):
+    """This process may not change addresses."""
 
 
 def _notifications() -> socket.socket:

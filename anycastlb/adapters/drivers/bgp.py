@@ -165,6 +165,9 @@ class BgpDriver:
         self._looked = None
         if self._wanted is None:
             return
+        if self._decided and not self._asked and self._wanted == looked:
+            self._under_way.keep(())
+            return
         before = dict(self._wanted)
         for vip in [vip for vip in self._wanted if vip not in looked and vip not in self._asked]:
             del self._wanted[vip]

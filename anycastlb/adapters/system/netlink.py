@@ -1,4 +1,4 @@
-"""A generic-netlink socket: it resolves a family by its name, sends batches of requests and reads dumps.
+"""A netlink socket: it sends batches of requests and reads dumps.
 
 It carries messages and their answers, and does not know what they mean. It blocks, so call it from a thread. It never
 repeats a request and never reads what it did not ask for. After any error the caller closes it and opens another.
@@ -10,23 +10,18 @@ import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator, Sequence
 
 from anycastlb.core.model import DriverError
 
-NETLINK_GENERIC = 16
-GENL_ID_CTRL = 16
-CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 3, 1, 2
 NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
+SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
-HEADER = struct.Struct("=IHHIIBBH")
-"""struct nlmsghdr (length, type, flags, sequence, port) and struct genlmsghdr (command, version, reserved)."""
-PAYLOAD = HEADER.size
-_LENGTH_TYPE = struct.Struct("=IH")
+HEADER = struct.Struct("=IHHII")
+"""struct nlmsghdr: length, type, flags, sequence, port."""
+_LENGTH_TYPE_FLAGS = struct.Struct("=IHH")
 _ERROR = struct.Struct("=IHHIIi")
 _ATTRIBUTE = struct.Struct("=HH")
 """struct nlattr (length with this header, type); the payload follows, and zeros up to a multiple of four bytes."""
@@ -43,35 +38,40 @@ TIMEOUT = 10.0
 
 Request = tuple[int, bytes]
 """A command and its attributes."""
+Datagram = tuple[bytes, int]
+"""Messages of a dump, and where the last of them ends."""
 
 
 class Overrun(DriverError):
     """Answers were lost (the receive buffer was full): the operations were done, their outcome is unknown."""
 
 
-class GenericNetlink:
-    """A socket bound to one family. ``family`` is its name (``IPVS``); ``version`` goes into every request."""
+class DumpInterrupted(DriverError):
+    """What was listed has changed meanwhile, so that the list may be wrong: ask again."""
 
-    def __init__(self, family: str, version: int = 1) -> None:
-        """Raises ``FamilyMissing`` if the kernel has no such family, ``DriverError`` if it does not answer."""
+
+class Netlink:
+    """A socket of one netlink protocol, which says in ``_head`` how its messages begin."""
+
+    def __init__(self, protocol: int) -> None:
+        """Raises ``DriverError``."""
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
-        self._version = version
         self._sequence = 0
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         except OSError as exc:
-            raise DriverError(f"cannot open a generic netlink socket: {exc.strerror}") from exc
+            raise DriverError(f"cannot open a netlink socket: {exc.strerror}") from exc
         try:
             self._tune()
             self._socket.bind((0, 0))
-            self._family = self._resolve(family)
         except OSError as exc:
             self.close()
-            raise DriverError(f"generic netlink family {family}: {exc.strerror}") from exc
-        except DriverError:
-            self.close()
-            raise
+            raise DriverError(f"cannot use a netlink socket: {exc.strerror}") from exc
+
+    def _head(self, command: int) -> tuple[int, int, bytes]:
+        """The type of a request's message, its flags beside ``NLM_F_REQUEST``, and what goes before its payload."""
+        raise NotImplementedError
 
     def _tune(self) -> None:
         seconds, rest = divmod(TIMEOUT, 1)
@@ -88,24 +88,10 @@ class GenericNetlink:
     def close(self) -> None:
         self._socket.close()
 
-    def _resolve(self, name: str) -> int:
-        self._family = GENL_ID_CTRL
-        self._sequence += 1
-        self._send(
-            self._message(NLM_F_REQUEST, CTRL_CMD_GETFAMILY, attribute(CTRL_ATTR_FAMILY_NAME, name.encode() + b"\0"))
-        )
-        data = self._receive()
-        _, kind, _, _, _, error = _ERROR.unpack_from(data)
-        if kind == NLMSG_ERROR:
-            raise FamilyMissing(-error, name)
-        for attribute_type, start, end in attributes(data, PAYLOAD, len(data)):
-            if attribute_type == CTRL_ATTR_FAMILY_ID:
-                return int.from_bytes(data[start:end], sys.byteorder)
-        raise DriverError(f"generic netlink family {name}: the kernel's answer names no family id")
-
-    def _message(self, flags: int, command: int, payload: bytes) -> bytes:
-        header = HEADER.pack(PAYLOAD + len(payload), self._family, flags, self._sequence, 0, command, self._version, 0)
-        return header + payload
+    def _message(self, flags: int, command: int, payload: bytes, sequence: int) -> bytes:
+        kind, _, head = self._head(command)
+        length = HEADER.size + len(head) + len(payload)
+        return HEADER.pack(length, kind, NLM_F_REQUEST | flags, sequence, 0) + head + payload
 
     def _send(self, data: bytes | bytearray) -> None:
         try:
@@ -143,21 +129,21 @@ class GenericNetlink:
 
     def _send_chunk(self, requests: Sequence[Request], start: int) -> int:
         """One send from ``requests[start]`` on; only its last message asks for an answer. Returns where it ended."""
-        pack, family, version = HEADER.pack, self._family, self._version
         first = self._sequence + 1 - start
         parts: list[bytes] = []
-        size = length = 0
+        size = length = flags = 0
         index = start
         for index, (command, payload) in enumerate(requests[start : start + CHUNK], start):
-            if size + PAYLOAD + len(payload) > CHUNK_BYTES and parts:
+            kind, more, head = self._head(command)
+            following = HEADER.size + len(head) + len(payload)
+            if size + following > CHUNK_BYTES and parts:
                 index -= 1
                 break
-            length = PAYLOAD + len(payload)
+            length, flags = following, NLM_F_REQUEST | more
             size += length
-            parts.append(pack(length, family, NLM_F_REQUEST, first + index & 0xFFFFFFFF, 0, command, version, 0))
-            parts.append(payload)
+            parts += HEADER.pack(length, kind, flags, first + index & 0xFFFFFFFF, 0), head, payload
         chunk = bytearray().join(parts)
-        struct.pack_into("=H", chunk, size - length + _FLAGS_AT, NLM_F_REQUEST | NLM_F_ACK)
+        struct.pack_into("=H", chunk, size - length + _FLAGS_AT, flags | NLM_F_ACK)
         self._sequence = first + index
         self._send(chunk)
         return index + 1
@@ -190,9 +176,9 @@ class GenericNetlink:
                     return
 
     def ask(self, command: int, payload: bytes = b"") -> bytes:
-        """The one answer to a request, whose attributes start at ``PAYLOAD``. Raises ``NetlinkRefused``."""
+        """The one answer to a request. Raises ``NetlinkRefused``."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self._send(self._message(NLM_F_REQUEST, command, payload))
+        self._send(self._message(0, command, payload, self._sequence))
         data = self._receive()
         _, kind, _, _, _, error = _ERROR.unpack_from(data)
         if kind == NLMSG_ERROR:
@@ -200,23 +186,37 @@ class GenericNetlink:
         return data
 
     def dump(self, command: int, payload: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
-        """Every message of a dump as (datagram, start of its attributes, end). Raises ``NetlinkRefused``."""
-        self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self._send(self._message(NLM_F_REQUEST | NLM_F_DUMP, command, payload))
-        while True:
+        """Every message of a dump as (datagram, start of its payload, end). Raises ``NetlinkRefused``."""
+        skipped = HEADER.size + len(self._head(command)[2])
+        for data, size in self.datagrams(command, payload):
+            for start, end, _ in messages(data, size):
+                yield data, start + skipped, end
+
+    def datagrams(self, command: int, payload: bytes = b"") -> Iterator[Datagram]:
+        """A dump as it comes. Equal answers of one socket are equal bytes, for all dumps have the same sequence number.
+
+        Raises ``NetlinkRefused``, and ``DumpInterrupted`` after the last.
+        """
+        self._send(self._message(NLM_F_DUMP, command, payload, sequence=0))
+        done = interrupted = False
+        while not done:
             data = self._receive()
             at, size = 0, len(data)
-            while at + 16 <= size:
-                length, kind = _LENGTH_TYPE.unpack_from(data, at)
+            while at + HEADER.size <= size:
+                length, kind, flags = _LENGTH_TYPE_FLAGS.unpack_from(data, at)
                 if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    code = struct.unpack_from("=i", data, at + 16)[0] if length >= 20 else 0
+                    code = struct.unpack_from("=i", data, at + HEADER.size)[0] if length >= 20 else 0
                     if code < 0:
                         raise NetlinkRefused(-code)
-                    return
-                if length < 16:
+                    done, size = True, at
+                elif length < HEADER.size:
                     raise DriverError(f"netlink: a message of {length} bytes in a dump")
-                yield data, at + PAYLOAD, at + length
+                interrupted |= bool(flags & NLM_F_DUMP_INTR)
                 at += length + 3 & ~3
+            if size:
+                yield data, size
+        if interrupted:
+            raise DumpInterrupted("netlink: what the kernel listed has changed meanwhile")
 
 
 class NetlinkRefused(DriverError):
@@ -227,20 +227,12 @@ class NetlinkRefused(DriverError):
         self.number = number
 
 
-class FamilyMissing(NetlinkRefused):
-    """The kernel has no generic netlink family of this name (its module is not loaded)."""
-
-    def __init__(self, number: int, name: str) -> None:
-        super().__init__(number)
-        self.name = name
-
-
-def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start, end, type) of every netlink message of a datagram."""
-    at = 0
-    while at + 16 <= len(data):
-        length, kind = _LENGTH_TYPE.unpack_from(data, at)
-        if length < 16:
+def messages(data: bytes, size: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """(start, end, type) of every netlink message of a datagram, or of its first ``size`` bytes."""
+    at, last = 0, (len(data) if size is None else size) - HEADER.size
+    while at <= last:
+        length, kind, _ = _LENGTH_TYPE_FLAGS.unpack_from(data, at)
+        if length < HEADER.size:
             return
         yield at, at + length, kind
         at += length + 3 & ~3

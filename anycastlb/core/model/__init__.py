@@ -32,7 +32,8 @@ The error tree, of the whole product. A private class stays in its module; every
     ├── _InvalidValue              a value of node.toml that the bridge reads cannot be used
     ├── ProtocolError              the other end of the bridge's socket sent what is not a message
     ├── ApiError                   a request cannot be answered: HTTP status, code and advice
-    │   └── InvalidDocument        the documents of a request cannot be used; carries their problems
+    │   ├── InvalidDocument        the documents of a request cannot be used; carries their problems
+    │   └── LostRace               somebody else wrote between the judgement of a write and its commit
     └── ClientError                the root of the client library's errors
         ├── Unreachable            nothing answers where the node's API should be
         ├── NoAnswer               the node took the request and did not answer in time

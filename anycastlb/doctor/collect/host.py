@@ -18,7 +18,7 @@ from pathlib import Path
 from anycastlb.adapters.drivers.ipvs import config
 from anycastlb.adapters.drivers.ipvs.driver import FAMILY, modprobe
 from anycastlb.adapters.drivers.sysctls import PROBING, ROOT, TAKEOVER, read
-from anycastlb.adapters.system.netlink import GenericNetlink
+from anycastlb.adapters.system.generic_netlink import GenericNetlink
 from anycastlb.core.model import DriverError, SyncDaemon
 from anycastlb.doctor.facts import Folder, Kernel, Process, Unseen
 from anycastlb.settings import Settings

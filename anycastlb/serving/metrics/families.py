@@ -208,6 +208,7 @@ SECTIONS: Mapping[str, list[Family]] = {
             "changes table verb: Changes made to the machine.",
             "change_failures table verb: Changes the machine refused.",
             "reconcile_cycles: Reconciler cycles finished.",
+            "decision_corrections: Decisions that were not the one from scratch, which has taken their place.",
         ),
         *_histograms("reconcile_seconds: How long a reconciler cycle takes."),
     ],

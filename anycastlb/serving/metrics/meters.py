@@ -107,7 +107,7 @@ class Meters:
         """Changes made, by (table, verb)."""
         self.refused: Counter[tuple[str, str]] = Counter({(table, verb): 0 for table in TABLES for verb in VERBS})
         """Changes the machine refused, by (table, verb)."""
-        self.cycles = 0
+        self.cycles = self.corrections = 0
         self.requests = Requests()
         self._cycle = Histogram()
         self._checks = Histogram()
@@ -122,9 +122,9 @@ class Meters:
 
     def observe_cycle(self, snapshot: Snapshot, duration: float) -> None:
         """Count one finished cycle: ``snapshot.plan`` was tried and ``snapshot.failures`` of it refused."""
-        refused = {failure.change for failure in snapshot.failures}
+        refused = {id(failure.change) for failure in snapshot.failures}
         self.refused.update((failure.change.table, failure.change.verb) for failure in snapshot.failures)
-        self.changes.update((c.table, c.verb) for c in snapshot.plan if c not in refused and c.table not in NAMES)
+        self.changes.update((c.table, c.verb) for c in snapshot.plan if id(c) not in refused and c.table not in NAMES)
         self.cycles += 1
         self._cycle.add(duration)
         if len(self._vips) > 2 * len(snapshot.decision.verdicts):
@@ -155,6 +155,10 @@ class Meters:
         """Count one read of the catalog's source: ``changed``, ``unchanged`` or ``failed``."""
         self._reads[outcome] += 1
 
+    def observe_correction(self) -> None:
+        """Count a decision that was not the one from scratch."""
+        self.corrections += 1
+
     async def watch_loop(self) -> None:
         """Sample the event loop's lag for ever: how much later than due a timer fires."""
         loop = asyncio.get_running_loop()
@@ -181,6 +185,7 @@ class Meters:
         yield samples_of("changes", [(key, n) for key, n in sorted(self.changes.copy().items())])
         yield samples_of("change_failures", [(key, n) for key, n in sorted(self.refused.copy().items())])
         yield samples_of("reconcile_cycles", one(self.cycles))
+        yield samples_of("decision_corrections", one(self.corrections))
         yield samples_of("check_results", [(key, n) for key, n in sorted(self._results.copy().items())])
         yield samples_of("catalog_reads", [((outcome,), n) for outcome, n in self._reads.copy().items()])
         yield self._cycle.samples("reconcile_seconds")

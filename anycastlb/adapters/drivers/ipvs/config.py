@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol, TypeVar
 
-from anycastlb.adapters.system.netlink import PAYLOAD, GenericNetlink, Request, attribute, attributes
+from anycastlb.adapters.system.generic_netlink import PAYLOAD, GenericNetlink
+from anycastlb.adapters.system.netlink import Request, attribute, attributes
 from anycastlb.core.model import Change, Failure, Reason, Rows, SyncDaemon, Table
 
 NEW_DAEMON, DEL_DAEMON, GET_DAEMON, SET_CONFIG, GET_CONFIG = 9, 10, 11, 12, 13

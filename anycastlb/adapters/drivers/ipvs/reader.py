@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6
 from typing import cast
 
 from anycastlb.adapters.drivers.ipvs import codec
-from anycastlb.adapters.system.netlink import attributes
+from anycastlb.adapters.system.generic_netlink import PAYLOAD
+from anycastlb.adapters.system.netlink import Datagram, attribute_head, attributes, messages
 from anycastlb.core.model import Address, Destination, Forward, ServiceKey, TrafficCounters, VirtualService
 
 ODD_PREFIX = -1
@@ -37,6 +38,11 @@ _PLAIN_FLAG_NAMES = {0x08: "flag-1", 0x10: "flag-2", 0x20: "flag-3"}
 SERVICE_COUNTERS = frozenset({codec.S_STATS, codec.S_STATS64})
 DESTINATION_COUNTERS = frozenset({codec.D_ACTIVE, codec.D_INACTIVE, codec.D_PERSISTENT, codec.D_STATS, codec.D_STATS64})
 _KEY = struct.Struct("=I16sI2s2x")
+_TOTALS = struct.Struct("=" + "IQ" * 10)
+"""The ten counters of 64 bits, each after the header of its attribute."""
+_GAUGES = struct.Struct("=IIII")
+_HEADS = tuple(int.from_bytes(attribute_head(kind, 8), sys.byteorder) for kind in range(1, 11))
+_GAUGE_HEADS = tuple(int.from_bytes(attribute_head(k, 4), sys.byteorder) for k in (codec.D_ACTIVE, codec.D_INACTIVE))
 
 Service = tuple[ServiceKey, VirtualService]
 Real = tuple[Address, int, Destination]
@@ -168,6 +174,8 @@ class IpvsReader:
         self._cut: dict[int, tuple[int, int, int, int]] = {}
         self._reals: dict[bytes, Real] = {}
         self._attributes: dict[bytes, tuple[int, Destination]] = {}
+        self._masks: dict[tuple[int, ...], int] = {}
+        self._counters: dict[int, tuple[int, int]] = {}
 
     def service(self, data: bytes, start: int, end: int) -> Service | None:
         cuts = self._service_cuts.get(end - start)
@@ -219,3 +227,52 @@ class IpvsReader:
             self._reals.clear()
         self._reals[lasting] = real
         return real
+
+    def masks(self, answer: Iterable[Datagram]) -> tuple[int, ...] | None:
+        """Which bits of each datagram of an answer, that was read as destinations, are no counters.
+
+        None if some of it is not laid out as usual.
+        """
+        masks = []
+        for data, size in answer:
+            found = [(start + PAYLOAD, end) for start, end, _ in messages(data, size)]
+            if not all(self._is_usual(data, start, end) for start, end in found):
+                return None
+            lengths = tuple(end - start for start, end in found)
+            mask = self._masks.get(lengths)
+            if mask is None:
+                mask = int.from_bytes(b"".join(map(self._mask, lengths)), "little")
+                self._masks[lengths] = mask
+            masks.append(mask)
+        return tuple(masks)
+
+    def _is_usual(self, data: bytes, start: int, end: int) -> bool:
+        if end - start not in self._cut:
+            return False
+        a, b, c, d = self._cut[end - start]
+        return data[start + a : start + b] + data[start + c : start + d] in self._reals
+
+    def _mask(self, length: int) -> bytes:
+        """The bits of one message with attributes of this length that are neither counters nor its number."""
+        a, b, c, d = self._cut[length]
+        mask = bytearray(PAYLOAD + length + 3 & ~3)
+        for start, end in ((0, 8), (PAYLOAD - 4, PAYLOAD + 4), (PAYLOAD + a, PAYLOAD + b), (PAYLOAD + c, PAYLOAD + d)):
+            mask[start:end] = b"\xff" * (end - start)
+        return bytes(mask)
+
+    def counters(self, data: bytes, start: int, end: int) -> TrafficCounters:
+        """The counters of a destination, from where they were in the last message of this length, if they are there."""
+        if places := self._counters.get(end - start):
+            totals = _TOTALS.unpack_from(data, start + places[0])
+            active_head, active, inactive_head, inactive = _GAUGES.unpack_from(data, start + places[1])
+            if totals[::2] == _HEADS and (active_head, inactive_head) == _GAUGE_HEADS:
+                conns, in_packets, out_packets, in_bytes, out_bytes, *rates = totals[1::2]
+                return TrafficCounters(
+                    conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates)
+                )
+        found = {kind: at - start for kind, at, _ in attributes(data, start + 4, end)}
+        totals_at, gauges_at = found.get(codec.D_STATS64), found.get(codec.D_ACTIVE, 0) - 4
+        fits = totals_at is not None and start + totals_at + _TOTALS.size <= end
+        if totals_at is not None and fits and 0 <= gauges_at < totals_at:
+            self._counters[end - start] = totals_at, gauges_at
+        return counters(data, start, end, of_destination=True)

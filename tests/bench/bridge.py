@@ -1,0 +1,39 @@
+"""A bridge in place of ExaBGP's, that has announced every route at once: ``python -m tests.bench.bridge SOCKET``.
+
+What a node costs is then not what it costs without a bridge, where every cycle fails to announce every route.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+
+from anycastlb.bridge.protocol import Report, RouteSet, decode_order, encode
+
+PAUSE = 0.05
+"""Seconds between two attempts to connect."""
+
+
+def main() -> None:
+    while True:
+        with socket.socket(socket.AF_UNIX) as daemon:
+            try:
+                daemon.connect(sys.argv[1])
+                serve(daemon)
+            except OSError:
+                time.sleep(PAUSE)
+
+
+def serve(daemon: socket.socket) -> None:
+    report = Report(ready=True, version="none")
+    daemon.sendall(encode(report))
+    for line in daemon.makefile("rb"):
+        order = decode_order(line)
+        if isinstance(order, RouteSet):
+            report = Report(order.serial, ready=True, version="none", announced=order.routes)
+        daemon.sendall(encode(report))
+
+
+if __name__ == "__main__":
+    main()
