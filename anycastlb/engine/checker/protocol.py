@@ -14,17 +14,16 @@ import asyncio
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any, get_args
 
 from anycastlb.adapters.checks import CheckType
 from anycastlb.adapters.checks.probe.params import Codes
 from anycastlb.core.fields import Document
-from anycastlb.core.model import EMPTY, Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
+from anycastlb.core.model import Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
 from anycastlb.engine.attempt import Attempt, Outcome
-from anycastlb.settings import Settings
-from anycastlb.settings.checks import Secret
+from anycastlb.settings import ChecksSettings, Settings
 
 LENGTH = struct.Struct("!I")
 OUTCOMES = get_args(Outcome)
@@ -34,23 +33,17 @@ MAX_MESSAGE = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a node's settings allow its checks."""
+    """What a node's settings say of its checks."""
 
-    commands: tuple[str, ...] = ()
-    """The programs that they may run."""
-    networks: tuple[Network, ...] = ()
-    """The only networks that they may go to, if there are any."""
+    settings: ChecksSettings
     closed: tuple[tuple[Address, int], ...] = ()
-    """Where they must never go."""
+    """Where checks must never go."""
     foreign: tuple[Network, ...] = ()
     """The networks of VIPs, from which nobody is probed."""
-    secrets: Mapping[str, Secret] = field(default_factory=lambda: EMPTY)
-    """What they may send, by name: where it stands, never what it is."""
 
 
 def bounds(settings: Settings) -> Bounds:
-    checks = settings.checks
-    return Bounds(checks.commands, checks.networks, settings.closed, settings.node.vip_ranges, checks.secrets)
+    return Bounds(settings.checks, settings.closed, settings.node.vip_ranges)
 
 
 class NotOurs(AnycastlbError):
@@ -78,22 +71,14 @@ async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 def plain_bounds(bounds: Bounds) -> dict[str, Any]:
     closed = [[str(address), port] for address, port in bounds.closed]
-    networks, foreign = ([str(network) for network in some] for some in (bounds.networks, bounds.foreign))
-    secrets = {name: secret.model_dump(mode="json") for name, secret in bounds.secrets.items()}
-    return {
-        "commands": bounds.commands,
-        "networks": networks,
-        "closed": closed,
-        "foreign": foreign,
-        "secrets": secrets,
-    }
+    settings = bounds.settings.model_dump(mode="json", exclude={"marks"})  # those come by themselves
+    return {"settings": settings, "closed": closed, "foreign": [str(network) for network in bounds.foreign]}
 
 
 def read_bounds(plain: Mapping[str, Any]) -> Bounds:
-    networks, foreign = (tuple(ip_network(text) for text in plain[name]) for name in ("networks", "foreign"))
     closed = tuple((ip_address(address), port) for address, port in plain["closed"])
-    secrets = {name: Secret.model_validate(secret) for name, secret in plain["secrets"].items()}
-    return Bounds(tuple(plain["commands"]), networks, closed, foreign, secrets)
+    foreign = tuple(ip_network(text) for text in plain["foreign"])
+    return Bounds(ChecksSettings.model_validate(plain["settings"]), closed, foreign)
 
 
 def plain_check(check: Check) -> list[Any]:
