@@ -14,6 +14,8 @@ The error tree, of the whole product. A private class stays in its module; every
     │   ├── TransactionRefused     a condition of a Consul transaction did not hold; nothing was written
     │   └── Unconfirmed            the answer to a write to Consul is missing; it may have been written
     ├── DriverError                the machine (netlink, sysctl, ExaBGP bridge) or a record store refused or was silent
+    │   ├── _NotAllowed            this process may not change addresses
+    │   ├── DumpInterrupted        what the kernel listed has changed meanwhile: ask again
     │   ├── Overrun                answers of the kernel were lost; the outcome of the operations is unknown
     │   └── NetlinkRefused         the kernel refused a whole request; carries the errno
     │       └── FamilyMissing      the kernel has no such generic netlink family
