@@ -96,11 +96,8 @@ class Kernel:
         """Of the first backend of a service."""
         name = codec.service_name(ServiceKey("tcp", IPv4Address(vip(service)), 80))
         wanted = IPv4Address(address(service * EACH))
-        for message in self._netlink.dump(codec.GET_DESTINATION, name):
-            real = reader.destination(*message)
-            if real is not None and real[0] == wanted:
-                return real[2].weight
-        return None
+        reals = [reader.destination(*message) for message in self._netlink.dump(codec.GET_DESTINATION, name)]
+        return next((real[2].weight for real in reals if real is not None and real[0] == wanted), None)
 
     @staticmethod
     def destinations() -> int:

@@ -35,24 +35,20 @@ Destinations = dict[DestinationKey, Destination]
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A service's destinations: the kernel's answer, and the rows that it stands for, oldest first."""
+    """A service's destinations: the rows that are known of it, oldest first, and the answer that stands for them."""
 
     answer: tuple[Datagram, ...]
-    masks: tuple[int, ...] | None
-    """Which bits of each datagram are no counters. None if the answer is not laid out as usual, or not known."""
+    """Empty if the rows are known from what was written."""
     rows: Destinations
-
-    def same(self, answer: Sequence[Datagram]) -> bool:
-        """Does another answer stand for the same rows?"""
-        if self.masks is None or len(answer) != len(self.answer):
-            return False
-        return all(map(_same, self.answer, answer, self.masks))
+    usual: bool
+    """Does each message of the answer stand for one row?"""
+    masks: tuple[int, ...] | None = None
+    """Which bits of each datagram are no counters; None before they are needed."""
 
 
 def _same(one: Datagram, other: Datagram, mask: int) -> bool:
-    if one == other:
-        return True
-    return one[1] == other[1] and _number(one) & mask == _number(other) & mask
+    """Are two datagrams the same, but for their counters?"""
+    return one == other or (one[1] == other[1] and _number(one) & mask == _number(other) & mask)
 
 
 def _number(datagram: Datagram) -> int:
@@ -161,8 +157,12 @@ class KernelView:
         """A service's destinations; with the rows that are known of it, if they are the same."""
         answer = tuple(kernel.datagrams(codec.GET_DESTINATION, codec.service_name(service)))
         known = self._listed.get(service)
-        if known is not None and known.same(answer):
-            return known if known.answer == answer else replace(known, answer=answer)
+        if known is not None and known.usual:
+            if known.answer == answer:
+                return known
+            masks = known.masks or self._reader.masks(known.answer)
+            if masks is not None and len(answer) == len(masks) and all(map(_same, known.answer, answer, masks)):
+                return Listed(answer, known.rows, True, masks)
         reals = [self._reader.destination(*message) for message in _messages(answer)]
         rows: Destinations = {}
         for real in reversed(reals):  # the kernel lists the newest first
@@ -175,8 +175,7 @@ class KernelView:
             rows[name] = row
         if known is not None and list(rows.items()) == list(known.rows.items()):
             rows = known.rows
-        usual = len(rows) == len(reals)
-        return Listed(answer, self._reader.masks(answer) if usual else None, rows)
+        return Listed(answer, rows, usual=len(rows) == len(reals) > 0)
 
     def _forget(self, destinations: Rows) -> None:
         """Forget the last weights of destinations that have a weight again, and of those gone for two looks."""
@@ -214,7 +213,7 @@ class KernelView:
             self._listed.pop(key, None)
         else:
             self._services[key] = change.new
-            self._listed.setdefault(key, Listed((), None, {}))
+            self._listed.setdefault(key, Listed((), {}, usual=False))
 
     def _wrote_destination(self, change: Change, failed: bool) -> None:
         key: DestinationKey = change.key
@@ -227,8 +226,8 @@ class KernelView:
         listed = self._listed.get(key.service)
         if listed is None:
             return
-        if listed.masks is not None:
-            listed = self._listed[key.service] = Listed((), None, listed.rows)
+        if listed.usual:
+            listed = self._listed[key.service] = Listed((), listed.rows, usual=False)
         if new is None or change.moved:
             listed.rows.pop(key, None)  # moved: it becomes the newest
         if new is not None:
@@ -272,7 +271,7 @@ class KernelView:
         if known is not None and known[0] == now.answer:
             return known[1]
         counted: dict[DestinationKey, TrafficCounters] = {}
-        if now.masks is not None:
+        if now.usual:
             for key, message in zip(reversed(now.rows), _messages(now.answer), strict=True):
                 counted[key] = self._reader.counters(*message)
         else:
