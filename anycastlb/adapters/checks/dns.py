@@ -25,8 +25,7 @@ import dns.rdatatype
 from pydantic import BeforeValidator
 
 from anycastlb.adapters.checks import Down, Found
-from anycastlb.adapters.checks.probe.patterns import Pattern, Search
-from anycastlb.adapters.checks.probe.patterns import mismatch
+from anycastlb.adapters.checks.probe.patterns import Pattern, Search, mismatch
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.core.fields import Document, shown
 from anycastlb.core.model import Check, ProbePath

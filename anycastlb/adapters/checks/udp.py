@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from anycastlb.adapters.checks import Down, Found
-from anycastlb.adapters.checks.probe.patterns import Pattern, Search, unescape
-from anycastlb.adapters.checks.probe.patterns import mismatch
+from anycastlb.adapters.checks.probe.patterns import Pattern, Search, mismatch, unescape
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.core.fields import Document, Duration, shown
 from anycastlb.core.model import Check, ProbePath
