@@ -106,6 +106,8 @@ class Observer:
         self.leaves_since = inf
         self.slow = 0.0
         """So many seconds more a look at the kernel takes."""
+        self._starting = False
+        """Its daemon has not proven yet that it lives."""
         self.company: list[Observer] = []
         """The other nodes."""
         self.unreachable_since = dict.fromkeys(map(ip_address, VIPS), -inf)
@@ -161,7 +163,14 @@ class Observer:
 
     def started(self) -> None:
         """The first look is taken twice."""
+        self._starting = True
         self._heartbeat_due = self._now() + SILENCE + 2 * self.slow
+
+    def look_slowly(self, seconds: float) -> None:
+        """From the next look on."""
+        if self._starting:  # its first look is still to come
+            self._heartbeat_due += 2 * max(0.0, seconds - self.slow)
+        self.slow = seconds
 
     def stopped(self) -> None:
         self._heartbeat_due = inf
@@ -312,6 +321,7 @@ class Observer:
     def _heard(self, beat: Callable[[], None]) -> Callable[[], None]:
         def heard() -> None:
             self.listen()
+            self._starting = False
             self._heartbeat_due = self._now() + SILENCE
             beat()
 
@@ -466,7 +476,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(n=nodes, seconds=st.sampled_from([0.0, 0.3, 1.5]))
     def look_slowly(self, n: int, seconds: float) -> None:
-        self.observers[n % self.size].slow = seconds
+        self.observers[n % self.size].look_slowly(seconds)
 
     @rule(n=nodes, up=st.booleans())
     def session(self, n: int, up: bool) -> None:
