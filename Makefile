@@ -43,11 +43,13 @@ laws: setup ## the laws and random histories with many more examples than in tes
 fuzz: python ## mutants of documents, requests, answers and messages for SECONDS=300; again with SEED=1 ARGS='--only 7'
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench: base ## what a node costs, beside what was promised and beside ipvsadm (ALL=1: 10,000 services and routes too)
+bench: setup ## what a node costs, beside what was promised and beside ipvsadm (ALL=1: 10,000 services and routes too)
 	@broken=0; \
 	$(KERNEL) -- $(PYTHON) -m tests.bench || broken=1; \
 	$(KERNEL) -- $(PYTHON) -m tests.bench.node $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.cycles $(if $(ALL),--all) || broken=1; \
+	$(PYTHON) -m tests.bench.readers $(if $(ALL),--all) || broken=1; \
+	$(KERNEL) -- $(PYTHON) -m tests.bench.checks || broken=1; \
 	$(PYTHON) -m tests.bench.catalog $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.routes $(if $(ALL),--all) || broken=1; \
 	exit $$broken

@@ -89,7 +89,7 @@ def _ranges(value: Any) -> tuple[Network, ...]:
 
 def _path(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"a valid string, not {shown(value)}")
+        raise ValueError(f"text in quotes, not {shown(value)}")
     return value
 
 

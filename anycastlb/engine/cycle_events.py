@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import ParamSpec
 
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import (
@@ -20,6 +21,7 @@ from anycastlb.core.model import (
 )
 from anycastlb.engine.writer import OUTDATED
 
+P = ParamSpec("P")
 UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
 READABLE = 100
 """A plan of up to this many changes has one event for each of them."""
@@ -30,7 +32,8 @@ def cycle_events(
 ) -> list[Event]:
     """Everything that this cycle has to report, beside what it could not read.
 
-    ``previous``: the snapshot of the cycle before. ``finished``: the changes that were done or refused.
+    ``previous``: the snapshot of the cycle before. ``finished``: the changes that were done or refused. A fault of ours
+    in making an event takes that event's place: what was decided and done stands.
     """
     return list(_cycle_events(node, previous, decision, finished, failures))
 
@@ -42,16 +45,33 @@ def _cycle_events(
     if decision.verdicts is not last.verdicts:
         for vip, verdict in decision.verdicts.items():
             if (before := last.verdicts.get(vip)) is not verdict:
-                yield from _verdict_events(vip, before, verdict)
-    yield from _drain_events(node, last.memory.node_drain, decision.memory.node_drain)
+                yield from _contained(vip, _verdict_events, vip, before, verdict)
+    yield from _contained(node, _drain_events, node, last.memory.node_drain, decision.memory.node_drain)
     for subject, fault in decision.faults.items():
         if last.faults.get(subject) != fault:
             yield Event("failure", subject, fault.text, level="error", code=fault.code)
     failed = {id(failure.change) for failure in failures}
     done = [change for change in finished if change.table not in NAMES and id(change) not in failed]
-    yield from _change_events(done, decision)
+    if done:
+        yield from _contained(node, _change_events, done, decision)
     if failures != previous.failures:
-        yield from _failure_events(failures, {(failure.change, failure.reason) for failure in previous.failures})
+        known = {(failure.change, failure.reason) for failure in previous.failures}
+        yield from _contained(node, _failure_events, failures, known)
+
+
+def _contained(
+    subject: object, events: Callable[P, Iterable[Event]], /, *args: P.args, **kwargs: P.kwargs
+) -> list[Event]:
+    try:
+        return list(events(*args, **kwargs))
+    except Exception as exc:
+        return [telling_failed(subject, exc)]
+
+
+def telling_failed(subject: object, exc: Exception) -> Event:
+    """The event in place of what could not be told because of a fault of ours."""
+    text = f"internal error in telling of {subject}, which goes on as decided: {type(exc).__name__}: {exc}"
+    return Event("failure", str(subject), f"{text}; please report it", level="error", code="internal_error")
 
 
 def _verdict_events(vip: Address, before: Verdict | None, after: Verdict) -> Iterator[Event]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
+from anycastlb.adapters.drivers import Driver, Inspected
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.decision import drain_traffic, sessions
 from anycastlb.core.model import (
@@ -16,6 +17,7 @@ from anycastlb.core.model import (
     DriverError,
     Memory,
     Rows,
+    ServiceKey,
     Speaker,
     State,
 )
@@ -42,8 +44,8 @@ class Looks:
         """When the next look at the machine is due."""
         self._whole_due = self._clock()
         """When the next one is due that includes what is looked at in slices meanwhile."""
-        self._fresh = False
-        """Has the last look included it?"""
+        self._skipped: list[Driver] = []
+        """Those whose tables this cycle has not looked at."""
         self._early = self._clock() + EARLY
         self._speaker = Speaker()
 
@@ -59,8 +61,8 @@ class Looks:
             self.due = now + self._resync
             whole = doubtful or now >= self._whole_due
             skip = [driver for driver in skip if driver is inspected and not whole]
-        self._fresh = inspected not in skip
-        if self._fresh:
+        self._skipped = skip
+        if inspected not in skip:
             self._whole_due = now + WHOLE * self._resync
         self._inbox.stale = set()
         seen = await observe(self._machine.all_drivers, known, skip)
@@ -69,25 +71,29 @@ class Looks:
             self._inbox.put(names=names)
         return seen
 
-    async def before_writing(self, known: State, changes: Iterable[Change]) -> State | None:
-        """The machine anew, if the services that are about to be changed are not as they were last known."""
-        inspected = self._machine.inspected
-        if inspected is None or self._fresh:
+    async def before_writing(self, known: State, changes: Iterable[Change]) -> Observation | None:
+        """The machine anew, if what is about to be changed or announced may not be as it was last known.
+
+        No VIP is announced by what was known of its address and its services some time ago.
+        """
+        inspected, services, announced = self._machine.inspected, set[ServiceKey](), set[Address]()
+        for change in changes:
+            if change.table == "routes" and change.old is None:
+                announced.add(change.key)
+            elif inspected is not None and change.table in inspected.tables:
+                services.add(change.key if change.table == "services" else change.key.service)
+        if announced:
+            services.update(key for key in known.services if key.protocol == "fwmark" or key.address in announced)
+        again = [driver for driver in self._skipped if announced and driver is not inspected]
+        if inspected is not None and inspected in self._skipped and await _differs(inspected, services):
+            again.append(inspected)
+        if not again:
             return None
-        ours = [change for change in changes if change.table in inspected.tables]
-        services = {change.key if change.table == "services" else change.key.service for change in ours}
-        try:
-            differs = bool(services) and (
-                await inspected.services_differ(services) or await inspected.destinations_differ(services)
-            )
-        except DriverError:
-            return None  # what is written now fails too, and is reported
-        if not differs:
-            return None
-        self._fresh = True
-        seen = await observe((inspected,), known)
+        self._skipped = [driver for driver in self._skipped if driver not in again]
+        seen = await observe(again, known)
+        self._inbox.stale.update(seen.errors)
         tables: dict[str, Rows] = {str(table): rows for table, rows in seen.tables.items()}
-        return replace(known, **tables)
+        return Observation(seen.tables, replace(known, **tables), seen.errors)
 
     async def idle(self, actual: State, memory: Memory | None) -> None:
         """Which leaving backends, in the kernel at weight 0 already, have no connection left."""
@@ -140,6 +146,16 @@ class Looks:
         with suppress(DriverError):
             self._speaker = self._machine.announcer.speaker()
         return self._speaker
+
+
+async def _differs(inspected: Inspected, services: Collection[ServiceKey]) -> bool:
+    """Are these services not as last seen or written? Also where nobody can say: the look that follows reports it."""
+    try:
+        return bool(services) and (
+            await inspected.services_differ(services) or await inspected.destinations_differ(services)
+        )
+    except DriverError:
+        return True
 
 
 def _at_rest(actual: State, key: DestinationKey) -> bool:

@@ -23,6 +23,7 @@ from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import peer_reports, probe_marks, service_names
+from anycastlb.core.events import Event
 from anycastlb.core.model import (
     Catalog,
     Check,
@@ -35,6 +36,7 @@ from anycastlb.core.model import (
     Service,
     Snapshot,
 )
+from anycastlb.engine.cycle_events import telling_failed
 from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
@@ -107,6 +109,8 @@ class Node:
         self._checks = PerService(checks_of)
         self._wanted: list[frozenset[Check]] = []
         self._marked: Decision | None = None
+        self._untold: Event | None = None
+        """The last fault in telling of a cycle."""
         """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
 
@@ -194,13 +198,23 @@ class Node:
             self.prober.want(set().union(*wanted))
 
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
-        self._observer.observe_cycle(snapshot, seconds)
-        self.members.observe(snapshot)
-        self.gate_keeper.observe(snapshot)
+        self._tell("the metrics", lambda: self._observer.observe_cycle(snapshot, seconds))
+        self._tell("the other nodes", lambda: self.members.observe(snapshot))
+        self._tell("the memory of gates", lambda: self.gate_keeper.observe(snapshot))
         if snapshot.decision is self._marked and not snapshot.plan:
             return
         self._marked = snapshot.decision
         self.prober.mark(probe_marks.usable(snapshot))
+
+    def _tell(self, whom: str, act: Callable[[], None]) -> None:
+        """Tell somebody of a cycle. A fault of ours in that must not stop a node that serves, and is told once."""
+        try:
+            act()
+        except Exception as exc:
+            event = telling_failed(whom, exc)
+            if event != self._untold:
+                self._untold = event
+                self.journal.emit(event)
 
     def _put_cluster(self, cluster: Cluster) -> None:
         before = self.inbox.inputs

@@ -116,7 +116,7 @@ class Reconciler:
         started = self._clock()
         seen = await self._look()
         self._sight.looked(seen.errors, started)
-        blind, actual = self._sight.blind, seen.state
+        blind, actual, errors = self._sight.blind, seen.state, seen.errors
         unseen = blind and self._memory is None
         if unseen and not self._inbox.inputs.stopping:
             return  # nothing is known yet that anything could be decided from
@@ -131,8 +131,9 @@ class Reconciler:
             decision = await self._decide(inputs, actual, started)
             self._heartbeat.decided()
             compared = await self._compare(actual, decision)
-            if (seen_again := await self._looks.before_writing(actual, compared.changes)) is not None:
-                actual = seen_again
+            if (again := await self._looks.before_writing(actual, compared.changes)) is not None:
+                actual, errors = again.state, {**errors, **again.errors}
+                blind = blind or bool(again.errors)
                 compared = await self._compare(actual, decision)
         except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
             self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
@@ -141,7 +142,7 @@ class Reconciler:
         self._sight.decided()
         if unseen:  # what the kernel serves is adopted once it can be read
             self._memory, self._remembered, self.made = None, FROM_SCRATCH, None
-        changes = possible(compared.changes, seen.errors, blind)
+        changes = possible(compared.changes, errors, blind)
         outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
@@ -149,7 +150,7 @@ class Reconciler:
         await self._emit(await self._beside(changes, cycle_events, inputs.node, previous, decision, finished, failures))
         ended = self._clock()
         reached = await self._beside(changes, applied, actual, changes, outcomes)
-        unfinished = outcomes or seen.errors or any(change.table in NAMES for change in changes)
+        unfinished = outcomes or errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
             actual=reached,

@@ -21,15 +21,14 @@ def _listen(value: Any) -> tuple[str, int]:
     if host == "localhost":
         host = "127.0.0.1"
     try:
-        if not host or _unmapped(host).is_unspecified:
-            raise ValueError(
-                f"the node's own addresses, not {shown(value)}: every address would include its VIPs; "
-                'list those the API shall have, such as ["127.0.0.1:4672", "10.0.0.1:4672"]'
-            )
-    except ValueError as exc:
-        if "does not appear" in str(exc):
-            raise ValueError(f'an IP address and port such as "10.0.0.1:4672", not {shown(value)}') from None
-        raise
+        everywhere = not host or _unmapped(host).is_unspecified
+    except ValueError:
+        raise ValueError(f'an IP address and port such as "10.0.0.1:4672", not {shown(value)}') from None
+    if everywhere:
+        raise ValueError(
+            f"the node's own addresses, not {shown(value)}: every address would include its VIPs; "
+            'list those the API shall have, such as ["127.0.0.1:4672", "10.0.0.1:4672"]'
+        )
     return host, port
 
 

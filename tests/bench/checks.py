@@ -37,6 +37,7 @@ from anycastlb.core.model import Check, Health
 from anycastlb.engine.checker.protocol import Bounds
 from anycastlb.engine.checker.supervisor import CheckerProcess
 from anycastlb.serving.metrics.meters import Meters
+from anycastlb.settings import ChecksSettings
 from tests.rig import programs
 from tests.support.netns import fresh
 
@@ -204,7 +205,7 @@ async def plain(kind: str, asked: Callable[[], int], backends: int, seconds: flo
     def take(health: Health, turned: bool) -> None:
         states[0] = health
 
-    checker = CheckerProcess(Bounds(), take, Journal(), SYSTEM, Meters())
+    checker = CheckerProcess(Bounds(ChecksSettings()), take, Journal(), SYSTEM, Meters())
     check = Check(kind, backend(0), PORT, TYPES[kind].params(), 1.0, 1.0, 2, 3)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(checker.run())

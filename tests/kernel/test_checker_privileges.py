@@ -25,7 +25,7 @@ async def main():
     kinds = types(ChecksSettings(commands=("/bin/*", "/usr/bin/*")))
     params = kinds["command"].params.model_validate({"command": ["/usr/bin/grep", "CapEff", "/proc/self/status"]})
     check = Check("command", ip_address("127.0.0.1"), 1, params, 0.5, 60.0, 1, 1)
-    scene = Scene(("/bin/*", "/usr/bin/*"))
+    scene = Scene(commands=("/bin/*", "/usr/bin/*"))
     scene.checker.want([check])
     running = asyncio.ensure_future(scene.checker.run())
     async with asyncio.timeout(60):

@@ -223,7 +223,7 @@ class Node:
             for child in Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text().split():
                 if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return int(child)
-        except FileNotFoundError:  # it has just ended
+        except OSError:  # it has just ended
             return 0
         return 0
 

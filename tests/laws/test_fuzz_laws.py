@@ -10,7 +10,7 @@ from tests.fuzz import requests
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.targets import TARGETS
 
-FOUND = {"consul": [(4, 2929)]}
+FOUND = {"consul": [(4, 2929)], "documents": [(7, 3099)]}
 """Cases that found something once, as (seed, number)."""
 
 

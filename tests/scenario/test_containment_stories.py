@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from anycastlb.adapters.cluster import status_document
 from anycastlb.core.decision import assessment, peer_votes, plan, steps, vip_gates
 from anycastlb.core.model import ServiceKey
+from anycastlb.engine import cycle_events, gate_keeper
 from tests.support.world import VIP, WEB, World, until
 
 OTHER = ip_address("192.0.2.20")
@@ -107,6 +109,42 @@ async def test_a_decision_that_fails_as_a_whole_proves_no_life_and_ends_nothing(
         assert silent > 4 and world.weights()["10.1.0.31"] == 100, "nothing was decided, and nobody vouches for it"
         faulty = False
         await until(lambda: world.weights()["10.1.0.31"] == 0, within=6)
+
+
+TELLING = {
+    "an event about a gate": (cycle_events, "_gate_event"),
+    "events about changes": (cycle_events, "_change_events"),
+    "the memory of gates": (gate_keeper, "remember"),
+    "what the others are told": (status_document, "summarise"),
+}
+
+
+@pytest.mark.parametrize("what", TELLING)
+async def test_a_fault_in_telling_stops_nothing_that_is_decided(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It once ended the node, whose next start came to the same cycle."""
+    module, name = TELLING[what]
+    faulty, real = False, getattr(module, name)
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        if faulty:
+            raise ZeroDivisionError("float division by zero")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, told)
+    async with world.node() as node:
+        await until(lambda: world.announced == {VIP, OTHER} and all(world.weights().values()), within=10)
+        faulty = True
+        world.dead = {"10.1.0.1", "10.1.0.2", "10.1.0.3"}
+        await until(lambda: world.announced == {OTHER}, within=10)
+        world.dead = {"10.1.0.31"}
+        await until(lambda: world.announced == {VIP, OTHER} and world.weights()["10.1.0.31"] == 0, within=20)
+        await asyncio.sleep(30)
+        assert world.router.beats[-1] > asyncio.get_running_loop().time() - 2, "the node lives"
+        events = [record.event for record in node.journal.records() if "float division by zero" in record.event.reason]
+        assert len(events) <= 8, "it is told, and not again and again"
+        assert events or what == "what the others are told"
 
 
 @pytest.mark.parametrize("half_life, longest", [("1s", "20m"), ("1s", "24h"), ("24h", "1s")])

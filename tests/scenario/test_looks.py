@@ -96,6 +96,30 @@ async def test_what_is_really_gone_is_repaired_at_the_same_look(world: World, ta
         assert VIP in world.announced and not withdrawals(world)
 
 
+@pytest.mark.parametrize("table", ["addresses", "services", "destinations"])
+async def test_what_was_lost_while_a_vip_was_closed_is_back_before_the_vip_is_announced(
+    world: World, table: Table
+) -> None:
+    """The last look may be as old as ``resync``, and somebody deleted a row since then."""
+    world.put("services/web", WEB)
+    world.put("drain/lb1", {})
+    async with world.node() as node:
+        await until(lambda: bool(world.kernel.rows["destinations"]) and not node.snapshot.pending, within=10)
+        await asyncio.sleep(2)
+        world.kernel.rows[table].clear()
+        seen: list[bool] = []
+        real = world.router.apply
+
+        async def record(changes: Sequence[Change]) -> Sequence[Failure]:
+            seen.extend(bool(world.kernel.rows[table]) for change in changes if change.new is not None)
+            return await real(changes)
+
+        world.router.apply = record  # type: ignore[method-assign]
+        world.source.delete("drain/lb1")
+        await until(lambda: VIP in world.announced, within=10)
+        assert seen and all(seen)
+
+
 async def test_a_first_look_that_omits_a_service_is_no_loss_of_it(world: World) -> None:
     """A restart of the daemon while another program edits IPVS."""
     world.put("services/web", WEB)

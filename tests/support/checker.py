@@ -6,9 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from anycastlb.adapters.checks import TYPES
 from anycastlb.adapters.system.clock import SYSTEM
@@ -17,16 +18,17 @@ from anycastlb.core.model import Check, Health
 from anycastlb.engine.checker.protocol import Bounds
 from anycastlb.engine.checker.supervisor import CheckerProcess
 from anycastlb.engine.observer import NOBODY
+from anycastlb.settings import ChecksSettings
 
 CHECK = Check("http", ip_address("127.0.0.1"), 80, TYPES["http"].params(), 0.2, 0.5, 1, 2)
 
 
 class Scene:
-    def __init__(self, commands: tuple[str, ...] = ()) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.states: list[Health] = []
         self.journal = Journal()
         self.checker = CheckerProcess(
-            Bounds(commands=commands),
+            Bounds(ChecksSettings(**settings)),
             lambda health, turned: self.states.append(health),
             self.journal,
             SYSTEM,
@@ -46,8 +48,9 @@ class Scene:
     async def process(self) -> int:
         while True:
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+                with suppress(OSError):  # it may have just ended
+                    if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
             await asyncio.sleep(0.01)
 
     def complaints(self) -> list[str]:
@@ -55,8 +58,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*checks: Check, commands: tuple[str, ...] = ()) -> AsyncIterator[Scene]:
-    made = Scene(commands)
+async def scene(*checks: Check, **settings: Any) -> AsyncIterator[Scene]:
+    made = Scene(**settings)
     async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(made.checker.run())
         made.checker.want(checks)

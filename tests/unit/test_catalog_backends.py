@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,3 +165,25 @@ def test_a_backend_is_drained_under_a_document_that_is_bad_or_gone() -> None:
         found = parse(bad, good)
         assert [(one.name, one.drain) for one in found.services[0].backends] == [("a", True), ("b", False)]
         assert found.services[0].port == 80 and found.problems
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("where", "value"), [({"port": 80}, {"port": 0}), ({"fwmark": 7}, {}), ({"fwmark": 7}, {"port": 0})]
+)
+def test_a_key_without_a_port_for_the_services_check_is_left_out(known: bool, where: Any, value: Any) -> None:
+    """Found by ``make fuzz``: the whole service was lost on a node that did not know it yet."""
+    backends = {"web1": {"address": "10.1.0.1", "port": 80}}
+    web = {"vip": "192.0.2.10", **where, "check": {"type": "http", "path": "/health"}, "backends": backends}
+    written = {"services/web": web}
+    before = parse_catalog(_tree(written), NOTHING, RANGES, ((1, 99),), PARAMS) if known else NOTHING
+    written[f"{KEY}b9"] = {"address": "10.1.0.9", **value}
+    found = parse_catalog(_tree(written), before, RANGES, ((1, 99),), PARAMS)
+    assert [backend.name for service in found.services for backend in service.backends] == ["web1"]
+    (problem,) = found.problems
+    assert (problem.key, problem.path) == (f"{KEY}b9", "port")
+    assert "expected a port other than 0" in problem.expected
+
+
+def _tree(entries: Mapping[str, Any]) -> Tree:
+    return Tree({key: Entry(json.dumps(value).encode(), age) for age, (key, value) in enumerate(entries.items(), 1)}, 1)

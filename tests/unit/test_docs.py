@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from inspect import signature
 from ipaddress import ip_network
 from pathlib import Path
@@ -193,6 +195,61 @@ NUMBERS = [
 @pytest.mark.parametrize(("page", "promise"), NUMBERS, ids=[f"{page}: {text[:40]}" for page, text in NUMBERS])
 def test_limits_and_defaults_are_those_of_the_code(page: str, promise: str) -> None:
     assert " ".join(promise.split()) in " ".join(BY_NAME[f"docs/{page}.md"].read_text().split())
+
+
+def constants(path: Path) -> dict[str, ast.expr]:
+    """The limits that a module sets: its constants ``MAX_...``."""
+    found: dict[str, ast.expr] = {}
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for target in targets:
+            names = target.elts if isinstance(target, ast.Tuple) else [target]
+            found |= {name.id: name for name in names if isinstance(name, ast.Name) and name.id.startswith("MAX_")}
+    return found
+
+
+BOUNDED = ("core/catalog", "core/importers", "core/fields.py", "core/scalars.py", "adapters/checks", "adapters/consul",
+           "adapters/sources", "adapters/cluster", "adapters/discovery", "serving/api", "bridge")  # fmt: skip
+"""Where what others hand to a node is bounded."""
+LIMITS = re.findall(
+    r"^\| .+? \| (.+?) \| .+? \| `([\w/.]+)\.py: (\w+)` \|$", BY_NAME["docs/LIMITS.md"].read_text(), re.M
+)
+
+
+def test_every_limit_is_on_the_page_of_limits() -> None:
+    package = ROOT / "anycastlb"
+    files = [
+        path
+        for part in BOUNDED
+        for path in ([package / part] if part.endswith(".py") else (package / part).rglob("*.py"))
+    ]
+    known = {f"{path.relative_to(package).with_suffix('')}: {name}" for path in files for name in constants(path)}
+    assert known - {f"{module}: {name}" for _, module, name in LIMITS} == set()
+
+
+@pytest.mark.parametrize(("limit", "module", "name"), LIMITS, ids=[f"{module}: {name}" for _, module, name in LIMITS])
+def test_the_page_of_limits_says_what_the_code_does(limit: str, module: str, name: str) -> None:
+    value = getattr(import_module(f"anycastlb.{module.replace('/', '.')}"), name)
+    ways = {
+        f"{value:,.0f}",
+        f"{value / KIB:,.0f} KiB",
+        f"{value / MIB:,.0f} MiB",
+        *(["below 2^63"] if value == 2**63 else []),
+    }
+    assert limit in ways
+
+
+def test_the_tests_that_try_to_break_the_promises_exist() -> None:
+    text = BY_NAME["docs/SECURITY.md"].read_text().partition("\n## Who tries to break it\n")[2]
+    promises = re.findall(r"^\| (?!promise|---)(.+?) \| (.+) \|$", text, re.M)
+    assert len(promises) > 30
+    for promise, tests in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named, promise
+        for file, name in named:
+            assert re.search(rf"^(    )?(async )?def {name}\(", (ROOT / file).read_text(), re.M), (
+                f"{promise}: {file}::{name}"
+            )
 
 
 def rows(heading: str) -> dict[str, str]:

@@ -90,6 +90,106 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
     assert peer_reports.statuses(Cluster()) is None
 
 
+@pytest.mark.parametrize(
+    ("summary", "is_dead"),
+    [
+        (ServiceSummary(True, 0, 2, ("*",), dead=True), True),
+        (ServiceSummary(True, 0, 2, ("*",)), False),  # an older node that keeps it open does not say so
+        (ServiceSummary(False, 0, 2, ("*",)), True),
+        (ServiceSummary(False, 1, 2, ("b1",)), False),
+        (ServiceSummary(False, 0, 0), False),
+    ],
+)
+def test_which_service_a_peer_reaches_nothing_of(summary: ServiceSummary, is_dead: bool) -> None:
+    status = replace(SERVING, services={"web": {VIP: summary}, "api": {VIP: ServiceSummary(True, 1, 1)}})
+    assert peer_reports.dead(status, VIP, ["web", "api"]) == (frozenset({"web"}) if is_dead else frozenset())
+    older = shut(status, own="")
+    assert peer_reports.serves(older, VIP, ["web", "api"])  # by its services, unless all of them are dead
+    assert peer_reports.serves(older, VIP, ["web"]) is not is_dead
+
+
+def test_a_peer_is_informed_only_if_it_judges_every_service_of_the_vip() -> None:
+    assert peer_reports.informed([SERVING], VIP, ["web"]) == [SERVING]
+    assert peer_reports.informed([SERVING], VIP, ["web", "api"]) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "able"),
+    [
+        (ILL, True),
+        (replace(ILL, ready=False), False),
+        (shut(ILL, open=False), True),
+        (SERVING, True),
+        (shut(SERVING, open=False), False),
+        (shut(SERVING, own="unable"), False),
+        (replace(ILL, sessions=(SessionSummary("192.0.2.254", "down"),)), False),
+        (replace(ILL, sessions=(SessionSummary("2001:db8::1", "down"),)), True),
+    ],
+)
+def test_who_could_hold_the_last_route(status: Status, able: bool) -> None:
+    assert peer_reports.could_hold(status, VIP) == able
+
+
+def web(summary: ServiceSummary) -> Status:
+    return replace(SERVING, services={"web": {VIP: summary}})
+
+
+@pytest.mark.parametrize(
+    ("status", "is_news"),
+    [
+        (SERVING, False),
+        (replace(SERVING), False),
+        (replace(SERVING, version="2", missing=("x",), omitted=("y",)), False),
+        (shut(SERVING, reason="1/2 backends up"), False),
+        (web(ServiceSummary(True, 1, 2)), False),
+        (web(ServiceSummary(True, 2, 2, ("b1",))), True),
+        (web(ServiceSummary(True, 2, 2, dead=True)), True),
+        (web(ServiceSummary(False, 0, 2)), True),
+        (web(ServiceSummary(False, 1, 2)), False),
+        (shut(SERVING, open=False), True),
+        (replace(SERVING, ready=False), True),
+        (replace(SERVING, stopping=True), True),
+        (replace(SERVING, drained=True), True),
+        (replace(SERVING, withdrawn={VIP: 5}), True),
+        (replace(SERVING, sessions=(SessionSummary("192.0.2.254", "up"),)), False),
+        (replace(SERVING, sessions=(SessionSummary("192.0.2.254", "down"),)), True),
+        (replace(SERVING, node="lb3"), True),
+    ],
+)
+def test_what_is_news(status: Status, is_news: bool) -> None:
+    def known(*statuses: Status) -> Cluster:
+        return Cluster(True, connected=True, peers={s.node: Peer(s.node, True, s) for s in statuses})
+
+    other = replace(SERVING, node="lb9")
+    assert peer_reports.news(known(other, SERVING), known(other, status)) == is_news
+    assert peer_reports.news(known(SERVING), known(SERVING, other))
+    assert peer_reports.news(known(SERVING), Cluster()) and peer_reports.news(Cluster(), known(SERVING))
+    assert not peer_reports.news(Cluster(), Cluster(error="away"))
+
+
+def test_backends_that_peers_reach_stay_in() -> None:
+    half = replace(web(ServiceSummary(True, 1, 2, ("b1",))), node="lb3")
+    reach = peer_health.alive((half, ILL), VIP, ["web"], "web", ["b1", "b2"])
+    assert reach.names == {"b2"} and reach.why.text == "kept, as 1 of 2 peers reach this service"
+    both = peer_health.alive((half, SERVING), VIP, ["web"], "web", ["b1", "b2"])
+    assert both.names == {"b1", "b2"} and both.why.code == "kept_peers"
+
+
+def test_a_withdrawal_waits_for_what_the_cluster_can_bear() -> None:
+    room = withdrawal_budget(Share(1), 3, {}, (), 10.0)
+    spent = withdrawal_budget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
+    fresh = case(lasts=1.0)
+    assert peer_health.judge(case(), (), room).withdrawn
+    waits = peer_health.judge(case(), (), spent)
+    assert waits.ready and waits.kept == "limit" and waits.wake == 1000.0 + 5 + WINDOW - 10
+    assert not peer_health.judge(case(), (SERVING,), spent).ready  # somebody else serves it
+    asks = peer_health.judge(fresh, (SERVING,), spent)
+    assert asks.ready and asks.kept == "asks" and asks.wake == fresh.settled_at == 999.0 + 2.0 + peer_health.GOSSIP
+    assert peer_health.judge(fresh, (SERVING,), FREE) == peer_health.Opinion(
+        False, Reason("peers_reach", "0/2 backends up; 1 of 1 peers reach these backends")
+    )
+
+
 def test_who_holds_the_last_route() -> None:
     assert peer_health.judge(case("keep"), (ILL,), FREE).kept == "last"
     away = peer_health.judge(case("keep", name="lb3"), (ILL,), FREE)

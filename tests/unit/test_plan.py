@@ -85,6 +85,20 @@ def test_no_route_to_what_could_not_be_built() -> None:
     assert blocked(ANNOUNCE, Failure(other, NO)) is None, "a failure is contained"
 
 
+def test_what_is_under_way_is_no_failure_unless_something_else_failed() -> None:
+    waits, failed = Failure(SERVICE, Reason("pending", "soon"), pending=True), Failure(SERVICE, NO)
+    for failures, reason, pending in (
+        ((waits,), "soon", True),
+        ((waits, failed), "no", False),
+        ((failed, waits), "no", False),
+        ((failed, Failure(SERVICE, Reason("x", "later"))), "no", False),
+        ((Failure(ADDRESS, Reason("pending", "soon"), pending=True), failed), "no", False),
+    ):
+        outcome = FailedChanges(VERDICTS, failures=failures).blocks(ANNOUNCE)
+        assert outcome is not None and outcome.pending == pending
+        assert outcome.reason.text == f"not announced: {reason}"
+
+
 def test_nothing_is_torn_down_under_a_route() -> None:
     failure = Failure(WITHDRAW, Reason("bridge_silent", "no answer"))
     for change in (

@@ -15,7 +15,9 @@ from anycastlb.core.decision.containment import Containment
 from anycastlb.core.model import (
     Catalog,
     Cluster,
+    ConsulKey,
     ConsulName,
+    ConsulService,
     DnsKey,
     DnsName,
     DnsPolicy,
@@ -26,6 +28,7 @@ from anycastlb.core.model import (
     Policy,
     Reason,
     Service,
+    SessionSummary,
     Status,
     Verdict,
     VipSummary,
@@ -164,6 +167,47 @@ def test_a_record_leaves_only_when_nobody_announces_and_comes_only_when_somebody
         else:
             assert (key in found) == (key in there)
     assert set(found) <= {A, AAAA, SRV}
+
+
+@pytest.mark.parametrize(
+    ("known", "before", "after"),
+    [
+        (Cluster(), None, False),  # there is no registry, and nobody else
+        (cluster(), None, False),
+        (cluster(connected=False), None, None),
+        (cluster(connected=False), False, False),
+        (cluster(peer("lb2")), False, True),
+        (cluster(peer("lb2"), connected=False), None, True),
+        (cluster(), True, True),  # it may only be out of sight
+        (Cluster(), True, True),
+    ],
+)
+def test_whether_other_nodes_were_ever_known(known: Cluster, before: bool | None, after: bool | None) -> None:
+    assert service_names.had_peers(known, before) is after
+
+
+def test_a_peer_announces_what_its_sessions_carry() -> None:
+    lb2 = peer("lb2", V4, V6)
+    assert lb2.status is not None
+    cut = replace(lb2, status=replace(lb2.status, sessions=(SessionSummary("192.0.2.254", "down"),)))
+    assert service_names.view(cluster(cut)).announced == {V6}
+    held = replace(lb2, status=replace(lb2.status, vips={V4: VipSummary(False, True), V6: VipSummary(True, True)}))
+    assert service_names.view(cluster(held)).announced == {V6}
+    assert not service_names.view(cluster(replace(lb2, error="garbage"))).known
+
+
+def test_a_registration_has_the_name_the_tags_and_the_port_of_its_service() -> None:
+    services = (
+        replace(WEB, vips=(V4,)),
+        Service("db", (V4,), "fwmark", 7, VirtualService("mh"), (), consul=ConsulName("sql", tags=("blue",))),
+        Service("off", (V4,), "tcp", 81, VirtualService("mh"), (), consul=ConsulName(publish=False)),
+    )
+    given = Inputs(Policy("lb1", naming=Naming(consul=True)), Catalog(services), names={"consul_services": {}})
+    rows = service_names.consul_services(given, service_names.votes(given, ()), {}, Containment())
+    assert rows == {
+        ConsulKey("web", V4, "lb1"): ConsulService("anycastlb-web", V4, 80, (), False, "not decided yet"),
+        ConsulKey("db", V4, "lb1"): ConsulService("sql", V4, 0, ("blue",), False, "not decided yet"),
+    }
 
 
 def test_a_registration_says_why_it_is_critical() -> None:

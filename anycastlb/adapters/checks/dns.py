@@ -25,8 +25,7 @@ import dns.rdatatype
 from pydantic import BeforeValidator
 
 from anycastlb.adapters.checks import Down, Found
-from anycastlb.adapters.checks.probe.patterns import Pattern, Search
-from anycastlb.adapters.checks.probe.patterns import mismatch as missed
+from anycastlb.adapters.checks.probe.patterns import Pattern, Search, mismatch
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.core.fields import Document, shown
 from anycastlb.core.model import Check, ProbePath
@@ -168,7 +167,7 @@ def judged(answer: DnsAnswer, params: Params) -> Found:
     if params.answer is not None and not any(_holds(params.answer, record) for record in answer.records):
         if not answer.records:
             raise Down(f"{answer.rcode} without an answer; expected one that holds {shown(params.answer)}")
-        raise Down(f"the answer {records} {missed(params.answer)}")
+        raise Down(f"the answer {records} {mismatch(params.answer)}")
     return Found(f"{answer.rcode}: {records}" if answer.records else f"{answer.rcode}, no records")
 
 

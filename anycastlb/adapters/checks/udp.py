@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from anycastlb.adapters.checks import Down, Found
-from anycastlb.adapters.checks.probe.patterns import Pattern, Search, unescape
-from anycastlb.adapters.checks.probe.patterns import mismatch as missed
+from anycastlb.adapters.checks.probe.patterns import Pattern, Search, mismatch, unescape
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.core.fields import Document, Duration, shown
 from anycastlb.core.model import Check, ProbePath
@@ -69,7 +68,7 @@ async def probe(check: Check, probe_path: ProbePath | None) -> Found:
     if params.expect:
         search = Search(params.expect)
         if not (search.feed(reply) or search.end()):
-            raise Down(f"the reply {shown(reply)} {missed(params.expect)}")
+            raise Down(f"the reply {shown(reply)} {mismatch(params.expect)}")
     return Found(f"a reply of {len(reply)} bytes")
 
 

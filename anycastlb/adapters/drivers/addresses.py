@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import TypeVar
 
-from anycastlb.adapters.drivers import address_messages as messages
+from anycastlb.adapters.drivers import address_messages
 from anycastlb.adapters.drivers.address_messages import MARK, NETLINK_ROUTE, RTM_DELADDR, RTM_NEWADDR, AddressSocket
 from anycastlb.adapters.system import netlink
 from anycastlb.adapters.system.netlink import HEADER, DumpInterrupted, Request
@@ -74,7 +74,7 @@ class AddressDriver:
             index = socket.if_nametoindex(self._interface)
         except OSError:
             return True  # it is gone, and our addresses with it
-        return any(messages.interface_of(data, at) == index for at in changed)
+        return any(address_messages.interface_of(data, at) == index for at in changed)
 
     async def _use(self, work: Callable[[AddressSocket, int], T]) -> T:
         """Do blocking work with a socket of this thread's network namespace. Raises ``DriverError``."""
@@ -106,12 +106,12 @@ class AddressDriver:
         if len(self._read) > REMEMBERED:
             self._read.clear()
         found: dict[Address, None] = {}
-        for data, start, end in kernel.dump(*messages.ASK):
-            if messages.interface_of(data, start) != index:
+        for data, start, end in kernel.dump(*address_messages.ASK):
+            if address_messages.interface_of(data, start) != index:
                 continue
             message = data[start:end]
             if message not in self._read:
-                self._read[message] = messages.ours(message)
+                self._read[message] = address_messages.ours(message)
             if (vip := self._read[message]) is not None:
                 found[vip] = None
         return list(found)
@@ -170,8 +170,8 @@ class AddressDriver:
 
     def _request(self, change: Change, index: int) -> Request:
         if change.new is None:
-            return RTM_DELADDR, messages.delete(change.key, index)
-        return RTM_NEWADDR, messages.add(change.key, index, self._interface)
+            return RTM_DELADDR, address_messages.delete(change.key, index)
+        return RTM_NEWADDR, address_messages.add(change.key, index, self._interface)
 
     def _refusal(self, vip: Address, number: int, ours: bool) -> Reason:
         if number == errno.EEXIST and ours:

@@ -18,6 +18,7 @@ from anycastlb.core.catalog.scheduler import parse_virtual
 from anycastlb.core.catalog.schema import BackendDocument, ServiceDocument
 from anycastlb.core.fields import Document, problems
 from anycastlb.core.model import (
+    Address,
     Announce,
     Backend,
     ConsulName,
@@ -150,15 +151,17 @@ def _backend(
         raise InvalidField([Problem(key, f"{path}.min_connections", "expected at most max_connections")])
     document = merged_check(service.check, backend.check)
     document.setdefault("type", "tcp" if protocol in ("tcp", "fwmark") and port else "none")
-    where = f"{path}.check" if backend.check is not None else "check"
+    where = DocumentPath(key, f"{path}.check" if backend.check is not None else "check", check_types, read)
     through = document.get("via") == "forward"
+    if not port and not through:
+        _check_without_port(where, path, document, backend.address)
     return Backend(
         name=name,
         address=backend.address,
         port=0 if protocol == "fwmark" and backend.port is None else port,
         # Through IPVS the probe goes to the VIP and the service's port.
         check=parse_check(
-            DocumentPath(key, where, check_types, read),
+            where,
             document,
             backend.address,
             (service.port or port) if through else port,
@@ -174,3 +177,16 @@ def _backend(
         fallback=backend.fallback,
         override=backend.override,
     )
+
+
+def _check_without_port(where: DocumentPath, path: str, document: Mapping[str, Any], address: Address) -> None:
+    """Can a backend without a port be checked? Raises ``InvalidField`` about the backend if only that is wrong.
+
+    The check may be the service's, and the service and its other backends must not fall with this one.
+    """
+    try:
+        parse_check(where, document, address, 0, through=False)
+    except InvalidField:
+        parse_check(where, document, address, 1, through=False)  # raises what is wrong with the check itself
+        expected = "expected a port other than 0, which the check needs; or give the check its own port"
+        raise InvalidField([Problem(where.key, f"{path}.port", expected)]) from None

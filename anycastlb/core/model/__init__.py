@@ -14,6 +14,8 @@ The error tree, of the whole product. A private class stays in its module; every
     │   ├── TransactionRefused     a condition of a Consul transaction did not hold; nothing was written
     │   └── Unconfirmed            the answer to a write to Consul is missing; it may have been written
     ├── DriverError                the machine (netlink, sysctl, ExaBGP bridge) or a record store refused or was silent
+    │   ├── _NotAllowed            this process may not change addresses
+    │   ├── DumpInterrupted        what the kernel listed has changed meanwhile: ask again
     │   ├── Overrun                answers of the kernel were lost; the outcome of the operations is unknown
     │   └── NetlinkRefused         the kernel refused a whole request; carries the errno
     │       └── FamilyMissing      the kernel has no such generic netlink family
@@ -32,7 +34,8 @@ The error tree, of the whole product. A private class stays in its module; every
     ├── _InvalidValue              a value of node.toml that the bridge reads cannot be used
     ├── ProtocolError              the other end of the bridge's socket sent what is not a message
     ├── ApiError                   a request cannot be answered: HTTP status, code and advice
-    │   └── InvalidDocument        the documents of a request cannot be used; carries their problems
+    │   ├── InvalidDocument        the documents of a request cannot be used; carries their problems
+    │   └── LostRace               somebody else wrote between the judgement of a write and its commit
     └── ClientError                the root of the client library's errors
         ├── Unreachable            nothing answers where the node's API should be
         ├── NoAnswer               the node took the request and did not answer in time

@@ -38,7 +38,6 @@ from anycastlb.engine.observer import NOBODY
 from anycastlb.engine.probing import Probing
 from anycastlb.engine.runner import Runner
 from anycastlb.engine.verdicts import Course, Verdicts
-from anycastlb.settings import ChecksSettings
 
 PERIOD = 1.0
 """Seconds between two reports when no verdict turns."""
@@ -131,8 +130,8 @@ class Checker:
     """The process's end of the socket."""
 
     def __init__(self, bounds: Bounds) -> None:
-        settings = ChecksSettings.model_construct(commands=bounds.commands)
-        self._types: Mapping[str, CheckType] = types(settings, Reach(bounds.networks, bounds.closed))
+        reach = Reach(bounds.settings.networks, bounds.closed)
+        self._types: Mapping[str, CheckType] = types(bounds.settings, reach)
         self._recorder = Recorder()
         find = partial(find_path, foreign=bounds.foreign)
         self._runner = Runner(Probing(self._types, self._recorder, SYSTEM, find))

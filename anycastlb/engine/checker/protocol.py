@@ -23,7 +23,7 @@ from anycastlb.adapters.checks.probe.params import Codes
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
 from anycastlb.engine.attempt import Attempt, Outcome
-from anycastlb.settings import Settings
+from anycastlb.settings import ChecksSettings, Settings
 
 LENGTH = struct.Struct("!I")
 OUTCOMES = get_args(Outcome)
@@ -33,20 +33,17 @@ MAX_MESSAGE = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a node's settings allow its checks."""
+    """What a node's settings say of its checks."""
 
-    commands: tuple[str, ...] = ()
-    """The programs that they may run."""
-    networks: tuple[Network, ...] = ()
-    """The only networks that they may go to, if there are any."""
+    settings: ChecksSettings
     closed: tuple[tuple[Address, int], ...] = ()
-    """Where they must never go."""
+    """Where checks must never go."""
     foreign: tuple[Network, ...] = ()
     """The networks of VIPs, from which nobody is probed."""
 
 
 def bounds(settings: Settings) -> Bounds:
-    return Bounds(settings.checks.commands, settings.checks.networks, settings.closed, settings.node.vip_ranges)
+    return Bounds(settings.checks, settings.closed, settings.node.vip_ranges)
 
 
 class NotOurs(AnycastlbError):
@@ -74,14 +71,14 @@ async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 def plain_bounds(bounds: Bounds) -> dict[str, Any]:
     closed = [[str(address), port] for address, port in bounds.closed]
-    networks, foreign = ([str(network) for network in some] for some in (bounds.networks, bounds.foreign))
-    return {"commands": bounds.commands, "networks": networks, "closed": closed, "foreign": foreign}
+    settings = bounds.settings.model_dump(mode="json", exclude={"marks"})  # those come by themselves
+    return {"settings": settings, "closed": closed, "foreign": [str(network) for network in bounds.foreign]}
 
 
 def read_bounds(plain: Mapping[str, Any]) -> Bounds:
-    networks, foreign = (tuple(ip_network(text) for text in plain[name]) for name in ("networks", "foreign"))
     closed = tuple((ip_address(address), port) for address, port in plain["closed"])
-    return Bounds(tuple(plain["commands"]), networks, closed, foreign)
+    foreign = tuple(ip_network(text) for text in plain["foreign"])
+    return Bounds(ChecksSettings.model_validate(plain["settings"]), closed, foreign)
 
 
 def plain_check(check: Check) -> list[Any]:

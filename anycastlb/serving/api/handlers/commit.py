@@ -76,10 +76,10 @@ async def judged(request: web.Request, judge: Judge, tree: Tree | None = None) -
             except LostRace:
                 turn += 1
                 await asyncio.sleep(random.uniform(0, turn * PAUSE))
-                before = validated.edits
-                validated = await judge(await load(at))
-                if turn == TURNS or _overtaken(before, validated.before):
+                now = await load(at)
+                if turn == TURNS or _overtaken(validated.edits, now):
                     raise
+                validated = await judge(now)
 
 
 def _overtaken(edits: Iterable[Edit], tree: Tree) -> bool:
