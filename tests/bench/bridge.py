@@ -5,6 +5,7 @@ What a node costs is then not what it costs without a bridge, where every cycle 
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
 import time
@@ -13,6 +14,8 @@ from anycastlb.bridge.protocol import Report, RouteSet, decode_order, encode
 
 PAUSE = 0.05
 """Seconds between two attempts to connect."""
+SILENCE = 1.0
+"""Seconds without a report, at most: a bridge that says nothing is taken for dead."""
 
 
 def main() -> None:
@@ -26,12 +29,18 @@ def main() -> None:
 
 
 def serve(daemon: socket.socket) -> None:
-    report = Report(ready=True, version="none")
+    report, read = Report(ready=True, version="none"), b""
     daemon.sendall(encode(report))
-    for line in daemon.makefile("rb"):
-        order = decode_order(line)
-        if isinstance(order, RouteSet):
-            report = Report(order.serial, ready=True, version="none", announced=order.routes)
+    while True:
+        ready, _, _ = select.select([daemon], [], [], SILENCE)
+        if ready:
+            got = daemon.recv(1 << 20)
+            if not got:
+                return
+            *lines, read = (read + got).split(b"\n")
+            for line in lines:
+                if isinstance(order := decode_order(line), RouteSet):
+                    report = Report(order.serial, ready=True, version="none", announced=order.routes)
         daemon.sendall(encode(report))
 
 
