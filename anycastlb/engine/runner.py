@@ -13,9 +13,13 @@ from typing import Protocol
 
 from anycastlb.adapters.checks.probe.lean import Poller
 from anycastlb.core.model import Check, ForwardPath
+from anycastlb.engine import unchecked
 from anycastlb.engine.coroutine_check import repeat
 from anycastlb.engine.lean_check import LeanCheck
 from anycastlb.engine.probing import Probing
+
+SLICE = 100
+"""Checks that are started in one go, so that nobody else in the loop waits long."""
 
 
 class Running(Protocol):
@@ -67,14 +71,19 @@ class Runner:
                     for check in self._running.keys() - self._wanted:
                         self._running.pop(check).cancel()
                         self._probing.verdicts.forget(check)
-                    for check in sorted(self._wanted - self._running.keys(), key=str):
+                    new = sorted(self._wanted - self._running.keys(), key=str)
+                    for number, check in enumerate(new, 1):
                         self._running[check] = self._started(check, tasks, poller)
+                        if number % SLICE == 0:
+                            await asyncio.sleep(0)
         finally:
             for running in self._running.values():
                 running.cancel()
             poller.close()
 
     def _started(self, check: Check, tasks: asyncio.TaskGroup, poller: Poller) -> Running:
+        if check.type == unchecked.TYPE:
+            return unchecked.Unchecked(check, self._probing.verdicts, self._probing.clock())
         if exchange := self._probing.types[check.type].lean(check):
             return LeanCheck(check, exchange, self._probing, poller)
         return tasks.create_task(repeat(check, self._probing), name=f"check {check}")

@@ -17,8 +17,6 @@ SHORTEST = 0.9
 """The share of a check's interval that jitter leaves at least."""
 SPREAD = 60.0
 """Seconds within which every check has been probed for the first time, however long its interval is."""
-FOR_EVER = 3600.0
-"""The interval of a check that cannot change."""
 
 
 class Schedule:
@@ -29,7 +27,7 @@ class Schedule:
     def __init__(self, check: Check, chance: Callable[[], float], now: float) -> None:
         self._check, self._chance = check, chance
         self._repeated = False
-        self.due = now if check.type == "none" else now + chance() * min(check.interval, SPREAD)
+        self.due = now + chance() * min(check.interval, SPREAD)
 
     def advance(self, state: CheckState, ended: Attempt | None, now: float) -> None:
         """After a probe (None: it could not be sent), which left this state."""
@@ -46,6 +44,4 @@ class Schedule:
         self.due = now + self._chance() * self._check.interval * (1 - SHORTEST)
 
     def _pause(self, state: CheckState) -> float:
-        if self._check.type == "none":
-            return FOR_EVER
         return health.pause(self._check, state) * (SHORTEST + (1 - SHORTEST) * self._chance())

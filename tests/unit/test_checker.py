@@ -230,6 +230,30 @@ async def test_one_that_is_stopped_is_replaced(monkeypatch: pytest.MonkeyPatch) 
             assert not Path(f"/proc/{first}").exists()
 
 
+async def test_one_after_the_other_that_hangs_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is so slow, the next one would need no less."""
+    monkeypatch.setattr(supervisor, "SILENCE", 2.0)
+    monkeypatch.setattr(supervisor, "RESTART", Backoff(0.01, 0.01))
+    async with scene(CHECK) as s:
+        for number in range(1, 3):
+            pid = await s.process()
+            while not s.checker.running:
+                await asyncio.sleep(0.01)
+            os.kill(pid, signal.SIGSTOP)
+            while len(s.complaints()) < number:
+                await asyncio.sleep(0.01)
+    silent = [float(text.split("no sign of life for ")[1].split(" s")[0]) for text in s.complaints()]
+    assert 2.0 <= silent[0] < 4.0 <= silent[1]
+
+
+async def test_what_is_not_checked_needs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    none = replace(CHECK, type="none", params=TYPES["none"].params())
+    async with scene(none) as s:
+        await s.until(none, True)
+        assert s.states[-1][none].last.detail == "not checked (type none)"  # type: ignore[union-attr]
+
+
 async def test_checks_that_nobody_runs_are_down_in_the_end_for_a_reason_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

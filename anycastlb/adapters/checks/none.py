@@ -7,6 +7,7 @@ from anycastlb.core.fields import Document
 from anycastlb.core.model import Check, ProbePath
 
 DIRECT_ONLY = True
+FOUND = Found("not checked (type none)")
 
 
 class Params(Document):
@@ -14,4 +15,4 @@ class Params(Document):
 
 
 async def probe(check: Check, probe_path: ProbePath | None) -> Found:
-    return Found("not checked (type none)")
+    return FOUND

@@ -21,6 +21,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, ForwardPath, Result
+from anycastlb.engine import unchecked
 from anycastlb.engine.checker.child import Child
 from anycastlb.engine.checker.protocol import (
     Bounds,
@@ -42,6 +43,8 @@ START = 60.0
 """Seconds that a new process has until its first report."""
 SILENCE = 5.0
 """Seconds without a report after which the process hangs, and is killed. It reports every second."""
+MAX_SILENCE = 60.0
+"""It doubles up to this while one process after the other hangs soon: perhaps it is the machine that is slow."""
 STEADY = 60.0
 """A process that ran so many seconds is no failed start."""
 LASTS = 10.0
@@ -82,13 +85,17 @@ class CheckerProcess:
         """Seconds without a report of any process."""
         self._patience = START
         """Seconds that this process still has until its next report."""
+        self._silence = SILENCE
+        """Seconds that it has from one report to the next."""
         self._why = "no process has reported yet"
         self.running = 0
         self.load = (0, 0, MAX_AT_ONCE)
 
     def want(self, checks: Iterable[Check]) -> None:
-        self._wanted = frozenset(checks)
-        self._resettle.set()
+        wanted = frozenset(checks)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         if marks != self._marks:
@@ -110,16 +117,24 @@ class CheckerProcess:
             async for checks in _slices(self._numbers.keys() - self._wanted):
                 self._send(stop=[self._drop(check) for check in checks])
             async for checks in _slices(self._wanted - self._numbers.keys()):
-                self._send(run=[[self._add(check), plain_check(check)] for check in checks])
+                self._run([number for check in checks if (number := self._add(check)) in self._courses])
 
     def _add(self, check: Check) -> int:
         number = self._numbers[check] = next(self._next)
-        self._courses[number] = Course(check)
+        if check.type == unchecked.TYPE:  # which no process need be asked for
+            unchecked.Unchecked(check, self._verdicts, self._clock.monotonic())
+        else:
+            self._courses[number] = Course(check)
         return number
+
+    def _run(self, numbers: Iterable[int]) -> None:
+        """Have these checks run, as far as they are still wanted."""
+        known = [(number, self._courses[number].check) for number in numbers if number in self._courses]
+        self._send(run=[[number, plain_check(check)] for number, check in known])
 
     def _drop(self, check: Check) -> int:
         number = self._numbers.pop(check)
-        del self._courses[number]
+        self._courses.pop(number, None)
         self._good.pop(number, None)
         self._verdicts.forget(check)
         return number
@@ -130,7 +145,10 @@ class CheckerProcess:
         while True:
             started = self._clock.monotonic()
             self._why = await self._live()
-            failures = 0 if self._clock.monotonic() - started > STEADY else failures + 1
+            steady = self._clock.monotonic() - started > STEADY
+            failures = 0 if steady else failures + 1
+            hung = self._patience <= 0
+            self._silence = min(2 * self._silence, MAX_SILENCE) if hung and not steady else SILENCE
             reason = f"{self._why}; another one is started, and no verdict changes meanwhile"
             self._journal.emit(Event("failure", "checker process", reason=reason, level="error"))
             await asyncio.sleep(RESTART.delay(failures, self._clock.chance()))
@@ -155,8 +173,7 @@ class CheckerProcess:
             self._writer.write(frame(plain_bounds(self._bounds)))
             self._send(marks=self._plain_marks())
             async for numbers in _slices(self._courses):
-                known = [number for number in numbers if number in self._courses]
-                self._send(run=[[number, plain_check(self._courses[number].check)] for number in known])
+                self._run(numbers)
             while True:
                 self._take(await receive(reader))
                 await asyncio.sleep(0)  # there may be more, and others have their turn between
@@ -186,8 +203,8 @@ class CheckerProcess:
                         self._verdicts.lack(course, f"the checks of this node do not run: {self._why}")
 
     def _take(self, message: Mapping[str, Any]) -> None:
-        self._silent, self._patience = 0.0, SILENCE
-        self.running = int(message["running"])
+        self._silent, self._patience = 0.0, self._silence
+        self.running = int(message["running"]) + len(self._numbers) - len(self._courses)
         taken, waiting, limit = map(int, message["load"])
         self.load = (taken, waiting, limit)
         for number, *values in message["results"]:
