@@ -68,7 +68,7 @@ def test_the_defaults_shown_are_the_defaults() -> None:
         "consul": consul,
         "bgp": {"group"},
         "api": api,
-        "checks": {"commands"},
+        "checks": {"commands", "networks", "secrets"},
         "drain": {"med"},
         "ipvs": {"sync_interface", "sync_threshold"},
         "dns": dns,

@@ -17,6 +17,7 @@ import dns.exception
 import dns.resolver
 
 from anycastlb.adapters.discovery import DiscoveryAnswer, ordered
+from anycastlb.adapters.system.cancellation import cancellable
 from anycastlb.core.fields import address
 from anycastlb.core.model import Address, DnsInstances, Instance, SourceError, endpoint
 
@@ -118,7 +119,7 @@ class DnsDiscovery:
             if self._wanted.resolver is not None:
                 resolver.nameservers = [str(self._wanted.resolver)]
             resolver.port, resolver.timeout, resolver.lifetime = self._port, ATTEMPT, LIFETIME
-            answer = await resolver.resolve(name, kind, search=False, raise_on_no_answer=False)
+            answer = await cancellable(resolver.resolve(name, kind, search=False, raise_on_no_answer=False))
         except dns.resolver.NXDOMAIN as exc:
             responses: Mapping[Any, Any] = exc.kwargs.get("responses", {})
             ttls = [response.resolve_chaining().minimum_ttl for response in responses.values()]

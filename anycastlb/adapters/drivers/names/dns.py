@@ -36,6 +36,7 @@ import dns.update
 
 from anycastlb.adapters.drivers.names import RACED, tsig
 from anycastlb.adapters.system.atomic_file import write_atomic
+from anycastlb.adapters.system.cancellation import cancellable
 from anycastlb.core.model import Change, DnsKey, DnsRecord, DriverError, RecordType, Rows, Table
 from anycastlb.settings import DnsSettings
 
@@ -206,7 +207,7 @@ class DnsZone:
     async def _exchange(self, message: dns.message.Message, key: dns.tsig.Key) -> dns.message.Message:
         """The answer to a signed message, by TCP: nothing is truncated, and nothing done twice."""
         try:
-            answer = await dns.asyncquery.tcp(message, self._server, self._attempt, self._port)
+            answer = await cancellable(dns.asyncquery.tcp(message, self._server, self._attempt, self._port))
         except dns.exception.Timeout as exc:
             raise self._fault(f"no answer within {self._attempt:g} s; expected a name server there") from exc
         except (dns.tsig.PeerBadKey, dns.message.UnknownTSIGKey) as exc:
