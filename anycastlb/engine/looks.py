@@ -20,6 +20,7 @@ from anycastlb.core.model import (
     ServiceKey,
     Speaker,
     State,
+    Table,
 )
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
@@ -77,14 +78,18 @@ class Looks:
         No VIP is announced by what was known of its address and its services some time ago.
         """
         inspected, services, announced = self._machine.inspected, set[ServiceKey](), set[Address]()
+        written: set[Table] = set()
         for change in changes:
             if change.table == "routes" and change.old is None:
                 announced.add(change.key)
-            elif inspected is not None and change.table in inspected.tables:
+            elif inspected is None:  # nobody can compare, so that what is written is looked at as a whole
+                written.add(change.table)
+            elif change.table in inspected.tables:
                 services.add(change.key if change.table == "services" else change.key.service)
         if announced:
             services.update(key for key in known.services if key.protocol == "fwmark" or key.address in announced)
-        again = [driver for driver in self._skipped if announced and driver is not inspected]
+        others = [driver for driver in self._skipped if driver is not inspected]
+        again = [driver for driver in others if announced or not written.isdisjoint(driver.tables)]
         if inspected is not None and inspected in self._skipped and await _differs(inspected, services):
             again.append(inspected)
         if not again:
