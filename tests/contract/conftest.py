@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from anycastlb.adapters.sources import Store
 from tests.support.consul import Agent
+from tests.support.stores import ConsulWorld, FileWorld, MemoryWorld, Open, World
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,3 +32,30 @@ def agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactor
     agent.start()
     yield agent
     agent.kill()
+
+
+@pytest.fixture(params=["memory", "file", "consul"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """A place for a catalog that holds none yet."""
+    if request.param == "memory":
+        return MemoryWorld()
+    if request.param == "file":
+        (tmp_path / "catalog").mkdir()
+        return FileWorld(tmp_path / "catalog")
+    agent: Agent = request.getfixturevalue("agent")
+    agent.delete("anycastlb/", below=True)
+    return ConsulWorld(agent.address)
+
+
+@pytest.fixture
+async def stores(world: World) -> AsyncIterator[Open]:
+    """Opens one more store over the same catalog, as each node has its own."""
+    opened: list[Store] = []
+
+    def another() -> Store:
+        opened.append(world.store())
+        return opened[-1]
+
+    yield another
+    for store in opened:
+        await store.close()

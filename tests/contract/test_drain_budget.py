@@ -4,46 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anycastlb.adapters.sources import Store
-from anycastlb.adapters.sources.consul_store import ConsulStore
-from anycastlb.adapters.sources.file_store import FileStore
-from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import DrainRules, Inputs, Policy, Snapshot
-from anycastlb.settings import ConsulSettings
-from tests.support.consul import Agent
 from tests.support.serving import go, serving
+from tests.support.stores import Open
 
 ROUNDS = 20
-Open = Callable[[], Store]
-
-
-@pytest.fixture(params=["memory", "file", "consul"])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
-    """Opens one more store over the same catalog, as each node has its own."""
-    opened: list[Store] = []
-    memory = MemorySource()
-    if request.param == "consul":
-        agent: Agent = request.getfixturevalue("agent")
-        agent.put("anycastlb/defaults", "{}")
-
-    def another() -> Store:
-        store: Store = memory
-        if request.param == "file":
-            store = FileStore(tmp_path)
-        elif request.param == "consul":
-            store = ConsulStore(ConsulSettings(address=agent.address))
-        opened.append(store)
-        return store
-
-    yield another
-    for store in opened:
-        await store.close()
 
 
 def node(name: str, most: int) -> Snapshot:

@@ -8,47 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from anycastlb.adapters.sources import Store
-from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import Conflict, Edit, Snapshot
-from tests.support.consul import Agent
 from tests.support.serving import Served, go, serving
-from tests.support.stores import ConsulWorld, FileWorld, puts
+from tests.support.stores import Open, puts
 
 ROUNDS = 10
 MANY = 150
 """More keys than one transaction of Consul holds."""
-Open = Callable[[], Store]
-
-
-@pytest.fixture(params=["memory", "file", "consul"])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
-    """Opens one more store over the same catalog, as each node has its own."""
-    opened: list[Store] = []
-    memory = MemorySource()
-    if request.param == "consul":
-        agent: Agent = request.getfixturevalue("agent")
-        agent.delete("anycastlb/", below=True)
-        agent.put("anycastlb/defaults", "{}")
-
-    def another() -> Store:
-        store: Store = memory
-        if request.param == "file":
-            store = FileWorld(tmp_path).store()
-        elif request.param == "consul":
-            store = ConsulWorld(agent.address).store()
-        opened.append(store)
-        return store
-
-    yield another
-    for store in opened:
-        await store.close()
 
 
 @pytest.fixture

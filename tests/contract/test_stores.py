@@ -13,24 +13,12 @@ import pytest
 from anycastlb.adapters.sources import Source, Store
 from anycastlb.core.model import Conflict, Edit, SourceError, Tree
 from tests.support.consul import Agent
-from tests.support.stores import ConsulWorld, FileWorld, MemoryWorld, World, again, puts
+from tests.support.stores import ConsulWorld, FileWorld, World, again, puts
 
 PATIENCE = 180.0
 """Seconds until a test gives up; no store needs them."""
 BIG = 400
 """More than Consul takes in six transactions."""
-
-
-@pytest.fixture(params=["memory", "file", "consul"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    if request.param == "memory":
-        return MemoryWorld()
-    if request.param == "file":
-        (tmp_path / "catalog").mkdir()
-        return FileWorld(tmp_path / "catalog")
-    agent: Agent = request.getfixturevalue("agent")
-    agent.delete("anycastlb/", below=True)
-    return ConsulWorld(agent.address)
 
 
 @pytest.fixture

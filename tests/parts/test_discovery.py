@@ -128,21 +128,6 @@ async def following(address: str, state_dir: Path, confirm: str = "never") -> As
     await found.source.close()
 
 
-@pytest.fixture(scope="module")
-def one_agent(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(require("consul"), tmp_path_factory.mktemp("consul"), keep=True)
-    agent.start()
-    yield agent
-    agent.kill()
-
-
-@pytest.fixture
-def agent(one_agent: Agent) -> Agent:
-    """An agent that runs, and knows no instance and no document."""
-    one_agent.emptied()
-    return one_agent
-
-
 @pytest.fixture
 def registry(agent: Agent) -> Registry:
     return Registry(agent)
@@ -152,6 +137,14 @@ def registry(agent: Agent) -> Registry:
 async def node(agent: Agent, tmp_path: Path) -> AsyncIterator[Following]:
     async with following(agent.address, tmp_path / "state") as node:
         yield node
+
+
+async def three(registry: Registry, node: Following) -> None:
+    """The service has three instances, and the node knows them."""
+    registry.put(WEB)
+    for number in (1, 2, 3):
+        registry.register(number)
+    await node.names("web1", "web2", "web3")
 
 
 async def test_instances_come_and_leave_one_by_one(registry: Registry, node: Following) -> None:
@@ -173,10 +166,7 @@ async def test_instances_come_and_leave_one_by_one(registry: Registry, node: Fol
 
 
 async def test_all_vanish_at_once(registry: Registry, node: Following) -> None:
-    registry.put(WEB)
-    for number in (1, 2, 3):
-        registry.register(number)
-    await node.names("web1", "web2", "web3")
+    await three(registry, node)
     since = len(node.seen)
     registry.deregister(1, 2, 3)
     await node.until(lambda: any("3 of 3 instances vanished at once: kept for 2 s" in told for told in node.problems()))
@@ -193,10 +183,7 @@ async def test_all_vanish_at_once(registry: Registry, node: Following) -> None:
 
 
 async def test_a_loss_that_is_undone_was_never_seen(registry: Registry, node: Following) -> None:
-    registry.put(WEB)
-    for number in (1, 2, 3):
-        registry.register(number)
-    await node.names("web1", "web2", "web3")
+    await three(registry, node)
     since = len(node.seen)
     registry.deregister(1, 2, 3)
     await node.until(node.problems)
@@ -207,10 +194,7 @@ async def test_a_loss_that_is_undone_was_never_seen(registry: Registry, node: Fo
 
 
 async def test_a_confirmed_loss_is_believed_at_once(registry: Registry, node: Following) -> None:
-    registry.put(WEB)
-    for number in (1, 2, 3):
-        registry.register(number)
-    await node.names("web1", "web2", "web3")
+    await three(registry, node)
     assert not node.follower.confirm()
     registry.deregister(1, 2)
     await node.until(node.problems)
@@ -221,10 +205,7 @@ async def test_a_confirmed_loss_is_believed_at_once(registry: Registry, node: Fo
 
 async def test_failing_checks(registry: Registry, node: Following) -> None:
     """Who fails leaves at once, all of them too: that is known, not missing."""
-    registry.put(WEB)
-    for number in (1, 2, 3):
-        registry.register(number)
-    await node.names("web1", "web2", "web3")
+    await three(registry, node)
     registry.set(2, "critical")
     await node.soon("web1", "web3")
     registry.set(3, "warning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.model import Edit
 from anycastlb.settings import ConsulSettings
+
+Open = Callable[[], Store]
+"""Opens one more store over the same catalog."""
 
 
 class World(Protocol):
