@@ -50,5 +50,5 @@ def differences(one: Decision, other: Decision) -> tuple[str, ...]:
             found |= {f"{part}.{name}" for name in differ}
     found |= {f"the order of {name}" for name in LISTED if list(getattr(one, name)) != list(getattr(other, name))}
     if by_service(one.desired.destinations) != by_service(other.desired.destinations):
-        found.add("the order of destinations")
+        found.add("the order of desired.destinations")
     return tuple(sorted(found))
