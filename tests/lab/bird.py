@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.lab.examples import Peer
 from tests.lab.namespaces import LabError, Namespace
-from tests.lab.process import GIVE_UP, Process
+from tests.lab.process import GIVE_UP, Process, answers
 from tests.rig import programs
 
 
@@ -29,7 +29,7 @@ class Bird:
         self._config.write_text(config.replace("log syslog all;", "log stderr all;"))
         self._socket.unlink(missing_ok=True)
         self._process.start()
-        self._process.until(self._socket.exists, "BIRD has its control socket")
+        self._process.until(lambda: answers(self._socket), "BIRD can be asked")
 
     def kill(self) -> None:
         self._process.kill()

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.lab.examples import Peer
 from tests.lab.namespaces import LabError, Namespace, run
-from tests.lab.process import Process
+from tests.lab.process import Process, answers
 from tests.rig import programs
 
 DAEMONS = ("mgmtd", "zebra", "bgpd", "bfdd")
@@ -70,7 +71,7 @@ class Frr:
             socket.unlink()
         for daemon, process in zip(self._daemons, self.processes, strict=True):
             process.start()
-            process.until((self._directory / f"{daemon}.vty").exists, f"{daemon} can be asked")
+            process.until(partial(answers, self._directory / f"{daemon}.vty"), f"{daemon} can be asked")
         told = self.vtysh("-f", str(self._config))
         if bad := [line for line in told.splitlines() if line.startswith(("%", "line "))]:
             raise LabError(f"FRR refuses {self._config}: {bad}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,16 @@ def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float
             )
         time.sleep(every)
     return answer
+
+
+def answers(path: Path) -> bool:
+    """Does somebody listen at this socket? That it is in its folder is not enough: it is bound first."""
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def freeze(pid: int) -> None:

@@ -27,7 +27,7 @@ from anycastlb.core.events import Event
 from anycastlb.core.model import Address, Change, Failure, Route
 from tests.lab import lateness
 from tests.lab.namespaces import Namespace, address, connect, delete
-from tests.lab.process import GIVE_UP, Process, freeze, until
+from tests.lab.process import GIVE_UP, Process, answers, freeze, until
 
 ROOT = Path(__file__).parents[2]
 HOLD = 2.0
@@ -92,7 +92,7 @@ class Router:
     def start(self) -> None:
         self._socket.unlink(missing_ok=True)
         self.process.start()
-        self.process.until(self._socket.exists, "BIRD has its control socket")
+        self.process.until(lambda: answers(self._socket), "BIRD can be asked")
 
     def ask(self, question: str) -> str:
         with socket.socket(socket.AF_UNIX) as link:
@@ -101,7 +101,9 @@ class Router:
             link.sendall(question.encode() + b"\n")
             text = b""
             while not re.search(rb"(?m)^(?!0001)[089]\d{3} ", text):
-                text += link.recv(65536)
+                piece = link.recv(65536)
+                assert piece, f"BIRD does not answer {question!r} to the end: {text.decode()}"
+                text += piece
             return text.decode()
 
     def routes(self) -> set[Address]:
@@ -305,8 +307,10 @@ async def seen(ask: Callable[[], bool], what: str) -> float:
 async def program(bench: Bench, *vips: Address, hold: float = HOLD) -> AsyncIterator[Process]:
     """The daemon as a process of its own, announcing."""
     daemon = Process("daemon", bench.lb, daemon_argv(bench, hold, *vips), bench.directory / "daemon.log", ENV)
+    connected = daemon.log.read_text().count(CONNECTED) if daemon.log.exists() else 0
     daemon.start()
-    try:
+    try:  # a daemon before it may have left the same routes
+        await seen(lambda: daemon.log.read_text().count(CONNECTED) > connected, "the bridge has connected")
         await seen(lambda: bench.router.routes() == set(vips), "the router has the routes")
         yield daemon
     finally:

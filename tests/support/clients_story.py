@@ -29,10 +29,12 @@ class Scene:
         for way in self.ways.values():
             self.lab.router.until(way.vip, set(nodes))
 
-    def step(self, what: str, do: Callable[[], Any], *after: str, lossy: bool = False) -> int:
+    def step(self, what: str, do: Callable[[], Any], *after: str, lossy: bool = False, unsent: bool = False) -> int:
         """Do it, wait until exactly these nodes are routed to and every line was used since; nothing broke.
 
-        ``lossy``: packets may be lost until the router has converged, and none after. How many requests lost some.
+        ``lossy``: packets may be lost until the router has converged, and none after. ``unsent``: nor can a request be
+        finished that began before, for its connection was too young to be known to another node. How many requests
+        lost packets.
         """
         began = lateness.now()
         do()
@@ -42,15 +44,16 @@ class Scene:
             way.passed(converged)
         before, self.now = self.now, {name: way.ask(mark=True) for name, way in self.ways.items()}
         grown = {name: _grown(before[name], now) for name, now in self.now.items()}
+        until = converged - began + MOMENT if lossy else 0.0
         late = {name: [at - began for at, took, _ in new["delayed"] if _lost(at, took)] for name, new in grown.items()}
         self.figures.append(
             f"{what:22} routed within {converged - began:4.1f} s; {_figures(list(grown.values()), late)}"
         )
         for name, new in grown.items():
             assert not new["broken"], f"{what}: {name}: {len(new['broken'])} broken, first: {new['broken'][:3]}"
-            assert not new["failed"], f"{what}: {name}: {len(new['failed'])} failed, first: {new['failed'][:3]}"
+            failed = [(at, why) for at, why in new["failed"] if not unsent or at - began > until]
+            assert not failed, f"{what}: {name}: {len(failed)} failed, first: {failed[:3]}"
             assert self.now[name]["open"] == self.ways[name].lines
-            until = converged - began + MOMENT if lossy else 0.0
             assert max(late[name], default=0) <= until, f"{what}: {name}: packets lost after convergence: {late[name]}"
         return sum(len(new["delayed"]) for new in grown.values())
 

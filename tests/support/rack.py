@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.lab.bird import Bird
 from tests.lab.examples import DOCUMENTED, ROUTER, SHIPPED, Peer, edited
 from tests.lab.frr import Frr
 from tests.lab.namespaces import Namespace, address, connect
-from tests.lab.process import Process, until
+from tests.lab.process import Process, answers, until
 from tests.lab.router import Flavour, Router
 from tests.lab.speaker import SHIPPED as TEMPLATES
 from tests.lab.speaker import environment
@@ -148,7 +149,7 @@ class Rack:
         for node in self.nodes.values():
             node.daemon.start()
         for node in self.nodes.values():
-            node.daemon.until((node.directory / "api.sock").exists, "it runs")
+            node.daemon.until(partial(answers, node.directory / "api.sock"), "it runs")
 
     def delete(self) -> None:
         for node in self.nodes.values():
