@@ -29,7 +29,7 @@ from anycastlb.engine.looks import Looks
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observation import Observation
 from anycastlb.engine.sight import Sight
-from anycastlb.engine.writer import OUTDATED, UNKNOWN, Writer, applied, lasting, possible
+from anycastlb.engine.writer import OUTDATED, UNKNOWN, Writer, applied, attempted, lasting, possible
 
 RETRIES = (0.2, 0.5, 1.0)
 """Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
@@ -131,7 +131,9 @@ class Reconciler:
             decision = await self._decide(inputs, actual, started)
             self._heartbeat.decided()
             compared = await self._compare(actual, decision)
-            if (again := await self._looks.before_writing(actual, compared.changes)) is not None:
+            absence = self._machine.announcer.absence()
+            tried = attempted(compared.changes, absence)
+            if (again := await self._looks.before_writing(actual, tried)) is not None:
                 actual, errors = again.state, {**errors, **again.errors}
                 blind = blind or bool(again.errors)
                 compared = await self._compare(actual, decision)
@@ -143,13 +145,14 @@ class Reconciler:
         if unseen:  # what the kernel serves is adopted once it can be read
             self._memory, self._remembered, self.made = None, FROM_SCRATCH, None
         changes = possible(compared.changes, errors, blind)
-        outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
+        tried, unannounced = attempted(changes, absence), self._writer.unannounced(changes, absence)
+        outcomes = (*compared.failures, *await self._writer.apply(tried, decision), *unannounced)
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
         previous = self.snapshot
-        await self._emit(await self._beside(changes, cycle_events, inputs.node, previous, decision, finished, failures))
+        await self._emit(await self._beside(tried, cycle_events, inputs.node, previous, decision, finished, failures))
         ended = self._clock()
-        reached = await self._beside(changes, applied, actual, changes, outcomes)
+        reached = await self._beside(tried, applied, actual, tried, outcomes)
         unfinished = outcomes or errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,

@@ -28,6 +28,7 @@ class Writer:
         self._by_table: Mapping[Table, Driver] = {table: driver for driver in drivers for table in driver.tables}
         self._pending: Mapping[tuple[Table, Any], Change] = {}
         """Changes of the last plan that were under way when it ended."""
+        self._unannounced: tuple[Failure, ...] = ()
 
     async def apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
@@ -53,6 +54,20 @@ class Writer:
             failures += outcomes
         return tuple(failures)
 
+    def unannounced(self, changes: Sequence[Change], absence: Reason | None) -> tuple[Failure, ...]:
+        """The routes that nobody can announce for the reason ``absence``, as failures.
+
+        They may be as many as there are VIPs, in every cycle until the bridge is back: those of the last cycle are the
+        same objects.
+        """
+        known = {id(failure.change): failure for failure in self._unannounced if failure.reason == absence}
+        self._unannounced = (
+            tuple(known.get(id(change)) or Failure(change, absence) for change in changes if announces(change))
+            if absence is not None
+            else ()
+        )
+        return self._unannounced
+
     def finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
         """The changes of this plan that were done or refused, and those of earlier ones that are done by now."""
         before, self._pending = self._pending, {(o.change.table, o.change.key): o.change for o in outcomes if o.pending}
@@ -71,6 +86,16 @@ def _own(failures: Sequence[Failure], changes: Sequence[Change]) -> list[Failure
     """A driver's failures, each with the very change that it was given: from here on they are told by identity."""
     given = {id(change) for change in changes}
     return [f if id(f.change) in given else replace(f, change=changes[changes.index(f.change)]) for f in failures]
+
+
+def announces(change: Change) -> bool:
+    """Does it announce a route, or announce it otherwise?"""
+    return change.table == "routes" and change.new is not None
+
+
+def attempted(changes: Sequence[Change], absence: Reason | None) -> tuple[Change, ...]:
+    """Those that are tried while no route can be announced for the reason ``absence``; None: all."""
+    return tuple(changes) if absence is None else tuple(change for change in changes if not announces(change))
 
 
 def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:

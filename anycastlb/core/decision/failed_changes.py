@@ -66,6 +66,8 @@ class FailedChanges:
 
         A change that waits only for what is under way is under way itself.
         """
+        if not self._first:
+            return None
         if change.table == "routes" and change.new is not None:
             return self._incomplete(change)
         if change.verb == "delete" and (vips := _vips(change, self._fwmarks)):
