@@ -121,7 +121,9 @@ def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure
     for change in changes:
         if change.table in NAMES or id(change) in failed:
             continue
-        rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
+        if change.table not in tables:
+            tables[change.table] = dict(actual.rows(change.table))
+        rows = tables[change.table]
         if change.new is None or change.moved:
             rows.pop(change.key, None)  # moved: it becomes the newest
         if change.new is not None:
