@@ -4,6 +4,8 @@ It does the first by itself, but each large block that is freed raises the size 
 few answers of 18 MB it keeps what they were made in. A size that is set is not raised, and then the rest has to be set
 too: otherwise each table that a decision copies, of some hundred kilobytes, would be given back and asked for again,
 and each of its pages would be a fault.
+
+All threads share one heap: one of them runs at a time anyway, and what one has freed is used by the next.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """The parameters' numbers in mallopt(3)."""
 LARGE = 4 * 1024 * 1024
 """Bytes from which a block is a mapping of its own. A table of 10,000 rows takes about 600 kB, one of 60,000 3 MB."""
@@ -25,3 +27,4 @@ def return_large_blocks() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_THRESHOLD, LARGE)
         library.mallopt(TRIM_THRESHOLD, KEPT)
+        library.mallopt(ARENA_MAX, 1)
