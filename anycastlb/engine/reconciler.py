@@ -35,6 +35,8 @@ RETRIES = (0.2, 0.5, 1.0)
 """Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
 MANY = 100
 """Changes or events up to so many are worked on in one go: some milliseconds."""
+QUIET, REPEATS = 0.5, 2
+"""After so many seconds without news a decision of which much does not stand yet is made again, so often."""
 GIVE_UP = 10.0
 """Seconds without a kernel that can be read after which a stop ends, if nothing else is left to do."""
 T = TypeVar("T")
@@ -69,6 +71,11 @@ class Reconciler:
         """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
+        self._repeat_at: float | None = None
+        """When the decision is made again though nothing has changed: what is seen to stand costs the next one nothing.
+
+        Else the first change after a start would cost as much as the start."""
+        self._repeated = 0
         self.made: Made | None = None
         """The last decision that was made, for its proof."""
         self._corrected: tuple[Made, Decision] | None = None
@@ -210,10 +217,14 @@ class Reconciler:
             self._heartbeat.started = True
         self._take_correction()
         last, version = self._remembered, self._inbox.version
-        wake_at = last.decision.wake_at
-        if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
+        due = [moment for moment in (last.decision.wake_at, self._repeat_at) if moment is not None]
+        if last is FROM_SCRATCH or version != self._decided or any(now >= moment for moment in due):
+            self._repeated = self._repeated + 1 if version == self._decided else 0
+            self._repeat_at = None
             memory = self._memory
             last = self._remembered = await self._offload(decide_again, last, inputs, memory, now)
+            if self._repeated < REPEATS and last.usable(inputs, last.decision.memory) and last.passing > MANY:
+                self._repeat_at = now + QUIET
             self._memory, self._decided = last.decision.memory, version
             self.made = Made(inputs, memory, now, last.decision)
         return last.decision
@@ -250,9 +261,9 @@ class Reconciler:
     async def _wait(self) -> None:
         """Until something changed, the decision expires or the next look is due."""
         until = min(self._clock() + self._pause(), self._looks.due)
-        wake_at = self.snapshot.decision.wake_at
-        if wake_at is not None and self._sight.stuck_since is None:
-            until = min(until, wake_at)
+        for moment in (self.snapshot.decision.wake_at, self._repeat_at):
+            if moment is not None and self._sight.stuck_since is None:
+                until = min(until, moment)
         await self._heartbeat.wait(until)
 
     def _pause(self) -> float:

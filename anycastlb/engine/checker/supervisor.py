@@ -73,7 +73,8 @@ class CheckerProcess:
         self._publish, self._journal, self._clock = publish, journal, clock
         self._verdicts = Verdicts(journal, clock, observer)
         self._wanted: frozenset[Check] = frozenset()
-        self._resettle = asyncio.Event()
+        self._resettle, self._at_rest = asyncio.Event(), asyncio.Event()
+        self._at_rest.set()
         self._courses: dict[int, Course] = {}
         self._numbers: dict[Check, int] = {}
         self._next = count(1)
@@ -95,12 +96,16 @@ class CheckerProcess:
         wanted = frozenset(checks)
         if wanted != self._wanted:
             self._wanted = wanted
+            self._at_rest.clear()
             self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         if marks != self._marks:
             self._marks = marks
             self._send(marks=self._plain_marks())
+
+    async def settled(self) -> None:
+        await self._at_rest.wait()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -118,6 +123,8 @@ class CheckerProcess:
                 self._send(stop=[self._drop(check) for check in checks])
             async for checks in _slices(self._wanted - self._numbers.keys()):
                 self._run([number for check in checks if (number := self._add(check)) in self._courses])
+            if not self._resettle.is_set():
+                self._at_rest.set()
 
     def _add(self, check: Check) -> int:
         number = self._numbers[check] = next(self._next)
