@@ -19,7 +19,7 @@ from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.decide import adopt, decide_again
 from anycastlb.core.decision.proof import Made
 from anycastlb.core.decision.recollection import recalled
-from anycastlb.core.decision.remembered import FROM_SCRATCH
+from anycastlb.core.decision.remembered import FROM_SCRATCH, Remembered
 from anycastlb.core.events import Event
 from anycastlb.core.model import NAMES, Change, Decision, Failure, Inputs, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
@@ -135,9 +135,7 @@ class Reconciler:
         self._looks.routes(actual)
         inputs = self._inbox.inputs
         try:
-            decision = await self._decide(inputs, actual, started)
-            self._heartbeat.decided()
-            compared = await self._compare(actual, decision)
+            decision, compared = await self._decide(inputs, actual, started)
             absence = self._machine.announcer.absence()
             tried = attempted(compared.changes, absence)
             if (again := await self._looks.before_writing(actual, tried)) is not None:
@@ -205,10 +203,11 @@ class Reconciler:
         """May the machine not be as it was last known? A node that stops looks at what it leaves behind."""
         return bool(self._retries or self._sight.unread) or self._sight.undecided or self._inbox.inputs.stopping
 
-    async def _decide(self, inputs: Inputs, actual: State, now: float) -> Decision:
-        """The last decision, while nothing it was made from has changed and its time is not over.
+    async def _decide(self, inputs: Inputs, actual: State, now: float) -> tuple[Decision, Comparison]:
+        """The decision, and what differs from it: the last one, while nothing it was made from has changed and its time
+        is not over.
 
-        It is made in a thread: it may take long, and the other tasks of this process must not wait for it.
+        They are made in a thread: it may take long, and the other tasks of this process must not wait for it.
         """
         if self._memory is None:
             connected = self._machine.announcer.speaker().connected
@@ -218,16 +217,24 @@ class Reconciler:
         self._take_correction()
         last, version = self._remembered, self._inbox.version
         due = [moment for moment in (last.decision.wake_at, self._repeat_at) if moment is not None]
-        if last is FROM_SCRATCH or version != self._decided or any(now >= moment for moment in due):
-            self._repeated = self._repeated + 1 if version == self._decided else 0
-            self._repeat_at = None
-            memory = self._memory
-            last = self._remembered = await self._offload(decide_again, last, inputs, memory, now)
-            if self._repeated < REPEATS and last.usable(inputs, last.decision.memory) and last.passing > MANY:
-                self._repeat_at = now + QUIET
-            self._memory, self._decided = last.decision.memory, version
-            self.made = Made(inputs, memory, now, last.decision)
-        return last.decision
+        if last is not FROM_SCRATCH and version == self._decided and all(now < moment for moment in due):
+            self._heartbeat.decided()
+            return last.decision, await self._compare(actual, last.decision)
+        self._repeated = self._repeated + 1 if version == self._decided else 0
+        self._repeat_at = None
+        memory, compared = self._memory, self._compared
+
+        def decide() -> tuple[Remembered, Comparison]:
+            made = decide_again(last, inputs, memory, now)
+            self._heartbeat.decided()
+            return made, compare_again(compared, actual, made.decision.desired)
+
+        made, self._compared = await self._offload(decide)
+        if self._repeated < REPEATS and made.usable(inputs, made.decision.memory) and made.passing > MANY:
+            self._repeat_at = now + QUIET
+        self._remembered, self._memory, self._decided = made, made.decision.memory, version
+        self.made = Made(inputs, memory, now, made.decision)
+        return made.decision, self._compared
 
     def correct(self, wrong: Made, right: Decision) -> None:
         """A decision was wrong: decide the next one from scratch, soon."""
