@@ -32,8 +32,8 @@ from anycastlb.adapters.system.allocation import return_large_blocks
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import TrafficCounters
+from anycastlb.engine.checker.processes import in_own_processes
 from anycastlb.engine.checker.protocol import bounds
-from anycastlb.engine.checker.supervisor import in_own_process
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.node import Node, Parts
@@ -104,7 +104,7 @@ async def serve(port: int, state: str) -> None:
         machine,
         types(config.checks),
         make_kinds(config),
-        make_checking=in_own_process(bounds(config)),
+        make_checking=in_own_processes(bounds(config)),
         on_catalog=inspector,
     )
     node = Node(config, parts, journal, meters)
