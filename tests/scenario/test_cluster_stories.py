@@ -273,3 +273,20 @@ async def test_a_changed_catalog_makes_no_lasting_difference(tmp_path: Path, reg
         assert not first.snapshot.inputs.catalog.problems
         hashes = {node["catalog"]["hash"] for node in view(first)["nodes"]}
         assert len(hashes) == 1 and "" not in hashes
+
+
+async def test_which_catalog_a_node_has_is_published_now_and_then_and_what_it_decides_at_once(
+    tmp_path: Path, registry: MemoryRegistry
+) -> None:
+    one, two = worlds(tmp_path, registry)
+    async with one.node() as node, two.node() as other:
+        await until(lambda: announcers(node.snapshot).get(VIP) == ["lb1", "lb2"], within=20)
+        await asyncio.sleep(10)
+        writes = registry.writes
+        for number in range(8):  # within four seconds
+            one.put("services/web", {**WEB, "drain": f"{20 + number}s"})
+            await asyncio.sleep(0.5)
+        assert registry.writes - writes <= 4, "of each node the first and one more"
+        one.dead |= {"10.1.0.1", "10.1.0.2", "10.1.0.3"}
+        await until(lambda: VIP not in one.announced, within=10)
+        await until(lambda: announcers(other.snapshot)[VIP] == ["lb2"], within=3)

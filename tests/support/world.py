@@ -70,6 +70,8 @@ class MemoryAnnouncer(MemoryDriver):
     def __init__(self) -> None:
         super().__init__(("routes",))
         self.connected = True
+        self.away: Reason | None = None
+        """Why nothing can be announced now."""
         self.sessions: tuple[Session, ...] = ()
         self.beats: list[float] = []
 
@@ -77,7 +79,7 @@ class MemoryAnnouncer(MemoryDriver):
         return Speaker(connected=self.connected, sessions=self.sessions)
 
     def absence(self) -> Reason | None:
-        return None
+        return self.away
 
     def beat(self) -> None:
         self.beats.append(asyncio.get_running_loop().time())
