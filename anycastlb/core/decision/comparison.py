@@ -50,6 +50,10 @@ def _changes(table: Table, last: Comparison, actual: State, desired: State, cont
     before = [change for change in last.changes if change.table == table]
     if not one.keys and not two.keys:
         return before
+    aligned = table != "destinations" and one.aligned and two.aligned
+    edited = _edited(table, before, old, new, {*one.keys, *two.keys}) if aligned else None
+    if edited is not None:
+        return edited
     doubtful = {*one.keys, *two.keys, *(change.key for change in before)}
     if table != "destinations":
         return plan.row_changes(table, _only(old, doubtful), _only(new, doubtful))
@@ -58,6 +62,22 @@ def _changes(table: Table, last: Comparison, actual: State, desired: State, cont
         return plan.row_changes(table, _only(old, doubtful), _only(new, doubtful))
     services = {key.service for key in doubtful}
     return plan.destination_changes(_of_services(old, services), _of_services(new, services), contained)
+
+
+def _edited(
+    table: Table, before: list[Change], old: Mapping[Any, Any], new: Mapping[Any, Any], keys: Collection[Any]
+) -> list[Change] | None:
+    """The changes of before where only these rows may differ otherwise; None if there are others in between.
+
+    They may be as many as there are VIPs, for as long as nobody announces one.
+    """
+    made = {change.key: change for change in plan.row_changes(table, _only(old, keys), _only(new, keys))}
+    known = {change.key: change for change in before if change.key in keys}
+    if not made:
+        return [change for change in before if change.key not in known] if known else before
+    if made.keys() != known.keys() or any(made[key].verb != known[key].verb for key in made):
+        return None
+    return [made.get(change.key, change) for change in before]
 
 
 def _only(rows: Mapping[Any, Any], keys: Collection[Any]) -> Mapping[Any, Any]:
