@@ -192,7 +192,7 @@ def _verdict(
     sums = [sum(member.backend.weight for member in some) for some in (ups, pool)]
     threshold = announce.min_backends if seen.was_open else announce.reopen or announce.min_backends
     met, needed, words = gate.enough(threshold, up, total, *sums)
-    if not met and not seen.was_open and gate.enough(announce.min_backends, up, total, *sums)[0]:
+    if not met and gate.enough(announce.min_backends, up, total, *sums)[0]:
         words += " to open again"
     proving = 0.0 if met or seen.refusal else _proving(threshold, pool, seen)
     condition = _condition(pool, helpers, met or bool(proving), announce, bool(seen.refusal))
@@ -220,7 +220,7 @@ def _proving(threshold: Share, pool: Sequence[Member], seen: Observed) -> float:
         return 0.0
     sums = [sum(member.backend.weight for member in some) for some in ([*ups, *new], pool)]
     met, _, _ = gate.enough(threshold, len(ups) + len(new), len(pool), *sums)
-    return max((member.proving for member in new), default=0.0) if met else 0.0
+    return max(member.proving for member in new) if met else 0.0
 
 
 def _condition(
@@ -233,7 +233,7 @@ def _condition(
     helped = not ups and bool(helpers)
     return Condition(
         well=not refused and (met or (helped and announce.fallback == "keep")),
-        dead=bool(built) and not ups and not helped and all(member.state.up is False for member in built),
+        dead=bool(built) and not helped and all(member.state.up is False for member in built),
         able=not refused and bool(built or helpers),
         cycle=max((member.check.interval + member.check.timeout for member in pool), default=0.0),
         recovery=max((_recovery(member.check) for member in pool), default=0.0),
