@@ -111,7 +111,7 @@ def _kept(
     pool = [member for member in primaries if member.used]
     if asked := _kept_by_caller(keep, pool, helped):
         return asked
-    if pool and not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
+    if not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
         return dict.fromkeys((member.key for member in pool), Reason("kept_fail_open", "kept (fail = keep)"))
     return _kept_by_floor(service, pool, helped)
 
