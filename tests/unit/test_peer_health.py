@@ -127,6 +127,7 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
     known = Cluster(follows=True, connected=True, peers=peers)
     assert peer_reports.statuses(known) == (SERVING,)
     assert peer_reports.statuses(replace(known, connected=False)) is None
+    assert peer_reports.statuses(replace(known, follows=False)) is None
     assert peer_reports.statuses(Cluster()) is None
 
 
@@ -186,6 +187,8 @@ def web(summary: ServiceSummary) -> Status:
         (web(ServiceSummary(True, 2, 2, dead=True)), True),
         (web(ServiceSummary(False, 0, 2)), True),
         (web(ServiceSummary(False, 1, 2)), False),
+        (web(ServiceSummary(True, 0, 2)), False),
+        (web(ServiceSummary(False, 0, 0)), False),
         (shut(SERVING, open=False), True),
         (replace(SERVING, ready=False), True),
         (replace(SERVING, stopping=True), True),
@@ -347,6 +350,9 @@ def test_a_withdrawal_counts_for_a_minute_whoever_did_it() -> None:
     budget = withdrawal_budget(Share(3), 10, gates, (peer,), 1020.0)
     assert budget.spent == 2 and budget.wait == 1005 + WINDOW - 1020
     assert budget.allows(VIP) and budget.spend(VIP).spent == 2, "a VIP counts once"
+    assert withdrawal_budget(Share(1), 10, gates, (), 1020.0).allows(VIP), "also where there is no room for another"
+    assert withdrawal_budget(Share(1), 10, gates, (), 1059.9).spent == 1
+    assert withdrawal_budget(Share(1), 10, gates, (), 1060.0).spent == 0
     assert budget.allows(THIRD) and budget.spend(THIRD).spent == 3
     assert not budget.spend(THIRD).allows(ip_address("192.0.2.4"))
     assert withdrawal_budget(Share(percent=50), 10, gates, (peer,), 1020.0).limit == 5
