@@ -64,7 +64,7 @@ def test_the_unknown_count_as_they_did_before() -> None:
     ],
 )
 def test_why_a_backend_counts_as_it_does(state: CheckState, code: str, text: str) -> None:
-    assert shown(verdict(state, before=False))[1:] == (code, text)
+    assert shown(verdict(state, before=False)) == (state.up is True, code, text)
 
 
 def test_what_a_backend_asks_for_is_what_its_last_good_result_said() -> None:
