@@ -353,6 +353,7 @@ def test_a_withdrawal_counts_for_a_minute_whoever_did_it() -> None:
     assert withdrawal_budget(Share(1), 10, gates, (), 1020.0).allows(VIP), "also where there is no room for another"
     assert withdrawal_budget(Share(1), 10, gates, (), 1059.9).spent == 1
     assert withdrawal_budget(Share(1), 10, gates, (), 1060.0).spent == 0
+    assert withdrawal_budget(None, 10, gates, (peer,), 1020.0).spent == 0, "without a limit nothing is counted"
     assert budget.allows(THIRD) and budget.spend(THIRD).spent == 3
     assert not budget.spend(THIRD).allows(ip_address("192.0.2.4"))
     assert withdrawal_budget(Share(percent=50), 10, gates, (peer,), 1020.0).limit == 5

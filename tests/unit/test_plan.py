@@ -182,7 +182,7 @@ def test_a_withdrawal_waits_for_nothing() -> None:
 
 def test_a_failure_that_gives_no_weight_is_none_of_a_weight() -> None:
     fine = rows(1).destinations
-    address = Change("addresses", VIP, VipAddress(), VipAddress("6"))
+    address = Change("addresses", VIP, VipAddress(), VipAddress("dummy0"))
     deleted = Change("destinations", destination(1), Destination("tunnel", 0, 100), None)
     for change in (address, deleted, weight(1, 0, 0), weight(1, 100, 0)):
         assert blocked(weight(2, 100, 0), Failure(change, NO), desired=fine) is None

@@ -87,6 +87,7 @@ def test_the_effective_weight_is_0_only_if_one_of_its_parts_is(given_weights: We
         (Weights(0), 0),
         (Weights(0, admin=30), 0),
         (Weights(1, ramp=0.1), 1),
+        (Weights(100, health=0.1, ramp=0.1), 10),
     ],
 )
 def test_effective_weights(parts: Weights, weight: int) -> None:

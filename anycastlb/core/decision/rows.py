@@ -167,7 +167,7 @@ def _merged(
     for key, row in wanted.items():
         merged[key] = row
         merged.update((k, kept[k]) for k in followers.get(key, ()))
-    return {**merged, **{key: row for key, row in kept.items() if key not in merged}}
+    return {**merged, **kept}
 
 
 def by_service(keys: Iterable[DestinationKey]) -> dict[ServiceKey, tuple[DestinationKey, ...]]:
