@@ -11,7 +11,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from anycastlb.adapters.consul.client import NOTHING, TXN, Client, Unconfirmed
+from anycastlb.adapters.consul.client import Client
+from anycastlb.adapters.consul.faults import NOTHING, Unconfirmed
+from anycastlb.adapters.consul.session import TXN
 from anycastlb.core.model import Edit, SourceError
 
 Operation = dict[str, dict[str, Any]]
