@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from anycastlb.core.decision.gate import NEVER
-from anycastlb.core.decision.judgement import WELL, Judgement, Observed, ObservedBackend, judge
+from anycastlb.core.decision.judgement import WELL, Judgement, Observed, judge
+from anycastlb.core.decision.member import ObservedBackend
 from anycastlb.core.model import (
     Announce,
     Backend,

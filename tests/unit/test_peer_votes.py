@@ -10,7 +10,8 @@ import pytest
 
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.gate import NEVER
-from anycastlb.core.decision.judgement import Judgement, Observed, ObservedBackend, judge
+from anycastlb.core.decision.judgement import Judgement, Observed, judge
+from anycastlb.core.decision.member import ObservedBackend
 from anycastlb.core.decision.peer_health import KEPT, Case, Kept, Opinion
 from anycastlb.core.decision.peer_votes import Following, PeerVote, hear_peers
 from anycastlb.core.decision.pool import KeptBackends

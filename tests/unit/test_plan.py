@@ -67,6 +67,12 @@ def test_an_unknown_table_weight_is_asserted_again() -> None:
     assert change.verb == "update" and not diff(wanted, wanted)
 
 
+def test_what_nobody_asks_for_is_deleted() -> None:
+    other = ip_address("192.0.2.2")
+    actual = State(addresses={VIP: VipAddress(), other: VipAddress()})
+    assert diff(actual, State(addresses={VIP: VipAddress()})) == (Change("addresses", other, VipAddress(), None),)
+
+
 def test_a_new_one_in_front_moves_all_behind_it() -> None:
     assert written(rows(1), rows(3, 1)) == [("create", 3), ("move", 1)]
 

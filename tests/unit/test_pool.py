@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from anycastlb.core.decision.judgement import Observed, ObservedBackend, judge
+from anycastlb.core.decision.judgement import Observed, judge
+from anycastlb.core.decision.member import ObservedBackend
 from anycastlb.core.decision.pool import KeptBackends, Pool, weigh
 from anycastlb.core.decision.withdrawal_budget import withdrawal_budget
 from anycastlb.core.model import (

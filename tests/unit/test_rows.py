@@ -8,7 +8,8 @@ from ipaddress import ip_address
 import pytest
 
 from anycastlb.core.decision.handover import Handover, fwmarks, handover, vips_of
-from anycastlb.core.decision.judgement import LATE, Judgement, Observed, ObservedBackend, judge
+from anycastlb.core.decision.judgement import Judgement, Observed, judge
+from anycastlb.core.decision.member import LATE, ObservedBackend
 from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.rows import (
     Tables,
@@ -95,6 +96,8 @@ def test_what_is_replaced_serves_until_the_results_are_due_and_then_for_its_drai
     begun = Memory(leaving={("destinations", at(1)): serving})
     assert left(begun, handover=under_way)["destinations", at(1)].until == NOW + 34.0
     assert left(begun) == {("destinations", at(1)): Leaving(row(), NOW + 30.0, 30.0)}
+    idle = left(begun, {("services", WEB): None}, idle=frozenset({at(1)}), handover=under_way)
+    assert idle["destinations", at(1)].serves, "one that serves may be without a connection for a moment"
     over = Memory(leaving={("destinations", at(1)): Leaving(row(), NOW + 5.0, 30.0)})
     assert left(over, handover=begins) == over.leaving  # what has begun to leave does not serve again
 

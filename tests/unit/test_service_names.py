@@ -272,6 +272,8 @@ def test_names_of_a_service_that_cannot_be_told_stay_as_they_are(monkeypatch: py
 
     standing, _ = names(before, (V4, V6))
     monkeypatch.setattr(service_names, step, broken)
+    gone = ConsulService("anycastlb-old", V4, 80, (), True, "2/2 backends up")
+    standing["consul_services"] = {**standing["consul_services"], ConsulKey("old", V4, "lb1"): gone}
     after, faults = names(replace(before, names=standing), ())
     table = "dns_records" if step == "_asked" else "consul_services"
     assert list(faults) == ["web"] and faults["web"].code == "internal_error"
@@ -279,6 +281,7 @@ def test_names_of_a_service_that_cannot_be_told_stay_as_they_are(monkeypatch: py
         key: row for key, row in standing[table].items() if "web" in str(row)
     }
     assert after[table] != standing[table], "those of the other service follow its gate"
+    assert gone not in after[table].values(), "the fault is about nothing else"
     nothing, _ = names(before, ())
     assert not [row for row in nothing[table].values() if "web" in str(row)]
 

@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anycastlb.core.decision import weights
-from anycastlb.core.decision.judgement import Judgement, Member, helpers_of, primaries_of
+from anycastlb.core.decision.judgement import Judgement
+from anycastlb.core.decision.member import Member, helpers_of, primaries_of
 from anycastlb.core.model import BackendVerdict, Destination, DestinationKey, Reason, Service, Weights
 from anycastlb.core.model.catalog import most_failed
 
