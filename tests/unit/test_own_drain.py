@@ -129,9 +129,11 @@ def test_the_traffic_is_counted() -> None:
 
 
 def leaving(service: ServiceKey) -> dict[str, Any]:
-    """A backend that the catalog does not name any more."""
+    """A backend that the catalog does not name any more, and a service of which nothing is left."""
     key = DestinationKey(service, ip_address("10.0.0.9"), 80)
-    return {"rows": {("destinations", key): (Destination("tunnel", 100, 100), 30.0)}}
+    api = ServiceKey("tcp", OTHER, 80)
+    rows = {("destinations", key): Destination("tunnel", 100, 100), ("services", api): VirtualService("mh")}
+    return {"rows": {row_id: (row, 30.0) for row_id, row in rows.items()}}
 
 
 @pytest.mark.parametrize(
