@@ -160,7 +160,7 @@ def _check(service: str) -> str:
 
 
 def _registration(row: ConsulService) -> tuple[Any, ...]:
-    """What is told when a service is registered; the rest is its check's."""
+    """What is written when a service is registered; its check has the rest."""
     return row.name, row.address, row.port, row.tags
 
 
