@@ -236,19 +236,22 @@ def test_a_row_that_says_something_else_is_not_usable() -> None:
     given = snapshot(inputs(service()))
     other = {k: replace(row, forward="nat") for k, row in given.actual.destinations.items()}
     assert probe_marks.usable(replace(given, actual=replace(given.actual, destinations=other))) == {}
+    fixed = {k: replace(row, scheduler="wrr") for k, row in given.actual.services.items()}
+    assert probe_marks.usable(replace(given, actual=replace(given.actual, services=fixed))) == {}
 
 
 def test_what_the_kernel_refused_is_told() -> None:
     given = snapshot(inputs(service()))
-    key = probe_marks.service_key(via(1), 1000)
-    failure = Failure(
-        Change("services", key, None, given.decision.desired.services[key]),
-        Reason("scheduler_missing", "no such scheduler"),
-    )
-    assert probe_marks.usable(replace(given, failures=(failure,))) == {
-        via(1): "the kernel has no way for the probe: no such scheduler",
-        via(2): 1001,
-    }
+    reason = Reason("scheduler_missing", "no such scheduler")
+    for table, key in (
+        ("services", probe_marks.service_key(via(1), 1000)),
+        ("destinations", probe_marks.destination_key(via(1), 1000)),
+    ):
+        failure = Failure(Change(table, key, None, "a row"), reason)  # type: ignore[arg-type]
+        assert probe_marks.usable(replace(given, failures=(failure,))) == {
+            via(1): "the kernel has no way for the probe: no such scheduler",
+            via(2): 1001,
+        }
 
 
 def test_an_exhausted_range_is_told() -> None:
