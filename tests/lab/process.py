@@ -24,20 +24,23 @@ LONGEST = 5.0
 
 
 def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float = 0.02) -> T:
-    """Ask until the answer is truthy and return it.
+    """Ask until the answer is truthy and return it. Between two questions it rests as long as an answer takes, and at
+    least ``every`` seconds: who asks all the time takes the processor from those that are waited for.
 
     Raises ``LabError`` naming ``what`` when that takes longer than ``within`` seconds, not counting those that the
     machine lost meanwhile (``lateness``).
     """
-    since = lateness.now()
+    since = asked = lateness.now()
     while not (answer := ask()):
-        took = time.monotonic() - since
+        now = time.monotonic()
+        took, rest = now - since, max(every, now - asked)
         if took > within and (took - (late := lateness.lost(since)) > within or took > LONGEST * within):
             raise LabError(
                 f"not within {within:g} s ({took:.1f} s, of which the machine lost {late:.1f} s): {what}; "
                 f"last answer: {answer!r}"
             )
-        time.sleep(every)
+        time.sleep(rest)
+        asked = time.monotonic()
     return answer
 
 
