@@ -21,6 +21,8 @@ GIVE_UP = 120.0
 """Seconds after which a test stops to wait for what should have come long ago. This limit only ends a hang."""
 LONGEST = 5.0
 """By how much a machine that is late may stretch that."""
+LONGEST_REST = 1.0
+"""Seconds between two questions at most, however long an answer takes."""
 
 
 def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float = 0.02) -> T:
@@ -33,7 +35,7 @@ def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float
     since = asked = lateness.now()
     while not (answer := ask()):
         now = time.monotonic()
-        took, rest = now - since, max(every, now - asked)
+        took, rest = now - since, max(every, min(now - asked, LONGEST_REST))
         if took > within and (took - (late := lateness.lost(since)) > within or took > LONGEST * within):
             raise LabError(
                 f"not within {within:g} s ({took:.1f} s, of which the machine lost {late:.1f} s): {what}; "
