@@ -123,7 +123,7 @@ def test_promtool_accepts_the_scrape_of_a_node(lab: Lab, require: Callable[[str]
     promtool = require("promtool")
     serve(lab)
     text = get(lab.lb1.namespace, "127.0.0.1", API_PORT, "/metrics")[1]
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=300)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
