@@ -1,4 +1,4 @@
-"""The checker, the daemon and the bridge of a node are killed, stopped and starved, each alone and in pairs.
+"""The checker, the daemon and the bridge of a node are killed and stopped, each alone and in pairs, and starved.
 
 No system service runs in the lab: where ``systemd`` would start a daemon again, or end one that hangs, the test does.
 """
@@ -104,7 +104,7 @@ def test_what_is_served_stays(lab: Lab, parts: tuple[str, ...]) -> None:
     routes, kernel = lab.router.all_updates(), lab.lb1.ordered()
     before = max(event["id"] for event in lab.lb1.events("check"))
     with lab.client.load(VIP) as load:
-        for harm in (starve, stop, kill):
+        for harm in (starve, stop, kill)[len(parts) - 1 :]:  # two that starve are less than two that are stopped
             harm(lab.lb1, parts)
             rounds(lab.lb1)
             assert lab.lb1.ordered() == kernel, f"after {harm.__name__}"

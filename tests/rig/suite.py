@@ -69,7 +69,7 @@ QUEUE = (
     Part("page", ("tests/page",), inside=False, polite=True),
     Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False, polite=True),
     Part("rig", ("tests/rig",), inside=False, polite=True),
-    Part("lab", ("tests/e2e",), inside=True, shares=4),
+    Part("lab", ("tests/e2e",), inside=True, shares=3),
     Part("routers", ("tests/parts/test_routers.py", "tests/parts/test_bridge.py"), inside=True),
     Part("kernel", ("tests/kernel", "tests/contract/test_drivers.py", "tests/parts/test_checks_real.py"), inside=True),
     Part("contract", ("tests/contract",), inside=False),
