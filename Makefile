@@ -52,6 +52,7 @@ bench: setup ## what a node costs, beside what was promised and beside ipvsadm (
 	$(KERNEL) -- $(PYTHON) -m tests.bench.node $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.cycles $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.readers $(if $(ALL),--all) || broken=1; \
+	$(PYTHON) -m tests.bench.busy || broken=1; \
 	$(KERNEL) -- $(PYTHON) -m tests.bench.checks || broken=1; \
 	$(PYTHON) -m tests.bench.catalog $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.routes $(if $(ALL),--all) || broken=1; \

@@ -49,8 +49,8 @@ from anycastlb.core.model import (
     Share,
     Table,
 )
+from anycastlb.engine.checker.processes import in_own_processes
 from anycastlb.engine.checker.protocol import bounds
-from anycastlb.engine.checker.supervisor import in_own_process
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
@@ -199,7 +199,7 @@ def make_parts(
         machine,
         check_types=types(settings.checks, Reach(settings.checks.networks, settings.closed)),
         kinds=make_kinds(settings),
-        make_checking=in_own_process(bounds(settings)),
+        make_checking=in_own_processes(bounds(settings)),
         on_catalog=on_catalog,
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),

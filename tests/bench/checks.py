@@ -34,8 +34,8 @@ from anycastlb.adapters.checks import TYPES
 from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Health
+from anycastlb.engine.checker.processes import CheckerProcesses
 from anycastlb.engine.checker.protocol import Bounds
-from anycastlb.engine.checker.supervisor import CheckerProcess
 from anycastlb.serving.metrics.meters import Meters
 from anycastlb.settings import ChecksSettings
 from tests.rig import programs
@@ -205,7 +205,7 @@ async def plain(kind: str, asked: Callable[[], int], backends: int, seconds: flo
     def take(health: Health, turned: bool) -> None:
         states[0] = health
 
-    checker = CheckerProcess(Bounds(ChecksSettings()), take, Journal(), SYSTEM, Meters())
+    checker = CheckerProcesses(Bounds(ChecksSettings()), 1, take, Journal(), SYSTEM, Meters())
     check = Check(kind, backend(0), PORT, TYPES[kind].params(), 1.0, 1.0, 2, 3)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(checker.run())

@@ -41,6 +41,7 @@ class Store:
         self._items: dict[str, str] = {}
         self._ages: dict[str, int] = {}
         self._changed = asyncio.Event()
+        self._never = asyncio.Event()
 
     def put(self, key: str, value: bytes) -> None:
         self.index += 1
@@ -59,7 +60,7 @@ class Store:
     async def answer(self, path: str, query: dict[str, str]) -> bytes:
         below = path.removeprefix("/v1/kv/" + PREFIX)
         if "index" in query and (not below.startswith("services") or int(query["index"]) >= self.index):
-            await (self._changed.wait() if below.startswith("services") else asyncio.Event().wait())
+            await (self._changed.wait() if below.startswith("services") else self._never.wait())
         if "keys" in query:
             body = json.dumps(sorted({self._shortened(key, below) for key in self._items if key.startswith(below)}))
         else:

@@ -32,6 +32,8 @@ from anycastlb.adapters.system.allocation import return_large_blocks
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import TrafficCounters
+from anycastlb.engine.checker.processes import in_own_processes
+from anycastlb.engine.checker.protocol import bounds
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.node import Node, Parts
@@ -42,6 +44,7 @@ from tests.bench.catalog import EACH, NODE, SIZES
 from tests.support.world import MemoryAnnouncer
 
 READERS = 1000
+UNCHECKED = {"type": "none"}
 PROMISES = {"resident, MB": 120.0, "/metrics, ms": 200.0, "/v1/vips, ms": 200.0, "block": 20.0}
 """At 1,000 services, at most."""
 PLACE = '[api]\nlisten = ["127.0.0.1:0"]\nsocket = "{state}/api"\nmax_streams = 2000\nmax_connections = 2000\n'
@@ -82,6 +85,13 @@ async def serve(port: int, state: str) -> None:
     journal, meters, history, longest = Journal(), Meters(), History(), Longest()
     kernel = MemoryDriver(("addresses", "services", "destinations"))
     counted: dict[Any, TrafficCounters] = {}
+    downs: list[Event] = []
+
+    def observe(event: Event) -> None:
+        if event.kind == "check" and event.after == "down":
+            downs.append(event)
+
+    journal.observers.append(observe)
 
     async def statistics() -> Mapping[Any, TrafficCounters]:
         return counted
@@ -94,6 +104,7 @@ async def serve(port: int, state: str) -> None:
         machine,
         types(config.checks),
         make_kinds(config),
+        make_checking=in_own_processes(bounds(config)),
         on_catalog=inspector,
     )
     node = Node(config, parts, journal, meters)
@@ -113,7 +124,8 @@ async def serve(port: int, state: str) -> None:
             kernel.writes.clear()
             serving = sum(row.weight > 0 for row in rows["destinations"].values())
             figures = {"resident": resident(), "cpu": time.process_time() * 1e3, "block": longest.taken()}
-            print(json.dumps({**figures, "serving": serving, "port": (api.address or ("", 0))[1]}), flush=True)
+            figures |= {"serving": serving, "downs": len(downs)}
+            print(json.dumps({**figures, "port": (api.address or ("", 0))[1]}), flush=True)
         os._exit(0)
 
     background = (api.run(), meters.watch_loop(), sample(history, lambda: node.snapshot, statistics))
@@ -128,6 +140,8 @@ class Asked:
     """The node as seen from outside."""
 
     process: Process
+    store: int
+    """The port of its catalog's store."""
     port: int = 0
 
     async def ask(self, command: str = "") -> dict[str, float]:
@@ -150,11 +164,11 @@ class Asked:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode())
         return reader, writer
 
-    async def whole(self, path: str) -> None:
+    async def whole(self, path: str) -> bytes:
         reader, writer = await self.get(path)
-        while await reader.read(1 << 20):
-            pass
+        answer = await reader.read()
         writer.close()
+        return answer
 
     async def follow(self) -> tuple[StreamReader, StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
@@ -164,8 +178,8 @@ class Asked:
 
 
 @asynccontextmanager
-async def running(services: int) -> AsyncIterator[Asked]:
-    command = [sys.executable, "-c", f"from tests.bench import kv; kv.CHECK = {{'type': 'none'}}; {MAIN}"]
+async def running(services: int, check: Mapping[str, object] = UNCHECKED) -> AsyncIterator[Asked]:
+    command = [sys.executable, "-c", f"from tests.bench import kv; kv.CHECK = {check!r}; {MAIN}"]
     store = await asyncio.create_subprocess_exec(*command, str(services), str(EACH), "inline", stdout=PIPE)
     assert store.stdout is not None
     port = (await store.stdout.readline()).decode().strip()
@@ -173,7 +187,7 @@ async def running(services: int) -> AsyncIterator[Asked]:
         node = [sys.executable, "-m", "tests.bench.readers", "--node", port, state]
         process = await asyncio.create_subprocess_exec(*node, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
         try:
-            yield Asked(process)
+            yield Asked(process, int(port))
         finally:
             for child in (process, store):
                 child.kill()

@@ -15,8 +15,8 @@ from anycastlb.adapters.checks import TYPES
 from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, Health
+from anycastlb.engine.checker.processes import CheckerProcesses
 from anycastlb.engine.checker.protocol import Bounds
-from anycastlb.engine.checker.supervisor import CheckerProcess
 from anycastlb.engine.observer import NOBODY
 from anycastlb.settings import ChecksSettings
 
@@ -24,11 +24,12 @@ CHECK = Check("http", ip_address("127.0.0.1"), 80, TYPES["http"].params(), 0.2, 
 
 
 class Scene:
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, limit: int = 1, **settings: Any) -> None:
         self.states: list[Health] = []
         self.journal = Journal()
-        self.checker = CheckerProcess(
+        self.checker = CheckerProcesses(
             Bounds(ChecksSettings(**settings)),
+            limit,
             lambda health, turned: self.states.append(health),
             self.journal,
             SYSTEM,
@@ -46,20 +47,26 @@ class Scene:
             await asyncio.sleep(0.01)
 
     async def process(self) -> int:
-        while True:
-            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                with suppress(OSError):  # it may have just ended
-                    if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                        return int(child)
+        """The first process that there is."""
+        while not (found := self.processes()):
             await asyncio.sleep(0.01)
+        return found[0]
+
+    def processes(self) -> list[int]:
+        found = []
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            with suppress(OSError):  # it may have just ended
+                if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+        return found
 
     def complaints(self) -> list[str]:
         return [record.event.reason for record in self.journal.records() if record.event.subject == "checker process"]
 
 
 @asynccontextmanager
-async def scene(*checks: Check, **settings: Any) -> AsyncIterator[Scene]:
-    made = Scene(**settings)
+async def scene(*checks: Check, limit: int = 1, **settings: Any) -> AsyncIterator[Scene]:
+    made = Scene(limit, **settings)
     async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(made.checker.run())
         made.checker.want(checks)

@@ -21,7 +21,7 @@ from anycastlb.adapters.system import privileges
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.decision import health
 from anycastlb.core.model import Check, Combination, ForwardPath
-from anycastlb.engine.checker import supervisor
+from anycastlb.engine.checker import processes, supervisor
 from anycastlb.engine.checker.protocol import (
     Bounds,
     NotOurs,
@@ -138,6 +138,39 @@ async def test_it_finds_what_is_up_and_what_goes_down() -> None:
             it.checker.want([web, dead])
             await it.until(dead, False)
             assert it.checker.load[2] == 1000 and not it.complaints()
+
+
+async def test_a_second_process_is_started_when_the_first_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a check stays with its own: while one process is dead, the checks of the other go on."""
+    monkeypatch.setattr(processes, "FULL", 2 / CHECK.interval)
+    monkeypatch.setattr(supervisor, "RESTART", Backoff(3600.0, 3600.0))
+    async with serving(OK) as port:
+        checks = [replace(CHECK, port=port, timeout=0.5 + number / 100) for number in range(4)]
+        async with scene(*checks[:2], limit=3) as it:
+            await it.until(checks[1], True)
+            (first,) = it.processes()
+            it.checker.want(checks)
+            await it.until(checks[3], True)
+            assert len(it.processes()) == 2 and it.processes()[0] == first
+            assert (it.checker.running, it.checker.load[2]) == (4, 2000)
+            os.kill(first, signal.SIGKILL)
+            while not it.complaints():
+                await asyncio.sleep(0.01)
+            before = it.states[-1][checks[0]].last
+            for check in checks[2:]:
+                await it.fresh(check)
+                await it.fresh(check)
+            assert it.states[-1][checks[0]].last == before
+            it.checker.want(checks[2:])  # there is room in the first again, and nobody moves there
+            await it.fresh(checks[2])
+            assert it.checker.running == 2 and set(it.states[-1]) == set(checks[2:])
+
+
+async def test_a_node_whose_checks_ask_nobody_starts_no_process() -> None:
+    check = replace(CHECK, type="none", params=TYPES["none"].params())
+    async with scene(check) as it:
+        await it.until(check, True)
+        assert not it.processes() and it.checker.running == 1
 
 
 async def test_a_secret_is_sent(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Run the checks of a node in a checker process, and start another one when it dies or hangs.
+"""Run checks in a checker process, and start another one when it dies or hangs.
 
-What the process reports is folded here. While no process runs, no verdict changes; if that lasts, every check is *not
-known*, which counts as a failure after ``verdicts.UNPROVEN``.
+It is started with the first check that needs it. What it reports is folded here. While it does not run, no verdict
+changes; if that lasts, every check is *not known*, which counts as a failure after ``verdicts.UNPROVEN``.
 
 How long a process has been silent is counted in turns of the daemon's own loop. A daemon that was stopped itself, or is
 late, takes no other process for hung: a stop of any length is one turn.
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Set
 from itertools import count
 from typing import Any, TypeVar
 
@@ -34,10 +33,8 @@ from anycastlb.engine.checker.protocol import (
     read_attempt,
     receive,
 )
-from anycastlb.engine.observer import Observer
-from anycastlb.engine.prober import MakeChecking
 from anycastlb.engine.probing import MAX_AT_ONCE
-from anycastlb.engine.verdicts import Course, Publish, Verdicts, publish_changes
+from anycastlb.engine.verdicts import Course, Verdicts
 
 START = 60.0
 """Seconds that a new process has until its first report."""
@@ -59,21 +56,13 @@ T = TypeVar("T")
 
 
 class CheckerProcess:
-    """``Checking`` in a process of its own."""
+    """One process, and the checks that it runs."""
 
-    def __init__(
-        self,
-        bounds: Bounds,
-        publish: Publish,
-        journal: Journal,
-        clock: Clock,
-        observer: Observer,
-    ) -> None:
-        self._bounds = bounds
-        self._publish, self._journal, self._clock = publish, journal, clock
-        self._verdicts = Verdicts(journal, clock, observer)
-        self._wanted: frozenset[Check] = frozenset()
+    def __init__(self, bounds: Bounds, verdicts: Verdicts, journal: Journal, clock: Clock) -> None:
+        self._bounds, self._verdicts, self._journal, self._clock = bounds, verdicts, journal, clock
+        self._wanted: Set[Check] = frozenset()
         self._resettle = asyncio.Event()
+        self._needed = asyncio.Event()
         self._courses: dict[int, Course] = {}
         self._numbers: dict[Check, int] = {}
         self._next = count(1)
@@ -88,14 +77,18 @@ class CheckerProcess:
         self._silence = SILENCE
         """Seconds that it has from one report to the next."""
         self._why = "no process has reported yet"
-        self.running = 0
+        self._running = 0
+        """How many checks the process runs."""
         self.load = (0, 0, MAX_AT_ONCE)
 
-    def want(self, checks: Iterable[Check]) -> None:
-        wanted = frozenset(checks)
-        if wanted != self._wanted:
-            self._wanted = wanted
-            self._resettle.set()
+    @property
+    def running(self) -> int:
+        return self._running + len(self._numbers) - len(self._courses)
+
+    def want(self, checks: Set[Check]) -> None:
+        """Run these from now on, and stop all others."""
+        self._wanted = checks
+        self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         if marks != self._marks:
@@ -104,8 +97,8 @@ class CheckerProcess:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(publish_changes(self._verdicts, self._publish))
             tasks.create_task(self._settle())
+            await self._needed.wait()
             tasks.create_task(self._watch())
             await self._supervise()
 
@@ -125,6 +118,7 @@ class CheckerProcess:
             unchecked.Unchecked(check, self._verdicts, self._clock.monotonic())
         else:
             self._courses[number] = Course(check)
+            self._needed.set()
         return number
 
     def _run(self, numbers: Iterable[int]) -> None:
@@ -184,7 +178,7 @@ class CheckerProcess:
         finally:
             self._writer.transport.abort()
             self._writer = None
-            self.running, self.load = 0, (0, 0, MAX_AT_ONCE)
+            self._running, self.load = 0, (0, 0, MAX_AT_ONCE)
 
     async def _watch(self) -> None:
         """Give a process up that hangs; while nobody reports, every check is not known."""
@@ -204,7 +198,7 @@ class CheckerProcess:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         self._silent, self._patience = 0.0, self._silence
-        self.running = int(message["running"]) + len(self._numbers) - len(self._courses)
+        self._running = int(message["running"])
         taken, waiting, limit = map(int, message["load"])
         self.load = (taken, waiting, limit)
         for number, *values in message["results"]:
@@ -244,8 +238,3 @@ async def _slices(items: Collection[T]) -> AsyncIterator[list[T]]:
     for begin in range(0, len(every), SLICE):
         yield every[begin : begin + SLICE]
         await asyncio.sleep(0)
-
-
-def in_own_process(bounds: Bounds) -> MakeChecking:
-    """How a real node runs its checks."""
-    return partial(CheckerProcess, bounds)

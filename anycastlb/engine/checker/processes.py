@@ -1,0 +1,94 @@
+"""The checks of a node in checker processes: one, and more of them where one has its hands full and there are cores."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from anycastlb.adapters.system.clock import Clock
+from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.model import Check, ForwardPath
+from anycastlb.engine.checker.protocol import Bounds
+from anycastlb.engine.checker.supervisor import CheckerProcess
+from anycastlb.engine.observer import Observer
+from anycastlb.engine.prober import MakeChecking
+from anycastlb.engine.verdicts import Publish, Verdicts, publish_changes
+
+FULL = 4000.0
+"""Checks a second that one process is given while another one may be started: plain TCP takes half a core for them."""
+MAX_PROCESSES = 8
+"""However many cores there are."""
+
+
+class CheckerProcesses:
+    """``Checking`` in processes of its own. A check stays with the process that it was given to.
+
+    A process is started with its first check. A new check goes to the first process that has room for it, so that a
+    second one is started only when the first is full; when all are full, it goes to the one that has least to do.
+    """
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        limit: int,
+        publish: Publish,
+        journal: Journal,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._publish = publish
+        self._verdicts = Verdicts(journal, clock, observer)
+        self._processes = [CheckerProcess(bounds, self._verdicts, journal, clock) for _ in range(limit)]
+        self._shares: list[set[Check]] = [set() for _ in range(limit)]
+        self._rates = [0.0] * limit
+        """Checks a second of each process."""
+        self._places: dict[Check, int] = {}
+
+    @property
+    def running(self) -> int:
+        return sum(process.running for process in self._processes)
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        loads = [process.load for process, share in zip(self._processes, self._shares, strict=True) if share]
+        taken, waiting, places = zip(*(loads or [self._processes[0].load]), strict=True)
+        return sum(taken), sum(waiting), sum(places)
+
+    def want(self, checks: Iterable[Check]) -> None:
+        wanted = frozenset(checks)
+        changed = {self._remove(check) for check in self._places.keys() - wanted}
+        changed |= {self._place(check) for check in wanted - self._places.keys()}
+        for number in changed:
+            self._processes[number].want(self._shares[number])
+
+    def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
+        for process in self._processes:
+            process.mark(marks)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for process in self._processes:
+                tasks.create_task(process.run())
+            await publish_changes(self._verdicts, self._publish)
+
+    def _remove(self, check: Check) -> int:
+        number = self._places.pop(check)
+        self._shares[number].discard(check)
+        self._rates[number] = self._rates[number] - 1 / check.interval if self._shares[number] else 0.0
+        return number
+
+    def _place(self, check: Check) -> int:
+        rate = 1 / check.interval
+        least = min(range(len(self._rates)), key=self._rates.__getitem__)
+        number = next((n for n, taken in enumerate(self._rates) if taken + rate <= FULL), least)
+        self._places[check] = number
+        self._shares[number].add(check)
+        self._rates[number] += rate
+        return number
+
+
+def in_own_processes(bounds: Bounds) -> MakeChecking:
+    """How a real node runs its checks. The daemon needs a core as well, and the machine has other things to do."""
+    return partial(CheckerProcesses, bounds, min(MAX_PROCESSES, max(1, len(os.sched_getaffinity(0)) // 2)))
