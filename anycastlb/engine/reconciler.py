@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision.basis import refusals
-from anycastlb.core.decision.comparison import UNCOMPARED, Comparison, compare_again
+from anycastlb.core.decision.comparison import UNCOMPARED, Comparison
 from anycastlb.core.decision.containment import internal_error
-from anycastlb.core.decision.decide import adopt, decide_again
+from anycastlb.core.decision.decide import adopt
 from anycastlb.core.decision.proof import Made
+from anycastlb.core.decision.quarantine import compare_around, decide_around
 from anycastlb.core.decision.recollection import recalled
 from anycastlb.core.decision.remembered import FROM_SCRATCH, Remembered
 from anycastlb.core.events import Event
@@ -88,7 +89,11 @@ class Reconciler:
         """Cycle until ``inputs.stopping`` has left nothing behind; then return."""
         while True:
             self._inbox.dirty.clear()
-            await self.cycle()
+            started = self._clock()
+            try:
+                await self.cycle()
+            except Exception as exc:
+                self._failed(exc, started)
             if self.snapshot.inputs.stopping and self._left_nothing():
                 return
             await self._wait()
@@ -134,19 +139,13 @@ class Reconciler:
         self._looks.clock()
         self._looks.routes(actual)
         inputs = self._inbox.inputs
-        try:
-            decision, compared = await self._decide(inputs, actual, started)
-            absence = self._machine.announcer.absence()
-            tried = attempted(compared.changes, absence)
-            if (again := await self._looks.before_writing(actual, tried)) is not None:
-                actual, errors = again.state, {**errors, **again.errors}
-                blind = blind or bool(again.errors)
-                compared = await self._compare(actual, decision)
-        except Exception as exc:  # what cannot be contained: the last decision stays, and no proof of life is given
-            self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
-            self._sight.failed(internal_error("this node", exc).text, started)
-            return
-        self._sight.decided()
+        decision, compared = await self._decide(inputs, actual, started)
+        absence = self._machine.announcer.absence()
+        tried = attempted(compared.changes, absence)
+        if (again := await self._looks.before_writing(actual, tried)) is not None:
+            actual, errors = again.state, {**errors, **again.errors}
+            blind = blind or bool(again.errors)
+            compared = await self._compare(actual, decision)
         if unseen:  # what the kernel serves is adopted once it can be read
             self._memory, self._remembered, self.made = None, FROM_SCRATCH, None
         changes = possible(compared.changes, errors, blind)
@@ -165,7 +164,7 @@ class Reconciler:
             decision=decision,
             plan=finished,
             failures=failures,
-            pending=compare_again(compared, reached, decision.desired).changes if unfinished else (),
+            pending=compare_around(compared, reached, decision.desired).changes if unfinished else (),
             speaker=self._looks.speaker(),
             registrars=tuple(driver.registrar() for driver in self._machine.record_drivers),
             at=previous.at if blind else ended,
@@ -177,8 +176,14 @@ class Reconciler:
         self._inbox.stale.update(failure.change.table for failure in failures)
         self._looks.originals()
         self._looks.routes(self.snapshot.actual)
+        self._sight.decided()
         self._heartbeat.beat_after_a_cycle()
         self._on_cycle(self.snapshot, ended - started)
+
+    def _failed(self, exc: Exception, started: float) -> None:
+        """What cannot be contained has ended a cycle: the last decision stays, and no proof of life is given."""
+        self._remembered, self._compared = FROM_SCRATCH, UNCOMPARED  # nothing that may be at fault is kept
+        self._sight.failed(internal_error("this node", exc).text, started)
 
     async def _beside(self, changes: Sequence[Change], function: Callable[..., T], *args: Any) -> T:
         """What follows from these changes; in a thread if they are many, for other tasks must not wait for it."""
@@ -225,9 +230,9 @@ class Reconciler:
         memory, compared = self._memory, self._compared
 
         def decide() -> tuple[Remembered, Comparison]:
-            made = decide_again(last, inputs, memory, now)
+            made = decide_around(last, inputs, memory, now)
             self._heartbeat.decided()
-            return made, compare_again(compared, actual, made.decision.desired)
+            return made, compare_around(compared, actual, made.decision.desired)
 
         made, self._compared = await self._offload(decide)
         if self._repeated < REPEATS and made.usable(inputs, made.decision.memory) and made.passing > MANY:
@@ -254,7 +259,7 @@ class Reconciler:
         """What differs now; in a thread too, unless it is what differed before."""
         last = self._compared
         if actual is not last.actual or decision.desired is not last.desired:
-            self._compared = await self._offload(compare_again, last, actual, decision.desired)
+            self._compared = await self._offload(compare_around, last, actual, decision.desired)
         return self._compared
 
     def _judge(self, failures: Sequence[Failure]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from anycastlb.adapters.drivers import Driver
 from anycastlb.core.decision import plan
+from anycastlb.core.decision.containment import Containment
 from anycastlb.core.decision.failed_changes import FailedChanges
 from anycastlb.core.model import NAMES, Change, Decision, DriverError, Failure, Reason, State, Table
 
@@ -35,22 +36,22 @@ class Writer:
         failures: list[Failure] = []
         memory, wanted = decision.memory, decision.desired.destinations
         failed = FailedChanges(decision.verdicts, memory.fwmarks, desired=wanted, leaving=memory.leaving)
-        for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], plan.tears_down(c))):
+        for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], _tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []
             for number, change in enumerate(run, 1):
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
-                if outcome := failed.blocks(change):
+                if outcome := _blocked(failed, change):
                     outcomes.append(outcome)
-                    failed.add(outcomes[-1:])
+                    _note(failed, outcomes[-1:])
                 else:
                     ready.append(change)
             try:
                 outcomes += _own(await driver.apply(ready), ready) if ready else ()
             except DriverError as exc:
                 outcomes += [Failure(change, Reason("driver_failed", str(exc))) for change in ready]
-            failed.add(outcomes)
+            _note(failed, outcomes)
             failures += outcomes
         return tuple(failures)
 
@@ -80,6 +81,30 @@ class Writer:
             if (table, key) not in asked and actual.rows(table).get(key) == change.new
         ]
         return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
+
+
+def _tears_down(change: Change) -> bool | None:
+    """None if that cannot be told: the plan has its changes in order, so that it is not tried before its turn."""
+    return Containment().of(change.key, plan.tears_down, change)
+
+
+def _blocked(failed: FailedChanges, change: Change) -> Failure | None:
+    """What becomes of a change that must not be tried. Of one about which a fault of ours leaves that open, too; but a
+    route that must go is always withdrawn."""
+    contained = Containment()
+    outcome = contained.of(change.key, failed.blocks, change)
+    fault = contained.faults.get(change.key)
+    if fault is None or (change.table == "routes" and change.new is None):
+        return outcome
+    return Failure(change, fault)
+
+
+def _note(failed: FailedChanges, outcomes: Sequence[Failure]) -> None:
+    """Let what depends on these failures not be tried."""
+    contained = Containment()
+    contained.of("this plan", failed.add, outcomes)
+    for why in contained.faults.values():
+        failed.doubt(why)
 
 
 def _own(failures: Sequence[Failure], changes: Sequence[Change]) -> list[Failure]:

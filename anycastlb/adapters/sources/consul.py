@@ -27,6 +27,8 @@ from anycastlb.settings import ConsulSettings
 
 SERVICES, DEFAULTS, DRAIN, IMPORT = PARTS = ("services/", "defaults", "drain/", staging.RECORD)
 NODES = "nodes/"
+NOBODY = "services/-"
+"""A key that no catalog has: whoever may read it may read those of every service."""
 MAX_LOOKS = 100
 """Lost keys that are asked for by themselves; policies hide whole prefixes."""
 
@@ -37,6 +39,8 @@ class ConsulSource:
         self._wait = waiting(settings)
         self._client = Client(settings)
         self._items = KeyList(settings.prefix, wanted)
+        self._sees_all = False
+        """Our token was seen to read the keys of every service."""
         self._waits, self._newest = Waits(), 0
         """The queries under way, and the index of the tree that they were begun or went on from."""
         self._tree = BlockingQuery(
@@ -54,6 +58,9 @@ class ConsulSource:
     async def read(self, after: Tree | None) -> Tree:
         """See ``Source``. ``after`` must be of this source's own reading."""
         tree = await self._tree.read(after)
+        if not self._sees_all:  # the first list has none before it that would show what is missing
+            await self._client.request("GET", f"/v1/kv/{self._prefix}{NOBODY}")
+            self._sees_all = True
         if after is not None:
             await self._confirm_loss(sorted(after.entries.keys() - tree.entries.keys()))
         return tree

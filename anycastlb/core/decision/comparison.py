@@ -41,7 +41,7 @@ def compare_again(last: Comparison, actual: State, desired: State) -> Comparison
         last = UNCOMPARED
     contained = Containment()
     changes = [change for table in TABLES for change in _changes(table, last, actual, desired, contained)]
-    return Comparison(actual, desired, plan.ordered(changes), plan.faults_of(contained, desired))
+    return Comparison(actual, desired, plan.ordered(changes, contained), plan.faults_of(contained, desired))
 
 
 def _changes(table: Table, last: Comparison, actual: State, desired: State, contained: Containment) -> Iterable[Change]:

@@ -48,6 +48,8 @@ class Remembered:
     """Since when the backends of all groups have been up."""
     probe_rows: ProbeRows
     """The IPVS services and destinations of probes."""
+    whole: Decision | None = None
+    """The decision as it was made, if ``decision`` says in addition what was left out of it (``quarantine``)."""
 
     @property
     def passing(self) -> int:
