@@ -18,13 +18,17 @@ from anycastlb.core.model import (
     Change,
     Check,
     CheckState,
+    Cluster,
     Failure,
     Inputs,
+    Peer,
     Policy,
     Reason,
     Result,
     Service,
     ServiceKey,
+    Share,
+    Status,
     VirtualService,
 )
 
@@ -40,6 +44,7 @@ UP, DOWN = CheckState(True, since=50.0, last=GOOD), CheckState(False, since=50.0
         (CheckState(), UP, False),
         (UP, CheckState(), False),
         (CheckState(), CheckState(streak=1), False),
+        (UP, replace(UP, last=None), False),
         # Evidence that confirms a check that is up does not count.
         (UP, replace(UP, last=replace(GOOD, at=60.0), agreed=3), True),
         (UP, replace(UP, last=replace(GOOD, detail="other")), False),
@@ -154,6 +159,63 @@ def test_whose_old_backends_still_get_flows(services: tuple[Service, ...], repla
     scope = following(catalog=Catalog(services))
     assert scope.basis.replaced == replaced
     assert (ONE in scope.unsteady) == bool(replaced and ONE in scope.grouping.groups)
+
+
+def test_a_backend_that_got_no_flows_is_not_replaced() -> None:
+    last = at_rest(replace(INPUTS, health=health(1, DOWN)))
+    assert following(last, catalog=Catalog((service("web", ONE, 3), API))).basis.replaced == set()
+
+
+MARKED = Service("marked", (TWO,), "fwmark", 7, VirtualService("mh"), (backend(3),))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "anew", "replaced"),
+    [
+        # The old backend serves on until the new one was checked, and leaves after that.
+        ((WEB, API), (service("web", ONE, 5), API), (ONE,), {KEY}),
+        ((WEB, API), (service("web", ONE, 3), API), (ONE,), set()),
+        # What is left of a service or of a mark concerns the services that its VIP still has.
+        ((WEB, API, replace(service("dns", TWO, 3), port=53)), (WEB, API), (TWO,), set()),
+        ((WEB, API, MARKED), (WEB, API), (TWO,), set()),
+        ((WEB, API), (WEB,), (), set()),
+    ],
+)
+def test_a_group_with_rows_that_leave_is_decided_by_every_decision(
+    before: tuple[Service, ...], after: tuple[Service, ...], anew: tuple[Address, ...], replaced: set[object]
+) -> None:
+    last = at_rest(replace(INPUTS, catalog=Catalog(before)))
+    inputs = replace(INPUTS, catalog=Catalog(after))
+    last = decide_again(last, inputs, last.decision.memory, 105.0)
+    scope = following(last, 106.0)
+    assert scope.anew == anew and scope.basis.replaced == replaced and not scope.changed
+    assert scope.unsteady & {ONE, TWO} == {*anew}
+
+
+def test_a_backend_that_is_wanted_again_is_not_replaced() -> None:
+    inputs = replace(INPUTS, catalog=Catalog((service("web", ONE, 5), API)))
+    edited = decide_again(REST, inputs, REST.decision.memory, 105.0)
+    assert following(edited, 106.0).basis.replaced == {KEY}
+    assert following(edited, 106.0, catalog=Catalog((service("web", ONE, 1, 5), API))).basis.replaced == set()
+
+
+PEERS = Cluster(True, connected=True, peers={"lb2": Peer("lb2", True, Status("lb2"))})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "anew"),
+    [
+        ({}, ()),
+        ({"cluster": PEERS}, (ONE,)),
+        ({"cluster": replace(PEERS, peers={})}, ()),
+        ({"policy": Policy("lb1", max_withdrawals=Share(9))}, (ONE,)),
+    ],
+)
+def test_a_vip_in_trouble_is_decided_by_every_decision_where_the_peers_count(
+    inputs: dict[str, Any], anew: tuple[Address, ...]
+) -> None:
+    assert following(at_rest(replace(INPUTS, health=health(1, DOWN), **inputs))).anew == anew
+    assert following(at_rest(replace(INPUTS, **inputs))).anew == ()
 
 
 def test_a_slow_start_is_decided_anew_when_its_next_step_comes() -> None:
