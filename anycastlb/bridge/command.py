@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import sys
 
 from anycastlb.bridge.loop import Loop
@@ -21,7 +20,9 @@ def run() -> None:
     except (OSError, SettingsError) as exc:
         sys.exit(f"anycastlb-bridge: {exc}")
     if options.check:
-        sys.exit(check(settings.socket))
+        from anycastlb.bridge.check import check  # the bridge that runs for months does without
+
+        sys.exit(check(settings.socket, options.exabgp_config))
     sys.exit(Loop(settings, lambda: read(options.config), kill=not options.no_kill).run())
 
 
@@ -36,21 +37,14 @@ def arguments() -> argparse.ArgumentParser:
         help="do not kill an ExaBGP that does not withdraw a route; its routes then stay until its sessions end",
     )
     parser.add_argument(
-        "--check", action="store_true", help="only say whether this user can run it with these settings"
+        "--check",
+        action="store_true",
+        help="only say whether this user can run it with these settings, and whether ExaBGP's fit",
+    )
+    parser.add_argument(
+        "--exabgp-config",
+        default="/etc/exabgp/exabgp.conf",
+        metavar="FILE",
+        help="ExaBGP's settings, for --check; empty: do not look at them (default: %(default)s)",
     )
     return parser
-
-
-def check(path: str) -> str | None:
-    """Say what keeps this user from reaching the daemon; None if nothing does. An absent daemon is no fault."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except PermissionError as exc:
-            return f"anycastlb-bridge: {path}: {exc}; the socket must belong to a group of this user"
-        except OSError as exc:
-            print(f"the settings can be used; no daemon listens on {path} now ({exc})")
-        else:
-            print(f"the settings can be used; a daemon listens on {path}")
-    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 from anycastlb.adapters.checks import Exchange, Found
 from anycastlb.adapters.checks.probe.lean import LeanProbe, Poller
@@ -12,6 +14,24 @@ from anycastlb.engine.places import Habit
 from anycastlb.engine.probing import Probing
 from anycastlb.engine.schedule import Schedule
 from anycastlb.engine.verdicts import Course
+
+P = ParamSpec("P")
+Step = Callable[Concatenate["LeanCheck", P], None]
+AGAIN = 1.0
+"""Seconds after which a check is run again that a fault of ours has ended."""
+
+
+def contained(step: Step[P]) -> Step[P]:
+    """A fault of ours in a step of one check, which somebody else calls, ends no other: this one fails, and goes on."""
+
+    @wraps(step)
+    def within(check: LeanCheck, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            step(check, *args, **kwargs)
+        except Exception as exc:
+            check.fail(exc)
+
+    return within
 
 
 class LeanCheck:
@@ -56,17 +76,28 @@ class LeanCheck:
             self._probing.places.give_up(self._waiting, self._placed)
         self._leave()
 
+    def fail(self, exc: Exception) -> None:
+        """A fault of ours has ended its last step: begin anew."""
+        self._probing.verdicts.broken(self._check, exc)
+        self._probe.cancel()
+        self._leave()
+        self._turn += 1
+        turn = self._turn
+        self._poller.call_at(self._probing.clock() + AGAIN, lambda: self._due(turn))
+
     def _wait(self) -> None:
         """Until it is due."""
         self._turn += 1
         turn = self._turn
         self._poller.call_at(self._schedule.due, lambda: self._due(turn))
 
+    @contained
     def _due(self, turn: int) -> None:
         if turn == self._turn:
             self._calm()
             self._enter()
 
+    @contained
     def _enter(self) -> None:
         """Take a place, as soon as there is a way to the target and a place."""
         if self._ended or not self._probing.ready(self._check, self._enter):
@@ -83,6 +114,7 @@ class LeanCheck:
         self._habit, self._waiting = self._waiting, None
         self._poller.call_at(self._probing.clock(), self._begin)
 
+    @contained
     def _begin(self) -> None:
         check, path = self._check, None
         if self._habit is None:  # cancelled since
@@ -92,6 +124,7 @@ class LeanCheck:
             return
         self._probe.begin(path)
 
+    @contained
     def _conclude(self, outcome: Found | Exception) -> None:
         probe = self._probe
         ended = conclude(self._check, outcome, probe.started, probe.ended, probe.lost, probe.fair)
@@ -106,6 +139,7 @@ class LeanCheck:
         if self._schedule.may_be_stirred(state):
             self._cancel_stir = self._probing.verdicts.on_stir(self._course, self._stir)
 
+    @contained
     def _stir(self) -> None:
         self._cancel_stir = None
         self._schedule.stir(self._probing.clock())

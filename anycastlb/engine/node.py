@@ -106,7 +106,7 @@ class Node:
         )
         self.gate_keeper = GateKeeper(parts.machine.gate_memory, clock)
         self._on_catalog = parts.on_catalog
-        self._checks = PerService(checks_of)
+        self._checks = PerService(self._checks_of)
         self._wanted: list[frozenset[Check]] = []
         self._marked: Decision | None = None
         self._untold: Event | None = None
@@ -145,6 +145,7 @@ class Node:
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
+                    await self.prober.settled()  # else every weight would be decided, and written, twice
                     ready()
                 await self.reconciler.run()
                 async with asyncio.TaskGroup() as last:
@@ -182,14 +183,25 @@ class Node:
     def _put_catalog(self, catalog: Catalog, feed: Feed) -> None:
         changed = catalog is not self.inbox.inputs.catalog
         if changed:
-            self._on_catalog(catalog)
+            self._tell("those who follow the catalog", lambda: self._on_catalog(catalog))
             self._want_checks(catalog)
-            if policy := self.inbox.inputs.policy.naming.dns:
-                for driver in self._machine.record_drivers:
-                    driver.want(service_names.dns_names(catalog.services, policy))
+            self._tell("the name servers", lambda: self._want_names(catalog))
         self.inbox.put(wake=changed, catalog=catalog, feed=feed)
         if feed.loaded:
             self._begin.set()
+
+    def _want_names(self, catalog: Catalog) -> None:
+        if policy := self.inbox.inputs.policy.naming.dns:
+            for driver in self._machine.record_drivers:
+                driver.want(service_names.dns_names(catalog.services, policy))
+
+    def _checks_of(self, service: Service) -> frozenset[Check]:
+        """None, if a fault of ours keeps us from knowing them: then nobody proves that its backends are up."""
+        try:
+            return checks_of(service)
+        except Exception as exc:
+            self.journal.emit(telling_failed(service.name, exc))
+            return frozenset()
 
     def _want_checks(self, catalog: Catalog) -> None:
         wanted = self._checks(catalog.services)
@@ -204,7 +216,7 @@ class Node:
         if snapshot.decision is self._marked and not snapshot.plan:
             return
         self._marked = snapshot.decision
-        self.prober.mark(probe_marks.usable(snapshot))
+        self._tell("the checks", lambda: self.prober.mark(probe_marks.usable(snapshot)))
 
     def _tell(self, whom: str, act: Callable[[], None]) -> None:
         """Tell somebody of a cycle. A fault of ours in that must not stop a node that serves, and is told once."""

@@ -17,7 +17,10 @@ from anycastlb.engine import unchecked
 from anycastlb.engine.coroutine_check import repeat
 from anycastlb.engine.lean_check import LeanCheck
 from anycastlb.engine.probing import Probing
+from anycastlb.engine.verdicts import Course
 
+AGAIN = 1.0
+"""Seconds after which a check is run again that a fault of ours has ended."""
 SLICE = 100
 """Checks that are started in one go, so that nobody else in the loop waits long."""
 
@@ -82,8 +85,32 @@ class Runner:
             poller.close()
 
     def _started(self, check: Check, tasks: asyncio.TaskGroup, poller: Poller) -> Running:
-        if check.type == unchecked.TYPE:
-            return unchecked.Unchecked(check, self._probing.verdicts, self._probing.clock())
-        if exchange := self._probing.types[check.type].lean(check):
-            return LeanCheck(check, exchange, self._probing, poller)
-        return tasks.create_task(repeat(check, self._probing), name=f"check {check}")
+        """The check is run from now on. A fault of ours in one check ends no other: it fails, and is run again."""
+        try:
+            if check.type == unchecked.TYPE:
+                return unchecked.Unchecked(check, self._probing.verdicts, self._probing.clock())
+            if exchange := self._probing.types[check.type].lean(check):
+                return LeanCheck(check, exchange, self._probing, poller)
+            return tasks.create_task(self._repeat(check))
+        except Exception as exc:
+            self._fail(check, exc)
+            return asyncio.get_running_loop().call_later(AGAIN, self._start_again, check)
+
+    async def _repeat(self, check: Check) -> None:
+        while True:
+            try:
+                await repeat(check, self._probing)
+            except Exception as exc:
+                self._fail(check, exc)
+            await asyncio.sleep(AGAIN)
+
+    def _fail(self, check: Check, exc: Exception) -> None:
+        verdicts = self._probing.verdicts
+        try:
+            verdicts.miss(Course(check), f"internal error in the check: {type(exc).__name__}: {exc}")
+        except Exception:  # not even that can be told
+            verdicts.broken(check, exc)
+
+    def _start_again(self, check: Check) -> None:
+        del self._running[check]
+        self._resettle.set()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import wraps
 from types import MappingProxyType
+from typing import Concatenate, ParamSpec
 
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
@@ -32,6 +34,7 @@ PROMPT = 0.9
 Publish = Callable[[Health, bool], None]
 """Takes the state of every check, and whether a verdict has turned."""
 WORDS = {None: "unknown", True: "up", False: "down"}
+P = ParamSpec("P")
 
 
 class Course:
@@ -55,6 +58,22 @@ class Course:
             check.down_interval,
         )
         """Checks that differ in nothing but their target are of one kind, as those of one pool are."""
+
+
+Take = Callable[Concatenate["Verdicts", Course, P], None]
+
+
+def contained(take: Take[P]) -> Take[P]:
+    """A fault of ours in taking what a probe found is that check's, and no other's."""
+
+    @wraps(take)
+    def within(verdicts: Verdicts, course: Course, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            take(verdicts, course, *args, **kwargs)
+        except Exception as exc:
+            verdicts.broken(course.check, exc)
+
+    return within
 
 
 class Verdicts:
@@ -97,6 +116,20 @@ class Verdicts:
             for act in self._stirred.pop(course.kind, {}):
                 act()
 
+    def broken(self, check: Check, exc: Exception) -> None:
+        """A fault of ours keeps this check from being made or judged: nobody knows its target to be well."""
+        text = f"internal error in the check of {check.address}, which counts as down: {type(exc).__name__}: {exc}"
+        before = self.states.get(check)
+        if before is None or before.last is None or before.last.detail != text:
+            reason = f"{text}; please report it"
+            self._journal.emit(Event("check", check.type, reason, after="down", level="error", code="internal_error"))
+        now = self._clock()
+        since = before.since if before is not None and before.up is False else now
+        self.states[check] = CheckState(False, since=since, last=Result(False, text, 0.0, now))
+        self.fresh = True
+        self.turned.set()
+
+    @contained
     def conclude(self, course: Course, ended: Attempt) -> None:
         """Take what a probe proves."""
         outcome, result, lost = ended
@@ -109,11 +142,13 @@ class Verdicts:
         course.unproven_since = None
         self.fold(course, result)
 
+    @contained
     def miss(self, course: Course, why: str) -> None:
         """No probe could be sent, and that counts as a failure."""
         self._observer.observe_result(course.check.type, "withheld", None)
         self.fold(course, Result(False, why, 0.0, self._clock()))
 
+    @contained
     def lack(self, course: Course, what: str) -> None:
         """No probe could be sent, and that says nothing of the target."""
         self._learn_nothing(course, what, "unknown")
@@ -135,6 +170,7 @@ class Verdicts:
         last = result if before.up is None else before.last
         self._show(course, replace(before, last=last, unproven=result))
 
+    @contained
     def withhold(self, course: Course, reason: str) -> None:
         """Record that this node cannot run the check. Without any verdict this says nothing of the backend; with one it
         counts as a failure, since a verdict must not stand unproven for ever."""

@@ -1,7 +1,8 @@
 """Fuzz the node's parsers: ``python -m tests.fuzz [--seconds 60] [--seed N] [--only NUMBER] [TARGET...]``.
 
 Each target has an equal share of the time. It prints how many cases there were and what they took, and each find with
-the words that make it again. Exits 1 if there was one: an exception, or a case of more than 50 ms of the processor.
+the words that make it again. Exits 1 if there was one: an exception, or more than 50 ms of the processor for one
+item of a case.
 """
 
 from __future__ import annotations
@@ -13,50 +14,55 @@ import random
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
-from tests.fuzz.mutation import Mutator
 from tests.fuzz.requests import run as run_requests
-from tests.fuzz.targets import TARGETS, Case
+from tests.fuzz.targets import TARGETS, Target
 
 STALL = 0.05
-"""Seconds of the processor that one case may take."""
+"""Seconds of the processor that one item of a case may take."""
 MAX_FINDS = 5
 """Of one target, after which it ends."""
 
 
-def once(case: Case, seed: int, number: int) -> float:
-    """The seconds of the processor that a case took."""
-    mutator = Mutator(random.Random(f"{seed} {number}"))
+def judged(target: Target, items: Sequence[Any]) -> float:
+    """The seconds of the processor that it took to judge them."""
     began = time.process_time()
-    case(mutator)
-    return time.process_time() - began - mutator.spent
+    target.judge(items)
+    return time.process_time() - began
 
 
-def fuzz(name: str, case: Case, seed: int, seconds: float, only: int | None) -> bool:
+def slowest_of(target: Target, items: Sequence[Any]) -> float:
+    """The seconds of the processor that the slowest of them takes alone."""
+    gc.collect()  # the garbage of others is collected in anybody's time
+    return max(min(judged(target, [item]) for _ in range(2)) for item in items)
+
+
+def fuzz(name: str, target: Target, seed: int, seconds: float, only: int | None) -> bool:
     """Did a target bear it?"""
-    end, number, finds, slowest = time.monotonic() + seconds, only or 0, 0, (0.0, 0)
+    end, number, finds, slowest, count = time.monotonic() + seconds, only or 0, 0, (0.0, 0), 0
     began = time.process_time()
     while time.monotonic() < end and finds < MAX_FINDS:
         again = f"python -m tests.fuzz --seed {seed} --only {number} {name}"
+        items = target.items(seed, number)
+        count += len(items)
         try:
-            took = once(case, seed, number)
-            if took > STALL:  # the garbage of others is collected in anybody's time
-                gc.collect()
-                took = min(took, once(case, seed, number))
-            slowest = max(slowest, (took, number))
-            if took > STALL:
-                finds += 1
-                print(f"{name}: {1000 * took:.0f} ms of the processor: {again}", flush=True)
+            if judged(target, items) > STALL:
+                took = slowest_of(target, items)
+                slowest = max(slowest, (took, number))
+                if took > STALL:
+                    finds += 1
+                    print(f"{name}: {1000 * took:.0f} ms of the processor: {again}", flush=True)
         except Exception:
             finds += 1
             print(f"{name}: {again}\n{traceback.format_exc()}", flush=True)
         number += 1
         if only is not None:
             break
-    spent = time.process_time() - began
-    cases = number - (only or 0)
-    print(f"{name}: {cases} cases, {1000 * spent / max(cases, 1):.2f} ms each, the slowest {1000 * slowest[0]:.0f} ms "
-          f"(--only {slowest[1]}), {finds} finds", flush=True)  # fmt: skip
+    each = 1000 * (time.process_time() - began) / max(count, 1)
+    tail = f", the slowest {1000 * slowest[0]:.0f} ms (--only {slowest[1]})" if slowest[0] else ""
+    print(f"{name}: {count} in {number - (only or 0)} cases, {each:.2f} ms each{tail}, {finds} finds", flush=True)
     return not finds
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.settings import parse
+from tests.fuzz.documents import BACKENDS, service
 from tests.fuzz.mutation import TEXTS, Mutator
-from tests.fuzz.targets import BACKENDS, SERVICES
 from tests.support import scene
 from tests.support.serving import Served, serving
+from tests.support.waiting import PATIENCE
 
 NODE = '[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]\n[api]\nrate = 1000000\nmax_requests = 1000'
 PATHS = {
@@ -32,8 +35,9 @@ PATHS = {
 METHODS = (*PATHS, "HEAD", "OPTIONS", "TRACE", "get", "X" * 300)
 STATUSES = {200, 201, 204, 207, 304, 400, 401, 403, 404, 405, 408, 409, 411, 412, 413, 414, 415, 422, 429, 431, 503}
 """503: /readyz, and what a store refuses. 500 is a fault of ours."""
-TOGETHER = 8
+TOGETHER = 16
 """Requests at the same time."""
+SERVICES = tuple(service(n) for n in range(5))
 
 
 def request(mutator: Mutator) -> bytes:
@@ -92,42 +96,55 @@ def judge(answer: bytes, sent: bytes) -> int:
     return status
 
 
+def complete(data: bytes) -> bool:
+    """Is that a whole request, which needs an answer and no second one? The end of any other may be waited for."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    lengths = re.findall(rb"\r\nContent-Length: (\d+)", head)
+    closes = b"\r\nConnection: close\r\n" in head + b"\r\n"
+    return closes and lengths == [b"%d" % len(body)] and b"Transfer-Encoding" not in head
+
+
 async def ask(served: Served, data: bytes) -> bytes:
-    """All that comes back until the other end is done, or has waited for more for a while."""
+    """All that comes back until the other end is done. Of what is no whole request, what comes back in a while."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    answer = b""
+    answer = bytearray()
     try:
         writer.write(data)
-        async with asyncio.timeout(0.5):
-            while piece := await reader.read(1 << 20):
-                answer += piece
-    except (TimeoutError, ConnectionError):
+        with suppress(*([] if complete(data) else [TimeoutError])):
+            async with asyncio.timeout(PATIENCE if complete(data) else 0.3):
+                while piece := await reader.read(1 << 20):
+                    answer += piece
+    except ConnectionError:
         pass
     finally:
         writer.transport.abort()
-    return answer
+    return bytes(answer)
 
 
-async def fuzz(seed: int, seconds: float, only: int | None, most: int = 10**9) -> tuple[Counter[int], list[str]]:
+async def fuzz(seed: int, seconds: float, only: int | None, limit: int = 10**9) -> tuple[Counter[int], list[str]]:
     """How many answers there were of each status (0: hung up on), and what was found."""
     known = {f"services/s{n}": json.dumps(document) for n, document in enumerate(SERVICES)}
     statuses: Counter[int] = Counter()
     finds: list[str] = []
     async with serving(scene.trouble(), store=MemorySource(**known), settings=parse(NODE)) as served:
-        end, number = time.monotonic() + seconds, only or 0
-        while time.monotonic() < end and len(finds) < 5 and number < most:
-            numbers = range(number, number + (1 if only is not None else TOGETHER))
-            sent = [request(Mutator(random.Random(f"{seed} {n}"))) for n in numbers]
-            answers = await asyncio.gather(*(ask(served, data) for data in sent))
-            for n, data, answer in zip(numbers, sent, answers, strict=True):
+        end = time.monotonic() + seconds
+        numbers = iter(range(limit) if only is None else (only,))
+
+        async def ask_on() -> None:
+            for n in numbers:
+                data = request(Mutator(random.Random(f"{seed} {n}")))
                 try:
+                    answer = await ask(served, data)
                     statuses[judge(answer, data) if answer else 0] += 1
                 except Exception as exc:
                     finds.append(f"python -m tests.fuzz --seed {seed} --only {n} requests: {exc!r}\n{data[:500]!r}")
-            number = numbers.stop
-            if only is not None:
-                break
-        healthy = await ask(served, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                if time.monotonic() > end or len(finds) >= 5:
+                    return
+
+        await asyncio.gather(*(ask_on() for _ in range(TOGETHER)))
+        healthy = await ask(
+            served, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
         if b" 200 " not in healthy[:20]:
             finds.append(f"afterwards the API does not answer: {healthy[:200]!r}")
     return statuses, finds

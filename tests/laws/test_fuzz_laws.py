@@ -1,30 +1,46 @@
-"""A few hundred cases of the fuzzer, the same each time; ``make fuzz`` runs as many as there is time for."""
+"""Some cases of the fuzzer, the same each time, and what it has found; ``make fuzz`` runs as many as there is time
+for."""
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
-from tests.fuzz import requests
-from tests.fuzz.mutation import Mutator
+from anycastlb.core.model import Entry
+from tests.fuzz import documents, requests
 from tests.fuzz.targets import TARGETS
 
-FOUND = {"consul": [(4, 2929)], "documents": [(7, 3099)]}
-"""Cases that found something once, as (seed, number)."""
+ITEMS = 900
+"""Of each target."""
+FOUND = {
+    "consul": [("instances", b'[0, {"Node": {"Node": "n1", "Address": "10.1.0.1", "CreateIndex": 7}}]', 200)],
+    "documents": [
+        documents.Mutant(1, "services/s1/backends/10.1.0.9:80", Entry(b'{"port": 0}', 99), known, up=None)
+        for known in (False, True)
+    ],
+}
+"""What something was wrong with once."""
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_mutant_is_more_than_a_target_can_bear(name: str) -> None:
-    for seed, number in [*((0, number) for number in range(150)), *FOUND.get(name, [])]:
-        TARGETS[name](Mutator(random.Random(f"{seed} {number}")))
+    target, number, judged = TARGETS[name], 0, 0
+    while judged < ITEMS:
+        items = target.items(0, number)
+        target.judge(items)
+        number, judged = number + 1, judged + len(items)
+
+
+@pytest.mark.parametrize(("name", "item"), [(name, item) for name, items in FOUND.items() for item in items])
+def test_what_was_found_once_is_borne(name: str, item: object) -> None:
+    TARGETS[name].judge([item])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_case_is_made_again_from_its_seed_and_number(name: str) -> None:
+    assert TARGETS[name].items(1, 7) == TARGETS[name].items(1, 7)
 
 
 async def test_each_request_gets_an_answer_of_the_apis_own() -> None:
-    statuses, finds = await requests.fuzz(seed=0, seconds=600, only=None, most=48)
+    statuses, finds = await requests.fuzz(seed=0, seconds=600, only=None, limit=48)
     assert not finds
     assert sum(statuses.values()) == 48 and {200, 400} <= statuses.keys()
-
-
-def test_a_case_is_made_again_from_its_seed_and_number() -> None:
-    assert requests.request(Mutator(random.Random("1 7"))) == requests.request(Mutator(random.Random("1 7")))

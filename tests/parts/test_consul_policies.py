@@ -169,9 +169,12 @@ async def test_a_policy_that_shows_less_takes_no_service_away(agent: Agent, tmp_
     async with asyncio.timeout(180):
         whole = await source.read(None)
         Path(str(ours.token_file)).write_text(await asyncio.to_thread(token, agent, "part"))
-        with pytest.raises(SourceError, match=r"403 .*consul\.token_file.* reads key_prefix"):
-            await source.read(whole)
+        first = ConsulSource(ours)
+        for one, before in ((source, whole), (first, None)):  # also of a node that starts for the first time
+            with pytest.raises(SourceError, match=r"403 .*consul\.token_file.* reads key_prefix"):
+                await one.read(before)
     await source.close()
+    await first.close()
 
 
 async def test_with_the_operators_policy_too_a_nodes_api_can_write(agent: Agent, tmp_path: Path) -> None:

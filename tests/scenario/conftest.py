@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from anycastlb.core.decision import quarantine
 from anycastlb.core.decision.decide import decide, decide_again
 from anycastlb.core.decision.remembered import Remembered
 from anycastlb.core.model import Inputs, Memory
-from anycastlb.engine import reconciler
 from tests.support.decisions import differences
 from tests.support.virtual import VirtualLoop
 
@@ -28,4 +28,4 @@ def from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.fail(f"not the decision from scratch: {found}")
         return made
 
-    monkeypatch.setattr(reconciler, "decide_again", checked)
+    monkeypatch.setattr(quarantine, "decide_again", checked)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from anycastlb import settings
+from anycastlb.bridge.check import check
 from anycastlb.bridge.settings import BridgeSettings, parse, read
 from anycastlb.core.model import Problem, SettingsError
 
@@ -75,3 +76,33 @@ def problems(text: str, daemon: bool = False) -> tuple[Problem, ...]:
     with pytest.raises(SettingsError) as error:
         settings.parse(text) if daemon else parse(text, "node.toml")
     return error.value.problems
+
+
+FITS = """
+process anycastlb { run /opt/anycastlb/bin/anycastlb-bridge; encoder json; }
+neighbor 198.51.100.1 { local-as 1; api { processes [ anycastlb ]; neighbor-changes; } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "serious", "told"),
+    [
+        (FITS, False, "fits the bridge"),
+        (FITS.replace("encoder json", "encoder text"), True, "set encoder json; in process anycastlb"),
+        (FITS.replace("processes [ anycastlb ]; ", ""), True, "neighbor 198.51.100.1 does not use the bridge"),
+        (FITS.replace("neighbor-changes;", ""), False, "add neighbor-changes; to its api block"),
+        (FITS.replace("anycastlb-bridge", "other"), True, "it runs no anycastlb-bridge"),
+    ],
+)
+def test_check_looks_at_what_exabgp_is_told(
+    text: str, serious: bool, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "exabgp.conf"
+    config.write_text(text)
+    why = check(str(tmp_path / "socket"), str(config))
+    assert bool(why) is serious and told in (why or "") + capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("config", "told"), [("/nonexistent", "was not looked at"), ("", "no daemon listens")])
+def test_check_needs_no_exabgp_conf(config: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(str(tmp_path / "socket"), config) is None and told in capsys.readouterr().out

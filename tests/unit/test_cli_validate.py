@@ -71,6 +71,10 @@ async def test_what_may_surprise_is_a_notice_and_no_problem(tmp_path: Path) -> N
         ({"check": {"type": "tcp", "address": "192.0.2.10"}}, "backends.web1.check",
          "the check aims at the VIP 192.0.2.10"),
         ({"backends": {"a": {"address": "::ffff:10.1.0.1"}}}, "backends.a.address", "write 10.1.0.1"),
+        ({"check": {"type": "http", "headers": {"X-Probe": "1", "Authorization": "Bearer x"}}},
+         "check.headers.Authorization", "name a secret of node.toml"),
+        ({"check": {"type": "any", "checks": [{"type": "http", "headers": {"X-Api-Key": "x"}}]}},
+         "check.headers.X-Api-Key", "name a secret of node.toml"),
     ],
 )  # fmt: skip
 def test_each_surprise_has_its_notice(document: dict[str, object], path: str, text: str, tmp_path: Path) -> None:
@@ -78,6 +82,12 @@ def test_each_surprise_has_its_notice(document: dict[str, object], path: str, te
     report = validate_files([str(web)])
     assert report.problems == ()
     assert [notice.path for notice in report.notices if text in notice.expected] == [path]
+
+
+def test_a_secret_that_is_named_is_no_surprise(tmp_path: Path) -> None:
+    check = {"type": "http", "headers": {"Authorization": "Bearer ${secret:shop}", "Cookie": ""}}
+    report = validate_files([str(write(tmp_path / "web.json", {**GOOD, "check": check}))])
+    assert (report.problems, report.notices) == ((), ())
 
 
 def test_notices_of_a_catalog_directory_name_the_file(tmp_path: Path) -> None:

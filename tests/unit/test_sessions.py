@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from anycastlb.core.decision.sessions import carried, cut_off, known_state
 from anycastlb.core.model import Session, SessionSummary, Speaker
+from anycastlb.serving.views.status import status_view
+from tests.support import scene
 
 FOUR, SIX = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 P4, Q4, P6 = "198.51.100.1", "198.51.100.2", "2001:db8:1::1"
@@ -47,3 +50,18 @@ def test_a_session_is_down_only_with_a_reason(state: str, reason: str, known: st
 
 def test_what_a_peer_publishes_may_be_anything() -> None:
     assert cut_off((SessionSummary("a router", "down"), SessionSummary(P4, "asleep"))) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("one", "state", "named"),
+    [
+        (session(P4, "up"), "up", ""),
+        (session(P4, "down", "hold timer expired"), "down", "hold timer expired"),
+        (session(P4, "down"), "unknown", "encoder json or neighbor-changes is missing in exabgp.conf"),
+    ],
+)
+def test_what_status_says_of_a_session(one: Session, state: str, named: str) -> None:
+    snapshot = scene.trouble()
+    snapshot = replace(snapshot, speaker=replace(snapshot.speaker, sessions=(one,)))
+    (shown,) = status_view(snapshot, scene.NOW)["speaker"]["sessions"]
+    assert shown["state"] == state and named in shown["reason"] and bool(shown["reason"]) is bool(named)

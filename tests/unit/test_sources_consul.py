@@ -15,7 +15,7 @@ import pytest
 
 from anycastlb.adapters.consul import session
 from anycastlb.adapters.consul.blocking_query import SPACING
-from anycastlb.adapters.sources.consul import PARTS, ConsulSource
+from anycastlb.adapters.sources.consul import NOBODY, PARTS, ConsulSource
 from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
 from tests.support.consul_server import KV, PATIENCE, Request, Server, answer, keys, listening
@@ -219,7 +219,8 @@ async def test_every_prefix_ends_with_a_slash(server: Server) -> None:
     server.script = lambda request: None if request.names else keys(2, services__web="new")
     async with opened(server) as source:
         await following(source, Tree(index=1))
-    paths = {(request.path, "recurse" in request.query or "keys" in request.query) for request in server.requests}
+    asked = [request for request in server.requests if not request.path.endswith(NOBODY)]
+    paths = {(request.path, "recurse" in request.query or "keys" in request.query) for request in asked}
     parts = {(KV + "services/", True), (KV + "drain/", True), (KV + "defaults", False), (KV + "import/commit", False)}
     assert paths == {(KV, True), *parts}
 
@@ -297,7 +298,13 @@ class TestLoss:
     async def test_a_first_read_is_consistent(self, server: Server) -> None:
         async with opened(server) as source:
             await following(source, None)
-        assert ["consistent" in request.query for request in server.requests] == [True]
+        assert ["consistent" in request.query for request in server.requests if request.path == KV] == [True]
+
+    async def test_once_it_is_asked_whether_the_token_reads_every_service(self, server: Server) -> None:
+        async with opened(server) as source:
+            await following(source, None)
+            await following(source, None)
+        assert [request.path for request in server.requests].count(KV + NOBODY) == 1
 
 
 class TestIndex:
@@ -384,7 +391,7 @@ class TestCredentials:
             token.unlink()
             with pytest.raises(SourceError, match=r"consul\.token_file"):
                 await following(source, None)
-        assert [request.headers["x-consul-token"] for request in server.requests] == ["first", "second"]
+        assert [request.headers["x-consul-token"] for request in server.requests] == ["first", "first", "second"]
         assert {request.headers["x-consul-namespace"] for request in server.requests} == {"team"}
         assert {request.query["dc"] for request in server.requests} == {"dc7"}
 

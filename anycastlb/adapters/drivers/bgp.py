@@ -146,6 +146,10 @@ class BgpDriver:
         sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence().text) for s in report.sessions)
         return Speaker(False, report.version, sessions, rejected)
 
+    def absence(self) -> Reason | None:
+        """Why no route can be announced or changed now; None if it can. ``on_change`` is called when that is over."""
+        return self._absence() if self._wanted is None or self._server.connection is None else None
+
     # ------------------------------------------------------------ what is wanted
 
     def _send(self) -> None:

@@ -65,6 +65,10 @@ class CatalogMemory:
     """Use it for the readings of one source, one after the other."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self.keys: Keys = NO_KEYS
         """Of the tree that was read last."""
         self.claims = Claims()

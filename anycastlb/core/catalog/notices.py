@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from anycastlb.core.model import Service
+from anycastlb.core.model import Check, Combination, Service
 from anycastlb.core.model.catalog import most_failed
+
+CREDENTIAL = re.compile(r"authorization|cookie|token|api-?key|secret|password", re.IGNORECASE)
+"""Headers of such names hold what only a few may know."""
+NAMED = "${secret:"
 
 
 def service_notices(service: Service) -> list[tuple[str, str]]:
@@ -24,6 +29,9 @@ def service_notices(service: Service) -> list[tuple[str, str]]:
         found.append(("announce.min_backends", text))
     if service.backends and (text := _never_again(service, primaries, weight)):
         found.append(("announce.reopen", text))
+    bare = dict.fromkeys(name for backend in service.backends for name in _bare_credentials(backend.check))
+    text = "everybody who may read services reads its value: name a secret of node.toml, ${secret:NAME}"
+    found += [(f"check.headers.{name}", text) for name in bare]
     return [*found, *_of_backends(service)]
 
 
@@ -35,6 +43,16 @@ def _never_again(service: Service, primaries: int, weight: int) -> str:
     if reopen.weight is not None:
         return f"needs weight {reopen.weight}, and all have {weight}: it never opens" if reopen.weight > weight else ""
     return f"needs {reopen.count}, and there are {primaries}: it never opens" if reopen.count > primaries else ""
+
+
+def _bare_credentials(check: Check) -> Iterator[str]:
+    """The headers of a check that seem to hold a secret in so many words."""
+    if isinstance(check.params, Combination):
+        for part in check.params.checks:
+            yield from _bare_credentials(part)
+    for name, value in getattr(check.params, "headers", ()):
+        if CREDENTIAL.search(name) and value and NAMED not in value:
+            yield name
 
 
 def _of_backends(service: Service) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from anycastlb.core.catalog.discovery import Instances
 from anycastlb.core.catalog.drain import parse_drain
 from anycastlb.core.catalog.keys import Keys, sorted_keys
 from anycastlb.core.catalog.memory import CatalogMemory
+from anycastlb.core.catalog.quarantine import read_around
 from anycastlb.core.catalog.reading import Reading
 from anycastlb.core.model import EMPTY, Catalog, Discover, Drain, Entry, Network, Problem, Tree
 
@@ -42,11 +43,19 @@ def parse_catalog(
     A service that newly asks for a discovery stays as it was until ``instances`` has its first answer. With a
     ``memory`` of the readings before, the result is the same, and what has not changed is the same object.
     """
+    rules = Rules(Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges), check_types, instances)
     memory = memory or CatalogMemory()
-    limits = Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges)
+    try:
+        return _read(tree, previous, rules, memory)
+    except Exception as exc:
+        memory.clear()
+        return read_around(tree, previous, lambda some: _read(some, previous, rules, CatalogMemory()), exc)
+
+
+def _read(tree: Tree, previous: Catalog, rules: Rules, memory: CatalogMemory) -> Catalog:
     keys = sorted_keys(tree, memory.keys)
     unknown = [keys.unknown[key] for key in sorted(keys.unknown)]
-    reading = Reading(previous, Rules(limits, check_types, instances), memory, unknown)
+    reading = Reading(previous, rules, memory, unknown)
     reading.read_defaults(tree.entries.get("defaults"))
     for name in sorted(keys.services):
         reading.read_service(name, keys.services[name])

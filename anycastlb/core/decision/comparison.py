@@ -41,16 +41,16 @@ def compare_again(last: Comparison, actual: State, desired: State) -> Comparison
         last = UNCOMPARED
     contained = Containment()
     changes = [change for table in TABLES for change in _changes(table, last, actual, desired, contained)]
-    return Comparison(actual, desired, plan.ordered(changes), plan.faults_of(contained, desired))
+    return Comparison(actual, desired, plan.ordered(changes, contained), plan.faults_of(contained, desired))
 
 
 def _changes(table: Table, last: Comparison, actual: State, desired: State, contained: Containment) -> Iterable[Change]:
     old, new = actual.rows(table), desired.rows(table)
     one, two = delta(last.actual.rows(table), old), delta(last.desired.rows(table), new)
     before = [change for change in last.changes if change.table == table]
+    if not one.keys and not two.keys:
+        return before
     doubtful = {*one.keys, *two.keys, *(change.key for change in before)}
-    if not doubtful:
-        return ()
     if table != "destinations":
         return plan.row_changes(table, _only(old, doubtful), _only(new, doubtful))
     moved = any(change.moved or change.verb != "update" for change in before)

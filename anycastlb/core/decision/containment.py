@@ -35,10 +35,10 @@ class Containment:
             return None
 
 
-def internal_error(subject: object, exc: Exception) -> Reason:
-    """What an operator reads of a fault of ours, and passes on."""
+def internal_error(subject: object, exc: Exception, so: str = "keeps what it had in the kernel") -> Reason:
+    """What an operator reads of a fault of ours, and passes on. ``so``: what becomes of the subject."""
     frames = extract_tb(exc.__traceback__)
     where = f" in {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     what = f"{type(exc).__name__}{where}: {exc}"
-    text = f"internal error about {subject}, which keeps what it had in the kernel: {what}; please report it"
+    text = f"internal error about {subject}, which {so}: {what}; please report it"
     return Reason("internal_error", text, str(subject))

@@ -9,7 +9,7 @@ Pure. Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-va
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.handover import vips_of
@@ -31,7 +31,7 @@ class FailedChanges:
         self,
         verdicts: Mapping[Address, Verdict],
         fwmarks: Fwmarks = EMPTY,
-        failures: Iterable[Failure] = (),
+        failures: Collection[Failure] = (),
         desired: Destinations = EMPTY,
         leaving: Container[tuple[Table, Any]] = (),
     ) -> None:
@@ -43,7 +43,10 @@ class FailedChanges:
         self._raises: dict[ServiceKey, Failure] = {}
         """The first failure of each service to give a weight to a destination that had none."""
         self._weighted: dict[ServiceKey, list[DestinationKey]] | None = None
-        self.add(failures)
+        self._doubt: Reason | None = None
+        """A fault of ours that keeps this from knowing what has failed."""
+        if failures:
+            self.add(failures)
 
     def add(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
@@ -56,6 +59,10 @@ class FailedChanges:
             elif change.table == "destinations" and _gives_weight(change):
                 self._raises.setdefault(change.key.service, failure)
 
+    def doubt(self, why: Reason) -> None:
+        """From now on nothing is tried but to withdraw routes: nobody knows what depends on what has failed."""
+        self._doubt = why
+
     def _note(self, service: ServiceKey, failure: Failure) -> None:
         known = self._of_service.get(service)
         if known is None or (known.pending and not failure.pending):
@@ -66,6 +73,10 @@ class FailedChanges:
 
         A change that waits only for what is under way is under way itself.
         """
+        if self._doubt is not None and not (change.table == "routes" and change.new is None):
+            return Failure(change, self._doubt)
+        if not self._first:
+            return None
         if change.table == "routes" and change.new is not None:
             return self._incomplete(change)
         if change.verb == "delete" and (vips := _vips(change, self._fwmarks)):

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.containment import Containment
@@ -88,20 +89,36 @@ def compare(actual: State, desired: State) -> tuple[tuple[Change, ...], tuple[Fa
             changes += destination_changes(actual.destinations, desired.destinations, contained)
         else:
             changes += row_changes(table, actual.rows(table), desired.rows(table))
-    return ordered(changes), faults_of(contained, desired)
+    return ordered(changes, contained), faults_of(contained, desired)
 
 
-def ordered(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """The changes in ``ORDER``; those of one phase stay in the order in which they were found."""
-    return tuple(sorted(changes, key=lambda change: _RANK[phase(change)]))
+def ordered(changes: Iterable[Change], contained: Containment) -> tuple[Change, ...]:
+    """The changes in ``ORDER``; those of one phase stay in the order in which they were found.
+
+    One whose place cannot be told is noted in ``contained`` and left out; but a route that must go is withdrawn first.
+    """
+    ranked: list[tuple[int, Change]] = []
+    for change in changes:
+        rank = contained.of(change.key, _rank, change)
+        if rank is None and change.table == "routes" and change.new is None:
+            rank = _RANK["routes", "delete"]
+        if rank is not None:
+            ranked.append((rank, change))
+    return tuple(change for _, change in sorted(ranked, key=itemgetter(0)))
+
+
+def _rank(change: Change) -> int:
+    return _RANK[phase(change)]
 
 
 def faults_of(contained: Containment, desired: State) -> tuple[Failure, ...]:
-    """A failure of each service whose destinations could not be compared."""
-    return tuple(
-        Failure(Change("services", key, None, desired.rows("services").get(key)), why)
-        for key, why in contained.faults.items()
-    )
+    """A failure of each service or VIP whose rows could not be compared."""
+    failures = {}
+    for subject, why in contained.faults.items():
+        key: Any = subject.service if isinstance(subject, DestinationKey) else subject
+        table: Table = "services" if isinstance(key, ServiceKey) else "addresses"
+        failures[key] = Failure(Change(table, key, None, desired.rows(table).get(key)), why)
+    return tuple(failures.values())
 
 
 def row_changes(table: Table, actual: Mapping[Any, Any], desired: Mapping[Any, Any]) -> Iterable[Change]:

@@ -15,10 +15,20 @@ from ipaddress import ip_address
 
 from anycastlb.core.model import Address, Session, SessionSummary, Speaker
 
+UNREPORTED = (
+    "ExaBGP has not reported it; if it never does, encoder json or neighbor-changes is missing in exabgp.conf "
+    "(see: anycastlb doctor)"
+)
+
 
 def known_state(session: Session) -> str:
     """The state as far as it is proven: ExaBGP gives a reason with each report that a session went down."""
     return "unknown" if session.state == "down" and not session.reason else session.state
+
+
+def known_reason(session: Session) -> str:
+    """Why it is so, in ExaBGP's words; of one that is unknown, in ours."""
+    return UNREPORTED if known_state(session) == "unknown" and not session.reason else session.reason
 
 
 def summaries(speaker: Speaker) -> tuple[SessionSummary, ...]:

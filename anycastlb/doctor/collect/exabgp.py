@@ -123,7 +123,7 @@ def _trial(config: str, speakers: Sequence[Process]) -> Trial | Unseen:
     who = speakers[0]
     if os.geteuid() not in (0, who.uid):
         return Unseen(f"only root can try as user {who.uid}")
-    command = [*_program(), "--config", config, "--check"]
+    command = [*_program(), "--config", config, "--check", "--exabgp-config="]
     root = os.geteuid() == 0
     try:
         done = subprocess.run(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from anycastlb.bridge import exabgp_config
 from anycastlb.doctor.facts import ExabgpFacts, Facts, Process, Socket, Unseen
 from anycastlb.doctor.finding import Finding, Level
-from anycastlb.doctor.rules import exabgp_config
-from anycastlb.doctor.rules.exabgp_config import ExabgpConfig
 
 MIN_VERSION = (5, 0, 13)
 NEXT_VERSION = (6,)
@@ -81,25 +80,9 @@ def _config(speaker: ExabgpFacts) -> Iterator[Finding]:
     ):
         if line := re.search(pattern, text):
             yield Finding("warning", "bgp", what, f"{speaker.config}: {line[0]}", f"take {line[0]!r} out of it")
-    yield from _sessions(speaker.config, exabgp_config.read(text))
-
-
-def _sessions(name: str, config: ExabgpConfig) -> Iterator[Finding]:
-    """Does the bridge hear of the sessions, in words that it reads, and does each neighbor take its routes?"""
-    for process in config.bridges:
-        if config.encoders[process] != "json":
-            what = "ExaBGP writes to the bridge as text: every session of this node counts as unknown"
-            evidence = f"{name}: process {process}: encoder {config.encoders[process] or 'is not set'}"
-            yield Finding("error", "bgp", what, evidence, f"set encoder json; in process {process}")
-    for neighbor, api in config.neighbors.items():
-        if not any(map(api.uses, config.bridges)):
-            what = f"neighbor {neighbor} does not use the bridge: it gets no route"
-            mend = f"add api {{ processes [ {' '.join(sorted(config.bridges))} ]; neighbor-changes; }} to it"
-            yield Finding("error", "bgp", what, f"{name}: neighbor {neighbor}", mend)
-        elif not api.changes:
-            what = f"ExaBGP does not report the session with {neighbor}: it counts as unknown"
-            mend = "add neighbor-changes; to its api block, or to its template's"
-            yield Finding("warning", "bgp", what, f"{name}: neighbor {neighbor}: no neighbor-changes", mend)
+    for trouble in exabgp_config.troubles(exabgp_config.read(text)):
+        level: Level = "error" if trouble.serious else "warning"
+        yield Finding(level, "bgp", trouble.what, f"{speaker.config}: {trouble.where}", trouble.remedy)
 
 
 def _socket(facts: Facts, speaker: ExabgpFacts) -> Iterator[Finding]:

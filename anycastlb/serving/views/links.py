@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from anycastlb.core.decision import flow_takeover
+from anycastlb.core.decision.sessions import known_reason, known_state
 from anycastlb.core.model import Address, Check, CheckState, Service, ServiceVerdict, endpoint
 from anycastlb.serving.views.arithmetic import explain_penalty, explain_threshold, explain_weight
 from anycastlb.serving.views.evidence import Run, runs
@@ -225,7 +226,7 @@ def _sessions(index: Index, vip: Address) -> Link:
             "session",
             s.state == "up",
             s.peer,
-            f"{s.state} for {span(index.age(s.since))}" + (f": {s.reason}" if s.reason else ""),
+            f"{known_state(s)} for {span(index.age(s.since))}" + (f": {why}" if (why := known_reason(s)) else ""),
         )
         for s in index.carriers(vip)
     ]

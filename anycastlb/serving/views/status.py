@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from anycastlb import __version__
 from anycastlb.adapters.cluster import status_document
+from anycastlb.core.decision.sessions import known_reason, known_state
 from anycastlb.core.model import Problem, Snapshot
 from anycastlb.serving.views.changes import change_view
 from anycastlb.serving.views.cluster import cluster_brief, drain_view
@@ -109,7 +110,12 @@ def _speaker(index: Index) -> View:
         "connected": speaker.connected,
         "version": speaker.version,
         "sessions": [
-            {"peer": s.peer, "state": s.state, "since_seconds": index.age(s.since), "reason": s.reason}
+            {
+                "peer": s.peer,
+                "state": known_state(s),
+                "since_seconds": index.age(s.since),
+                "reason": known_reason(s),
+            }
             for s in speaker.sessions
         ],
         "rejected": {str(vip): reason for vip, reason in speaker.rejected.items()},

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 TOKEN = re.compile(r"[{};]|\[[^\]]*\]|[^\s{};\[]+")
+COMMENT = re.compile(r"#.*")
 RUNS_BRIDGE = re.compile(r"\banycastlb[-.]bridge\b")
 
 
@@ -40,6 +41,16 @@ class ExabgpConfig:
     """By address, with what they inherit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with the file, as far as it concerns the bridge."""
+
+    serious: bool
+    what: str
+    where: str
+    remedy: str
+
+
 @dataclass(slots=True)
 class _Block:
     """``name { ... }``: its statements, and the blocks inside."""
@@ -56,8 +67,8 @@ class _Block:
 
 
 def read(text: str) -> ExabgpConfig:
-    """The part of the text that concerns the bridge; comments have been taken out."""
-    root = _tree(text)
+    """The part of the text that concerns the bridge."""
+    root = _tree(COMMENT.sub("", text))
     processes = {block.name.partition(" ")[2]: block for block in root.within("process")}
     templates = {
         block.name.partition(" ")[2]: _api(block, {})
@@ -69,6 +80,29 @@ def read(text: str) -> ExabgpConfig:
         frozenset(name for name, block in processes.items() if any(map(RUNS_BRIDGE.search, block.values("run")))),
         {block.name.partition(" ")[2]: _api(block, templates) for block in root.within("neighbor")},
     )
+
+
+def troubles(config: ExabgpConfig) -> Iterator[Trouble]:
+    """Does the bridge hear of the sessions, in words that it reads, and does each neighbor take its routes?"""
+    if not config.bridges:
+        yield Trouble(
+            True, "it runs no anycastlb-bridge", "no process runs it", "add the process of exabgp/exabgp.conf"
+        )
+        return
+    for process in sorted(config.bridges):
+        if config.encoders[process] != "json":
+            what = "ExaBGP writes to the bridge as text: every session of this node counts as unknown"
+            where = f"process {process}: encoder {config.encoders[process] or 'is not set'}"
+            yield Trouble(True, what, where, f"set encoder json; in process {process}")
+    for neighbor, api in config.neighbors.items():
+        if not any(map(api.uses, config.bridges)):
+            what = f"neighbor {neighbor} does not use the bridge: it gets no route"
+            remedy = f"add api {{ processes [ {' '.join(sorted(config.bridges))} ]; neighbor-changes; }} to it"
+            yield Trouble(True, what, f"neighbor {neighbor}", remedy)
+        elif not api.changes:
+            what = f"ExaBGP does not report the session with {neighbor}: it counts as unknown"
+            remedy = "add neighbor-changes; to its api block, or to its template's"
+            yield Trouble(False, what, f"neighbor {neighbor}: no neighbor-changes", remedy)
 
 
 def _api(neighbor: _Block, templates: dict[str, Api]) -> Api:
