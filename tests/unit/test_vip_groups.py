@@ -117,6 +117,7 @@ def test_a_group_wants_the_backends_that_the_catalog_names() -> None:
         ((WEB, API, DNS), {TWO}),
         ((WEB, replace(API, vips=(TWO, THREE))), {ONE}),
         ((replace(WEB, port=81), API), {TWO}),
+        ((WEB2, replace(API, vips=(THREE,))), set()),
         ((replace(WEB, name="www"), API), {TWO}),
         ((WEB2,), set()),
     ],
@@ -144,4 +145,8 @@ def test_an_edit_of_marked_services_makes_one_group_anew() -> None:
     grouping = group_vips((WEB, edited), before)
     assert grouping.groups[ONE] is before.groups[ONE] and vips_of(grouping) == [(ONE,), (TWO, THREE)]
     assert {s for s, _ in grouping.groups[TWO].places} == {edited}
+    assert grouping.marks == {MARKED.key(TWO): TWO} and grouping.united == {THREE: TWO}
+    several = group_vips((WEB, DNS))
+    assert group_vips((WEB, DNS, API), several).groups[ONE] is several.groups[ONE]
+    assert group_vips((WEB2, DNS, API), several).groups[ONE] is not several.groups[ONE]
     assert group_vips((), before).groups == NO_GROUPS.groups
