@@ -43,7 +43,7 @@ class Scene:
     async def fresh(self, check: Check) -> None:
         """Another result of the check has come."""
         now = time.monotonic()
-        while not (last := self.states[-1][check].last) or last.at < now:
+        while not (state := self.states[-1].get(check)) or state.last is None or state.last.at < now:
             await asyncio.sleep(0.01)
 
     async def process(self) -> int:
