@@ -3,6 +3,9 @@
 PYTHON := .venv/bin/python
 KERNEL := $(PYTHON) tests/rig/testkernel.py run
 EXAMPLES := 1000
+# Where the environment says that no bytecode is kept, every daemon and command would be compiled anew when it starts:
+# that takes longer than all the rest of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup base python demo test check lint man laws fuzz bench soak deb clean distclean
 

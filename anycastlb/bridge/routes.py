@@ -224,7 +224,7 @@ class RouteTable:
         """The neighbors to which the route is to be announced, because of this queue."""
         if queue is self.doubted:
             return [n for n in self._carriers.get(vip.version, ()) if n.peer in self.doubted[vip]]
-        return self._lacking(vip, route)
+        return self._without(vip, route)
 
     # ------------------------------------------------------------ judging
 
@@ -242,7 +242,7 @@ class RouteTable:
             if route is None:
                 self.doubted.pop(vip, None)
                 self._suspects.discard(vip)
-            elif self._lacking(vip, route):
+            elif self._without(vip, route):
                 self.missing[vip] = None
             holders = self._held.get(vip)
             if not holders:
@@ -255,13 +255,13 @@ class RouteTable:
                 if route is None and target is not None:
                     self.leaving[vip] = None
 
-    def _lacking(self, vip: Address, route: Route) -> Sequence[Neighbor]:
+    def _without(self, vip: Address, route: Route) -> Sequence[Neighbor]:
         """The neighbors that should have this route and have not, but for those for which ExaBGP has refused it."""
         holders = self._held.get(vip, {})
-        lacking = [n for n in self._carriers.get(vip.version, ()) if not _is_held(holders, n.peer, route)]
-        if lacking and (refusals := self._rejected.get(vip)):
-            return [n for n in lacking if refusals.get(n.peer) != route]
-        return lacking
+        without = [n for n in self._carriers.get(vip.version, ()) if not _is_held(holders, n.peer, route)]
+        if without and (refusals := self._rejected.get(vip)):
+            return [n for n in without if refusals.get(n.peer) != route]
+        return without
 
     def _settle(self, vip: Address, peers: Iterable[Address]) -> None:
         """This route was answered for these neighbors, one way or the other."""

@@ -55,8 +55,10 @@ def _cycle_events(
     if done:
         yield from _contained(node, _change_events, done, decision)
     if failures != previous.failures:
-        known = {(failure.change, failure.reason) for failure in previous.failures}
-        yield from _contained(node, _failure_events, failures, known)
+        old = set(map(id, previous.failures))
+        fresh = [failure for failure in failures if id(failure) not in old]
+        known = {(failure.change, failure.reason) for failure in previous.failures} if fresh else set()
+        yield from _contained(node, _failure_events, fresh, known)
 
 
 def _contained(

@@ -25,6 +25,7 @@ from anycastlb.core.catalog.parse import parse_catalog, troubled
 from anycastlb.core.catalog.shrink import admit, lost_vips, without_loss
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Feed, Problem, Shrink, SourceError, Tree
+from anycastlb.engine.catalog_keeper import CatalogKeeper
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.settings import Settings
 
@@ -70,6 +71,7 @@ class Follower:
         self._observer = observer
         self._name = settings.catalog.source
         self._saved = CatalogCache(settings.node.state_dir, identity(settings))
+        self._keeper = CatalogKeeper(self._saved, self._unsaved, clock.offload)
         self._moved = asyncio.Event()
         """Instances, or what is wrong with a discovery, have changed."""
         self._watches = Watches(parts.kinds, self._moved.set, journal, clock)
@@ -93,7 +95,6 @@ class Follower:
         """When the saved catalog is put in force; None if there is none, or it is no longer needed."""
         self._failures = 0
         self._reported: frozenset[Problem] = frozenset()
-        self._save_error = ""
         self._reread = True
         self._confirmed = False
         self._alarm: asyncio.Timeout | None = None
@@ -104,6 +105,7 @@ class Follower:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watches.run())
             group.create_task(self._follow_instances())
+            group.create_task(self._keeper.run())
             while True:
                 await self._step()
 
@@ -199,7 +201,7 @@ class Follower:
         if news:
             self._emit("applied", _counts(catalog))
         self._report_problems()
-        await self._remember(catalog)
+        self._keeper.remember(catalog)
 
     async def _hold(self, candidate: Catalog, held: Shrink, tree: Tree) -> None:
         """Keep the lost VIPs, and obey everything else that the candidate says."""
@@ -225,7 +227,7 @@ class Follower:
                 f"catalog.max_shrink allows: held {when}; let it through with: anycastlb confirm",
                 level="warning",
             )
-        await self._remember(kept)
+        self._keeper.remember(kept)
 
     async def _fail(self, error: SourceError) -> None:
         now, text = self._clock(), str(error)
@@ -265,7 +267,7 @@ class Follower:
         if self._feed.held or self._feed.cached:
             good = await self._parsed(Tree(self._catalog.good, self._catalog.index), self._catalog)
             self._catalog = good or self._catalog
-            await self._remember(self._catalog)
+            self._keeper.remember(self._catalog)
         elif self._tree is not None and (candidate := await self._parsed(self._tree, self._catalog)) is not None:
             if lost_vips(self._catalog, candidate):
                 self._unsettled = True  # a service got its first instances, and gave up a VIP for them
@@ -336,16 +338,8 @@ class Follower:
         self._publish()
         self._emit("applied", f"{_counts(self._catalog)}, as saved on disk", before="saved", level="warning")
 
-    async def _remember(self, catalog: Catalog) -> None:
-        if self._saved.has(catalog.good, catalog.instances) and not self._save_error:
-            return
-        try:
-            await self._offload(self._saved.save, Tree(catalog.good, catalog.index), catalog.instances)
-            self._save_error = ""
-        except SourceError as exc:
-            if str(exc) != self._save_error:
-                self._emit("unsaved", str(exc), level="warning")
-            self._save_error = str(exc)
+    def _unsaved(self, error: str) -> None:
+        self._emit("unsaved", error, level="warning")
 
     # ------------------------------------------------------------ publishing
 

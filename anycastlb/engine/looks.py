@@ -156,9 +156,7 @@ class Looks:
 async def _differs(inspected: Inspected, services: Collection[ServiceKey]) -> bool:
     """Are these services not as last seen or written? Also where nobody can say: the look that follows reports it."""
     try:
-        return bool(services) and (
-            await inspected.services_differ(services) or await inspected.destinations_differ(services)
-        )
+        return bool(services) and await inspected.differ(services)
     except DriverError:
         return True
 

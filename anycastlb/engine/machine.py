@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from anycastlb.adapters.drivers import Driver, Inspected
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.gate_memory import GateMemory, NoGateMemory
-from anycastlb.core.model import DestinationKey, Rows, Speaker, Table, TrafficCounters
+from anycastlb.core.model import DestinationKey, Reason, Rows, Speaker, Table, TrafficCounters
 
 PERIOD = 1.0
 """Seconds between two proofs of life to the BGP bridge and the service manager, at most."""
@@ -24,6 +24,9 @@ class Announcer(Driver, Protocol):
     def speaker(self) -> Speaker: ...
 
     def beat(self) -> None: ...
+
+    def absence(self) -> Reason | None:
+        """Why no route can be announced or changed now, whatever it is; None if it can."""
 
 
 class Pulse:

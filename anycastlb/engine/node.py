@@ -145,6 +145,7 @@ class Node:
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
+                    await self.prober.settled()  # else every weight would be decided, and written, twice
                     ready()
                 await self.reconciler.run()
                 async with asyncio.TaskGroup() as last:

@@ -14,8 +14,8 @@ from anycastlb.adapters.drivers import Inspected
 from anycastlb.core.model import DriverError, ServiceKey
 from anycastlb.engine.inbox import Inbox
 
-SLICE = 50
-"""Services in a slice, at least: some milliseconds of work."""
+SLICE = 100
+"""Services in a slice, at least: some milliseconds of work, which a change may have to wait for."""
 SHORTEST = 0.1
 """Seconds from one slice to the next, at least."""
 SHARE = 0.9

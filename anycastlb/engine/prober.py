@@ -38,6 +38,9 @@ class Checking(Protocol):
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         """Take the firewall mark of each forward path, or why it has none. A path that is missing is not known yet."""
 
+    async def settled(self) -> None:
+        """Return when all that needs no probe is known of the checks that are wanted."""
+
     async def run(self) -> None:
         """Run for ever, in the daemon's task group; ends all checks when cancelled."""
 
@@ -77,6 +80,9 @@ class Prober:
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         self._runner.mark(marks)
+
+    async def settled(self) -> None:
+        """It is known as soon as it is wanted."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

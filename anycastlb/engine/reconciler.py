@@ -20,7 +20,7 @@ from anycastlb.core.decision.decide import adopt
 from anycastlb.core.decision.proof import Made
 from anycastlb.core.decision.quarantine import compare_around, decide_around
 from anycastlb.core.decision.recollection import recalled
-from anycastlb.core.decision.remembered import FROM_SCRATCH
+from anycastlb.core.decision.remembered import FROM_SCRATCH, Remembered
 from anycastlb.core.events import Event
 from anycastlb.core.model import NAMES, Change, Decision, Failure, Inputs, Memory, Snapshot, State
 from anycastlb.engine.cycle_events import cycle_events
@@ -30,12 +30,14 @@ from anycastlb.engine.looks import Looks
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observation import Observation
 from anycastlb.engine.sight import Sight
-from anycastlb.engine.writer import OUTDATED, UNKNOWN, Writer, applied, lasting, possible
+from anycastlb.engine.writer import OUTDATED, UNKNOWN, Writer, applied, attempted, lasting, possible
 
 RETRIES = (0.2, 0.5, 1.0)
 """Seconds to the next looks after one that failed, or whose picture of the machine was wrong."""
 MANY = 100
 """Changes or events up to so many are worked on in one go: some milliseconds."""
+QUIET, REPEATS = 0.5, 2
+"""After so many seconds without news a decision of which much does not stand yet is made again, so often."""
 GIVE_UP = 10.0
 """Seconds without a kernel that can be read after which a stop ends, if nothing else is left to do."""
 T = TypeVar("T")
@@ -70,6 +72,11 @@ class Reconciler:
         """What differed in the last cycle, before it was applied."""
         self._decided = -1
         """The inbox's version the last decision was made from."""
+        self._repeat_at: float | None = None
+        """When the decision is made again though nothing has changed: what is seen to stand costs the next one nothing.
+
+        Else the first change after a start would cost as much as the start."""
+        self._repeated = 0
         self.made: Made | None = None
         """The last decision that was made, for its proof."""
         self._corrected: tuple[Made, Decision] | None = None
@@ -132,23 +139,24 @@ class Reconciler:
         self._looks.clock()
         self._looks.routes(actual)
         inputs = self._inbox.inputs
-        decision = await self._decide(inputs, actual, started)
-        self._heartbeat.decided()
-        compared = await self._compare(actual, decision)
-        if (again := await self._looks.before_writing(actual, compared.changes)) is not None:
+        decision, compared = await self._decide(inputs, actual, started)
+        absence = self._machine.announcer.absence()
+        tried = attempted(compared.changes, absence)
+        if (again := await self._looks.before_writing(actual, tried)) is not None:
             actual, errors = again.state, {**errors, **again.errors}
             blind = blind or bool(again.errors)
             compared = await self._compare(actual, decision)
         if unseen:  # what the kernel serves is adopted once it can be read
             self._memory, self._remembered, self.made = None, FROM_SCRATCH, None
         changes = possible(compared.changes, errors, blind)
-        outcomes = (*compared.failures, *await self._writer.apply(changes, decision))
+        tried, unannounced = attempted(changes, absence), self._writer.unannounced(changes, absence)
+        outcomes = (*compared.failures, *await self._writer.apply(tried, decision), *unannounced)
         failures = tuple(outcome for outcome in outcomes if not outcome.pending)
         finished = self._writer.finished(actual, changes, outcomes)
         previous = self.snapshot
-        await self._emit(await self._beside(changes, cycle_events, inputs.node, previous, decision, finished, failures))
+        await self._emit(await self._beside(tried, cycle_events, inputs.node, previous, decision, finished, failures))
         ended = self._clock()
-        reached = await self._beside(changes, applied, actual, changes, outcomes)
+        reached = await self._beside(tried, applied, actual, tried, outcomes)
         unfinished = outcomes or errors or any(change.table in NAMES for change in changes)
         self.snapshot = Snapshot(
             inputs=inputs,
@@ -200,10 +208,11 @@ class Reconciler:
         """May the machine not be as it was last known? A node that stops looks at what it leaves behind."""
         return bool(self._retries or self._sight.unread) or self._sight.undecided or self._inbox.inputs.stopping
 
-    async def _decide(self, inputs: Inputs, actual: State, now: float) -> Decision:
-        """The last decision, while nothing it was made from has changed and its time is not over.
+    async def _decide(self, inputs: Inputs, actual: State, now: float) -> tuple[Decision, Comparison]:
+        """The decision, and what differs from it: the last one, while nothing it was made from has changed and its time
+        is not over.
 
-        It is made in a thread: it may take long, and the other tasks of this process must not wait for it.
+        They are made in a thread: it may take long, and the other tasks of this process must not wait for it.
         """
         if self._memory is None:
             connected = self._machine.announcer.speaker().connected
@@ -212,13 +221,25 @@ class Reconciler:
             self._heartbeat.started = True
         self._take_correction()
         last, version = self._remembered, self._inbox.version
-        wake_at = last.decision.wake_at
-        if last is FROM_SCRATCH or version != self._decided or (wake_at is not None and now >= wake_at):
-            memory = self._memory
-            last = self._remembered = await self._offload(decide_around, last, inputs, memory, now)
-            self._memory, self._decided = last.decision.memory, version
-            self.made = Made(inputs, memory, now, last.decision)
-        return last.decision
+        due = [moment for moment in (last.decision.wake_at, self._repeat_at) if moment is not None]
+        if last is not FROM_SCRATCH and version == self._decided and all(now < moment for moment in due):
+            self._heartbeat.decided()
+            return last.decision, await self._compare(actual, last.decision)
+        self._repeated = self._repeated + 1 if version == self._decided else 0
+        self._repeat_at = None
+        memory, compared = self._memory, self._compared
+
+        def decide() -> tuple[Remembered, Comparison]:
+            made = decide_around(last, inputs, memory, now)
+            self._heartbeat.decided()
+            return made, compare_around(compared, actual, made.decision.desired)
+
+        made, self._compared = await self._offload(decide)
+        if self._repeated < REPEATS and made.usable(inputs, made.decision.memory) and made.passing > MANY:
+            self._repeat_at = now + QUIET
+        self._remembered, self._memory, self._decided = made, made.decision.memory, version
+        self.made = Made(inputs, memory, now, made.decision)
+        return made.decision, self._compared
 
     def correct(self, wrong: Made, right: Decision) -> None:
         """A decision was wrong: decide the next one from scratch, soon."""
@@ -252,9 +273,9 @@ class Reconciler:
     async def _wait(self) -> None:
         """Until something changed, the decision expires or the next look is due."""
         until = min(self._clock() + self._pause(), self._looks.due)
-        wake_at = self.snapshot.decision.wake_at
-        if wake_at is not None and self._sight.stuck_since is None:
-            until = min(until, wake_at)
+        for moment in (self.snapshot.decision.wake_at, self._repeat_at):
+            if moment is not None and self._sight.stuck_since is None:
+                until = min(until, moment)
         await self._heartbeat.wait(until)
 
     def _pause(self) -> float:

@@ -29,6 +29,7 @@ class Writer:
         self._by_table: Mapping[Table, Driver] = {table: driver for driver in drivers for table in driver.tables}
         self._pending: Mapping[tuple[Table, Any], Change] = {}
         """Changes of the last plan that were under way when it ended."""
+        self._unannounced: tuple[Failure, ...] = ()
 
     async def apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
@@ -53,6 +54,20 @@ class Writer:
             _note(failed, outcomes)
             failures += outcomes
         return tuple(failures)
+
+    def unannounced(self, changes: Sequence[Change], absence: Reason | None) -> tuple[Failure, ...]:
+        """The routes that nobody can announce for the reason ``absence``, as failures.
+
+        They may be as many as there are VIPs, in every cycle until the bridge is back: those of the last cycle are the
+        same objects.
+        """
+        known = {id(failure.change): failure for failure in self._unannounced if failure.reason == absence}
+        self._unannounced = (
+            tuple(known.get(id(change)) or Failure(change, absence) for change in changes if announces(change))
+            if absence is not None
+            else ()
+        )
+        return self._unannounced
 
     def finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
         """The changes of this plan that were done or refused, and those of earlier ones that are done by now."""
@@ -98,6 +113,16 @@ def _own(failures: Sequence[Failure], changes: Sequence[Change]) -> list[Failure
     return [f if id(f.change) in given else replace(f, change=changes[changes.index(f.change)]) for f in failures]
 
 
+def announces(change: Change) -> bool:
+    """Does it announce a route, or announce it otherwise?"""
+    return change.table == "routes" and change.new is not None
+
+
+def attempted(changes: Sequence[Change], absence: Reason | None) -> tuple[Change, ...]:
+    """Those that are tried while no route can be announced for the reason ``absence``; None: all."""
+    return tuple(changes) if absence is None else tuple(change for change in changes if not announces(change))
+
+
 def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -> tuple[Change, ...]:
     """What may be written although not everything could be read: nothing to a table that was not read, and with a
     kernel that cannot be read nothing that brings traffic here. A route that must go is always withdrawn."""
@@ -121,7 +146,9 @@ def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure
     for change in changes:
         if change.table in NAMES or id(change) in failed:
             continue
-        rows = tables.setdefault(change.table, dict(actual.rows(change.table)))
+        if change.table not in tables:
+            tables[change.table] = dict(actual.rows(change.table))
+        rows = tables[change.table]
         if change.new is None or change.moved:
             rows.pop(change.key, None)  # moved: it becomes the newest
         if change.new is not None:

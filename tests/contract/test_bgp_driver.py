@@ -318,7 +318,7 @@ CREATE_MANY = [create(vip) for vip in MANY]
 
 async def shown(driver: BgpDriver, count: int) -> None:
     """Wait until a look shows so many routes."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len((await driver.observe())["routes"]) != count:
             await asyncio.sleep(0.002)
 

@@ -13,7 +13,7 @@ from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.server import DNS, ECHO
 from tests.lab.topology import BACKENDS, own, vip
-from tests.support.two_nodes import BOTH, DETECTION, VIP, serve, weights
+from tests.support.two_nodes import BOTH, DETECTION, FRESH, VIP, serve, weights
 
 FORWARD = ("tunnel", "dr", "nat")
 TCP = {"type": "tcp", "interval": "200ms", "timeout": "1s", "rise": 2, "fall": 3}
@@ -21,7 +21,11 @@ TCP = {"type": "tcp", "interval": "200ms", "timeout": "1s", "rise": 2, "fall": 3
 
 def test_flows_reach_every_backend_through_both_nodes(lab: Lab) -> None:
     """By every way of forwarding in both families at once; and one service on a VIP of each family."""
-    ways = {(forward, version): vip(number, version) for number, forward in enumerate(FORWARD) for version in (4, 6)}
+    ways = {
+        (forward, version): vip(number, version)
+        for number, forward in enumerate(FORWARD, FRESH["flows"])
+        for version in (4, 6)
+    }
     for (forward, version), address in ways.items():
         if forward != "dr":
             lab.put(f"{forward}{version}", document(address, forward))

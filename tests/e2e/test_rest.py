@@ -19,7 +19,7 @@ ROUNDS = 40
 def call(node: Node, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, str]:
     """Status, answer and ETag."""
     connection = HTTPConnection("127.0.0.1", API_PORT)
-    connection.sock = connect(node.namespace, "127.0.0.1", API_PORT, timeout=60)
+    connection.sock = connect(node.namespace, "127.0.0.1", API_PORT, timeout=300)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None:
         sent["Content-Type"] = "application/json"

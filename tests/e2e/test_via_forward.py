@@ -23,6 +23,7 @@ from tests.lab.node import Node
 from tests.lab.process import GIVE_UP, until
 from tests.lab.server import ALTERNATE, DNS, ECHO
 from tests.lab.topology import BACKENDS, own, vip
+from tests.support.two_nodes import FRESH
 
 HTTP = {**CHECK, "via": "forward"}
 TCP = {"type": "tcp", "interval": "200ms", "timeout": "1s", "rise": 2, "fall": 3, "via": "forward"}
@@ -36,9 +37,11 @@ def plain_sysctls(lab: Lab) -> None:
         node.namespace.sysctl(ACCEPT_LOCAL)
 
 
-def serve(lab: Lab, forward: str, version: int = 4, check: dict[str, Any] = HTTP, **more: Any) -> Address:
-    """Serve the first VIP of the family with this check; until both nodes use every backend."""
-    address = vip(0, version)
+def serve(
+    lab: Lab, forward: str, version: int = 4, check: dict[str, Any] = HTTP, number: int = 0, **more: Any
+) -> Address:
+    """Serve this VIP of the family with this check; until both nodes use every backend."""
+    address = vip(number, version)
     lab.put("web", document(address, forward, **{"check": check, **more}))
     lab.settle(address)
     return address
@@ -413,7 +416,7 @@ def test_accept_local_is_set_when_a_probe_needs_it(lab: Lab) -> None:
 
 
 def test_probes_disturb_no_client(lab: Lab) -> None:
-    address = serve(lab, "tunnel", check={**HTTP, "interval": "20ms"})
+    address = serve(lab, "tunnel", check={**HTTP, "interval": "20ms"}, number=FRESH["probes"])
     with lab.client.load(address) as load:
         for count in (2, 3, 2, 3):  # marks come and go meanwhile
             backends = {name: {"address": own(name)} for name in BACKENDS[:count]}

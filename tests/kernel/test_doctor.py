@@ -16,6 +16,7 @@ import pytest
 from anycastlb.adapters.drivers.ipvs.driver import connect
 from anycastlb.cli.commands.validate import load
 from anycastlb.doctor import Finding, collect, diagnose
+from tests.lab.process import until
 from tests.support.netns import run
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -251,12 +252,9 @@ def test_a_node_in_another_namespace_is_told(patient: Patient, tmp_path: Path) -
     script.chmod(0o755)
     process = subprocess.Popen(["unshare", "-n", str(script), "run", "--config", str(patient.config)])
     try:
-        told: list[Finding] = []
-        for _ in range(50):
-            told = [f for f in patient.amiss() if "another network namespace" in f.what]
-            if told:
-                break
-        (finding,) = told
+        (finding,) = until(
+            lambda: [found for found in patient.amiss() if "another network namespace" in found.what], "it is seen"
+        )
         assert finding.mend == f"nsenter -t {process.pid} -n anycastlb doctor"
     finally:
         process.kill()

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from anycastlb.cli import main
 from tests.support.netns import run
 from tests.support.wire import Wire, packets
 
@@ -28,7 +30,7 @@ NODE_TOML = """
 name = "lb1"
 vip_ranges = ["192.0.2.0/24"]
 state_dir = "{home}/state"
-resync = "200ms"
+resync = "1s"
 
 [catalog]
 source = "file"
@@ -51,16 +53,11 @@ def own(name: str) -> str:
 
 
 def service(home: Path, test: str, **backends: dict[str, Any] | None) -> dict[str, Any]:
-    """Ten backends, each up while its file is there; ``backends``: changed, or left out with None."""
-    documents: dict[str, Any] = {
-        name: {
-            "address": own(name),
-            "check": {
-                "type": "command", "command": [test, "-e", f"{home}/{name}"],
-                "interval": "300ms", "timeout": "5s", "rise": 1, "fall": 1,
-            },
-        }
-        for name in NAMES
+    """Ten backends, one of them up while its file is there; ``backends``: changed, or left out with None."""
+    documents: dict[str, Any] = {name: {"address": own(name), "check": {"type": "none"}} for name in NAMES}
+    documents[VICTIM]["check"] = {
+        "type": "command", "command": [test, "-e", f"{home}/{VICTIM}"],
+        "interval": "300ms", "timeout": "5s", "rise": 1, "fall": 1,
     }  # fmt: skip
     for name, more in backends.items():
         documents[name] = None if more is None else {**documents.get(name, documents["b1"]), **more}
@@ -78,8 +75,7 @@ class Daemon:
         self.config = home / "node.toml"
         self.config.write_text(NODE_TOML.format(home=home, test=test))
         (home / "catalog/services").mkdir(parents=True)
-        for name in [*NAMES, "b11"]:
-            (home / name).touch()
+        (home / VICTIM).touch()
         self.put()
         with (home / "log").open("wb") as log:
             self.process = subprocess.Popen(
@@ -97,11 +93,9 @@ class Daemon:
         proposed = self.home / "proposed"
         (proposed / "services").mkdir(parents=True, exist_ok=True)
         (proposed / "services/dns.json").write_text(json.dumps(service(self.home, self.test, **backends)))
-        command = [sys.executable, "-m", "anycastlb", "simulate", str(proposed), "-o", "json"]
-        done = subprocess.run(
-            [*command, "--config", str(self.config)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{self.log()}"
+        words = ["simulate", str(proposed), "-o", "json", "--config", str(self.config)]
+        done = CliRunner().invoke(main, words, prog_name="anycastlb", catch_exceptions=False)
+        assert done.exit_code == 0, f"{done.stdout}{done.stderr}\n{self.log()}"
         moves = json.loads(done.stdout)["moves"]
         return float(moves[0]["share"]) if moves else 0.0
 

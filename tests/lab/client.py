@@ -32,7 +32,7 @@ class Client:
             raise ConnectionError(f"{vip} port {port} answered HTTP {status}")
         return body
 
-    def ask(self, vip: Address, port: int = DNS, timeout: float = 10.0) -> str:
+    def ask(self, vip: Address, port: int = DNS, timeout: float = GIVE_UP) -> str:
         """The name of the backend that answered a datagram. Raises ``OSError``."""
         with open_socket(self.namespace, str(vip), socket.SOCK_DGRAM) as sock:
             sock.settimeout(timeout)

@@ -59,11 +59,11 @@ class ConsulServer:
         self._call("DELETE", f"/v1/kv/{quote(key)}" + ("?recurse" if below else ""))
 
     def value(self, key: str) -> bytes | None:
-        status, body = request(self.namespace, "GET", CONSUL, PORT, f"/v1/kv/{quote(key)}", timeout=30)
+        status, body = request(self.namespace, "GET", CONSUL, PORT, f"/v1/kv/{quote(key)}")
         return base64.b64decode(json.loads(body)[0]["Value"] or "") if status == 200 else None
 
     def _call(self, method: str, path: str, body: bytes = b"") -> str:
-        status, answer = request(self.namespace, method, CONSUL, PORT, path, body, timeout=30)
+        status, answer = request(self.namespace, method, CONSUL, PORT, path, body)
         if status != 200:
             raise LabError(f"Consul answered {method} {path} with {status}: {answer[:200]}")
         return answer.strip()

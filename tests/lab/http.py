@@ -5,15 +5,16 @@ from __future__ import annotations
 import socket
 
 from tests.lab.namespaces import Namespace
+from tests.lab.process import GIVE_UP
 
 
-def get(namespace: Namespace, host: str, port: int, path: str = "/", timeout: float = 20.0) -> tuple[int, str]:
+def get(namespace: Namespace, host: str, port: int, path: str = "/", timeout: float = GIVE_UP) -> tuple[int, str]:
     """Status and body. Raises ``OSError`` (``ConnectionError``, ``TimeoutError``) when there is no whole answer."""
     return request(namespace, "GET", host, port, path, timeout=timeout)
 
 
 def request(
-    namespace: Namespace, method: str, host: str, port: int, path: str, body: bytes = b"", timeout: float = 20.0
+    namespace: Namespace, method: str, host: str, port: int, path: str, body: bytes = b"", timeout: float = GIVE_UP
 ) -> tuple[int, str]:
     with connect(namespace, host, port, timeout) as sock:
         name = f"[{host}]" if ":" in host else host

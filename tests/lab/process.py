@@ -21,23 +21,28 @@ GIVE_UP = 120.0
 """Seconds after which a test stops to wait for what should have come long ago. This limit only ends a hang."""
 LONGEST = 5.0
 """By how much a machine that is late may stretch that."""
+LONGEST_REST = 1.0
+"""Seconds between two questions at most, however long an answer takes."""
 
 
 def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float = 0.02) -> T:
-    """Ask until the answer is truthy and return it.
+    """Ask until the answer is truthy and return it. Between two questions it rests as long as an answer takes, and at
+    least ``every`` seconds: who asks all the time takes the processor from those that are waited for.
 
     Raises ``LabError`` naming ``what`` when that takes longer than ``within`` seconds, not counting those that the
     machine lost meanwhile (``lateness``).
     """
-    since = lateness.now()
+    since = asked = lateness.now()
     while not (answer := ask()):
-        took = time.monotonic() - since
+        now = time.monotonic()
+        took, rest = now - since, max(every, min(now - asked, LONGEST_REST))
         if took > within and (took - (late := lateness.lost(since)) > within or took > LONGEST * within):
             raise LabError(
                 f"not within {within:g} s ({took:.1f} s, of which the machine lost {late:.1f} s): {what}; "
                 f"last answer: {answer!r}"
             )
-        time.sleep(every)
+        time.sleep(rest)
+        asked = time.monotonic()
     return answer
 
 

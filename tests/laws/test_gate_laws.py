@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anycastlb.core.decision.gate import NEVER, GateFacts, GatePolicy, enough, penalty, step
-from anycastlb.core.model import Damping, Reason, Share
+from anycastlb.core.model import Damping, Gate, Reason, Share
 
 SECONDS = st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0, 90.0])
 DAMPING = Damping(penalty=1000, half_life=30, suppress=2000, reuse=750, longest=120)
@@ -17,6 +17,7 @@ HOLDS = st.sampled_from([0.0, 5.0, 60.0])
 
 WHY = Reason("backends_up", "why")
 READY = GateFacts(True, WHY)
+NEW = Gate(open=False, since=NEVER)
 
 
 def replay(looks, **rules):
@@ -62,7 +63,7 @@ def test_the_penalty_is_bounded_and_only_decays_by_itself(looks) -> None:
     for now, _, before, gate, _ in replay(looks, damping=DAMPING):
         assert 0 <= gate.penalty <= ceiling
         flapped = before is not None and before.open and not gate.open
-        assert flapped or gate.penalty == pytest.approx(penalty(before, DAMPING, now))
+        assert flapped or gate.penalty == pytest.approx(penalty(before or NEW, DAMPING, now))
 
 
 @given(LOOKS)
@@ -107,7 +108,7 @@ def test_no_value_whatever_makes_a_gate_raise(damping: Damping, looks, hold_up, 
     """Documents are judged elsewhere; arithmetic must not end the daemon, whatever got past that."""
     for now, ready, before, gate, _ in replay(looks, damping=damping, hold_up=hold_up, hold_down=hold_down):
         assert ready or not gate.open
-        assert penalty(before, damping, now) >= 0 and penalty(gate, damping, now - 1e9) >= 0
+        assert penalty(before or NEW, damping, now) >= 0 and penalty(gate, damping, now - 1e9) >= 0
 
 
 @given(st.floats(1, 86400), st.floats(1, 86400), LOOKS)

@@ -8,7 +8,8 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.core.decision.judgement import Observed, ObservedBackend, judge
+from anycastlb.core.decision.judgement import Observed, judge
+from anycastlb.core.decision.member import ObservedBackend
 from anycastlb.core.decision.pool import Pool, weigh
 from anycastlb.core.model import (
     Announce,

@@ -62,7 +62,7 @@ class Machine:
         """Unpack it, start its systemd, and wait until that has reached its target."""
         self.root.mkdir(parents=True)
         run("mount", "-t", "tmpfs", "-o", "mode=755,size=1G", "machine", str(self.root))
-        run("tar", "-C", str(self.root), "-xf", str(self._tree), timeout=120)
+        run("tar", "-C", str(self.root), "-xf", str(self._tree), timeout=600)
         modules = self.root / "lib/modules"
         modules.mkdir(exist_ok=True)
         (modules / os.uname().release).mkdir()
@@ -107,7 +107,7 @@ class Machine:
     def _booted(self) -> bool:
         return self.sh("systemctl is-system-running", check=False).strip() in ("running", "degraded")
 
-    def sh(self, script: str, check: bool = True, timeout: float = 300) -> str:
+    def sh(self, script: str, check: bool = True, timeout: float = 900) -> str:
         """The output of a script that root runs on it, line by line as typed. Raises ``LabError`` if a line fails."""
         argv = [
             "nsenter",

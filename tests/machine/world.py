@@ -100,7 +100,7 @@ class World:
         programs = f"{Path(self.lab.consul.program).parent}:{os.environ['PATH']}"
         known = {"CONSUL_HTTP_ADDR": f"http://{CONSUL}:{PORT}", "CONSUL_HTTP_TOKEN": ROOT_TOKEN, "PATH": programs}
         argv = self.lab.consul.namespace.argv("bash", "-e", "-c", script)
-        done = subprocess.run(argv, cwd=self.lab.directory, env=known, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(argv, cwd=self.lab.directory, env=known, capture_output=True, text=True, timeout=600)
         if done.returncode:
             raise LabError(f"{script}\n{done.stdout}{done.stderr}")
         return done.stdout

@@ -117,7 +117,7 @@ def nginx(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactor
         yield found
     finally:
         running.terminate()
-        running.communicate(timeout=60)
+        running.communicate(timeout=300)
 
 
 async def test_tcp(nginx: Nginx) -> None:

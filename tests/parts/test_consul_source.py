@@ -206,7 +206,7 @@ async def test_the_agent_dies_and_comes_back_with_nothing(agent: Agent, source: 
 
 
 async def test_a_hanging_agent_is_an_error_and_no_loss(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anycastlb.adapters.consul.client.ANSWER", 0.5)
+    monkeypatch.setattr("anycastlb.adapters.consul.session.ANSWER", 0.5)
     agent.put("anycastlb/services/web", "1")
     async with opened(agent.address, wait="500ms") as source:
         tree = await following(source, None)

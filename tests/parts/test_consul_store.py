@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.adapters.consul.client import NOTHING, UNKNOWN
+from anycastlb.adapters.consul.faults import NOTHING, UNKNOWN
 from anycastlb.adapters.consul.transaction import Operation
 from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
@@ -332,7 +332,7 @@ async def test_no_leader(require: Callable[[str], str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [1, 3, TURN, TURN + 1])
 async def test_a_hanging_agent(agent: Agent, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    monkeypatch.setattr("anycastlb.adapters.consul.client.ANSWER", 1.0)
+    monkeypatch.setattr("anycastlb.adapters.consul.session.ANSWER", 1.0)
     edits = puts("1", count=1 if step == 1 else COUNT)
     async with opened(agent, doing(step, agent.freeze)) as store:
         try:

@@ -23,7 +23,7 @@ def main() -> None:
         link = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         link.connect((host.encode(), int(port)))  # bytes: a text would be looked up in an encoding it cannot import
     with link:
-        link.settimeout(10)
+        link.settimeout(120)
         link.sendall(data)
         while not more and (piece := link.recv(65536)):
             sys.stdout.buffer.write(piece)

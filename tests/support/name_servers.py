@@ -18,7 +18,7 @@ import dns.update
 import pytest
 
 from tests.lab.namespaces import Namespace
-from tests.lab.process import freeze, thaw
+from tests.lab.process import GIVE_UP, freeze, thaw
 from tests.support.ports import free_port
 
 ZONE = "example.net"
@@ -145,7 +145,7 @@ class NameServer:
         assert self._process is not None
         thaw(self._process.pid)
 
-    def dig(self, name: str, kind: str = "A", timeout: float = 5.0) -> list[str]:
+    def dig(self, name: str, kind: str = "A", timeout: float = GIVE_UP) -> list[str]:
         """What anybody is told."""
         query = dns.message.make_query(f"{name}.{ZONE}", kind)
         with self._namespace.inside() if self._namespace else nullcontext():
@@ -154,7 +154,7 @@ class NameServer:
 
     def ttl(self, name: str, kind: str = "A") -> int:
         query = dns.message.make_query(f"{name}.{ZONE}", kind)
-        return int(dns.query.udp(query, self.address, timeout=5, port=self.port).answer[0].ttl)
+        return int(dns.query.udp(query, self.address, timeout=GIVE_UP, port=self.port).answer[0].ttl)
 
     def update(self, name: str, records: Mapping[str, str]) -> None:
         """Somebody else with the key: these records, by type; with an empty text none of that type."""
@@ -164,7 +164,7 @@ class NameServer:
             message.delete(name, kind)
             if text:
                 message.add(name, 60, kind, text)
-        answer = dns.query.tcp(message, self.address, timeout=5, port=self.port)
+        answer = dns.query.tcp(message, self.address, timeout=GIVE_UP, port=self.port)
         assert answer.rcode() == dns.rcode.NOERROR, dns.rcode.to_text(answer.rcode())
 
     def _checked(self, text: str) -> bool:
@@ -178,6 +178,6 @@ class NameServer:
 
     def _answers(self) -> bool:
         try:
-            return bool(self.dig("ns", timeout=0.2))
+            return bool(self.dig("ns", timeout=2.0))
         except (OSError, dns.exception.DNSException):
             return False

@@ -88,7 +88,7 @@ class NameServer:
         while agreed < 5:
             time.sleep(0.01)
             try:
-                answer = dns.query.udp(query, "127.0.0.1", timeout=0.2, port=self.port)
+                answer = dns.query.udp(query, "127.0.0.1", timeout=2.0, port=self.port)
                 agreed = agreed + 1 if answer.answer and answer.answer[0][0].serial == self._serial else 0
             except (OSError, dns.exception.DNSException):
                 agreed = 0

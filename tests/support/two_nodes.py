@@ -15,6 +15,12 @@ BOTH = {"lb1", "lb2"}
 VIP = vip(0)
 
 
+FRESH = {"flows": 10, "metrics": 13, "probes": 14}
+"""Numbers of VIPs that no other test uses than the one that reads the kernel's counters there; it takes three from the
+first. The kernel remembers a deleted destination for some minutes, and one that is added again begins its counters with
+what was counted after the last reading of its former life."""
+
+
 DETECTION = 0.2 * 3 + 1.0
 """interval x fall + timeout of the lab's check, seconds."""
 

@@ -33,6 +33,7 @@ from anycastlb.core.model import (
     Change,
     Check,
     ProbePath,
+    Reason,
     Rows,
     ServiceKey,
     Session,
@@ -74,6 +75,9 @@ class MemoryAnnouncer(MemoryDriver):
 
     def speaker(self) -> Speaker:
         return Speaker(connected=self.connected, sessions=self.sessions)
+
+    def absence(self) -> Reason | None:
+        return None
 
     def beat(self) -> None:
         self.beats.append(asyncio.get_running_loop().time())

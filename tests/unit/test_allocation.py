@@ -17,8 +17,8 @@ if sys.argv[1] == "set":
     return_large_blocks()
 bytearray(b"x") * 20_000_000  # once a block of this size is freed, the C library keeps smaller ones
 before = resident()
-blocks = [b"x" * 2_000_000 for _ in range(20)]
-last = b"x" * 2_000_000  # what lies behind them
+blocks = [b"x" * 5_000_000 for _ in range(8)]
+last = b"x" * 5_000_000  # what lies behind them
 blocks.clear()
 print(resident() - before)
 """

@@ -39,6 +39,7 @@ from tests.support import scene
 from tests.support.serving import Served
 from tests.support.waiting import eventually
 
+pytest_plugins = ("schemathesis.pytest.plugin",)
 DESCRIPTION = describe(OPERATIONS, parameters(TYPES))
 
 

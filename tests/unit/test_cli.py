@@ -1,4 +1,4 @@
-"""The commands as processes of their own, against a real API on a loopback port."""
+"""The commands against a real API on a loopback port: as processes of their own where that makes a difference."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def well() -> Snapshot:
 
 async def test_status_json_is_the_answer_of_the_api() -> None:
     async with serving(scene.trouble()) as served:
-        code, out, _ = await command("status", "--json", "--api", f"127.0.0.1:{served.port}")
+        code, out, _ = await inside("status", "--json", "--api", f"127.0.0.1:{served.port}")
     assert code == 2
     assert json.loads(out)["node"]["name"] == "lb1"
 
@@ -128,19 +128,19 @@ async def test_a_terminal_without_the_signs_still_gets_an_answer() -> None:
 
 async def test_why() -> None:
     async with serving(scene.trouble()) as served:
-        code, out, _ = await command("why", "web/web2", "--api", served.url)
+        code, out, _ = await inside("why", "web/web2", "--api", served.url)
         assert (code, out) == (0, (GOLDEN / "why-web-web2.txt").read_text())
-        code, out, _ = await command("why", "2001:db8:ffff::10", "--api", served.url)
+        code, out, _ = await inside("why", "2001:db8:ffff::10", "--api", served.url)
         assert code == 2
         assert "✓ route    2001:db8:ffff::10/128  announced" in out
-        code, out, _ = await command("why", "web", "--json", "--api", served.url)
+        code, out, _ = await inside("why", "web", "--json", "--api", served.url)
         assert json.loads(out)["kind"] == "service"
 
 
 @pytest.mark.parametrize("name", ["web3", "web3 ?&#%/..", "../v1/confirm"])
 async def test_why_of_an_unknown_name_is_one_line_and_exit_code_1(name: str) -> None:
     async with serving(scene.trouble(), held=True) as served:
-        code, out, err = await command("why", name, "--api", served.url)
+        code, out, err = await inside("why", name, "--api", served.url)
         assert served.held
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("Error: there is no ")
@@ -148,17 +148,17 @@ async def test_why_of_an_unknown_name_is_one_line_and_exit_code_1(name: str) -> 
 
 async def test_plan() -> None:
     async with serving(scene.trouble()) as served:
-        code, out, _ = await command("plan", "--api", served.url)
+        code, out, _ = await inside("plan", "--api", served.url)
     assert code == 2
     assert out == (GOLDEN / "plan.txt").read_text().removeprefix("The node is not running.\n")
 
 
 async def test_confirm() -> None:
     async with serving(scene.trouble(), held=True) as served:
-        code, out, _ = await command("confirm", "--api", served.url)
+        code, out, _ = await inside("confirm", "--api", served.url)
         assert (code, served.held) == (0, False)
         assert "confirmed" in out
-        code, out, err = await command("confirm", "--api", served.url)
+        code, out, err = await inside("confirm", "--api", served.url)
     assert (code, out) == (1, "")
     assert err == "Error: no catalog is held (expected a held catalog): nothing is to be done: " + (
         "the catalog in force is the latest\n"
@@ -168,10 +168,10 @@ async def test_confirm() -> None:
 async def test_events() -> None:
     async with serving(scene.calm()) as served:
         served.journal.emit(Event("gate", "192.0.2.11", "1/4 backends up, needs 2", "open", "closed", "warning"))
-        code, out, _ = await command("events", "--api", served.url)
+        code, out, _ = await inside("events", "--api", served.url)
         assert code == 0
         assert re.search(r"^20\S+Z  warning gate +192\.0\.2\.11  open → closed  1/4 backends up, needs 2$", out, re.M)
-        code, out, _ = await command("events", "--json", "--after", "1", "--api", served.url)
+        code, out, _ = await inside("events", "--json", "--after", "1", "--api", served.url)
         assert [json.loads(line)["kind"] for line in out.splitlines()] == ["gate"]
 
 
@@ -252,20 +252,20 @@ async def test_watching_a_terminal_draws_in_place_and_leaves_it_as_it_was() -> N
 
 
 async def test_checks_need_no_node() -> None:
-    code, out, err = await command("checks")
+    code, out, err = await inside("checks")
     assert (code, out, err) == (0, (GOLDEN / "checks.txt").read_text(), "")
-    code, out, _ = await command("checks", "--verbose")
+    code, out, _ = await inside("checks", "--verbose")
     assert (code, out) == (0, (GOLDEN / "checks-all.txt").read_text())
 
 
 async def test_the_parameters_of_one_check() -> None:
-    code, out, err = await command("checks", "dns")
+    code, out, err = await inside("checks", "dns")
     assert (code, err) == (0, "")
     assert "  name  text, required\n" in out
     assert "  qtype  text, default A\n" in out
     assert "  interval  duration, default 2s\n" in out
     assert "as_proxy" not in out, "that is a parameter of another"
-    code, out, err = await command("checks", "dsn")
+    code, out, err = await inside("checks", "dsn")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("Error: there is no check type 'dsn'; expected one of agent, all, ")
 
@@ -305,7 +305,7 @@ def test_durations_as_they_are_written(seconds: float, text: str) -> None:
 async def test_a_node_that_is_not_running(words: tuple[str, ...]) -> None:
     async with serving(scene.calm()) as served:
         place = f"127.0.0.1:{served.port}"
-    code, out, err = await command(*words, "--api", place)
+    code, out, err = await inside(*words, "--api", place)
     assert (code, out) == (1, "")
     assert err == f"Error: cannot reach anycastlb at {place}: {NOT_RUNNING}\n"
 
@@ -340,13 +340,13 @@ def test_where_to_dial_for_a_listening_address(tmp_path: Path, listen: str, dial
 async def test_settings_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     config = tmp_path / "node.toml"
     config.write_text(text)
-    code, _, err = await command("status", "--config", str(config))
+    code, _, err = await inside("status", "--config", str(config))
     assert (code, err.count("\n")) == (1, 1)
     assert f"anycastlb validate {config}" in err
 
 
 async def test_settings_that_are_not_there() -> None:
-    code, _, err = await command("status", "--config", "/nonexistent/node.toml")
+    code, _, err = await inside("status", "--config", "/nonexistent/node.toml")
     assert (code, err.count("\n")) == (1, 1)
     assert "/nonexistent/node.toml does not exist" in err
 
@@ -362,7 +362,7 @@ async def test_something_else_answers(answer: bytes) -> None:
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        code, out, err = await command("status", "--api", f"127.0.0.1:{port}")
+        code, out, err = await inside("status", "--api", f"127.0.0.1:{port}")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "--api" in err or NOT_RUNNING in err
 
@@ -416,11 +416,11 @@ def test_run_ends_with_the_code_of_the_daemon(tmp_path: Path, monkeypatch: pytes
 async def test_run_with_bad_settings_names_every_problem(tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
     config.write_text('[node]\nvip_ranges = ["nonsense"]\n[bgp]\nhold = "1 day"\n')
-    code, _, err = await command("run", "--config", str(config))
+    code, _, err = await inside("run", "--config", str(config))
     assert code == 1
     assert f"{config}:2: node.vip_ranges" in err
     assert f"{config}:4: bgp.hold" in err
-    code, _, err = await command("run", "--config", str(tmp_path / "none.toml"))
+    code, _, err = await inside("run", "--config", str(tmp_path / "none.toml"))
     assert (code, err.count("\n")) == (1, 1)
     assert "--config" in err
 
@@ -436,14 +436,14 @@ async def test_help_and_version() -> None:
 
 @pytest.mark.parametrize("words", [("status", "--nonsense"), ("nonsense",), ("service", "nonsense"), ("why",)])
 async def test_a_wrong_call_is_one_line_that_names_the_help_and_exit_code_1(words: tuple[str, ...]) -> None:
-    code, out, err = await command(*words)
+    code, out, err = await inside(*words)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("Error: ")
     assert "--help`" in err
 
 
 async def test_no_word_at_all_is_the_help_and_exit_code_1() -> None:
-    code, _, err = await command()
+    code, _, err = await inside()
     assert (code, err.startswith("Usage: anycastlb")) == (1, True)
 
 

@@ -15,9 +15,8 @@ from anycastlb.adapters.discovery.consul import ConsulConnections, ConsulDiscove
 from anycastlb.core.model import ConsulInstances, SourceError
 from anycastlb.settings import ConsulSettings
 from tests.support.consul_server import Request, Server, answer, listening
-from tests.support.waiting import begun, eventually
+from tests.support.waiting import PATIENCE, begun, eventually
 
-PATIENCE = 10.0
 WANTED = ConsulInstances("web")
 
 

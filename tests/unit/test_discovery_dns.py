@@ -16,8 +16,8 @@ from anycastlb.adapters.discovery import DiscoveryAnswer
 from anycastlb.adapters.discovery import dns as module
 from anycastlb.adapters.discovery.dns import DnsDiscovery, spread
 from anycastlb.core.model import DnsInstances, SourceError
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 10.0
 NAME = "web.example.org."
 Script = Callable[[dns.message.Message], bytes | None]
 

@@ -68,6 +68,7 @@ def test_who_is_gone_unreadable_or_the_node_in_question_announces_nothing() -> N
 
 def test_another_node_is_one_that_lives() -> None:
     assert has_peers(Inputs(cluster=cluster(None)))
+    assert has_peers(Inputs(cluster=Cluster(peers={"lb2": Peer("lb2", False), "lb3": Peer("lb3", True)})))
     assert not has_peers(Inputs(cluster=Cluster(peers={"lb2": Peer("lb2", False)})))
 
 
@@ -100,6 +101,8 @@ def test_the_last_announcer_waits_unless_it_is_forced() -> None:
     assert trouble(asked(alone), [VIP]) == Reason(
         "last_announcer", "no other node that stays announces 192.0.2.1", "192.0.2.1"
     )
+    both = trouble(asked(alone), [VIP, OTHER])
+    assert both is not None and both.text == "no other node that stays announces 192.0.2.1 and 1 more"
     several = trouble(asked(alone), [VIP, OTHER, V6])
     assert several is not None and several.text == "no other node that stays announces 192.0.2.1 and 2 more"
     assert trouble(asked(alone, force=True), [VIP]) is None

@@ -51,6 +51,19 @@ def test_what_another_node_lacks(document: dict[str, Any], places: list[str]) ->
         assert "covered by connection sync" in synced.text
 
 
+@pytest.mark.parametrize(
+    ("document", "codes"),
+    [
+        ({"scheduler": "sh"}, ["scheduler_sh"]),
+        ({"scheduler": "rr"}, ["scheduler_local"]),
+        ({"protocol": "udp", "one_packet": False}, ["one_packet"]),
+        ({"protocol": "udp", "one_packet": False, "persistence": {"timeout": "5m"}}, ["persistence"]),
+    ],
+)
+def test_why_it_lacks_them(document: dict[str, Any], codes: list[str]) -> None:
+    assert [obstacle.code for obstacle in flow_takeover.obstacles(service(**document))] == codes
+
+
 def test_time_outs_that_break_idle_flows() -> None:
     assert "idle for 120 s" in str(flow_takeover.timeout_warning(service(scheduler="rr"), 120))
     for fine, timeout in (
@@ -63,6 +76,7 @@ def test_time_outs_that_break_idle_flows() -> None:
 
 
 def test_mixed_families() -> None:
+    assert flow_takeover.mixed_warning(service(backends={})) is None
     six = {"b6": {"address": "2001:db8::1"}}
     assert str(flow_takeover.mixed_warning(service(backends=six))) == "192.0.2.10"
     assert flow_takeover.mixed_warning(service(backends={**six, "b4": {"address": "10.1.0.1"}})) is None

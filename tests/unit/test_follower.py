@@ -18,7 +18,7 @@ from anycastlb.adapters.system.clock import Clock, Offload
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import Catalog, Entry, Feed, SourceError, Tree
-from anycastlb.engine import follower
+from anycastlb.engine import catalog_keeper, follower
 from anycastlb.engine.follower import CatalogParts, Follower, identity
 from anycastlb.settings import Settings, parse
 
@@ -39,6 +39,12 @@ def service(number: int, port: int = 80) -> str:
 def fill(source: MemorySource, count: int) -> None:
     for number in range(1, count + 1):
         source.put(f"services/s{number}", service(number))
+
+
+@pytest.fixture(autouse=True)
+def saved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in force is on disk once the follower has settled."""
+    monkeypatch.setattr(catalog_keeper, "PAUSE", 0.0)
 
 
 async def inline(function: Callable[..., Any], /, *args: Any) -> Any:
@@ -130,6 +136,7 @@ async def test_an_unchanged_tree_is_no_news(tmp_path: Path) -> None:
     fill(source, 1)
     async with Node(source, tmp_path) as node:
         await node.until(lambda catalog, feed: feed.loaded)
+        await node.settle()
         saved = (tmp_path / "catalog.json").stat().st_mtime_ns
         seen, events = len(node.seen), len(node.events())
         for _ in range(20):
@@ -632,3 +639,22 @@ def test_an_identity_is_of_the_catalog_and_not_of_the_server() -> None:
     one = parse('[node]\nvip_ranges = ["192.0.2.0/24"]\n[consul]\naddress = "http://10.0.0.1:8500"\ndatacenter = "dc1"')
     assert identity(one) == "consul anycastlb/ dc1"
     assert identity(settings(source="file")) == "file /etc/anycastlb/catalog"
+
+
+async def test_changes_that_follow_each_other_are_saved_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_keeper, "PAUSE", 3600.0)
+    source = MemorySource()
+    fill(source, 1)
+    saved = SavedTree(tmp_path, identity(settings(state_dir=tmp_path)))
+    async with Node(source, tmp_path) as node:
+        await node.until(lambda catalog, feed: feed.loaded)
+        await node.settle()
+        source.put("services/s2", service(2))
+        await node.until(lambda catalog, feed: len(catalog.vips) == 2)
+        await node.settle()
+        tree = saved.load()
+        assert tree is not None and tree.entries.keys() == {"services/s1"}
+    tree = saved.load()
+    assert tree is not None and tree.entries.keys() == {"services/s1", "services/s2"}, "the last, when it ends"

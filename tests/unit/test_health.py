@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from anycastlb.core.decision.health import UNKNOWN, pause, step, verdict
 from anycastlb.core.model import Check, CheckState, Reason, Result
 
+GOOD, BAD = Result(True, "seen", 0.1, 1.0), Result(False, "no socket", 0.1, 1.0)
+
 
 def fold(text: str, rise: int = 2, fall: int = 3, state: CheckState = UNKNOWN) -> CheckState:
     """``+`` is a good result, ``-`` a bad one; the n-th comes at second n."""
@@ -49,6 +51,29 @@ def test_the_unknown_count_as_they_did_before() -> None:
     assert shown(verdict(fold("-"), before=True))[::2] == (False, "down: seen"), "a result beats the past"
 
 
+@pytest.mark.parametrize(
+    ("state", "code", "text"),
+    [
+        (CheckState(None, last=BAD), "not_checked", "not checked yet: no socket"),
+        (CheckState(True), "check_passed", ""),
+        (CheckState(True, last=GOOD), "check_passed", "seen"),
+        (CheckState(False), "check_failed", "down: "),
+        (CheckState(False, last=BAD), "check_failed", "down: no socket"),
+        (CheckState(False, last=BAD, unproven=GOOD), "check_failed", "down: no socket"),
+        (CheckState(False, last=BAD, unproven=BAD), "check_unproven", "down: no socket"),
+    ],
+)
+def test_why_a_backend_counts_as_it_does(state: CheckState, code: str, text: str) -> None:
+    assert shown(verdict(state, before=False)) == (state.up is True, code, text)
+
+
+def test_what_a_backend_asks_for_is_what_its_last_good_result_said() -> None:
+    asking = step(UNKNOWN, Result(True, "seen", 0.1, 1.0, 40, True), 2, 3)
+    assert asking.asks == (40, True)
+    assert step(asking, Result(False, "gone", 0.1, 2.0, 7), 2, 3).asks == (40, True)
+    assert step(asking, GOOD, 2, 3).asks == (None, False)
+
+
 def shown(judged: tuple[bool, Reason]) -> tuple[bool, str, str]:
     up, reason = judged
     return up, reason.code, reason.text
@@ -60,16 +85,29 @@ def checked(fast: float | None = None, slow: float | None = None) -> Check:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("+", 10), ("+-", 1), ("+--", 1), ("+---", 10), ("+----", 20), ("+-----", 40), ("+------", 60), ("+---+", 1)],
+    [
+        ("+", 10),
+        ("+++", 10),
+        ("+-", 1),
+        ("+--", 1),
+        ("+---", 10),
+        ("+----", 20),
+        ("+-----", 40),
+        ("+------", 60),
+        ("+---+", 1),
+        ("--+-", 20),
+    ],
 )
 def test_fast_while_turning_slow_while_down(text: str, seconds: float) -> None:
     assert pause(checked(fast=1.0, slow=60.0), fold(text)) == seconds
     assert pause(checked(), fold(text)) == 10
+    assert pause(checked(slow=1000.0), fold("----")) == 80, "it doubles with every failure"
 
 
 def test_failures_are_kept_longer_than_successes() -> None:
     state = fold("+-" + "+" * 100)
     assert len(state.recent) == 10 and all(result.ok for result in state.recent)
     assert [result.ok for result in state.failures] == [False]
+    assert [result.at for result in fold("-" * 30).failures] == [float(second) for second in range(20, 30)]
     good, count = state.record
     assert count == 100 and 98 < good <= 100

@@ -20,7 +20,7 @@ PAGES = ("anycastlb.1", "anycastlb-bridge.1", "node.toml.5")
 
 def test_the_pages_are_those_that_would_be_written() -> None:
     argv = [sys.executable, str(FOLDER / "generate.py"), "--check"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), "make man writes them anew"
 
 
@@ -39,6 +39,6 @@ def test_every_command_and_every_setting_is_in_them() -> None:
 def test_a_formatter_warns_of_nothing(name: str, require: Callable[[str], str]) -> None:
     argv = [require("groff"), "-man", "-ww", "-Tutf8", str(FOLDER / name)]
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=env)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=env)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) > 20

@@ -55,6 +55,7 @@ from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of
 from anycastlb.serving.metrics.text import Writer
 from tests.support import promql, scene
 from tests.support.serving import Served, serving
+from tests.support.waiting import PATIENCE
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -62,7 +63,7 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 async def fetch(served: Served, accept: str = "") -> tuple[str, str]:
     def get() -> tuple[str, str]:
         request = urllib.request.Request(f"{served.url}/metrics", headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return response.read().decode(), response.headers["Content-Type"]
 
     return await to_thread(get)
@@ -438,7 +439,7 @@ async def test_requests_are_counted_by_route_method_and_class() -> None:
         def get(path: str, method: str = "GET") -> None:
             request = urllib.request.Request(f"{served.url}{path}", method=method)
             try:
-                urllib.request.urlopen(request, timeout=10).read()
+                urllib.request.urlopen(request, timeout=PATIENCE).read()
             except urllib.error.HTTPError:
                 return
 

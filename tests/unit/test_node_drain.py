@@ -82,7 +82,10 @@ def test_it_waits_no_longer_than_settle() -> None:
     assert drain.stage == "waiting" and wake == NOW + 20.0
     drain, _ = step(drain, facts, NOW + 20.0)
     assert drain.stage == "graceful" and drain.overdue and drain.reason.code == "unsettled"
-    assert f"it waited no longer than 20 s for a stable table: {DIFFERS}" in drain.reason.text
+    assert drain.reason.text == (
+        "its routes carry 65535:0 for 10 s, so that routers prefer other nodes; "
+        f"it waited no longer than 20 s for a stable table: {DIFFERS}"
+    )
     unseen, _ = step(begun(DRAINED), DRAINED, NOW + 20.0)  # a late look
     assert unseen.reason.text.endswith("it waited no longer than 20 s for a stable table")
 
@@ -123,12 +126,20 @@ def test_it_is_drained_once_almost_nothing_comes() -> None:
     assert (drained.stage, drained.until, drained.overdue) == ("drained", None, False)
     assert drained.reason == Reason("drained", "nothing comes any more") and len(drained.samples) == 5
     assert step(drained, DRAINED, NOW + 100.0) == (drained, None)
+    assert counted(drained, DRAINED, (100.0, 1000)) == drained, "what comes later is not its own"
 
 
 @pytest.mark.parametrize("packets", [100 + STRAY + 1, 99])
 def test_more_packets_than_strays_and_a_counter_that_began_anew_are_not_quiet(packets: int) -> None:
     drain = counted(withdrawn(), DRAINED, (1.0, 100), (6.0, packets))
     assert drain.stage == "withdrawn" and drain.calm is not None and drain.calm.at == NOW + 6.0
+
+
+def test_it_is_quiet_from_the_moment_its_routes_are_withdrawn() -> None:
+    drain = withdrawn()
+    assert drain.reason.text == f"its routes are withdrawn; it waits until almost no packet came for {QUIET:g} s"
+    drain = counted(drain, DRAINED, (0.0, 100), (1.0, 100))
+    assert drain.calm is not None and drain.calm.at == NOW
 
 
 def test_samples_are_counted_once_and_the_last_few_are_kept() -> None:

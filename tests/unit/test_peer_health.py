@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from anycastlb.core.decision import peer_health, peer_reports
-from anycastlb.core.decision.withdrawal_budget import WINDOW, withdrawal_budget
+from anycastlb.core.decision.withdrawal_budget import WINDOW, WithdrawalBudget, withdrawal_budget
 from anycastlb.core.model import (
     Announce,
     Cluster,
@@ -51,8 +51,48 @@ def case(last: str = "withdraw", open: bool = True, lasts: float = 100.0, name: 
     return peer_health.Case(name, VIP, services, open, False, DEAD.reason, "ill", doubt, 1000.0)
 
 
+API = ServiceVerdict("api", KEY, True, 2, 2, 1, Reason("backends_up", "2/2 backends up"))
+GONE = Reason("too_few_backends", "web is gone")
+REACH = Reason("peers_reach", "0/2 backends up; 1 of 1 peers reach these backends")
+BOTH = Status(
+    "lb2",
+    ready=True,
+    vips={VIP: VipSummary(True, True, "fine", "well")},
+    services={"web": {VIP: ServiceSummary(True, 2, 2)}, "api": {VIP: ServiceSummary(True, 2, 2)}},
+)
+SAME = replace(BOTH, services={**BOTH.services, "web": {VIP: ServiceSummary(False, 0, 2, ("*",), True)}})
+"""A node that reaches the backends of ``api``, and none of ``web``, as this one does."""
+ROOM = withdrawal_budget(Share(1), 3, {}, (), 10.0)
+SPENT = withdrawal_budget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
+ASKS = "kept open until the peers can have seen the same"
+LIMIT = "its withdrawal waits: 1 VIPs were withdrawn by health within a minute, and cluster.max_withdrawals allows 1"
+
+
+KEPT = "kept as the last route (last = keep)"
+LAST, UNKNOWN = (DOWN.also(f"{KEPT}{more}", "kept_last") for more in ("", ": nothing is known of other nodes"))
+UNTIL = DOWN.also(f"{KEPT} until lb2 announces it", "kept_last")
+ELSEWHERE = DOWN.also("lb2 keeps the last route", "last_elsewhere")
+OPENED = DOWN.also("opened as the last route (last = keep)", "kept_last")
+WEB = Reason("peers_reach", "web: 0/2 backends up; 1 of 1 peers reach these backends", "web")
+
+
+def two(last: str = "withdraw", open: bool = True, lasts: float = 100.0, ready: bool = True) -> peer_health.Case:
+    """``api`` is well, and no backend of ``web`` is up."""
+    services = [(Announce(), API), (Announce(last=last), DEAD)]  # type: ignore[arg-type]
+    return replace(case(last, open, lasts), services=services, ready=ready, reason=GONE)
+
+
 def shut(status: Status, **summary: object) -> Status:
     return replace(status, vips={VIP: replace(status.vips[VIP], **summary)})  # type: ignore[arg-type]
+
+
+QUIET = shut(ILL, announced=False)
+
+
+def unchecked(case: peer_health.Case) -> peer_health.Case:
+    """The same, where a backend of the first service was not checked yet."""
+    (announce, verdict), *others = case.services
+    return replace(case, services=[(announce, replace(verdict, unsettled=5.0)), *others])
 
 
 @pytest.mark.parametrize(
@@ -87,6 +127,7 @@ def test_peers_are_those_that_live_and_can_be_read() -> None:
     known = Cluster(follows=True, connected=True, peers=peers)
     assert peer_reports.statuses(known) == (SERVING,)
     assert peer_reports.statuses(replace(known, connected=False)) is None
+    assert peer_reports.statuses(replace(known, follows=False)) is None
     assert peer_reports.statuses(Cluster()) is None
 
 
@@ -146,6 +187,8 @@ def web(summary: ServiceSummary) -> Status:
         (web(ServiceSummary(True, 2, 2, dead=True)), True),
         (web(ServiceSummary(False, 0, 2)), True),
         (web(ServiceSummary(False, 1, 2)), False),
+        (web(ServiceSummary(True, 0, 2)), False),
+        (web(ServiceSummary(False, 0, 0)), False),
         (shut(SERVING, open=False), True),
         (replace(SERVING, ready=False), True),
         (replace(SERVING, stopping=True), True),
@@ -173,43 +216,104 @@ def test_backends_that_peers_reach_stay_in() -> None:
     assert reach.names == {"b2"} and reach.why.text == "kept, as 1 of 2 peers reach this service"
     both = peer_health.alive((half, SERVING), VIP, ["web"], "web", ["b1", "b2"])
     assert both.names == {"b1", "b2"} and both.why.code == "kept_peers"
+    silent = shut(SERVING, announced=False)
+    assert peer_health.alive((silent, SAME), VIP, ["web"], "web", ["b1"]).names == frozenset(), "nobody serves it"
+    assert peer_health.alive((SAME,), VIP, ["web", "api"], "api", ["b1"]).names == {"b1"}
+    assert peer_health.alive((SAME,), VIP, ["web", "api"], "web", ["b1"]).names == frozenset()
 
 
-def test_a_withdrawal_waits_for_what_the_cluster_can_bear() -> None:
-    room = withdrawal_budget(Share(1), 3, {}, (), 10.0)
-    spent = withdrawal_budget(Share(1), 3, {OTHER: Gate(False, 0.0, withdrawn_wall=5)}, (), 10.0)
-    fresh = case(lasts=1.0)
-    assert peer_health.judge(case(), (), room).withdrawn
-    waits = peer_health.judge(case(), (), spent)
-    assert waits.ready and waits.kept == "limit" and waits.wake == 1000.0 + 5 + WINDOW - 10
-    assert not peer_health.judge(case(), (SERVING,), spent).ready  # somebody else serves it
-    asks = peer_health.judge(fresh, (SERVING,), spent)
-    assert asks.ready and asks.kept == "asks" and asks.wake == fresh.settled_at == 999.0 + 2.0 + peer_health.GOSSIP
-    assert peer_health.judge(fresh, (SERVING,), FREE) == peer_health.Opinion(
-        False, Reason("peers_reach", "0/2 backends up; 1 of 1 peers reach these backends")
-    )
+@pytest.mark.parametrize(
+    ("case", "known", "budget", "opinion"),
+    [
+        # Nobody wants the last route kept: local health decides at once.
+        (case(lasts=1.0), (ILL,), FREE, peer_health.Opinion(False, DOWN)),
+        (case(lasts=1.0), None, FREE, peer_health.Opinion(False, DOWN)),
+        (case(lasts=1.0), (SERVING,), FREE, peer_health.Opinion(False, REACH)),
+        (case(name="lb3"), (ILL,), FREE, peer_health.Opinion(False, DOWN)),
+        # The last route: asked for until the trouble is 2 + 3 s old, then kept by the first by name.
+        (
+            case("keep", lasts=4.9),
+            (ILL,),
+            FREE,
+            peer_health.Opinion(True, DOWN.also(ASKS, "kept_asks"), "asks", 1000.1),
+        ),
+        (case("keep", lasts=5.0), (ILL,), FREE, peer_health.Opinion(True, LAST, "last")),
+        (case("keep", lasts=1.0), (), FREE, peer_health.Opinion(True, LAST, "last")),
+        (
+            case("keep", lasts=1.0),
+            None,
+            FREE,
+            peer_health.Opinion(True, UNKNOWN, "last"),
+        ),
+        (case("keep", name="lb3"), (ILL,), FREE, peer_health.Opinion(False, ELSEWHERE)),
+        (case("keep", name="lb3"), (replace(ILL, ready=False),), FREE, peer_health.Opinion(True, LAST, "last")),
+        (case("keep", name="lb3"), (QUIET, replace(ILL, node="lb4")), FREE, peer_health.Opinion(True, UNTIL, "last")),
+        (case("keep", name="lb3"), (ILL, replace(ILL, node="lb4")), FREE, peer_health.Opinion(False, ELSEWHERE)),
+        (case("keep", name="lb3"), (SERVING,), FREE, peer_health.Opinion(False, REACH)),
+        (case("keep"), (SERVING,), FREE, peer_health.Opinion(False, REACH)),
+        (two("keep", ready=False), (), FREE, peer_health.Opinion(True, GONE.also(KEPT, "kept_last"), "last")),
+        # A closed gate opens again only for it.
+        (case("keep", open=False, lasts=5.0), (ILL,), FREE, peer_health.Opinion(True, OPENED, "last")),
+        (case("keep", open=False, lasts=4.9), (ILL,), FREE, peer_health.Opinion(False, DOWN, wake=1000.1)),
+        (case("keep", open=False, name="lb3"), (ILL,), FREE, peer_health.Opinion(False, ELSEWHERE)),
+        (case("keep", open=False, name="lb3"), (QUIET,), FREE, peer_health.Opinion(False, DOWN)),
+        (case("keep", open=False), (SERVING,), FREE, peer_health.Opinion(False, REACH)),
+        (case("keep", open=False), None, FREE, peer_health.Opinion(False, DOWN)),
+        (case(open=False), (ILL,), FREE, peer_health.Opinion(False, DOWN)),
+        (unchecked(case("keep", open=False)), (ILL,), FREE, peer_health.Opinion(False, DOWN)),
+        (unchecked(two("keep", open=False, ready=False)), (), FREE, peer_health.Opinion(False, GONE)),
+        # One service is dead here, and a peer reaches it: this gate closes once the peer can have seen the same.
+        (two(), (BOTH,), FREE, peer_health.Opinion(False, WEB)),
+        (two(lasts=4.9), (BOTH,), FREE, peer_health.Opinion(True, WEB.also(ASKS, "kept_asks"), "", 1000.1)),
+        (two("keep", open=False), (BOTH,), FREE, peer_health.Opinion(False, WEB)),
+        (two(), (SAME,), FREE, peer_health.Opinion(True, GONE)),
+        (two(lasts=1.0), (SAME,), FREE, peer_health.Opinion(True, GONE)),
+        (two(), (), FREE, peer_health.Opinion(True, GONE)),
+        # The cluster's limit: what nobody serves instead is counted, and waits.
+        (case(), (), ROOM, peer_health.Opinion(False, DOWN, withdrawn=True)),
+        (case(lasts=1.0), (SERVING,), ROOM, peer_health.Opinion(False, REACH, withdrawn=True)),
+        (case(), (SERVING,), ROOM, peer_health.Opinion(False, REACH)),
+        (case("keep", name="lb3"), (ILL,), ROOM, peer_health.Opinion(False, ELSEWHERE)),
+        (case("keep", name="lb3"), (ILL,), SPENT, peer_health.Opinion(False, ELSEWHERE)),
+        (case(), (), SPENT, peer_health.Opinion(True, DOWN.also(LIMIT, "kept_limit"), "limit", 1055.0)),
+        (case(lasts=1.0), (ILL,), SPENT, peer_health.Opinion(True, DOWN.also(LIMIT, "kept_limit"), "limit", 1055.0)),
+        (case(), (SERVING,), SPENT, peer_health.Opinion(False, REACH)),
+        (case(lasts=4.9), (SERVING,), SPENT, peer_health.Opinion(True, REACH.also(ASKS, "kept_asks"), "asks", 1000.1)),
+    ],
+)
+def test_what_the_peers_change(
+    case: peer_health.Case,
+    known: tuple[Status, ...] | None,
+    budget: WithdrawalBudget,
+    opinion: peer_health.Opinion,
+) -> None:
+    assert peer_health.judge(case, known, budget) == opinion
 
 
-def test_who_holds_the_last_route() -> None:
-    assert peer_health.judge(case("keep"), (ILL,), FREE).kept == "last"
-    away = peer_health.judge(case("keep", name="lb3"), (ILL,), FREE)
-    assert not away.ready and away.reason.code == "last_elsewhere"
-    assert away.reason.text.endswith("; lb2 keeps the last route")
-    waits = peer_health.judge(case("keep", name="lb3"), (shut(ILL, announced=False),), FREE)
-    assert waits.kept == "last" and waits.reason.text.endswith("until lb2 announces it")
-    assert peer_health.judge(case("keep", name="lb3"), (replace(ILL, ready=False),), FREE).kept == "last"
-    assert peer_health.judge(case("keep", name="lb3"), None, FREE).kept == "last"
-    assert not peer_health.judge(case("keep", name="lb3"), (SERVING,), FREE).ready
+@pytest.mark.parametrize(
+    ("services", "own"),
+    [
+        ([("any", True, True)], "well"),
+        ([("any", False, True)], "ill"),
+        ([("any", False, False)], "unable"),
+        ([("any", True, True), ("any", False, False)], "well"),
+        ([("any", True, True), ("all", False, True)], "ill"),
+        ([("any", True, True), ("all", False, False)], "unable"),
+        ([("all", True, True), ("all", True, True)], "well"),
+    ],
+)
+def test_what_a_node_says_of_its_own_probes(services: list[tuple[str, bool, bool]], own: str) -> None:
+    judged = [
+        (Announce(when=when), replace(API, open=not well, condition=Condition(well, False, able)))  # type: ignore[arg-type]
+        for when, well, able in services
+    ]
+    assert peer_health.own(judged) == own
 
 
-def test_a_closed_gate_opens_again_only_for_the_last_route() -> None:
-    assert peer_health.judge(case("keep", open=False), (ILL,), FREE).kept == "last"
-    assert not peer_health.judge(case("keep", open=False, name="lb3"), (ILL,), FREE).ready
-    assert not peer_health.judge(case("keep", open=False), (SERVING,), FREE).ready
-    assert not peer_health.judge(case("keep", open=False), None, FREE).ready
-    assert not peer_health.judge(case(open=False), (ILL,), FREE).ready
-    soon = peer_health.judge(case("keep", open=False, lasts=1.0), (ILL,), FREE)
-    assert not soon.ready and soon.wake == 999.0 + 2.0 + peer_health.GOSSIP
+def test_the_slowest_check_says_when_the_peers_can_have_seen_the_same() -> None:
+    """``web`` is probed within 2 s, ``api`` in no time."""
+    assert two(lasts=1.0).settled_at == 999.0 + 2.0 + peer_health.GOSSIP
+    assert replace(two(), trouble=None).settled_at == 1000.0 + 2.0 + peer_health.GOSSIP
 
 
 def test_one_that_is_well_and_waits_is_passed_over() -> None:
@@ -237,6 +341,7 @@ def test_trouble_grows_older_unless_more_is_added() -> None:
     assert more == LocalTrouble(both, False, 4.0)
     assert peer_health.local_trouble(more, one, False, 5.0) == LocalTrouble(one, False, 4.0)
     assert peer_health.local_trouble(more, frozenset(), False, 6.0) is None
+    assert peer_health.local_trouble(None, frozenset(), True, 7.0) == LocalTrouble(frozenset(), True, 7.0)
 
 
 def test_a_withdrawal_counts_for_a_minute_whoever_did_it() -> None:
@@ -245,6 +350,10 @@ def test_a_withdrawal_counts_for_a_minute_whoever_did_it() -> None:
     budget = withdrawal_budget(Share(3), 10, gates, (peer,), 1020.0)
     assert budget.spent == 2 and budget.wait == 1005 + WINDOW - 1020
     assert budget.allows(VIP) and budget.spend(VIP).spent == 2, "a VIP counts once"
+    assert withdrawal_budget(Share(1), 10, gates, (), 1020.0).allows(VIP), "also where there is no room for another"
+    assert withdrawal_budget(Share(1), 10, gates, (), 1059.9).spent == 1
+    assert withdrawal_budget(Share(1), 10, gates, (), 1060.0).spent == 0
+    assert withdrawal_budget(None, 10, gates, (peer,), 1020.0).spent == 0, "without a limit nothing is counted"
     assert budget.allows(THIRD) and budget.spend(THIRD).spent == 3
     assert not budget.spend(THIRD).allows(ip_address("192.0.2.4"))
     assert withdrawal_budget(Share(percent=50), 10, gates, (peer,), 1020.0).limit == 5

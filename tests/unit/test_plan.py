@@ -1,6 +1,9 @@
 """Orders of destinations, and what a failure blocks. The rest of the planner is under laws."""
 
+from dataclasses import replace
 from ipaddress import ip_address
+
+import pytest
 
 from anycastlb.core.decision import plan
 from anycastlb.core.decision.failed_changes import FailedChanges, Fwmarks
@@ -8,6 +11,8 @@ from anycastlb.core.decision.plan import Destinations, diff
 from anycastlb.core.model import (
     EMPTY,
     Change,
+    ConsulKey,
+    ConsulService,
     Destination,
     DestinationKey,
     Failure,
@@ -62,6 +67,98 @@ def test_an_unknown_table_weight_is_asserted_again() -> None:
     assert change.verb == "update" and not diff(wanted, wanted)
 
 
+def test_what_nobody_asks_for_is_deleted() -> None:
+    other = ip_address("192.0.2.2")
+    actual = State(addresses={VIP: VipAddress(), other: VipAddress()})
+    assert diff(actual, State(addresses={VIP: VipAddress()})) == (Change("addresses", other, VipAddress(), None),)
+
+
+def test_a_new_one_in_front_moves_all_behind_it() -> None:
+    assert written(rows(1), rows(3, 1)) == [("create", 3), ("move", 1)]
+
+
+def test_a_move_raises_at_once_and_lowers_in_a_write_of_its_own() -> None:
+    """Its table weight is that of the weight it has meanwhile."""
+    first, second = destination(1), destination(2)
+    heavy, light = Destination("tunnel", 100, 100), Destination("tunnel", 50, 100)
+    raised = diff(State(destinations={second: light, first: heavy}), State(destinations={first: heavy, second: heavy}))
+    assert raised == (Change("destinations", second, light, heavy, moved=True),)
+    lowered = diff(State(destinations={second: heavy, first: heavy}), State(destinations={first: heavy, second: light}))
+    assert lowered == (
+        Change("destinations", second, heavy, heavy, moved=True),
+        Change("destinations", second, heavy, light),
+    )
+    wanted = Destination("tunnel", 0, 70)
+    kept, _ = diff(
+        State(destinations={second: light, first: heavy}), State(destinations={first: heavy, second: wanted})
+    )
+    assert kept.new == Destination("tunnel", 50, 50)
+
+
+def test_what_is_moved_stands_last() -> None:
+    change = Change(
+        "destinations", destination(1), Destination("tunnel", 1, 1), Destination("tunnel", 2, 2), moved=True
+    )
+    assert list(plan.apply(rows(1, 2), change).destinations) == [destination(2), destination(1)]
+    assert list(plan.apply(rows(1, 2), replace(change, moved=False)).destinations) == [destination(1), destination(2)]
+
+
+def weighted(old: int | None, new: int | None, moved: bool = False) -> Change:
+    before, after = (None if weight is None else Destination("tunnel", weight, 100) for weight in (old, new))
+    return Change("destinations", destination(1), before, after, moved)
+
+
+def registered(old: bool | None, new: bool | None) -> Change:
+    before, after = (None if ok is None else ConsulService("web", VIP, 80, (), ok, "") for ok in (old, new))
+    return Change("consul_services", ConsulKey("web", VIP, "lb1"), before, after)
+
+
+@pytest.mark.parametrize(
+    ("change", "phase", "comes_last"),
+    [
+        (Change("sysctls", "a", "0", "1"), ("sysctls", "set"), False),
+        (Change("config", "a", 1, None), ("config", "set"), False),
+        (Change("routes", VIP, Route(), None), ("routes", "delete"), False),
+        (weighted(None, 100), ("destinations", "create"), False),
+        (weighted(50, 100), ("destinations", "raise"), False),
+        (weighted(100, 100), ("destinations", "raise"), False),
+        (weighted(100, 50), ("destinations", "lower"), True),
+        (weighted(100, 100, moved=True), ("destinations", "create"), False),
+        (weighted(100, None), ("destinations", "delete"), True),
+        (registered(None, True), ("consul_services", "create"), False),
+        (registered(None, False), ("consul_services", "create"), False),
+        (registered(False, True), ("consul_services", "update"), False),
+        (registered(True, False), ("consul_services", "close"), False),
+        (registered(True, None), ("consul_services", "delete"), False),
+        (Change("dns_records", "a", 1, 2), ("dns_records", "update"), False),
+        (Change("services", WEB, VirtualService("mh"), VirtualService("rr")), ("services", "update"), False),
+        (Change("services", WEB, VirtualService("mh"), None), ("services", "delete"), True),
+        (Change("addresses", VIP, VipAddress(), None), ("addresses", "delete"), True),
+    ],
+)
+def test_when_a_change_is_made(change: Change, phase: tuple[str, str], comes_last: bool) -> None:
+    assert plan.phase(change) == phase and plan.tears_down(change) == comes_last
+
+
+class Incomparable(Destination):
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = Destination.__hash__
+
+
+def test_destinations_that_cannot_be_compared_stay_and_the_others_do_not_wait_for_them() -> None:
+    other = DestinationKey(ServiceKey("tcp", VIP, 81), ip_address("10.0.0.9"), 81)
+    service = VirtualService("mh")
+    desired = State(services={WEB: service}, destinations={destination(1): Incomparable("tunnel", 100, 100)})
+    actual = State(
+        services={WEB: service}, destinations={**rows(1, 2).destinations, other: Destination("tunnel", 1, 1)}
+    )
+    changes, (failure,) = plan.compare(actual, desired)
+    assert changes == (Change("destinations", other, Destination("tunnel", 1, 1), None),)
+    assert failure.change == Change("services", WEB, None, service) and failure.reason.code == "internal_error"
+
+
 UP, NO = Reason("backends_up", "1/1 backends up"), Reason("kernel_refused", "no")
 VERDICTS = {VIP: Verdict(VIP, True, UP, 0.0, (ServiceVerdict("web", WEB, True, 1, 1, 1, UP),))}
 SERVICE = Change("services", WEB, None, VirtualService("mh"))
@@ -85,12 +182,33 @@ def test_no_route_to_what_could_not_be_built() -> None:
     assert blocked(ANNOUNCE, Failure(other, NO)) is None, "a failure is contained"
 
 
+def test_a_withdrawal_waits_for_nothing() -> None:
+    assert blocked(WITHDRAW, Failure(SERVICE, NO), Failure(ADDRESS, NO)) is None
+
+
+def test_a_failure_that_gives_no_weight_is_none_of_a_weight() -> None:
+    fine = rows(1).destinations
+    address = Change("addresses", VIP, VipAddress(), VipAddress("dummy0"))
+    deleted = Change("destinations", destination(1), Destination("tunnel", 0, 100), None)
+    for change in (address, deleted, weight(1, 0, 0), weight(1, 100, 0)):
+        assert blocked(weight(2, 100, 0), Failure(change, NO), desired=fine) is None
+
+
+def test_what_is_not_served_keeps_nothing() -> None:
+    """The decision knows that it cannot be served, and what it replaces is not needed for it."""
+    verdict = replace(VERDICTS[VIP].services[0], open=False)
+    failed = FailedChanges({VIP: replace(VERDICTS[VIP], services=(verdict,))}, failures=[Failure(SERVICE, NO)])
+    assert failed.blocks(Change("destinations", destination(1), Destination("tunnel", 1, 1), None)) is None
+    assert failed.blocks(ANNOUNCE) is not None
+
+
 def test_what_is_under_way_is_no_failure_unless_something_else_failed() -> None:
     waits, failed = Failure(SERVICE, Reason("pending", "soon"), pending=True), Failure(SERVICE, NO)
     for failures, reason, pending in (
         ((waits,), "soon", True),
         ((waits, failed), "no", False),
         ((failed, waits), "no", False),
+        ((waits, Failure(SERVICE, Reason("pending", "later"), pending=True)), "soon", True),
         ((failed, Failure(SERVICE, Reason("x", "later"))), "no", False),
         ((Failure(ADDRESS, Reason("pending", "soon"), pending=True), failed), "no", False),
     ):
@@ -146,6 +264,12 @@ def test_the_last_weight_is_not_taken_when_no_other_could_be_given() -> None:
     assert blocked(leaves, failure, desired=rows(1).destinations) == reason
     assert blocked(weight(2, 100, 0), failure, desired=rows(1, 3).destinations) is None, "the third has its weight"
     assert blocked(weight(2, 100, 50), failure, desired=rows(1).destinations) is None
+    unmade = Failure(Change("destinations", destination(2), None, Destination("tunnel", 100, 100)), NO)
+    assert blocked(weight(4, 100, 0), failure, unmade, desired=rows(1, 2).destinations) == reason
+    less = Failure(weight(3, 50, 100), NO)
+    assert blocked(weight(2, 100, 0), failure, less, desired=rows(1, 3).destinations) is None, "the third has one"
+    idle = {**rows(1).destinations, destination(3): Destination("tunnel", 0, 100)}
+    assert blocked(weight(2, 100, 0), failure, desired=idle) == reason, "the third is to have none"
     less = Failure(weight(1, 50, 100), NO)
     assert blocked(weight(2, 100, 0), less, desired=rows(1).destinations) is None, "it has a weight, if not all of it"
 

@@ -123,6 +123,39 @@ def test_a_way_is_what_the_real_traffic_takes(document: dict[str, Any], wanted: 
     assert set(group_vips((service(**document),)).paths) == wanted
 
 
+def test_the_rows_of_a_way() -> None:
+    six = via(1, forward="gue", tunnel_port=6080, family=6)
+    services, destinations = probe_marks.rows({six: 1000, via(2): None, via(3, forward="nat", port=80): 1001})
+    first, second = (ServiceKey("fwmark", ip_address(zero), mark) for zero, mark in (("::", 1000), ("0.0.0.0", 1001)))
+    assert services == {first: VirtualService("rr", one_packet=True), second: VirtualService("rr")}
+    assert destinations == {
+        DestinationKey(first, ip_address("10.0.0.1"), 0): Destination("gue", 1, 1, tunnel_port=6080),
+        DestinationKey(second, ip_address("10.0.0.3"), 80): Destination("nat", 1, 1),
+    }
+
+
+def test_only_marks_in_our_range_are_those_of_probes() -> None:
+    keys = [ServiceKey("fwmark", ip_address("0.0.0.0"), mark) for mark in (999, 1000, 1003, 1004)]
+    keys.append(ServiceKey("tcp", ip_address("192.0.2.10"), 1001))
+    rows = {DestinationKey(key, ip_address(f"10.0.0.{n}"), 0): Destination("dr", 1, 1) for n, key in enumerate(keys)}
+    known, rest = probe_marks.split(State(services=dict.fromkeys(keys, VirtualService("rr")), destinations=rows), RANGE)
+    assert known == {via(1): 1000, via(2): 1003}
+    assert list(rest.services) == [keys[0], keys[3], keys[4]] == [key.service for key in rest.destinations]
+
+
+@pytest.mark.parametrize(
+    ("probed", "given", "free"),
+    [
+        ({via(1): 1000}, {via(1): 1000}, False),
+        ({via(1): 1000}, {via(1): 1000, via(2): 1001}, False),
+        ({via(1): None}, {via(2): 1001}, True),
+        ({via(1): None, via(2): 1001}, {via(2): 1001}, False),
+    ],
+)
+def test_a_mark_comes_free_for_one_that_has_none(probed: Any, given: Any, free: bool) -> None:
+    assert probe_marks.come_free(probed, Memory(marks=given)) is free
+
+
 def test_vips_and_services_share_the_ways_to_their_backends() -> None:
     found = group_vips((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))).paths
     assert set(found) == {via(1), via(2)}
@@ -203,19 +236,22 @@ def test_a_row_that_says_something_else_is_not_usable() -> None:
     given = snapshot(inputs(service()))
     other = {k: replace(row, forward="nat") for k, row in given.actual.destinations.items()}
     assert probe_marks.usable(replace(given, actual=replace(given.actual, destinations=other))) == {}
+    fixed = {k: replace(row, scheduler="wrr") for k, row in given.actual.services.items()}
+    assert probe_marks.usable(replace(given, actual=replace(given.actual, services=fixed))) == {}
 
 
 def test_what_the_kernel_refused_is_told() -> None:
     given = snapshot(inputs(service()))
-    key = probe_marks.service_key(via(1), 1000)
-    failure = Failure(
-        Change("services", key, None, given.decision.desired.services[key]),
-        Reason("scheduler_missing", "no such scheduler"),
-    )
-    assert probe_marks.usable(replace(given, failures=(failure,))) == {
-        via(1): "the kernel has no way for the probe: no such scheduler",
-        via(2): 1001,
-    }
+    reason = Reason("scheduler_missing", "no such scheduler")
+    for table, key in (
+        ("services", probe_marks.service_key(via(1), 1000)),
+        ("destinations", probe_marks.destination_key(via(1), 1000)),
+    ):
+        failure = Failure(Change(table, key, None, "a row"), reason)  # type: ignore[arg-type]
+        assert probe_marks.usable(replace(given, failures=(failure,))) == {
+            via(1): "the kernel has no way for the probe: no such scheduler",
+            via(2): 1001,
+        }
 
 
 def test_an_exhausted_range_is_told() -> None:

@@ -36,7 +36,7 @@ from anycastlb.core.model import (
 from tests.support.catalogs import backend
 
 NOW, WALL = 1000.0, 1.7e9
-VIP, OTHER, THIRD = (ip_address(f"192.0.2.{number}") for number in (1, 2, 3))
+VIP, OTHER, THIRD, FOURTH = (ip_address(f"192.0.2.{number}") for number in (1, 2, 3, 4))
 WEB = Service("web", (VIP, OTHER), "tcp", 80, VirtualService("mh"), (backend(1), backend(2)))
 MARKED = Service("marked", (VIP, OTHER), "fwmark", 7, VirtualService("mh"), (backend(1),))
 OPEN, CLOSED = Gate(True, 900.0), Gate(False, 900.0)
@@ -60,6 +60,7 @@ def test_gates_that_are_closed_or_carry_a_penalty_are_kept_in_wall_clock_time() 
         VIP: replace(CLOSED, ready_since=950.0, penalty=5.0, penalty_at=940.0, suppressed_since=930.0),
         OTHER: replace(OPEN, penalty=NOTHING_LEFT, penalty_at=940.0),
         THIRD: replace(OPEN, penalty=NOTHING_LEFT - 0.1),
+        FOURTH: CLOSED,
     }
     down = ServiceVerdict("web", key(VIP), False, 0, 2, 1, Reason("too_few_backends", ""))
     up = replace(down, key=key(OTHER), open=True)
@@ -69,6 +70,7 @@ def test_gates_that_are_closed_or_carry_a_penalty_are_kept_in_wall_clock_time() 
         {
             VIP: Gate(False, WALL + 900.0, None, 5.0, WALL + 940.0, WALL + 930.0),
             OTHER: Gate(True, WALL + 900.0, None, NOTHING_LEFT, WALL + 940.0),
+            FOURTH: Gate(False, WALL + 900.0, penalty_at=WALL),
         },
         frozenset({key(VIP)}),
         WALL + NOW,

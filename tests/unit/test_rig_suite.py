@@ -84,26 +84,26 @@ def test_every_part_is_performed_and_whoever_has_nothing_to_do_helps(monkeypatch
     others = threading.Event()
     began: list[str] = []
 
-    def perform(part: suite.Part, arguments: list[str]) -> tuple[suite.Tally, float]:
+    def perform(part: suite.Part, arguments: list[str]) -> suite.Result:
         began.append(part.name)
         if part.name == "slow":
             others.wait(60)
         if part.name == "built":
             others.set()
-        return suite.Tally(passed=1), 0.0
+        return suite.Result(suite.Tally(passed=1), 0.0, 0.0)
 
     monkeypatch.setattr(suite, "perform", perform)
     monkeypatch.setattr(suite.os, "cpu_count", lambda: 2)
     queues = suite.Queues(parts, [])
     queues.start()
-    total = sum((result.result(60)[0] for result in queues.results.values()), suite.Tally())
+    total = sum((result.result(60).tally for result in queues.results.values()), suite.Tally())
     assert total == suite.Tally(passed=4)
     assert sorted(began) == ["built", "kernel", "late", "slow"]
     assert began.index("late") < began.index("built")
 
 
 def test_a_part_that_could_not_be_performed_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    def perform(part: suite.Part, arguments: list[str]) -> tuple[suite.Tally, float]:
+    def perform(part: suite.Part, arguments: list[str]) -> suite.Result:
         raise OSError("no room")
 
     monkeypatch.setattr(suite, "perform", perform)
@@ -144,3 +144,27 @@ def test_a_log_is_printed_as_it_grows_and_whole(tmp_path: Path) -> None:
 
 def test_a_part_that_printed_nothing_ends_too(tmp_path: Path) -> None:
     assert list(suite.printed(tmp_path / "never-written.log", lambda: True)) == []
+
+
+def test_what_a_part_does_is_counted_with_the_processor_that_all_its_processes_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = "import subprocess, sys, time\nwhile time.process_time() < 0.3: pass\n"
+    both = work + f"subprocess.run([sys.executable, '-c', {work!r}])\nprint('done')"
+    monkeypatch.setattr(suite.debian, "cache", lambda: tmp_path)
+    monkeypatch.setattr(suite, "command", lambda part, report, arguments: [suite.sys.executable, "-c", both])
+    done = suite.perform(suite.Part("lab 1", (), inside=False), [])
+    assert done.tally.failed == 1, "it wrote no report"
+    assert done.busy >= 0.6
+    assert (tmp_path / "reports" / "lab-1.log").read_text() == "done\n"
+
+
+def test_only_the_reports_of_parts_that_there_are_count_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite.debian, "cache", lambda: tmp_path)
+    lab = suite.Part("lab 1", (), inside=True)
+    for path in (suite.file(lab, "xml"), suite.file(lab, "log"), suite.file(suite.Part("lab 9", (), True), "xml")):
+        path.touch()
+    suite.forget([lab])
+    assert list((tmp_path / "reports").iterdir()) == [suite.file(lab, "xml")]

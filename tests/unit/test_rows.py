@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from anycastlb.core.decision.handover import Handover, fwmarks, vips_of
+from anycastlb.core.decision.handover import Handover, fwmarks, handover, vips_of
+from anycastlb.core.decision.judgement import Judgement, Observed, judge
+from anycastlb.core.decision.member import LATE, ObservedBackend
+from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.rows import (
     Tables,
     by_service,
     cached_leaving,
     held_rows,
     leaving_rows,
+    wanted_rows,
     with_leaving,
 )
 from anycastlb.core.model import (
+    Backend,
+    Check,
     Destination,
     DestinationKey,
     Leaving,
     Memory,
+    Reason,
     Service,
     ServiceKey,
+    ServiceVerdict,
     VipAddress,
     VirtualService,
 )
@@ -31,6 +40,7 @@ NOW = 1000.0
 VIP, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 WEB, API = ServiceKey("tcp", VIP, 80), ServiceKey("tcp", OTHER, 80)
 MH = VirtualService("mh")
+UP = Reason("backends_up", "1/1 backends up")
 
 
 def at(number: int, service: ServiceKey = WEB) -> DestinationKey:
@@ -86,6 +96,8 @@ def test_what_is_replaced_serves_until_the_results_are_due_and_then_for_its_drai
     begun = Memory(leaving={("destinations", at(1)): serving})
     assert left(begun, handover=under_way)["destinations", at(1)].until == NOW + 34.0
     assert left(begun) == {("destinations", at(1)): Leaving(row(), NOW + 30.0, 30.0)}
+    idle = left(begun, {("services", WEB): None}, idle=frozenset({at(1)}), handover=under_way)
+    assert idle["destinations", at(1)].serves, "one that serves may be without a connection for a moment"
     over = Memory(leaving={("destinations", at(1)): Leaving(row(), NOW + 5.0, 30.0)})
     assert left(over, handover=begins) == over.leaving  # what has begun to leave does not serve again
 
@@ -203,6 +215,60 @@ def test_what_could_not_be_judged_keeps_its_rows() -> None:
     }
     kept = held_rows([(web, VIP)], Memory(rows=rows), [])
     assert kept == {row_id: rows[row_id] for row_id in rows if row_id[1] in (VIP, WEB, at(1))}
+    weighed = (
+        Judgement(replace(web, name="api"), OTHER, ServiceVerdict("api", API, True, 1, 1, 1, UP), ()),
+        Pool({}, {}),
+    )
+    api = replace(web, name="api", vips=(OTHER,))
+    assert held_rows([(web, VIP), (api, OTHER)], Memory(rows=rows), [weighed]) == kept
+
+
+def test_the_rows_of_a_catalog_stay_as_long_as_their_service_drains() -> None:
+    def pool(name: str, port: int, drain: float) -> tuple[Judgement, Pool]:
+        key = ServiceKey("tcp", VIP, port)
+        service = Service(name, (VIP,), "tcp", port, MH, (), drain=drain)
+        judged = Judgement(service, VIP, ServiceVerdict(name, key, True, 1, 1, 1, UP), ())
+        return judged, Pool({}, {at(1, key): row()})
+
+    dns = ServiceKey("tcp", VIP, 53)
+    assert wanted_rows([pool("web", 80, 30.0), pool("dns", 53, 0.0)]) == {
+        ("addresses", VIP): (VipAddress(), 30.0),
+        ("services", WEB): (MH, 30.0),
+        ("destinations", at(1)): (row(), 30.0),
+        ("services", dns): (MH, 0.0),
+        ("destinations", at(1, dns)): (row(), 0.0),
+    }
+    assert wanted_rows([pool("dns", 53, 0.0)])["addresses", VIP] == (VipAddress(), 0.0)
+
+
+# ---------------------------------------------------------------- what waits for new backends
+
+
+def waits(name: str, proving: float, needed: bool, members: int = 1) -> Judgement:
+    """A service of which the slowest first result is due in so many seconds; does it need that backend?"""
+    address = backend(1).address
+    check = Check("tcp", address, 80, (), proving - LATE, 0.0, 1, 1)
+    document = Backend("b1", address, 80, check)
+    service = Service(name, (VIP,), "tcp", 80, MH, (document,) * members)
+    observed = Observed((ObservedBackend(),) * members, announced=needed)
+    return judge(service, VIP, observed, NOW)
+
+
+def test_what_waits_for_the_first_results_of_new_backends() -> None:
+    assert handover([], NOW) == Handover()
+    needed = handover([waits("web", 5.0, True)], NOW)
+    assert needed == Handover(frozenset({WEB, VIP}), {WEB: NOW + 5.0, VIP: NOW + 5.0}, frozenset({WEB}))
+    assert handover([waits("web", 5.0, False)], NOW) == replace(needed, begins=frozenset())
+    assert handover([waits("web", 5.0, True, members=0)], NOW) == Handover()
+    both = handover([waits("web", 5.0, True), waits("api", 3.0, True)], NOW)
+    assert both.ends == {WEB: NOW + 5.0, VIP: NOW + 5.0}
+
+
+def test_the_last_of_those_that_replace_a_row_ends_its_service() -> None:
+    both = Handover(frozenset({WEB}), {WEB: NOW + 3.0, API: NOW + 5.0})
+    assert both.end((WEB, API), begun=True) == NOW + 5.0
+    assert both.end((WEB, API), begun=False) == NOW + 3.0
+    assert both.end((API,), begun=False) is None and both.end((VIP,), begun=True) is None
 
 
 def test_destinations_are_grouped_in_their_order() -> None:

@@ -42,6 +42,7 @@ WWW = "www.lb.example.net."
 A, AAAA = DnsKey(WWW, "A", str(V4)), DnsKey(WWW, "AAAA", str(V6))
 SRV = DnsKey(f"_http._tcp.{WWW}", "SRV", f"0 0 80 {WWW}")
 ROW = DnsRecord(30, "web")
+ALL = {A: ROW, AAAA: ROW, SRV: ROW}
 
 
 def peer(name: str, *vips: Any, alive: bool = True, status: bool = True, services: tuple[str, ...] = ()) -> Peer:
@@ -84,10 +85,7 @@ def test_a_record_for_each_vip_that_is_announced() -> None:
 
 def test_nothing_is_decided_before_the_zone_was_seen_or_without_a_zone() -> None:
     assert records(own=(V4,), names={}) == {}
-    assert records(own=(V4,), naming=Naming()) == {}
-
-
-ALL = {A: ROW, AAAA: ROW, SRV: ROW}
+    assert records(own=(V4,), naming=Naming()) == records(standing=ALL, naming=Naming()) == {}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +97,7 @@ ALL = {A: ROW, AAAA: ROW, SRV: ROW}
         (cluster(peer("lb2", V4, V6)), None, True),
         (cluster(peer("lb2", V4, V6, alive=False)), None, False),
         (cluster(peer("lb2", status=False)), None, True),  # who knows what it announces
+        (cluster(Peer("lb2", True)), None, True),
         (cluster(connected=False), None, True),
         (cluster(connected=False), False, False),  # it never had any
         (cluster(peer("lb2"), connected=False), True, True),
@@ -111,6 +110,9 @@ def test_what_becomes_of_a_record_when_the_own_gate_is_closed(known: Cluster, co
 def test_a_peer_that_announces_is_enough_to_publish_and_a_doubt_is_not() -> None:
     assert records(cluster(peer("lb2", V4))) == {A: ROW, SRV: ROW}
     assert records(cluster(connected=False)) == {}
+    doubtful, old = cluster(peer("lb2", V4), peer("lb3", status=False)), DnsRecord(99, "web")
+    assert records(doubtful, standing={AAAA: old}) == ALL, "a name has one time to live"
+    assert records(cluster(peer("lb3", status=False)), standing={AAAA: old}) == {AAAA: old}
 
 
 def test_routes_that_could_not_be_seen_yet_change_nothing() -> None:
@@ -118,6 +120,10 @@ def test_routes_that_could_not_be_seen_yet_change_nothing() -> None:
     assert service_names.dns_records(
         given, service_names.votes(given, (V4, V6)), service_names.PeerAnnouncements(True), Containment()
     ) == {A: ROW}
+    given = replace(given, names={"dns_records": ALL})
+    assert service_names.dns_records(
+        given, service_names.votes(given, (V4,)), service_names.PeerAnnouncements(True), Containment()
+    ) == {A: ROW, SRV: ROW}, "the gate of the other one is closed"
 
 
 def test_records_of_a_service_this_catalog_does_not_have() -> None:
@@ -132,9 +138,12 @@ def test_records_of_a_service_this_catalog_does_not_have() -> None:
 
 def test_services_that_share_a_name() -> None:
     tls = replace(WEB, name="tls", port=443, dns=DnsName("www", ttl=10.0, srv="_https._tcp"))
-    found = records(own=(V4,), services=(WEB, tls))
-    assert found[A] == DnsRecord(10, "web"), "one marker and one time to live: the first one's, and the shortest"
-    assert set(found) == {A, SRV, DnsKey(f"_https._tcp.{WWW}", "SRV", f"0 0 443 {WWW}")}
+    shared = records(own=(V4,), services=(WEB, tls))
+    assert shared[A] == DnsRecord(10, "web"), "one marker and one time to live: the first one's, and the shortest"
+    assert set(shared) == {A, SRV, DnsKey(f"_https._tcp.{WWW}", "SRV", f"0 0 443 {WWW}")}
+    assert records(own=(V4,), services=(tls, WEB))[A] == DnsRecord(10, "tls")
+    brief = replace(WEB, dns=DnsName("www", ttl=0.4))
+    assert records(own=(V4,), services=(brief,)) == {A: DnsRecord(1, "web")}, "in whole seconds, and never 0"
 
 
 def test_which_services_have_a_name() -> None:
@@ -143,6 +152,7 @@ def test_which_services_have_a_name() -> None:
     assert service_names.dns_names((plain,), POLICY) == frozenset() == service_names.dns_names((off,), every)
     assert service_names.dns_names((plain,), every) == {"web.lb.example.net."}
     assert service_names.dns_names((WEB,), POLICY) == {WWW, SRV.name}
+    assert records(own=(V4,), standing=ALL, services=(off,)) == {}
 
 
 @given(
@@ -235,6 +245,7 @@ def test_a_registration_says_why_it_is_critical() -> None:
     early = replace(given, announced=None, names={"consul_services": service_names.consul_services(
         up, service_names.votes(up, (V4,)), verdicts, Containment())})  # fmt: skip
     assert told(early)[V4] == (True, "2/2 backends up"), "a restart does not touch what stands there"
+    assert told(replace(given, announced=None))[V4] == (False, "its route is not up"), "nothing stands there"
 
 
 @pytest.mark.parametrize("step", ["_asked", "_instances"])
@@ -261,6 +272,8 @@ def test_names_of_a_service_that_cannot_be_told_stay_as_they_are(monkeypatch: py
 
     standing, _ = names(before, (V4, V6))
     monkeypatch.setattr(service_names, step, broken)
+    gone = ConsulService("anycastlb-old", V4, 80, (), True, "2/2 backends up")
+    standing["consul_services"] = {**standing["consul_services"], ConsulKey("old", V4, "lb1"): gone}
     after, faults = names(replace(before, names=standing), ())
     table = "dns_records" if step == "_asked" else "consul_services"
     assert list(faults) == ["web"] and faults["web"].code == "internal_error"
@@ -268,6 +281,9 @@ def test_names_of_a_service_that_cannot_be_told_stay_as_they_are(monkeypatch: py
         key: row for key, row in standing[table].items() if "web" in str(row)
     }
     assert after[table] != standing[table], "those of the other service follow its gate"
+    assert gone not in after[table].values(), "the fault is about nothing else"
+    nothing, _ = names(before, ())
+    assert not [row for row in nothing[table].values() if "web" in str(row)]
 
 
 class CountedName(str):

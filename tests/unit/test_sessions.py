@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.core.decision.sessions import carried, cut_off
+from anycastlb.core.decision.sessions import carried, cut_off, known_state
 from anycastlb.core.model import Session, SessionSummary, Speaker
 from anycastlb.serving.views.status import status_view
 from tests.support import scene
@@ -28,6 +28,7 @@ def session(peer: str, state: Any, reason: str = "") -> Session:
         ((session(P4, "up"), session(P6, "up")), {FOUR, SIX}),
         ((session(P4, "down", "hold timer expired"), session(P6, "up")), {SIX}),
         ((session(P4, "down", "hold timer expired"), session(Q4, "up")), {FOUR, SIX}),
+        ((session(P4, "up"), session(Q4, "down", "hold timer expired")), {FOUR, SIX}),
         ((session(P4, "down", "hold timer expired"), session(Q4, "down", "refused")), {SIX}),
         ((session(P4, "down", "hold timer expired"), session(Q4, "unknown")), {FOUR, SIX}),
         ((session(P4, "down"), session(P6, "down", "refused")), {FOUR}),
@@ -37,6 +38,14 @@ def test_a_route_reaches_a_router_unless_every_session_of_its_family_is_known_to
     sessions: tuple[Session, ...], reached: set[Any]
 ) -> None:
     assert carried([FOUR, SIX], Speaker(True, sessions=sessions)) == reached
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "known"),
+    [("up", "", "up"), ("up", "established", "up"), ("down", "refused", "down"), ("down", "", "unknown")],
+)
+def test_a_session_is_down_only_with_a_reason(state: str, reason: str, known: str) -> None:
+    assert known_state(session(P4, state, reason)) == known
 
 
 def test_what_a_peer_publishes_may_be_anything() -> None:

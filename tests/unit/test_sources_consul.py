@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.adapters.consul import client
+from anycastlb.adapters.consul import session
 from anycastlb.adapters.consul.blocking_query import SPACING
 from anycastlb.adapters.sources.consul import NOBODY, PARTS, ConsulSource
 from anycastlb.core.model import SourceError, Tree
@@ -146,7 +146,7 @@ async def test_a_lost_key_is_asked_for_by_itself(server: Server) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_endless_answer_is_broken_off(server: Server, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
-    monkeypatch.setattr(client, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(session, "MAX_BYTES", 100_000)
     head = b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: 1000000000\r\n\r\n"
     piece = b" " * 4096
     server.script = lambda request: (
@@ -158,7 +158,7 @@ async def test_an_endless_answer_is_broken_off(server: Server, monkeypatch: pyte
 
 
 async def test_a_silent_server_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ANSWER", 0.1)
+    monkeypatch.setattr(session, "ANSWER", 0.1)
     server.script = lambda request: None
     async with opened(server, wait="100ms") as source:
         with pytest.raises(SourceError, match="no answer within"):
@@ -168,7 +168,7 @@ async def test_a_silent_server_is_an_error(server: Server, monkeypatch: pytest.M
 
 
 async def test_a_server_that_drips_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ANSWER", 0.1)
+    monkeypatch.setattr(session, "ANSWER", 0.1)
     server.script = lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n["
     async with opened(server) as source:
         with pytest.raises(SourceError, match="no answer within"):

@@ -11,7 +11,7 @@ import pytest
 
 from anycastlb import settings
 from anycastlb.adapters.checks.probe.tls import Contexts
-from anycastlb.adapters.consul import client as consul
+from anycastlb.adapters.consul.credentials import Credentials
 from anycastlb.client.transport import security
 from anycastlb.core.certificates import VERIFY_FLAGS
 from anycastlb.serving.api.http import tls
@@ -34,7 +34,7 @@ def the_client_library(ca: Path, own: Path) -> ssl.SSLContext:
 
 def the_consul_client(ca: Path, own: Path) -> ssl.SSLContext:
     text = f'[node]\nvip_ranges = ["192.0.2.0/24"]\n[consul]\naddress = "https://127.0.0.1:8501"\nca_file = "{ca}"'
-    context = consul.HTTPClient(settings.parse(text).consul).tls()
+    context = Credentials(settings.parse(text).consul).tls()
     assert context is not None
     return context
 

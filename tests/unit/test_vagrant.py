@@ -24,7 +24,7 @@ VAGRANT = ROLES.parent
 def said(*argv: str, code: int = 0, **env: str) -> str:
     """What a command says; with ``env`` and nothing else of this machine's settings but PATH."""
     whole = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env}
-    done = subprocess.run(argv, capture_output=True, text=True, env=whole, timeout=60, stdin=subprocess.DEVNULL)
+    done = subprocess.run(argv, capture_output=True, text=True, env=whole, timeout=300, stdin=subprocess.DEVNULL)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -49,6 +49,14 @@ def test_no_slow_start_no_ramp() -> None:
     assert ramp(0.0, 0.0) == (1.0, None)
 
 
+@pytest.mark.parametrize(
+    ("age", "share", "step"),
+    [(0.0, 0.1, 1.0), (0.9, 0.1, 1.0), (1.0, 0.2, 2.0), (8.9, 0.9, 9.0), (9.0, 1.0, None), (10.0, 1.0, None)],
+)
+def test_a_slow_start_of_ten_seconds(age: float, share: float, step: float | None) -> None:
+    assert ramp(age, 10.0) == (share, step)
+
+
 weights = st.builds(
     Weights,
     st.integers(0, 65535),
@@ -77,7 +85,9 @@ def test_the_effective_weight_is_0_only_if_one_of_its_parts_is(given_weights: We
         (Weights(100, admin=50, ramp=0.5), 25),
         (Weights(100, admin=0), 0),
         (Weights(0), 0),
+        (Weights(0, admin=30), 0),
         (Weights(1, ramp=0.1), 1),
+        (Weights(100, health=0.1, ramp=0.1), 10),
     ],
 )
 def test_effective_weights(parts: Weights, weight: int) -> None:
@@ -97,4 +107,4 @@ def test_what_a_backend_asks_for(percent: int, share: float) -> None:
 
 
 def test_a_weight_of_zero_stands_in_the_table_as_the_largest() -> None:
-    assert standing([0, 50, 100]) == 100 and standing([0]) == 1
+    assert standing([0, 50, 100]) == 100 and standing([0]) == standing([]) == 1

@@ -15,7 +15,8 @@ from typing import Any
 
 from anycastlb.adapters.cluster import Denied, Membership, Posted
 from anycastlb.adapters.consul.blocking_query import BlockingQuery, number
-from anycastlb.adapters.consul.client import Client, Forbidden
+from anycastlb.adapters.consul.client import Client
+from anycastlb.adapters.consul.faults import Forbidden
 from anycastlb.core.model import SourceError
 from anycastlb.settings import ConsulSettings
 

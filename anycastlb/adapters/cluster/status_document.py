@@ -16,6 +16,7 @@ from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import sessions
 from anycastlb.core.decision.delta import delta
+from anycastlb.core.decision.rows import by_service
 from anycastlb.core.model import (
     Address,
     BackendVerdict,
@@ -122,6 +123,9 @@ def moment(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+ByService: TypeAlias = Mapping[ServiceKey, Sequence[DestinationKey]]
+
+
 class Summaries:
     """Of each VIP, and of each service on it; made anew only of what differs from the snapshot before."""
 
@@ -131,6 +135,8 @@ class Summaries:
         self._routes: Mapping[Address, Route] = {}
         self._speaker: Speaker | None = None
         self._announced: frozenset[Address] = frozenset()
+        self._names: ByService = {}
+        """The backends of each service."""
         self._services: dict[str, Mapping[Address, ServiceSummary]] = {}
         self._vips: dict[Address, VipSummary] = {}
 
@@ -160,8 +166,10 @@ class Summaries:
 
     def _to_make(self, decision: Decision) -> set[Address] | None:
         """The VIPs that may not be as before; None: all, since other VIPs or other services are on them."""
-        verdicts = delta(self._verdicts, decision.verdicts)
-        changed = {key.service for key in delta(self._backends, decision.backends).keys}
+        verdicts, backends = delta(self._verdicts, decision.verdicts), delta(self._backends, decision.backends)
+        if not backends.aligned:
+            self._names = by_service(decision.backends)
+        changed = {key.service for key in backends.keys}
         if not verdicts.aligned or any(key.protocol == "fwmark" for key in changed):
             return None
         for vip in verdicts.keys:
@@ -172,14 +180,11 @@ class Summaries:
     def _make_services(self, decision: Decision, anew: set[Address] | None) -> None:
         if anew is not None and not anew:
             return
-        down: dict[tuple[ServiceKey, str], list[str]] = defaultdict(list)
-        for key, backend in decision.backends.items():
-            if not backend.up:
-                down[key.service, backend.service].append(backend.backend)
         made: dict[str, dict[Address, ServiceSummary]] = {}
         for vip in decision.verdicts if anew is None else anew:
             for item in decision.verdicts[vip].services:
-                lost = tuple(down.get((item.key, item.service), ()))
+                backends = map(decision.backends.__getitem__, self._names.get(item.key, ()))
+                lost = tuple(x.backend for x in backends if not x.up and x.service == item.service)
                 lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
                 summary = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
                 made.setdefault(item.service, {})[vip] = summary
@@ -203,28 +208,29 @@ class Digests:
         self._actual = State()
         self._services: dict[str, Service] = {}
         self._known: dict[str, str | None] = {}
+        self._names: ByService = {}
+        """The destinations of each service, in the kernel's order."""
         self._keys = PerService(lambda service: tuple(dict.fromkeys(map(service.key, service.vips))))
 
     def of(self, catalog: Catalog, actual: State) -> dict[str, str]:
         before, self._actual = self._actual, actual
         touched = set(delta(before.services, actual.services).keys)
-        touched.update(key.service for key in delta(before.destinations, actual.destinations).keys)
+        destinations = delta(before.destinations, actual.destinations)
+        touched.update(key.service for key in destinations.keys)
+        if not destinations.aligned:
+            self._names = by_service(actual.destinations)
         anew: dict[str, tuple[ServiceKey, ...]] = {}
         for service, keys in zip(catalog.services, self._keys(catalog.services), strict=True):
             if self._services.get(service.name) is not service or not touched.isdisjoint(keys):
                 anew[service.name] = keys
         self._services = {service.name: service for service in catalog.services}
-        rows: dict[ServiceKey, list[tuple[DestinationKey, Destination]]] = {
-            key: [] for keys in anew.values() for key in keys
-        }
-        if rows:
-            for key, row in actual.destinations.items():
-                if key.service in rows:
-                    rows[key.service].append((key, row))
         for name, keys in anew.items():
-            self._known[name] = _digest((key, actual.services.get(key), rows[key]) for key in keys)
+            self._known[name] = _digest((key, actual.services.get(key), self._rows(actual, key)) for key in keys)
         self._known = {name: self._known[name] for name in self._services}
         return {name: digest for name, digest in self._known.items() if digest is not None}
+
+    def _rows(self, actual: State, service: ServiceKey) -> Sequence[tuple[DestinationKey, Destination]]:
+        return [(key, actual.destinations[key]) for key in self._names.get(service, ())]
 
 
 Table: TypeAlias = tuple[ServiceKey, VirtualService | None, Sequence[tuple[DestinationKey, Destination]]]

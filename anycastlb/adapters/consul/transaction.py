@@ -11,7 +11,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from anycastlb.adapters.consul.client import NOTHING, TXN, Client, Unconfirmed
+from anycastlb.adapters.consul.client import Client
+from anycastlb.adapters.consul.faults import NOTHING, Unconfirmed
+from anycastlb.adapters.consul.session import TXN
 from anycastlb.core.model import Edit, SourceError
 
 Operation = dict[str, dict[str, Any]]
@@ -63,7 +65,7 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
         keys = [wanted[number]["KV"]["Key"] for number, _ in errors]
     except (ValueError, KeyError, TypeError, IndexError) as exc:
         raise Unconfirmed(f"Consul at {client.http.base_uri}: {message}; expected Consul's answer") from exc
-    # An operation that the ACLs refuse is told from one whose condition does not hold by its words only.
+    # Only its words tell an operation that the ACLs refuse from one whose condition does not hold.
     denied = [key for key, (_, what) in zip(keys, errors, strict=True) if "permission denied" in what.lower()]
     if denied:  # the last one: the first may be the check that goes with every write
         raise SourceError(

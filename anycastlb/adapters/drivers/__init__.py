@@ -39,6 +39,10 @@ class Inspected(Driver, Protocol):
         """
         ...
 
+    async def differ(self, keys: Collection[ServiceKey]) -> bool:
+        """Are these services or their destinations not as last seen or written? Raises ``DriverError``."""
+        ...
+
     async def destinations_differ(self, keys: Collection[ServiceKey]) -> bool:
         """Are the destinations of these services not as last seen or written? Raises ``DriverError``."""
         ...

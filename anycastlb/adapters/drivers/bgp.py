@@ -3,7 +3,7 @@
 The bridge connects to the daemon's socket (``bridge_server``). What is wanted is always sent whole, and the bridge's
 reports are whole too (``anycastlb.bridge.protocol``), so nothing is lost with a connection.
 
-*Nothing is sent before the machine was looked at.* A fresh driver wants nothing (``None``, not "no routes"); the
+*Nothing is sent before the machine was looked at.* A fresh driver does not know what is wanted (``wanted_routes``); the
 bridge's first report says what is announced already, that becomes what is wanted, and it is sent only after a cycle
 of the reconciler ended (``beat``) or changed it (``apply``). So a daemon that restarts adopts its routes.
 
@@ -31,9 +31,10 @@ from dataclasses import replace
 
 from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeServer
 from anycastlb.adapters.drivers.under_way import STALL, UnderWay, has_drifted
+from anycastlb.adapters.drivers.wanted_routes import WantedRoutes
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, fault
 from anycastlb.core.events import Event, Level
-from anycastlb.core.model import Address, Change, Failure, Network, Reason, Route, Rows, Session, Speaker, Table
+from anycastlb.core.model import Address, Change, Failure, Network, Reason, Rows, Session, Speaker, Table
 
 GRACE = 1.0
 """Seconds after ``hold`` by which the bridge has withdrawn the routes of a silent daemon."""
@@ -62,13 +63,7 @@ class BgpDriver:
         self._on_change, self._emit, self._clock = on_change, emit, clock
         self._report = Report()
         """The last ready one of any bridge."""
-        self._wanted: dict[Address, Route] | None = None
-        self._decided = False
-        """Has a cycle ended since ``wanted`` was taken from a report?"""
-        self._looked: Mapping[Address, Route] | None = None
-        """What the look of the present cycle has shown; None once the cycle has ended."""
-        self._asked: set[Address] = set()
-        """What the present cycle has asked to change."""
+        self._wanted = WantedRoutes()
         self._under_way = UnderWay()
         self._serial = self._sent = 0
         """Of the wanted set, and of the last one sent over the present connection."""
@@ -90,22 +85,22 @@ class BgpDriver:
         """Routes ExaBGP has acknowledged; without a bridge, the last known ones, until they must be gone."""
         if self._first_look is None:
             self._first_look = self._clock()
-            await self._until(lambda: self._wanted is not None, FIRST_LOOK)
+            await self._until(lambda: self._wanted.known, FIRST_LOOK)
         self._forget()
-        self._refusals, self._asked, self._under_way.expected = {}, set(), False
-        self._looked = dict(self._report.announced) if self._wanted is not None else None
+        self._refusals, self._under_way.expected = {}, False
+        self._wanted.begin_cycle(self._report.announced)
         return {"routes": dict(self._report.announced)}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Send what is wanted now, and wait a moment until ExaBGP has acknowledged it."""
-        if self._wanted is None:
+        if not self._wanted.known:
             return [Failure(change, self._absence()) for change in changes]
         new = [change for change in changes if not self._under_way.has(change)]
         faults = {change.key: reason for change in new if (reason := self._fault(change))}
-        self._asked.update(change.key for change in changes if change.key not in faults)
+        self._wanted.ask(change.key for change in changes if change.key not in faults)
         fresh = [change for change in new if change.key not in faults]
         if fresh:
-            _merge(self._wanted, fresh)
+            self._wanted.change(fresh)
             self._under_way.begin(fresh, self._clock())
             self._send()
             if self._server.connection is not None and len(fresh) <= SMALL:
@@ -121,18 +116,21 @@ class BgpDriver:
     def beat(self) -> None:
         """A cycle has ended and its routes are as they should be, or nothing has changed since: prove life."""
         now = self._clock()
-        if self._wanted is None:  # nothing is known to be announced that anybody could vouch for
+        if not self._wanted.known:  # nothing is known to be announced that anybody could vouch for
             self._vouched_at = now
             return
         was_silent = now - self._vouched_at >= self._hold
-        if self._looked is not None:
-            self._settle(self._looked)
+        if self._wanted.in_cycle:
+            changed = self._wanted.end_cycle()
+            self._under_way.keep(self._wanted.asked)
+            if changed:
+                self._send()
         elif was_silent:
             self._on_change()  # the bridge has withdrawn everything: decide anew before anything is announced
             return
         self._vouched_at = now
         connection = self._server.connection
-        if connection is None or not self._decided:
+        if connection is None or not self._wanted.decided:
             return
         if self._sent != self._serial or was_silent:
             self._send()
@@ -148,40 +146,28 @@ class BgpDriver:
         sessions = tuple(replace(s, state="unknown", since=since, reason=self._absence().text) for s in report.sessions)
         return Speaker(False, report.version, sessions, rejected)
 
+    def absence(self) -> Reason | None:
+        """Why no route can be announced or changed now; None if it can. ``on_change`` is called when that is over."""
+        return self._absence() if self._wanted is None or self._server.connection is None else None
+
     # ------------------------------------------------------------ what is wanted
 
     def _send(self) -> None:
         """Send the whole set under a new serial; without a bridge it is sent when one connects."""
-        if self._wanted is None:
+        if self._wanted.routes is None:
             return
-        self._decided = True
+        self._wanted.decided = True
         self._serial += 1
         connection = self._server.connection
-        if connection is not None and connection.send(RouteSet(self._serial, self._hold, self._wanted)):
+        if connection is not None and connection.send(RouteSet(self._serial, self._hold, self._wanted.routes)):
             self._sent = self._serial
-
-    def _settle(self, looked: Mapping[Address, Route]) -> None:
-        """The cycle has ended: want what its look showed, but for what it asked to change."""
-        self._looked = None
-        if self._wanted is None:
-            return
-        if self._decided and not self._asked and self._wanted == looked:
-            self._under_way.keep(())
-            return
-        before = dict(self._wanted)
-        for vip in [vip for vip in self._wanted if vip not in looked and vip not in self._asked]:
-            del self._wanted[vip]
-        self._wanted |= {vip: route for vip, route in looked.items() if vip not in self._asked}
-        self._under_way.keep(self._asked)
-        if not self._decided or before != self._wanted:
-            self._send()
 
     def _take_back(self, changes: Sequence[Change]) -> None:
         """Undo refused creates and updates; a refused delete stays wanted, because the route has to leave."""
         undone = [replace(change, new=change.old) for change in changes if change.new is not None]
-        if not undone or self._wanted is None:
+        if not undone or not self._wanted.known:
             return
-        _merge(self._wanted, undone)
+        self._wanted.change(undone)
         self._under_way.forget(change.key for change in undone)
         self._send()
 
@@ -232,7 +218,7 @@ class BgpDriver:
         """Once the bridge has been away for so long that it must have withdrawn everything, nothing is known."""
         if self._away_since is not None and self._clock() - self._away_since > self._hold + GRACE:
             self._report = replace(self._report, announced={})
-            self._wanted, self._decided, self._looked = None, False, None
+            self._wanted.forget()
             self._under_way = UnderWay()
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
@@ -249,7 +235,7 @@ class BgpDriver:
 
     def bridge_connected(self, connection: BridgeConnection) -> None:
         self._sent = 0
-        if self._decided and self._clock() - self._vouched_at < self._hold:
+        if self._wanted.decided and self._clock() - self._vouched_at < self._hold:
             self._send()
 
     def bridge_reported(self, connection: BridgeConnection) -> None:
@@ -260,13 +246,12 @@ class BgpDriver:
             self._forget()
             what = f"the bridge in ExaBGP {report.version} is connected (process {connection.pid})"
             self._server.tell("info", what, "connected")
-        news = self._away_since is not None or self._wanted is None
+        news = self._away_since is not None or not self._wanted.known
         self._away_since, self._report = None, report
-        if self._wanted is None:
-            self._wanted = dict(report.announced)
+        self._wanted.adopt(report.announced)
         news |= before.sessions != report.sessions
         if before.announced != report.announced:
-            news |= has_drifted(before.announced, report.announced, self._wanted)
+            news |= has_drifted(before.announced, report.announced, self._wanted.routes or {})
         news |= self._under_way.advance(before, report, self._covered(), self._clock())
         for session in report.sessions:
             self._tell_session(session, {s.peer: s for s in before.sessions}.get(session.peer))
@@ -286,9 +271,9 @@ class BgpDriver:
         """Have the machine looked at again when changes have stalled, or the routes of a lost bridge must be gone."""
         if self._under_way.stall(self._clock()):
             self._on_change()
-        if self._server.connection is None and self._wanted is not None:
+        if self._server.connection is None and self._wanted.known:
             self._forget()
-            if self._wanted is None:
+            if not self._wanted.known:
                 self._on_change()
 
     def _tell_session(self, session: Session, before: Session | None) -> None:
@@ -296,11 +281,3 @@ class BgpDriver:
         if was != session.state:
             level: Level = "info" if session.state == "up" else "warning"
             self._emit(Event("bgp", session.peer, session.reason, before=was, after=session.state, level=level))
-
-
-def _merge(routes: dict[Address, Route], changes: Sequence[Change]) -> None:
-    for change in changes:
-        if change.new is None:
-            routes.pop(change.key, None)
-        else:
-            routes[change.key] = change.new

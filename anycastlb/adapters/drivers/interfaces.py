@@ -1,4 +1,8 @@
-"""Ask the kernel for interfaces, their addresses, and the route a packet would take. It reads only."""
+"""Ask the kernel for interfaces, their addresses, and the route a packet would take. It reads only.
+
+pyroute2 is loaded when it is asked for the first time: a daemon, which asks for none of this, starts without its 160
+modules.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from typing import TYPE_CHECKING
 
 from anycastlb.core.model import Address, DriverError
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 IFF_UP = 1
 
@@ -38,6 +43,9 @@ class KernelRoute:
 
 def read_interfaces(targets: Iterable[Address]) -> tuple[tuple[Interface, ...], dict[Address, KernelRoute]]:
     """Every interface, and the route to each target. Raises ``DriverError``."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         with IPRoute() as netlink:
             held: dict[int, list[str]] = {}
@@ -59,6 +67,8 @@ def read_interfaces(targets: Iterable[Address]) -> tuple[tuple[Interface, ...], 
 
 
 def _route(netlink: IPRoute, target: Address, links: dict[int, Interface]) -> KernelRoute:
+    from pyroute2.netlink.exceptions import NetlinkError
+
     family = socket.AF_INET6 if target.version == 6 else socket.AF_INET
     try:
         (message, *_) = netlink.route("get", dst=str(target), family=family)

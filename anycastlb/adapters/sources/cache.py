@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -109,6 +110,8 @@ class CatalogCache:
         self._entries: Mapping[str, Entry] | None = None
         """What is known to be on disk; None = nothing is."""
         self._saved_instances: Instances = {}
+        self._lock = threading.Lock()
+        """Held by whoever writes: a stop may come while a thread does."""
 
     def load(self) -> Recalled:
         """Whatever of it can be used. Blocks."""
@@ -132,12 +135,13 @@ class CatalogCache:
 
     def save(self, tree: Tree, instances: Instances) -> None:
         """Make it so. Blocks. Raises ``SourceError``."""
-        if instances != self._saved_instances:  # first: the tree needs them
-            self._instances.save(instances)
-            self._saved_instances = instances
-        if tree.entries != self._entries:
-            self._tree.save(tree)
-            self._entries = tree.entries
+        with self._lock:
+            if instances != self._saved_instances:  # first: the tree needs them
+                self._instances.save(instances)
+                self._saved_instances = instances
+            if tree.entries != self._entries:
+                self._tree.save(tree)
+                self._entries = tree.entries
 
 
 def _read(path: Path, identity: str) -> Any:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Sequence
+from functools import partial
 from urllib.parse import quote
 
 from anycastlb.adapters.consul.blocking_query import SPACING, BlockingQuery, number
 from anycastlb.adapters.consul.client import Client, waiting
 from anycastlb.adapters.consul.key_list import KeyList
+from anycastlb.adapters.consul.waits import Begin, Waits
 from anycastlb.adapters.sources import staging
 from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
@@ -40,6 +41,8 @@ class ConsulSource:
         self._items = KeyList(settings.prefix, wanted)
         self._sees_all = False
         """Our token was seen to read the keys of every service."""
+        self._waits, self._newest = Waits(), 0
+        """The queries under way, and the index of the tree that they were begun or went on from."""
         self._tree = BlockingQuery(
             self._read_all,
             self._wait_for_news,
@@ -63,6 +66,7 @@ class ConsulSource:
         return tree
 
     async def close(self) -> None:
+        await self._waits.end()
         await self._client.close()
 
     async def _confirm_loss(self, lost: Sequence[str]) -> None:
@@ -79,24 +83,14 @@ class ConsulSource:
 
     async def _wait_for_news(self, seen: Tree) -> None:
         """Return when any part has news, or the queries' time is up. Raises ``SourceError``."""
-        failures: list[SourceError] = []
-
-        async def collect(wait: Coroutine[Any, Any, None]) -> None:
-            try:
-                await wait
-            except SourceError as exc:
-                failures.append(exc)
-
-        async with asyncio.TaskGroup() as group:
-            held = {part for part in PARTS if _holds(seen, part)}
-            waits = [self._wait_for_part(part, part in held, seen.index) for part in PARTS]
-            waits.append(self._wait_for_loss(held, seen.index))
-            waiting = [group.create_task(collect(wait)) for wait in waits]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in waiting:
-                task.cancel()
-        if failures:
-            raise failures[0]
+        if seen.index < self._newest:  # it went backwards: with an index of before a query would hear of nothing
+            await self._waits.end()
+        self._newest = seen.index
+        held = frozenset(part for part in PARTS if _holds(seen, part))
+        waits: dict[Hashable, Begin] = {
+            (part, part in held): partial(self._wait_for_part, part, part in held, seen.index) for part in PARTS
+        }
+        await self._waits.first({**waits, held: partial(self._wait_for_loss, held, seen.index)})
 
     async def _wait_for_part(self, part: str, held: bool, index: int) -> None:
         """One blocking query, repeated for as long as it brings no news.

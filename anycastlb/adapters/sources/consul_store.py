@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from anycastlb.adapters.consul.client import NOTHING, Client, Unconfirmed
+from anycastlb.adapters.consul.client import Client
+from anycastlb.adapters.consul.faults import NOTHING, Unconfirmed
 from anycastlb.adapters.consul.key_list import KeyList
 from anycastlb.adapters.consul.transaction import Operation, TransactionRefused, operation, operations, transact
 from anycastlb.adapters.sources import staging

@@ -19,7 +19,8 @@ LONG = 0.01
 APART = 600.0
 """Seconds between two times at which more objects are left out."""
 YOUNG = 10_000
-"""Objects that are looked at in one go until the large tables are there: about a millisecond."""
+"""Objects that are looked at in one go: about a millisecond. Usually it is 700, and a decision copies tables of as many
+rows as there are backends, each of which would be looked at several times while it is young."""
 NEVER = 1_000_000
 """Of such collections until one that looks at older objects."""
 
@@ -44,7 +45,7 @@ class GarbageCollection:
             self._deferred = False
             gc.collect(0)
             gc.freeze()
-            gc.set_threshold(*self._usual)
+            gc.set_threshold(YOUNG, *self._usual[1:])
 
     def end(self) -> None:
         """Let the collector be as it was."""

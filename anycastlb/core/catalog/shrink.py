@@ -40,6 +40,9 @@ def admit(
 
 def lost_vips(current: Catalog, candidate: Catalog) -> frozenset[Address]:
     """The VIPs of the current catalog that the candidate has not; services that are the same object lose none."""
+    one, two = current.services, candidate.services
+    if len(one) == len(two) and all(a is b or a.vips == b.vips for a, b in zip(one, two, strict=True)):
+        return frozenset()
     same = set(map(id, candidate.services))
     changed = {vip for service in current.services if id(service) not in same for vip in service.vips}
     return frozenset(changed - candidate.vips) if changed else frozenset()

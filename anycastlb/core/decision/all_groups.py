@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, compress
-from operator import attrgetter, is_not
+from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from anycastlb.core.decision.delta import same_keys
@@ -32,15 +32,16 @@ class AllGroups:
     new: Mapping[Address, GroupResult]
     anew: tuple[Address, ...]
     """The groups that were decided anew."""
+    pairs: tuple[tuple[GroupResult, GroupResult], ...] | None
+    """Before and after, of the groups whose result is another object; None if they are not the same groups."""
 
     def table(self, name: str, before: Mapping[K, V]) -> Mapping[K, V]:
         """One table of all groups, in their order. ``before``: the one of the old results."""
         part: Callable[[GroupResult], Mapping[K, V]] = attrgetter(name)
-        if same_keys(self.old, self.new):
-            other = map(is_not, self.old.values(), self.new.values())
-            pairs = [(part(self.old[group]), part(self.new[group])) for group in compress(self.new, other)]
-            if all(one is two or same_keys(one, two) for one, two in pairs):
-                changed = [two for one, two in pairs if one is not two]
+        if self.pairs is not None:
+            parts = [(part(one), part(two)) for one, two in self.pairs]
+            if all(one is two or same_keys(one, two) for one, two in parts):
+                changed = [two for one, two in parts if one is not two]
                 return _united(changed, before) if changed else before
         return _united(map(part, self.new.values()), {})
 
@@ -67,8 +68,7 @@ class AllGroups:
 
     def _serving(self, before: frozenset[ServiceKey]) -> frozenset[ServiceKey]:
         """The services of all groups that can be served. ``before``: those of the old results."""
-        pairs = zip(self.old.values(), self.new.values(), strict=False)
-        if same_keys(self.old, self.new) and all(one is two or one.serving is two.serving for one, two in pairs):
+        if self.pairs is not None and all(one.serving is two.serving for one, two in self.pairs):
             return before
         return frozenset().union(*(one.serving for one in self.new.values()))
 
@@ -99,7 +99,10 @@ def decided(scope: Scope, steps: Steps) -> AllGroups:
     groups = scope.grouping.groups
     if not same_keys(results, groups):
         results = {name: results[name] for name in groups}
-    return AllGroups(old, results, scope.anew)
+    if not same_keys(old, results):
+        return AllGroups(old, results, scope.anew, None)
+    pairs = tuple((old[name], results[name]) for name in scope.anew if old[name] is not results[name])
+    return AllGroups(old, results, scope.anew, pairs)
 
 
 def _united(parts: Iterable[Mapping[K, V]], table: Mapping[K, V]) -> Mapping[K, V]:

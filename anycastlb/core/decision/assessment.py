@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from anycastlb.core.decision import health
 from anycastlb.core.decision.basis import Basis
-from anycastlb.core.decision.judgement import Judgement, Observed, ObservedBackend, judge
+from anycastlb.core.decision.judgement import Judgement, Observed, judge
+from anycastlb.core.decision.member import ObservedBackend
 from anycastlb.core.decision.vip_groups import Place
 from anycastlb.core.model import Address, DestinationKey, Service
 

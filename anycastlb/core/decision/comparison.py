@@ -48,9 +48,9 @@ def _changes(table: Table, last: Comparison, actual: State, desired: State, cont
     old, new = actual.rows(table), desired.rows(table)
     one, two = delta(last.actual.rows(table), old), delta(last.desired.rows(table), new)
     before = [change for change in last.changes if change.table == table]
+    if not one.keys and not two.keys:
+        return before
     doubtful = {*one.keys, *two.keys, *(change.key for change in before)}
-    if not doubtful:
-        return ()
     if table != "destinations":
         return plan.row_changes(table, _only(old, doubtful), _only(new, doubtful))
     moved = any(change.moved or change.verb != "update" for change in before)

@@ -75,6 +75,8 @@ class FailedChanges:
         """
         if self._doubt is not None and not (change.table == "routes" and change.new is None):
             return Failure(change, self._doubt)
+        if not self._first:
+            return None
         if change.table == "routes" and change.new is not None:
             return self._incomplete(change)
         if change.verb == "delete" and (vips := _vips(change, self._fwmarks)):

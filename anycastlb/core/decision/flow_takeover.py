@@ -65,7 +65,7 @@ def timeout_warning(service: Service, tcp_timeout: int | None) -> Reason | None:
     """Warning if ``tcp_timeout`` would break idle flows of this service, else None."""
     if tcp_timeout is None or tcp_timeout >= KERNELS_OWN or service.protocol == "udp" or only_caches(service):
         return None
-    place = next(obstacle.object for obstacle in obstacles(service) if obstacle.code != "one_packet")
+    place = obstacles(service)[0].object
     text = (
         f"flows that are idle for {tcp_timeout} s break: [ipvs] tcp_timeout in node.toml says so for all "
         'services, and only with mh, without nat and persistence, is their backend found again; "auto" leaves it alone'

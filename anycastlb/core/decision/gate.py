@@ -84,9 +84,9 @@ def _united(verdicts: Sequence[ServiceVerdict], by_name: bool) -> Reason:
     return Reason(first.reason.code, "; ".join(f"{v.service}: {v.reason}" for v in verdicts), first.service)
 
 
-def penalty(gate: Gate | None, damping: Damping | None, now: float) -> float:
+def penalty(gate: Gate, damping: Damping | None, now: float) -> float:
     """The figure of merit now: halved every ``half_life`` since it was written down."""
-    if gate is None or damping is None or not gate.penalty:
+    if damping is None:
         return 0.0
     left = gate.penalty * 0.5 ** _halvings(now - gate.penalty_at, damping)
     return left if left >= NEGLIGIBLE else 0.0
@@ -145,27 +145,30 @@ def step(gate: Gate | None, policy: GatePolicy, facts: GateFacts, now: float) ->
         if gate.open and policy.damping is not None and facts.blame:
             gate = _flapped(gate, policy.damping, now)
         return replace(gate, open=False, since=now if gate.open else gate.since, ready_since=None), facts.reason, None
-    gate = replace(gate, ready_since=now if gate.ready_since is None else gate.ready_since)
+    ready_since = now if gate.ready_since is None else gate.ready_since
+    gate = replace(gate, ready_since=ready_since)
     if gate.open:
         return gate, facts.reason, None
-    code, words, at = _longest_wait(gate, policy, facts, now)
+    code, words, at = _longest_wait(gate, ready_since, policy, facts, now)
     if now >= at:
         return replace(gate, open=True, since=now, suppressed_since=None), facts.reason, None
     return gate, facts.reason.also(f"{words}: opens in {at - now:.1f} s", code), at
 
 
-def _longest_wait(gate: Gate, policy: GatePolicy, facts: GateFacts, now: float) -> tuple[str, str, float]:
+def _longest_wait(
+    gate: Gate, ready_since: float, policy: GatePolicy, facts: GateFacts, now: float
+) -> tuple[str, str, float]:
     """What a closed gate that is ready waits for the longest: the code and the words of the reason, and until when."""
-    ready_since = now if gate.ready_since is None else gate.ready_since
-    waits = {"hold_up": ready_since + policy.hold_up, "hold_down": gate.since + policy.hold_down}
-    if facts.unsettled:
-        waits["unsettled"] = ready_since + facts.unsettled
-    if facts.returning:
-        waits["returning"] = ready_since + facts.returning
-    waits["catching_up"] = facts.catching_up
+    waits = {
+        "hold_up": ready_since + policy.hold_up,
+        "hold_down": gate.since + policy.hold_down,
+        "unsettled": ready_since + facts.unsettled,
+        "returning": ready_since + facts.returning,
+        "catching_up": facts.catching_up,
+    }
     words = WAITS
     if policy.damping is not None and gate.suppressed_since is not None:
-        waits["damped"] = _reusable_at(gate, policy.damping, now)
+        waits["damped"] = _reusable_at(gate.penalty, gate.suppressed_since, policy.damping, now)
         words = {**WAITS, "damped": f"damped: penalty {gate.penalty:.0f}, reuse {policy.damping.reuse:.0f}"}
     code = max(waits, key=lambda name: waits[name])
     return code, words[code], waits[code]
@@ -181,10 +184,11 @@ def _flapped(gate: Gate, damping: Damping, now: float) -> Gate:
     return replace(gate, penalty=total, penalty_at=now, suppressed_since=suppressed)
 
 
-def _reusable_at(gate: Gate, damping: Damping, now: float) -> float:
-    if gate.penalty <= damping.reuse or gate.suppressed_since is None:
+def _reusable_at(penalty: float, suppressed_since: float, damping: Damping, now: float) -> float:
+    """When a suppressed gate has decayed to ``reuse``."""
+    if penalty <= damping.reuse:
         return now
-    latest = gate.suppressed_since + damping.longest
+    latest = suppressed_since + damping.longest
     if damping.reuse <= 0:
         return latest
-    return min(now + damping.half_life * (math.log2(gate.penalty) - math.log2(damping.reuse)), latest)
+    return min(now + damping.half_life * (math.log2(penalty) - math.log2(damping.reuse)), latest)

@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anycastlb.core.decision import gate, health, weights
+from anycastlb.core.decision import gate
+from anycastlb.core.decision.member import Member, ObservedBackend, helpers_of, members_of, primaries_of
 from anycastlb.core.model import (
     Address,
     Announce,
-    Backend,
     Check,
-    CheckState,
     Condition,
     DestinationKey,
     Reason,
@@ -31,26 +30,8 @@ from anycastlb.core.model import (
     Share,
 )
 
-LATE = 1.0
-"""Seconds by which a first result may be late: what it takes to start a check, and to hear of its result."""
 WELL = Condition()
 """The condition of a service all of whose backends are up."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedBackend:
-    """What is known of one backend, besides its document."""
-
-    state: CheckState = health.UNKNOWN
-    up_since: float | None = None
-    """Since when it has counted as up, or was served when the daemon started; None: it did not so far. While its check
-    has no result yet (it is new: after a restart, or after an edit of the check) such a backend counts as up."""
-    weight: int | None = None
-    """The weight it had so far; None: it had no row."""
-    refusal: Reason | None = None
-    """Why the machine refused to create it, if it did."""
-    unproven: float | None = None
-    """Since when it is wanted without ever having been checked, as far as the last decision knew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,56 +50,6 @@ class Observed:
     """The VIP's gate is open so far."""
     replaced: bool = False
     """Backends that an edit has taken out of it still get flows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One backend as this node's own probes judge it."""
-
-    backend: Backend
-    key: DestinationKey
-    seen: ObservedBackend
-    up: bool
-    reason: Reason
-    nominal: int
-    """Its configured weight in the kernel's coarseness."""
-    check: Check
-    since: float
-    """When it came up, as far as its slow start is concerned."""
-    now: float
-
-    @property
-    def state(self) -> CheckState:
-        return self.seen.state
-
-    @property
-    def unchecked(self) -> float:
-        """Seconds within which its first result must be there, 0 if there is one."""
-        return self.check.interval + self.check.timeout if self.state.up is None else 0.0
-
-    @property
-    def unproven_since(self) -> float | None:
-        """Since when it has waited for its first result; None if it has one, or counts as up without."""
-        if self.state.up is not None or self.up or self.seen.refusal:
-            return None
-        return self.now if self.seen.unproven is None else self.seen.unproven
-
-    @property
-    def proving(self) -> float:
-        """Seconds until its first result is overdue; 0 if it is, or if there is one."""
-        since = self.unproven_since
-        return 0.0 if since is None else max(0.0, since + self.unchecked + LATE - self.now)
-
-    @property
-    def used(self) -> bool:
-        """Do operators want flows on it?"""
-        return self.backend.weight > 0 and not self.drained and self.backend.override != 0
-
-    @property
-    def drained(self) -> bool:
-        """By its document, or because it asks for it itself."""
-        percent, drain = self.state.asks
-        return self.backend.drain or (self.up and (drain or percent == 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,35 +82,10 @@ class Judgement:
 def judge(service: Service, vip: Address, seen: Observed, now: float) -> Judgement:
     """Judge one service on one VIP by this node's own probes."""
     key = service.key(vip)
-    members = _members(service, vip, seen, now)
+    members = members_of(service, vip, seen.backends, seen.followed, now)
     primaries, helpers = primaries_of(members), helpers_of(members)
     verdict = _verdict(service, key, primaries, helpers, seen)
     return Judgement(service, vip, verdict, members, bool(verdict.proving) and seen.replaced)
-
-
-def primaries_of(members: Sequence[Member]) -> list[Member]:
-    return [member for member in members if not member.backend.fallback]
-
-
-def helpers_of(members: Sequence[Member]) -> list[Member]:
-    """The fallback backends that can be used."""
-    return [member for member in members if member.backend.fallback and member.up and member.used]
-
-
-def _members(service: Service, vip: Address, seen: Observed, now: float) -> tuple[Member, ...]:
-    key, backends = service.key(vip), service.members(vip)
-    nominal = weights.quantise([backend.weight for backend in backends], service.virtual.scheduler)
-    members = []
-    for backend, weight, known in zip(backends, nominal, seen.backends, strict=True):
-        up, reason = health.verdict(known.state, known.up_since is not None)
-        if known.refusal:
-            up, reason = False, Reason("refused", f"down: {known.refusal}")
-        since = known.up_since
-        if since is None:
-            since = gate.NEVER if seen.followed and known.weight else now
-        name = DestinationKey(key, backend.address, backend.port)
-        members.append(Member(backend, name, known, up, reason, weight, service.check(vip, backend), since, now))
-    return tuple(members)
 
 
 def _verdict(
@@ -192,7 +98,7 @@ def _verdict(
     sums = [sum(member.backend.weight for member in some) for some in (ups, pool)]
     threshold = announce.min_backends if seen.was_open else announce.reopen or announce.min_backends
     met, needed, words = gate.enough(threshold, up, total, *sums)
-    if not met and not seen.was_open and gate.enough(announce.min_backends, up, total, *sums)[0]:
+    if not met and gate.enough(announce.min_backends, up, total, *sums)[0]:
         words += " to open again"
     proving = 0.0 if met or seen.refusal else _proving(threshold, pool, seen)
     condition = _condition(pool, helpers, met or bool(proving), announce, bool(seen.refusal))
@@ -220,7 +126,7 @@ def _proving(threshold: Share, pool: Sequence[Member], seen: Observed) -> float:
         return 0.0
     sums = [sum(member.backend.weight for member in some) for some in ([*ups, *new], pool)]
     met, _, _ = gate.enough(threshold, len(ups) + len(new), len(pool), *sums)
-    return max((member.proving for member in new), default=0.0) if met else 0.0
+    return max(member.proving for member in new) if met else 0.0
 
 
 def _condition(
@@ -233,7 +139,7 @@ def _condition(
     helped = not ups and bool(helpers)
     return Condition(
         well=not refused and (met or (helped and announce.fallback == "keep")),
-        dead=bool(built) and not ups and not helped and all(member.state.up is False for member in built),
+        dead=bool(built) and not helped and all(member.state.up is False for member in built),
         able=not refused and bool(built or helpers),
         cycle=max((member.check.interval + member.check.timeout for member in pool), default=0.0),
         recovery=max((_recovery(member.check) for member in pool), default=0.0),

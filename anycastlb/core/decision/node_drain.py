@@ -185,6 +185,6 @@ def _counted(drain: NodeDrain, traffic: Traffic | None) -> NodeDrain | None:
 def _wake(drain: NodeDrain, facts: DrainFacts, now: float) -> float | None:
     if drain.until is None:
         return None
-    if drain.stage == "waiting" and drain.unchanged is not None:
+    if drain.unchanged is not None:
         return min(drain.until, now + LOOK, drain.unchanged[1] + _steady(facts))
     return min(drain.until, now + LOOK)

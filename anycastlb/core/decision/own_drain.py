@@ -87,7 +87,7 @@ def _unsettled(
             return Reason("row_leaving", f"{key} is leaving", str(key))
     for _, pool in pools:
         for key, backend in pool.backends.items():
-            if backend.up and backend.weights.ramp < 1:
+            if backend.weights.ramp < 1:
                 return Reason("slow_start", f"{key} is in its slow start", str(key))
     for judged, _ in pools:
         if judged.verdict.unsettled:

@@ -89,7 +89,7 @@ class Case:
 
     @property
     def settled_at(self) -> float:
-        cycle = max((verdict.condition.cycle for _, verdict in self.services), default=0.0)
+        cycle = max(verdict.condition.cycle for _, verdict in self.services)
         return (self.trouble.since if self.trouble else self.now) + cycle + GOSSIP
 
 
@@ -139,7 +139,7 @@ def judge(case: Case, known: Sequence[Status] | None, budget: WithdrawalBudget) 
     settled = case.now >= case.settled_at
     if not settled and peers and (case.ready or case.guarded):
         return _asks(case)
-    if not case.ready and case.guarded and not serving:
+    if case.guarded and not serving:
         kept = _last(case, known, peers)
         if kept is not None:
             return kept
@@ -164,7 +164,7 @@ def _asks(case: Case) -> Opinion:
 def _closed(case: Case, known: Sequence[Status] | None, peers: Sequence[Status], serving: Sequence[Status]) -> Opinion:
     """A gate that is closed: only the holder of the last route opens it again."""
     no = Opinion(False, case.reason)
-    if case.ready or not case.guarded or known is None or serving:
+    if not case.guarded or known is None or serving:
         return no
     if holder(case, peers) != case.node:
         return replace(no, reason=_elsewhere(case, peers))
@@ -213,7 +213,7 @@ def _withdraw(case: Case, settled: bool, served: bool, peers: Sequence[Status], 
         return no
     if budget.allows(case.vip):
         return replace(no, withdrawn=True)
-    if not settled and served:
+    if served:
         return _asks(case)
     waits = (
         f"its withdrawal waits: {budget.spent} VIPs were withdrawn by health within a minute, "

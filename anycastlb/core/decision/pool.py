@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anycastlb.core.decision import weights
-from anycastlb.core.decision.judgement import Judgement, Member, helpers_of, primaries_of
+from anycastlb.core.decision.judgement import Judgement
+from anycastlb.core.decision.member import Member, helpers_of, primaries_of
 from anycastlb.core.model import BackendVerdict, Destination, DestinationKey, Reason, Service, Weights
 from anycastlb.core.model.catalog import most_failed
 
@@ -111,7 +112,7 @@ def _kept(
     pool = [member for member in primaries if member.used]
     if asked := _kept_by_caller(keep, pool, helped):
         return asked
-    if pool and not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
+    if not any(member.up for member in pool) and service.announce.fail == "keep" and not helped:
         return dict.fromkeys((member.key for member in pool), Reason("kept_fail_open", "kept (fail = keep)"))
     return _kept_by_floor(service, pool, helped)
 

@@ -42,13 +42,13 @@ def prove(made: Made) -> Proof:
 def differences(one: Decision, other: Decision) -> tuple[str, ...]:
     """The parts in which two decisions differ. The order of a service's destinations counts, and of what is listed."""
     names = {field.name for field in fields(Decision)} - {"desired", "memory"}
-    found = {name for name in names if getattr(one, name) != getattr(other, name)}
+    differing = {name for name in names if getattr(one, name) != getattr(other, name)}
     for part in ("desired", "memory"):
         mine, theirs = getattr(one, part), getattr(other, part)
         if mine != theirs:
-            differ = [f.name for f in fields(mine) if getattr(mine, f.name) != getattr(theirs, f.name)]
-            found |= {f"{part}.{name}" for name in differ}
-    found |= {f"the order of {name}" for name in LISTED if list(getattr(one, name)) != list(getattr(other, name))}
+            inside = [f.name for f in fields(mine) if getattr(mine, f.name) != getattr(theirs, f.name)]
+            differing |= {f"{part}.{name}" for name in inside}
+    differing |= {f"the order of {name}" for name in LISTED if list(getattr(one, name)) != list(getattr(other, name))}
     if by_service(one.desired.destinations) != by_service(other.desired.destinations):
-        found.add("the order of desired.destinations")
-    return tuple(sorted(found))
+        differing.add("the order of desired.destinations")
+    return tuple(sorted(differing))

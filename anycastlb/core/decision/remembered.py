@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from anycastlb.core.decision.group_result import GroupResult
+from anycastlb.core.decision.group_result import NEVER, GroupResult
 from anycastlb.core.decision.rows import Tables
 from anycastlb.core.decision.vip_groups import NO_GROUPS, Grouping
 from anycastlb.core.model import (
@@ -50,6 +50,11 @@ class Remembered:
     """The IPVS services and destinations of probes."""
     whole: Decision | None = None
     """The decision as it was made, if ``decision`` says in addition what was left out of it (``quarantine``)."""
+
+    @property
+    def passing(self) -> int:
+        """How many groups the next decision makes anew, whatever it is made from."""
+        return sum(result.until == NEVER for result in self.results.values())
 
     def usable(self, inputs: Inputs, memory: Memory) -> bool:
         """May any of it be used? Not while the node leaves, which concerns every group."""

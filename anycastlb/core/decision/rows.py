@@ -127,8 +127,10 @@ def with_leaving(
     services = {key: item.row for (table, key), item in leaving.items() if table == "services"}
     kept: dict[ServiceKey, dict[DestinationKey, Destination]] = {}
     for (table, key), item in leaving.items():
-        stays = ("services", key.service) in wanted if table == "destinations" else False
-        if table == "destinations" and (stays or key.service in services):
+        if table != "destinations":
+            continue
+        stays = ("services", key.service) in wanted
+        if stays or key.service in services:
             row = _without_new_flows(item.row) if stays and not item.serves else item.row
             kept.setdefault(key.service, {})[key] = row
     destinations, order = dict(tables.destinations), dict(tables.order)
@@ -167,7 +169,7 @@ def _merged(
     for key, row in wanted.items():
         merged[key] = row
         merged.update((k, kept[k]) for k in followers.get(key, ()))
-    return {**merged, **{key: row for key, row in kept.items() if key not in merged}}
+    return {**merged, **kept}
 
 
 def by_service(keys: Iterable[DestinationKey]) -> dict[ServiceKey, tuple[DestinationKey, ...]]:

@@ -49,7 +49,7 @@ class WithdrawalBudget:
         """Seconds until a withdrawal counts no more; 0 if none counts."""
         if not self.withdrawn:
             return 0.0
-        return max(0.0, min(self.withdrawn.values()) + WINDOW - self.now_wall)
+        return min(self.withdrawn.values()) + WINDOW - self.now_wall
 
 
 def withdrawal_budget(

@@ -67,6 +67,10 @@ class CheckerProcesses:
         for process in self._processes:
             process.mark(marks)
 
+    async def settled(self) -> None:
+        for process in self._processes:
+            await process.settled()
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for process in self._processes:

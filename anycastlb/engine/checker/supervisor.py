@@ -61,7 +61,8 @@ class CheckerProcess:
     def __init__(self, bounds: Bounds, verdicts: Verdicts, journal: Journal, clock: Clock) -> None:
         self._bounds, self._verdicts, self._journal, self._clock = bounds, verdicts, journal, clock
         self._wanted: Set[Check] = frozenset()
-        self._resettle = asyncio.Event()
+        self._resettle, self._at_rest = asyncio.Event(), asyncio.Event()
+        self._at_rest.set()
         self._needed = asyncio.Event()
         self._courses: dict[int, Course] = {}
         self._numbers: dict[Check, int] = {}
@@ -88,12 +89,17 @@ class CheckerProcess:
     def want(self, checks: Set[Check]) -> None:
         """Run these from now on, and stop all others."""
         self._wanted = checks
+        self._at_rest.clear()
         self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         if marks != self._marks:
             self._marks = marks
             self._send(marks=self._plain_marks())
+
+    async def settled(self) -> None:
+        """Return when all that needs no probe is known of the checks that are wanted."""
+        await self._at_rest.wait()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -111,6 +117,8 @@ class CheckerProcess:
                 self._send(stop=[self._drop(check) for check in checks])
             async for checks in _slices(self._wanted - self._numbers.keys()):
                 self._run([number for check in checks if (number := self._add(check)) in self._courses])
+            if not self._resettle.is_set():
+                self._at_rest.set()
 
     def _add(self, check: Check) -> int:
         number = self._numbers[check] = next(self._next)

@@ -57,6 +57,10 @@ class IpvsDriver:
         """Are these services (None: is the list of all) not as last seen or written? Raises ``DriverError``."""
         return await asyncio.to_thread(self._locked, lambda kernel: self._view.services_differ(kernel, keys))
 
+    async def differ(self, keys: Collection[ServiceKey]) -> bool:
+        """Are these services or their destinations not as last seen or written? Raises ``DriverError``."""
+        return await asyncio.to_thread(self._locked, lambda kernel: self._view.differ(kernel, keys))
+
     async def destinations_differ(self, keys: Collection[ServiceKey]) -> bool:
         """Are the destinations of these services not as last seen or written? Raises ``DriverError``."""
         return await asyncio.to_thread(self._locked, lambda kernel: self._view.destinations_differ(kernel, keys))

@@ -100,6 +100,10 @@ class KernelView:
         self._last = lists, tables
         return tables
 
+    def differ(self, kernel: GenericNetlink, keys: Collection[ServiceKey]) -> bool:
+        """Are these services or their destinations not as last seen or written?"""
+        return self.services_differ(kernel, keys) or self.destinations_differ(kernel, keys)
+
     def services_differ(self, kernel: GenericNetlink, keys: Collection[ServiceKey] | None) -> bool:
         """Are these services (None: is the list of all) not as last seen or written, whatever their destinations?"""
         if keys is None:

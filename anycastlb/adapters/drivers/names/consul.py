@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, Literal
 
-from anycastlb.adapters.consul.client import Client, Forbidden
+from anycastlb.adapters.consul.client import Client
+from anycastlb.adapters.consul.faults import Forbidden
 from anycastlb.adapters.drivers.names import RACED
 from anycastlb.core.model import Change, ConsulKey, ConsulService, DriverError, Rows, SourceError, Table
 from anycastlb.settings import ConsulSettings
@@ -159,7 +160,7 @@ def _check(service: str) -> str:
 
 
 def _registration(row: ConsulService) -> tuple[Any, ...]:
-    """What is told when a service is registered; the rest is its check's."""
+    """What is written when a service is registered; its check has the rest."""
     return row.name, row.address, row.port, row.tags
 
 

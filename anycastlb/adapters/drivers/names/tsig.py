@@ -70,16 +70,16 @@ def parse(text: str) -> dns.tsig.Key:
 
 def _parts(text: str) -> tuple[str, str, str]:
     """Name, algorithm and secret."""
-    found = list(BIND.finditer(text))
-    if len(found) == 1:
-        body = found[0]["body"]
+    keys = list(BIND.finditer(text))
+    if len(keys) == 1:
+        body = keys[0]["body"]
         algorithm = re.search(r'algorithm\s+"?([\w.-]+)"?\s*;', body)
         secret = re.search(r'secret\s+"?([^\s";]+)"?\s*;', body)
         if algorithm and secret:
-            return found[0]["name"], algorithm[1], secret[1]
-    elif not found:
+            return keys[0]["name"], algorithm[1], secret[1]
+    elif not keys:
         for pattern in (KNOT, COLONS, PLAIN):
             match = pattern.search(text) if pattern is KNOT else pattern.fullmatch(text.strip())
             if match:
                 return match["name"], match["algorithm"], match["secret"]
-    raise ValueError(f"{len(found)} keys in it; {EXPECTED}" if len(found) > 1 else f"no key in it; {EXPECTED}")
+    raise ValueError(f"{len(keys)} keys in it; {EXPECTED}" if len(keys) > 1 else f"no key in it; {EXPECTED}")
