@@ -83,6 +83,8 @@ class Reconciler:
         """A decision that was wrong, and the right one."""
         self._retries = 0
         """Cycles in a row that must be followed by another soon."""
+        self._unknown = 0
+        """Cycles in a row of which it is not known what some writes have done."""
         self.snapshot = Snapshot(inputs=inbox.inputs)
 
     async def run(self) -> None:
@@ -264,8 +266,9 @@ class Reconciler:
 
     def _judge(self, failures: Sequence[Failure]) -> None:
         """Which failures are refusals, that a decision depends on, and which only ask for another look, soon."""
-        passing = OUTDATED if self._retries >= len(RETRIES) else OUTDATED | UNKNOWN
+        passing = OUTDATED if self._unknown >= len(RETRIES) else OUTDATED | UNKNOWN
         refused = refusals(lasting(failures, passing))
+        self._unknown = self._unknown + 1 if any(f.reason.code in UNKNOWN for f in failures) else 0
         self._retries = self._retries + 1 if any(f.reason.code in OUTDATED | UNKNOWN for f in failures) else 0
         if refused != self._inbox.inputs.failures:
             self._inbox.put(failures=refused)

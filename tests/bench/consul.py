@@ -37,8 +37,6 @@ from tests.support.consul import Agent
 
 QUIET = 30.0
 """Seconds for which it is counted."""
-SETTLED = 8.0
-"""Seconds without an answer that has anything in it."""
 LARGEST = 290_000
 """Bytes of the status of a node with 10,000 VIPs (docs/OPERATIONS.md, Size)."""
 
@@ -115,14 +113,6 @@ async def until(holds: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-async def settled() -> None:
-    """Nothing but queries that wait has come back for some seconds."""
-    before = -1
-    while before != TRAFFIC.received:
-        before = TRAFFIC.received
-        await asyncio.sleep(SETTLED)
-
-
 async def follow(source: ConsulSource, trees: list[Any]) -> None:
     while True:
         tree = await source.read(trees[-1] if trees else None)
@@ -178,13 +168,13 @@ async def nodes(agent: Agent, count: int, vips: int) -> None:
     async with running(*(one.run() for one in members), *(follow(source, []) for source in sources)):
         took = await until(lambda: all(s and len(s[-1].peers) == count - 1 for s in seen))
         print(f"{count} nodes of {vips} VIPs: all know of all after {took:.1f} s, {TRAFFIC.take()}", flush=True)
-        await settled()
+        await asyncio.sleep(QUIET)
         TRAFFIC.take()
         await asyncio.sleep(QUIET)
         print(f"  in quiet: {TRAFFIC.take()}, {connections(agent) / count:.1f} connections a node", flush=True)
         for number, one in enumerate(members):
             one.observe(snapshot(number, vips, 1))
-        await settled()
+        await asyncio.sleep(QUIET)
         print(f"  one VIP turns on every node: {TRAFFIC.take()}", flush=True)
     for source in sources:
         await source.close()

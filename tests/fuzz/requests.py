@@ -111,7 +111,7 @@ async def ask(served: Served, data: bytes) -> bytes:
     try:
         writer.write(data)
         with suppress(*([] if complete(data) else [TimeoutError])):
-            async with asyncio.timeout(PATIENCE if complete(data) else 0.3):
+            async with asyncio.timeout(10 * PATIENCE if complete(data) else 0.3):
                 while piece := await reader.read(1 << 20):
                     answer += piece
     except ConnectionError:

@@ -34,3 +34,19 @@ def test_whatever_happens_no_promise_breaks(
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_one_failed_write_is_no_refusal_even_after_looks_that_omitted_the_row() -> None:
+    """Found by the model: the cycles that had to be repeated because of the looks counted for the write too."""
+    state = Cluster()
+    state.begin()
+    try:
+        state.drift(n=0, place=0, table="addresses")
+        state.err(calls=2, n=0, what="write")
+        state.restart(deleted="", n=0)
+        state.omit(looks=3, n=0, places={0}, table="addresses")
+        state.err(calls=1, n=0, what="write")
+        state.delete(name="a")
+        state.nothing_forbidden_was_done()
+    finally:
+        state.teardown()

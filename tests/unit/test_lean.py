@@ -24,10 +24,11 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, ForwardPath, Health, ProbePath
 from anycastlb.engine.attempt import Attempt
 from anycastlb.engine.prober import Prober
+from anycastlb.engine.verdicts import Course, Verdicts
 from tests.support.checks import lean_attempt, proven
 from tests.support.ports import free_port
 from tests.support.servers import Handler, answering, serving, silent
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import begun, eventually
 
 CHECK = Check("http", ip_address("127.0.0.1"), 80, TYPES["http"].params(), 0.2, 0.3, 1, 2)
 OK = answering("HTTP/1.1 200 OK", "Content-Length: 0")
@@ -283,18 +284,34 @@ async def test_a_check_through_ipvs_waits_for_its_mark_and_says_why_it_has_no_wa
         assert last and last.detail == "no way to 10.0.0.1: no route"
 
 
-async def test_a_fault_of_our_own_ends_the_prober(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And does not leave checks that nobody runs."""
+async def test_a_fault_of_our_own_in_one_check_is_felt_by_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as down, and is run again: it is well as soon as the fault is gone."""
+    seen: Health = {}
+    conclude = Verdicts.conclude
 
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
+    def publish(health: Health, turned: bool) -> None:
+        nonlocal seen
+        seen = health
 
-    monkeypatch.setattr("anycastlb.engine.verdicts.Verdicts.conclude", broken)
-    prober = Prober(TYPES, lambda health, turned: None, Journal())
-    prober.want([replace(CHECK, port=free_port())])
-    with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(prober.run(), PATIENCE)
-    assert caught.group_contains(ZeroDivisionError)
+    async with serving(OK) as port, serving(OK) as other:
+        odd, well = replace(CHECK, port=port), replace(CHECK, port=other)
+
+        def broken(verdicts: Verdicts, course: Course, ended: Attempt) -> None:
+            if course.check == odd:
+                raise ZeroDivisionError("oops")
+            conclude(verdicts, course, ended)
+
+        prober = Prober(TYPES, publish, Journal())
+        prober.want([odd, well])
+        with monkeypatch.context() as patch:
+            patch.setattr(Verdicts, "conclude", broken)
+            async with begun(prober.run()):
+                await eventually(lambda: {odd, well} <= seen.keys())
+                last = seen[odd].last
+                assert seen[odd].up is False and last is not None and "internal error" in last.detail
+                await eventually(lambda: seen[well].up)
+                patch.undo()
+                await eventually(lambda: seen[odd].up)
 
 
 async def test_a_fault_of_a_reader_is_a_failed_check() -> None:

@@ -84,8 +84,13 @@ class ConsulRegistry:
         )
 
     async def _wait_for_news(self, seen: Membership) -> None:
-        await self._client.kv.get(self._below, index=str(seen.index), wait=self._wait, keys=True)
-        await asyncio.sleep(DISTANCE)
+        names = {self._below + name for name in seen.entries}
+        while True:
+            index, keys = await self._client.kv.get(self._below, index=str(seen.index), wait=self._wait, keys=True)
+            await asyncio.sleep(DISTANCE)
+            found = {str(key) for key in keys if not str(key).endswith("/")} if isinstance(keys, list) else None
+            if number(index) != seen.index or found != names:
+                return  # else its time was up: all statuses together may be large, and are as they were
 
     async def _put(self, path: str, body: bytes = b"", *params: tuple[str, str]) -> Any:
         """The answer as JSON; None for what does not exist. Raises ``SourceError``."""
