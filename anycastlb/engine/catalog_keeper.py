@@ -1,7 +1,7 @@
 """Have the catalog in force saved on disk: the first change at once, those that follow it together.
 
-It is written beside everything else, in a thread, so that a slow disk delays no change; and a last time when the
-daemon ends, if the disk does not have it yet.
+It is written beside everything else, in a thread, so that a slow disk delays no change. If the disk does not have it
+yet, it is also written when the source goes away, which is when the next start would need it, and when the daemon ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.clock import Offload
 from anycastlb.core.model import Catalog, SourceError, Tree
 
-PAUSE = 5.0
+PAUSE = 1.0
 """Seconds between two writes, at least. The whole catalog is written each time."""
 
 
@@ -40,12 +40,16 @@ class CatalogKeeper:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                if (catalog := self._unsaved) is not None:
-                    self._ended(catalog, await self._offload(self.save, catalog))
+                await self.flush()
                 await asyncio.sleep(PAUSE)
         finally:
             if (last := self._unsaved) is not None:
                 self._ended(last, self.save(last))
+
+    async def flush(self) -> None:
+        """Return when the disk has the catalog in force, or cannot take it."""
+        if (catalog := self._unsaved) is not None:
+            self._ended(catalog, await self._offload(self.save, catalog))
 
     def save(self, catalog: Catalog) -> str:
         """What went wrong, empty if nothing did. Blocks."""

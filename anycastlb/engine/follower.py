@@ -234,6 +234,7 @@ class Follower:
         if self._feed.connected or not self._failures or text != self._feed.error:
             before = "connected" if self._feed.connected else ""
             self._emit("disconnected", text, before=before, level="warning")
+        await self._keeper.flush()  # a daemon that starts now has nothing else
         if self._feed.connected:
             if now - self._feed.since > BACKOFF.longest:
                 self._failures = 0  # it was well for a while: this is a new fault

@@ -151,7 +151,8 @@ def test_consul_killed_nodes_go_on_and_read_on_when_it_returns(lab: Lab) -> None
     updates = lab.router.all_updates()
     with lab.client.load(VIP) as load:
         lab.consul.kill()
-        lab.lb2.until(lambda: lab.lb2.status()["catalog"]["connected"] is False, "it says that Consul is away")
+        for node in lab.nodes.values():
+            node.until(lambda node=node: not node.status()["catalog"]["connected"], "it says that Consul is away")
         assert lab.router.routes(VIP) == BOTH
         lab.lb1.daemon.kill()
         lab.lb1.daemon.start()

@@ -341,9 +341,9 @@ class Node:
         inside = False
         shown = f"[{vip}]" if vip.version == 6 else str(vip)
         for words in map(str.split, self.namespace.run("ipvsadm", "-Ln", "--stats", "--exact").splitlines()):
-            if words and words[0] in ("TCP", "UDP"):
+            if words and words[0] != "->":  # another service, which may be one by firewall mark
                 inside = words[1].rpartition(":")[0] == shown
-            elif inside and words and words[0] == "->":
+            elif inside and words:
                 counts[words[1].rpartition(":")[0].strip("[]")] += int(words[2])
         return counts
 

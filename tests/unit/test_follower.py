@@ -658,3 +658,22 @@ async def test_changes_that_follow_each_other_are_saved_together(
         assert tree is not None and tree.entries.keys() == {"services/s1"}
     tree = saved.load()
     assert tree is not None and tree.entries.keys() == {"services/s1", "services/s2"}, "the last, when it ends"
+
+
+async def test_what_is_in_force_is_saved_before_the_source_counts_as_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that dies from then on leaves nothing else to the next one."""
+    monkeypatch.setattr(catalog_keeper, "PAUSE", 3600.0)
+    source = MemorySource()
+    fill(source, 1)
+    saved = SavedTree(tmp_path, identity(settings(state_dir=tmp_path)))
+    async with Node(source, tmp_path) as node:
+        await node.until(lambda catalog, feed: feed.loaded)
+        await node.settle()
+        source.put("services/s2", service(2))
+        await node.until(lambda catalog, feed: len(catalog.vips) == 2)
+        source.fail()
+        await node.until(lambda catalog, feed: not feed.connected)
+        tree = saved.load()
+        assert tree is not None and tree.entries.keys() == {"services/s1", "services/s2"}
