@@ -92,7 +92,7 @@ def _catalog(facts: Facts) -> Iterator[Finding]:
     needs = facts.needs
     assert facts.settings is not None
     if isinstance(needs, Unseen):
-        if facts.agent is None or not facts.agent.error:
+        if facts.agent is None or not (facts.agent.error or facts.agent.readable is False):  # which says why
             yield Finding("error", "catalog", "the catalog cannot be read", needs.why, "anycastlb status")
         return
     evidence = f"{needs.services} services, {needs.backends} backends, {needs.probes} checks"
