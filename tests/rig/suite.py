@@ -3,10 +3,10 @@
     python tests/rig/suite.py [PYTEST-ARGUMENT...]
 
 A test kernel has one processor, and is often waiting: for an interval, a session, a route. Where the machine has more
-processors, two parts are at work side by side: when one has ended, the next of the queue begins. What talks to real
-programs on the loopback is one of them, but needs no test kernel, in which a program takes several times as long. What
-only computes runs beside them, one part after the other, and is polite: it takes the time that they leave. What the
-parts print comes out one after the other.
+processors, two of them are at work side by side: when one has ended, the next of the queue begins. What talks to real
+programs on the loopback needs no test kernel, in which a program takes several times as long: it mostly waits, and runs
+beside them, one part after the other. So does what only computes, which is polite: it takes the time that all others
+leave. What the parts print comes out one after the other.
 
 Ends with the ten slowest tests and one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless
 everything passed or was skipped. A run that broke off counts as one failure more. In the test kernel a test that needs
@@ -26,6 +26,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 from xml.etree import ElementTree
 
 if not __package__:
@@ -48,6 +49,10 @@ BYTES_A_SECOND = 300
 """How much of a file of slow tests runs in a second, roughly: for a file that no run has measured yet."""
 
 
+Lane = Literal["kernels", "waiting", "polite"]
+LANES: tuple[Lane, ...] = get_args(Lane)
+
+
 @dataclass(frozen=True)
 class Part:
     name: str
@@ -55,8 +60,8 @@ class Part:
     """folders or files in the repository; a file that one part names is not run with its folder"""
     inside: bool
     """whether it runs in the test kernel"""
-    polite: bool = False
-    """whether it takes the time that the others leave"""
+    lane: Lane = "kernels"
+    """the queue that it stands in"""
     shares: int = 1
     """into how many parts its files are dealt"""
     after: str = ""
@@ -64,19 +69,19 @@ class Part:
 
 
 QUEUE = (
-    Part("packaging", ("tests/packaging",), inside=False, polite=True),
-    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False, polite=True, shares=2),
-    Part("page", ("tests/page",), inside=False, polite=True),
-    Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False, polite=True),
-    Part("rig", ("tests/rig",), inside=False, polite=True),
+    Part("packaging", ("tests/packaging",), inside=False, lane="polite"),
+    Part("host", ("tests/unit", "tests/laws", "tests/scenario"), inside=False, lane="polite", shares=2),
+    Part("page", ("tests/page",), inside=False, lane="polite"),
+    Part("checks", ("tests/contract/test_checks.py", "tests/contract/test_checks_web.py"), inside=False, lane="polite"),
+    Part("rig", ("tests/rig",), inside=False, lane="polite"),
     Part("lab", ("tests/e2e",), inside=True, shares=3),
     Part("routers", ("tests/parts/test_routers.py", "tests/parts/test_bridge.py"), inside=True),
     Part("kernel", ("tests/kernel", "tests/contract/test_drivers.py", "tests/parts/test_checks_real.py"), inside=True),
-    Part("contract", ("tests/contract",), inside=False),
-    Part("parts", ("tests/parts",), inside=False),
+    Part("contract", ("tests/contract",), inside=False, lane="waiting"),
+    Part("parts", ("tests/parts",), inside=False, lane="waiting"),
     Part("machine", ("tests/machine",), inside=True, after="packaging"),  # it installs what that has built
 )
-"""Begun in this order, polite or not: first what others wait for, and what takes long, so that all end at about the
+"""Begun in this order, in each lane: first what others wait for, and what takes long, so that all end at about the
 same time. A folder is run without the files that another part names."""
 
 
@@ -172,7 +177,7 @@ def required(inside: bool) -> str:
 def command(part: Part, report: Path, arguments: list[str]) -> list[str]:
     pytest = [sys.executable, "-m", "pytest", *part.paths, f"--junitxml={report}", *arguments]
     if not part.inside:
-        return [*POLITE, *pytest] if part.polite else pytest
+        return [*POLITE, *pytest] if part.lane == "polite" else pytest
     runner = str(Path(__file__).with_name("testkernel.py"))
     return [sys.executable, runner, "run", "--timeout", LIMIT, "--", *pytest]
 
@@ -274,20 +279,21 @@ class Queues:
 
     def __init__(self, parts: Sequence[Part], arguments: list[str]) -> None:
         self._arguments = arguments
-        self._busy = deque(part for part in parts if not part.polite)
-        self._polite = deque(part for part in parts if part.polite)
+        self._lanes: dict[Lane, deque[Part]] = {lane: deque(p for p in parts if p.lane == lane) for lane in LANES}
         self.results: dict[str, Future[Result]] = {part.name: Future() for part in parts}
 
     def start(self) -> None:
-        """A worker for what is polite; the others help with that when nothing else is left."""
+        """A worker for each lane, and more for the kernels, who help with what is polite when nothing else is left."""
         side_by_side = min(SIDE_BY_SIDE, os.cpu_count() or 1)
-        for queues in [(self._busy, self._polite)] * side_by_side + [(self._polite,)]:
-            threading.Thread(target=self._work, args=queues).start()
+        kernels: tuple[Lane, ...] = ("kernels", "polite")
+        workers: list[tuple[Lane, ...]] = [*[kernels] * side_by_side, ("waiting",), ("polite",)]
+        for lanes in workers:
+            threading.Thread(target=self._work, args=[self._lanes[lane] for lane in lanes]).start()
 
     def stop(self) -> None:
         """Begin no more of them."""
-        self._busy.clear()
-        self._polite.clear()
+        for queue in self._lanes.values():
+            queue.clear()
 
     def _work(self, *queues: deque[Part]) -> None:
         for queue in queues:

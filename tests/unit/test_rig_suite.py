@@ -76,8 +76,8 @@ def test_shares_take_equally_long_and_a_new_file_counts_by_its_size(
 def test_every_part_is_performed_and_whoever_has_nothing_to_do_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is polite does not come to its second part before the others have taken it."""
     parts = [
-        suite.Part("slow", (), inside=False, polite=True),
-        suite.Part("late", (), inside=False, polite=True),
+        suite.Part("slow", (), inside=False, lane="polite"),
+        suite.Part("late", (), inside=False, lane="polite"),
         suite.Part("built", (), inside=True, after="late"),
         suite.Part("kernel", (), inside=True),
     ]
