@@ -6,7 +6,7 @@ import json
 import marshal
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import yaml
@@ -76,7 +76,9 @@ class Mutator:
 
     def as_yaml(self, document: Any) -> bytes:
         """As YAML."""
-        text = yaml.safe_dump(json.loads(json.dumps(document)))
+        text = json.dumps(document)
+        with suppress(RecursionError):  # what is nested too deeply for the library stays in JSON, which is YAML too
+            text = yaml.safe_dump(json.loads(text))
         return self.damaged(text[: MAX_TEXT // 16].encode(errors="replace"))
 
     def _changed(self, document: Any) -> Any:
