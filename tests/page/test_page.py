@@ -163,9 +163,10 @@ def test_by_keyboard_alone(nodes: Place, tab: Tab) -> None:
         page.keyboard.press("Tab")
         inside = "document.activeElement === document.body || document.activeElement.closest('dialog') !== null"
         assert page.evaluate(inside)
+    page.get_by_role("checkbox").focus()
     page.keyboard.press("Escape")
+    page.keyboard.press("e")  # at once: the box of a closed dialog may still have the focus
     expect(page.get_by_role("dialog")).to_be_hidden()
-    page.keyboard.press("e")
     expect(page.get_by_role("heading", level=1)).to_have_text("Events")
     page.keyboard.press("/")
     expect(page.get_by_label("Filter")).to_be_focused()

@@ -193,7 +193,8 @@ function step(by) {
 const GO = { c: "", e: "events", w: "why", p: "plan" };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || dialog.isOpen()) return;
-  if (event.target.closest("input, select, textarea")) {
+  // A dialog that has just been closed may still have the focus, until the page is drawn again.
+  if (event.target.closest("input, select, textarea") && !event.target.closest("dialog")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
