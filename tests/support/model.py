@@ -223,7 +223,8 @@ class Observer:
         now = self._now()
         absent = all(now - other.unreachable_since[vip] > GOSSIP for other in self.company)
         early = GOSSIP < now - self.leaves_since < SETTLE
-        healthy = all(self._healthy(service) for service in self.services(vip))
+        services = self.services(vip)  # a VIP that nobody asks for any more leaves at once
+        healthy = bool(services) and all(map(self._healthy, services))
         return bool(self.company) and self.reaches and absent and early and healthy
 
     # ---------------------------------------------------------------- no needless outage
