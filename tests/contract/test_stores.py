@@ -12,7 +12,6 @@ import pytest
 
 from anycastlb.adapters.sources import Source, Store
 from anycastlb.core.model import Conflict, Edit, SourceError, Tree
-from tests.support.consul import Agent
 from tests.support.stores import ConsulWorld, FileWorld, World, again, puts
 
 PATIENCE = 180.0
@@ -358,17 +357,9 @@ async def killed(where: str, step: int) -> str:
     return out.decode().strip()
 
 
+@pytest.mark.parametrize("world", ["file", "consul"], indirect=True)
 class TestKilled:
     """A process that writes 200 keys, killed with SIGKILL at each step of it."""
-
-    @pytest.fixture(params=["file", "consul"])
-    def world(self, request: pytest.FixtureRequest, tmp_path: Path) -> World:
-        if request.param == "file":
-            (tmp_path / "catalog").mkdir()
-            return FileWorld(tmp_path / "catalog")
-        agent: Agent = request.getfixturevalue("agent")
-        agent.delete("anycastlb/", below=True)
-        return ConsulWorld(agent.address)
 
     async def test_at_every_step(self, world: World, store: Store) -> None:
         old, new = wanted(200, "old"), wanted(200, "new")

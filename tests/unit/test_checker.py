@@ -146,7 +146,8 @@ async def test_a_second_process_is_started_when_the_first_is_full(monkeypatch: p
     monkeypatch.setattr(supervisor, "RESTART", Backoff(3600.0, 3600.0))
     async with serving(OK) as port:
         checks = [replace(CHECK, port=port, timeout=0.5 + number / 100) for number in range(4)]
-        async with scene(*checks[:2], limit=3) as it:
+        nobody = [replace(check, type="none", params=TYPES["none"].params()) for check in checks]  # these fill none
+        async with scene(*nobody, *checks[:2], limit=3) as it:
             await it.until(checks[1], True)
             (first,) = it.processes()
             it.checker.want(checks)

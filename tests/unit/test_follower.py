@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -641,39 +642,40 @@ def test_an_identity_is_of_the_catalog_and_not_of_the_server() -> None:
     assert identity(settings(source="file")) == "file /etc/anycastlb/catalog"
 
 
-async def test_changes_that_follow_each_other_are_saved_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@asynccontextmanager
+async def changed_soon_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
+    """A node that has saved the service s1, and that may save nothing for an hour; s2 is in force as well."""
     monkeypatch.setattr(catalog_keeper, "PAUSE", 3600.0)
     source = MemorySource()
     fill(source, 1)
-    saved = SavedTree(tmp_path, identity(settings(state_dir=tmp_path)))
     async with Node(source, tmp_path) as node:
         await node.until(lambda catalog, feed: feed.loaded)
         await node.settle()
         source.put("services/s2", service(2))
         await node.until(lambda catalog, feed: len(catalog.vips) == 2)
+        yield node
+
+
+def saved_services(state_dir: Path) -> set[str]:
+    tree = SavedTree(state_dir, identity(settings(state_dir=state_dir))).load()
+    assert tree is not None
+    return set(tree.entries)
+
+
+async def test_changes_that_follow_each_other_are_saved_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with changed_soon_again(tmp_path, monkeypatch) as node:
         await node.settle()
-        tree = saved.load()
-        assert tree is not None and tree.entries.keys() == {"services/s1"}
-    tree = saved.load()
-    assert tree is not None and tree.entries.keys() == {"services/s1", "services/s2"}, "the last, when it ends"
+        assert saved_services(tmp_path) == {"services/s1"}
+    assert saved_services(tmp_path) == {"services/s1", "services/s2"}, "the last, when it ends"
 
 
 async def test_what_is_in_force_is_saved_before_the_source_counts_as_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that dies from then on leaves nothing else to the next one."""
-    monkeypatch.setattr(catalog_keeper, "PAUSE", 3600.0)
-    source = MemorySource()
-    fill(source, 1)
-    saved = SavedTree(tmp_path, identity(settings(state_dir=tmp_path)))
-    async with Node(source, tmp_path) as node:
-        await node.until(lambda catalog, feed: feed.loaded)
-        await node.settle()
-        source.put("services/s2", service(2))
-        await node.until(lambda catalog, feed: len(catalog.vips) == 2)
-        source.fail()
+    async with changed_soon_again(tmp_path, monkeypatch) as node:
+        node.source.fail()
         await node.until(lambda catalog, feed: not feed.connected)
-        tree = saved.load()
-        assert tree is not None and tree.entries.keys() == {"services/s1", "services/s2"}
+        assert saved_services(tmp_path) == {"services/s1", "services/s2"}

@@ -10,6 +10,7 @@ from functools import partial
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, ForwardPath
+from anycastlb.engine import unchecked
 from anycastlb.engine.checker.protocol import Bounds
 from anycastlb.engine.checker.supervisor import CheckerProcess
 from anycastlb.engine.observer import Observer
@@ -80,17 +81,22 @@ class CheckerProcesses:
     def _remove(self, check: Check) -> int:
         number = self._places.pop(check)
         self._shares[number].discard(check)
-        self._rates[number] = self._rates[number] - 1 / check.interval if self._shares[number] else 0.0
+        self._rates[number] = self._rates[number] - _rate(check) if self._shares[number] else 0.0
         return number
 
     def _place(self, check: Check) -> int:
-        rate = 1 / check.interval
+        rate = _rate(check)
         least = min(range(len(self._rates)), key=self._rates.__getitem__)
         number = next((n for n, taken in enumerate(self._rates) if taken + rate <= FULL), least)
         self._places[check] = number
         self._shares[number].add(check)
         self._rates[number] += rate
         return number
+
+
+def _rate(check: Check) -> float:
+    """Checks a second that a process has to make for it."""
+    return 0.0 if check.type == unchecked.TYPE else 1 / check.interval
 
 
 def in_own_processes(bounds: Bounds) -> MakeChecking:
