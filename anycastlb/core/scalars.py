@@ -12,7 +12,7 @@ from typing import Any
 
 from anycastlb.core.model import Network
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 MAX_SCALAR = 64
 """Characters of a number, a duration or a share: what is longer is none, and no expression looks at it."""
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

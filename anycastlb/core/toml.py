@@ -30,8 +30,8 @@ def line_of(text: str, path: str) -> int:
             current = header[1].replace('"', "")
             if current == table:
                 inside = at = number
-        elif (found := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
-            (current == table and found[1] == key) or (not current and found[1] in (table, f"{table}.{key}"))
+        elif (setting := re.match(r'\s*"?([\w.-]+)"?\s*=', line)) and (
+            (current == table and setting[1] == key) or (not current and setting[1] in (table, f"{table}.{key}"))
         ):
             return number
     return inside or at

@@ -11,10 +11,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable
 from typing import Any
-
-import yaml
 
 from anycastlb.core.fields import shown
 
@@ -30,8 +27,6 @@ MAX_TEXT = 64 * 1024
 """Characters of one text."""
 MAX_WHOLE = 2**63
 """Whole numbers are below it."""
-MAX_ALIASES = 100
-"""Aliases in one YAML document."""
 MAX_EXPRESSIONS = 50
 """Different regular expressions in one document: each takes about a millisecond to compile."""
 MAX_BULK = 5_000_000
@@ -39,14 +34,11 @@ MAX_BULK = 5_000_000
 
 TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 """A string of JSON, so that brackets inside of it do not count, or a bracket."""
+JSON = re.compile(r"\s*([\[{\"0-9-]|true|false|null|NaN|Infinity)")
+"""What a value in JSON begins with, and the words that Python takes for one."""
 BRACKET = re.compile(r"[\[\]{}]")
 DOTTED = re.compile(r"""(?<![\w"'.-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){128}""")
 """A key of TOML with so many parts; a name in DNS has at most 127."""
-OCTAL = re.compile(r"[-+]?0[0-9_]+")
-SEXAGESIMAL = re.compile(r"[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
-"""Numbers of YAML 1.1 that nobody means: a community of BGP is one of them."""
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Both read the same; the one in C is ten times as fast."""
 
 
 def read_json(text: str, max_values: int = MAX_VALUES) -> Any:
@@ -55,6 +47,8 @@ def read_json(text: str, max_values: int = MAX_VALUES) -> Any:
         raise ValueError("the value is empty")
     if text.startswith("\ufeff"):
         raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
+    if not JSON.match(text):
+        raise ValueError(f"it begins with {shown(text.lstrip()[:10])}, and an object in JSON with {{")
     _check_nesting(TOKEN, text, MAX_DEPTH, max_values)
     value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite, parse_int=_whole)
     return bounded(value, max_values)
@@ -65,18 +59,22 @@ def read_toml(text: str) -> Any:
     _check_nesting(BRACKET, text, 4 * MAX_DEPTH, MAX_VALUES)  # brackets in strings count, so the bound is wide
     if text.count(",") + text.count("=") > 2 * MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values; give each backend a key of its own")
+    if text.count("\n") > 4 * MAX_VALUES or text.count(".") > 8 * MAX_VALUES:
+        raise ValueError(f"more lines or dots than {MAX_VALUES} values take; give each backend a key of its own")
     if DOTTED.search(text):
         raise ValueError(f"deeper than {MAX_DEPTH} levels")
-    return bounded(tomllib.loads(text))
+    return bounded(_toml(text))
 
 
-def read_yaml(text: str) -> Any:
-    """The value in a text of YAML. Raises ValueError."""
+def _toml(text: str) -> Any:
     try:
-        _check_events(yaml.parse(text, Loader=LOADER))
-        return bounded(yaml.load(text, Loader=LOADER))
-    except yaml.YAMLError as exc:
-        raise ValueError(str(exc)) from exc
+        return tomllib.loads(text)
+    except RecursionError:  # brackets in strings hide how deep it is
+        raise ValueError(f"deeper than {MAX_DEPTH} levels") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python reads no number of so many digits
+        raise ValueError("a whole number is below 2**63") from None
 
 
 def bounded(value: Any, max_values: int = MAX_VALUES) -> Any:
@@ -152,71 +150,6 @@ def _check_nesting(pattern: re.Pattern[str], text: str, max_depth: int, max_valu
                 raise ValueError(f"more than {max_values} values; give each backend a key of its own")
         elif token[0] in ("]", "}"):
             depth -= 1
-
-
-def _check_events(events: Iterable[Any]) -> None:
-    """What the reader of YAML would not tell: an alias inside of what an anchor names could double what is made of it,
-    again and again; a field may stand twice; a plain text may be a number of another base."""
-    anchors: list[bool] = []
-    fields = _FieldNames()
-    aliases = 0
-    for count, event in enumerate(events):
-        if count > 2 * MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES} values; give each backend a key of its own")
-        fields.take(event)
-        match event:
-            case yaml.CollectionStartEvent():
-                anchors.append(event.anchor is not None)
-                if len(anchors) > MAX_DEPTH:
-                    raise ValueError(f"deeper than {MAX_DEPTH} levels")
-            case yaml.CollectionEndEvent():
-                anchors.pop()
-            case yaml.AliasEvent():
-                aliases += 1
-                if any(anchors) or aliases > MAX_ALIASES:
-                    raise ValueError(f"at most {MAX_ALIASES} aliases, and none inside of what an anchor names")
-            case yaml.ScalarEvent() if event.tag is None and event.implicit[0]:
-                _check_plain(event.value)
-        if getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
-            raise ValueError(f"a YAML tag ({event.tag:.60}) is not read; expected plain values")
-
-
-def _check_plain(text: str) -> None:
-    """A text of YAML without quotes, which may be read as a number."""
-    if len(text) > MAX_FIELD:
-        if text[0] in "+-.0123456789":
-            raise ValueError(f"a number has at most {MAX_FIELD} characters; quote what is text")
-    elif OCTAL.fullmatch(text):
-        raise ValueError(f"{text} begins with 0, which makes it octal in YAML: leave the 0 out, or quote a text")
-    elif SEXAGESIMAL.fullmatch(text):
-        raise ValueError(f"{text} is a number of base 60 in YAML: quote it")
-
-
-class _FieldNames:
-    """Follows the events of YAML, and raises ValueError for a field that stands twice in one mapping."""
-
-    def __init__(self) -> None:
-        self._open: list[set[str] | None] = []
-        """The names so far of every mapping that is open; None for a sequence."""
-        self._awaits_name: list[bool] = []
-
-    def take(self, event: Any) -> None:
-        if isinstance(event, yaml.CollectionEndEvent):
-            self._open.pop()
-            self._awaits_name.pop()
-            return
-        if not isinstance(event, yaml.NodeEvent):
-            return
-        if self._open and (names := self._open[-1]) is not None:
-            if self._awaits_name[-1] and isinstance(event, yaml.ScalarEvent):
-                if event.value in names:
-                    raise ValueError(f"the field {shown(event.value)} stands twice")
-                names.add(event.value)
-            self._awaits_name[-1] = not self._awaits_name[-1]
-        if isinstance(event, yaml.CollectionStartEvent):
-            mapping = isinstance(event, yaml.MappingStartEvent)
-            self._open.append(set() if mapping else None)
-            self._awaits_name.append(mapping)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

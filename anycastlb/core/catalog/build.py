@@ -15,6 +15,7 @@ from anycastlb.core.catalog.check import CheckTypes, ReadCheck, parts_of
 from anycastlb.core.catalog.contradictions import Limits, clash, unreachable
 from anycastlb.core.catalog.decode import MalformedDocument, contained
 from anycastlb.core.catalog.discovery import Instances, discover, instance_document
+from anycastlb.core.catalog.http.pool import defaults_under, is_pool
 from anycastlb.core.catalog.keys import NAMES, named
 from anycastlb.core.catalog.pool import Endpoints, Pool
 from anycastlb.core.catalog.schema import ServiceDocument
@@ -24,6 +25,8 @@ from anycastlb.core.model import Entry, Problem, Service
 
 MAX_CHECKS = 10_000
 """Checks that one document may ask for: its backends, times the parts of a combined check."""
+MAX_DESTINATIONS = 100_000
+"""Destinations in the kernel that one document may ask for: its VIPs, times its backends."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Rules:
     instances: Instances
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """The document ``defaults``, which lies under each service document."""
+    certificates: frozenset[str] | None = None
+    """The names of this node's certificates; None = not known."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,12 @@ def _service_document(keys: ServiceKeys, defaults: Mapping[str, Any]) -> dict[st
     if keys.key not in keys.own:
         raise MalformedDocument(Problem(keys.key, "", "missing; expected a service document above its backends"))
     origin = keys.origin
-    merged = decode.merge(defaults, decode.document(keys.key, keys.own[keys.key]))
+    own = decode.document(keys.key, keys.own[keys.key])
+    merged = decode.merge(defaults_under(own, defaults), own)
+    if not own and is_pool(merged):
+        raise MalformedDocument(
+            Problem(origin, "vip", "missing; expected a service with a vip, or the fields of a pool")
+        )
     backends = merged.get("backends", {})
     if not isinstance(backends, dict):
         raise MalformedDocument(
@@ -162,6 +172,10 @@ def _service_document(keys: ServiceKeys, defaults: Mapping[str, Any]) -> dict[st
     if (probes := len(backends) * parts_of(merged.get("check"))) > MAX_CHECKS:
         text = f"expected at most {MAX_CHECKS} checks in one document, not {probes}; give backends keys of their own"
         raise MalformedDocument(Problem(origin, "check", text))
+    vips = merged.get("vip")
+    if isinstance(vips, list) and (destinations := len(vips) * len(backends)) > MAX_DESTINATIONS:
+        text = f"expected at most {MAX_DESTINATIONS} destinations (VIPs times backends), not {destinations}"
+        raise MalformedDocument(Problem(origin, "vip", text))
     return merged
 
 

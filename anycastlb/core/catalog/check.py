@@ -14,10 +14,8 @@ from pydantic import ValidationError
 
 from anycastlb.core.catalog.schema import CheckDocument
 from anycastlb.core.fields import Document, problems, shown
-from anycastlb.core.model import Address, AnycastlbError, Check, Combination, Problem
+from anycastlb.core.model import COMBINED, Address, AnycastlbError, Check, Combination, Problem
 
-COMBINED = ("all", "any")
-"""Check types made of other checks."""
 UNAIMED = ("none", "icmp", "command", "syslog")
 """Check types that need no port, or know their own."""
 TIMETABLE = {"interval", "timeout", "rise", "fall", "fast_interval", "down_interval", "via"}
@@ -165,12 +163,12 @@ def parts_of(check: Any) -> int:
 
 
 def strange_check(key: str, document: Mapping[str, Any], check_types: CheckTypes) -> tuple[Problem, ...]:
-    """What is wrong with a check that belongs to no backend yet, as in the defaults. Of one that names no type only the
-    fields that all types have are known."""
+    """What is wrong with a check that belongs to no backend yet, as in the defaults, or in a service without backends.
+    Of one that names no type only the fields that all types have are known."""
     known = document if "type" in document else {n: v for n, v in document.items() if n in CheckDocument.model_fields}
-    sample = ip_address("192.0.2.1")
+    sample, through = ip_address("192.0.2.1"), "type" in document and document.get("via") == "forward"
     try:
-        parse_check(DocumentPath(key, "check", check_types, {}), {"type": "none", **known}, sample, 80, through=False)
+        parse_check(DocumentPath(key, "check", check_types, {}), {"type": "none", **known}, sample, 80, through)
     except InvalidField as exc:
         return tuple(exc.problems)
     return ()

@@ -21,10 +21,7 @@ class Limits(Document):
 
 def contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[str, str]]:
     """Each field that does not go together with another one or with the limits, and what is expected of it."""
-    for place, vip in enumerate(parsed.vip):
-        if not _allowed(vip, limits.vip_ranges):
-            ranges = ", ".join(map(str, limits.vip_ranges))
-            yield f"vip.{place}", f"expected an address inside this node's vip_ranges ({ranges}), not {vip}"
+    yield from outside_ranges(parsed.vip, limits)
     if parsed.fwmark:
         if parsed.port is not None or parsed.protocol is not None:
             yield "fwmark", "expected either fwmark, or port and protocol, not both"
@@ -51,6 +48,16 @@ def contradictions(parsed: ServiceDocument, limits: Limits) -> Iterator[tuple[st
     netmask = parsed.persistence.netmask if parsed.persistence else None
     if netmask and netmask > 32 and any(vip.version == 4 for vip in parsed.vip):
         yield "persistence.netmask", f"expected a prefix length up to 32 for an IPv4 VIP, not {netmask}"
+
+
+def outside_ranges(vips: Sequence[Address], limits: Limits) -> Iterator[tuple[str, str]]:
+    """Each address that cannot be a VIP of this node, and what is expected of it."""
+    for place, vip in enumerate(vips):
+        if mapped := getattr(vip, "ipv4_mapped", None):
+            yield f"vip.{place}", f"expected the IPv4 address itself ({mapped}), not {vip}"
+        elif not _allowed(vip, limits.vip_ranges):
+            ranges = ", ".join(map(str, limits.vip_ranges))
+            yield f"vip.{place}", f"expected an address inside this node's vip_ranges ({ranges}), not {vip}"
 
 
 def _allowed(vip: Address, ranges: Sequence[Network]) -> bool:
@@ -85,6 +92,7 @@ def unreachable(key: str, service: Service) -> tuple[Problem, ...]:
     The catalog refuses a document that names them all itself. Where keys or discoveries bring backends, the service
     goes on: its other VIPs need them, and what one key brings or takes must not stop the rest.
     """
+    first = {vip.version: vip for vip in reversed(service.vips)}  # all VIPs of a family have the same backends
     return tuple(
         Problem(
             key,
@@ -92,6 +100,6 @@ def unreachable(key: str, service: Service) -> tuple[Problem, ...]:
             f"expected an IPv{vip.version} address for VIP {vip} with {backend.forward}",
         )
         for vip in service.vips
-        if not service.members(vip)
+        if vip is first[vip.version] and not service.members(vip)
         for backend in service.backends
     )

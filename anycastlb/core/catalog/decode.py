@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from anycastlb.core.catalog.bounds import MAX_BYTES, read_json, read_toml, read_yaml
+from anycastlb.core.catalog.bounds import MAX_BYTES, read_json, read_toml
 from anycastlb.core.catalog.check import merged_check
 from anycastlb.core.fields import is_address, shown
 from anycastlb.core.model import AnycastlbError, Entry, Problem
@@ -55,6 +55,9 @@ def document(key: str, entry: Entry) -> dict[str, Any]:
         raise MalformedDocument(Problem(origin, "", f"expected at most {MAX_BYTES} bytes, not {len(entry.value)}"))
     try:
         decoded = _DECODERS[entry.format](entry.value.decode())
+    except UnicodeDecodeError as exc:
+        text = f"expected text in UTF-8; byte {exc.start} is none: save it as UTF-8"
+        raise MalformedDocument(Problem(origin, "", text)) from exc
     except ValueError as exc:
         reason = " ".join(str(exc).split())[:200] or type(exc).__name__
         raise MalformedDocument(Problem(origin, "", f"expected a {entry.format.upper()} object: {reason}")) from exc
@@ -73,11 +76,15 @@ def backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
     plain = plain and (not text or re.fullmatch(r"[a-z_]+=\S+(\s+[a-z_]+=\S+)*", text) is not None)
     fields: dict[str, Any] = {}
     if plain:
-        fields |= dict(pair.split("=", 1) for pair in text.split())
+        pairs = [pair.split("=", 1) for pair in text.split()]
+        fields |= dict(pairs)
+        if len(fields) < len(pairs):
+            twice = next(field for place, (field, _) in enumerate(pairs) if field in dict(pairs[:place]))
+            raise MalformedDocument(Problem(entry.origin or key, twice, "expected each field once"))
     else:
         fields = document(key, entry)
     if plain and "drain" in fields:
-        fields["drain"] = {"true": True, "1": True, "false": False, "0": False}.get(fields["drain"], "?")
+        fields["drain"] = {"true": True, "1": True, "false": False, "0": False}.get(fields["drain"], fields["drain"])
     if match := re.fullmatch(r"\[?([^\]]*?)\]?(?::(\d{1,5}))?", name):
         host, port = (name, None) if is_address(name) else (match[1], match[2])
         if is_address(host) and "address" not in fields:
@@ -85,7 +92,13 @@ def backend_document(key: str, name: str, entry: Entry) -> dict[str, Any]:
     return fields
 
 
-_DECODERS: Mapping[str, Callable[[str], Any]] = {"json": read_json, "toml": read_toml, "yaml": read_yaml}
+def _read_yaml(text: str) -> Any:
+    from anycastlb.core.catalog.yaml_text import read_yaml
+
+    return read_yaml(text)
+
+
+_DECODERS: Mapping[str, Callable[[str], Any]] = {"json": read_json, "toml": read_toml, "yaml": _read_yaml}
 
 
 def _without_null(value: Any) -> Any:

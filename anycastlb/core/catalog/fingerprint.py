@@ -25,9 +25,9 @@ def fingerprint(catalog: Catalog) -> str:
     for documents, discovered, known in _known:
         if documents is catalog.good and discovered is catalog.instances:
             return known
-    found = _hash(catalog.good, catalog.instances)
-    _known = ((catalog.good, catalog.instances, found), *_known[: KNOWN - 1])
-    return found
+    fresh = _hash(catalog.good, catalog.instances)
+    _known = ((catalog.good, catalog.instances, fresh), *_known[: KNOWN - 1])
+    return fresh
 
 
 def _hash(documents: Documents, discovered: Discovered) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from anycastlb.core.fields import shown
 from anycastlb.core.model import EMPTY, Entry, Problem, Tree
@@ -15,7 +15,10 @@ MAX_NAME = 128
 """Characters."""
 NAME = re.compile(rf"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{{0,{MAX_NAME - 1}}}")
 NAMES = "expected names of 1 to 128 letters, digits and . _ : [ ] - (first a letter or a digit), not {}"
-KEYS = "services/<service>, services/<service>/backends/<backend>, defaults or drain/<node>"
+KEYS = (
+    "services/<service>, services/<service>/backends/<backend>, gateways/<gateway>, routes/<route>, defaults or "
+    "drain/<node>"
+)
 
 
 def named(name: str) -> bool:
@@ -26,7 +29,8 @@ def named(name: str) -> bool:
 def why_unknown(key: str, places: str = KEYS) -> str:
     """What is wrong with a key that is in none of these places: that, or only the letters of a name in it."""
     parts = key.split("/")
-    names = {("services", 2): parts[1:2], ("services", 4): parts[1:2] + parts[3:4], ("drain", 2): parts[1:2]}
+    names = {(kind, 2): parts[1:2] for kind in ("services", "gateways", "routes", "drain")}
+    names["services", 4] = parts[1:2] + parts[3:4]
     in_place = names.get((parts[0], len(parts)), []) if len(parts) != 4 or parts[2] == "backends" else []
     for name in in_place:
         if not named(name):
@@ -42,12 +46,16 @@ class Keys:
     """All entries of the tree."""
     services: Mapping[str, Mapping[str, Entry]] = field(default_factory=lambda: EMPTY)
     """Service name -> its own keys: the service document and its backends."""
+    gateways: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
+    routes: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
     drained: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
     """Node name -> the entry that drains it."""
     unknown: Mapping[str, Problem] = field(default_factory=lambda: EMPTY)
     """Key -> the problem that it is none of a catalog."""
 
 
+LONE: Mapping[str, Literal["gateway", "route", "drain"]] = {"gateways": "gateway", "routes": "route", "drain": "drain"}
+"""The folders of documents that have one key each."""
 NO_KEYS = Keys()
 
 
@@ -64,7 +72,8 @@ def sorted_keys(tree: Tree, before: Keys = NO_KEYS) -> Keys:
 
 
 def _regrouped(now: Mapping[str, Entry], before: Keys, changed: Collection[str], gone: Collection[str]) -> Keys:
-    services, drained, unknown = dict(before.services), dict(before.drained), dict(before.unknown)
+    services, unknown = dict(before.services), dict(before.unknown)
+    lone = {"gateway": dict(before.gateways), "route": dict(before.routes), "drain": dict(before.drained)}
     touched: dict[str, dict[str, Entry]] = {}
     for key in (*changed, *gone):
         entry = now.get(key)
@@ -74,13 +83,14 @@ def _regrouped(now: Mapping[str, Entry], before: Keys, changed: Collection[str],
             if group is None:
                 group = touched[name] = dict(services.get(name, EMPTY))
             _set(group, key, entry)
-        elif kind == "drain":
-            _set(drained, name, entry)
-        elif kind == "unknown":
-            _set(unknown, key, None if entry is None else Problem(entry.origin or key, "", why_unknown(key)))
+        elif kind in lone:
+            _set(lone[kind], name, entry)
+        elif kind == "unknown" or (kind == "folder" and (key in unknown or entry)):
+            why = "" if entry is None else why_unknown(key) if kind == "unknown" else _why_no_folder(key, entry)
+            _set(unknown, key, Problem(entry.origin or key, "", why) if entry is not None and why else None)
     for name, group in touched.items():
         _set(services, name, group or None)
-    return Keys(now, services, drained, unknown)
+    return Keys(now, services, lone["gateway"], lone["route"], lone["drain"], unknown)
 
 
 def _set(rows: dict[str, T], key: str, value: T | None) -> None:
@@ -90,14 +100,28 @@ def _set(rows: dict[str, T], key: str, value: T | None) -> None:
         rows[key] = value
 
 
-def _subject(key: str) -> tuple[Literal["service", "drain", "unknown", "other"], str]:
-    """What a key is about: a service, the drain of a node (each with the name), or nothing that is known."""
+def _why_no_folder(key: str, entry: Entry) -> str:
+    """What is wrong with a folder: nothing, if it is empty and not in the place of a document that may be empty."""
+    parts = key.rstrip("/").split("/")
+    if entry.value.strip() or (parts[0] == "drain" and len(parts) == 2):
+        return f"a key that ends in / is a folder, and what is in it is not read; expected {key.rstrip('/')}"
+    return ""
+
+
+Kind: TypeAlias = Literal["service", "gateway", "route", "drain", "folder", "unknown", "other"]
+
+
+def _subject(key: str) -> tuple[Kind, str]:
+    """What a key is about: a service, gateway or route, the drain of a node (each with the name), or nothing that is
+    known."""
     parts = key.split("/")
-    if not key or key.endswith("/") or parts[0] in ("nodes", "locks") or key == "defaults":
-        return "other", ""  # a folder (also the prefix), nodes' statuses and locks; the defaults are read by themselves
+    if parts[0] in ("nodes", "locks") or key == "defaults":
+        return "other", ""  # nodes' statuses and locks; the defaults are read by themselves
+    if not key or key.endswith("/"):
+        return "folder", ""  # also the prefix
     fits = all(map(named, parts[1:]))
-    if fits and parts[0] == "drain" and len(parts) == 2:
-        return "drain", parts[1]
+    if fits and len(parts) == 2 and (kind := LONE.get(parts[0])):
+        return kind, parts[1]
     if fits and parts[0] == "services" and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "backends")):
         return "service", parts[1]
     return "unknown", ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from anycastlb.core.catalog.build import Built, Rules
 from anycastlb.core.catalog.keys import NO_KEYS, Keys
+from anycastlb.core.catalog.quarantine import Aside
 from anycastlb.core.model import Catalog, Discover, Entry, Instance, Problem, Service, ServiceKey
 
 CATALOGS = 3
@@ -76,6 +77,8 @@ class CatalogMemory:
         self._outcomes: dict[str, Outcome] = {}
         self._basis: tuple[Rules, Entry | None, Mapping[Discover, tuple[Instance, ...]]] | None = None
         """What the outcomes were made with besides the documents."""
+        self.aside: Aside | None = None
+        """What was set aside at the last reading, since it cannot be read."""
 
     def in_force(self, catalog: Catalog) -> Mapping[str, Built]:
         """The services of a catalog by name, each with the entries that it was made of."""
@@ -88,7 +91,7 @@ class CatalogMemory:
                 used[key.split("/")[1]][key] = entry
         return {
             service.name: Built(service, used.get(service.name, {}), catalog.remarks.get(service.name, ()))
-            for service in catalog.services
+            for service in (*catalog.services, *catalog.pools)
         }
 
     def prepare(self, rules: Rules, defaults: Entry | None, before: Mapping[Discover, tuple[Instance, ...]]) -> None:

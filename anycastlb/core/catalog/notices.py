@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from anycastlb.core.model import Check, Combination, Service
-from anycastlb.core.model.catalog import most_failed
+from anycastlb.core.model.announce import most_failed
 
 CREDENTIAL = re.compile(r"authorization|cookie|token|api-?key|secret|password", re.IGNORECASE)
 """Headers of such names hold what only a few may know."""
@@ -15,24 +15,24 @@ NAMED = "${secret:"
 
 def service_notices(service: Service) -> list[tuple[str, str]]:
     """What is allowed in a service but will surprise its owner one day, with its place in the document."""
-    found: list[tuple[str, str]] = []
+    notices: list[tuple[str, str]] = []
     primaries = sum(not backend.fallback and backend.weight > 0 for backend in service.backends)
     least = service.announce.min_backends
     if service.max_failed is not None and primaries and most_failed(service.max_failed, primaries) < 1:
         text = f"a pool of {primaries} is too small for a floor of {service.max_failed}"
-        found.append(("max_failed", f"{text}: no backend will ever be taken out on health"))
+        notices.append(("max_failed", f"{text}: no backend will ever be taken out on health"))
     if least.percent is None and least.weight is None and service.backends and least.count > primaries:
-        found.append(("announce.min_backends", f"needs {least.count}, and there are {primaries}: never announced"))
+        notices.append(("announce.min_backends", f"needs {least.count}, and there are {primaries}: never announced"))
     weight = sum(backend.weight for backend in service.backends if not backend.fallback)
     if least.weight is not None and service.backends and least.weight > weight:
         text = f"needs weight {least.weight}, and all have {weight}: never announced"
-        found.append(("announce.min_backends", text))
+        notices.append(("announce.min_backends", text))
     if service.backends and (text := _never_again(service, primaries, weight)):
-        found.append(("announce.reopen", text))
+        notices.append(("announce.reopen", text))
     bare = dict.fromkeys(name for backend in service.backends for name in _bare_credentials(backend.check))
     text = "everybody who may read services reads its value: name a secret of node.toml, ${secret:NAME}"
-    found += [(f"check.headers.{name}", text) for name in bare]
-    return [*found, *_of_backends(service)]
+    notices += [(f"check.headers.{name}", text) for name in bare]
+    return [*notices, *_of_backends(service)]
 
 
 def _never_again(service: Service, primaries: int, weight: int) -> str:

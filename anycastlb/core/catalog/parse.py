@@ -17,11 +17,13 @@ from anycastlb.core.catalog.contradictions import Limits
 from anycastlb.core.catalog.decode import MalformedDocument, contained
 from anycastlb.core.catalog.discovery import Instances
 from anycastlb.core.catalog.drain import parse_drain
+from anycastlb.core.catalog.http.reading import Documents, gateway_claimants, read_gateways, read_routes
 from anycastlb.core.catalog.keys import Keys, sorted_keys
 from anycastlb.core.catalog.memory import CatalogMemory
 from anycastlb.core.catalog.quarantine import read_around
 from anycastlb.core.catalog.reading import Reading
-from anycastlb.core.model import EMPTY, Catalog, Discover, Drain, Entry, Network, Problem, Tree
+from anycastlb.core.catalog.shrink import same_vips
+from anycastlb.core.model import EMPTY, Catalog, Discover, Drain, Entry, Gateway, HttpRoute, Network, Problem, Tree
 
 ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Every address may be a VIP: for validating documents where no node's settings are known."""
@@ -37,19 +39,30 @@ def parse_catalog(
     check_types: CheckTypes,
     instances: Instances = EMPTY,
     memory: CatalogMemory | None = None,
+    certificates: frozenset[str] | None = None,
 ) -> Catalog:
     """The catalog in a tree, falling back on ``previous`` document by document. Never raises for what is in it.
 
     A service that newly asks for a discovery stays as it was until ``instances`` has its first answer. With a
     ``memory`` of the readings before, the result is the same, and what has not changed is the same object.
+    ``certificates``: the names of those that this node has for gateways; None if they are not to be looked at.
     """
-    rules = Rules(Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges), check_types, instances)
+    limits = Limits(vip_ranges=vip_ranges, fwmark_ranges=fwmark_ranges)
+    rules = Rules(limits, check_types, instances, certificates=certificates)
     memory = memory or CatalogMemory()
-    try:
-        return _read(tree, previous, rules, memory)
-    except Exception as exc:
-        memory.clear()
-        return read_around(tree, previous, lambda some: _read(some, previous, rules, CatalogMemory()), exc)
+
+    def afresh(some: Tree) -> Catalog:
+        return _read(some, previous, rules, CatalogMemory())
+
+    def read(some: Tree) -> Catalog:
+        try:
+            return _read(some, previous, rules, memory)
+        except Exception:
+            memory.clear()
+            raise
+
+    catalog, memory.aside = read_around(tree, previous, read, afresh, memory.aside)
+    return catalog
 
 
 def _read(tree: Tree, previous: Catalog, rules: Rules, memory: CatalogMemory) -> Catalog:
@@ -57,18 +70,25 @@ def _read(tree: Tree, previous: Catalog, rules: Rules, memory: CatalogMemory) ->
     unknown = [keys.unknown[key] for key in sorted(keys.unknown)]
     reading = Reading(previous, rules, memory, unknown)
     reading.read_defaults(tree.entries.get("defaults"))
-    for name in sorted(keys.services):
-        reading.read_service(name, keys.services[name])
-    reading.settle_claims()
-    catalog = _catalog(tree, keys, reading)
+    reading.read_services(keys.services)
+    gateways, problems = read_gateways(keys.gateways, previous, rules.limits, rules.certificates)
+    reading.problems += problems
+    gateways.settled(reading.settle_claims(gateway_claimants(gateways)))
+    routes, problems = read_routes(keys.routes, previous, gateways.kept, reading.built)
+    reading.problems += problems
+    catalog = _catalog(tree, keys, reading, gateways, routes)
+    if same_vips(previous, catalog):
+        catalog.share_vips(previous)
     memory.finish(catalog, reading.built, keys)
     return catalog
 
 
-def _catalog(tree: Tree, keys: Keys, reading: Reading) -> Catalog:
-    built = {name: reading.built[name] for name in sorted(reading.built)}
+def _catalog(
+    tree: Tree, keys: Keys, reading: Reading, gateways: Documents[Gateway], routes: Documents[HttpRoute]
+) -> Catalog:
+    built = [reading.built[name] for name in sorted(reading.built)]
     leaving = {node: _drain(f"drain/{node}", entry) for node, entry in sorted(keys.drained.items())}
-    remarks = {name: one.remarks for name, one in built.items() if one.remarks}
+    remarks = {one.service.name: one.remarks for one in built if one.remarks}
     problems = [
         *reading.problems,
         *(problem for _, problems in leaving.values() for problem in problems),
@@ -76,15 +96,23 @@ def _catalog(tree: Tree, keys: Keys, reading: Reading) -> Catalog:
     ]
     instances = reading.rules.instances
     return Catalog(
-        services=tuple(one.service for one in built.values()),
+        services=tuple([one.service for one in built if one.service.vips]),
         drained=frozenset(keys.drained),
         drains={node: drain for node, (drain, _) in leaving.items()},
         problems=tuple(dict.fromkeys(problems)),
         index=tree.index,
-        good=reading.good() | {f"drain/{node}": entry for node, entry in keys.drained.items()},
+        good={
+            **reading.good(),
+            **gateways.good(),
+            **routes.good(),
+            **{f"drain/{node}": entry for node, entry in keys.drained.items()},
+        },
         remarks=remarks,
         discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
         instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},
+        pools=tuple([one.service for one in built if not one.service.vips]),
+        gateways=gateways.values(),
+        routes=routes.values(),
     )
 
 

@@ -7,15 +7,19 @@ and is the same object. ``build`` makes a service of the documents that count.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from anycastlb.core.catalog import decode
 from anycastlb.core.catalog.build import Built, Rules, ServiceKeys, build
+from anycastlb.core.catalog.claims import Claimant, settle
 from anycastlb.core.catalog.decode import MalformedDocument, contained
+from anycastlb.core.catalog.http.gateway import every_port, gateway_mark
 from anycastlb.core.catalog.memory import CatalogMemory, Outcome
 from anycastlb.core.model import EMPTY, Catalog, Discover, Entry, Problem, Service, ServiceKey
+
+CLAIMS = "expected a VIP, port and protocol of its own; {} belongs to {}"
 
 
 class Reading:
@@ -55,6 +59,20 @@ class Reading:
         for built in self.built.values():
             good.update(built.used)
         return good
+
+    def read_services(self, services: Mapping[str, Mapping[str, Entry]]) -> None:
+        """Take every service. Nearly all are as they were, so that nothing but that is found out about them."""
+        if self._same_defaults:
+            known = self._before
+            self.built = {  # made of these very entries, and of nothing else
+                name: before
+                for name, own in services.items()
+                if (before := known.get(name)) is not None
+                and before.used is own
+                and before.service.backends_from is None
+            }
+        for name in sorted(services.keys() - self.built.keys()):
+            self.read_service(name, services[name])
 
     def read_service(self, name: str, own: Mapping[str, Entry]) -> None:
         """Take a service from its keys, else as it last was good."""
@@ -131,42 +149,53 @@ class Reading:
         self, name: str, own: Mapping[str, Entry], before: Mapping[str, Entry], problems: list[Problem]
     ) -> Built:
         """Raises nothing but ``MalformedDocument``."""
-        return build(ServiceKeys(name, own, before), self.rules, problems)
+        keys = ServiceKeys(name, own, before)
+        built, known = build(keys, self.rules, problems), self._before.get(name)
+        if known is not None and known.service.vips and not built.service.vips:
+            expected = "missing; expected the VIP that the service has; to make a pool of it, delete it first"
+            raise MalformedDocument(Problem(keys.origin, "vip", expected))
+        return built
 
-    def settle_claims(self) -> None:
-        """Two services must not claim one VIP, port and protocol: the holder keeps it, else the older one gets it."""
-        if not self._memory.claims.contested({name: built.service for name, built in self.built.items()}):
-            return
-        owners: dict[ServiceKey, str] = {}
-        for name in sorted(self.built, key=self._age):
-            built = self.built[name]
-            claims = tuple(map(built.service.key, built.service.vips))
-            rival = next((owners[claim] for claim in claims if claim in owners), None)
-            if rival is None:
-                owners.update(dict.fromkeys(claims, name))
-                continue
-            entry = built.used[f"services/{name}"]
-            claim = next(str(claim) for claim in claims if owners.get(claim) == rival)
-            what = f"expected a VIP, port and protocol of its own; {claim} belongs to service {rival}"
-            self.problems.append(Problem(entry.origin or f"services/{name}", "vip", what))
-            self._fall_back(name, owners)
+    def settle_claims(self, gateways: Sequence[Claimant] = ()) -> Mapping[str, bool]:
+        """Two services must not claim one VIP, port and protocol: the holder keeps it, else the older one gets it.
 
-    def _age(self, name: str) -> tuple[bool, int, str]:
-        """Who holds what it claims comes first, then the older."""
+        So it is with a gateway. Returns the gateways that get none, and whether their last good versions can stay.
+        """
+        services = {name: built.service for name, built in self.built.items()}
+        contested = self._memory.claims.contested(services)
+        claimed = [claim for gateway in gateways for claim in gateway.claims]
+        needed = {*claimed, *(bar for gateway in gateways for bar in gateway.bars)}
+        if not contested and len(set(claimed)) == len(claimed) and self._memory.claims.counts.keys().isdisjoint(needed):
+            return {}
+        settled = settle([*map(self._claimant, self.built), *gateways], "vip", CLAIMS)
+        self.problems += settled.problems
+        for key, stays in settled.losers.items():
+            kind, _, name = key.partition("/")
+            if kind == "services":
+                self._fall_back(name, stays)
+        return settled.losers
+
+    def _claimant(self, name: str) -> Claimant:
         built, before = self.built[name], self._before.get(name)
-        held = set(map(before.service.key, before.service.vips)) if before else set()
-        holds = not held.isdisjoint(map(built.service.key, built.service.vips))
-        return not holds, built.used[f"services/{name}"].created, name
+        entry, key = built.used[f"services/{name}"], f"services/{name}"
+        return Claimant(
+            key=key,
+            origin=entry.origin or key,
+            created=entry.created,
+            claims=_claims(built.service),
+            held=_claims(before.service) if before else (),
+            bars=tuple(gateway_mark(key.address) for key in _claims(built.service) if key == every_port(key.address)),
+        )
 
-    def _fall_back(self, name: str, owners: dict[ServiceKey, str]) -> None:
+    def _fall_back(self, name: str, stays: bool) -> None:
         before = self._before.get(name)
         del self.built[name]
-        if before is None or any(claim in owners for claim in map(before.service.key, before.service.vips)):
-            return
-        kept = self._last_good(name, before)
-        if kept is not None:
+        if stays and (kept := self._last_good(name, before)) is not None:
             self._keep(name, kept)
-        owners.update(dict.fromkeys(map(before.service.key, before.service.vips), name))
+
+
+def _claims(service: Service) -> tuple[ServiceKey, ...]:
+    return tuple(map(service.key, service.vips))
 
 
 def _same_objects(built: Built, own: Mapping[str, Entry], known: Built | None) -> Built:

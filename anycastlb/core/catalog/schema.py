@@ -32,10 +32,14 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh"
 """Every scheduler the kernel has had by 7.2; a new one is added here."""
 
 
+MAX_VIPS = 1024
+"""VIPs of one service."""
+
+
 def _pairs(numbers: int, bits: int) -> Callable[[str], str]:
     def check(value: str) -> str:
         parts = value.split(":")
-        if len(parts) == numbers and all(re.fullmatch(r"\d{1,10}", p) and int(p) < 2**bits for p in parts):
+        if len(parts) == numbers and all(re.fullmatch(r"[0-9]{1,10}", p) and int(p) < 2**bits for p in parts):
             return ":".join(str(int(part)) for part in parts)
         example = "65001:100" if numbers == 2 else "65001:1:2"
         raise ValueError(f'{numbers} numbers of {bits} bits such as "{example}", not {shown(value)}')
@@ -45,7 +49,7 @@ def _pairs(numbers: int, bits: int) -> Callable[[str], str]:
 
 def _netmask(value: Any) -> Any:
     """A prefix length, or an IPv4 netmask as ipvsadm takes it."""
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+){3}", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", value.strip()):
         octets = [int(octet) for octet in value.strip().split(".")]
         bits = "".join(f"{octet:08b}" for octet in octets)
         if max(octets) < 256 and re.fullmatch(r"1+0*", bits):
@@ -200,7 +204,9 @@ class BackendDocument(Document):
 
 class ServiceDocument(Document):
     vip: Annotated[
-        tuple[Ip, ...], BeforeValidator(one_or_many, json_schema_input_type=list[Ip] | Ip), Field(min_length=1)
+        tuple[Ip, ...],
+        BeforeValidator(one_or_many, json_schema_input_type=list[Ip] | Ip),
+        Field(min_length=1, max_length=MAX_VIPS),
     ]
     port: Port | None = None
     protocol: Literal["tcp", "udp", "sctp"] | None = None

@@ -10,12 +10,23 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from anycastlb.core.catalog.check import CheckTypes, DocumentPath, InvalidField, ReadCheck, merged_check, parse_check
+from anycastlb.core.catalog.check import (
+    CheckTypes,
+    DocumentPath,
+    InvalidField,
+    ReadCheck,
+    merged_check,
+    parse_check,
+    strange_check,
+)
 from anycastlb.core.catalog.contradictions import Limits, clashes, contradictions
 from anycastlb.core.catalog.discovery import parse_discover
+from anycastlb.core.catalog.http.gateway_schema import GatewayAnnounceDocument
+from anycastlb.core.catalog.http.pool import is_pool, parse_pool, passive_of, refuse_unreachable
+from anycastlb.core.catalog.http.pool_schema import PoolBackendDocument, PoolDocument
 from anycastlb.core.catalog.pool import about_backend
 from anycastlb.core.catalog.scheduler import parse_virtual
-from anycastlb.core.catalog.schema import BackendDocument, ServiceDocument
+from anycastlb.core.catalog.schema import AnnounceDocument, BackendDocument, ServiceDocument
 from anycastlb.core.fields import Document, problems
 from anycastlb.core.model import (
     Address,
@@ -36,10 +47,11 @@ def parse_service(
 ) -> Service | tuple[Problem, ...]:
     """The service ``name`` from its whole, merged document (backends in canonical order), or all its problems."""
     try:
-        parsed = ServiceDocument.model_validate(document)
+        parsed = _kind(document).model_validate(document)
     except ValidationError as exc:
         return problems(exc, key)
-    wrong = [Problem(key, path, expected) for path, expected in contradictions(parsed, limits)]
+    pool = isinstance(parsed, PoolDocument)
+    wrong = [] if pool else [Problem(key, path, expected) for path, expected in contradictions(parsed, limits)]
     protocol = _protocol(parsed)
     backends: list[Backend] = []
     read: dict[object, ReadCheck] = {}
@@ -48,14 +60,26 @@ def parse_service(
             backends.append(_backend(key, backend_name, backend, parsed, protocol, check_types, read))
         except InvalidField as exc:
             wrong += exc.problems
+    if not parsed.backends and parsed.check:
+        wrong += strange_check(key, parsed.check, check_types)  # before the first backend registers, and fails by it
     wrong += [Problem(key, path, expected) for path, expected in clashes(backends)]
-    return tuple(dict.fromkeys(wrong)) or _service(name, protocol, parsed, backends)
+    if wrong:
+        return tuple(dict.fromkeys(wrong))
+    return (
+        parse_pool(name, parsed, backends)
+        if isinstance(parsed, PoolDocument)
+        else (_service(name, protocol, parsed, backends))
+    )
+
+
+def _kind(document: Mapping[str, Any]) -> type[ServiceDocument]:
+    return PoolDocument if is_pool(document) else ServiceDocument
 
 
 def parse_own(document: Mapping[str, Any]) -> ServiceDocument | None:
     """The fields of a service without its backends; None if something is wrong with them."""
     try:
-        return ServiceDocument.model_validate({**document, "backends": {}})
+        return _kind(document).model_validate({**document, "backends": {}})
     except ValidationError:
         return None
 
@@ -73,7 +97,8 @@ def backend_problems(
     The paths are those in the backend's document. ``read``: checks of the service that were read before.
     """
     try:
-        backend = BackendDocument.model_validate(document)
+        kind = BackendDocument if service is not None and service.vip else PoolBackendDocument
+        backend = kind.model_validate(document)
     except ValidationError as exc:
         return problems(exc, key)
     if service is None:
@@ -110,13 +135,7 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
             damping=Damping(**announce.damping.model_dump()) if announce.damping else None,
             hold_up=announce.hold_up,
             hold_down=announce.hold_down,
-            route=Route(
-                communities=tuple(sorted(set(announce.communities))),
-                large_communities=tuple(sorted(set(announce.large_communities))),
-                med=announce.med,
-                local_preference=announce.local_preference,
-                as_path_prepend=announce.as_path_prepend,
-            ),
+            route=parse_path_attributes(announce),
         ),
         drain=parsed.drain,
         slow_start=0.0 if parsed.slow_start == "history" else parsed.slow_start,
@@ -125,6 +144,16 @@ def _service(name: str, protocol: Protocol, parsed: ServiceDocument, backends: S
         backends_from=parse_discover(parsed.backends_from),
         dns=_filled(DnsName, parsed.dns),
         consul=_filled(ConsulName, parsed.consul),
+    )
+
+
+def parse_path_attributes(announce: AnnounceDocument | GatewayAnnounceDocument) -> Route:
+    return Route(
+        communities=tuple(sorted(set(announce.communities))),
+        large_communities=tuple(sorted(set(announce.large_communities))),
+        med=announce.med,
+        local_preference=announce.local_preference,
+        as_path_prepend=announce.as_path_prepend,
     )
 
 
@@ -153,6 +182,10 @@ def _backend(
     document.setdefault("type", "tcp" if protocol in ("tcp", "fwmark") and port else "none")
     where = DocumentPath(key, f"{path}.check" if backend.check is not None else "check", check_types, read)
     through = document.get("via") == "forward"
+    passive = None
+    if isinstance(service, PoolDocument):
+        refuse_unreachable(key, path, port, through)
+        passive = passive_of(service, backend)
     if not port and not through:
         _check_without_port(where, path, document, backend.address)
     return Backend(
@@ -176,6 +209,7 @@ def _backend(
         through=through,
         fallback=backend.fallback,
         override=backend.override,
+        passive=passive,
     )
 
 

@@ -6,9 +6,9 @@ their ends, new services, backends' keys. Pure: no clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from anycastlb.core.model import Address, Catalog, Share, Shrink, Tree
+from anycastlb.core.model import Address, Catalog, Gateway, Service, Share, Shrink, Tree
 
 
 def admit(
@@ -39,13 +39,26 @@ def admit(
 
 
 def lost_vips(current: Catalog, candidate: Catalog) -> frozenset[Address]:
-    """The VIPs of the current catalog that the candidate has not; services that are the same object lose none."""
-    one, two = current.services, candidate.services
-    if len(one) == len(two) and all(a is b or a.vips == b.vips for a, b in zip(one, two, strict=True)):
+    """The VIPs of the current catalog that the candidate has not. What is the same object loses none."""
+    if same_vips(current, candidate):
         return frozenset()
-    same = set(map(id, candidate.services))
-    changed = {vip for service in current.services if id(service) not in same for vip in service.vips}
+    changed = _given_up(current.services, candidate.services) | _given_up(current.gateways, candidate.gateways)
     return frozenset(changed - candidate.vips) if changed else frozenset()
+
+
+def same_vips(one: Catalog, two: Catalog) -> bool:
+    """Have they the same VIPs, as is seen at a glance?"""
+    return _alike(one.services, two.services) and _alike(one.gateways, two.gateways)
+
+
+def _alike(one: Sequence[Service | Gateway], two: Sequence[Service | Gateway]) -> bool:
+    return len(one) == len(two) and all(a is b or a.vips == b.vips for a, b in zip(one, two, strict=True))
+
+
+def _given_up(one: Sequence[Service | Gateway], two: Sequence[Service | Gateway]) -> set[Address]:
+    """The VIPs of those that are not as they were."""
+    same = set(map(id, two))
+    return {vip for before in one if id(before) not in same for vip in before.vips}
 
 
 def shrunk(lost: int, of: int, limit: Share, emptied: bool) -> bool:
@@ -58,18 +71,22 @@ def without_loss(tree: Tree, current: Catalog, lost: Collection[Address]) -> Tre
     """The tree of a held catalog with what the lost VIPs need put back from the catalog in force.
 
     Their services' documents and the defaults stay as they were; of their backends' keys those that are gone are put
-    back, and those that were written since count. That a drain is gone counts too, unless all services are gone with
-    it: then nobody ended the drain.
+    back, and those that were written since count. Gateways stay, with their routes and the pools of those. That a drain
+    is gone counts too, unless all services are gone with it: then nobody ended the drain.
     """
     gone = set(lost)
     losing = {service.name for service in current.services if not gone.isdisjoint(service.vips)}
+    gateways = {gateway.name for gateway in current.gateways if not gone.isdisjoint(gateway.vips)}
+    routes = [route for route in current.routes if not gateways.isdisjoint(route.gateways)]
+    used = losing.union(*(route.pools() for route in routes))
+    stay = {*(f"services/{name}" for name in losing), *(f"gateways/{name}" for name in gateways), "defaults"}
+    named = {f"routes/{route.name}" for route in routes}
     emptied = not any(key.startswith("services/") for key in tree.entries)
     entries = {key: entry for key, entry in tree.entries.items() if key != "defaults"}
     for key, entry in current.good.items():
         kind, _, rest = key.partition("/")
-        name, _, backend = rest.partition("/")
-        if kind == "defaults" or (kind == "services" and name in losing and not backend):
+        if key in stay:
             entries[key] = entry
-        elif (kind == "services" and name in losing) or (kind == "drain" and emptied):
+        elif key in named or (kind == "services" and rest.split("/")[0] in used) or (kind == "drain" and emptied):
             entries.setdefault(key, entry)
     return Tree(entries, tree.index)

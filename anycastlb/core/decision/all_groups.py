@@ -13,11 +13,12 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from anycastlb.core.decision.delta import same_keys
+from anycastlb.core.decision.delta import Edited
 from anycastlb.core.decision.group_result import GroupResult, result
 from anycastlb.core.decision.rows import RowId, Tables
 from anycastlb.core.decision.scope import Scope
 from anycastlb.core.decision.steps import Steps
+from anycastlb.core.identity import same_objects
 from anycastlb.core.model import Address, Memory, ServiceKey
 
 K = TypeVar("K")
@@ -40,10 +41,10 @@ class AllGroups:
         part: Callable[[GroupResult], Mapping[K, V]] = attrgetter(name)
         if self.pairs is not None:
             parts = [(part(one), part(two)) for one, two in self.pairs]
-            if all(one is two or same_keys(one, two) for one, two in parts):
-                changed = [two for one, two in parts if one is not two]
-                return _united(changed, before) if changed else before
-        return _united(map(part, self.new.values()), {})
+            if all(one is two or same_objects(one, two) for one, two in parts):
+                rows = _united(two for one, two in parts if one is not two)
+                return Edited(before, rows) if rows else before
+        return _united(map(part, self.new.values()))
 
     def tables(self, before: Tables) -> Tables:
         """The kernel's tables. ``before``: those of the old results."""
@@ -94,19 +95,19 @@ def decided(scope: Scope, steps: Steps) -> AllGroups:
     old = scope.last.results
     results = dict(old)
     for name, group, before in scope.groups():
-        parts = steps.of_group(scope.basis, group, steady=name not in scope.unsteady)
+        parts = steps.of_group(scope.basis, group, scope.steady(name))
         results[name] = result(parts, before)
     groups = scope.grouping.groups
-    if not same_keys(results, groups):
+    if not same_objects(results, groups):
         results = {name: results[name] for name in groups}
-    if not same_keys(old, results):
+    if not same_objects(old, results):
         return AllGroups(old, results, scope.anew, None)
     pairs = tuple((old[name], results[name]) for name in scope.anew if old[name] is not results[name])
     return AllGroups(old, results, scope.anew, pairs)
 
 
-def _united(parts: Iterable[Mapping[K, V]], table: Mapping[K, V]) -> Mapping[K, V]:
-    united = dict(table)
+def _united(parts: Iterable[Mapping[K, V]]) -> dict[K, V]:
+    united: dict[K, V] = {}
     for part in parts:
         united.update(part)
     return united

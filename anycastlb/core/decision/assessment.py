@@ -6,16 +6,22 @@ from collections.abc import Iterable
 
 from anycastlb.core.decision import health
 from anycastlb.core.decision.basis import Basis
+from anycastlb.core.decision.http.gateways import judge_listener
 from anycastlb.core.decision.judgement import Judgement, Observed, judge
 from anycastlb.core.decision.member import ObservedBackend
 from anycastlb.core.decision.vip_groups import Place
-from anycastlb.core.model import Address, DestinationKey, Service
+from anycastlb.core.model import Address, DestinationKey, Service, ServiceKey, gateway_on_vip
 
 
 def assess(basis: Basis, places: Iterable[Place]) -> tuple[Judgement, ...]:
     """These services on these VIPs, by this node's own probes."""
 
     def one(service: Service, vip: Address) -> Judgement:
+        if (gateway := gateway_on_vip(service.name)) is not None:
+            heard = basis.listening[gateway]
+            refusal = basis.refused.get(ServiceKey("tcp", vip, heard.port))
+            nodes = judge(service, vip, observe(basis, service, vip), basis.now).members if service.backends else ()
+            return judge_listener(service, vip, heard, refusal, nodes)
         return judge(service, vip, observe(basis, service, vip), basis.now)
 
     every = (basis.contained.of(vip, one, service, vip) for service, vip in places)

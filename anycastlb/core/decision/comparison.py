@@ -10,13 +10,13 @@ Pure. Decision record: docs/decisions/0014-incremental-brain.md.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from anycastlb.core.decision import plan
 from anycastlb.core.decision.containment import Containment
 from anycastlb.core.decision.delta import delta
-from anycastlb.core.model import TABLES, Change, Failure, ServiceKey, State, Table
+from anycastlb.core.model import ALL_TABLES, Change, Failure, Reason, ServiceKey, State, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,10 @@ class Comparison:
     changes: tuple[Change, ...]
     failures: tuple[Failure, ...]
     """Of each service whose destinations could not be compared: they stay as they are."""
+    left_out: Mapping[Any, Reason] = field(default_factory=dict)
+    """The VIPs with which the comparison failed, and why (``quarantine``)."""
+    rest: Comparison | None = None
+    """The comparison without them."""
 
 
 UNCOMPARED = Comparison(State(), State(), (), ())
@@ -40,7 +44,7 @@ def compare_again(last: Comparison, actual: State, desired: State) -> Comparison
     if last.failures:
         last = UNCOMPARED
     contained = Containment()
-    changes = [change for table in TABLES for change in _changes(table, last, actual, desired, contained)]
+    changes = [change for table in ALL_TABLES for change in _changes(table, last, actual, desired, contained)]
     return Comparison(actual, desired, plan.ordered(changes, contained), plan.faults_of(contained, desired))
 
 
@@ -56,10 +60,10 @@ def _changes(table: Table, last: Comparison, actual: State, desired: State, cont
         return edited
     doubtful = {*one.keys, *two.keys, *(change.key for change in before)}
     if table != "destinations":
-        return plan.row_changes(table, _only(old, doubtful), _only(new, doubtful))
+        return _row_changes(table, old, new, doubtful)
     moved = any(change.moved or change.verb != "update" for change in before)
     if one.aligned and two.aligned and not moved:
-        return plan.row_changes(table, _only(old, doubtful), _only(new, doubtful))
+        return _row_changes(table, old, new, doubtful)
     services = {key.service for key in doubtful}
     return plan.destination_changes(_of_services(old, services), _of_services(new, services), contained)
 
@@ -71,19 +75,33 @@ def _edited(
 
     They may be as many as there are VIPs, for as long as nobody announces one.
     """
-    made = {change.key: change for change in plan.row_changes(table, _only(old, keys), _only(new, keys))}
+    made = {change.key: change for change in plan.row_changes(table, _these(old, keys), _these(new, keys))}
     known = {change.key: change for change in before if change.key in keys}
     if not made:
-        return [change for change in before if change.key not in known] if known else before
-    if made.keys() != known.keys() or any(made[key].verb != known[key].verb for key in made):
+        return [change for change in before if change.key not in known]
+    if made.keys() != known.keys():
         return None
     return [made.get(change.key, change) for change in before]
 
 
+def _row_changes(
+    table: Table, old: Mapping[Any, Any], new: Mapping[Any, Any], keys: Collection[Any]
+) -> Iterable[Change]:
+    """The changes of these rows, in the order in which the tables have them.
+
+    To find that order, each key of both tables is hashed, so it is not looked for before there are two changes.
+    """
+    changes = list(plan.row_changes(table, _these(old, keys), _these(new, keys)))
+    return changes if len(changes) < 2 else plan.row_changes(table, _only(old, keys), _only(new, keys))
+
+
+def _these(rows: Mapping[Any, Any], keys: Collection[Any]) -> Mapping[Any, Any]:
+    """These rows, in whatever order."""
+    return {key: rows[key] for key in keys if key in rows}
+
+
 def _only(rows: Mapping[Any, Any], keys: Collection[Any]) -> Mapping[Any, Any]:
     """These rows, in their order."""
-    if len(keys) == 1:
-        return {key: rows[key] for key in keys if key in rows}
     return {key: row for key, row in rows.items() if key in keys}
 
 

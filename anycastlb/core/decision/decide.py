@@ -20,7 +20,7 @@ Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ from anycastlb.core.decision import gate, kernel_settings, probe_marks, service_
 from anycastlb.core.decision.all_groups import decided
 from anycastlb.core.decision.basis import Basis
 from anycastlb.core.decision.handover import NOTHING, Handover, fwmarks, handover
+from anycastlb.core.decision.http import spread
+from anycastlb.core.decision.http.adoption import adopt_http
 from anycastlb.core.decision.own_drain import unused
 from anycastlb.core.decision.recollection import adopted_gates, presumed_up, weighted
 from anycastlb.core.decision.remembered import FROM_SCRATCH, ProbeRows, Remembered
@@ -37,6 +39,7 @@ from anycastlb.core.decision.steps import take_steps
 from anycastlb.core.model import (
     MARKS,
     Address,
+    Catalog,
     Decision,
     DestinationKey,
     ForwardPath,
@@ -45,7 +48,6 @@ from anycastlb.core.model import (
     Memory,
     Recollection,
     Route,
-    Service,
     ServiceKey,
     State,
     Verdict,
@@ -56,6 +58,7 @@ V = TypeVar("V")
 ADOPTED_DRAIN = 30.0
 """Seconds for which a row that the kernel had at the start, and that no catalog names any more, is still served."""
 NOTHING_KNOWN = Recollection()
+EMPTY_CATALOG = Catalog()
 TICK = 0.001
 """Seconds: the shortest time after which a decision asks to be made again, and the shortest wait for one. Clock
 arithmetic is not exact: no step may be missed, and no moment just ahead be waited for without end."""
@@ -67,16 +70,16 @@ def adopt(
     probes: probe_marks.Range = MARKS,
     known: Recollection = NOTHING_KNOWN,
     connected: bool = False,
-    services: Sequence[Service] = (),
+    catalog: Catalog = EMPTY_CATALOG,
 ) -> Memory:
     """The memory of a daemon that meets its own work in the kernel: nothing of it may flap because of the restart.
 
     ``probes``: the firewall marks of probes through IPVS. ``known``: what the daemon before it has left on disk, by
-    this one's clock. ``connected``: the BGP bridge has reported the routes. ``services``: those of the catalog.
+    this one's clock. ``connected``: the BGP bridge has reported the routes.
     """
     marks, actual = probe_marks.split(actual, probes)
-    gates = adopted_gates(actual, services, known, connected, now)
-    presumed = presumed_up(actual, services, gates)
+    gates = adopted_gates(actual, catalog, known, connected, now)
+    presumed = presumed_up(actual, catalog, gates)
     return Memory(
         gates=gates,
         rows={
@@ -90,6 +93,7 @@ def adopt(
         order=by_service(actual.destinations),
         marks=marks,
         routes=actual.routes,
+        http=adopt_http(actual),
     )
 
 
@@ -106,7 +110,7 @@ def decide(inputs: Inputs, memory: Memory, now: float) -> Decision:
 def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -> Remembered:
     """What ``decide`` decides, where only that is made anew which cannot be taken from the ``last`` decision."""
     scope = scope_of(last, inputs, memory, now)
-    last, past = scope.last, scope.last.decision
+    last, past, http = scope.last, scope.last.decision, scope.http
     steps = take_steps(scope.basis, scope.grouping, scope.anew)
     groups = decided(scope, steps)
     tables, up_since = groups.tables(last.tables), groups.table("up_since", last.up_since)
@@ -114,11 +118,12 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
 
     handing = NOTHING if inputs.stopping else handover(steps.judged, now)
     doubtful = (*scope.doubtful, *groups.given_up())
-    leaving = leaving_rows(after.rows, doubtful, memory, inputs.idle, now, not unused(steps.drain), handing)
+    used = not unused(steps.drain) or bool(http.compiled.gateways)  # nobody counts what HAProxy serves
+    leaving = leaving_rows(after.rows, doubtful, memory, inputs.idle, now, used, handing)
     kernel = with_leaving(tables, after.rows, leaving, memory.order)
     paths, probe_rows = _probes(scope)
     had_peers = service_names.had_peers(inputs.cluster, memory.had_peers)
-    wakes = (*steps.wakes, *groups.wakes, *_wakes(leaving, handing, paths, memory, now))
+    wakes = (*steps.wakes, *groups.wakes, *http.wakes, *_wakes(leaving, handing, paths, memory, now))
     cached = bool(kernel.services) and groups.cached and cached_leaving(leaving)
     decision = Decision(
         desired=State(
@@ -127,7 +132,12 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
             addresses=kernel.addresses,
             services=_both(kernel.services, probe_rows[0]),
             destinations=_both(kernel.destinations, probe_rows[1]),
+            ingress_marks=spread.ingress_marks(http.memory.marks, inputs.policy.spread, kernel),
             routes=after.routes,
+            http_engine=http.tables.http_engine,
+            http_certificates=http.tables.http_certificates,
+            http_servers=http.tables.http_servers,
+            http_sites=http.tables.http_sites,
             **_names(scope.basis, after.routes, verdicts, had_peers),
         ),
         memory=replace(
@@ -139,14 +149,17 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
             fwmarks=fwmarks(scope.grouping.services, memory) if scope.changed else memory.fwmarks,
             node_drain=steps.drain,
             had_peers=had_peers,
+            http=http.memory,
         ),
         verdicts=verdicts,
         backends=groups.table("backends", past.backends),
         probe_paths=paths,
+        http=http.verdicts,
+        sharing=http.sharing,
         faults={str(subject): reason for subject, reason in scope.basis.contained.faults.items()},
         wake_at=max(min(wakes), now + TICK) if wakes else None,
     )
-    return Remembered(decision, inputs, scope.grouping, groups.new, scope.by_check, tables, up_since, probe_rows)
+    return Remembered(decision, inputs, scope.grouping, groups.new, scope.by_check, tables, up_since, probe_rows, http)
 
 
 def _both(one: Mapping[K, V], other: Mapping[K, V]) -> Mapping[K, V]:

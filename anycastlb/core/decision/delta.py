@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import compress
-from operator import is_, is_not
+from operator import is_not
 from typing import Any, Generic, TypeVar
+from weakref import ref
+
+from anycastlb.core.identity import same_objects
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -30,15 +33,34 @@ class Delta(Generic[K]):
 NONE: Delta[Any] = Delta()
 
 
+class Edited(dict[K, V]):
+    """A table with the same keys as another one in the same order. It knows which rows are other ones there, so that
+    nobody has to walk through both to find that out; to walk through 10,000 rows takes half a millisecond."""
+
+    __slots__ = ("__weakref__", "_before", "_keys")
+
+    def __init__(self, before: Mapping[K, V], rows: Mapping[K, V]) -> None:
+        """``rows``: the new rows of keys that ``before`` has."""
+        super().__init__(before)
+        self.update(rows)
+        self._before = ref(before) if isinstance(before, Edited) else None
+        self._keys = tuple(key for key, row in rows.items() if before[key] is not row)
+
+    def since(self, table: Mapping[K, V]) -> Delta[K] | None:
+        """Where it differs from that table, if it was made of it."""
+        return Delta(self._keys) if self._before is not None and self._before() is table else None
+
+
 def delta(old: Mapping[K, V], new: Mapping[K, V]) -> Delta[K]:
     """Where two tables differ. Rows that are equal, but not the same object, may be among it."""
     if old is new:
         return NONE
-    if same_keys(old, new):
+    if isinstance(new, Edited) and (known := new.since(old)) is not None:
+        return known
+    if same_objects(old, new):
         return Delta(tuple(compress(new, map(is_not, old.values(), new.values()))))
     before, after = list(old), list(new)
-    start = _alike(before, after)
-    end = min(_alike(reversed(before), reversed(after)), len(before) - start, len(after) - start)
+    start, end = _alike(before, after), _alike(reversed(before), reversed(after))
     moved = (*after[start : len(after) - end], *before[start : len(before) - end])
     rows = list(map(is_not, [*old.values()][:start], new.values()))
     tail = list(map(is_not, [*old.values()][len(before) - end :], [*new.values()][len(after) - end :]))
@@ -56,15 +78,10 @@ def _alike(one: Iterable[K], other: Iterable[K]) -> int:
     return count
 
 
-def same_keys(old: Mapping[K, V], new: Mapping[K, V]) -> bool:
-    """Do both tables have the same objects as keys, in the same order?"""
-    return len(old) == len(new) and all(map(is_, old, new))
-
-
 def shared(old: Mapping[K, V], new: Mapping[K, V]) -> Mapping[K, V]:
     """The newer table, made of the older one's objects as far as they are equal: all of it, if it is equal."""
     if old is new or not new or not old:
         return new if old or new else old
     names, absent = {key: key for key in old}, object()
     kept = {names.get(key, key): before if (before := old.get(key, absent)) == row else row for key, row in new.items()}
-    return old if same_keys(old, kept) and all(map(is_, old.values(), kept.values())) else kept
+    return old if same_objects(old, kept) and same_objects(old.values(), kept.values()) else kept

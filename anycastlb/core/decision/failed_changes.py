@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from anycastlb.core.decision.basis import unheard
 from anycastlb.core.decision.handover import vips_of
 from anycastlb.core.decision.plan import Destinations, by_service
 from anycastlb.core.model import EMPTY, Address, Change, DestinationKey, Failure, Reason, ServiceKey, Table, Verdict
@@ -56,6 +57,9 @@ class FailedChanges:
                 self._note(change.key, failure)
             elif change.table == "destinations" and change.verb == "create" and change.new.weight:
                 self._note(change.key.service, failure)
+            elif change.table == "http_engine":
+                for listener in unheard(change):
+                    self._note(listener, failure)
             elif change.table == "destinations" and _gives_weight(change):
                 self._raises.setdefault(change.key.service, failure)
 

@@ -86,11 +86,12 @@ class GroupParts:
     up_since: Mapping[DestinationKey, float]
     routes: Mapping[Address, Route]
     steady: bool
-    """Nothing besides the group's own services, checks and memory had a part in it, and no step has failed."""
+    """Nothing besides the group's own checks, memory and services, which are those of the last decision, had a part in
+    it, and no step has failed."""
 
 
 def result(parts: GroupParts, before: GroupResult | None) -> GroupResult:
-    """The result of one group. ``before``: of the last decision, if it was made of the same services."""
+    """The result of one group. ``before``: of the last decision."""
     rows = parts.rows
     destinations = {key: row for (table, key), (row, _) in rows.items() if table == "destinations"}
     services = {key: row for (table, key), (row, _) in rows.items() if table == "services"}
@@ -141,7 +142,7 @@ def _stands(parts: GroupParts, before: GroupResult, made: GroupResult) -> bool:
         parts.steady
         and all(getattr(before, name) is getattr(made, name) for name in REMEMBERED)
         and not made.followed
-        and not any(item.verdict.proving or (item.unproven and item.proving) for item in parts.judged)
+        and not any(item.verdict.proving or item.proving for item in parts.judged)
         and not any(vote.opinion.wake is not None or vote.case.guarded for vote in parts.votes if vote.case.trouble)
         and not any(item.wake is not None or item.gate.penalty for item in parts.gates)
     )

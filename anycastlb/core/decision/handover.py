@@ -44,11 +44,12 @@ def handover(judged: Sequence[Judgement], now: float) -> Handover:
     begins: set[Successor] = set()
     ends: dict[Successor, float] = {}
     for item in judged:
+        proving = item.proving
         for successor in (item.verdict.key, item.vip):
             if item.verdict.proving:
                 begins.add(successor)
-            if item.proving:
-                ends[successor] = max(now + item.proving, ends.get(successor, now))
+            if proving:
+                ends[successor] = max(now + proving, ends.get(successor, now))
     return Handover(frozenset(begins), ends, frozenset(item.verdict.key for item in judged if item.members))
 
 

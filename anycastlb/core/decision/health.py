@@ -12,7 +12,11 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
-from anycastlb.core.model import Check, CheckState, Reason, Result
+from collections.abc import Iterable
+
+from anycastlb.core.decision import weights
+from anycastlb.core.identity import same_objects
+from anycastlb.core.model import Check, CheckState, Health, Reason, Result
 
 UNKNOWN = CheckState()
 
@@ -26,16 +30,17 @@ WINDOW = 100
 def step(state: CheckState, result: Result, rise: int, fall: int) -> CheckState:
     """The state after one more result."""
     up, streak, since, agreed = _turned(state, result, rise, fall)
+    asks, record = (result.weight, result.drain) if result.ok else state.asks, _counted(state.record, result.ok)
     return CheckState(
         up,
         streak,
         since,
         result,
-        asks=(result.weight, result.drain) if result.ok else state.asks,
+        asks=state.asks if asks == state.asks else asks,  # one object for as long as it is the same
         agreed=agreed,
         recent=(*state.recent[-EVIDENCE + 1 :], result),
         failures=state.failures if result.ok else (*state.failures[-EVIDENCE + 1 :], result),
-        record=_counted(state.record, result.ok),
+        record=state.record if record == state.record else record,
     )
 
 
@@ -77,3 +82,28 @@ def verdict(state: CheckState, before: bool) -> tuple[bool, Reason]:
         return True, Reason("check_passed", detail)
     unproven = state.last is not None and state.unproven is state.last  # for so long that it counts as a failure
     return False, Reason("check_unproven" if unproven else "check_failed", f"down: {detail}")
+
+
+def alike(one: CheckState, other: CheckState) -> bool:
+    """Do two states of a check say the same to a decision? Evidence that confirms a check that is up does not count."""
+    if one.last is None or other.last is None:
+        return one == other
+    return (
+        one.up is other.up
+        and one.since == other.since
+        and one.asks == other.asks
+        and one.last.detail == other.last.detail
+        and (one.up is True or one.last == other.last)
+        and (one.record == other.record or weights.earned(*one.record) == weights.earned(*other.record))
+    )
+
+
+def turned(old: Health, new: Health) -> Iterable[Check]:
+    """The checks of which a decision may think otherwise than the last one."""
+    if old is new:
+        return ()
+    if same_objects(old, new):
+        pairs = zip(new, old.values(), new.values(), strict=True)
+        return [check for check, before, after in pairs if before is not after and not alike(before, after)]
+    both = {check for check in old.keys() & new.keys() if alike(old[check], new[check])}
+    return [check for check in (*old, *new) if check not in both]

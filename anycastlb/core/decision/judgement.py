@@ -71,7 +71,8 @@ class Judgement:
     @property
     def proving(self) -> float:
         """Seconds until the last first result of the backends that flows are wanted on is due; 0 if none is."""
-        return max((m.proving for m in self.members if m.used and not m.backend.fallback), default=0.0)
+        waiting = (m for m in self.members if m.unproven_since is not None)  # hardly ever any
+        return max((m.proving for m in waiting if m.used and not m.backend.fallback), default=0.0)
 
     @property
     def up_since(self) -> dict[DestinationKey, float]:

@@ -31,6 +31,8 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 
 from anycastlb.core.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
 
@@ -67,14 +69,18 @@ class Table:
 
     def at(self, value: int) -> DestinationKey | None:
         """The same for what a flow's address and port add up to."""
-        if not self.slots:
-            return None
-        first = _hash(value, FIRST) % SIZE
-        owner = self.slots[first]
-        if owner in self.available:
+        return self.below(value, _hash(value, FIRST) % SIZE)
+
+    def owner(self, slot: int) -> DestinationKey | None:
+        """The backend that takes every flow of this slot, if there is one."""
+        owner = self.slots[slot] if self.slots else None
+        return owner if owner in self.available else None
+
+    def below(self, value: int, first: int) -> DestinationKey | None:
+        """The same as ``at`` for a value whose slot is known."""
+        owner = self.owner(first)
+        if owner is not None or not self.slots or not self.fallback or not self.available:
             return owner
-        if not self.fallback or not self.available:
-            return None
         for offset in range(SIZE):
             again = self.slots[_hash(value + (offset + first) % SIZE, FIRST) % SIZE]
             if again in self.available:
@@ -96,40 +102,58 @@ def build(service: VirtualService, destinations: Mapping[DestinationKey, Destina
 
 def moved(before: Table, after: Table, flows: int = SAMPLE) -> float:
     """The share of flows that go elsewhere, of those that the table before sent anywhere; 0 to 1."""
-    values = random.Random(SIZE)
     sent = gone = 0
-    for _ in range(flows):
-        value = values.getrandbits(32)
-        was = before.at(value)
-        if was is not None:
-            sent += 1
-            gone += after.at(value) != was
+    for slot, values in _sampled(flows):
+        was, goes = before.owner(slot), after.owner(slot)
+        if was is not None and goes is not None:
+            sent += len(values)
+            gone += len(values) * (goes != was)
+            continue
+        for value in values:
+            if (was := before.below(value, slot)) is not None:
+                sent += 1
+                gone += after.below(value, slot) != was
     return gone / sent if sent else 0.0
 
 
 def shares(table: Table, flows: int = SAMPLE) -> dict[DestinationKey, float]:
     """What share of new flows each backend gets; 0 to 1."""
-    values = random.Random(SIZE)
     counts = dict.fromkeys(table.slots, 0)
-    for _ in range(flows):
-        if (backend := table.at(values.getrandbits(32))) is not None:
-            counts[backend] += 1
+    for slot, values in _sampled(flows):
+        for value in values:
+            if (backend := table.below(value, slot)) is not None:
+                counts[backend] += 1
     return {key: count / flows for key, count in counts.items()}
 
 
-def moves(before: State, after: State) -> dict[ServiceKey, float]:
-    """For every ``mh`` service of both states whose backends differ: the share of its flows that would go elsewhere.
+@lru_cache(maxsize=4)
+def _sampled(flows: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """A fixed sample of what flows' addresses and ports add up to, by the slot of each: the same for every table."""
+    values, slots = random.Random(SIZE), dict[int, list[int]]()
+    for _ in range(flows):
+        value = values.getrandbits(32)
+        slots.setdefault(_hash(value, FIRST) % SIZE, []).append(value)
+    return tuple((slot, tuple(some)) for slot, some in slots.items())
+
+
+def moves(before: State, after: State, limit: int | None = None) -> dict[ServiceKey, float]:
+    """For every ``mh`` service of both states whose backends differ, or for so many of them: the share of its flows
+    that would go elsewhere.
 
     Established flows of a node that stays up are in its connection table and do not move; this is what happens to
     those that another node takes over, and to where new ones go.
     """
     old, new = _by_service(before), _by_service(after)
-    return {
-        key: moved(build(before.services[key], old.get(key, {})), build(row, new.get(key, {})))
+    changed = (
+        key
         for key, row in after.services.items()
         if key in before.services
         and row.scheduler == before.services[key].scheduler == "mh"
         and list(old.get(key, {}).items()) != list(new.get(key, {}).items())
+    )
+    return {
+        key: moved(build(before.services[key], old.get(key, {})), build(after.services[key], new.get(key, {})))
+        for key in islice(changed, limit)
     }
 
 
@@ -174,9 +198,7 @@ def _own(key: DestinationKey) -> int:
 
 
 def _folded(address: Address, family: int) -> int:
-    """An address in 32 bits: the four words of IPv6 are folded by exclusive or."""
-    if address.version == 4:
-        return int(address)
+    """An address in 32 bits: the four words of IPv6 are folded by exclusive or. IPv4 has no more than the first."""
     words = [int.from_bytes(address.packed[start : start + 4]) for start in range(0, 16, 4)]
     return words[0] ^ words[1] ^ words[2] ^ words[3] if family == 6 else words[0]
 

@@ -29,6 +29,8 @@ class ObservedBackend:
     """Why the machine refused to create it, if it did."""
     unproven: float | None = None
     """Since when it is wanted without ever having been checked, as far as the last decision knew."""
+    out: Reason | None = None
+    """Why it is out although its check may pass, if it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def members_of(
         up, reason = health.verdict(known.state, known.up_since is not None)
         if known.refusal:
             up, reason = False, Reason("refused", f"down: {known.refusal}")
+        elif known.out:
+            up, reason = False, known.out
         since = known.up_since
         if since is None:
             since = gate.NEVER if followed and known.weight else now

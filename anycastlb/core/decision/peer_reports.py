@@ -87,4 +87,5 @@ def _heeded(status: Status) -> Any:
         for name, judged in status.services.items()
     }
     lost = cut_off(status.sessions)
-    return status.ready, status.stopping, status.drained, vips, services, status.withdrawn, lost
+    shares = status.gateway_address, status.gateway_address and status.leave and status.leave.stage == "drained"
+    return status.ready, status.stopping, status.drained, vips, services, status.withdrawn, lost, shares

@@ -32,7 +32,18 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.containment import Containment
-from anycastlb.core.model import TABLES, Change, Destination, DestinationKey, Failure, ServiceKey, State, Table
+from anycastlb.core.model import (
+    ALL_TABLES,
+    Change,
+    Destination,
+    DestinationKey,
+    Failure,
+    HttpServer,
+    ServerState,
+    ServiceKey,
+    State,
+    Table,
+)
 
 ORDER: tuple[tuple[Table, str], ...] = (
     ("sysctls", "set"),
@@ -43,21 +54,38 @@ ORDER: tuple[tuple[Table, str], ...] = (
     ("routes", "delete"),
     ("addresses", "create"),
     ("addresses", "update"),
+    ("http_engine", "create"),  # HAProxy listens on addresses that are there
+    ("http_engine", "update"),
+    ("http_certificates", "create"),
+    ("http_certificates", "update"),
+    ("http_servers", "create"),
+    ("http_servers", "raise"),
+    ("http_sites", "create"),
+    ("http_sites", "update"),
     ("services", "create"),
     ("services", "update"),
     ("destinations", "create"),  # and moved: both append, in canonical order
     ("destinations", "raise"),
+    ("ingress_marks", "create"),
+    ("ingress_marks", "update"),
     ("routes", "create"),
     ("routes", "update"),
     ("dns_records", "create"),
     ("dns_records", "update"),
     ("consul_services", "create"),
     ("consul_services", "update"),
+    ("ingress_marks", "delete"),
     ("destinations", "lower"),
     ("destinations", "delete"),
     ("services", "delete"),
+    ("http_servers", "lower"),
+    ("http_sites", "delete"),
+    ("http_servers", "delete"),
+    ("http_certificates", "delete"),
+    ("http_engine", "delete"),
     ("addresses", "delete"),
 )
+SERVER_STATES: tuple[ServerState, ...] = ("maint", "drain", "ready")
 _RANK = {phase: rank for rank, phase in enumerate(ORDER)}
 
 
@@ -70,9 +98,16 @@ def phase(change: Change) -> tuple[Table, str]:
             return "destinations", "create"
         if change.verb == "update":
             return "destinations", "lower" if change.new.weight < change.old.weight else "raise"
+    if change.table == "http_servers" and change.verb == "update":
+        return "http_servers", "lower" if _use(change.new) < _use(change.old) else "raise"
     if change.table == "consul_services" and change.verb == "update" and not change.new.passing:
         return "consul_services", "close"
     return change.table, change.verb
+
+
+def _use(server: HttpServer) -> tuple[int, int]:
+    """How many of the requests it gets, as far as two of them can be compared."""
+    return SERVER_STATES.index(server.state), server.weight
 
 
 def diff(actual: State, desired: State) -> tuple[Change, ...]:
@@ -84,7 +119,7 @@ def compare(actual: State, desired: State) -> tuple[tuple[Change, ...], tuple[Fa
     """The changes, and a failure of each service whose destinations cannot be compared: they stay as they are."""
     contained = Containment()
     changes: list[Change] = []
-    for table in TABLES:
+    for table in ALL_TABLES:
         if table == "destinations":
             changes += destination_changes(actual.destinations, desired.destinations, contained)
         else:

@@ -24,7 +24,7 @@ from anycastlb.core.decision import weights
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.member import Member, helpers_of, primaries_of
 from anycastlb.core.model import BackendVerdict, Destination, DestinationKey, Reason, Service, Weights
-from anycastlb.core.model.catalog import most_failed
+from anycastlb.core.model.announce import most_failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _joined(member: Member, clauses: Sequence[Reason]) -> Reason:
 def _notes(member: Member, clauses: Sequence[Reason]) -> tuple[str, ...]:
     """The clauses beyond the check's own, for readers that show the check's last result anyway."""
     refusal = [member.seen.refusal] if member.seen.refusal else []
-    decided = bool(refusal) or member.state.up is not None
+    decided = bool(refusal) or (member.state.up is not None and not member.seen.out)
     others = [clause for clause in clauses if not (decided and clause is member.reason)]
     return tuple(clause.text for clause in (*refusal, *others))
 
@@ -167,7 +167,7 @@ def _weights(service: Service, member: Member, kept: bool, now: float) -> tuple[
         parts = replace(parts, ramp=weights.earned(good, count))
     else:
         share, step = weights.ramp(now - member.since, service.slow_start)
-        parts = replace(parts, ramp=share)
+        parts = parts if share == parts.ramp else replace(parts, ramp=share)
         wake = None if step is None else member.since + step
     if parts.ramp < 1:
         clauses.append(Reason("slow_start", f"slow start: {parts.ramp:.0%}"))

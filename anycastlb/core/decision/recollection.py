@@ -9,17 +9,17 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from anycastlb.core.model import (
     Address,
+    Catalog,
     DestinationKey,
     Gate,
     Inputs,
     Memory,
     Recollection,
-    Service,
     ServiceKey,
     State,
     Verdict,
@@ -71,7 +71,7 @@ def weighted(actual: State) -> frozenset[ServiceKey]:
 
 
 def adopted_gates(
-    actual: State, services: Iterable[Service], known: Recollection, connected: bool, now: float
+    actual: State, catalog: Catalog, known: Recollection, connected: bool, now: float
 ) -> dict[Address, Gate]:
     """The gates of a daemon that meets its own work in the kernel.
 
@@ -79,7 +79,7 @@ def adopted_gates(
     flows in the kernel, unless the record says that it was closed. What is missing beside that closes no gate: somebody
     has deleted it, and the first plan puts it back.
     """
-    by_weight = frozenset[Address]() if connected else _served(actual, services)
+    by_weight = frozenset[Address]() if connected else _served(actual, catalog)
     gates: dict[Address, Gate] = {}
     for vip in {**actual.routes, **dict.fromkeys(by_weight), **known.gates}:
         before = known.gates.get(vip)
@@ -92,16 +92,16 @@ def adopted_gates(
     return gates
 
 
-def presumed_up(actual: State, services: Sequence[Service], gates: Mapping[Address, Gate]) -> frozenset[DestinationKey]:
+def presumed_up(actual: State, catalog: Catalog, gates: Mapping[Address, Gate]) -> frozenset[DestinationKey]:
     """The backends that count as up until their first results although the kernel does not have them.
 
     A gate is open, and no destination of its VIP has a weight: the rows are gone, and nobody can say which backends
     were up. Those of which a row is left were not. Where anything still gets flows, what is missing may as well be new.
     """
-    served = _served(actual, services)
+    served = _served(actual, catalog)
     return frozenset(
         key
-        for service in services
+        for service in catalog.services
         for vip in service.vips
         if vip in gates and gates[vip].open and vip not in served
         for backend in service.members(vip)
@@ -109,11 +109,16 @@ def presumed_up(actual: State, services: Sequence[Service], gates: Mapping[Addre
     )
 
 
-def _served(actual: State, services: Iterable[Service]) -> frozenset[Address]:
-    """The VIPs that get flows in the kernel. Only the catalog says which VIPs a fwmark service serves."""
+def _served(actual: State, catalog: Catalog) -> frozenset[Address]:
+    """The VIPs that get flows in the kernel, or requests through HAProxy. Only the catalog says which VIPs a fwmark
+    service and a gateway have."""
     weights = weighted(actual)
     vips = {key.address for key in weights if key.protocol != "fwmark"}
-    return frozenset(vips.union(vip for s in services for vip in s.vips if s.key(vip) in weights))
+    vips.update(vip for s in catalog.services for vip in s.vips if s.key(vip) in weights)
+    if any(row.state == "ready" and row.weight for row in actual.http_servers.values()):
+        gateways = {key.gateway for key in actual.http_sites}
+        vips.update(vip for gateway in catalog.gateways for vip in gateway.vips if gateway.name in gateways)
+    return frozenset(vips)
 
 
 def _shifted(gate: Gate, seconds: float) -> Gate:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from anycastlb.core.decision.group_result import NEVER, GroupResult
+from anycastlb.core.decision.http.tier import OFF, Tier
 from anycastlb.core.decision.rows import Tables
 from anycastlb.core.decision.vip_groups import NO_GROUPS, Grouping
 from anycastlb.core.model import (
@@ -24,11 +25,24 @@ from anycastlb.core.model import (
     DestinationKey,
     Inputs,
     Memory,
+    Reason,
+    Service,
     ServiceKey,
     VirtualService,
 )
 
 ProbeRows: TypeAlias = tuple[Mapping[ServiceKey, VirtualService], Mapping[DestinationKey, Destination]]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The services with which a decision failed."""
+
+    services: tuple[Service, ...]
+    faults: Mapping[str, Reason]
+    """Why, by what the fault is about."""
+    tried_at: float
+    """When a decision was last tried with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +62,12 @@ class Remembered:
     """Since when the backends of all groups have been up."""
     probe_rows: ProbeRows
     """The IPVS services and destinations of probes."""
+    http: Tier = OFF
+    """The HTTP tier of the decision."""
     whole: Decision | None = None
     """The decision as it was made, if ``decision`` says in addition what was left out of it (``quarantine``)."""
+    aside: LeftOut | None = None
+    """What was left out of it."""
 
     @property
     def passing(self) -> int:

@@ -11,7 +11,7 @@ from anycastlb.core.model import Announce, DrainRules, Inputs, NodeDrain, Route
 
 
 def route_of(inputs: Inputs, drain: NodeDrain | None, announces: Iterable[Announce]) -> Route:
-    """The route of a VIP whose gate is open."""
+    """The route of a VIP, for as long as its gate is open."""
     route = merged_route(announces)
     return marked(route, inputs.policy.drain_rules) if graceful(drain) else route
 

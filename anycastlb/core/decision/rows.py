@@ -30,6 +30,7 @@ from anycastlb.core.model import (
     Table,
     VipAddress,
     VirtualService,
+    gateway_on_vip,
 )
 
 RowId: TypeAlias = tuple[Table, Any]
@@ -56,6 +57,8 @@ def wanted_rows(pools: Iterable[tuple[Judgement, Pool]]) -> Wanted:
         service, vip = judged.service, judged.vip
         _, longest = rows.get(("addresses", vip), (None, 0.0))
         rows["addresses", vip] = (VipAddress(), max(service.drain, longest))
+        if gateway_on_vip(service.name) is not None and not service.backends:
+            continue  # HAProxy listens there, and no other node shares its connections
         rows["services", judged.verdict.key] = (service.row(vip), service.drain)
         rows.update({("destinations", key): (row, service.drain) for key, row in pool.rows.items()})
     return rows

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from anycastlb.core.decision import peer_reports, weights
+from anycastlb.core.decision import peer_reports
 from anycastlb.core.decision.basis import Basis, refused
-from anycastlb.core.decision.delta import delta, same_keys
+from anycastlb.core.decision.containment import Containment
+from anycastlb.core.decision.delta import delta
 from anycastlb.core.decision.group_result import GroupResult
 from anycastlb.core.decision.handover import Successor, vips_of
+from anycastlb.core.decision.health import turned
+from anycastlb.core.decision.http.tier import Tier, http_tier
 from anycastlb.core.decision.remembered import FROM_SCRATCH, Remembered
 from anycastlb.core.decision.rows import RowId
 from anycastlb.core.decision.vip_groups import Grouping, VipGroup, group_vips
-from anycastlb.core.model import Address, Check, CheckState, DestinationKey, Health, Inputs, Memory, ServiceKey
+from anycastlb.core.model import Address, Check, DestinationKey, Inputs, Memory, ServiceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +45,39 @@ class Scope:
     """The groups to be decided anew, in their order."""
     unsteady: frozenset[Address | None]
     """The groups with rows that are refused, replaced or leaving."""
+    http: Tier
+    """The HTTP tier, which is decided before the groups are."""
 
     def groups(self) -> Iterator[tuple[Address, VipGroup, GroupResult | None]]:
-        """The groups to be decided anew, each with its last result if that was made of the same services."""
+        """The groups to be decided anew, each with its last result."""
         for name in self.anew:
-            yield name, self.grouping.groups[name], self.last.results.get(name) if name not in self.changed else None
+            yield name, self.grouping.groups[name], self.last.results.get(name)
+
+    def steady(self, name: Address) -> bool:
+        """Does nothing but its own services, checks and memory have a part in this group, and are these services those
+        of the last decision?"""
+        return name not in self.unsteady and name not in self.changed
 
 
 def scope_of(last: Remembered, inputs: Inputs, memory: Memory, now: float) -> Scope:
     """What must be made anew of the decision that follows ``last``."""
     last = last if last.usable(inputs, memory) else FROM_SCRATCH
-    grouping = group_vips(inputs.catalog.services, last.grouping)
+    refusals, contained = refused(inputs), Containment()
+    http = http_tier(last.http, inputs, memory, refusals, now, contained)
+    grouping = group_vips(http.services, last.grouping)
     changed = dict.fromkeys(_regrouped(last, grouping))
     by_check = _checks_of(last, grouping, changed) if changed else last.by_check
     doubtful = list(_rows_in_doubt(last, memory, changed))
-    refusals = refused(inputs)
-    basis = Basis(inputs, memory, now, refusals, _replaced(doubtful, memory, grouping, changed), grouping.vips)
+    replaced = _replaced(doubtful, memory, grouping, changed)
+    basis = Basis(inputs, memory, now, refusals, replaced, grouping.vips, http.listening, contained)
     concerned = frozenset(grouping.name_of(key) for key in (*refusals, *basis.replaced, *_leaving_keys(memory)))
     if last is FROM_SCRATCH:
         anew = tuple(grouping.groups)
     else:
-        names = {*changed, *concerned, *_due(last, basis), *_rechecked(last, inputs, by_check)}
-        anew = tuple(name for name in grouping.groups if name in names) if names else ()
-    return Scope(last, basis, grouping, changed, by_check, doubtful, anew, concerned)
+        heard = _listeners(last, http, inputs) if http.listening is not last.http.listening else ()
+        names = {*changed, *concerned, *heard, *_due(last, basis), *_rechecked(last, inputs, by_check)}
+        anew = grouping.in_order(names)
+    return Scope(last, basis, grouping, changed, by_check, doubtful, anew, concerned, http)
 
 
 def _regrouped(last: Remembered, grouping: Grouping) -> tuple[Address, ...]:
@@ -84,16 +97,11 @@ def _replaced(
     doubtful: Iterable[tuple[RowId, Any]], memory: Memory, grouping: Grouping, changed: Iterable[Address]
 ) -> frozenset[Successor]:
     """The services and VIPs whose old backends, taken out by an edit, still get flows."""
-    groups = [group for name in changed if (group := grouping.groups.get(name))]
-    wanted = {
-        (service.key(vip), backend.address, backend.port)
-        for group in groups
-        for service, vip in group.places
-        for backend in service.members(vip)
-    }
     successors: set[Successor] = set()
-    for (table, key), (row, _) in doubtful:
-        if table == "destinations" and row.weight and (key.service, key.address, key.port) not in wanted:
+    weighted = [key for (table, key), (row, _) in doubtful if table == "destinations" and row.weight]
+    wanted = _endpoints(grouping, changed) if weighted else frozenset()
+    for key in weighted:
+        if (key.service, key.address, key.port) not in wanted:
             successors |= _successors(key.service, grouping, memory)
     for (table, key), item in memory.leaving.items():
         if table == "destinations" and item.serves and item.row.weight:
@@ -101,6 +109,13 @@ def _replaced(
             if group is None or not group.wants(key):
                 successors |= _successors(key.service, grouping, memory)
     return frozenset(successors)
+
+
+def _endpoints(grouping: Grouping, names: Iterable[Address]) -> frozenset[tuple[ServiceKey, Address, int]]:
+    """The backends that the services of these groups name, drained ones included."""
+    groups = [group for name in names if (group := grouping.groups.get(name))]
+    places = [(service, vip, service.key(vip)) for group in groups for service, vip in group.places]
+    return frozenset((key, one.address, one.port) for service, vip, key in places for one in service.members(vip))
 
 
 def _successors(key: ServiceKey, grouping: Grouping, memory: Memory) -> frozenset[Successor]:
@@ -117,17 +132,26 @@ def _due(last: Remembered, basis: Basis) -> Iterator[Address]:
     return (name for name, result in last.results.items() if result.until <= basis.now or (result.troubled and peers))
 
 
+def _listeners(last: Remembered, http: Tier, inputs: Inputs) -> Iterator[Address]:
+    """The groups of the gateways of which something else is said than before."""
+    for gateway in inputs.catalog.gateways:
+        if http.listening.get(gateway.name) is not last.http.listening.get(gateway.name):
+            yield from gateway.vips
+
+
 def _rechecked(last: Remembered, inputs: Inputs, by_check: Mapping[Check, tuple[Address, ...]]) -> Iterator[Address]:
     """The groups of which a check says something else than before."""
-    return (name for check in _turned(last.inputs.health, inputs.health) for name in by_check.get(check, ()))
+    return (name for check in turned(last.inputs.health, inputs.health) for name in by_check.get(check, ()))
 
 
 def _checks_of(last: Remembered, grouping: Grouping, changed: Iterable[Address]) -> Mapping[Check, tuple[Address, ...]]:
     """By check: the groups whose backends have it."""
+    groups = [(name, last.grouping.groups.get(name), grouping.groups.get(name)) for name in changed]
+    checks = [(name, set(old.checks if old else ()), set(new.checks if new else ())) for name, old, new in groups]
+    if all(before == after for _, before, after in checks):
+        return last.by_check
     known = dict(last.by_check)
-    for name in changed:
-        old, new = last.grouping.groups.get(name), grouping.groups.get(name)
-        before, after = set(old.checks if old else ()), set(new.checks if new else ())
+    for name, before, after in checks:
         for check in before - after:
             rest = tuple(other for other in known[check] if other != name)
             if rest:
@@ -137,31 +161,6 @@ def _checks_of(last: Remembered, grouping: Grouping, changed: Iterable[Address])
         for check in after - before:
             known[check] = (*known.get(check, ()), name)
     return known
-
-
-def _turned(old: Health, new: Health) -> Iterable[Check]:
-    """The checks of which a decision may think otherwise than the last one."""
-    if old is new:
-        return ()
-    if same_keys(old, new):
-        pairs = zip(new, old.values(), new.values(), strict=True)
-        return [check for check, before, after in pairs if before is not after and not alike(before, after)]
-    both = {check for check in old.keys() & new.keys() if alike(old[check], new[check])}
-    return [check for check in (*old, *new) if check not in both]
-
-
-def alike(one: CheckState, other: CheckState) -> bool:
-    """Do two states of a check say the same to a decision? Evidence that confirms a check that is up does not count."""
-    if one.last is None or other.last is None:
-        return one == other
-    return (
-        one.up is other.up
-        and one.since == other.since
-        and one.asks == other.asks
-        and one.last.detail == other.last.detail
-        and (one.up is True or one.last == other.last)
-        and (one.record == other.record or weights.earned(*one.record) == weights.earned(*other.record))
-    )
 
 
 def _leaving_keys(memory: Memory) -> Iterator[ServiceKey | DestinationKey | Address]:

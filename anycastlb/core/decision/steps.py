@@ -73,8 +73,7 @@ def take_steps(basis: Basis, grouping: Grouping, names: Iterable[Address]) -> St
     drain, drain_wake = drain_step(basis, judged)
     votes = hear_peers(basis, judged, drain)
     steps = step_gates(basis, drain, votes)
-    opened = {vip: step for vip, step in steps.items() if step.gate.open}
-    routes = {vip: contained.of(vip, route_of, basis.inputs, drain, step.announces) for vip, step in opened.items()}
+    routes = {vip: contained.of(vip, route_of, basis.inputs, drain, step.announces) for vip, step in steps.items()}
     pools = weigh_pools(basis, judged, votes, steps)
     gates = shut_faulty(basis, (vip for group in groups for vip in group.vips), judged, steps)
 
@@ -119,8 +118,6 @@ def weigh_pools(
 
 
 def _up_since(held: Wanted, judged: Sequence[Judgement], memory: Memory) -> dict[DestinationKey, float]:
-    """Since when each backend has been up; of one that could not be judged, as before."""
-    known = {member.key for item in judged for member in item.members} if held else set()
-    names = (key for table, key in held if table == "destinations" and key not in known)
-    before = {key: memory.up_since[key] for key in names if key in memory.up_since}
+    """Since when each backend has been up; of one whose row is held, as before."""
+    before = {key: memory.up_since[key] for _, key in held if key in memory.up_since}
     return before | {key: since for item in judged for key, since in item.up_since.items()}

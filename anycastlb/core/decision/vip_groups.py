@@ -10,9 +10,12 @@ Pure. Decision record: docs/decisions/0014-incremental-brain.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from operator import is_not
 from typing import Any, TypeAlias
 
+from anycastlb.core.decision.delta import Edited
 from anycastlb.core.model import EMPTY, Address, Check, DestinationKey, ForwardPath, Service, ServiceKey
 
 Place: TypeAlias = tuple[Service, Address]
@@ -41,7 +44,7 @@ class VipGroup:
         return cls(
             places,
             tuple(dict.fromkeys(vip for _, vip in places)),
-            frozenset(service.key(vip) for service, vip, _ in members),
+            frozenset(service.key(vip) for service, vip in places if service.members(vip)),
             tuple(service.check(vip, backend) for service, vip, backend in members),
             tuple(path for path in paths if path is not None),
         )
@@ -69,6 +72,8 @@ class Grouping:
     """The first VIP of a group that a firewall mark unites, by each other VIP of it."""
     marks: Mapping[ServiceKey, Address] = field(default_factory=lambda: EMPTY)
     """The first VIP of the group of each firewall mark."""
+    places: Mapping[Address, int] = field(default_factory=lambda: EMPTY)
+    """The place of each group in their order."""
 
     @property
     def vips(self) -> int:
@@ -89,6 +94,12 @@ class Grouping:
         name = self.united.get(key, key) if self.united else key
         return name if name in self.groups else None
 
+    def in_order(self, names: Iterable[Address | None]) -> tuple[Address, ...]:
+        """Those of these names that groups have, in the order of the groups."""
+        return tuple(
+            sorted((name for name in names if name is not None and name in self.places), key=self.places.__getitem__)
+        )
+
     def group_of(self, key: Any) -> VipGroup | None:
         name = self.name_of(key)
         return None if name is None else self.groups[name]
@@ -102,13 +113,9 @@ def group_vips(services: tuple[Service, ...], before: Grouping = NO_GROUPS) -> G
     if services is before.read:
         return before
     if len(services) == len(before.services):
-        kept = tuple(
-            old if new is read or new is old or new == old else new
-            for new, read, old in zip(services, before.read, before.services, strict=True)
-        )
-        edited = [(old, new) for old, new in zip(before.services, kept, strict=True) if old is not new]
+        kept, edited = _known(services, before)
         if all(_stands_alike(old, new) for old, new in edited):
-            return Grouping(_edited(before, edited), services, kept, before.united, before.marks)
+            return replace(before, groups=_edited(before, edited), read=services, services=kept)
         services, read = kept, services
     else:
         known = {service.name: service for service in before.services}
@@ -120,7 +127,20 @@ def group_vips(services: tuple[Service, ...], before: Grouping = NO_GROUPS) -> G
         for vip in service.vips:
             places.setdefault(united.get(vip, vip), []).append((service, vip))
     groups = {name: _kept(before.groups.get(name), of_group) for name, of_group in places.items()}
-    return Grouping(groups, read, services, united, marks)
+    return Grouping(groups, read, services, united, marks, {name: place for place, name in enumerate(groups)})
+
+
+def _known(
+    services: tuple[Service, ...], before: Grouping
+) -> tuple[tuple[Service, ...], list[tuple[Service, Service]]]:
+    """These services, as many as before, of the old objects as far as they are equal; and what was edited into what."""
+    kept, edited = list(before.services), []
+    for place in compress(range(len(services)), map(is_not, services, before.read)):
+        old, new = before.services[place], services[place]
+        if new is not old and new != old:
+            kept[place] = new
+            edited.append((old, new))
+    return tuple(kept), edited
 
 
 def _stands_alike(old: Service, new: Service) -> bool:
@@ -134,10 +154,10 @@ def _edited(before: Grouping, edited: Iterable[tuple[Service, Service]]) -> Mapp
     if not successors:
         return before.groups
     names = {before.united.get(vip, vip) for new in successors.values() for vip in new.vips}
-    groups = dict(before.groups)
-    for name in names:
-        groups[name] = VipGroup.of((successors.get(id(s), s), vip) for s, vip in groups[name].places)
-    return groups
+    return Edited(
+        before.groups,
+        {name: VipGroup.of((successors.get(id(s), s), vip) for s, vip in before.groups[name].places) for name in names},
+    )
 
 
 def _kept(before: VipGroup | None, places: list[Place]) -> VipGroup:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 from typing import Any, TypeAlias
 
+from anycastlb.core.fields import is_unicast
 from anycastlb.core.model import Address, AnycastlbError, endpoint
 
 Documents: TypeAlias = dict[str, dict[str, Any]]
@@ -79,7 +80,7 @@ class Virtual:
 
 def document(virtual: Virtual) -> dict[str, Any]:
     """The service document. What all backends have in common is written in the service."""
-    forward = _most(real.forward for real in virtual.reals) or "tunnel"
+    forward = _commonest(real.forward for real in virtual.reals) or "tunnel"
     check = _common([real.check for real in virtual.reals if not real.fallback])
     vips = [str(vip) for vip in virtual.vips]
     made: dict[str, Any] = {"vip": vips if len(vips) > 1 else vips[0], "port": virtual.port}
@@ -131,7 +132,7 @@ def _same_type(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
     return other is not None and one.get("type") == other.get("type")
 
 
-def _most(values: Iterable[str]) -> str | None:
+def _commonest(values: Iterable[str]) -> str | None:
     """The commonest value, the first of equals."""
     listed = list(values)
     return max(dict.fromkeys(listed), key=listed.count, default=None)
@@ -149,15 +150,16 @@ def address(text: str, line: int, hint: str = "") -> Address:
         parsed = ip_address(text)
     except ValueError:
         raise UnreadableInput(line, f"expected an IPv4 or IPv6 address, not {text!r:.60}{hint}") from None
-    if getattr(parsed, "scope_id", None) or parsed.is_multicast or parsed.is_unspecified:
+    if not is_unicast(parsed):
         raise UnreadableInput(line, f"expected a unicast address without a zone, not {text!r:.60}")
     return parsed
 
 
 def number(text: str, line: int, what: str, low: int = 0, high: int = 2**31 - 1) -> int:
-    """Raises ``UnreadableInput``."""
-    if text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high:
-        return int(text)
+    """A number as strtoul(3) takes it, with a sign or without. Raises ``UnreadableInput``."""
+    digits = text.removeprefix("+")
+    if digits.isascii() and digits.isdigit() and len(digits) <= 10 and low <= int(digits) <= high:
+        return int(digits)
     raise UnreadableInput(line, f"expected {what}, a number from {low} to {high}, not {text!r:.60}")
 
 

@@ -6,7 +6,7 @@ Pure. ``port_of`` turns a port's name into its number, for output saved without 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -72,45 +72,61 @@ class _Line:
 
 
 def convert(text: str, port_of: PortOf = lambda name, protocol: None) -> tuple[Documents, list[Note]]:
-    """The documents, and what could not be carried over. Raises ``UnreadableInput``."""
+    """The documents, and what could not be carried over. A line that cannot be read costs only what it is about.
+
+    Raises ``UnreadableInput`` if no service is left by that.
+    """
     notes: list[Note] = []
     services: dict[Key, Virtual | None] = {}
     """None: a service that cannot be carried over."""
-    for line in _lines(text, notes):
-        if line.command == "clear":
-            services.clear()
-            notes.clear()
-        elif line.command == "add":
-            before = services.get(line.key)
-            services[line.key] = made = _service(line, port_of, notes)
-            if made and before:
-                made.reals = before.reals
-        elif line.key not in services:
-            raise UnreadableInput(line.number, f"expected service {line.service} to be added before its servers are")
-        elif (service := services[line.key]) is not None:
-            _add(service, _server(line, service, port_of, notes))
+    unread: list[UnreadableInput] = []
+    for place, words in enumerate(text.split("\n"), 1):
+        try:
+            if (line := _line(place, words, notes)) is not None:
+                _take(line, services, port_of, notes)
+        except UnreadableInput as exc:
+            unread.append(exc)
+            notes.append(Note(exc.line, f"{exc.what}; left out"))
     kept = [service for service in services.values() if service is not None]
+    if unread and not kept:
+        raise unread[0]
     if kept:
         notes.append(Note(0, "ipvsadm knows no health checks: TCP services get a check of type tcp; set yours"))
     return {f"services/{service.name}": document(service) for service in kept}, sorted(notes)
 
 
-def _lines(text: str, notes: list[Note]) -> Iterator[_Line]:
-    for place, line in enumerate(text.splitlines(), 1):
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as exc:
-            raise UnreadableInput(place, f"expected a line of ipvsadm -S: {exc}") from None
-        if words and words[0].rsplit("/", 1)[-1] == "ipvsadm":
-            del words[0]
-        if not words:
-            continue
-        if words[0] not in COMMANDS:
-            if words[0] in ("--set", "--start-daemon", "--stop-daemon", "-Z", "--zero"):
-                notes.append(Note(place, f"{' '.join(words)[:80]}: nothing like it in a catalog; left out"))
-                continue
-            raise UnreadableInput(place, f"expected -A or -a, as ipvsadm -S prints them, not {words[0]!r:.60}")
-        yield _parsed(place, words)
+def _take(line: _Line, services: dict[Key, Virtual | None], port_of: PortOf, notes: list[Note]) -> None:
+    """Do to the services what a line says. Raises ``UnreadableInput``."""
+    if line.command == "clear":
+        services.clear()
+        notes.clear()
+    elif line.command == "add":
+        before = services.get(line.key)
+        services[line.key] = made = _service(line, port_of, notes)
+        if made and before:
+            made.reals = before.reals
+    elif line.key not in services:
+        raise UnreadableInput(line.number, f"expected service {line.service} to be added before its servers are")
+    elif (service := services[line.key]) is not None:
+        _add(service, _server(line, service, port_of, notes))
+
+
+def _line(place: int, text: str, notes: list[Note]) -> _Line | None:
+    """What a line says, if anything. Raises ``UnreadableInput``."""
+    try:
+        words = shlex.split(text, comments=True)
+    except ValueError as exc:
+        raise UnreadableInput(place, f"expected a line of ipvsadm -S: {exc}") from None
+    if words and words[0].rsplit("/", 1)[-1] == "ipvsadm":
+        del words[0]
+    if not words:
+        return None
+    if words[0] in COMMANDS:
+        return _parsed(place, words)
+    if words[0] in ("--set", "--start-daemon", "--stop-daemon", "-Z", "--zero"):
+        notes.append(Note(place, f"{' '.join(words)[:80]}: nothing like it in a catalog; left out"))
+        return None
+    raise UnreadableInput(place, f"expected -A or -a, as ipvsadm -S prints them, not {words[0]!r:.60}")
 
 
 def _parsed(place: int, words: list[str]) -> _Line:
@@ -198,18 +214,18 @@ def _server(line: _Line, service: Virtual, port_of: PortOf, notes: list[Note]) -
         for switch in ("csum", "remcsum"):
             if switch in options:
                 notes.append(Note(line.number, f"--tun-{switch}: {kind} is sent without checksums here"))
+    elif kind != "ipip":
+        notes.append(Note(line.number, f"--tun-type {kind:.20}: only with -i, which is not given; {forward} instead"))
     tunnel_port = None
     if forward == "gue":
         tunnel_port = number(options.get("tun-port", ""), line.number, "a GUE port (--tun-port)", 1, 65535)
-    return Real(
-        host,
-        port,
-        forward,
-        weight(number(options.get("weight", "1"), line.number, "a weight (-w)"), line.number, notes),
-        tunnel_port,
-        upper=number(options.get("upper", "0"), line.number, "a number of connections (-x)"),
-        lower=number(options.get("lower", "0"), line.number, "a number of connections (-y)"),
-    )
+    upper = number(options.get("upper", "0"), line.number, "a number of connections (-x)")
+    lower = number(options.get("lower", "0"), line.number, "a number of connections (-y)")
+    if lower > upper:
+        notes.append(Note(line.number, f"-y {lower} is above -x {upper}, which the kernel refuses; left out"))
+        lower = 0
+    share = weight(number(options.get("weight", "1"), line.number, "a weight (-w)"), line.number, notes)
+    return Real(host, port, forward, share, tunnel_port, upper, lower)
 
 
 def _add(service: Virtual, real: Real) -> None:

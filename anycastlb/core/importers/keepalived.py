@@ -50,7 +50,7 @@ def convert(text: str, include: Include | None = None) -> tuple[Documents, list[
     """The documents, and what could not be carried over. Raises ``UnreadableInput`` for what is no keepalived.conf."""
     notes: list[Note] = []
     statements = parse(text, include, notes)
-    groups = {s.words[1]: s for s in statements if s.keyword == "virtual_server_group" and len(s.words) > 1}
+    groups = _groups(statements, notes)
     made: dict[str, Virtual] = {}
     for statement in statements:
         if statement.keyword == "virtual_server":
@@ -64,14 +64,25 @@ def convert(text: str, include: Include | None = None) -> tuple[Documents, list[
     return {f"services/{name}": document(virtual) for name, virtual in made.items()}, sorted(set(notes))
 
 
+def _groups(statements: Sequence[Statement], notes: list[Note]) -> dict[str, Statement]:
+    """The virtual server groups by name; of two with one name, keepalived takes the first."""
+    groups: dict[str, Statement] = {}
+    for group in statements:
+        if group.keyword != "virtual_server_group" or not group.argument:
+            continue
+        if groups.setdefault(group.argument, group) is not group:
+            notes.append(group.note(f"a second virtual_server_group {group.argument:.40}: the first one counts"))
+    return groups
+
+
 def _put(made: dict[str, Virtual], virtual: Virtual, statement: Statement, notes: list[Note]) -> None:
     """The kernel has one table entry for both blocks of one address: settings of the first, the servers of both."""
     first = made.setdefault(virtual.name, virtual)
     if first is virtual:
         return
     notes.append(statement.note(f"a second virtual_server of {virtual.name}: its servers join those of the first"))
-    there = {(real.address, real.port) for real in first.reals}
-    first.reals += [real for real in virtual.reals if (real.address, real.port) not in there]
+    known = {(real.address, real.port) for real in first.reals}
+    first.reals += [real for real in virtual.reals if (real.address, real.port) not in known]
 
 
 def _virtuals(statement: Statement, groups: Mapping[str, Statement], notes: list[Note]) -> Iterator[Virtual]:
@@ -83,21 +94,20 @@ def _virtuals(statement: Statement, groups: Mapping[str, Statement], notes: list
     for inner in statement.inside():
         if inner.keyword == "real_server":
             _leftovers(inner, REAL, notes)
-    model = _model(statement, notes)
+    version = next(vip.version for vips in by_port.values() for vip in vips)
+    model = _model(statement, version, notes)
     method = method_of(statement, ("lvs_method", "lb_kind"), Method("nat"), notes)
+    if 0 in by_port and not model.persistence:
+        notes.append(statement.note(f"port 0 needs persistence: {DEFAULT_PERSISTENCE} seconds, as keepalived sets it"))
+        model.persistence = DEFAULT_PERSISTENCE
     for port, vips in by_port.items():
         virtual = replace(model, vips=tuple(dict.fromkeys(vips)), port=port)
-        if port == 0 and not virtual.persistence:
-            notes.append(
-                statement.note(f"port 0 needs persistence: {DEFAULT_PERSISTENCE} seconds, as keepalived sets it")
-            )
-            virtual.persistence = DEFAULT_PERSISTENCE
         virtual.reals = servers(statement, virtual, method, notes)
         virtual.announce = _announce(statement, virtual.reals, notes)
         yield virtual
 
 
-def _model(statement: Statement, notes: list[Note]) -> Virtual:
+def _model(statement: Statement, version: int, notes: list[Note]) -> Virtual:
     """The virtual server without its addresses and servers."""
     protocol = _protocol(statement, notes)
     scheduler, flags = _scheduler(statement, notes)
@@ -105,6 +115,10 @@ def _model(statement: Statement, notes: list[Note]) -> Virtual:
     if one_packet and protocol != "udp":
         notes.append(one_packet.note(f"ops: one-packet scheduling is for UDP, not {protocol}; left out"))
     mask = last(statement, "persistence_granularity")
+    if mask and version == 4 and "." not in mask.argument:
+        text = f"persistence_granularity {mask.argument:.20}: no mask of IPv4 as keepalived reads it (255.255.255.0 is)"
+        notes.append(mask.note(f"{text}; left out"))
+        mask = None
     return Virtual(
         protocol,
         (),

@@ -26,6 +26,7 @@ DONE = {
 }  # fmt: skip
 RETRIES = {"DNS_CHECK": 3, "MISC_CHECK": 0}
 DELAYS = {"HTTP_GET": 3.0, "SSL_GET": 3.0}
+PORTLESS = ("none", "icmp", "command")
 UNKNOWN = ("BFD_CHECK", "FILE_CHECK")
 CHECKERS = (*DONE, *UNKNOWN)
 
@@ -57,6 +58,15 @@ def check(checkers: Sequence[Statement], outer: Sequence[Statement], vips: Seque
     if len(checks) > 16:
         notes.append(checkers[0].note(f"{len(checks)} checks of one server: only the first 16 are carried over"))
     return {"type": "all", **schedule, "checks": checks[:16]}
+
+
+def aimed(check: Check, port: int) -> Check:
+    """The check with the port of the server that it is for, where it names none itself. Through IPVS it has none."""
+    if not port or check.get("via") == "forward":
+        return check
+    if "checks" in check:
+        return {**check, "checks": [aimed(part, port) for part in check["checks"]]}
+    return check if check["type"] in PORTLESS else {"type": check["type"], "port": port, **check}
 
 
 def _through_ipvs(checker: Statement, made: Sequence[Check], vips: Sequence[Address], notes: Notes) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from anycastlb.core.importers.documents import Note, Real, Virtual, address, number, weight
-from anycastlb.core.importers.keepalived_checks import CHECKERS, check, last
+from anycastlb.core.importers.documents import Note, Real, Virtual, number, weight
+from anycastlb.core.importers.keepalived_checks import CHECKERS, aimed, check, last
+from anycastlb.core.importers.keepalived_targets import host
 from anycastlb.core.importers.keepalived_text import Statement, attempt
 from anycastlb.core.model import Address, endpoint
 
@@ -44,9 +45,12 @@ def _reals(
             if at := attempt(notes, None, _endpoint, line, virtual, own, notes):
                 upper, lower = _connections(line, notes)
                 checkers = [inner for inner in line.inside() if inner.keyword in CHECKERS]
+                checked = check(checkers, (line, statement), virtual.vips, notes)
+                written = _written_port(line)
+                if written != at[1]:
+                    checked = aimed(checked, written)
                 yield Real(
-                    *at, own.forward, _weight(line, notes), own.tunnel_port, upper, lower,
-                    check(checkers, (line, statement), virtual.vips, notes),
+                    *at, own.forward, _weight(line, notes), own.tunnel_port, upper, lower, checked
                 ), line  # fmt: skip
     if sorry := last(statement, "sorry_server"):
         own = method_of(statement, ("sorry_server_lvs_method",), method, notes)
@@ -56,12 +60,17 @@ def _reals(
 
 def _endpoint(line: Statement, virtual: Virtual, method: Method, notes: list[Note]) -> tuple[Address, int]:
     """Where a server listens: only NAT can change the port. Raises ``UnreadableInput``."""
-    host = address(line.argument, line.line)
-    port = number(line.words[2], line.line, "a port", 0, 65535) if len(line.words) > 2 else 0
+    at, port = host(line, notes), _written_port(line)
     if port and port != virtual.port and method.forward != "nat":
         notes.append(line.note(f"port {port}: {method.forward} leaves the port as it is; {virtual.port} instead"))
         port = virtual.port
-    return host, port or virtual.port
+    return at, port or virtual.port
+
+
+def _written_port(line: Statement) -> int:
+    """The port in a server's line, where keepalived sends its checks; 0 if there is none. Raises
+    ``UnreadableInput``."""
+    return number(line.words[2], line.line, "a port", 0, 65535) if len(line.words) > 2 else 0
 
 
 def _weight(line: Statement, notes: list[Note]) -> int:

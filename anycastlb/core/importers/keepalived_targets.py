@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
@@ -30,11 +31,16 @@ def _single(statement: Statement, notes: list[Note]) -> Targets:
     """One address, whatever prefix it is written with. Raises ``UnreadableInput``."""
     if not statement.argument:
         raise statement.bad("expected an address and port, fwmark or group after virtual_server")
-    text, slash, _ = statement.argument.partition("/")
-    vip, port = address(text, statement.line), _port(statement, 2)
-    if slash:
-        notes.append(statement.note(f"{statement.argument:.50}: one address, as keepalived takes it: {vip}"))
-    return {port: [vip]}
+    return {_port(statement, 2): [host(statement, notes)]}
+
+
+def host(line: Statement, notes: list[Note]) -> Address:
+    """The address of a virtual or real server, whatever follows it. Raises ``UnreadableInput``."""
+    text = re.split("[-/]", line.argument, maxsplit=1)[0]
+    found = address(text, line.line)
+    if text != line.argument:
+        notes.append(line.note(f"{line.argument:.50}: one address, as keepalived takes it: {found}"))
+    return found
 
 
 def _group(statement: Statement, groups: Mapping[str, Statement], notes: list[Note]) -> Targets:
@@ -42,20 +48,20 @@ def _group(statement: Statement, groups: Mapping[str, Statement], notes: list[No
     if name not in groups:
         notes.append(statement.note(f"expected the name of a virtual_server_group, not {name!r:.60}; left out"))
         return {}
-    found: Targets = {}
+    targets: Targets = {}
     for line in groups[name].inside():
         if line.keyword == "fwmark":
             notes.append(line.note(f"{' '.join(line.words)[:40]}: a service needs its VIP; left out"))
             continue
         vips, port = attempt(notes, [], _range, line), attempt(notes, None, _port, line, 1)
         if vips and port is not None:
-            found.setdefault(port, []).extend(vips)
-    if len({vip.version for vips in found.values() for vip in vips}) > 1:
+            targets.setdefault(port, []).extend(vips)
+    if len({vip.version for vips in targets.values() for vip in vips}) > 1:
         notes.append(
             statement.note(f"group {name:.40} has addresses of both families: keepalived does not serve it; left out")
         )
         return {}
-    return found
+    return targets
 
 
 def _port(line: Statement, at: int) -> int:
@@ -81,6 +87,8 @@ def _range(line: Statement) -> list[Address]:
         last = ip_address(high)
         if last.version != first.version or not 0 < int(last) - int(first) < MAX_VIPS:
             raise ValueError
+        if first.version == 6 and int(last) >> 16 != int(first) >> 16:
+            raise line.bad(f"expected a range that differs in its last 16 bits only, not {text!r:.60}")
     except ValueError:
         raise line.bad(f"expected an address or a range of at most {MAX_VIPS}, not {text!r:.60}") from None
     return [type(first)(value) for value in range(int(first), int(last) + 1)]

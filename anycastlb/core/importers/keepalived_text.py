@@ -17,8 +17,9 @@ from anycastlb.core.importers.documents import Note, UnreadableInput
 T = TypeVar("T")
 U = TypeVar("U")
 P = ParamSpec("P")
-Include = Callable[[str], Sequence[tuple[str, str]]]
-"""The (name, text) of every file of a pattern, in order; raises ``UnreadableInput`` if there is none."""
+Include = Callable[[str, str], Sequence[tuple[str, str]]]
+"""(pattern, name of the file that includes it) to the (name, text) of every file of the pattern, in order; raises
+``UnreadableInput`` if there is none. The name is empty for the text itself."""
 MAX_INCLUDES = 10
 """Files that include each other deeper than this go round in a circle."""
 MAX_LINES = 200_000
@@ -28,9 +29,11 @@ MAX_CHARACTERS = 100_000
 DEFINITION = re.compile(r"\s*\$([A-Za-z_]\w*)=(.*)", re.ASCII)
 USE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*)(?=\s|$))", re.ASCII)
 LITERALS = {"_HASH": "#", "_BANG": "!"}
+BLANK = " \t\n\v\f\r"
 WORD = re.compile(
     r"""\s*(?:(?P<comment>[!#].*)|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>[^']*)'(?=[\s{}]|$)|"(?P<open>.*)"""
-    r"""|(?P<bare>[^\s"]+))"""
+    r"""|(?P<bare>[^\s"]+))""",
+    re.ASCII,
 )
 """An apostrophe inside a word, or one that nothing closes, is a letter like any other."""
 
@@ -123,14 +126,14 @@ class _Reading:
     def worded(self, text: str, name: str, depth: int) -> Iterator[tuple[int, str, list[str]]]:
         """Every line's words, definitions replaced and includes read. A brace is a word of its own."""
         waiting = ""
-        for number, raw in enumerate(text.splitlines(), 1):
+        for number, raw in enumerate(text.split("\n"), 1):  # no other letter ends a line there
             if waiting:
-                body, more = (raw.rstrip()[:-1], True) if raw.rstrip().endswith("\\") else (raw, False)
+                body, more = (raw.rstrip(BLANK)[:-1], True) if raw.rstrip(BLANK).endswith("\\") else (raw, False)
                 self.defined[waiting].append(body)
                 waiting = waiting if more else ""
                 continue
             if match := DEFINITION.match(raw):
-                value = match[2].strip()
+                value = match[2].strip(BLANK)
                 if value == "\\":
                     waiting, self.defined[match[1]] = match[1], []
                 else:
@@ -138,7 +141,7 @@ class _Reading:
                 continue
             for line in self.replaced(raw, number, name):
                 if match := DEFINITION.match(line):
-                    self.defined[match[1]] = [match[2].strip()]
+                    self.defined[match[1]] = [match[2].strip(BLANK)]
                     continue
                 yield from self.one(line, number, name, depth)
 
@@ -160,7 +163,7 @@ class _Reading:
             self.notes.append(Note(number, f"include {pattern[:80]}: not read", name))
             return
         try:
-            files = self.include(pattern)
+            files = self.include(pattern, name)
         except UnreadableInput as exc:
             self.notes.append(Note(number, f"{exc}; not read", name))
             return
@@ -193,7 +196,7 @@ class _Reading:
         if DEFINITION.match(line):
             match = DEFINITION.match(line)
             assert match is not None
-            self.defined[match[1]] = [match[2].strip()]
+            self.defined[match[1]] = [match[2].strip(BLANK)]
             return []
         try:
             return self.replaced(line, number, name)
@@ -204,7 +207,7 @@ class _Reading:
     def words(self, line: str, number: int, name: str) -> list[str]:
         """A quoted brace is marked with NUL, so that it is a word like any other."""
         words: list[str] = []
-        at, end = 0, len(line.rstrip())
+        at, end = 0, len(line.rstrip(BLANK))
         while at < end and (match := WORD.match(line, at)):
             at = match.end()
             if match["comment"] is not None:
@@ -237,6 +240,9 @@ def parse(text: str, include: Include | None, notes: list[Note]) -> list[Stateme
 def _bare(text: str) -> list[str]:
     """The parts of an unquoted word; a comment or a brace may follow it directly."""
     word = re.split(r"(?<!\$)[!#]", text, maxsplit=1)[0] if not text.startswith("$") else text
-    if len(word) > 1 and word[-1] in "{}" and word.count("{") != word.count("}"):
-        return [word[:-1], word[-1]] if word[:-1].strip("{}") else list(word)
-    return [word] if word else []
+    before, after = list[str](), list[str]()
+    while len(word) > 1 and word[0] in "{}" and word.count("{") != word.count("}"):
+        before, word = [*before, word[0]], word[1:]
+    while len(word) > 1 and word[-1] in "{}" and word.count("{") != word.count("}"):
+        after, word = [word[-1], *after], word[:-1]
+    return [*before, word, *after] if word else []

@@ -15,6 +15,7 @@ The error tree, of the whole product. A private class stays in its module; every
     │   └── Unconfirmed            the answer to a write to Consul is missing; it may have been written
     ├── DriverError                the machine (netlink, sysctl, ExaBGP bridge) or a record store refused or was silent
     │   ├── _NotAllowed            this process may not change addresses
+    │   ├── InterfaceMissing       there is no such interface
     │   ├── DumpInterrupted        what the kernel listed has changed meanwhile: ask again
     │   ├── Overrun                answers of the kernel were lost; the outcome of the operations is unknown
     │   └── NetlinkRefused         the kernel refused a whole request; carries the errno
@@ -23,11 +24,19 @@ The error tree, of the whole product. A private class stays in its module; every
     ├── Down                       a health check found its target unhealthy
     │   ├── NotHttp                the answer is not HTTP
     │   └── UnusableTls            a certificate file of the check cannot be used
+    ├── Broken                     a fault of ours kept the checker process from making or judging a check
     ├── NotOurs                    the daemon or its checker process sent the other one what is no message
     ├── MalformedDocument          a document of the catalog cannot be used; carries its problems
     ├── InvalidField               a part of a document cannot be used; carries its problems
+    ├── DeepGraph                  the rules of a route are more than HAProxy could follow; names the place
+    ├── UnsafeName                 a text cannot stand in HAProxy's configuration or in a command for it
+    ├── HaproxyError               HAProxy cannot be asked
+    │   ├── Away                   it is not running, or does not answer in time
+    │   ├── Unfinished             nobody knows yet what has become of its reload
+    │   └── UnknownAnswer          its answer is none that this version knows
     ├── UnreadableInput            an importer cannot read its input; names the line
     ├── Refusal                    a request in GORB's form asks for what cannot be done
+    ├── Refusal                    a request in ELB's form asks for what cannot be done
     ├── TargetMissing              an edit names an object that does not exist
     ├── UnreadableStatus           what another node published is not a node's status
     ├── _UnusableInstance          a discovered instance cannot be a backend
@@ -50,6 +59,8 @@ The error tree, of the whole product. A private class stays in its module; every
 
 from __future__ import annotations
 
+from anycastlb.core.model.announce import Announce, Damping, Share
+from anycastlb.core.model.balancing import Balancing, Passive
 from anycastlb.core.model.base import (
     EMPTY,
     MARKS,
@@ -67,8 +78,8 @@ from anycastlb.core.model.base import (
     SourceError,
     endpoint,
 )
-from anycastlb.core.model.catalog import Announce, Backend, Catalog, Damping, Service, Share
-from anycastlb.core.model.check import Check, Combination, ForwardPath, ProbePath
+from anycastlb.core.model.catalog import Backend, Catalog, Service
+from anycastlb.core.model.check import COMBINED, Check, Combination, ForwardPath, ProbePath
 from anycastlb.core.model.cluster import (
     CatalogSummary,
     Cluster,
@@ -80,11 +91,59 @@ from anycastlb.core.model.cluster import (
     Status,
     VipSummary,
 )
-from anycastlb.core.model.decision import BackendVerdict, Condition, Decision, ServiceVerdict, Verdict, Weights
+from anycastlb.core.model.decision import Decision
 from anycastlb.core.model.discovery import ConsulInstances, Discover, DnsInstances, Instance
 from anycastlb.core.model.drain import Drain, DrainRules, NodeDrain, Stage, Traffic
+from anycastlb.core.model.http import (
+    BackendRef,
+    ElbGraph,
+    ElbRule,
+    Filter,
+    Gateway,
+    HeaderChange,
+    HttpLimits,
+    HttpRoute,
+    Match,
+    PathMatch,
+    PathRewrite,
+    Redirect,
+    Retry,
+    Rewrite,
+    Rule,
+    Sticky,
+    Tls,
+    ValueMatch,
+)
+from anycastlb.core.model.http_counters import HttpCounters, PoolCounters, SiteCounters
+from anycastlb.core.model.http_memory import Endpoint, HttpMemory, PoolMemory, RemovedGateway
+from anycastlb.core.model.http_rows import (
+    HttpCertificate,
+    HttpConfig,
+    HttpEngine,
+    HttpServer,
+    HttpServerKey,
+    HttpSite,
+    MapEntry,
+    MapName,
+    Section,
+    ServerState,
+    SiteKey,
+)
+from anycastlb.core.model.http_verdicts import (
+    NO_HTTP,
+    GatewayVerdict,
+    HttpVerdicts,
+    PoolVerdict,
+    RouteVerdict,
+    gateway_on_vip,
+    on_vip,
+)
+from anycastlb.core.model.ingress import IngressKey, IngressMark, Spread
 from anycastlb.core.model.inputs import Inputs, Policy
+from anycastlb.core.model.leaving import Leaving
 from anycastlb.core.model.machine import (
+    ALL_TABLES,
+    HTTP_TABLES,
     NAMES,
     TABLES,
     Change,
@@ -101,7 +160,7 @@ from anycastlb.core.model.machine import (
     VipAddress,
     VirtualService,
 )
-from anycastlb.core.model.memory import Gate, Leaving, LocalTrouble, Memory, Recollection
+from anycastlb.core.model.memory import Gate, LocalTrouble, Memory, Recollection
 from anycastlb.core.model.names import (
     ConsulKey,
     ConsulName,
@@ -114,21 +173,29 @@ from anycastlb.core.model.names import (
     RecordType,
     Registrar,
 )
+from anycastlb.core.model.passive import PassiveFailure, PassiveFailures, Tries, TryCounters
 from anycastlb.core.model.results import CheckState, Health, Result
 from anycastlb.core.model.snapshot import Session, Snapshot, Speaker
 from anycastlb.core.model.source import Edit, Entry, Feed, Shrink, Tree
+from anycastlb.core.model.verdicts import BackendVerdict, Condition, ServiceVerdict, Verdict, Weights
 
 __all__ = [
+    "ALL_TABLES",
+    "COMBINED",
     "EMPTY",
+    "HTTP_TABLES",
     "MARKS",
     "NAMES",
+    "NO_HTTP",
     "NO_REASON",
     "TABLES",
     "Address",
     "Announce",
     "AnycastlbError",
     "Backend",
+    "BackendRef",
     "BackendVerdict",
+    "Balancing",
     "Catalog",
     "CatalogSummary",
     "Change",
@@ -158,33 +225,72 @@ __all__ = [
     "DrainSummary",
     "DriverError",
     "Edit",
+    "ElbGraph",
+    "ElbRule",
+    "Endpoint",
     "Entry",
     "Failure",
     "Feed",
+    "Filter",
     "Forward",
     "ForwardPath",
     "Gate",
+    "Gateway",
+    "GatewayVerdict",
+    "HeaderChange",
     "Health",
+    "HttpCertificate",
+    "HttpConfig",
+    "HttpCounters",
+    "HttpEngine",
+    "HttpLimits",
+    "HttpMemory",
+    "HttpRoute",
+    "HttpServer",
+    "HttpServerKey",
+    "HttpSite",
+    "HttpVerdicts",
+    "IngressKey",
+    "IngressMark",
     "Inputs",
     "Instance",
     "Leaving",
     "LocalTrouble",
+    "MapEntry",
+    "MapName",
+    "Match",
     "Memory",
     "Naming",
     "Network",
     "NodeDrain",
+    "Passive",
+    "PassiveFailure",
+    "PassiveFailures",
+    "PathMatch",
+    "PathRewrite",
     "Peer",
     "Policy",
+    "PoolCounters",
+    "PoolMemory",
+    "PoolVerdict",
     "ProbePath",
     "Problem",
     "Protocol",
     "Reason",
     "Recollection",
     "RecordType",
+    "Redirect",
     "Registrar",
+    "RemovedGateway",
     "Result",
+    "Retry",
+    "Rewrite",
     "Route",
+    "RouteVerdict",
     "Rows",
+    "Rule",
+    "Section",
+    "ServerState",
     "Service",
     "ServiceKey",
     "ServiceSummary",
@@ -194,21 +300,31 @@ __all__ = [
     "SettingsError",
     "Share",
     "Shrink",
+    "SiteCounters",
+    "SiteKey",
     "Snapshot",
     "SourceError",
     "Speaker",
+    "Spread",
     "Stage",
     "State",
     "Status",
+    "Sticky",
     "SyncDaemon",
     "Table",
+    "Tls",
     "Traffic",
     "TrafficCounters",
     "Tree",
+    "Tries",
+    "TryCounters",
+    "ValueMatch",
     "Verdict",
     "VipAddress",
     "VipSummary",
     "VirtualService",
     "Weights",
     "endpoint",
+    "gateway_on_vip",
+    "on_vip",
 ]

@@ -88,4 +88,5 @@ class SettingsError(AnycastlbError):
 
 def endpoint(address: Address, port: int) -> str:
     """``192.0.2.10:80`` or ``[2001:db8::1]:80``."""
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    text = str(address)  # a format of an address asks for more than that, and is slow
+    return f"[{text}]:{port}" if address.version == 6 else f"{text}:{port}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
+from anycastlb.core.model.announce import Announce, Share
+from anycastlb.core.model.balancing import Balancing, Passive
 from anycastlb.core.model.base import EMPTY, Address, Forward, Problem, Protocol
 from anycastlb.core.model.check import Check, Combination, ForwardPath
 from anycastlb.core.model.discovery import Discover, Instance
 from anycastlb.core.model.drain import Drain
-from anycastlb.core.model.machine import Route, ServiceKey, VirtualService
+from anycastlb.core.model.http import Gateway, HttpRoute
+from anycastlb.core.model.machine import ServiceKey, VirtualService
 from anycastlb.core.model.names import ConsulName, DnsName
 from anycastlb.core.model.source import Entry
 
@@ -38,65 +40,16 @@ class Backend:
     """An operator's weight instead of ``weight``, for now; the place in the ``mh`` table stays as configured."""
     fallback: bool = False
     """Used only while no other backend of the service can be ("sorry server")."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A number of things, a percentage of all of them, or a sum of their weights."""
-
-    count: int = 0
-    percent: float | None = None
-    weight: int | None = None
-
-    def of(self, total: int) -> int:
-        """How many of ``total`` that is, rounded up, at least 1. Not for a weight."""
-        if self.percent is None:
-            return self.count
-        return max(1, -int(-total * self.percent // 100))
-
-    def __str__(self) -> str:
-        if self.weight is not None:
-            return f"weight {self.weight}"
-        return str(self.count) if self.percent is None else f"{self.percent:g}%"
-
-
-def most_failed(floor: Share, total: int) -> int:
-    """How many of ``total`` backends may be taken out on health: rounded down."""
-    return floor.count if floor.percent is None else int(total * floor.percent // 100)
-
-
-@dataclass(frozen=True, slots=True)
-class Damping:
-    """RFC 2439: each withdrawal adds ``penalty``, which halves every ``half_life`` seconds; above ``suppress`` the
-    route stays down until it has fallen below ``reuse``, and never longer than ``longest`` seconds."""
-
-    penalty: float = 1000.0
-    half_life: float = 60.0
-    suppress: float = 2000.0
-    reuse: float = 750.0
-    longest: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    min_backends: Share = Share(1)
-    reopen: Share | None = None
-    """What it takes to open a gate that is closed; None = ``min_backends``."""
-    when: Literal["any", "all"] = "any"
-    fail: Literal["withdraw", "keep"] = "withdraw"
-    fallback: Literal["withdraw", "keep"] = "keep"
-    """What becomes of the route while only fallback backends serve."""
-    last: Literal["withdraw", "keep"] = "withdraw"
-    """What becomes of the cluster's last route when health would withdraw it."""
-    damping: Damping | None = None
-    hold_up: float = 0.0
-    hold_down: float = 0.0
-    route: Route = Route()
+    passive: Passive | None = None
+    """Of a pool: when the requests of clients count against it; None = never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service document, parsed. ``backends`` are in canonical order, oldest first, equal on every node."""
+    """A service document, parsed. ``backends`` are in canonical order, oldest first, equal on every node.
+
+    A service without VIPs is a pool of the HTTP tier. It has no row in IPVS, so ``virtual`` says nothing about it.
+    """
 
     name: str
     vips: tuple[Address, ...]
@@ -120,6 +73,8 @@ class Service:
     """Its name in DNS; None = as the node's settings say."""
     consul: ConsulName | None = None
     """Its name among Consul's services; None = as the node's settings say."""
+    balancing: Balancing = Balancing()
+    """How HAProxy spreads the requests of routes that refer to it."""
 
     def key(self, vip: Address) -> ServiceKey:
         if self.protocol == "fwmark":
@@ -146,9 +101,14 @@ class Service:
         return ForwardPath(backend.address, backend.forward, backend.tunnel_port, vip.version, port)
 
     def members(self, vip: Address) -> tuple[Backend, ...]:
-        """The backends that serve this VIP: those of its own family; if there is none, those that a tunnel reaches."""
-        same = tuple(b for b in self.backends if b.address.version == vip.version)
-        return same or tuple(b for b in self.backends if b.forward in ENCAPSULATED)
+        """The backends that serve this VIP: those of its own family; if there is none, those that a tunnel reaches.
+
+        All of them serve a pool, which has no VIP."""
+        if not self.vips:
+            return self.backends
+        family = type(vip)
+        same = tuple([b for b in self.backends if type(b.address) is family])
+        return same or tuple([b for b in self.backends if b.forward in ENCAPSULATED])
 
 
 def _aimed(check: Check, vip: Address, via: ForwardPath) -> Check:
@@ -163,6 +123,7 @@ class Catalog:
     """All services of one consistent read, in a canonical order, and what was wrong with the read."""
 
     services: tuple[Service, ...] = ()
+    """Those with VIPs."""
     drained: frozenset[str] = frozenset()
     """Names of drained nodes."""
     drains: Mapping[str, Drain] = field(default_factory=lambda: EMPTY)
@@ -179,7 +140,17 @@ class Catalog:
     """Every discovery that is asked for, and by which services, also by those that wait for its first answer."""
     instances: Mapping[Discover, tuple[Instance, ...]] = field(default_factory=lambda: EMPTY)
     """Of those, what is known: the instances this catalog was made of."""
+    pools: tuple[Service, ...] = ()
+    """Services without VIPs, to which only routes send requests."""
+    gateways: tuple[Gateway, ...] = ()
+    routes: tuple[HttpRoute, ...] = ()
 
     @cached_property
     def vips(self) -> frozenset[Address]:
-        return frozenset(vip for service in self.services for vip in service.vips)
+        """Those of services and of gateways."""
+        of_services = frozenset(vip for service in self.services for vip in service.vips)
+        return of_services.union(vip for gateway in self.gateways for vip in gateway.vips)
+
+    def share_vips(self, other: Catalog) -> None:
+        """Take the VIPs of another catalog, whose services and gateways have the same: to work them out takes long."""
+        vars(self)["vips"] = other.vips

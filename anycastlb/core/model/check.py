@@ -71,6 +71,10 @@ class Check:
         return f"{target} via {self.via.forward} {self.via.address}" if self.via else target
 
 
+COMBINED = ("all", "any")
+"""The types of checks that are made of others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Combination:
     """The parameters of an ``all`` or ``any`` check: the checks it is made of."""

@@ -97,6 +97,8 @@ class Status:
     """When it last withdrew each VIP by health, as the cluster's budget counts it: whole seconds of wall time."""
     omitted: tuple[str, ...] = ()
     """What was left out because it would not have fitted into one key of Consul."""
+    gateway_address: Address | None = None
+    """Where other nodes send connections of gateways that this one is to serve; None: it shares none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from anycastlb.core.model.announce import Share
 from anycastlb.core.model.base import EMPTY, MARKS, Address
-from anycastlb.core.model.catalog import Catalog, Share
+from anycastlb.core.model.catalog import Catalog
 from anycastlb.core.model.cluster import Cluster
 from anycastlb.core.model.drain import DrainRules, Traffic
+from anycastlb.core.model.ingress import Spread
 from anycastlb.core.model.machine import DestinationKey, Failure, Rows, SyncDaemon, Table
 from anycastlb.core.model.names import Naming
+from anycastlb.core.model.passive import PassiveFailures
 from anycastlb.core.model.results import Health
 from anycastlb.core.model.source import Feed
 
@@ -36,6 +39,10 @@ class Policy:
     """The names this node publishes."""
     drain_rules: DrainRules = DrainRules()
     """How this node leaves the routes."""
+    http: bool = False
+    """This node serves gateways: node.toml has ``[http]``."""
+    spread: Spread | None = None
+    """None: it serves the connections that reach it, and shares none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,10 @@ class Inputs:
     """The tables of names as they were last seen; one that was never seen is missing."""
     announced: frozenset[Address] | None = None
     """The routes that ExaBGP had at the last look; None while it is too early to say."""
+    certificates: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """The certificates in the node's ``certificate_dir``: their fingerprints by the names of their files."""
+    passive: PassiveFailures = field(default_factory=lambda: EMPTY)
+    """The backends of pools that fail the requests of clients."""
     stopping: bool = False
     emptied: bool = False
     """While stopping: nothing of ours is left, so that settings of the kernel may be given back."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from anycastlb.core.model.base import EMPTY, Address, Forward, Protocol, Reason, endpoint
+from anycastlb.core.model.ingress import IngressKey, IngressMark
 from anycastlb.core.model.names import ConsulKey, ConsulService, DnsKey, DnsRecord
 
 
@@ -145,11 +146,16 @@ class SyncDaemon:
 
 
 Table: TypeAlias = Literal[
-    "sysctls", "config", "addresses", "services", "destinations", "routes", "dns_records", "consul_services"
-]
+    "sysctls", "config", "addresses", "services", "destinations", "ingress_marks", "routes", "dns_records",
+    "consul_services", "http_engine", "http_certificates", "http_servers", "http_sites",
+]  # fmt: skip
 TABLES: tuple[Table, ...] = (
-    "sysctls", "config", "addresses", "services", "destinations", "routes", "dns_records", "consul_services",
+    "sysctls", "config", "addresses", "services", "destinations", "ingress_marks", "routes", "dns_records",
+    "consul_services",
 )  # fmt: skip
+HTTP_TABLES: tuple[Table, ...] = ("http_engine", "http_certificates", "http_servers", "http_sites")
+"""The tables of the HTTP tier, which are empty where node.toml has no ``[http]``."""
+ALL_TABLES = (*TABLES, *HTTP_TABLES)
 NAMES: tuple[Table, ...] = ("dns_records", "consul_services")
 """Tables that are not in the machine, and so are written in the background: their drivers tell when it is done."""
 Rows: TypeAlias = Mapping[Any, Any]
@@ -171,9 +177,18 @@ class State:
     addresses: Mapping[Address, VipAddress] = field(default_factory=lambda: EMPTY)
     services: Mapping[ServiceKey, VirtualService] = field(default_factory=lambda: EMPTY)
     destinations: Mapping[DestinationKey, Destination] = field(default_factory=lambda: EMPTY)
+    ingress_marks: Mapping[IngressKey, IngressMark] = field(default_factory=lambda: EMPTY)
     routes: Mapping[Address, Route] = field(default_factory=lambda: EMPTY)
     dns_records: Mapping[DnsKey, DnsRecord] = field(default_factory=lambda: EMPTY)
     consul_services: Mapping[ConsulKey, ConsulService] = field(default_factory=lambda: EMPTY)
+    http_engine: Rows = field(default_factory=lambda: EMPTY)
+    """The rows of these four tables are in ``http_rows``: ``config`` -> ``HttpEngine``,"""
+    http_certificates: Rows = field(default_factory=lambda: EMPTY)
+    """the name of a file -> ``HttpCertificate``,"""
+    http_servers: Rows = field(default_factory=lambda: EMPTY)
+    """``HttpServerKey`` -> ``HttpServer``,"""
+    http_sites: Rows = field(default_factory=lambda: EMPTY)
+    """``SiteKey`` -> ``HttpSite``."""
 
     def rows(self, table: Table) -> Rows:
         rows: Rows = getattr(self, table)

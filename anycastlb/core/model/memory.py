@@ -9,6 +9,8 @@ from typing import Any
 from anycastlb.core.model.base import EMPTY, Address
 from anycastlb.core.model.check import ForwardPath
 from anycastlb.core.model.drain import NodeDrain
+from anycastlb.core.model.http_memory import HttpMemory
+from anycastlb.core.model.leaving import Leaving
 from anycastlb.core.model.machine import DestinationKey, Route, ServiceKey, Table
 
 
@@ -54,18 +56,6 @@ class LocalTrouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """A row nobody asks for any more, kept so that its flows can end."""
-
-    row: Any
-    until: float
-    drain: float = 0.0
-    """Seconds for which it is kept once nothing new comes to it."""
-    serves: bool = False
-    """It serves as before, until the backends that replace it were checked for the first time."""
-
-
-@dataclass(frozen=True, slots=True)
 class Memory:
     """What one decision leaves for the next."""
 
@@ -95,3 +85,4 @@ class Memory:
     """How far this node's drain has come; None: it does not leave."""
     had_peers: bool | None = None
     """Were other nodes ever known? None: nobody could say yet."""
+    http: HttpMemory = HttpMemory()

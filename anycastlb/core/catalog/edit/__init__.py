@@ -6,15 +6,25 @@ version of the tree that was read, so that a commit fails rather than overwrite 
 """
 
 from anycastlb.core.catalog.edit.bulk import LOCK, document, drain, drained, export_documents, imported, undrain
+from anycastlb.core.catalog.edit.documents import DocumentTarget, read_documents
 from anycastlb.core.catalog.edit.merge_patch import merge_patch, same
 from anycastlb.core.catalog.edit.stored import KnownDocument, Stored, grouped, stored
-from anycastlb.core.catalog.edit.targets import BackendTarget, DefaultsTarget, ServiceTarget, Target, TargetMissing
+from anycastlb.core.catalog.edit.targets import (
+    BackendTarget,
+    DefaultsTarget,
+    ServiceTarget,
+    Target,
+    TargetMissing,
+    delete,
+    write,
+)
 from anycastlb.core.catalog.edit.validate import Rules, ValidatedEdits, applied, read_catalog, validate
 
 __all__ = [
     "LOCK",
     "BackendTarget",
     "DefaultsTarget",
+    "DocumentTarget",
     "KnownDocument",
     "Rules",
     "ServiceTarget",
@@ -23,6 +33,7 @@ __all__ = [
     "TargetMissing",
     "ValidatedEdits",
     "applied",
+    "delete",
     "document",
     "drain",
     "drained",
@@ -31,8 +42,10 @@ __all__ = [
     "imported",
     "merge_patch",
     "read_catalog",
+    "read_documents",
     "same",
     "stored",
     "undrain",
     "validate",
+    "write",
 ]

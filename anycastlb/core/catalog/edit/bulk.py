@@ -17,7 +17,8 @@ from anycastlb.core.catalog.edit.targets import delete, write
 from anycastlb.core.catalog.keys import NAME, why_unknown
 from anycastlb.core.model import Edit, Entry, Problem, Tree
 
-KEYS = "defaults, services/<service> or services/<service>/backends/<backend>"
+KEYS = "defaults, services/<service>, services/<service>/backends/<backend>, gateways/<gateway> or routes/<route>"
+OURS = ("services/", "gateways/", "routes/")
 
 
 def export_documents(tree: Tree) -> tuple[dict[str, Any], tuple[Problem, ...]]:
@@ -37,6 +38,11 @@ def export_documents(tree: Tree) -> tuple[dict[str, Any], tuple[Problem, ...]]:
                 documents[key] = merge_patch.plain(decode.backend_document(key, name, entry))
             except MalformedDocument as exc:
                 problems += exc.problems
+    for key in sorted(key for key in tree.entries if key.startswith(("gateways/", "routes/")) and _holds(key)):
+        try:
+            documents[key] = merge_patch.plain(decode.document(key, tree.entries[key]))
+        except MalformedDocument as exc:
+            problems += exc.problems
     return documents, tuple(problems)
 
 
@@ -55,7 +61,7 @@ def imported(tree: Tree, wanted: Mapping[str, Any], replace: bool) -> tuple[Edit
         elif entry is None or not merge_patch.same(document(key, entry), document(key, _as_entry(wish))):
             edits.append(write(tree, key, merge_patch.bare(wish)))
     if replace:
-        ours = (key for key in tree.entries if key == "defaults" or key.startswith("services/"))
+        ours = (key for key in tree.entries if key == "defaults" or key.startswith(OURS))
         edits += [delete(tree, key) for key in sorted(ours) if key not in wanted and not key.endswith("/")]
     return tuple(edits)
 
@@ -95,8 +101,8 @@ def drained(tree: Tree, node: str) -> dict[str, Any] | None:
 
 def _holds(key: str) -> bool:
     parts = key.split("/")
-    shape = key == "defaults" or re.fullmatch(r"services/[^/]+(/backends/[^/]+)?", key) is not None
-    return shape and all(NAME.fullmatch(part) for part in parts)
+    shape = re.fullmatch(r"defaults|(gateways|routes)/[^/]+|services/[^/]+(/backends/[^/]+)?", key)
+    return shape is not None and all(NAME.fullmatch(part) for part in parts)
 
 
 def _as_entry(document: Any) -> Entry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,8 +18,9 @@ from anycastlb.core.catalog.check import CheckTypes, strange_check
 from anycastlb.core.catalog.decode import MalformedDocument
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.catalog.schema import ServiceDocument
-from anycastlb.core.model import Catalog, Edit, Entry, Network, Problem, Tree
+from anycastlb.core.model import Catalog, Edit, Entry, Gateway, HttpRoute, Network, Problem, Service, Tree
 
+Named = TypeVar("Named", Service, Gateway, HttpRoute)
 SAMPLE: Mapping[str, Any] = {"vip": "192.0.2.1", "port": 80}
 """A service under which the defaults are validated when they are written: any would do."""
 
@@ -31,6 +32,8 @@ class Rules:
     vip_ranges: tuple[Network, ...]
     fwmark_ranges: tuple[tuple[int, int], ...]
     check_types: CheckTypes
+    certificates: frozenset[str] | None = None
+    """The names of those that the node has for gateways; None if it serves none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,25 @@ def read_catalog(tree: Tree, rules: Rules, in_force: Catalog) -> Catalog:
 
     ``in_force``: the catalog in force, whose services keep their VIPs and whose instances are the known ones.
     """
-    known_of = tuple(one for one in in_force.services if f"services/{one.name}" in in_force.good)
-    previous = replace(in_force, services=known_of)  # nothing can be kept whose documents are not known
+
+    def known(kind: str, values: Iterable[Named]) -> tuple[Named, ...]:
+        return tuple(value for value in values if f"{kind}/{value.name}" in in_force.good)
+
+    previous = replace(  # nothing can be kept whose documents are not known
+        in_force,
+        services=known("services", in_force.services),
+        pools=known("services", in_force.pools),
+        gateways=known("gateways", in_force.gateways),
+        routes=known("routes", in_force.routes),
+    )
     return parse_catalog(
-        _by_key(tree), previous, rules.vip_ranges, rules.fwmark_ranges, rules.check_types, previous.instances
+        _by_key(tree),
+        previous,
+        rules.vip_ranges,
+        rules.fwmark_ranges,
+        rules.check_types,
+        previous.instances,
+        certificates=rules.certificates,
     )
 
 
