@@ -21,6 +21,7 @@ from anycastlb.settings.checks import ChecksSettings
 from anycastlb.settings.cluster import ClusterSettings
 from anycastlb.settings.dns import DnsSettings
 from anycastlb.settings.drain import DrainSettings
+from anycastlb.settings.http import HttpSettings
 from anycastlb.settings.ipvs import IpvsSettings
 from anycastlb.settings.node import LogSettings, NodeSettings
 
@@ -33,6 +34,7 @@ __all__ = [
     "ConsulSettings",
     "DnsSettings",
     "DrainSettings",
+    "HttpSettings",
     "IpvsSettings",
     "LogSettings",
     "NodeSettings",
@@ -56,6 +58,8 @@ class Settings(Document):
     cluster: ClusterSettings = ClusterSettings()
     drain: DrainSettings = DrainSettings()
     dns: Annotated[DnsSettings, Field(validate_default=True)] = DnsSettings()
+    http: HttpSettings | None = None
+    """None: this node serves no gateways."""
     log: LogSettings = LogSettings()
 
     @field_validator("api")
@@ -83,6 +87,24 @@ class Settings(Document):
                 raise ValueError(
                     f"marks for probes outside of node.fwmark_ranges, and {low}-{high} overlaps {first}-{last}; "
                     'set marks to a range that nothing else on this node uses, such as "65536-69631"'
+                )
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _gateways_have_marks_of_their_own(cls, value: HttpSettings | None, info: ValidationInfo) -> HttpSettings | None:
+        if value is None or value.address is None:
+            return value
+        node, checks = info.data.get("node"), info.data.get("checks")
+        low, high = value.marks
+        taken = [*node.fwmark_ranges] if isinstance(node, NodeSettings) else []
+        taken += [checks.marks] if isinstance(checks, ChecksSettings) else []
+        for first, last in taken:
+            if first <= high and low <= last:
+                raise ValueError(
+                    f"marks for gateways outside of node.fwmark_ranges and checks.marks, and {low}-{high} overlaps "
+                    f"{first}-{last}; set marks to a range that nothing else on this node uses, such as "
+                    '"1095565312-1095566335"'
                 )
         return value
 

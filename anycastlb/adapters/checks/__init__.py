@@ -1,7 +1,7 @@
 """Health checks: one file per type, the file's name is the type in the catalog.
 
 A check type is a model of its parameters (``Params``) and a coroutine ``probe(check, probe_path)`` that returns a
-``Found`` or raises ``Down`` with what went wrong, both in an operator's words (``HTTP 200``, ``connection refused``).
+``Found`` or raises ``Down`` (``probe.outcome``), both in an operator's words (``HTTP 200``, ``connection refused``).
 ``probe_path`` is None for a probe straight to its target; else the probe must make its sockets with it
 (``probe.sockets``), or declare ``DIRECT_ONLY = True`` if it cannot go through IPVS. A probe sets no time-out of its own
 and keeps no state: the prober bounds it (by cancelling it) and folds its results.
@@ -18,57 +18,31 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Protocol
 
-from anycastlb.core.catalog.check import COMBINED
+from anycastlb.adapters.checks.probe import secrets
+from anycastlb.adapters.checks.probe.outcome import Down, Exchange, Found, Lean, Probe
 from anycastlb.core.fields import Document
-from anycastlb.core.model import AnycastlbError, Check, ProbePath
+from anycastlb.core.model import COMBINED, Check, ProbePath
 from anycastlb.settings import ChecksSettings
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The target is healthy, and what was seen."""
-
-    detail: str
-    weight: int | None = None
-    """The weight it asks for, in percent of its nominal weight (0 to 100; more is cut); None = it says nothing."""
-    drain: bool = False
-    """It asks for no new flows."""
-
-
-class Down(AnycastlbError):
-    """The target is not healthy; the text says what was found, and what was expected where that is not plain."""
-
-
-Probe = Callable[[Check, ProbePath | None], Awaitable[Found]]
-
-
-class Reader(Protocol):
-    """Judges an answer as it comes. Both raise ``Down``."""
-
-    def feed(self, data: bytes) -> Found | None:
-        """What the answer means, as soon as enough of it has come."""
-
-    def end(self) -> Found:
-        """What it means that no more will come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What a plain probe sends once it is connected over TCP, and who reads the answer."""
-
-    request: bytes
-    reader: Callable[[], Reader] | None
-    """Makes the reader of one answer; None if being connected is enough."""
-    permit: Callable[[], None] | None = None
-    """Is called before each probe, and raises ``Down`` if it must not be made."""
-
-
-Lean = Callable[[Check], Exchange | None]
+__all__ = [
+    "PARAMS",
+    "TYPES",
+    "CheckType",
+    "Down",
+    "Exchange",
+    "Found",
+    "Policy",
+    "Probe",
+    "Reader",
+    "parameters",
+    "types",
+]
 
 
 def _never(check: Check) -> Exchange | None:
@@ -90,8 +64,11 @@ class CheckType:
 class Policy(Protocol):
     """Says which checks may be made on this node (``probe.reach``)."""
 
-    def refusal(self, check: Check) -> str:
-        """Why a check must not be made now; empty if it may."""
+    def refusal(self, check: Check, now: float | None = None) -> str:
+        """Why a check must not be made now; empty if it may. ``now``: monotonic seconds, if the caller knows them."""
+
+    def always_allows(self, check: Check) -> bool:
+        """May the check be made at any time, so that nobody need ask before each probe?"""
 
 
 def types(settings: ChecksSettings, policy: Policy | None = None) -> dict[str, CheckType]:
@@ -99,22 +76,21 @@ def types(settings: ChecksSettings, policy: Policy | None = None) -> dict[str, C
 
     What ``policy`` refuses is down without having been tried. A check made of others is as free as each of them.
     """
-    found: dict[str, CheckType] = {}
+    known: dict[str, CheckType] = {}
     for name, module in _modules().items():
-        params, probe = module.bound(settings, found) if hasattr(module, "bound") else (module.Params, module.probe)
+        params, probe = module.bound(settings, known) if hasattr(module, "bound") else (module.Params, module.probe)
         summary = (module.__doc__ or "").strip().splitlines()[0]
         lean = getattr(module, "lean", _never)
         if name not in COMBINED:
             probe, lean = _revealed(settings, probe), _without_secrets(lean)
             if policy is not None:
                 probe, lean = _permitted(policy, probe), _permitted_lean(policy, lean)
-        found[name] = CheckType(params, probe, params.direct_only, lean, summary)
-    return found
+        known[name] = CheckType(params, probe, params.direct_only, lean, summary)
+    return known
 
 
 def _revealed(settings: ChecksSettings, probe: Probe) -> Probe:
     """The probe with the secrets that it sends, which it does not tell."""
-    from anycastlb.adapters.checks.probe import secrets  # it uses what is defined here
 
     async def revealed(check: Check, probe_path: ProbePath | None) -> Found:
         if not secrets.named_by(check):
@@ -130,13 +106,11 @@ def _revealed(settings: ChecksSettings, probe: Probe) -> Probe:
 
 def _without_secrets(lean: Lean) -> Lean:
     """None for a check that sends a secret: what is sent is read anew for each probe."""
-    from anycastlb.adapters.checks.probe import secrets
-
     return lambda check: None if secrets.named_by(check) else lean(check)
 
 
-def _permit(policy: Policy, check: Check) -> None:
-    if why := policy.refusal(check):
+def _permit(policy: Policy, check: Check, now: float | None = None) -> None:
+    if why := policy.refusal(check, now):
         raise Down(why)
 
 
@@ -151,7 +125,9 @@ def _permitted(policy: Policy, probe: Probe) -> Probe:
 def _permitted_lean(policy: Policy, lean: Lean) -> Lean:
     def permitted(check: Check) -> Exchange | None:
         exchange = lean(check)
-        return exchange and replace(exchange, permit=lambda: _permit(policy, check))
+        if exchange is None or policy.always_allows(check):
+            return exchange
+        return replace(exchange, permit=partial(_permit, policy, check))
 
     return permitted
 

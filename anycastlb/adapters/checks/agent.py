@@ -18,7 +18,7 @@ import asyncio
 import re
 import socket
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.patterns import Payload, unescape
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.core.fields import Document, shown

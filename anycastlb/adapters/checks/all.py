@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.adapters.checks import CheckType, Down, Found, Probe
+from anycastlb.adapters.checks import CheckType
+from anycastlb.adapters.checks.probe.outcome import Down, Found, Probe
 from anycastlb.adapters.checks.probe.sockets import own_lack
 from anycastlb.adapters.system.lateness import Deadline
 from anycastlb.core.fields import Document
@@ -30,11 +31,11 @@ class Params(Document):
 
 def bound(settings: ChecksSettings, types: Mapping[str, CheckType]) -> tuple[type[Params], Probe]:
     async def probe(check: Check, probe_path: ProbePath | None) -> Found:
-        found = await outcomes(check, probe_path, types)
-        if bad := [(one, outcome) for one, outcome in found if isinstance(outcome, Down)]:
+        ended = await outcomes(check, probe_path, types)
+        if bad := [(one, outcome) for one, outcome in ended if isinstance(outcome, Down)]:
             downs = [outcome for _, outcome in bad if isinstance(outcome, Down)]
             raise Down(outcomes_text(bad)) from min(downs, key=lambda down: own_lack(down) is not None)
-        return joined(found)
+        return joined(ended)
 
     return Params, probe
 
@@ -61,12 +62,12 @@ async def _outcome(check: Check, probe_path: ProbePath | None, types: Mapping[st
         return failed
 
 
-def joined(found: Sequence[Outcome]) -> Found:
+def joined(outcomes: Sequence[Outcome]) -> Found:
     """What those that are up found, as one."""
-    good = [outcome for _, outcome in found if isinstance(outcome, Found)]
+    good = [outcome for _, outcome in outcomes if isinstance(outcome, Found)]
     weights = [one.weight for one in good if one.weight is not None]
     return Found("; ".join(one.detail for one in good), min(weights, default=None), any(one.drain for one in good))
 
 
-def outcomes_text(found: Sequence[Outcome]) -> str:
-    return "; ".join(f"{check.type}: {outcome}" for check, outcome in found)
+def outcomes_text(outcomes: Sequence[Outcome]) -> str:
+    return "; ".join(f"{check.type}: {outcome}" for check, outcome in outcomes)

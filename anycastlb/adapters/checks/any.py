@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anycastlb.adapters.checks import CheckType, Down, Found, Probe
+from anycastlb.adapters.checks import CheckType
 from anycastlb.adapters.checks.all import joined, outcomes, outcomes_text
+from anycastlb.adapters.checks.probe.outcome import Down, Found, Probe
 from anycastlb.adapters.checks.probe.sockets import own_lack
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Check, ProbePath
@@ -24,10 +25,10 @@ class Params(Document):
 
 def bound(settings: ChecksSettings, types: Mapping[str, CheckType]) -> tuple[type[Params], Probe]:
     async def probe(check: Check, probe_path: ProbePath | None) -> Found:
-        found = await outcomes(check, probe_path, types)
-        downs = [outcome for _, outcome in found if isinstance(outcome, Down)]
-        if len(downs) == len(found):
-            raise Down(outcomes_text(found)) from max(downs, key=lambda down: own_lack(down) is not None)
-        return joined(found)
+        ended = await outcomes(check, probe_path, types)
+        downs = [outcome for _, outcome in ended if isinstance(outcome, Down)]
+        if len(downs) == len(ended):
+            raise Down(outcomes_text(ended)) from max(downs, key=lambda down: own_lack(down) is not None)
+        return joined(ended)
 
     return Params, probe

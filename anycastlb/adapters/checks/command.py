@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator
 
-from anycastlb.adapters.checks import CheckType, Down, Found, Probe
+from anycastlb.adapters.checks import CheckType
+from anycastlb.adapters.checks.probe.outcome import Down, Found, Probe
 from anycastlb.adapters.checks.probe.process import Ended, run_process
 from anycastlb.adapters.checks.probe.sockets import error_text
 from anycastlb.core.fields import Document, one_or_many, shown
@@ -92,15 +93,15 @@ async def _ran(check: Check, params: Params) -> Ended:
 
 def judged(ended: Ended, params: Params) -> Found:
     """What an ended program means. Raises ``Down``."""
-    said = ended.output or ended.complaint
+    output = ended.output or ended.complaint
     if ended.code < 0:
         raise Down(f"killed by signal {-ended.code}")
     if params.weight_from == "exit" and ended.code >= 2:
         return Found(f"exit code {ended.code}", weight=ended.code - 2)
     if ended.code:
-        raise Down(f"exit code {ended.code}" + (f": {shown(said, 120)}" if said else ""))
+        raise Down(f"exit code {ended.code}" + (f": {shown(output, 120)}" if output else ""))
     if params.weight_from != "output":
-        return Found("exit code 0" + (f": {shown(said, 120)}" if said else ""))
+        return Found("exit code 0" + (f": {shown(output, 120)}" if output else ""))
     if not (match := re.fullmatch(r"(\d{1,9})\s*%?", ended.output)):
         raise Down(f'its output was {shown(ended.output, 120)}, expected a weight in percent such as "75%"')
     return Found(f"weight {match[1]}%", weight=int(match[1]))

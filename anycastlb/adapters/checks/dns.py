@@ -9,64 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.rcode
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
 from pydantic import BeforeValidator
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.patterns import Pattern, Search, mismatch
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.core.fields import Document, shown
 from anycastlb.core.model import Check, ProbePath
 
-HEADER = struct.Struct("!6H")
-"""Id, flags, and the numbers of questions, answers, authorities and additional records (RFC 1035, 4.1.1)."""
-QUESTION = struct.Struct("!HH")
-"""Type and class, after the name."""
-RECORD = struct.Struct("!HHIH")
-"""Type, class, life, and length of the data, after the name."""
-KNOWN = frozenset(int(kind) for kind in dns.rdatatype.RdataType)
-"""Record types that have a name."""
-TRANSFERS = ("AXFR", "IXFR", "OPT", "TSIG", "TKEY")
-"""Types that are no plain question."""
+if TYPE_CHECKING:
+    from anycastlb.adapters.checks.probe.dns_message import DnsAnswer
 
 
 def _name(value: Any) -> str:
+    from anycastlb.adapters.checks.probe import dns_message
+
     try:
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError
-        return dns.name.from_text(value.strip()).to_text()
-    except (ValueError, dns.exception.DNSException):
+        return dns_message.name(value if isinstance(value, str) else "")
+    except ValueError:
         raise ValueError(f'a domain name such as "www.example.org", not {shown(value)}') from None
 
 
 def _type(value: Any) -> str:
+    from anycastlb.adapters.checks.probe import dns_message
+
     try:
-        text = dns.rdatatype.to_text(dns.rdatatype.from_text(str(value).strip()))
-    except (ValueError, dns.exception.DNSException):
-        text = ""
-    if not text or text in TRANSFERS:
-        raise ValueError(f'a record type to ask for such as "A", "TXT" or "TYPE65", not {shown(value)}')
-    return text
+        return dns_message.record_type(str(value))
+    except ValueError:
+        raise ValueError(f'a record type to ask for such as "A", "TXT" or "TYPE65", not {shown(value)}') from None
 
 
 def _rcode(value: Any) -> str:
+    from anycastlb.adapters.checks.probe import dns_message
+
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        return dns.rcode.to_text(dns.rcode.from_text(str(value).strip()))
-    except (ValueError, dns.exception.DNSException):
+        return dns_message.rcode("" if isinstance(value, bool) else str(value))
+    except ValueError:
         raise ValueError(f'an rcode such as "NOERROR", "NXDOMAIN" or 3, not {shown(value)}') from None
 
 
@@ -86,11 +66,11 @@ class Params(Document):
 
 
 async def probe(check: Check, probe_path: ProbePath | None) -> Found:
+    from anycastlb.adapters.checks.probe.dns_message import make_question, parsed
+
     params = check.params
     assert isinstance(params, Params)
-    question = dns.message.make_query(params.name, params.qtype)
-    if not params.recursion:
-        question.flags &= ~dns.flags.RD
+    question = make_question(params.name, params.qtype, params.recursion)
     try:
         if params.protocol == "udp":
             answer = parsed(question, await _by_datagram(check, probe_path, question.to_wire()))
@@ -99,64 +79,6 @@ async def probe(check: Check, probe_path: ProbePath | None) -> Found:
     except OSError as exc:
         raise Down(error_text(exc)) from exc
     return judged(answer, params)
-
-
-@dataclass(frozen=True, slots=True)
-class DnsAnswer:
-    rcode: str
-    records: tuple[str, ...]
-    """The answer section, in the form of a zone file without names and lives."""
-    cut: bool = False
-    """It did not fit into a datagram."""
-
-
-def parsed(question: dns.message.Message, wire: bytes) -> DnsAnswer:
-    """The answer to this question in a message as it came. Raises ``Down``."""
-    if len(wire) < HEADER.size:
-        raise Down(f"no DNS message in the {len(wire)} bytes that came")
-    number, flags, questions, answers, _, _ = HEADER.unpack_from(wire)
-    if not flags & dns.flags.QR:
-        raise Down("a question came back, expected an answer")
-    if number != question.id:
-        raise Down(f"the answer has id {number}, expected {question.id}")
-    try:
-        asked, at = _questions(wire, questions)
-        rcode = dns.rcode.to_text(dns.rcode.Rcode(flags & 0xF))
-        # A server that cannot even read the question may send an error without it.
-        wanted = question.question[0]
-        if asked != [(wanted.name, wanted.rdtype, wanted.rdclass)] and (asked or rcode == "NOERROR"):
-            raise Down(f"an answer to another question: {shown(' '.join(str(name) for name, *_ in asked), 120)}")
-        cut = bool(flags & dns.flags.TC)
-        return DnsAnswer(rcode, () if cut else tuple(_records(wire, at, answers, wanted.rdtype)), cut)
-    except Down:
-        raise
-    except Exception as exc:  # whatever noise makes of the parser
-        raise Down(f"no DNS message in the {len(wire)} bytes that came: {type(exc).__name__}") from exc
-
-
-def _questions(wire: bytes, count: int) -> tuple[list[tuple[dns.name.Name, int, int]], int]:
-    """The questions in a message, and where they end."""
-    found, at = [], HEADER.size
-    for _ in range(count):
-        name, length = dns.name.from_wire(wire, at)
-        found.append((name, *QUESTION.unpack_from(wire, at + length)))
-        at += length + QUESTION.size
-    return found, at
-
-
-def _records(wire: bytes, at: int, count: int, wanted: int) -> Iterator[str]:
-    """The records from this place on as text.
-
-    Only types that were asked for or have a name are decoded: the library remembers every type that it ever met, so
-    that a backend could fill the memory with numbers.
-    """
-    for _ in range(count):
-        at += dns.name.from_wire(wire, at)[1]
-        kind, family, _, length = RECORD.unpack_from(wire, at)
-        at += RECORD.size
-        if family == dns.rdataclass.IN and (kind == wanted or kind in KNOWN):
-            yield dns.rdata.from_wire(family, kind, wire, at, length).to_text()
-        at += length
 
 
 def judged(answer: DnsAnswer, params: Params) -> Found:

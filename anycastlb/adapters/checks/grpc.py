@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.params import File
 from anycastlb.adapters.checks.probe.sockets import error_text
 from anycastlb.adapters.checks.probe.stream import Stream, connected

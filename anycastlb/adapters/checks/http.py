@@ -5,7 +5,7 @@ A new connection each time (HTTP/1.1, closed after the answer), no cookies, noth
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import Exchange, Found
+from anycastlb.adapters.checks.probe.outcome import Exchange, Found
 from anycastlb.adapters.checks.probe.params import WebParams
 from anycastlb.adapters.checks.probe.status import lean_web
 from anycastlb.adapters.checks.probe.web import probe_web

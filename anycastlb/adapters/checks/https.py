@@ -6,7 +6,7 @@ The certificate is verified (chain, dates, name) unless ``verify`` is false, and
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import Found
+from anycastlb.adapters.checks.probe.outcome import Found
 from anycastlb.adapters.checks.probe.params import TlsParams
 from anycastlb.adapters.checks.probe.web import probe_web
 from anycastlb.core.model import Check, ProbePath

@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.sockets import RECVERR, error_text, family
 from anycastlb.core.fields import Document, Whole
 from anycastlb.core.model import Check, ProbePath

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anycastlb.adapters.checks import Found
+from anycastlb.adapters.checks.probe.outcome import Found
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Check, ProbePath
 

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.sockets import connect, error_text
 from anycastlb.adapters.checks.udp import Quiet, ask, patience
 from anycastlb.core.fields import Document, shown, whole

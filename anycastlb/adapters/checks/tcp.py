@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from anycastlb.adapters.checks import Down, Exchange, Found, Reader
 from anycastlb.adapters.checks.probe import patterns
+from anycastlb.adapters.checks.probe.outcome import Down, Exchange, Found, Reader
 from anycastlb.adapters.checks.probe.patterns import Pattern, Payload, Search
 from anycastlb.adapters.checks.probe.sockets import error_text
 from anycastlb.adapters.checks.probe.stream import Stream, connected
@@ -51,8 +51,8 @@ def lean(check: Check) -> Exchange:
 
 async def _read(stream: Stream, answer: Reader) -> Found:
     while data := await stream.receive():
-        if found := answer.feed(data):
-            return found
+        if result := answer.feed(data):
+            return result
         await asyncio.sleep(0)  # a long search leaves the others their turn
     return answer.end()
 

@@ -88,8 +88,8 @@ class ConsulRegistry:
         while True:
             index, keys = await self._client.kv.get(self._below, index=str(seen.index), wait=self._wait, keys=True)
             await asyncio.sleep(DISTANCE)
-            found = {str(key) for key in keys if not str(key).endswith("/")} if isinstance(keys, list) else None
-            if number(index) != seen.index or found != names:
+            present = {str(key) for key in keys if not str(key).endswith("/")} if isinstance(keys, list) else None
+            if number(index) != seen.index or present != names:
                 return  # else its time was up: all statuses together may be large, and are as they were
 
     async def _put(self, path: str, body: bytes = b"", *params: tuple[str, str]) -> Any:

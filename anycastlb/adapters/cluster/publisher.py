@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from anycastlb.adapters.cluster import Identity, Membership, Posted, Registry, status_bytes, status_document
 from anycastlb.adapters.cluster.peers import Peers, read_status
@@ -53,6 +54,7 @@ class Publisher:
         self.omission: Problem | None = None
         """What of it is not published."""
         self._memory = status_document.Digests(), status_document.Summaries()
+        self._texts = status_bytes.Texts()
         self._value: tuple[Status, bytes, tuple[str, ...]] | None = None
         """The status that was encoded last, its value, and what was left out of it."""
         self._snapshot: Snapshot | None = None
@@ -64,6 +66,8 @@ class Publisher:
         self._renewed = 0.0
         self._written: tuple[bytes, Membership | None] | None = None
         """What this session wrote last, and what was known of the registry then."""
+        self._replaced = b""
+        """What it wrote before that: it is what stands there until the last write is read."""
         self._shown: Status | None = None
         """What that says."""
         self._rival_since: float | None = None
@@ -129,6 +133,7 @@ class Publisher:
             self._session, self._renewed = await self._registry.begin(self._node), self._clock()
         if not await self._registry.write(self._node, value, self._session):
             return SPACING  # another session was faster; the next read shows whose
+        self._replaced = self._written[0] if self._written else b""
         self._written, self._wrote, self._shown = (value, membership), self._clock(), status
         self.report("")
         self._report_omitted(omitted)
@@ -137,7 +142,7 @@ class Publisher:
     async def _encoded(self, status: Status) -> tuple[bytes, tuple[str, ...]]:
         """The status as it is published, and what is left out of it."""
         if self._value is None or self._value[0] is not status:
-            self._value = status, *await self._offload(status_bytes.fit, status)
+            self._value = status, *await self._offload(partial(status_bytes.fit, texts=self._texts), status)
         return self._value[1:]
 
     def _report_omitted(self, omitted: tuple[str, ...]) -> None:
@@ -209,7 +214,7 @@ class Publisher:
         return True
 
     def _is_mine(self, posted: Posted) -> bool:
-        return self._written is not None and posted.value == self._written[0]
+        return self._written is not None and posted.value in (self._written[0], self._replaced)
 
 
 def _same_to_nodes(one: Status, other: Status) -> bool:

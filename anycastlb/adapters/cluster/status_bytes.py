@@ -14,11 +14,13 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from anycastlb.core.model import AnycastlbError, Status
+from anycastlb.core.model import Address, AnycastlbError, ServiceSummary, Status, VipSummary
 
 FORMAT, PACKED = 1, 2
 """A format grows when an older node could no longer read what a newer one writes."""
@@ -48,6 +50,25 @@ class _Format:
 
 
 _PUBLISHED, _PACKED, _FORMAT = TypeAdapter(_Published), TypeAdapter(_Packed), TypeAdapter(_Format)
+_LARGE: Mapping[str, TypeAdapter[Any]] = {
+    "vips": TypeAdapter(Mapping[Address, VipSummary]),
+    "services": TypeAdapter(Mapping[str, Mapping[Address, ServiceSummary]]),
+}
+"""The parts of a status that have a row for each VIP or service, and are mostly as they were."""
+
+
+class Texts:
+    """The large parts of the status that was written last, with their texts. One that is the same object is not
+    written again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, bytes]] = {}
+
+    def of(self, name: str, part: Mapping[Any, Any]) -> bytes:
+        known = self._known.get(name)
+        if known is None or known[0] is not part:
+            known = self._known[name] = part, _LARGE[name].dump_json(dict(part))
+        return known[1]
 
 
 class UnreadableStatus(AnycastlbError):
@@ -59,9 +80,12 @@ def encode(status: Status, limit: int = MAX_BYTES) -> bytes:
     return fit(status, limit)[0]
 
 
-def fit(status: Status, limit: int = MAX_BYTES) -> tuple[bytes, tuple[str, ...]]:
-    """The status as at most ``limit`` bytes if that is possible, and what was left out for it."""
-    raw = _dump(status)
+def fit(status: Status, limit: int = MAX_BYTES, *, texts: Texts | None = None) -> tuple[bytes, tuple[str, ...]]:
+    """The status as at most ``limit`` bytes if that is possible, and what was left out for it.
+
+    ``texts``: of the status before.
+    """
+    raw = _dump(status, texts or Texts())
     if len(raw) <= min(limit, PLAIN):
         return raw, status.omitted
     value = _pack(raw)
@@ -69,7 +93,7 @@ def fit(status: Status, limit: int = MAX_BYTES) -> tuple[bytes, tuple[str, ...]]
         if len(value) <= limit:
             break
         status = replace(_without(status, name), omitted=(*status.omitted, name))
-        value = _pack(_dump(status))
+        value = _pack(_dump(status, Texts()))
     return value, status.omitted
 
 
@@ -100,8 +124,11 @@ def _published(value: bytes) -> Status:
     return _PUBLISHED.validate_json(value, strict=True).status
 
 
-def _dump(status: Status) -> bytes:
-    return _PUBLISHED.dump_json(_Published(FORMAT, status))
+def _dump(status: Status, texts: Texts) -> bytes:
+    raw = _PUBLISHED.dump_json(_Published(FORMAT, replace(status, vips={}, services={})))
+    for name in _LARGE:  # in a text of JSON this cannot stand: there, a quote has a backslash before it
+        raw = raw.replace(f'"{name}":{{}}'.encode(), f'"{name}":'.encode() + texts.of(name, getattr(status, name)), 1)
+    return raw
 
 
 def _pack(raw: bytes) -> bytes:

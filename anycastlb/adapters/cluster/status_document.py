@@ -9,11 +9,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
-from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import sessions
 from anycastlb.core.decision.delta import delta
 from anycastlb.core.decision.rows import by_service
@@ -38,8 +37,11 @@ from anycastlb.core.model import (
     Verdict,
     VipSummary,
     VirtualService,
+    gateway_on_vip,
 )
 
+K = TypeVar("K")
+V = TypeVar("V")
 ALL = ("*",)
 """In place of the names when every backend of a service is down."""
 MAX_MISSING = 300
@@ -98,6 +100,7 @@ def summarise(
         withdrawn={vip: gate.withdrawn_wall for vip, gate in decision.memory.gates.items() if gate.withdrawn_wall},
         sessions=sessions.summaries(snapshot.speaker),
         leave=leaving(snapshot),
+        gateway_address=None if inputs.policy.spread is None else inputs.policy.spread.address,
     )
 
 
@@ -137,8 +140,8 @@ class Summaries:
         self._announced: frozenset[Address] = frozenset()
         self._names: ByService = {}
         """The backends of each service."""
-        self._services: dict[str, Mapping[Address, ServiceSummary]] = {}
-        self._vips: dict[Address, VipSummary] = {}
+        self._services: Mapping[str, Mapping[Address, ServiceSummary]] = {}
+        self._vips: Mapping[Address, VipSummary] = {}
 
     def of(
         self, snapshot: Snapshot
@@ -150,19 +153,19 @@ class Summaries:
         if routes is not self._routes or snapshot.speaker != self._speaker:
             announced = sessions.carried(routes, snapshot.speaker)
         if anew is None or routes is not self._routes or announced != self._announced:
-            self._vips = {
-                vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in decision.verdicts.items()
-            }
-            self._vips |= {vip: VipSummary(vip in announced, False) for vip in routes if vip not in decision.verdicts}
+            lost = {vip: VipSummary(vip in announced, False) for vip in routes if vip not in decision.verdicts}
+            self._vips = self._summaries(decision.verdicts, announced) | lost
         elif anew:
             made = {vip: decision.verdicts[vip] for vip in anew}
-            self._vips = self._vips | {
-                vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in made.items()
-            }
+            self._vips = _merged(self._vips, self._summaries(made, announced))
         self._make_services(decision, anew)
         self._verdicts, self._backends = decision.verdicts, decision.backends
         self._routes, self._speaker, self._announced = routes, snapshot.speaker, announced
         return self._services, self._vips
+
+    @staticmethod
+    def _summaries(verdicts: Mapping[Address, Verdict], announced: frozenset[Address]) -> dict[Address, VipSummary]:
+        return {vip: VipSummary(vip in announced, x.open, x.reason.text, x.own) for vip, x in verdicts.items()}
 
     def _to_make(self, decision: Decision) -> set[Address] | None:
         """The VIPs that may not be as before; None: all, since other VIPs or other services are on them."""
@@ -185,17 +188,26 @@ class Summaries:
             for item in decision.verdicts[vip].services:
                 backends = map(decision.backends.__getitem__, self._names.get(item.key, ()))
                 lost = tuple(x.backend for x in backends if not x.up and x.service == item.service)
+                if gateway_on_vip(item.service) is not None:
+                    lost = ()  # these are nodes, which no other node keeps in
                 lost = ALL if item.total and len(lost) == item.total else lost  # when it matters most it must fit
                 summary = ServiceSummary(item.open, item.up, item.total, lost, item.condition.dead)
                 made.setdefault(item.service, {})[vip] = summary
         if anew is None:
             self._services = dict(made)
         else:
-            self._services = self._services | {name: {**self._services[name], **new} for name, new in made.items()}
+            merged = {name: _merged(self._services[name], new) for name, new in made.items()}
+            self._services = _merged(self._services, merged)
 
 
 def _names(verdict: Verdict) -> list[str]:
     return [item.service for item in verdict.services]
+
+
+def _merged(before: Mapping[K, V], made: Mapping[K, V]) -> Mapping[K, V]:
+    """With what was made anew; the very object if that says nothing new, so that nothing is written again for it."""
+    news = {key: value for key, value in made.items() if before[key] != value}
+    return {**before, **news} if news else before
 
 
 class Digests:
@@ -206,28 +218,46 @@ class Digests:
 
     def __init__(self) -> None:
         self._actual = State()
+        self._read: Sequence[Service] = ()
         self._services: dict[str, Service] = {}
-        self._known: dict[str, str | None] = {}
+        self._owners: dict[ServiceKey, str] = {}
+        """The service of the catalog that each IPVS service belongs to."""
         self._names: ByService = {}
         """The destinations of each service, in the kernel's order."""
-        self._keys = PerService(lambda service: tuple(dict.fromkeys(map(service.key, service.vips))))
+        self._digests: Mapping[str, str] = {}
 
-    def of(self, catalog: Catalog, actual: State) -> dict[str, str]:
+    def of(self, catalog: Catalog, actual: State) -> Mapping[str, str]:
         before, self._actual = self._actual, actual
-        touched = set(delta(before.services, actual.services).keys)
         destinations = delta(before.destinations, actual.destinations)
-        touched.update(key.service for key in destinations.keys)
         if not destinations.aligned:
             self._names = by_service(actual.destinations)
-        anew: dict[str, tuple[ServiceKey, ...]] = {}
-        for service, keys in zip(catalog.services, self._keys(catalog.services), strict=True):
-            if self._services.get(service.name) is not service or not touched.isdisjoint(keys):
-                anew[service.name] = keys
-        self._services = {service.name: service for service in catalog.services}
-        for name, keys in anew.items():
-            self._known[name] = _digest((key, actual.services.get(key), self._rows(actual, key)) for key in keys)
-        self._known = {name: self._known[name] for name in self._services}
-        return {name: digest for name, digest in self._known.items() if digest is not None}
+        touched = {*delta(before.services, actual.services).keys, *(key.service for key in destinations.keys)}
+        anew = {self._owners[key] for key in touched if key in self._owners}
+        if catalog.services is not self._read:
+            anew |= self._follow(catalog.services)
+        if anew:
+            made = {name: self._made(actual, self._services[name]) for name in anew if name in self._services}
+            rest = {name: digest for name, digest in self._digests.items() if name not in anew}
+            self._digests = rest | {name: digest for name, digest in made.items() if digest is not None}
+        return self._digests
+
+    def _follow(self, services: Sequence[Service]) -> set[str]:
+        """Take over the services of a catalog; the names of those that have changed, or are gone."""
+        known, now = self._services, {service.name: service for service in services}
+        changed = {name for name, service in now.items() if known.get(name) is not service} | (
+            known.keys() - now.keys()
+        )
+        for name in changed & known.keys():
+            for vip in known[name].vips:
+                self._owners.pop(known[name].key(vip), None)
+        for name in changed & now.keys():
+            self._owners.update((now[name].key(vip), name) for vip in now[name].vips)
+        self._read, self._services = services, now
+        return changed
+
+    def _made(self, actual: State, service: Service) -> str | None:
+        keys = dict.fromkeys(map(service.key, service.vips))
+        return _digest((key, actual.services.get(key), self._rows(actual, key)) for key in keys)
 
     def _rows(self, actual: State, service: ServiceKey) -> Sequence[tuple[DestinationKey, Destination]]:
         return [(key, actual.destinations[key]) for key in self._names.get(service, ())]
@@ -266,12 +296,12 @@ def compare(
         catalogs[status.catalog.hash].append(status.node)
         for service, digest in status.digests.items():
             tables[service][status.catalog.hash][digest].append(status.node)
-    found = {}
+    differing = {}
     for service, by_catalog in tables.items():
         parties = {digest: names for part in by_catalog.values() if len(part) > 1 for digest, names in part.items()}
         if parties:
-            found[service] = _aged(parties, before[1].get(service), now)
-    return _aged(catalogs, before[0], now) if len(catalogs) > 1 else None, found
+            differing[service] = _aged(parties, before[1].get(service), now)
+    return _aged(catalogs, before[0], now) if len(catalogs) > 1 else None, differing
 
 
 def _aged(parties: Mapping[str, list[str]], before: Difference | None, now: float) -> Difference:

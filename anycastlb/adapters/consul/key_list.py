@@ -15,6 +15,7 @@ from typing import Any
 from anycastlb.core.model import Entry, SourceError
 
 Row = tuple[str, Entry] | None
+BORDER = b"},{"
 BAD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What decoding something else than Consul's list can raise."""
 
@@ -27,8 +28,8 @@ class KeyList:
 
     def __init__(self, prefix: str, wanted: Callable[[str], bool] = lambda key: True) -> None:
         self._prefix, self._wanted = prefix, wanted
-        self._known: dict[bytes, Row] = {}
-        """The items of the last list as they were written there; None for what is not wanted."""
+        self._last: tuple[list[bytes], list[Row]] = [], []
+        """The last list, cut behind each border between two items, and what each stands for; None: it is not wanted."""
 
     def decode(self, body: bytes) -> dict[str, Entry]:
         """The entries by key, without the prefix. Raises ``SourceError``."""
@@ -44,21 +45,21 @@ class KeyList:
         Consul puts nothing between them. A key that holds such a border leaves two pieces that are no JSON: a string
         is open at the end of the first.
         """
-        text = body.strip()
-        if not text.endswith(b"}]"):
+        body = body.rstrip()
+        if not body.endswith(b"}]"):
             return None
-        known, items = self._known, {}
-        for piece in text[2:-2].split(b"},{"):
-            if piece in known:
-                items[piece] = known[piece]
-                continue
-            try:
-                item = json.loads(b"{%b}" % piece)
-            except ValueError:
-                return None
-            items[piece] = self._row(item)
-        self._known = items
-        return dict(filter(None, items.values()))
+        before, rows = self._last
+        first, after, middle = _difference(before, body)
+        *whole, last = middle.split(BORDER)
+        pieces = [*(piece + BORDER for piece in whole), *([last] if last else [])]
+        known = dict(zip(before[first:after], rows[first:after], strict=True))
+        try:
+            new = [known[piece] if piece in known else self._row(_item(piece)) for piece in pieces]
+        except ValueError:
+            return None
+        pieces, rows = [*before[:first], *pieces, *before[after:]], [*rows[:first], *new, *rows[after:]]
+        self._last = pieces, rows
+        return dict(filter(None, rows))
 
     def _whole(self, items: Any) -> dict[str, Entry]:
         if not isinstance(items, list):
@@ -73,3 +74,23 @@ class KeyList:
         entry = Entry(raw, created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
         name = key.removeprefix(self._prefix)
         return (name, entry) if self._wanted(name) else None
+
+
+def _difference(pieces: list[bytes], body: bytes) -> tuple[int, int, bytes]:
+    """A list begins with the pieces up to the first number, and ends with those from the second number on; and what is
+    between them. Most of a list is as it was, and is not copied."""
+    start, end = len(b"[{"), len(body)
+    first, after = 0, len(pieces)
+    while first < after and body.startswith(pieces[first], start, end):
+        start += len(pieces[first])
+        first += 1
+    while after > first and body.endswith(pieces[after - 1], start, end):
+        after -= 1
+        end -= len(pieces[after])
+    return first, after, body[start:end]
+
+
+def _item(piece: bytes) -> Any:
+    """The item in a piece, which lacks its first brace and goes on to the next item's or the end of the list. Raises
+    ``ValueError``."""
+    return json.loads(b"{" + piece[: piece.rindex(b"}") + 1])

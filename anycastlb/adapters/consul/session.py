@@ -7,7 +7,9 @@ and takes its address and token from the environment. Here its HTTP client is su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -29,6 +31,19 @@ ANSWER = 10.0
 HEALTH = "/v1/health/service/"
 TXN = "/v1/txn"
 Params: TypeAlias = Sequence[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """An answer with the fields that the library's callbacks read. It is decoded when one of them reads its text."""
+
+    code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @cached_property
+    def body(self) -> str:
+        return self.content.decode()
 
 
 class HTTPClient(base.HTTPClient):  # type: ignore[misc]
@@ -102,15 +117,17 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
         return url
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
+        chunks: list[bytes] = []
+        size = 0
         async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BYTES:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BYTES:
                 response.close()
                 raise self._fault(f"the answer is larger than {MAX_BYTES} bytes; is the prefix right?")
-        return bytes(body)
+        return b"".join(chunks)
 
-    def _checked(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Any:
+    def _checked(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> HttpAnswer:
         """The answer as the library wants it, unless the library would misread it."""
         status = response.status
         if status == 401:
@@ -129,7 +146,7 @@ class HTTPClient(base.HTTPClient):  # type: ignore[misc]
             raise self._fault(f"{what} are hidden from this token, so what is left is no answer; expected {policy}")
         if status != 200 and status < 400:
             raise self._fault(f"HTTP {status}; expected 200: is this a Consul agent?")
-        return base.Response(status, response.headers, body.decode(), body)
+        return HttpAnswer(status, response.headers, body)
 
     def _policy(self, path: str) -> str:
         """What a token must be allowed to read for this request."""

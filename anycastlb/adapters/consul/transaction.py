@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anycastlb.adapters.consul.client import Client
-from anycastlb.adapters.consul.faults import NOTHING, Unconfirmed
+from anycastlb.adapters.consul.faults import DENIED, LEADERLESS, NOTHING, Unconfirmed
 from anycastlb.adapters.consul.session import TXN
 from anycastlb.core.model import Edit, SourceError
 
@@ -65,8 +65,7 @@ async def transact(client: Client, wanted: Sequence[Operation]) -> dict[str, int
         keys = [wanted[number]["KV"]["Key"] for number, _ in errors]
     except (ValueError, KeyError, TypeError, IndexError) as exc:
         raise Unconfirmed(f"Consul at {client.http.base_uri}: {message}; expected Consul's answer") from exc
-    # Only its words tell an operation that the ACLs refuse from one whose condition does not hold.
-    denied = [key for key, (_, what) in zip(keys, errors, strict=True) if "permission denied" in what.lower()]
+    denied = [key for key, (_, what) in zip(keys, errors, strict=True) if DENIED in what.lower()]
     if denied:  # the last one: the first may be the check that goes with every write
         raise SourceError(
             f"Consul at {client.http.base_uri}: {denied[-1]} may not be written with this token; {NOTHING}; "
@@ -83,6 +82,6 @@ def _refused(client: Client, status: int, message: str) -> SourceError:
         return SourceError(f"{at}; {NOTHING}; try again later")
     if status < 500:
         return SourceError(f"{at}; {NOTHING}; expected a Consul agent that takes transactions")
-    if "No cluster leader" in message:  # Consul says this in words only: the status is 500, as of any other fault
+    if LEADERLESS in message:
         return SourceError(f"{at}; {NOTHING}; try again once the Consul servers have a leader")
     return Unconfirmed(at)

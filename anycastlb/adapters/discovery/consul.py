@@ -160,7 +160,7 @@ def _registered(item: Mapping[str, Any]) -> _Registered:
     service, node = item["Service"], item["Node"]
     name, where = str(service["ID"]), service["Address"] or node["Address"]
     try:
-        found = address(where)
+        backend = address(where)
     except ValueError as exc:
         raise _UnusableInstance(f"the instance {name!r:.80} is left out: its address is expected to be {exc}") from exc
     health = _health(item["Checks"] or ())
@@ -169,7 +169,7 @@ def _registered(item: Mapping[str, Any]) -> _Registered:
     weight = weights.get("Passing" if health == "passing" else "Warning")
     instance = Instance(
         name,
-        found,
+        backend,
         port=port or None,
         weight=None if weight is None else int(weight),
         created=int(service["CreateIndex"]),
@@ -181,10 +181,10 @@ def _registered(item: Mapping[str, Any]) -> _Registered:
 
 def _health(checks: Sequence[Mapping[str, Any]]) -> Health:
     """The worst of the instance's checks and its node's, as Consul itself sees it; maintenance is a critical check."""
-    found = {check["Status"] for check in checks}
-    if found <= {"passing"}:
+    statuses = {check["Status"] for check in checks}
+    if statuses <= {"passing"}:
         return "passing"
-    return "warning" if found <= {"passing", "warning"} else "critical"
+    return "warning" if statuses <= {"passing", "warning"} else "critical"
 
 
 def _named(registered: Sequence[_Registered], service: str) -> list[Instance]:
@@ -194,14 +194,14 @@ def _named(registered: Sequence[_Registered], service: str) -> list[Instance]:
     """
     names = [_plain(one.id) for one in registered]
     count = Counter(names)
-    found: dict[str, Instance] = {}
+    by_name: dict[str, Instance] = {}
     for one, name in zip(registered, names, strict=True):
         if count[name] > 1 or one.id == service:
             name = _plain(f"{one.id}.{one.node}")
-        if name in found:
+        if name in by_name:
             name = f"{name}.{one.instance.created}"
-        found[name] = replace(one.instance, name=name)
-    return list(found.values())
+        by_name[name] = replace(one.instance, name=name)
+    return list(by_name.values())
 
 
 def _plain(name: str) -> str:

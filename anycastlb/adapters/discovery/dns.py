@@ -50,9 +50,9 @@ class DnsDiscovery:
         while True:
             if after is not None:
                 await asyncio.sleep(self._next - asyncio.get_running_loop().time())
-            found = await self._ask()
-            if after is None or not after.same(found):
-                return found
+            answer = await self._ask()
+            if after is None or not after.same(answer):
+                return answer
 
     async def close(self) -> None:
         """Nothing stays open between queries."""
@@ -60,12 +60,12 @@ class DnsDiscovery:
     async def _ask(self) -> DiscoveryAnswer:
         self.reads += 1
         wanted = self._wanted
-        found = await self._query(wanted.name, wanted.type)
+        response = await self._query(wanted.name, wanted.type)
         if wanted.type == "SRV":
-            answer, ttl = await self._targets(found)
+            answer, ttl = await self._targets(response)
         else:
-            instances, problems = _at([str(record.address) for record in found.records])
-            answer, ttl = DiscoveryAnswer(instances, problems=(*problems, *filter(None, [found.why]))), found.ttl
+            instances, problems = _at([str(record.address) for record in response.records])
+            answer, ttl = DiscoveryAnswer(instances, problems=(*problems, *filter(None, [response.why]))), response.ttl
         self._next = asyncio.get_running_loop().time() + min(max(ttl, self._shortest), LONGEST)
         return answer
 
@@ -76,8 +76,10 @@ class DnsDiscovery:
         offered = [record for record in services.records if record.target.to_text() != "."]
         names = sorted({record.target.to_text() for record in offered})
         queries: list[tuple[str, Literal["A", "AAAA"]]] = [(name, kind) for name in names for kind in ("A", "AAAA")]
-        found = await self._together(queries)
-        hosts = {name: [str(r.address) for kind in ("A", "AAAA") for r in found[name, kind].records] for name in names}
+        addresses = await self._together(queries)
+        hosts = {
+            name: [str(r.address) for kind in ("A", "AAAA") for r in addresses[name, kind].records] for name in names
+        }
         problems = [f"the target {name:.80} has no address" for name in names if not hosts[name]]
         instances, unusable = spread(
             (int(r.priority), int(r.weight), int(r.port), hosts[r.target.to_text()]) for r in offered
@@ -85,14 +87,14 @@ class DnsDiscovery:
         why = services.why or ("" if offered else f"{self._wanted.name}: the service is not offered (its target is .)")
         remarks = (*problems, *unusable, *([why] if why else []))
         # A host of one family answers for the other with a negative TTL; only what was found counts.
-        ttls = [records.ttl for records in found.values() if records.records]
+        ttls = [records.ttl for records in addresses.values() if records.records]
         return DiscoveryAnswer(instances, problems=remarks), min([services.ttl, *ttls])
 
     async def _together(
         self, queries: list[tuple[str, Literal["A", "AAAA"]]]
     ) -> dict[tuple[str, Literal["A", "AAAA"]], Records]:
         """All queries, eight at a time. Raises the first one's ``SourceError``."""
-        found: dict[tuple[str, Literal["A", "AAAA"]], Records] = {}
+        records: dict[tuple[str, Literal["A", "AAAA"]], Records] = {}
         failures: list[SourceError] = []
         some = asyncio.Semaphore(8)
 
@@ -101,7 +103,7 @@ class DnsDiscovery:
                 if failures:
                     return
                 try:
-                    found[name, kind] = await self._query(name, kind)
+                    records[name, kind] = await self._query(name, kind)
                 except SourceError as exc:
                     failures.append(exc)
 
@@ -110,7 +112,7 @@ class DnsDiscovery:
                 group.create_task(ask(name, kind))
         if failures:
             raise failures[0]
-        return found
+        return records
 
     async def _query(self, name: str, kind: str) -> Records:
         """The records of one name. Raises ``SourceError``."""
@@ -148,7 +150,7 @@ def spread(records: Iterable[tuple[int, int, int, list[str]]]) -> tuple[tuple[In
     rows = sorted(records, key=lambda row: row[0])
     best = rows[0][0] if rows else 0
     weighed = any(weight for _, weight, _, _ in rows)
-    found: dict[tuple[Address, int], Instance] = {}
+    instances: dict[tuple[Address, int], Instance] = {}
     problems: list[str] = []
     for priority, weight, port, texts in rows:
         addresses, bad = _usable(texts)
@@ -157,8 +159,8 @@ def spread(records: Iterable[tuple[int, int, int, list[str]]]) -> tuple[tuple[In
             name = endpoint(where, port)
             given = max(1, weight) if weighed else None
             instance = Instance(name, where, port or None, given, fallback=priority > best)
-            found.setdefault((where, port), instance)
-    return ordered(found.values()), problems
+            instances.setdefault((where, port), instance)
+    return ordered(instances.values()), problems
 
 
 def _at(texts: Iterable[str]) -> tuple[tuple[Instance, ...], list[str]]:

@@ -189,7 +189,7 @@ class Watches:
         self._saved: dict[Discover, tuple[Instance, ...]] = {}
         self._crowded = False
         self._asked = asyncio.Event()
-        self._told = asyncio.Event()
+        self._news = asyncio.Event()
         self._changed_to = changed
 
     def recall(self, saved: Instances) -> None:
@@ -207,8 +207,8 @@ class Watches:
     @property
     def instances(self) -> Instances:
         """What each has found; those of which nothing is known are missing."""
-        found = {wanted: watch.instances for wanted, watch in self._watches.items()}
-        return {**self._saved, **{wanted: instances for wanted, instances in found.items() if instances is not None}}
+        current = {wanted: watch.instances for wanted, watch in self._watches.items()}
+        return {**self._saved, **{wanted: instances for wanted, instances in current.items() if instances is not None}}
 
     @property
     def problems(self) -> Mapping[Discover, tuple[str, ...]]:
@@ -224,8 +224,8 @@ class Watches:
         try:
             async with asyncio.timeout(patience):
                 while any(not w.answered and (afresh or w.instances is None) for w in self._watches.values()):
-                    self._told.clear()
-                    await self._told.wait()
+                    self._news.clear()
+                    await self._news.wait()
         except TimeoutError:
             return
 
@@ -261,7 +261,7 @@ class Watches:
         return Watch(wanted, self._kinds(wanted), known, self._changed, self._journal, self._clock)
 
     def _changed(self) -> None:
-        self._told.set()
+        self._news.set()
         self._changed_to()
 
 

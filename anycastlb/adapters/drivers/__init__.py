@@ -43,6 +43,10 @@ class Inspected(Driver, Protocol):
         """Are these services or their destinations not as last seen or written? Raises ``DriverError``."""
         ...
 
+    async def suspects(self, services: Sequence[ServiceKey]) -> Sequence[ServiceKey]:
+        """Those of these services whose destinations may not be as last seen or written, by a cheap look."""
+        ...
+
     async def destinations_differ(self, keys: Collection[ServiceKey]) -> bool:
         """Are the destinations of these services not as last seen or written? Raises ``DriverError``."""
         ...

@@ -10,12 +10,12 @@ import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
-from anycastlb.adapters.system.netlink import Netlink, attribute, attributes
+from anycastlb.adapters.system.netlink import attribute, attributes
+from anycastlb.adapters.system.route_netlink import RouteNetlink
 from anycastlb.core.model import Address
 
 MARK = 99
 """Our IFA_PROTO, the mark of ownership; kernels use 1 to 3."""
-NETLINK_ROUTE = 0
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_FLAGS, IFA_PROTO = 1, 2, 3, 8, 11
@@ -28,11 +28,8 @@ ASK = (RTM_GETADDR, _HEAD.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
 """Lists the addresses of all interfaces."""
 
 
-class AddressSocket(Netlink):
+class AddressSocket(RouteNetlink):
     """A socket for addresses. What it adds must not exist yet: nothing is ever replaced."""
-
-    def __init__(self) -> None:
-        super().__init__(NETLINK_ROUTE)
 
     def _head(self, command: int) -> tuple[int, int, bytes]:
         return command, NLM_F_CREATE | NLM_F_EXCL if command == RTM_NEWADDR else 0, b""

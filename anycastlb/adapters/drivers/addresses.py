@@ -10,14 +10,20 @@ import asyncio
 import errno
 import os
 import socket
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
 from typing import TypeVar
 
 from anycastlb.adapters.drivers import address_messages
-from anycastlb.adapters.drivers.address_messages import MARK, NETLINK_ROUTE, RTM_DELADDR, RTM_NEWADDR, AddressSocket
+from anycastlb.adapters.drivers.address_messages import (
+    MARK,
+    RTM_DELADDR,
+    RTM_NEWADDR,
+    AddressSocket,
+)
 from anycastlb.adapters.system import netlink
 from anycastlb.adapters.system.netlink import HEADER, DumpInterrupted, Request
+from anycastlb.adapters.system.route_netlink import NETLINK_ROUTE, InterfaceMissing
 from anycastlb.core.model import Address, Change, DriverError, Failure, Reason, Rows, Table, VipAddress
 
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
@@ -31,13 +37,16 @@ T = TypeVar("T")
 
 
 class AddressDriver:
-    """Table ``addresses``. It opens a socket for every look and every batch, so that none can go stale."""
+    """Table ``addresses``. One socket, opened on first use and again after any trouble: a process that can open
+    nothing more goes on with it."""
 
     tables: tuple[Table, ...] = ("addresses",)
 
     def __init__(self, interface: str = "lo") -> None:
         self._interface = interface
         self._row = VipAddress(interface)
+        self._kernel: AddressSocket | None = None
+        self._lock = threading.Lock()
         self._read: dict[bytes, Address | None] = {}
         """What each message of the last looks stands for."""
 
@@ -73,25 +82,39 @@ class AddressDriver:
         try:
             index = socket.if_nametoindex(self._interface)
         except OSError:
-            return True  # it is gone, and our addresses with it
+            return True  # it may be gone, and our addresses with it
         return any(address_messages.interface_of(data, at) == index for at in changed)
 
     async def _use(self, work: Callable[[AddressSocket, int], T]) -> T:
-        """Do blocking work with a socket of this thread's network namespace. Raises ``DriverError``."""
+        """Do blocking work with a socket of this thread's network namespace, one at a time. Raises ``DriverError``."""
         try:
-            index = socket.if_nametoindex(self._interface)
-        except OSError as exc:
-            raise DriverError(f"there is no interface {self._interface}") from exc
-        try:
-            with closing(AddressSocket()) as kernel:
-                return await asyncio.to_thread(work, kernel, index)
-        except _NotAllowed as exc:
-            raise DriverError(
-                f"the kernel does not let this process change addresses of {self._interface}: it needs CAP_NET_ADMIN; "
-                "run it as root, or with AmbientCapabilities=CAP_NET_ADMIN in its systemd unit"
-            ) from exc
-        except DriverError as exc:
-            raise DriverError(f"addresses of {self._interface}: {exc}") from exc
+            kernel = self._kernel = self._kernel or AddressSocket()
+            return await asyncio.to_thread(self._locked, work, kernel)
+        except BaseException as exc:
+            self.close()
+            raise self._explained(exc) from exc
+
+    def _locked(self, work: Callable[[AddressSocket, int], T], kernel: AddressSocket) -> T:
+        with self._lock:
+            return work(kernel, kernel.index_of(self._interface))
+
+    def close(self) -> None:
+        """Close the socket; the next use opens another."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+
+    def _explained(self, exc: BaseException) -> BaseException:
+        """With what an operator can do about it."""
+        match exc:
+            case _NotAllowed():
+                return DriverError(
+                    f"the kernel does not let this process change addresses of {self._interface}: it needs "
+                    "CAP_NET_ADMIN; run it as root, or with AmbientCapabilities=CAP_NET_ADMIN in its systemd unit"
+                )
+            case DriverError() if not isinstance(exc, InterfaceMissing):
+                return DriverError(f"addresses of {self._interface}: {exc}")
+        return exc
 
     def _marked(self, kernel: AddressSocket, index: int) -> list[Address]:
         """The host addresses on the interface that carry our mark, in the kernel's order."""
@@ -105,7 +128,7 @@ class AddressDriver:
     def _listed(self, kernel: AddressSocket, index: int) -> list[Address]:
         if len(self._read) > REMEMBERED:
             self._read.clear()
-        found: dict[Address, None] = {}
+        vips: dict[Address, None] = {}
         for data, start, end in kernel.dump(*address_messages.ASK):
             if address_messages.interface_of(data, start) != index:
                 continue
@@ -113,8 +136,8 @@ class AddressDriver:
             if message not in self._read:
                 self._read[message] = address_messages.ours(message)
             if (vip := self._read[message]) is not None:
-                found[vip] = None
-        return list(found)
+                vips[vip] = None
+        return list(vips)
 
     # ------------------------------------------------------------ writing
 

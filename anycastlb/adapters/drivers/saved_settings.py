@@ -112,10 +112,10 @@ class Restorable:
         self._driver, self._originals = driver, originals
 
     async def observe(self) -> Mapping[Table, Rows]:
-        found = await self._driver.observe()
+        tables = await self._driver.observe()
         known = self._originals.rows
-        self._originals.settle((table, key, found[table].get(key)) for table in found for key in known.get(table, ()))
-        return found
+        self._originals.settle((table, key, tables[table].get(key)) for table in tables for key in known.get(table, ()))
+        return tables
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         self._originals.remember(changes)

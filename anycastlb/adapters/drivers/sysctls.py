@@ -43,6 +43,10 @@ PROBING: Mapping[str, str] = MappingProxyType(
 """What checks with ``"via": "forward"`` need besides; per network namespace too."""
 
 
+FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say only that this process, or the machine, can open nothing more."""
+
+
 class SysctlDriver:
     """Table ``sysctls``: names such as ``net/ipv4/vs/sloppy_tcp``, values as their text, blanks made single."""
 
@@ -51,10 +55,22 @@ class SysctlDriver:
     def __init__(self, names: Iterable[str] = TAKEOVER, root: Path = ROOT) -> None:
         self._names = tuple(names)
         self._root = root
+        self._last: dict[str, str] = {}
 
     async def observe(self) -> Mapping[Table, Rows]:
-        """The values of the sysctls that exist; the kernel makes ``net/ipv4/vs`` when ip_vs is loaded."""
-        return {"sysctls": {name: value for name in self._names if (value := read(name, self._root)) is not None}}
+        """The values of the sysctls that exist; the kernel makes ``net/ipv4/vs`` when ip_vs is loaded.
+
+        A process that can open nothing more takes none for missing: they are as they last were.
+        """
+        values = {name: self._value(name) for name in self._names}
+        self._last = {name: value for name, value in values.items() if value is not None}
+        return {"sysctls": dict(self._last)}
+
+    def _value(self, name: str) -> str | None:
+        try:
+            return _read(name, self._root)
+        except OSError as exc:
+            return self._last.get(name) if exc.errno in FULL else None
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         return [Failure(change, reason) for change in changes if (reason := self._write(change))]
@@ -75,9 +91,13 @@ class SysctlDriver:
 def read(name: str, root: Path = ROOT) -> str | None:
     """A sysctl's value; None if this kernel does not have it or does not show it."""
     try:
-        return " ".join((root / name).read_text().split())
+        return _read(name, root)
     except OSError:
         return None
+
+
+def _read(name: str, root: Path) -> str:
+    return " ".join((root / name).read_text().split())
 
 
 def refusal(name: str, value: str, exc: OSError) -> Reason:

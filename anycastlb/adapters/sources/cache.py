@@ -11,9 +11,10 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,8 @@ from anycastlb.core.model import ConsulInstances, Discover, DnsInstances, Entry,
 VERSION = 1
 NAME = "catalog.json"
 INSTANCES = "instances.json"
+TOGETHER = 50
+"""Entries that are written and hashed at once."""
 BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a damaged file can raise."""
 Instances: TypeAlias = Mapping[Discover, tuple[Instance, ...]]
@@ -52,9 +55,10 @@ class SavedTree:
     def save(self, tree: Tree) -> None:
         """Replace the file. Raises ``SourceError`` (a full disk), which leaves the old file as it was."""
         rows = self._encoded(tree)
-        checksum = _digest(b"[%d, {%b}]" % (tree.index, b", ".join(rows)))
+        checksum = _digest(chain([b"[%d, {" % tree.index], _separated(rows, b", "), [b"}]"]))
         head = {"version": VERSION, "source": self._identity, "index": tree.index, "checksum": checksum}
-        _replace(self.path, b'%b, "entries": {\n%b\n}}' % (json.dumps(head).encode()[:-1], b",\n".join(rows)))
+        begin = json.dumps(head).encode()[:-1] + b', "entries": {\n'
+        _replace(self.path, chain([begin], _separated(rows, b",\n"), [b"\n}}"]))
 
     def _encoded(self, tree: Tree) -> list[bytes]:
         """A line for each entry, as the checksum wants it; those of entries that were saved before are remembered."""
@@ -157,7 +161,7 @@ def _write(path: Path, identity: str, content: Mapping[str, Any]) -> None:
     _replace(path, json.dumps({"version": VERSION, "source": identity, **content}, indent=1).encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes | Iterable[bytes]) -> None:
     try:
         write_atomic(path, content)
     except OSError as exc:
@@ -199,8 +203,17 @@ def _instance(row: dict[str, Any]) -> Instance:
 
 
 def _checksum(index: int, content: Any) -> str:
-    return _digest(json.dumps([index, content], sort_keys=True).encode())
+    return _digest([json.dumps([index, content], sort_keys=True).encode()])
 
 
-def _digest(canonical: bytes) -> str:
-    return "sha256:" + hashlib.sha256(canonical).hexdigest()
+def _digest(canonical: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in canonical:
+        digest.update(part)
+    return "sha256:" + digest.hexdigest()
+
+
+def _separated(rows: Sequence[bytes], separator: bytes) -> Iterator[bytes]:
+    """The rows with a separator between them, in parts: one block of all would be hundreds of page faults."""
+    for at in range(0, len(rows), TOGETHER):
+        yield (separator if at else b"") + separator.join(rows[at : at + TOGETHER])

@@ -61,7 +61,9 @@ class FileSource:
             return tree
         while tree.entries == after.entries:
             await self._wait()
-            tree = await self._settled()
+            tree = await asyncio.to_thread(self.look)
+            if tree.entries != after.entries:
+                tree = await self._settled(tree)
         return tree
 
     async def close(self) -> None:
@@ -71,9 +73,8 @@ class FileSource:
 
     # ------------------------------------------------------------ waiting
 
-    async def _settled(self) -> Tree:
+    async def _settled(self, tree: Tree) -> Tree:
         """The tree once two looks agree; a file written without end does not hold it up for ever."""
-        tree = await asyncio.to_thread(self.look)
         for _ in range(20):
             await asyncio.sleep(SETTLE)
             again = await asyncio.to_thread(self.look)
@@ -93,7 +94,7 @@ class FileSource:
                     self._root.resolve(),
                     watch_filter=None,
                     debounce=200,
-                    step=10,
+                    step=50,  # milliseconds from one wake-up of its thread to the next
                     rust_timeout=int(POLL * 1000),
                     yield_on_timeout=True,
                     ignore_permission_denied=True,
@@ -131,13 +132,13 @@ class FileSource:
         coming = {name for name, change in changes.items() if change.after is not None}
         try:
             for name in sorted({*_files(self._root), *coming}, key=_precedence):
-                found = self._file(name)
-                if (change := changes.get(name)) and (found[1].version if found else "") == change.before:
-                    found = _coming(change)
-                if found is None:
+                file = self._file(name)
+                if (change := changes.get(name)) and (file[1].version if file else "") == change.before:
+                    file = _coming(change)
+                if file is None:
                     continue
-                seen[name] = found
-                key, entry = key_of(_shown(name)), found[1]
+                seen[name] = file
+                key, entry = key_of(_shown(name)), file[1]
                 if key in entries:
                     first = entries[key].origin
                     error = f"expected one document for {key}, but {first} is there too and is used; remove one of them"
@@ -190,7 +191,7 @@ def _files(root: Path) -> Iterator[str]:
         if not top.is_dir():
             if key_of(top.name) == "defaults":
                 yield top.name
-        elif top.name in ("services", "drain", "locks"):
+        elif top.name in file_journal.PLACES:
             yield from _below(root, top.name, depth=3 if top.name == "services" else 1)
 
 
@@ -206,15 +207,18 @@ def _below(root: Path, folder: str, depth: int) -> Iterator[str]:
 
 
 LEFT_BEHIND = (
-    "~", ".swp", ".swx", ".tmp", ".part", ".bak", ".orig", ".rej", ".old", ".save",
+    "~", ".swp", ".swo", ".swn", ".swx", ".tmp", ".lock", ".part", ".bak", ".orig", ".rej", ".old", ".save",
     ".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-tmp", ".dpkg-bak", ".ucf-new", ".ucf-old", ".ucf-dist",
     ".rpmnew", ".rpmsave", ".rpmorig", ".pacnew", ".pacsave",
 )  # fmt: skip
 
 
 def litter(name: str) -> bool:
-    """Is it one of the names that editors, copiers and package managers leave, and no document?"""
-    return name.startswith((".", "#")) or name.endswith(LEFT_BEHIND)
+    """Is it one of the names that editors, copiers and package managers leave, and no document?
+
+    What goes on after the ending of a document is a copy of one: ``web.json.1``.
+    """
+    return name.startswith((".", "#")) or name.endswith(LEFT_BEHIND) or any(f"{end}." in name for end in SUFFIXES)
 
 
 def _shown(name: str) -> str:

@@ -29,7 +29,7 @@ NAME = ".anycastlb.journal"
 LOCK = ".anycastlb.lock"
 LOCK_MODE = 0o660
 """Whoever can open the lock can hold it, and with it every write."""
-PLACES = ("services", "drain", "locks")
+PLACES = ("services", "gateways", "routes", "drain", "locks")
 """The folders that hold documents."""
 FEW = 8
 """Files that are synced one by one; each takes its turn of the disk."""

@@ -102,9 +102,8 @@ def _kept(origin: str) -> bool:
 
 def _fits(name: str) -> None:
     parts = name.split("/")
-    deep = {"services": (2, 4), "drain": (2, 2), "locks": (2, 2)}.get(
-        parts[0], (1, 1) if name == "defaults.json" else (0, 0)
-    )
+    places = dict.fromkeys(file_journal.PLACES, (2, 2)) | {"services": (2, 4)}
+    deep = places.get(parts[0], (1, 1) if name == "defaults.json" else (0, 0))
     if not deep[0] <= len(parts) <= deep[1]:
         raise SourceError(f"{name} is no place for a document; nothing was written; expected one such as services/web")
     for part in parts:

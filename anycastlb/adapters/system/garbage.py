@@ -21,6 +21,9 @@ APART = 600.0
 YOUNG = 10_000
 """Objects that are looked at in one go: about a millisecond. Usually it is 700, and a decision copies tables of as many
 rows as there are backends, each of which would be looked at several times while it is young."""
+OLDER, ALL = 2, 100
+"""Of such collections until one that looks at what they have left too, and of those until one of everything. Usually
+each is 10: then the proof of a decision, which makes more objects than a catalog, stopped the loop for 30 ms."""
 NEVER = 1_000_000
 """Of such collections until one that looks at older objects."""
 
@@ -45,7 +48,7 @@ class GarbageCollection:
             self._deferred = False
             gc.collect(0)
             gc.freeze()
-            gc.set_threshold(YOUNG, *self._usual[1:])
+            gc.set_threshold(YOUNG, OLDER, ALL)
 
     def end(self) -> None:
         """Let the collector be as it was."""

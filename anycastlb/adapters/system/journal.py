@@ -81,8 +81,8 @@ def under_journald(stream: Any) -> bool:
     """Does the stream lead straight into systemd's journal (systemd.exec(5), ``$JOURNAL_STREAM``)?"""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
-        found = os.fstat(stream.fileno())
-        return (found.st_dev, found.st_ino) == (int(device), int(inode))
+        status = os.fstat(stream.fileno())
+        return (status.st_dev, status.st_ino) == (int(device), int(inode))
     except (AttributeError, OSError, ValueError):
         return False
 

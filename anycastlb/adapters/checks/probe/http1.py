@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import h11
 
-from anycastlb.adapters.checks import Down
+from anycastlb.adapters.checks.probe.outcome import Down
 from anycastlb.adapters.checks.probe.stream import Stream
 from anycastlb.core.fields import shown
 

@@ -7,6 +7,10 @@ Times that lie within one ``GRAIN`` are kept together, so that a turn has more t
 
 A deadline gives the target back what the loop lost meanwhile, as ``adapters.system.lateness`` does for probes that
 are coroutines.
+
+A socket whose probe went straight to its target and was answered is disconnected, which resets the connection as
+closing it would, and serves the next probe: to make, to register and to close one is more than half of what the kernel
+does for a probe.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ import errno
 import socket
 from collections.abc import Callable
 from heapq import heappop, heappush
-from itertools import count
+from itertools import chain, count
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 
-from anycastlb.adapters.checks import Down, Exchange, Found, Reader
-from anycastlb.adapters.checks.probe.sockets import error_text, family, opened
+from anycastlb.adapters.checks.probe.outcome import Down, Exchange, Found, Reader
+from anycastlb.adapters.checks.probe.sockets import disconnected, error_text, family, opened
 from anycastlb.adapters.system.lateness import EXTENSION, lateness
 from anycastlb.core.model import Check, ProbePath
 
@@ -30,6 +34,8 @@ MAX_EVENTS = 128
 """Sockets and timers served in one turn, so that nobody else in the loop waits long."""
 PIECE = 16384
 """Bytes taken at once."""
+SPARE = MAX_EVENTS
+"""Sockets of one family that are kept for the next probes."""
 CHANGES = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
 """One registration does for a whole probe: it is told of every change."""
 
@@ -45,6 +51,8 @@ class Poller:
         self._epoll = epoll()
         self._loop.add_reader(self._epoll.fileno(), self._turn)
         self._probes: dict[int, LeanProbe] = {}
+        self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
+        self.time = self._loop.time
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._handle: asyncio.TimerHandle | None = None
@@ -63,13 +71,12 @@ class Poller:
     def close(self) -> None:
         for probe in list(self._probes.values()):
             probe.cancel()
+        for sock in chain.from_iterable(self._spare.values()):
+            sock.close()
         if self._handle is not None:
             self._handle.cancel()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
-
-    def time(self) -> float:
-        return self._loop.time()
 
     def call_at(self, when: float, act: Callable[[], None]) -> None:
         """Call ``act`` in a turn at this moment, or up to ``GRAIN`` before it. It cannot be taken back."""
@@ -77,16 +84,28 @@ class Poller:
         if not self._turning:
             self._arm()
 
-    def add(self, probe: LeanProbe, descriptor: int) -> None:
-        self._epoll.register(descriptor, CHANGES)
+    def opened(self, family: int, probe_path: ProbePath | None) -> socket.socket:
+        """A socket for one probe. Raises OSError."""
+        if probe_path is None and (spare := self._spare[family]):
+            return spare.pop()
+        sock = opened(family, socket.SOCK_STREAM, probe_path)
+        self._epoll.register(sock.fileno(), CHANGES)
+        return sock
+
+    def add(self, probe: LeanProbe, sock: socket.socket) -> None:
+        """Tell the probe from now on what changes at its socket."""
         if not self._probes:
             self._lateness.watch()
-        self._probes[descriptor] = probe
+        self._probes[sock.fileno()] = probe
 
-    def remove(self, descriptor: int) -> None:
-        """Before the socket is closed, which takes it out of the epoll."""
-        if self._probes.pop(descriptor, None) and not self._probes:
+    def remove(self, sock: socket.socket, reuse: int | None) -> None:
+        """The probe is over: close its socket, or keep it for another one of this family."""
+        if self._probes.pop(sock.fileno(), None) and not self._probes:
             self._lateness.unwatch()
+        if reuse is not None and len(spare := self._spare[reuse]) < SPARE and disconnected(sock):
+            spare.append(sock)  # what the epoll still has of the last probe is nobody's
+        else:
+            sock.close()  # which takes it out of the epoll
 
     def _turn(self) -> None:
         self._turning = True
@@ -151,6 +170,7 @@ class LeanProbe:
         "_poller",
         "_reader",
         "_rest",
+        "_reusable",
         "_sock",
         "_timeout",
         "fair",
@@ -167,6 +187,7 @@ class LeanProbe:
         self._reader: Reader | None = None
         self._rest = b""
         self._connected = False
+        self._reusable = False
         self._before = 0.0
         self._deadline = 0.0
         self._expires: float | None = None
@@ -189,14 +210,15 @@ class LeanProbe:
         poller = self._poller
         self.started, self._before, self.fair = poller.time(), poller.lost, True
         self._connected, self._rest, self._reader = False, self._exchange.request, None
+        self._reusable = probe_path is None  # else it has a mark and an address of its own
         try:
             if self._exchange.permit is not None:
-                self._exchange.permit()
-            sock = self._sock = opened(self._family, socket.SOCK_STREAM, probe_path)
+                self._exchange.permit(self.started)
+            sock = self._sock = poller.opened(self._family, probe_path)
             code = sock.connect_ex(self._address)
             if code and code != errno.EINPROGRESS:
                 raise OSError(code, "connect")
-            poller.add(self, sock.fileno())
+            poller.add(self, sock)
         except (OSError, Down) as exc:
             self._end(exc)
             return
@@ -207,19 +229,18 @@ class LeanProbe:
     def cancel(self) -> None:
         """Close the socket; ``ended`` will not be called."""
         if self._sock is not None:
-            self._poller.remove(self._sock.fileno())
-            self._sock.close()
+            self._poller.remove(self._sock, None)
             self._sock = None
 
     def progress(self, flags: int) -> None:
         """Something has changed at its socket."""
         try:
-            found = self._proceed(flags)
+            result = self._proceed(flags)
         except Exception as exc:  # a fault of the probe must not end the turn of the others
             self._end(exc)
         else:
-            if found is not None:
-                self._end(found)
+            if result is not None:
+                self._end(result)
 
     def _proceed(self, flags: int) -> Found | None:
         sock = self._sock
@@ -250,12 +271,15 @@ class LeanProbe:
                 data = sock.recv(PIECE)
             except BlockingIOError:
                 return None
-            found = reader.feed(data) if data else reader.end()
-            if found is not None:
-                return found
+            result = reader.feed(data) if data else reader.end()
+            if result is not None:
+                return result
 
     def _end(self, outcome: Found | Exception) -> None:
-        self.cancel()
+        if self._sock is not None:
+            reusable = self._reusable and not isinstance(outcome, Exception)
+            self._poller.remove(self._sock, self._family if reusable else None)
+            self._sock = None
         if isinstance(outcome, OSError) and outcome.errno is not None:
             down = Down(error_text(outcome))
             down.__cause__ = outcome

@@ -44,10 +44,10 @@ def _source(via: ForwardPath, foreign: Iterable[Network]) -> Address:
     far = via.address if via.address.version == via.family else WORLD[via.family]
     with socket.socket(family(far), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.connect((str(far), 9))
-        found = ip_address(sock.getsockname()[0].partition("%")[0])
-    if any(found in network for network in foreign):
-        raise OSError(f"this node's only IPv{via.family} address towards {via.address} is the VIP {found}")
-    return found
+        own = ip_address(sock.getsockname()[0].partition("%")[0])
+    if any(own in network for network in foreign):
+        raise OSError(f"this node's only IPv{via.family} address towards {via.address} is the VIP {own}")
+    return own
 
 
 def routed(address: Address) -> bool:
@@ -62,5 +62,5 @@ def routed(address: Address) -> bool:
     if kind == _ERROR:
         code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
         raise OSError(code, os.strerror(code))
-    found = attributes(answer, _HEADER.size + _ROUTE.size, length)
-    return any(name in (_GATEWAY, _VIA) for name, _, _ in found)
+    names = attributes(answer, _HEADER.size + _ROUTE.size, length)
+    return any(name in (_GATEWAY, _VIA) for name, _, _ in names)

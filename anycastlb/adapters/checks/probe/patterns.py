@@ -11,7 +11,6 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any
 
-import re2
 from pydantic import AfterValidator, Field
 
 from anycastlb.core.fields import shown
@@ -41,10 +40,8 @@ def _encoded(text: str) -> bytes:
         raise ValueError(rf"text, and \xNN for other bytes, not {shown(text)}") from None
 
 
-OPTIONS = re2.Options()
-OPTIONS.encoding = re2.Options.Encoding.LATIN1  # over bytes
-OPTIONS.log_errors = False
-OPTIONS.max_mem = 1024 * 1024  # what needs more takes long to compile, and is refused
+COMPILED = 1024 * 1024
+"""Bytes that an expression may take once it is compiled. What needs more takes long to compile, and is refused."""
 LOOKS_ON = ("$", "\\b", "\\B", "\\z")
 """What in an expression looks at the byte after it, which may not have come yet."""
 
@@ -83,8 +80,14 @@ class Search:
 
 @lru_cache(1024)
 def _compiled(expression: str) -> Any:
+    import re2  # 2 MB, which most nodes never need
+
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1  # over bytes
+    options.log_errors = False
+    options.max_mem = COMPILED
     try:
-        return re2.compile(b"(?m)" + _encoded(expression), OPTIONS)
+        return re2.compile(b"(?m)" + _encoded(expression), options)
     except re2.error as exc:
         cause = exc.args[0].decode(errors="replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
         raise ValueError(f"a regular expression of RE2 (no back-references, no look-around): {cause}") from exc

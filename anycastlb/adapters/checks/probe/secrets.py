@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from anycastlb.adapters.checks import Down, Found
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.reach import targets
 from anycastlb.core.model import Check
 from anycastlb.settings.checks import Secret
@@ -41,8 +41,8 @@ class Revealed:
                 text = text.replace(echo, f"(secret {name})")
         return text
 
-    def hidden(self, found: Found) -> Found:
-        return replace(found, detail=self.hide(found.detail))
+    def hidden(self, result: Found) -> Found:
+        return replace(result, detail=self.hide(result.detail))
 
     def failure(self, error: Exception) -> Exception:
         """What to raise for what the probe has raised."""

@@ -10,6 +10,7 @@ order instead of at random (docs/decisions/0004).
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import random
@@ -47,6 +48,10 @@ def _ports(low: int = 32768, high: int = 60999) -> Iterator[int]:
 _PORTS = _ports()
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: no TIME_WAIT left behind by thousands of probes."""
+_connect = ctypes.CDLL(None).connect
+_connect.argtypes = ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
+_NOBODY = bytes(16)
+"""A struct sockaddr of the family AF_UNSPEC, which the module socket cannot write."""
 
 
 def opened(family: int, kind: int, probe_path: ProbePath | None) -> socket.socket:
@@ -68,6 +73,11 @@ def opened(family: int, kind: int, probe_path: ProbePath | None) -> socket.socke
         sock.close()
         raise
     return sock
+
+
+def disconnected(sock: socket.socket) -> bool:
+    """Reset the connection of a TCP socket, and leave it as if it were new, by connect(2); False if that is refused."""
+    return not _connect(sock.fileno(), _NOBODY, len(_NOBODY))
 
 
 def _bind(sock: socket.socket, kind: int, source: Address) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import h11
 
-from anycastlb.adapters.checks import Down, Exchange, Found
 from anycastlb.adapters.checks.probe import web
 from anycastlb.adapters.checks.probe.http1 import Conversation
+from anycastlb.adapters.checks.probe.outcome import Down, Exchange, Found
 from anycastlb.adapters.checks.probe.params import TlsParams, WebParams
 from anycastlb.core.model import Check
 

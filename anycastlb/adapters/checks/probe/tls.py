@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from anycastlb.adapters.checks import Down
+from anycastlb.adapters.checks.probe.outcome import Down
 from anycastlb.core.certificates import VERIFY_FLAGS
 
 MAX_FILE = 4 * 1024 * 1024
@@ -53,12 +53,12 @@ def _stamp(name: str) -> Stamp | None:
     if not name:
         return None
     try:
-        found = Path(name).stat()
+        status = Path(name).stat()
     except (OSError, ValueError) as exc:
         raise UnusableTls(f"{name} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
         raise UnusableTls(f"{name} is not a file of certificates")
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _system_stamp(name: str | None) -> Stamp | None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urljoin
 
-from anycastlb.adapters.checks import Down, Found
 from anycastlb.adapters.checks.probe import patterns, sockets
 from anycastlb.adapters.checks.probe.http1 import Answer, Exchange
+from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.params import TlsParams, WebParams, proxy_of, url
 from anycastlb.adapters.checks.probe.patterns import Search
 from anycastlb.adapters.checks.probe.stream import Stream, connected
@@ -57,10 +57,10 @@ async def probe_web(check: Check, probe_path: ProbePath | None) -> Found:
         raise Down('through a proxy a probe cannot go through IPVS: use either proxy or "via": "forward"')
     try:
         for followed in range(params.redirects + 1):
-            found = await _ask(way, hop, params, probe_path, followed)
-            if isinstance(found, Found):
-                return found
-            hop = found
+            answer = await _ask(way, hop, params, probe_path, followed)
+            if isinstance(answer, Found):
+                return answer
+            hop = answer
     except OSError as exc:
         raise Down(openssl_text(exc) if not exc.errno or exc.errno < 0 else sockets.error_text(exc)) from exc
     raise AssertionError("the last hop is no redirect")

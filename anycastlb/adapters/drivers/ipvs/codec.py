@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from functools import lru_cache
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -86,6 +87,7 @@ def _service_identity(key: ServiceKey) -> bytes:
     )
 
 
+@lru_cache(65_536)
 def service_name(key: ServiceKey) -> bytes:
     """The attributes that name a service: all a delete, a dump and a destination's message need."""
     return attribute(SERVICE, _service_identity(key))

@@ -68,10 +68,10 @@ def read_config(kernel: GenericNetlink) -> dict[str, int | SyncDaemon]:
 
 
 def _daemon(data: bytes, start: int, end: int) -> Iterator[tuple[str, SyncDaemon]]:
-    found = {kind: data[at:to] for kind, at, to in attributes(data, start, end)}
-    number = {kind: int.from_bytes(found.get(kind, b""), sys.byteorder) for kind in (N_STATE, N_ID, N_PORT, N_TTL)}
-    group = IPv6Address(found[N_GROUP6]) if N_GROUP6 in found else IPv4Address(found.get(N_GROUP, bytes(4)))
-    interface = found.get(N_INTERFACE, b"").split(b"\0")[0].decode(errors="replace")
+    fields = {kind: data[at:to] for kind, at, to in attributes(data, start, end)}
+    number = {kind: int.from_bytes(fields.get(kind, b""), sys.byteorder) for kind in (N_STATE, N_ID, N_PORT, N_TTL)}
+    group = IPv6Address(fields[N_GROUP6]) if N_GROUP6 in fields else IPv4Address(fields.get(N_GROUP, bytes(4)))
+    interface = fields.get(N_INTERFACE, b"").split(b"\0")[0].decode(errors="replace")
     for name, state in STATES.items():
         if state == number[N_STATE]:
             yield name, SyncDaemon(interface, number[N_ID], group, number[N_PORT], number[N_TTL])

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from anycastlb.adapters.drivers.ipvs import codec
 from anycastlb.adapters.drivers.ipvs.kernel_view import KernelView
+from anycastlb.adapters.drivers.ipvs.proc_table import ProcTable
 from anycastlb.adapters.drivers.ipvs.requests import RequestBatch, refusal, script
 from anycastlb.adapters.system.generic_netlink import FamilyMissing, GenericNetlink
 from anycastlb.adapters.system.netlink import NetlinkRefused
@@ -39,7 +40,8 @@ T = TypeVar("T")
 
 
 class IpvsDriver:
-    """Tables ``services`` and ``destinations``. One socket, opened on first use and again after any trouble."""
+    """Tables ``services`` and ``destinations``. One socket, opened on first use and again after any trouble, and the
+    text of the kernel's table beside it."""
 
     tables: tuple[Table, ...] = ("services", "destinations")
 
@@ -48,6 +50,7 @@ class IpvsDriver:
         self._view = KernelView(vip_ranges, mark_ranges)
         self._lock = threading.Lock()
         self._socket: GenericNetlink | None = None
+        self._table = ProcTable()
 
     async def observe(self) -> Mapping[Table, Rows]:
         """Our services and their destinations, oldest first. Raises ``DriverError``."""
@@ -64,6 +67,13 @@ class IpvsDriver:
     async def destinations_differ(self, keys: Collection[ServiceKey]) -> bool:
         """Are the destinations of these services not as last seen or written? Raises ``DriverError``."""
         return await asyncio.to_thread(self._locked, lambda kernel: self._view.destinations_differ(kernel, keys))
+
+    async def suspects(self, services: Sequence[ServiceKey]) -> Sequence[ServiceKey]:
+        """Those of these services whose destinations may not be as last seen or written, by a look that costs little.
+
+        It does not show thresholds, nor the kind of a tunnel.
+        """
+        return await asyncio.to_thread(self._suspects, services)
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Write the changes in this order. One that is refused stops no other. Raises ``DriverError``."""
@@ -89,29 +99,40 @@ class IpvsDriver:
     def open(self) -> None:
         """Open the socket now, in the calling thread and its network namespace. Raises ``DriverError``."""
         with self._lock:
-            if self._socket is None:
-                self._socket = connect()
+            self._open()
 
     def close(self) -> None:
         """Close the socket; the next use opens another. The kernel keeps everything."""
         with self._lock:
             self._close()
+            self._table.close()
+
+    def _suspects(self, services: Sequence[ServiceKey]) -> Sequence[ServiceKey]:
+        text = self._table.read()  # not locked: no change waits for it
+        if text is None:
+            return services
+        with self._lock:
+            return self._view.suspects(text, services)
 
     # ------------------------------------------------------------ the socket
 
     def _locked(self, work: Callable[[GenericNetlink], T]) -> T:
         """Do blocking work with the socket, one at a time; after trouble the socket is not used again."""
         with self._lock:
-            if self._socket is None:
-                self._socket = connect()
             try:
-                return work(self._socket)
+                return work(self._open())
             except NetlinkRefused as exc:
                 self._close()
                 raise _explained(exc) from exc
             except BaseException:
                 self._close()
                 raise
+
+    def _open(self) -> GenericNetlink:
+        if self._socket is None:
+            self._socket = connect()
+            self._table.open()
+        return self._socket
 
     def _close(self) -> None:
         if self._socket is not None:

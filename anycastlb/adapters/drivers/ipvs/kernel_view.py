@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from anycastlb.adapters.drivers.ipvs import codec, reader
+from anycastlb.adapters.drivers.ipvs import codec, proc_table, reader
 from anycastlb.adapters.system.generic_netlink import PAYLOAD, GenericNetlink
 from anycastlb.adapters.system.netlink import Datagram, NetlinkRefused, messages
 from anycastlb.core.model import (
@@ -51,6 +52,11 @@ def _same(one: Datagram, other: Datagram, mask: int) -> bool:
     return one == other or (one[1] == other[1] and _number(one) & mask == _number(other) & mask)
 
 
+def _hidden(rows: Destinations) -> bool:
+    """Has a destination what ``/proc/net/ip_vs`` does not show: thresholds, or another tunnel than IPIP?"""
+    return any(row.upper or row.lower or row.forward in ("gue", "gre") for row in rows.values())
+
+
 def _number(datagram: Datagram) -> int:
     return int.from_bytes(datagram[0][: datagram[1]], "little")
 
@@ -65,6 +71,10 @@ class KernelView:
         self._reader = reader.IpvsReader()
         self._services: dict[ServiceKey, VirtualService] = {}
         self._listed: dict[ServiceKey, Listed] = {}
+        self._shown: dict[ServiceKey, tuple[bytes, Listed | None]] = {}
+        """How the text of ``/proc/net/ip_vs`` showed a service while its destinations were these."""
+        self._suspected: Mapping[ServiceKey, bytes | None] = {}
+        """How it showed those that have to be looked at, when it was read last; None: not at all."""
         self._last: tuple[list[Destinations], Mapping[Table, Rows]] | None = None
         """Of the last look, while nothing was written since: the destinations of each service, and the tables."""
         self._lowered: dict[DestinationKey, int] = {}
@@ -122,7 +132,30 @@ class KernelView:
                 return True
             if known is not None:
                 self._listed[key] = now
+                if (block := self._suspected.get(key)) is not None and not _hidden(now.rows):
+                    self._shown[key] = block, now
         return False
+
+    def suspects(self, text: bytes, services: Sequence[ServiceKey]) -> list[ServiceKey]:
+        """Those of these services that the text of ``/proc/net/ip_vs`` does not show as it did when their destinations
+        were last as they are known. All are, until ``destinations_differ`` has looked at them once; and always those
+        that have what the text does not show."""
+        now = proc_table.blocks(text)
+        suspects = []
+        for key in services:
+            block, (before, listed) = now.get(proc_table.label(key)), self._shown.get(key, (b"", None))
+            if block is None or listed is None or listed is not self._listed.get(key):
+                suspects.append(key)
+            elif block != before:
+                self._counted.pop(key, None)  # its connections may be others although no packet has come
+                if proc_table.without_connections(block) != proc_table.without_connections(before):
+                    suspects.append(key)
+                else:
+                    self._shown[key] = block, listed
+        self._suspected = {key: now.get(proc_table.label(key)) for key in suspects}
+        for gone in self._shown.keys() - self._listed.keys():
+            del self._shown[gone]
+        return suspects
 
     def _ask(self, kernel: GenericNetlink, key: ServiceKey) -> VirtualService | None:
         """One service; None if it does not exist."""
@@ -132,8 +165,8 @@ class KernelView:
             if exc.number != errno.ESRCH:
                 raise
             return None
-        found = self._reader.service(data, PAYLOAD, len(data))
-        return found[1] if found is not None else None
+        entry = self._reader.service(data, PAYLOAD, len(data))
+        return entry[1] if entry is not None else None
 
     def _list_services(self, kernel: GenericNetlink) -> dict[ServiceKey, VirtualService]:
         return {key: row for _, (key, row) in self._service_messages(kernel)}
@@ -143,9 +176,9 @@ class KernelView:
     ) -> Iterator[tuple[tuple[bytes, int, int], tuple[ServiceKey, VirtualService]]]:
         """The messages of our services, and what they stand for."""
         for message in kernel.dump(codec.GET_SERVICE):
-            found = self._reader.service(*message)
-            if found is not None and self._ours(found[0]):
-                yield message, found
+            entry = self._reader.service(*message)
+            if entry is not None and self._ours(entry[0]):
+                yield message, entry
 
     def _ours(self, key: ServiceKey) -> bool:
         if key.protocol == "fwmark":
@@ -159,8 +192,9 @@ class KernelView:
 
     def _list(self, kernel: GenericNetlink, service: ServiceKey) -> Listed:
         """A service's destinations; with the rows that are known of it, if they are the same."""
-        answer = tuple(kernel.datagrams(codec.GET_DESTINATION, codec.service_name(service)))
         known = self._listed.get(service)
+        before = known.answer if known is not None else ()
+        answer = tuple(kernel.datagrams(codec.GET_DESTINATION, codec.service_name(service), before))
         if known is not None and known.usual:
             if known.answer == answer:
                 return known
@@ -240,23 +274,35 @@ class KernelView:
     # ------------------------------------------------------------ counters
 
     def statistics(self, kernel: GenericNetlink) -> Mapping[ServiceKey | DestinationKey, TrafficCounters]:
-        """What the kernel has counted, of our services and destinations."""
-        counted: dict[ServiceKey | DestinationKey, TrafficCounters] = {}
-        services: list[ServiceKey] = []
+        """What the kernel has counted, of our services and destinations.
+
+        A service without traffic is not asked for its destinations, since it counts all that they count.
+        """
+        counted: dict[Any, TrafficCounters] = {}
+        silent: dict[ServiceKey, bool] = {}
         for (data, start, end), (key, _) in self._service_messages(kernel):
             message, known = data[start:end], self._counted_services.get(key)
+            silent[key] = known is not None and known[0] == message and self._at_rest(key)
             if known is None or known[0] != message:
                 known = message, reader.counters(message, 0, len(message), of_destination=False)
                 self._counted_services[key] = known
-            services.append(key)
             counted[key] = known[1]
-        for service in services:
-            for name, counters in self._of_destinations(kernel, service).items():
-                counted[name] = counters
+        for service, at_rest in silent.items():
+            counted.update(self._counted[service][1] if at_rest else self._of_destinations(kernel, service))
         for memory in (self._counted, self._counted_services):
-            for gone in memory.keys() - services:
+            for gone in memory.keys() - silent.keys():
                 del memory[gone]
         return counted
+
+    def _at_rest(self, service: ServiceKey) -> bool:
+        """Are its destinations as they were counted, as far as is known, and has none of them a connection?
+
+        Connections end without a packet, and another node's are synchronised without one: the patrol's looks show that.
+        """
+        known, listed = self._counted.get(service), self._listed.get(service)
+        if known is None or listed is None or not listed.usual or known[0] != listed.answer:
+            return False
+        return not any(now.active or now.inactive for now in known[1].values())
 
     def unused(self, kernel: GenericNetlink, services: Iterable[ServiceKey]) -> frozenset[DestinationKey]:
         """The destinations of these services that have no connection. One that does not exist has none of either."""

@@ -68,28 +68,28 @@ def _nested(data: bytes, start: int, end: int) -> dict[int, bytes]:
 
 def service(data: bytes, start: int, end: int) -> Service | None:
     """The service in one message of a dump, if a ``ServiceKey`` can name it."""
-    found = _nested(data, start, end)
-    family = _number(found.get(codec.S_AF))
+    fields = _nested(data, start, end)
+    family = _number(fields.get(codec.S_AF))
     if family not in (AF_INET, AF_INET6):
         return None
-    if codec.S_FWMARK in found:
-        key = ServiceKey("fwmark", _address(bytes(16), family), _number(found[codec.S_FWMARK]))
+    if codec.S_FWMARK in fields:
+        key = ServiceKey("fwmark", _address(bytes(16), family), _number(fields[codec.S_FWMARK]))
     else:
-        protocol = _PROTOCOLS.get(_number(found.get(codec.S_PROTOCOL)))
-        raw = found.get(codec.S_ADDRESS, b"")
+        protocol = _PROTOCOLS.get(_number(fields.get(codec.S_PROTOCOL)))
+        raw = fields.get(codec.S_ADDRESS, b"")
         if protocol is None or len(raw) != 16:
             return None
-        key = ServiceKey(protocol, _address(raw, family), int.from_bytes(found.get(codec.S_PORT, b""), "big"))
-    scheduler = found.get(codec.S_SCHEDULER, b"").rstrip(b"\0").decode("ascii", "replace")
-    bits = _number(found.get(codec.S_FLAGS, b"")[:4])
+        key = ServiceKey(protocol, _address(raw, family), int.from_bytes(fields.get(codec.S_PORT, b""), "big"))
+    scheduler = fields.get(codec.S_SCHEDULER, b"").rstrip(b"\0").decode("ascii", "replace")
+    bits = _number(fields.get(codec.S_FLAGS, b"")[:4])
     names = _FLAG_NAMES.get(scheduler, _PLAIN_FLAG_NAMES)
     persistent = bool(bits & codec.PERSISTENT)
     return key, VirtualService(
         scheduler=scheduler,
         flags=frozenset(name for bit, name in names.items() if bits & bit),
         one_packet=bool(bits & codec.ONE_PACKET),
-        persistence=_number(found.get(codec.S_TIMEOUT)) if persistent else 0,
-        persistence_prefix=_prefix(found.get(codec.S_NETMASK, b""), family) if persistent else 0,
+        persistence=_number(fields.get(codec.S_TIMEOUT)) if persistent else 0,
+        persistence_prefix=_prefix(fields.get(codec.S_NETMASK, b""), family) if persistent else 0,
     )
 
 
@@ -107,19 +107,19 @@ def _prefix(raw: bytes, family: int) -> int:
 
 def destination(data: bytes, start: int, end: int) -> Real | None:
     """The destination in one message of a dump."""
-    found = _nested(data, start, end)
-    raw = found.get(codec.D_ADDRESS, b"")
+    fields = _nested(data, start, end)
+    raw = fields.get(codec.D_ADDRESS, b"")
     if len(raw) != 16:
         return None
-    address = _address(raw, _number(found.get(codec.D_FAMILY)))
-    port = int.from_bytes(found.get(codec.D_PORT, b""), "big")
-    method = _number(found.get(codec.D_METHOD)) & 0x7
-    tunnel_type = _number(found.get(codec.D_TUNNEL_TYPE)) if method == 2 else 0
-    tunnel_flags = _number(found.get(codec.D_TUNNEL_FLAGS)) if method == 2 else 0
+    address = _address(raw, _number(fields.get(codec.D_FAMILY)))
+    port = int.from_bytes(fields.get(codec.D_PORT, b""), "big")
+    method = _number(fields.get(codec.D_METHOD)) & 0x7
+    tunnel_type = _number(fields.get(codec.D_TUNNEL_TYPE)) if method == 2 else 0
+    tunnel_flags = _number(fields.get(codec.D_TUNNEL_FLAGS)) if method == 2 else 0
     forward = _METHODS.get((method, tunnel_type), cast(Forward, f"method-{method}.{tunnel_type}"))
     if tunnel_flags:
         forward = cast(Forward, f"{forward}+{tunnel_flags:#x}")
-    weight = _number(found.get(codec.D_WEIGHT))
+    weight = _number(fields.get(codec.D_WEIGHT))
     return (
         address,
         port,
@@ -127,24 +127,24 @@ def destination(data: bytes, start: int, end: int) -> Real | None:
             forward=forward,
             weight=weight,
             last_weight=weight or None,
-            upper=_number(found.get(codec.D_UPPER)),
-            lower=_number(found.get(codec.D_LOWER)),
-            tunnel_port=int.from_bytes(found.get(codec.D_TUNNEL_PORT, b""), "big") if tunnel_type == 1 else 0,
+            upper=_number(fields.get(codec.D_UPPER)),
+            lower=_number(fields.get(codec.D_LOWER)),
+            tunnel_port=int.from_bytes(fields.get(codec.D_TUNNEL_PORT, b""), "big") if tunnel_type == 1 else 0,
         ),
     )
 
 
 def counters(data: bytes, start: int, end: int, of_destination: bool) -> TrafficCounters:
     """The counters in one message of a dump."""
-    found = _nested(data, start, end)
+    fields = _nested(data, start, end)
     totals: list[int] = [0] * 10
-    raw = found.get(codec.D_STATS64 if of_destination else codec.S_STATS64, b"")
+    raw = fields.get(codec.D_STATS64 if of_destination else codec.S_STATS64, b"")
     for kind, at, stop in attributes(raw, 0, len(raw)):
         if 1 <= kind <= 10:
             totals[kind - 1] = _number(raw[at:stop])
     conns, in_packets, out_packets, in_bytes, out_bytes, *rates = totals
     # A service has neither; its attributes of these numbers are others.
-    now = (found.get(codec.D_ACTIVE), found.get(codec.D_INACTIVE)) if of_destination else (None, None)
+    now = (fields.get(codec.D_ACTIVE), fields.get(codec.D_INACTIVE)) if of_destination else (None, None)
     active, inactive = (_number(raw) for raw in now)
     return TrafficCounters(conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates))
 
@@ -187,8 +187,8 @@ class IpvsReader:
         lasting = b"".join([data[start + a : start + b] for a, b in cuts])
         if len(self._services) > REMEMBERED:
             self._services.clear()
-        found = self._services[lasting] = service(data, start, end)
-        return found
+        entry = self._services[lasting] = service(data, start, end)
+        return entry
 
     def destination(self, data: bytes, start: int, end: int) -> Real | None:
         cut = self._cut.get(end - start)
@@ -235,10 +235,10 @@ class IpvsReader:
         """
         masks = []
         for data, size in answer:
-            found = [(start + PAYLOAD, end) for start, end, _ in messages(data, size)]
-            if not all(self._is_usual(data, start, end) for start, end in found):
+            spans = [(start + PAYLOAD, end) for start, end, _ in messages(data, size)]
+            if not all(self._is_usual(data, start, end) for start, end in spans):
                 return None
-            lengths = tuple(end - start for start, end in found)
+            lengths = tuple(end - start for start, end in spans)
             mask = self._masks.get(lengths)
             if mask is None:
                 mask = int.from_bytes(b"".join(map(self._mask, lengths)), "little")
@@ -270,8 +270,8 @@ class IpvsReader:
                 return TrafficCounters(
                     conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates)
                 )
-        found = {kind: at - start for kind, at, _ in attributes(data, start + 4, end)}
-        totals_at, gauges_at = found.get(codec.D_STATS64), found.get(codec.D_ACTIVE, 0) - 4
+        offsets = {kind: at - start for kind, at, _ in attributes(data, start + 4, end)}
+        totals_at, gauges_at = offsets.get(codec.D_STATS64), offsets.get(codec.D_ACTIVE, 0) - 4
         fits = totals_at is not None and start + totals_at + _TOTALS.size <= end
         if totals_at is not None and fits and 0 <= gauges_at < totals_at:
             self._counters[end - start] = totals_at, gauges_at

@@ -24,9 +24,9 @@ from anycastlb.settings import ConsulSettings
 
 NODE, SERVICE, VIP, TTL = "anycastlb-node", "anycastlb-service", "anycastlb-vip", "anycastlb-ttl"
 """Keys of ``Meta``; the first one makes a registration ours."""
-EXPIRED = "TTL expired"
 UNKNOWN = ("nknown", "does not have associated TTL")
-"""In the answer to a request about a service or check that is not there."""
+"""In the answer to a request about a service or check that is not there. Consul has no code for it: version 1.8
+answers with the status 500, as it does for any fault of its own, and only the words say what it is."""
 UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 """In a path; Consul does not undo the percent signs of all of them."""
 SHORTEST = 10.0
@@ -63,7 +63,7 @@ class ConsulServices:
                         rows[key] = row
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise DriverError(f"{self.where}: its list of services is not one: {exc!r:.200}") from exc
-        await self._renew({key: row for key, row in rows.items() if not row.reason.startswith(EXPIRED)})
+        await self._renew(rows)
         return rows
 
     async def write(self, changes: Sequence[Change]) -> AsyncIterator[tuple[Change, str]]:

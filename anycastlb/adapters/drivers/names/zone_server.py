@@ -29,6 +29,9 @@ UNMET = {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.NX
 UNSIGNED = (
     "its answer is not signed, so it may be anybody's; expected the primary server of dns.zone, one that knows our key"
 )
+NO_TSIG = "requires a TSIG"
+"""In the exception for an answer that is not signed: a plain ``FormError``, as for malformed ones, without a field that
+says which. Dnspython has no type of its own for it; its older releases return such an answer."""
 MEANT: Mapping[int, str] = {
     dns.rcode.REFUSED: "REFUSED: expected a server that lets this key query and update the zone (allow-update or "
     "update-policy in BIND, an acl with action update in Knot)",
@@ -76,7 +79,7 @@ class ZoneServer:
         except (dns.tsig.PeerBadTime, dns.tsig.BadTime) as exc:
             raise self._fault("BADTIME: its clock and ours differ by more than 5 minutes; set them") from exc
         except (dns.exception.DNSException, OSError, EOFError, ValueError) as exc:
-            if "requires a TSIG" in str(exc):  # a bare FormError: dnspython has no type of its own for it
+            if NO_TSIG in str(exc):
                 raise self._fault(UNSIGNED) from exc
             cause = " ".join(str(exc).split()) or type(exc).__name__
             raise self._fault(f"{cause:.200}; expected a name server there") from exc

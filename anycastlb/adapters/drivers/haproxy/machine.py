@@ -1,0 +1,194 @@
+"""The constant part of HAProxy's configuration that interprets the rules of routes, which are data in its maps.
+
+What each rule here does is written in docs/decisions/0019-http-tier.md. Variables: ``n`` is where a request stands in
+its graph, ``s`` what the node looks at, ``q`` the key that is looked up, ``path`` the path that is sent on. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from anycastlb.adapters.drivers.haproxy.installation import Installation
+from anycastlb.adapters.drivers.haproxy.names import TOKEN, checked
+from anycastlb.core.model import HttpConfig
+
+STEPS = 16
+LABELS = 8
+"""Which are taken from the left of a hostname to find a wildcard."""
+SEGMENTS = 16
+"""Which a prefix may have that is replaced."""
+SHARDS = range(4)
+STATUSES = (400, 403, 404, 405, 410, 429, 500, 502, 503, 504)
+REDIRECTS = (301, 302, 303, 307, 308)
+ENDED = "http-request allow if { var(txn.n) -m beg > ! ~ }"
+"""A leaf is reached; the root of a graph may be one."""
+CHANGED = "{ var(txn.n) -m beg >+ }"
+"""The leaf says more than which pool."""
+
+
+def decide(config: HttpConfig, files: Installation) -> Iterator[str]:
+    """What a frontend does with a request: find its site, walk its graph, and hand it over."""
+    yield from _site(files)
+    subjects = list(_subjects(config.subjects))
+    yield ENDED
+    for _ in range(STEPS):
+        yield from _step(subjects, files)
+    yield "http-request return status 500"
+
+
+def _site(files: Installation) -> Iterator[str]:
+    site = f"map_str({files.map('site')})"
+    absent = "unless { var(txn.n) -m found }"
+    yield r"http-request set-var(txn.host) req.hdr(host),host_only,lower,regsub(\.$,)"
+    yield "http-request set-var(txn.path) path"
+    yield "http-request set-var(txn.path) str(/) unless { var(txn.path) -m beg / }"
+    yield "http-request set-var(txn.key) var(sess.gateway),concat(|,txn.host)"
+    yield f"http-request set-var(txn.n) var(txn.key),{site}"
+    yield f"http-request set-var(txn.rest) var(txn.host) {absent}"
+    for _ in range(LABELS):
+        yield f"http-request set-var(txn.rest) var(txn.rest),regsub(^[^.]*\\.?,) {absent}"
+        yield f"http-request set-var(txn.key) var(sess.gateway),concat(|*.,txn.rest) {absent}"
+        yield f"http-request set-var(txn.n) var(txn.key),{site} {absent}"
+    yield f"http-request set-var(txn.key) var(sess.gateway),concat(|*) {absent}"
+    yield f"http-request set-var(txn.n) var(txn.key),{site} {absent}"
+    yield f"http-request return status 404 {absent}"
+    # By the key that was found and not by the hostname: under a wildcard strangers could fill the table.
+    yield "http-request track-sc0 var(txn.key) table _asites"
+
+
+def _subjects(subjects: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """The beginning of the ids of nodes that look at something, its sample, and what it needs to be there."""
+    samples = {
+        "p": "var(txn.path)",
+        "m": "method",
+        "c": "rand(10000),add(10000)",
+        "cs": "src,crc32,mod(10000),add(10000)",
+    }
+    for subject in subjects:
+        kind, _, name = subject.partition(".")
+        if subject in samples:
+            yield f"{subject}:", samples[subject], ""
+            continue
+        checked(name, TOKEN, "the name of a header, parameter or cookie")
+        sample = {"h": f"req.fhdr({name})", "q": f"url_param({name})", "cc": f"req.cook({name})"}[kind]
+        if kind == "cc":
+            yield f"{subject}:", samples["c"], ""
+            sample += ",crc32,mod(10000),add(10000)"
+        yield f"{subject}:", sample, f" {{ {sample.split(',')[0]} -m found }}"
+
+
+def _step(subjects: Sequence[tuple[str, str, str]], files: Installation) -> Iterator[str]:
+    yield "http-request unset-var(txn.s)"
+    for beginning, sample, needed in subjects:
+        yield f'http-request set-var-fmt(txn.s) "=%[{sample}]" if {{ var(txn.n) -m beg {beginning} }}{needed}'
+    yield "http-request set-var(txn.q) var(txn.n),concat(|,txn.s) if { var(txn.n) -m sub :e: }"
+    tests = " ".join([":e:", *(f":{shard}:" for shard in SHARDS), *(f":w{shard}:" for shard in SHARDS)])
+    regexes = tests.removeprefix(":e: ")
+    yield f"http-request set-var(txn.q) var(txn.n),field(4,:),concat(|,txn.s) if {{ var(txn.n) -m sub {regexes} }}"
+    yield f"http-request unset-var(txn.s) if {{ var(txn.n) -m sub {tests} }}"
+    yield f"http-request set-var(txn.s) var(txn.q),map_str({files.map('eq')}) if {{ var(txn.n) -m sub :e: }}"
+    for shard in SHARDS:
+        matched = f"var(txn.q),map_reg({files.map(f're{shard}')})"
+        yield f"http-request set-var(txn.s) {matched} if {{ var(txn.n) -m sub :{shard}: :w{shard}: }}"
+        rewritten = f"var(txn.q),map_regm({files.map(f'rw{shard}')}),regsub(^/*,/)"
+        when = f"if {{ var(txn.n) -m sub :w{shard}: }} {{ var(txn.s) -m found }}"
+        yield f"http-request set-var(txn.path) {rewritten} {when}"
+    yield 'http-request set-var-fmt(txn.q) "%[var(txn.n)]|%[var(txn.s)]?"'
+    yield f"http-request set-var(txn.n) var(txn.q),map_beg({files.map('next')})"
+    yield ENDED
+
+
+def leave(files: Installation) -> Iterator[str]:
+    """Where a frontend hands a request over to."""
+    yield "use_backend _astatus if { var(txn.n) -m beg ! }"
+    yield "use_backend _aredirect if { var(txn.n) -m beg ~ }"
+    yield f"use_backend %[var(txn.n),map_str({files.map('leaf')})]"
+    yield "default_backend _anone"
+
+
+def rewrite(files: Installation, condition: str = "") -> Iterator[str]:
+    """What a leaf makes of the path."""
+    when = f" if {condition}" if condition else ""
+    found = f"{condition} " if condition else ""
+    yield f"http-request unset-var(txn.q){when}"
+    for what in ("strip", "put", "rw"):
+        yield f"http-request set-var(txn.{what}) {_done(files, what)}{when}"
+    stripped = f"if {found}{{ var(txn.strip) -m found }}"
+    yield f"http-request set-var(txn.rest) str() {stripped}"
+    for segments in range(SEGMENTS + 1):
+        rest = f"var(txn.path),field({segments + 2},/,0)"
+        yield f"http-request set-var(txn.rest) {rest} if {found}{{ var(txn.strip) -m str {segments} }}"
+    joined = 'http-request set-var-fmt(txn.q) "%[var(txn.put)]/%[var(txn.rest)]"'
+    yield f"{joined} {stripped} {{ var(txn.rest) -m len gt 0 }}"
+    yield f"{joined} {stripped} {{ var(txn.path) -m end / }}"  # /blog/ has a rest, although it is empty
+    yield f"http-request set-var(txn.path) var(txn.put) {stripped}"
+    yield f"http-request set-var(txn.path) var(txn.q),regsub(^/*,/) {stripped} {{ var(txn.q) -m found }}"
+    yield f"http-request set-var(txn.path) str(/) {stripped} !{{ var(txn.q) -m found }} !{{ var(txn.put) -m found }}"
+    yield f"http-request set-var(txn.path) {_done(files, 'path')}{when}"
+    yield f"http-request set-var(txn.q) var(txn.rw),field(2,:),concat(|=,txn.path) if {found}{{ var(txn.rw) -m found }}"
+    for shard in SHARDS:
+        matched = f"var(txn.q),map_regm({files.map(f'rw{shard}')}),regsub(^/*,/)"
+        yield f"http-request set-var(txn.path) {matched} if {found}{{ var(txn.rw) -m beg {shard}: }}"
+
+
+def change(config: HttpConfig, files: Installation) -> Iterator[str]:
+    """What a leaf makes of the request and of its answer, before it goes to the server of a pool."""
+    yield from rewrite(files, CHANGED)
+    yield "http-request set-path %[var(txn.path)] if { path -m beg / }"
+    yield _header(files, "set-header", "host", "host")
+    timeout = f"{_done(files, 'timeout')},add(0)"  # as a number: one map has values of one type only
+    yield f"http-request set-timeout server {timeout} if {CHANGED} {{ {timeout} -m found }}"
+    for name in config.request_headers:
+        checked(name, TOKEN, "the name of a header")
+        yield f"http-request del-header {name} if {CHANGED} {{ {_done(files, f'request.del.{name}')} -m found }}"
+        yield _header(files, "set-header", name, f"request.set.{name}")
+        yield _header(files, "add-header", name, f"request.add.{name}")
+    for place, name in enumerate(config.response_headers):
+        yield from _answer(files, place, checked(name, TOKEN, "the name of a header"))
+
+
+def _answer(files: Installation, place: int, name: str) -> Iterator[str]:
+    """A header of the answer. What becomes of it is looked up before: its graph may be gone when the answer comes."""
+    for verb in ("del", "set", "add"):
+        yield f"http-request set-var(txn.{verb}{place}) {_done(files, f'response.{verb}.{name}')} if {CHANGED}"
+        value = "" if verb == "del" else f" %[var(txn.{verb}{place})]"
+        yield f"http-response {verb}-header {name}{value} if {{ var(txn.{verb}{place}) -m found }}"
+
+
+def _header(files: Installation, verb: str, name: str, what: str) -> str:
+    value = _done(files, what)
+    return f"http-request {verb} {name} %[{value}] if {CHANGED} {{ {value} -m found }}"
+
+
+def _done(files: Installation, what: str) -> str:
+    return f"var(txn.n),concat(|{what}),map_str({files.map('do')})"
+
+
+def statuses() -> Iterator[str]:
+    """Answers that have no more than a status."""
+    yield "http-request sc-inc-gpc(4,0) if { var(txn.n) -m beg !4 }"
+    yield "http-request sc-inc-gpc(5,0) if { var(txn.n) -m beg !5 }"
+    for status in STATUSES:
+        yield f"http-request return status {status} if {{ var(txn.n) -m beg !{status} }}"
+    yield "http-request return status 500"
+
+
+def redirects(files: Installation) -> Iterator[str]:
+    """Where a leaf sends the client instead."""
+    yield from rewrite(files)
+    for what in ("scheme", "host", "port", "code"):
+        yield f"http-request set-var(txn.{what}) {_done(files, what)}"
+    given = "{ var(txn.scheme) -m found }"
+    yield f"http-request set-var(txn.port) var(sess.port) unless {{ var(txn.port) -m found }} || {given}"
+    yield f"http-request set-var(txn.scheme) str(https) if {{ ssl_fc }} !{given}"
+    yield f"http-request set-var(txn.scheme) str(http) unless {given}"
+    yield 'http-request set-var-fmt(txn.port) ":%[var(txn.port)]" if { var(txn.port) -m found }'
+    for scheme, port in (("http", 80), ("https", 443)):
+        usual = f"{{ var(txn.scheme) -m str {scheme} }} {{ var(txn.port) -m str :{port} }}"
+        yield f"http-request unset-var(txn.port) if {usual}"
+    yield 'http-request set-var-fmt(txn.to) "%[var(txn.scheme)]://%[var(txn.host)]%[var(txn.port)]%[var(txn.path)]"'
+    yield 'http-request set-var-fmt(txn.to) "%[var(txn.to)]?%[query]" if { query -m found } { query -m len gt 0 }'
+    yield "http-request sc-inc-gpc(3,0)"
+    for code in REDIRECTS:
+        yield f"http-request redirect code {code} location %[var(txn.to)] if {{ var(txn.code) -m str {code} }}"
+    yield "http-request return status 500"
