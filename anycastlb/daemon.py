@@ -10,37 +10,41 @@ import ctypes
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from anycastlb import __version__
+from anycastlb.adapters.certificates import CertificateFiles, not_after
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
-from anycastlb.adapters.system.allocation import return_large_blocks
+from anycastlb.adapters.system.allocation import return_large_blocks, return_unused
 from anycastlb.adapters.system.garbage import GarbageCollection
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.events import Event
-from anycastlb.core.model import AnycastlbError, Catalog, DriverError
+from anycastlb.core.model import AnycastlbError, Catalog, DriverError, SiteKey
 from anycastlb.doctor.collect.startup import asked_by, at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.finding import Finding
 from anycastlb.engine.machine import Pulse
 from anycastlb.engine.node import Node
-from anycastlb.engine.parts import described, make_drivers, make_parts, make_store
-from anycastlb.engine.reconciler import anything_left
+from anycastlb.engine.parts import described, make_drivers, make_http_statistics, make_parts, make_store
+from anycastlb.engine.stopping import anything_left
+from anycastlb.serving import statsd
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History, sample
-from anycastlb.serving.metrics import Meters, Metrics, Statistics
+from anycastlb.serving.metrics import Meters, Metrics, Sources, Statistics
 from anycastlb.settings import Settings
 
 STARTING = 30.0
 """Seconds in which a node usually has its first catalog in force."""
+UNUSED = 60.0
+"""Seconds from one time at which memory that is not used is given back to the next."""
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -53,9 +57,9 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     drivers = make_drivers(settings)
     with suppress(DriverError):
         drivers.ipvs.open()  # loads ip_vs where it may; the preflight reports what it could not do, and the remedy
-    inspect(settings, journal)
+    await inspect(settings, journal)
     originals = saved_settings(settings, journal)
-    pulse = Pulse(notify.alive, silence=min(settings.bgp.hold, notify.watchdog) / 2)
+    pulse = Pulse(notify.alive, silence=min(settings.bgp.hold, notify.watchdog) / 2, hold=settings.bgp.hold)
     inspector = catalog_inspector(settings, journal)
     parts, announcer = make_parts(settings, drivers, originals, journal, pulse, inspector)
     node = Node(settings, parts, journal, meters)
@@ -67,8 +71,14 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         drivers.addresses.watch(partial(node.inbox.wake, drivers.addresses.tables)),
         api.run(),
         meters.watch_loop(),
-        sample(history, lambda: node.snapshot, drivers.ipvs.statistics),
+        sample(
+            history,
+            lambda: node.snapshot,
+            drivers.ipvs.statistics,
+            http=make_http_statistics(settings.http).read if settings.http else None,
+        ),
         collect_garbage(),
+        *statsd_reports(settings, node),
     )
     running = Event("daemon", settings.node.name, after="running", reason=f"anycastlb {__version__}")
     try:
@@ -80,14 +90,30 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     journal.emit(Event("daemon", settings.node.name, after="stopped", reason=reason))
 
 
+def statsd_reports(settings: Settings, node: Node) -> Iterable[Coroutine[Any, Any, None]]:
+    """What reports to statsd, if node.toml asks for it."""
+    http = settings.http
+    if http is None or http.statsd is None:
+        return ()
+    count = make_http_statistics(http).read
+
+    def sites() -> Mapping[SiteKey, object]:
+        return node.snapshot.decision.desired.http_sites
+
+    return (statsd.report(http.statsd, http.statsd_prefix, count, sites),)
+
+
 async def collect_garbage() -> None:
-    """Look at none but young objects until the first catalog is in force, or will not be soon."""
+    """Look at none but young objects until the first catalog is in force, or will not be soon; from then on give back
+    what memory is not used any more."""
     collection = GarbageCollection()
     collection.defer()
     try:
         await asyncio.sleep(STARTING)
         collection.resume()
-        await asyncio.Event().wait()
+        while True:
+            await asyncio.to_thread(return_unused)
+            await asyncio.sleep(UNUSED)
     finally:
         collection.end()
 
@@ -106,7 +132,9 @@ def make_api(
     settings: Settings, node: Node, meters: Meters, history: History, statistics: Callable[[], Awaitable[Statistics]]
 ) -> Api:
     """The node's HTTP listener, with its metrics, its web page and its commands' answers."""
-    metrics = Metrics(node, meters, node.journal, statistics)
+    http = make_http_statistics(settings.http) if settings.http else None
+    ends = CertificateFiles(Path(settings.http.certificate_dir), not_after).look if settings.http else None
+    metrics = Metrics(node, meters, node.journal, Sources(statistics, http.read if http else None, ends))
     context = Context(
         snapshot=lambda: node.snapshot,
         journal=node.journal,
@@ -119,6 +147,8 @@ def make_api(
         source=described(settings),
         statistics=statistics,
         history=history,
+        ask_haproxy=http.look_up if http else None,
+        certificate_ends=ends,
     )
     socket = Path(settings.api.socket) if settings.api.socket else None
     return Api(context, settings.api.listen, socket=socket, outer=(meters.requests.middleware,))
@@ -157,9 +187,9 @@ def on_signals(
         asyncio.get_running_loop().add_signal_handler(number, act)
 
 
-def inspect(settings: Settings, journal: Journal) -> None:
+async def inspect(settings: Settings, journal: Journal) -> None:
     """Report what keeps this machine from being a good node. Raises ``DriverError`` if it cannot be one."""
-    findings = preflight(at_start(settings))
+    findings = preflight(await asyncio.to_thread(at_start, settings))
     report(findings, journal)
     if errors := [f"{finding.what} (mend: {finding.mend})" for finding in findings if finding.level == "error"]:
         raise DriverError("; ".join(errors))

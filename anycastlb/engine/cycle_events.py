@@ -19,7 +19,8 @@ from anycastlb.core.model import (
     Snapshot,
     Verdict,
 )
-from anycastlb.engine.writer import OUTDATED
+from anycastlb.engine.outcomes import OUTDATED
+from anycastlb.engine.tier_events import server_reason, tier_events
 
 P = ParamSpec("P")
 UNDRAINED = Reason("undrained", "it is drained no more, and may announce again")
@@ -46,6 +47,8 @@ def _cycle_events(
         for vip, verdict in decision.verdicts.items():
             if (before := last.verdicts.get(vip)) is not verdict:
                 yield from _contained(vip, _verdict_events, vip, before, verdict)
+    if decision.http is not last.http:
+        yield from _contained(node, tier_events, last.http, decision.http)
     yield from _contained(node, _drain_events, node, last.memory.node_drain, decision.memory.node_drain)
     for subject, fault in decision.faults.items():
         if last.faults.get(subject) != fault:
@@ -123,6 +126,8 @@ def _change_event(change: Change, decision: Decision) -> Event:
         reason = decision.backends[change.key].reason
     elif change.table == "routes" and change.key in decision.verdicts:
         reason = decision.verdicts[change.key].reason
+    elif change.table == "http_servers":
+        reason = server_reason(change.key, decision.http)
     before = "" if change.old is None else str(change.old)
     after = "" if change.new is None else str(change.new)
     return Event(f"{change.table}.{change.verb}", str(change.key), reason.text, before, after, code=reason.code)

@@ -10,7 +10,7 @@ import asyncio
 from anycastlb.adapters.gate_memory import GateMemory
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.decision.recollection import alike, remember
-from anycastlb.core.model import Decision, Recollection, Snapshot
+from anycastlb.core.model import Recollection, Snapshot
 
 PAUSE = 1.0
 """Seconds between two writes, at least."""
@@ -23,7 +23,7 @@ class GateKeeper:
 
     def __init__(self, memory: GateMemory, clock: Clock) -> None:
         self._memory, self._clock, self._offload = memory, clock.monotonic, clock.offload
-        self._seen: Decision | None = None
+        self._seen: Snapshot | None = None
         self._latest: Recollection | None = None
         self._written: Recollection | None = None
         self._written_at = 0.0
@@ -33,12 +33,24 @@ class GateKeeper:
         """A node that stops closes its gates, which says nothing of them."""
         decision = snapshot.decision
         due = self._clock() - self._written_at >= REFRESH
-        if snapshot.inputs.stopping or (decision is self._seen and not due):
+        if snapshot.inputs.stopping or (self._is_known(snapshot) and not due):
             return
-        self._seen = decision
+        self._seen = snapshot
         self._latest = remember(snapshot.inputs, decision.memory, tuple(decision.verdicts.values()), self._clock())
         if due or self._written is None or not alike(self._latest, self._written):
             self._news.set()
+
+    def _is_known(self, snapshot: Snapshot) -> bool:
+        """Was the same seen before of all that is remembered?"""
+        if self._seen is None:
+            return False
+        seen, now = self._seen.decision, snapshot.decision
+        return (
+            seen.verdicts is now.verdicts
+            and seen.memory.gates is now.memory.gates
+            and seen.memory.serving is now.memory.serving
+            and self._seen.inputs.wall == snapshot.inputs.wall
+        )
 
     async def run(self) -> None:
         """Write for ever, in the node's task group."""

@@ -12,10 +12,11 @@ from contextlib import suppress
 
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.decision.decide import TICK
-from anycastlb.core.model import DriverError
+from anycastlb.core.model import DriverError, Reason
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.sight import Sight
+from anycastlb.engine.standstill import Standstill
 
 
 class Heartbeat:
@@ -25,6 +26,7 @@ class Heartbeat:
         self._inbox, self._sight = inbox, sight
         self._announcer, self._pulse = machine.announcer, machine.pulse
         self._clock, self._wall = clock.monotonic, clock.wall
+        self._standstill = Standstill(inbox, machine.pulse.hold, clock)
         self.started = False
         self._decided_at = self._decided_wall = 0.0
         """When the decision of this cycle was made, by both clocks."""
@@ -42,19 +44,36 @@ class Heartbeat:
         Only once in a row: a machine that is merely too slow must not lose its routes for that. The service manager
         hears in any case that this process runs.
         """
-        passed = self._clock() - self._decided_at, self._wall() - self._decided_wall
-        self._postponed = not self._postponed and max(map(abs, passed)) > self._pulse.silence
+        self._postponed = not self._postponed and self._outdated()
         if not self._postponed:
             self.beat()
             return
         self._inbox.wake()
         self._pulse.notify()
 
+    def absence(self) -> Reason | None:
+        """Why no route can be announced or changed now; None if it can."""
+        return self._standstill.reason() or self._announcer.absence()
+
+    def beat_in_a_look(self) -> None:
+        """Prove life as soon as a blind node has read its kernel, if its last decision still vouches for it."""
+        if not self._outdated():
+            self.beat()
+
+    def _outdated(self) -> bool:
+        """Is the last decision too old to vouch for?"""
+        passed = self._clock() - self._decided_at, self._wall() - self._decided_wall
+        return max(map(abs, passed)) > self._pulse.silence
+
     def beat(self) -> None:
         """Prove life, unless nothing was decided yet, or nothing could be for too long (``Sight.stuck_since``)."""
         now, since = self._clock(), self._sight.stuck_since
         stuck = since is not None and now - since > self._pulse.silence
+        waits = self._standstill.reason() is not None
         if not self.started or stuck:
+            return
+        if waits:
+            self._pulse.notify()
             return
         self._pulse.at = now
         with suppress(DriverError):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.core.model import TABLES, Inputs, Table
+from anycastlb.core.model import ALL_TABLES, Inputs, Table
 
 
 class Inbox:
@@ -18,7 +18,7 @@ class Inbox:
         self.dirty = asyncio.Event()
         self.version = 0
         """Grows with every put that may change a decision."""
-        self.stale: set[Table] = set(TABLES)
+        self.stale: set[Table] = set(ALL_TABLES)
         """The tables of the machine that may not be as they were last known, so that the next cycle looks at them."""
 
     def put(self, wake: bool = True, **fields: Any) -> None:
@@ -28,7 +28,7 @@ class Inbox:
             self.version += 1
             self.dirty.set()
 
-    def wake(self, stale: Collection[Table] = TABLES) -> None:
+    def wake(self, stale: Collection[Table] = ALL_TABLES) -> None:
         """Have the machine looked at soon. ``stale``: the tables in which something may have changed."""
         self.stale.update(stale)
         self.dirty.set()

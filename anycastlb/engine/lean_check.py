@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, ParamSpec
 
 from anycastlb.adapters.checks import Exchange, Found
@@ -17,6 +17,9 @@ from anycastlb.engine.verdicts import Course
 
 P = ParamSpec("P")
 Step = Callable[Concatenate["LeanCheck", P], None]
+TOGETHER, SHARE = 0.025, 0.025
+"""Checks that are due within so many seconds, and within this share of their interval, are made in one turn. It makes
+none of them later."""
 AGAIN = 1.0
 """Seconds after which a check is run again that a fault of ours has ended."""
 
@@ -42,6 +45,7 @@ class LeanCheck:
         "_check",
         "_course",
         "_ended",
+        "_grain",
         "_habit",
         "_poller",
         "_probe",
@@ -56,6 +60,7 @@ class LeanCheck:
         self._course = Course(check)
         self._probe = LeanProbe(poller, check, exchange, self._conclude)
         self._schedule = Schedule(check, probing.chance, probing.clock())
+        self._grain = min(TOGETHER, SHARE * check.interval)
         self._habit: Habit | None = None
         """With which it holds a place."""
         self._waiting: Habit | None = None
@@ -82,30 +87,32 @@ class LeanCheck:
         self._probe.cancel()
         self._leave()
         self._turn += 1
-        turn = self._turn
-        self._poller.call_at(self._probing.clock() + AGAIN, lambda: self._due(turn))
+        self._poller.call_at(self._probing.clock() + AGAIN, partial(self._due, self._turn))
 
     def _wait(self) -> None:
         """Until it is due."""
         self._turn += 1
-        turn = self._turn
-        self._poller.call_at(self._schedule.due, lambda: self._due(turn))
+        due = self._schedule.due
+        self._poller.call_at(due - due % self._grain, partial(self._due, self._turn))
 
     @contained
     def _due(self, turn: int) -> None:
         if turn == self._turn:
             self._calm()
-            self._enter()
+            self._try()
 
     @contained
     def _enter(self) -> None:
+        self._try()
+
+    def _try(self) -> None:
         """Take a place, as soon as there is a way to the target and a place."""
         if self._ended or not self._probing.ready(self._check, self._enter):
             return
         habit = self._course.habit
         if self._probing.places.enter(habit, self._placed):
             self._habit = habit
-            self._begin()
+            self._start()
         else:
             self._waiting = habit
 
@@ -116,25 +123,29 @@ class LeanCheck:
 
     @contained
     def _begin(self) -> None:
+        if self._habit is not None:  # else it was cancelled since
+            self._start()
+
+    def _start(self) -> None:
         check, path = self._check, None
-        if self._habit is None:  # cancelled since
-            return
         if check.via is not None and (path := self._probing.path(self._course, check.via)) is None:
-            self._next(None)
+            self._next(None, self._probing.clock())
             return
         self._probe.begin(path)
 
     @contained
     def _conclude(self, outcome: Found | Exception) -> None:
-        probe = self._probe
-        ended = conclude(self._check, outcome, probe.started, probe.ended, probe.lost, probe.fair)
-        self._probing.verdicts.conclude(self._course, ended)
-        self._next(ended)
+        probe, verdicts, ended = self._probe, self._probing.verdicts, None
+        at, lost = probe.ended, probe.lost
+        if not isinstance(outcome, Found) or not verdicts.again(self._course, outcome, at - probe.started, lost, at):
+            ended = conclude(self._check, outcome, probe.started, at, lost, probe.fair)
+            verdicts.conclude(self._course, ended)
+        self._next(ended, at)
 
-    def _next(self, ended: Attempt | None) -> None:
+    def _next(self, ended: Attempt | None, now: float) -> None:
         self._leave()
         state = self._course.state
-        self._schedule.advance(state, ended, self._probing.clock())
+        self._schedule.advance(state, ended, now)
         self._wait()
         if self._schedule.may_be_stirred(state):
             self._cancel_stir = self._probing.verdicts.on_stir(self._course, self._stir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -50,7 +50,9 @@ class Looks:
         self._early = self._clock() + EARLY
         self._speaker = Speaker()
 
-    async def tables(self, known: State | None, doubtful: bool) -> Observation:
+    async def tables(
+        self, known: State | None, doubtful: bool, read_once: Callable[[Mapping[Table, str]], None]
+    ) -> Observation:
         """What is there now of everything that is ours. ``known``: the machine as it was last known.
 
         ``doubtful``: it may not be as it was last known, though nobody says where. Routes and names are looked at every
@@ -66,7 +68,7 @@ class Looks:
         if inspected not in skip:
             self._whole_due = now + WHOLE * self._resync
         self._inbox.stale = set()
-        seen = await observe(self._machine.all_drivers, known, skip)
+        seen = await observe(self._machine.all_drivers, known, skip, read_once)
         names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
         if names != self._inbox.inputs.names:
             self._inbox.put(names=names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class Pulse:
 
     ``notify`` passes it on to the service manager. ``silence``: seconds after which its absence means something, half
     of what the bridge and the service manager allow; a machine that could not be seen for so long proves nothing more.
+    ``hold``: seconds after which the bridge has withdrawn every route.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Pulse:
         notify: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         silence: float = 4.0,
+        hold: float = 15.0,
     ) -> None:
-        self.notify, self.silence = notify, silence
+        self.notify, self.silence, self.hold = notify, silence, hold
         self.period = min(PERIOD, silence / 2)
         """Seconds between two proofs of life, at most."""
         self.at = clock()
@@ -72,6 +74,8 @@ class Machine:
     gate_memory: GateMemory = field(default_factory=NoGateMemory)
     """Where what is known of the gates outlives the daemon."""
     pulse: Pulse = field(default_factory=Pulse)
+    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    """What has to run for a driver beside the cycles."""
 
     @property
     def all_drivers(self) -> tuple[Driver, ...]:

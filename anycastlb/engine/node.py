@@ -6,11 +6,13 @@ Nothing is decided here, and nothing of the process is touched: no signal, no lo
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from anycastlb.adapters.certificates import CertificateFiles
 from anycastlb.adapters.checks import CheckType, parameters
 from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.cluster import Alone, Identity, Registry
@@ -23,6 +25,7 @@ from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.decision import peer_reports, probe_marks, service_names
+from anycastlb.core.decision.http.pools import checks_of_pool
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
     Catalog,
@@ -42,6 +45,7 @@ from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine
 from anycastlb.engine.observer import NOBODY, Observer
+from anycastlb.engine.passive import CountTries, PassiveWatch
 from anycastlb.engine.patrol import Patrol
 from anycastlb.engine.prober import Checking, MakeChecking, Prober
 from anycastlb.engine.prover import Prover
@@ -65,6 +69,10 @@ class Parts:
     """Who runs the checks; a ``Prober`` in this process if not given."""
     on_catalog: Callable[[Catalog], None] = lambda catalog: None
     """Is called with each new catalog."""
+    certificates: CertificateFiles[str] | None = None
+    """The certificates for gateways; None: this node serves none."""
+    count_tries: CountTries | None = None
+    """Counts how requests to pools have ended; None: nobody does."""
     registry: Registry | None = None
     """Where the nodes know of each other."""
     instance: str = ""
@@ -91,11 +99,23 @@ class Node:
             self.prober = parts.make_checking(self._put_health, journal, clock, observer)
         else:
             self.prober = Prober(parts.check_types, self._put_health, journal, clock, parts.probe_path, observer)
-        catalog = CatalogParts(parts.source, parameters(parts.check_types), parts.kinds)
+        self._certificates, self._resync = parts.certificates, settings.node.resync
+        catalog = CatalogParts(
+            parts.source,
+            parameters(parts.check_types),
+            parts.kinds,
+            certificates=self._certificate_names,
+            prepare=self._prepare,
+        )
         self.follower = Follower(catalog, settings, self._put_catalog, journal, clock, observer)
         self.reconciler = Reconciler(parts.inbox, parts.machine, journal, settings.node.resync, self._cycled, clock)
         self._patrol = self._make_patrol(settings.node.resync)
-        self._prover = Prover(self.reconciler, journal, observer, clock)
+        self._passive = (
+            PassiveWatch(parts.count_tries, parts.inbox, lambda: self.reconciler.snapshot, clock)
+            if parts.count_tries
+            else None
+        )
+        self._prover = Prover(self.reconciler.decider, journal, observer, clock)
         self.members = Members(
             Identity(settings.node.name, parts.instance, moment(parts.started_wall) if parts.started_wall else ""),
             parts.registry or Alone(f"the catalog is a {settings.catalog.source}, which knows of no other node"),
@@ -107,11 +127,15 @@ class Node:
         self.gate_keeper = GateKeeper(parts.machine.gate_memory, clock)
         self._on_catalog = parts.on_catalog
         self._checks = PerService(self._checks_of)
+        self._faults: deque[Event] = deque()
+        """Why the checks of some services are not known."""
         self._wanted: list[frozenset[Check]] = []
+        self._sharing: tuple[Service, ...] = ()
+        """The gateways whose connections nodes share: who these are is decided, and not in the catalog."""
         self._marked: Decision | None = None
+        """The decision whose marks the prober knows."""
         self._untold: Event | None = None
         """The last fault in telling of a cycle."""
-        """The decision whose marks the prober knows."""
         self._begin = asyncio.Event()
 
     @property
@@ -141,7 +165,11 @@ class Node:
                 engines = [self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run()]
                 engines += [self._prover.run()]
                 engines += [driver.run() for driver in self._machine.record_drivers]
-                engines += [self._patrol.run()] if self._patrol is not None else []
+                engines += [run() for run in self._machine.beside]
+                engines += [one.run() for one in (self._patrol, self._passive) if one is not None]
+                if self._certificates is not None:
+                    self._look_at_certificates(self._certificates)
+                    engines += [self._follow_certificates(self._certificates)]
                 beside = [tasks.create_task(work) for work in (*engines, *background)]
                 await self._first_catalog()
                 if not self.inbox.inputs.stopping:
@@ -156,6 +184,19 @@ class Node:
                     task.cancel()
         finally:
             await self._source.close()
+
+    def _certificate_names(self) -> frozenset[str] | None:
+        return None if self._certificates is None else frozenset(self._certificates.known)
+
+    def _look_at_certificates(self, folder: CertificateFiles[str]) -> None:
+        if folder.look() is not self.inbox.inputs.certificates:
+            self.inbox.put(certificates=folder.known)
+            self.follower.refresh()
+
+    async def _follow_certificates(self, folder: CertificateFiles[str]) -> None:
+        while True:
+            await asyncio.sleep(self._resync)
+            self._look_at_certificates(folder)
 
     def _make_patrol(self, resync: float) -> Patrol | None:
         if self._machine.inspected is None:
@@ -200,11 +241,21 @@ class Node:
         try:
             return checks_of(service)
         except Exception as exc:
-            self.journal.emit(telling_failed(service.name, exc))
+            self._faults.append(telling_failed(service.name, exc))
             return frozenset()
 
+    def _prepare(self, catalog: Catalog) -> None:
+        """Find the checks of a catalog that was read, in the thread that has read it: there may be many."""
+        self._checks_in(catalog)
+
+    def _checks_in(self, catalog: Catalog) -> list[frozenset[Check]]:
+        pools = catalog.pools if self.inbox.inputs.policy.http else ()
+        return self._checks((*catalog.services, *pools, *self._sharing))
+
     def _want_checks(self, catalog: Catalog) -> None:
-        wanted = self._checks(catalog.services)
+        wanted = self._checks_in(catalog)
+        while self._faults:
+            self.journal.emit(self._faults.popleft())
         if wanted != self._wanted:
             self._wanted = wanted
             self.prober.want(set().union(*wanted))
@@ -212,6 +263,9 @@ class Node:
     def _cycled(self, snapshot: Snapshot, seconds: float) -> None:
         self._tell("the metrics", lambda: self._observer.observe_cycle(snapshot, seconds))
         self._tell("the other nodes", lambda: self.members.observe(snapshot))
+        if snapshot.decision.sharing is not self._sharing:
+            self._sharing = snapshot.decision.sharing
+            self._want_checks(self.inbox.inputs.catalog)
         self._tell("the memory of gates", lambda: self.gate_keeper.observe(snapshot))
         if snapshot.decision is self._marked and not snapshot.plan:
             return
@@ -240,9 +294,11 @@ class Node:
 
 def checks(catalog: Catalog) -> set[Check]:
     """Every check a catalog asks for; equal checks of several services are one."""
-    return set().union(*map(checks_of, catalog.services))
+    return set().union(*map(checks_of, (*catalog.services, *catalog.pools)))
 
 
 def checks_of(service: Service) -> frozenset[Check]:
-    """Every check a service asks for."""
+    """Every check a service or a pool asks for."""
+    if not service.vips:
+        return frozenset(checks_of_pool(service))
     return frozenset(service.check(vip, backend) for vip in service.vips for backend in service.members(vip))

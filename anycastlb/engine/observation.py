@@ -11,7 +11,7 @@ Nothing is decided here, and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,21 +32,36 @@ class Observation:
     """All tables as they are; those that could not be read, as they were last known."""
     errors: Mapping[Table, str]
     """Why a table could not be read."""
+    blind: bool = False
+    """The kernel is among them, so that nothing may be written that brings traffic here."""
 
 
-async def observe(drivers: Sequence[Driver], known: State | None, skip: Container[Driver] = ()) -> Observation:
+async def observe(
+    drivers: Sequence[Driver],
+    known: State | None,
+    skip: Container[Driver] = (),
+    read_once: Callable[[Mapping[Table, str]], None] = lambda errors: None,
+) -> Observation:
     """One look at all tables, except those of the drivers to ``skip``.
 
-    ``known``: the machine as it was last known; None before the first look.
+    ``known``: the machine as it was last known; None before the first look. ``read_once`` is called with the errors
+    when every table was read for the first time, before the second look at those that have lost rows.
     """
     tables: dict[Table, Rows] = {}
     errors: dict[Table, str] = {}
+    first: list[tuple[Driver, Mapping[Table, Rows]]] = []
     for driver in drivers:
         if known is not None and driver in skip:
             tables.update({table: known.rows(table) for table in driver.tables})
             continue
         try:
-            for table, rows in (await _tables(driver, known)).items():
+            first.append((driver, await driver.observe()))
+        except DriverError as exc:
+            errors.update(dict.fromkeys(driver.tables, str(exc)))
+    read_once(errors)
+    for driver, seen in first:
+        try:
+            for table, rows in (await _confirmed(driver, known, seen)).items():
                 tables[table] = _kept(known.rows(table), rows) if known is not None else rows
         except DriverError as exc:
             errors.update(dict.fromkeys(driver.tables, str(exc)))
@@ -63,12 +78,11 @@ def _kept(before: Rows, now: Rows) -> Rows:
     return now
 
 
-async def _tables(driver: Driver, known: State | None) -> Mapping[Table, Rows]:
+async def _confirmed(driver: Driver, known: State | None, first: Mapping[Table, Rows]) -> Mapping[Table, Rows]:
     """A driver's tables, without those rows only that two looks have missed. Raises ``DriverError``.
 
     The first look of all is always taken twice: nobody knows yet what it may have missed.
     """
-    first = await driver.observe()
     listed = [table for table in driver.tables if table in LISTED]
     before: Mapping[Table, Rows] = first if known is None else {table: known.rows(table) for table in listed}
     if known is not None and not any(_lost(before[table], first[table]) for table in listed):

@@ -8,24 +8,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anycastlb.adapters.checks import types
+from anycastlb.adapters.certificates import CertificateFiles, fingerprint
+from anycastlb.adapters.checks import tcp, types
 from anycastlb.adapters.checks.probe.reach import Reach
 from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.cluster.consul import ConsulRegistry
 from anycastlb.adapters.cluster.instance import instance
 from anycastlb.adapters.discovery import Kind, LossRule
 from anycastlb.adapters.discovery.consul import FOLLOWED, GRACE, PAUSE, ConsulConnections, ConsulDiscovery
-from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers.addresses import AddressDriver
 from anycastlb.adapters.drivers.bgp import BgpDriver
 from anycastlb.adapters.drivers.bridge_server import BridgeServer
+from anycastlb.adapters.drivers.haproxy.beside import HaproxyBeside
+from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
+from anycastlb.adapters.drivers.haproxy.installation import Installation
+from anycastlb.adapters.drivers.haproxy.sockets import SocketRuntime
+from anycastlb.adapters.drivers.haproxy.statistics import HaproxyStatistics
+from anycastlb.adapters.drivers.haproxy.tries import HaproxyTries
+from anycastlb.adapters.drivers.ingress import IngressDriver
 from anycastlb.adapters.drivers.ipvs.config import ConfigDriver
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.adapters.drivers.names import RecordStore
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.consul import ConsulServices
-from anycastlb.adapters.drivers.names.dns import DnsZone
 from anycastlb.adapters.drivers.saved_settings import Restorable, SavedSettings
 from anycastlb.adapters.drivers.sysctls import PROBING, TAKEOVER, SysctlDriver
 from anycastlb.adapters.gate_memory import NAME, GateFile
@@ -38,8 +44,10 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
     EMPTY,
+    HTTP_TABLES,
     NAMES,
     Catalog,
+    Check,
     ConsulInstances,
     Discover,
     DrainRules,
@@ -47,6 +55,7 @@ from anycastlb.core.model import (
     Policy,
     Rows,
     Share,
+    Spread,
     Table,
 )
 from anycastlb.engine.checker.processes import in_own_processes
@@ -54,7 +63,8 @@ from anycastlb.engine.checker.protocol import bounds
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Parts
-from anycastlb.settings import Settings
+from anycastlb.settings import HttpSettings, Settings
+from anycastlb.settings.http import GATEWAY_MARKS
 from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 
 
@@ -80,6 +90,8 @@ def make_kinds(settings: Settings) -> Kinds:
     def kind(wanted: Discover) -> Kind:
         if isinstance(wanted, ConsulInstances):
             return Kind(lambda: ConsulDiscovery(wanted, connections), vanished, FOLLOWED, PAUSE)
+        from anycastlb.adapters.discovery.dns import DnsDiscovery  # nobody else needs its library
+
         return Kind(lambda: DnsDiscovery(wanted), resolves_to_nothing)
 
     return kind
@@ -95,6 +107,8 @@ def make_registrars(
     """Where this node writes names."""
     places: list[RecordStore] = []
     if settings.dns.server:
+        from anycastlb.adapters.drivers.names.dns import DnsZone  # nobody else needs its library
+
         places.append(DnsZone(settings.dns, Path(settings.node.state_dir) / "dns-names"))
     if settings.consul.register_services:
         places.append(ConsulServices(settings.consul, settings.node.name, settings.bgp.hold))
@@ -117,9 +131,48 @@ class Drivers(NamedTuple):
     ipvs: IpvsDriver
 
 
+def installation_of(settings: HttpSettings) -> Installation:
+    return Installation(
+        Path(settings.directory),
+        Path(settings.certificate_dir),
+        Path(settings.socket),
+        Path(settings.master_socket),
+        Path(settings.program),
+        threads=settings.threads,
+        hard_stop_after=settings.hard_stop_after,
+    )
+
+
+def make_http(settings: HttpSettings, on_change: Callable[[], None] = lambda: None) -> HaproxyBeside:
+    """The driver of HAProxy."""
+    installation = installation_of(settings)
+    runtime = SocketRuntime(installation.socket, installation.master, installation.program, on_change)
+    return HaproxyBeside(HaproxyDriver(installation, runtime, on_change), runtime, on_change)
+
+
+def make_spread(settings: HttpSettings | None) -> Spread | None:
+    """How connections of gateways are shared with the other nodes."""
+    if settings is None or settings.address is None:
+        return None
+    check = Check("tcp", settings.address, 0, tcp.Params(), interval=1.0, timeout=1.0, rise=2, fall=3)
+    return Spread(settings.address, settings.ingress, settings.marks, check)
+
+
+def make_http_statistics(settings: HttpSettings) -> HaproxyStatistics:
+    """What asks HAProxy for its counters."""
+    installation = installation_of(settings)
+    return HaproxyStatistics(installation, _questions(installation))
+
+
+def _questions(installation: Installation) -> SocketRuntime:
+    """A connection for questions alone, so that they hold up no change."""
+    return SocketRuntime(installation.socket, installation.master, installation.program)
+
+
 def make_drivers(settings: Settings) -> Drivers:
-    node = settings.node
-    ipvs = IpvsDriver(node.vip_ranges, (*node.fwmark_ranges, settings.checks.marks))
+    node, spread = settings.node, make_spread(settings.http)
+    marks = (*node.fwmark_ranges, settings.checks.marks, spread.marks if spread else GATEWAY_MARKS)
+    ipvs = IpvsDriver(node.vip_ranges, marks)
     sysctls = SysctlDriver((*TAKEOVER, *PROBING, SYNC_THRESHOLD, SYNC_REFRESH))
     return Drivers(sysctls, ConfigDriver(ipvs.use), AddressDriver(), ipvs)
 
@@ -160,6 +213,8 @@ def first_inputs(settings: Settings, originals: Mapping[Table, Rows] = EMPTY, **
         max_withdrawals=settings.cluster.max_withdrawals,
         drain_rules=drain_rules(settings),
         naming=settings.naming,
+        http=settings.http is not None,
+        spread=make_spread(settings.http),
         **kernel,
     )
     return Inputs(policy, originals=originals)
@@ -182,8 +237,11 @@ def make_parts(
     inbox = Inbox(inputs)
     announcer = make_announcer(settings, journal, partial(inbox.wake, BgpDriver.tables))
     sysctls, config = Restorable(drivers.sysctls, originals), Restorable(drivers.config, originals)
+    spread = inputs.policy.spread
+    marking = [IngressDriver(spread.interfaces)] if spread else []
+    http = make_http(settings.http, partial(inbox.wake, HTTP_TABLES)) if settings.http else None
     machine = Machine(
-        (sysctls, config, drivers.addresses, drivers.ipvs),
+        (sysctls, config, drivers.addresses, drivers.ipvs, *marking, *([http] if http else [])),
         announcer,
         make_registrars(settings, journal.emit, partial(inbox.wake, NAMES), lambda: pulse.at),
         inspected=drivers.ipvs,
@@ -192,6 +250,7 @@ def make_parts(
         originals=lambda: originals.rows,
         gate_memory=GateFile(settings.node.state_dir, partial(_complain, journal)),
         pulse=pulse,
+        beside=(http.run,) if http else (),
     )
     parts = Parts(
         inbox,
@@ -201,6 +260,8 @@ def make_parts(
         kinds=make_kinds(settings),
         make_checking=in_own_processes(bounds(settings)),
         on_catalog=on_catalog,
+        certificates=CertificateFiles(Path(settings.http.certificate_dir), fingerprint) if settings.http else None,
+        count_tries=HaproxyTries(_questions(installation_of(settings.http))).read if settings.http else None,
         registry=make_registry(settings),
         instance=instance(settings.node.state_dir),
         started_wall=time.time(),

@@ -1,4 +1,5 @@
-"""Look at the kernel's services in slices, one after the other, all of them within each ``resync``.
+"""Look at the kernel's services within each ``resync``: at all of them at a glance, and in slices at those that do not
+look as they did.
 
 A slice is compared with what is known: what was last seen, and written since. Nothing is decided here: where they
 differ, the reconciler is woken, looks at the whole, and puts it right. So a look that finds nothing new costs little,
@@ -33,13 +34,14 @@ class Patrol:
 
     async def run(self) -> None:
         """Round after round, until cancelled."""
+        pause = self._period
         while True:
-            services = self._services()
+            await asyncio.sleep(pause)
+            await self._inspect(None)
+            services = await self._driver.suspects(self._services())
             size = max(SLICE, int(len(services) * SHORTEST / self._period) + 1)
             slices = [services[at : at + size] for at in range(0, len(services), size)]
             pause = self._period / (1 + len(slices))
-            await asyncio.sleep(pause)
-            await self._inspect(None)
             for part in slices:
                 await asyncio.sleep(pause)
                 await self._inspect(part)

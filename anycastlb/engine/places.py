@@ -47,6 +47,8 @@ class Places:
         for bound in BOUNDS[habit]:
             self._free[bound] += 1
         self.taken -= 1
+        if not any(self._queues.values()):
+            return
         for waiting, queue in self._queues.items():
             if queue and self._take(waiting):
                 queue.popleft()()

@@ -1,6 +1,6 @@
 """Prove the last decision once in a while: make it anew from scratch, in a thread, and compare.
 
-The reconciler takes from the last decision what has not changed, which is right in every test; if it is wrong on a node
+The decider takes from the last decision what has not changed, which is right in every test; if it is wrong on a node
 nevertheless, a dead VIP may stay announced. So a difference is an error in the journal, it is counted, and the decision
 from scratch is the one that counts from then on.
 """
@@ -15,8 +15,8 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.decision.proof import Made, Proof, prove
 from anycastlb.core.events import Event
+from anycastlb.engine.decider import Decider
 from anycastlb.engine.observer import Observer
-from anycastlb.engine.reconciler import Reconciler
 
 PAUSE = 60.0
 """Seconds between two proofs, at least."""
@@ -27,13 +27,13 @@ SHARE = 0.001
 class Prover:
     def __init__(
         self,
-        reconciler: Reconciler,
+        decider: Decider,
         journal: Journal,
         observer: Observer,
         clock: Clock,
         prove: Callable[[Made], Proof] = prove,
     ) -> None:
-        self._reconciler, self._journal, self._observer = reconciler, journal, observer
+        self._decider, self._journal, self._observer = decider, journal, observer
         self._clock, self._offload, self._prove = clock.monotonic, clock.offload, prove
         self._proven: Made | None = None
 
@@ -45,7 +45,7 @@ class Prover:
 
     async def step(self) -> float:
         """Prove the last decision; the seconds that it took."""
-        made, began = self._reconciler.made, self._clock()
+        made, began = self._decider.made, self._clock()
         if made is None or made is self._proven:
             return 0.0
         self._proven = made
@@ -58,7 +58,7 @@ class Prover:
             self._observer.observe_correction()
             text = f"a decision was not the one from scratch, in: {', '.join(proof.differences)}"
             self._report(f"{text}; it is made anew from scratch. Please report this")
-            self._reconciler.correct(made, proof.decision)
+            self._decider.correct(made, proof.decision)
         return self._clock() - began
 
     def _report(self, reason: str) -> None:

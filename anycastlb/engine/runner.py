@@ -88,7 +88,7 @@ class Runner:
         """The check is run from now on. A fault of ours in one check ends no other: it fails, and is run again."""
         try:
             if check.type == unchecked.TYPE:
-                return unchecked.Unchecked(check, self._probing.verdicts, self._probing.clock())
+                return unchecked.Unchecked(check, self._probing.verdicts, unchecked.known(self._probing.clock()))
             if exchange := self._probing.types[check.type].lean(check):
                 return LeanCheck(check, exchange, self._probing, poller)
             return tasks.create_task(self._repeat(check))

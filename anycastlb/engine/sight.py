@@ -20,6 +20,8 @@ class Sight:
         """When the first of the looks began that could not read the kernel; None while it can be read."""
         self.blind_looks = 0
         """So many looks in a row could not read the kernel."""
+        self._read_once = False
+        """The look that is under way has read the kernel, and may only have to confirm that rows are lost."""
         self._undecided: tuple[float, str] | None = None
         """Since when a fault of ours keeps this node from deciding, and what it is."""
 
@@ -34,12 +36,16 @@ class Sight:
     @property
     def stuck_since(self) -> float | None:
         """Since when this node can no longer decide from what is there; None while it can."""
-        since = [self.blind_since, self._undecided[0] if self._undecided else None]
+        since = [None if self._read_once else self.blind_since, self._undecided[0] if self._undecided else None]
         return min((moment for moment in since if moment is not None), default=None)
+
+    def read_once(self, errors: Mapping[Table, str]) -> None:
+        """Every table was read for the first time in this look."""
+        self._read_once = not any(table in self._kernel for table in errors)
 
     def looked(self, errors: Mapping[Table, str], started: float) -> None:
         """A look has ended. Report what could not be read, once, and that it can be read again."""
-        before = self.unread
+        before, self._read_once = self.unread, False
         self.unread = {"kernel" if table in self._kernel else table: text for table, text in errors.items()}
         for subject, reason in self.unread.items():
             if reason != before.get(subject):

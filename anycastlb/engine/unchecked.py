@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from anycastlb.adapters.checks.none import FOUND
-from anycastlb.core.model import Check, Result
-from anycastlb.engine.attempt import Attempt
-from anycastlb.engine.verdicts import Course, Verdicts
+from anycastlb.core.decision import health
+from anycastlb.core.model import Check, CheckState, Result
+from anycastlb.engine.verdicts import Verdicts
 
 TYPE = "none"
+
+
+def known(now: float) -> CheckState:
+    """What is known from now on of each check that begins now: one object for all of them."""
+    return health.step(health.UNKNOWN, Result(True, FOUND.detail, 0.0, now), 1, 1)
 
 
 class Unchecked:
@@ -15,8 +20,8 @@ class Unchecked:
 
     __slots__ = ()
 
-    def __init__(self, check: Check, verdicts: Verdicts, now: float) -> None:
-        verdicts.conclude(Course(check), Attempt("good", Result(True, FOUND.detail, 0.0, now)))
+    def __init__(self, check: Check, verdicts: Verdicts, state: CheckState) -> None:
+        verdicts.settle(check, state)
 
     def cancel(self) -> None:
         """There is nothing to end."""

@@ -14,6 +14,7 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Concatenate, ParamSpec
 
+from anycastlb.adapters.checks import Found
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
@@ -58,6 +59,11 @@ class Course:
             check.down_interval,
         )
         """Checks that differ in nothing but their target are of one kind, as those of one pool are."""
+
+    def answered(self, seconds: float) -> None:
+        """A probe that says something of its target has ended after so many seconds in which this node looked."""
+        self.habit = "answered" if seconds < PROMPT * self.check.timeout else "hanging"
+        self.unproven_since = None
 
 
 Take = Callable[Concatenate["Verdicts", Course, P], None]
@@ -116,6 +122,14 @@ class Verdicts:
             for act in self._stirred.pop(course.kind, {}):
                 act()
 
+    def settle(self, check: Check, state: CheckState) -> None:
+        """Take the state of a check that needs no probe, and was never known before."""
+        self._observer.observe_result(check.type, "good", 0.0)
+        self.states[check] = state
+        self.fresh = True
+        self._tell(check, None, state)
+        self.turned.set()
+
     def broken(self, check: Check, exc: Exception) -> None:
         """A fault of ours keeps this check from being made or judged: nobody knows its target to be well."""
         text = f"internal error in the check of {check.address}, which counts as down: {type(exc).__name__}: {exc}"
@@ -138,9 +152,12 @@ class Verdicts:
             return
         check = course.check
         self._observer.observe_result(check.type, outcome, result.duration)
-        course.habit = "answered" if result.duration - lost < PROMPT * check.timeout else "hanging"
-        course.unproven_since = None
+        course.answered(result.duration - lost)
         self.fold(course, result)
+
+    def again(self, course: Course, found: Found, took: float, lost: float, at: float) -> bool:
+        """Take a good result that says what the last one said, where that needs no folding; False if it does."""
+        return False
 
     @contained
     def miss(self, course: Course, why: str) -> None:
@@ -227,4 +244,7 @@ def _matters(before: CheckState, after: CheckState) -> bool:
     earned?"""
     if before.up is not after.up or before.asks != after.asks:
         return True
-    return before.record != after.record and weights.earned(*before.record) != weights.earned(*after.record)
+    (had, of), (has, now_of) = before.record, after.record
+    if had == of and has == now_of:  # every result was good, which earns the whole weight
+        return False
+    return weights.earned(had, of) != weights.earned(has, now_of)

@@ -15,18 +15,19 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from anycastlb.adapters.checks import CheckType, types
+from anycastlb.adapters.checks import CheckType, Found, types
 from anycastlb.adapters.checks.probe.path import find_path
 from anycastlb.adapters.checks.probe.reach import Reach
 from anycastlb.adapters.system.clock import SYSTEM
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.adapters.system.privileges import end_with, keep_only_marks
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, Result
+from anycastlb.core.model import Check, CheckState, Result
 from anycastlb.engine.attempt import Attempt
 from anycastlb.engine.checker.protocol import (
     Bounds,
     frame,
+    plain_again,
     plain_attempt,
     read_bounds,
     read_check,
@@ -90,16 +91,25 @@ class Recorder(Verdicts):
             if outcome != "good":
                 self._keep(number, "ended", *plain_attempt(ended))
             elif (good := self._good.get(number)) and says_the_same(good, result):
-                self._keep(number, result.duration, result.at)
+                self._keep(number, *plain_again(result.duration, result.at))
             else:
                 self._keep(number, "ended", *plain_attempt(ended))
                 self._good[number] = result
         super().conclude(course, ended)
 
+    def again(self, course: Course, found: Found, took: float, lost: float, at: float) -> bool:
+        number, state = self._numbers.get(course.check), course.state
+        if number is None or not state.up or state.streak:
+            return False
+        good = self._good.get(number)
+        if good is None or not says_the_same(good, found):
+            return False
+        self._keep(number, *plain_again(took, at))
+        course.answered(took - lost)
+        return True
+
     def fold(self, course: Course, result: Result) -> None:
-        state = course.state
-        steady = result.ok and state.up and not state.streak and state.asks == (result.weight, result.drain)
-        if not steady:  # else nothing changes that a check's times depend on, or that the daemon is to hear at once
+        if not (result.ok and steady(course.state, result)):
             super().fold(course, result)
 
     def withhold(self, course: Course, reason: str) -> None:
@@ -114,6 +124,16 @@ class Recorder(Verdicts):
         self._note(course, "lacking", what)
         super().lack(course, what)
 
+    def broken(self, check: Check, exc: Exception) -> None:
+        super().broken(check, exc)
+        if (number := self._numbers.get(check)) is not None:
+            self.unmade(number, exc)
+
+    def unmade(self, number: int, exc: Exception) -> None:
+        """A fault of ours keeps the check of this number from being made or judged; the daemon says so."""
+        self._keep(number, "broken", f"{type(exc).__name__}: {exc!s:.200}")
+        self.turned.set()
+
     def _note(self, course: Course, kind: str, text: str) -> None:
         number = self._numbers.get(course.check)
         if number is not None:
@@ -124,6 +144,11 @@ class Recorder(Verdicts):
         if len(self._results) > MAX_KEPT:
             del self._results[: MAX_KEPT // 2]
             self._good.clear()  # what was to be heard in full may be gone
+
+
+def steady(state: CheckState, good: Result) -> bool:
+    """Does this good result change nothing that a check's times depend on, or that the daemon is to hear at once?"""
+    return bool(state.up) and not state.streak and state.asks == (good.weight, good.drain)
 
 
 class Checker:
@@ -153,8 +178,12 @@ class Checker:
             if check := self._checks.pop(number, None):
                 recorder.drop(check, number)
         for number, plain in message.get("run", ()):
-            check = self._checks[number] = read_check(plain, self._types)
-            recorder.know(check, number)
+            try:
+                check = self._checks[number] = read_check(plain, self._types)
+            except Exception as exc:
+                recorder.unmade(number, exc)
+            else:
+                recorder.know(check, number)
         if "run" in message or "stop" in message:
             self._runner.want(recorder.known)
         if "marks" in message:

@@ -12,7 +12,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, ForwardPath
 from anycastlb.engine import unchecked
 from anycastlb.engine.checker.protocol import Bounds
-from anycastlb.engine.checker.supervisor import CheckerProcess
+from anycastlb.engine.checker.supervisor import CheckerProcess, slices
 from anycastlb.engine.observer import Observer
 from anycastlb.engine.prober import MakeChecking
 from anycastlb.engine.verdicts import Publish, Verdicts, publish_changes
@@ -46,6 +46,9 @@ class CheckerProcesses:
         self._rates = [0.0] * limit
         """Checks a second of each process."""
         self._places: dict[Check, int] = {}
+        self._wanted: frozenset[Check] = frozenset()
+        self._resettle, self._at_rest = asyncio.Event(), asyncio.Event()
+        self._at_rest.set()
 
     @property
     def running(self) -> int:
@@ -58,25 +61,40 @@ class CheckerProcesses:
         return sum(taken), sum(waiting), sum(places)
 
     def want(self, checks: Iterable[Check]) -> None:
-        wanted = frozenset(checks)
-        changed = {self._remove(check) for check in self._places.keys() - wanted}
-        changed |= {self._place(check) for check in wanted - self._places.keys()}
-        for number in changed:
-            self._processes[number].want(self._shares[number])
+        self._wanted = frozenset(checks)
+        self._at_rest.clear()
+        self._resettle.set()
 
     def mark(self, marks: Mapping[ForwardPath, int | str]) -> None:
         for process in self._processes:
             process.mark(marks)
 
     async def settled(self) -> None:
+        await self._at_rest.wait()
         for process in self._processes:
             await process.settled()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._share_out())
             for process in self._processes:
                 tasks.create_task(process.run())
             await publish_changes(self._verdicts, self._publish)
+
+    async def _share_out(self) -> None:
+        """Give each check that is wanted to a process, for ever."""
+        while True:
+            await self._resettle.wait()
+            self._resettle.clear()
+            changed = set[int]()
+            async for checks in slices(self._places.keys() - self._wanted):
+                changed.update(map(self._remove, checks))
+            async for checks in slices(self._wanted - self._places.keys()):
+                changed.update(map(self._place, checks))
+            for number in changed:
+                self._processes[number].want(self._shares[number])
+            if not self._resettle.is_set():
+                self._at_rest.set()
 
     def _remove(self, check: Check) -> int:
         number = self._places.pop(check)

@@ -2,7 +2,8 @@
 
 Down: the ``Bounds`` of its checks first, ``run`` (checks by number), ``stop`` (numbers), ``marks``.
 Up: ``results`` of probes by number, ``load`` and ``running``; at least once a second, as a sign of life. A good result
-that says what the last good one of its check said is only when it was and how long it took: nearly all are.
+that says what the last good one of its check said is only how long it took and when it was, in microseconds: nearly
+all are.
 
 A check is rebuilt from plain values. Nothing that the checker process sends, which talks to strangers, can be anything
 but numbers and text.
@@ -15,10 +16,12 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from sys import intern
 from typing import Any, get_args
 
-from anycastlb.adapters.checks import CheckType
+from anycastlb.adapters.checks import CheckType, Found
 from anycastlb.adapters.checks.probe.params import Codes
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Address, AnycastlbError, Check, Combination, ForwardPath, Network, Result
@@ -44,6 +47,10 @@ class Bounds:
 
 def bounds(settings: Settings) -> Bounds:
     return Bounds(settings.checks, settings.closed, settings.node.vip_ranges)
+
+
+class Broken(AnycastlbError):
+    """A fault of ours kept the other process from making or judging a check."""
 
 
 class NotOurs(AnycastlbError):
@@ -91,11 +98,17 @@ def read_check(plain: list[Any], types: Mapping[str, CheckType]) -> Check:
     """The check again; its parameters were judged by the daemon when it read the catalog."""
     kind, address, port, params, interval, timeout, rise, fall, fast, down, via, elsewhere = plain
     if isinstance(params, dict):
-        read: Any = types[kind].params.model_construct(**{name: _read(value) for name, value in params.items()})
+        read: Any = _parameters(types[kind].params, json.dumps(params))
     else:
         read = Combination(tuple(read_check(part, types) for part in params))
     way = read_path(via) if via else None
     return Check(kind, ip_address(address), port, read, interval, timeout, rise, fall, fast, down, way, elsewhere)
+
+
+@lru_cache(1024)
+def _parameters(model: type[Document], text: str) -> Document:
+    """One object for all checks that have the same, as those of a service have."""
+    return model.model_construct(**{name: _read(value) for name, value in json.loads(text).items()})
 
 
 def plain_attempt(ended: Attempt) -> list[Any]:
@@ -103,14 +116,19 @@ def plain_attempt(ended: Attempt) -> list[Any]:
     return [result.detail, outcome, result.duration, result.at, result.weight, result.drain, lost]
 
 
-def says_the_same(good: Result, result: Result) -> bool:
+def says_the_same(good: Result, result: Result | Found) -> bool:
     """Does a good result say what another one said?"""
     return result.detail == good.detail and result.weight == good.weight and result.drain is good.drain
 
 
-def again(good: Result, took: float, at: float) -> Attempt:
-    """A good result that says the same."""
-    return Attempt("good", Result(True, good.detail, took, at, good.weight, good.drain))
+def plain_again(took: float, at: float) -> tuple[int, int]:
+    """A good result that says what the last one said, in microseconds."""
+    return round(took * 1e6), round(at * 1e6)
+
+
+def again(good: Result, took: int, at: int) -> Attempt:
+    """The good result again."""
+    return Attempt("good", Result(True, good.detail, took / 1e6, at / 1e6, good.weight, good.drain))
 
 
 def read_attempt(detail: str, plain: list[Any]) -> Attempt:
@@ -118,7 +136,7 @@ def read_attempt(detail: str, plain: list[Any]) -> Attempt:
     outcome, took, at, weight, drain, lost = plain
     if outcome not in OUTCOMES or not isinstance(weight, int | None):
         raise ValueError(f"a result {plain!r:.80}")
-    result = Result(outcome == "good", detail, float(took), float(at), weight, drain is True)
+    result = Result(outcome == "good", intern(detail), float(took), float(at), weight, drain is True)
     return Attempt(outcome, result, float(lost))
 
 

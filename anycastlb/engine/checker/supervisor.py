@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
@@ -19,12 +20,12 @@ from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
 from anycastlb.core.events import Event
-from anycastlb.core.model import Check, ForwardPath, Result
+from anycastlb.core.model import Check, CheckState, ForwardPath, Result
 from anycastlb.engine import unchecked
 from anycastlb.engine.checker.child import Child
 from anycastlb.engine.checker.protocol import (
     Bounds,
-    NotOurs,
+    Broken,
     again,
     frame,
     plain_bounds,
@@ -37,7 +38,9 @@ from anycastlb.engine.probing import MAX_AT_ONCE
 from anycastlb.engine.verdicts import Course, Verdicts
 
 START = 60.0
-"""Seconds that a new process has until its first report."""
+"""Seconds that a new process has until its first report; twice as many after one that was given up, and so on."""
+MAX_START = 240.0
+"""A node whose machine is so slow that no process starts in time must not end one after the other for ever."""
 SILENCE = 5.0
 """Seconds without a report after which the process hangs, and is killed. It reports every second."""
 MAX_SILENCE = 60.0
@@ -113,26 +116,41 @@ class CheckerProcess:
         while True:
             await self._resettle.wait()
             self._resettle.clear()
-            async for checks in _slices(self._numbers.keys() - self._wanted):
+            async for checks in slices(self._numbers.keys() - self._wanted):
                 self._send(stop=[self._drop(check) for check in checks])
-            async for checks in _slices(self._wanted - self._numbers.keys()):
-                self._run([number for check in checks if (number := self._add(check)) in self._courses])
+            async for checks in slices(self._wanted - self._numbers.keys()):
+                unasked = unchecked.known(self._clock.monotonic())
+                self._run([number for check in checks if (number := self._add(check, unasked)) in self._courses])
             if not self._resettle.is_set():
                 self._at_rest.set()
 
-    def _add(self, check: Check) -> int:
+    def _add(self, check: Check, unasked: CheckState) -> int:
+        """``unasked``: the state of a check that no process need be asked for."""
         number = self._numbers[check] = next(self._next)
-        if check.type == unchecked.TYPE:  # which no process need be asked for
-            unchecked.Unchecked(check, self._verdicts, self._clock.monotonic())
-        else:
-            self._courses[number] = Course(check)
-            self._needed.set()
+        with self._contained(check):
+            if check.type == unchecked.TYPE:
+                unchecked.Unchecked(check, self._verdicts, unasked)
+            else:
+                self._courses[number] = Course(check)
+                self._needed.set()
         return number
 
     def _run(self, numbers: Iterable[int]) -> None:
         """Have these checks run, as far as they are still wanted."""
-        known = [(number, self._courses[number].check) for number in numbers if number in self._courses]
-        self._send(run=[[number, plain_check(check)] for number, check in known])
+        plain = []
+        for number in numbers:
+            if course := self._courses.get(number):
+                with self._contained(course.check):
+                    plain.append([number, plain_check(course.check)])
+        self._send(run=plain)
+
+    @contextmanager
+    def _contained(self, check: Check) -> Iterator[None]:
+        """A fault of ours in making one check is that check's, and no other's."""
+        try:
+            yield
+        except Exception as exc:
+            self._verdicts.broken(check, exc)
 
     def _drop(self, check: Check) -> int:
         number = self._numbers.pop(check)
@@ -157,34 +175,37 @@ class CheckerProcess:
 
     async def _live(self) -> str:
         """One process, from its start until it is gone; why that is."""
-        self._patience = START
+        self._patience = min(START * self._silence / SILENCE, MAX_START)
         try:
             child = Child()
         except OSError as exc:
             return f"it cannot be started: {exc}"
         try:
             why = await self._talk(child.socket)
+        except OSError as exc:
+            why = f"it cannot be talked to: {exc}"
         finally:
             status = await child.end()
         return why or f"it ended with status {status}"
 
     async def _talk(self, sock: socket.socket) -> str:
         """Until the process has closed its end, or is not listened to any more: why that is, if it is known."""
-        reader, self._writer = await asyncio.open_connection(sock=sock)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        self._writer = writer
         try:
             self._writer.write(frame(plain_bounds(self._bounds)))
             self._send(marks=self._plain_marks())
-            async for numbers in _slices(self._courses):
+            async for numbers in slices(self._courses):
                 self._run(numbers)
             while True:
                 self._take(await receive(reader))
                 await asyncio.sleep(0)  # there may be more, and others have their turn between
         except (EOFError, OSError):
             return f"it gave no sign of life for {self._silent:.1f} s" if self._patience <= 0 else ""
-        except (NotOurs, KeyError, TypeError, ValueError) as exc:
-            return f"it sent what is no report: {type(exc).__name__}: {exc}"
+        except Exception as exc:  # it talks to strangers: whatever it sends is its own end, and not the daemon's
+            return f"it sent what is no report: {type(exc).__name__}: {exc!s:.200}"
         finally:
-            self._writer.transport.abort()
+            writer.transport.abort()
             self._writer = None
             self._running, self.load = 0, (0, 0, MAX_AT_ONCE)
 
@@ -200,7 +221,7 @@ class CheckerProcess:
             doubt_at = min(doubt_at, self._silent + LASTS)
             if self._silent >= doubt_at:
                 doubt_at += LASTS
-                async for numbers in _slices(self._courses):
+                async for numbers in slices(self._courses):
                     for course in filter(None, map(self._courses.get, numbers)):
                         self._verdicts.lack(course, f"the checks of this node do not run: {self._why}")
 
@@ -209,15 +230,19 @@ class CheckerProcess:
         self._running = int(message["running"])
         taken, waiting, limit = map(int, message["load"])
         self.load = (taken, waiting, limit)
-        for number, *values in message["results"]:
-            if course := self._courses.get(number):  # else it is not wanted any more
-                self._take_result(number, course, values)
+        conclude = self._verdicts.conclude
+        for values in message["results"]:
+            number, second, third, *_ = values
+            if (course := self._courses.get(number)) is None:
+                continue  # it is not wanted any more
+            if type(second) is int and type(third) is int:
+                conclude(course, again(self._good[number], second, third))
+            else:
+                self._take_result(number, course, values[1:])
 
     def _take_result(self, number: int, course: Course, values: list[Any]) -> None:
         """Raises what bad values raise."""
         match values:
-            case [float(took), float(at)]:
-                self._verdicts.conclude(course, again(self._good[number], took, at))
             case ["ended", detail, *plain]:
                 ended = read_attempt(str(detail), plain)
                 if ended.outcome == "good":
@@ -229,6 +254,8 @@ class CheckerProcess:
                 self._verdicts.miss(course, str(why))
             case ["lacking", what]:
                 self._verdicts.lack(course, str(what))
+            case ["broken", what]:
+                self._verdicts.broken(course.check, Broken(str(what)))
             case _:
                 raise ValueError(f"a result {values!r:.80}")
 
@@ -240,7 +267,7 @@ class CheckerProcess:
         return [[plain_path(via), mark] for via, mark in self._marks.items()]
 
 
-async def _slices(items: Collection[T]) -> AsyncIterator[list[T]]:
+async def slices(items: Collection[T]) -> AsyncIterator[list[T]]:
     """What they are now, in pieces, with a turn of the loop for others after each."""
     every = list(items)
     for begin in range(0, len(every), SLICE):
