@@ -106,14 +106,14 @@ def troubles(config: ExabgpConfig) -> Iterator[Trouble]:
 
 
 def _api(neighbor: _Block, templates: dict[str, Api]) -> Api:
-    found = Api()
+    api = Api()
     for inherited in neighbor.values("inherit"):
         for name in _listed([inherited]):
-            found |= templates.get(name, Api())
+            api |= templates.get(name, Api())
     for block in neighbor.within("api"):
         names, patterns = (_listed(block.values(keyword)) for keyword in ("processes", "processes-match"))
-        found |= Api(names, patterns, "neighbor-changes" in block.statements)
-    return found
+        api |= Api(names, patterns, "neighbor-changes" in block.statements)
+    return api
 
 
 def _listed(values: list[str]) -> frozenset[str]:

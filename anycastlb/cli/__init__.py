@@ -18,6 +18,8 @@ from anycastlb.cli.commands import complete, drain, transfer
 from anycastlb.cli.commands.completion import completion
 from anycastlb.cli.commands.convert import convert
 from anycastlb.cli.commands.doctor import doctor
+from anycastlb.cli.commands.gateway import gateway
+from anycastlb.cli.commands.route import route
 from anycastlb.cli.commands.server import server
 from anycastlb.cli.commands.service import listed, service
 from anycastlb.cli.location import CONFIG, Location
@@ -38,6 +40,8 @@ def main() -> None:
 
 main.add_command(service)
 main.add_command(server)
+main.add_command(gateway)
+main.add_command(route)
 main.add_command(listed)  # meradm's `list`
 main.add_command(transfer.export)
 main.add_command(transfer.import_)
@@ -49,8 +53,11 @@ main.add_command(completion)
 @click.option("--config", default=CONFIG, show_default=True, metavar="FILE", help="Node settings.")
 def run(config: str) -> None:
     """Run the node until it is stopped by a signal."""
-    from anycastlb import daemon
-    from anycastlb.cli.commands.validate import load
+    from anycastlb.adapters.system.certificates import unread_certificates
+
+    with unread_certificates():
+        from anycastlb import daemon
+    from anycastlb.cli.settings_file import load
 
     raise SystemExit(daemon.main(load(config), config, lambda: load(config)))
 
@@ -72,7 +79,7 @@ def validate(files: tuple[str, ...], config: str | None, form: str) -> None:
 
     report = validate_files(files, config)
     if form != "table":
-        problems, notices = ([asdict(one) for one in found] for found in (report.problems, report.notices))
+        problems, notices = ([asdict(one) for one in listed] for listed in (report.problems, report.notices))
         dump({"fine": list(report.fine), "notices": notices, "problems": problems}, form)
         raise SystemExit(1 if problems else 0)
     for fine in report.fine:
@@ -141,16 +148,37 @@ def status(location: Location, watch: bool, interval: float, form: str) -> None:
 
 
 @main.command()
-@click.argument("name", metavar="VIP|SERVICE|SERVICE/BACKEND", shell_complete=complete.objects)
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="VIP|SERVICE|SERVICE/BACKEND|[METHOD] URL",
+    shell_complete=complete.objects,
+)
+@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="Of a request. May be repeated.")
+@click.option("--source", default="", metavar="ADDRESS", help="The client of a request, where rules look at it.")
 @output
 @node
-def why(location: Location, name: str, form: str) -> None:
-    """Explain one object, from its check results to its route. Ends with 2 if it is not as it should be."""
+def why(location: Location, words: tuple[str, ...], headers: tuple[str, ...], source: str, form: str) -> None:
+    """Explain one object, from its check results to its route. Ends with 2 if it is not as it should be.
+
+    \b
+    anycastlb why web/web1
+    anycastlb why gateways/web
+    anycastlb why GET https://shop.example/blog/1 -H 'user-agent: HTTPie/1'
+
+    For a URL, explain which route, rule and pool a request for it meets, and what HAProxy itself says.
+    """
     from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
     from anycastlb.cli.render.why import why_lines
 
-    view = ask(location, lambda lb: lb.why(name))
+    method, name = ("GET", words[0]) if len(words) == 1 else (words[0].upper(), words[-1])
+    asks_url = "://" in name
+    if len(words) > 2 or (not asks_url and (len(words) > 1 or headers or source)):
+        raise click.UsageError("expected one object, or a URL with its method before it and -H and --source")
+    pairs = [(given.partition(":")[0], given.partition(":")[2].strip()) for given in headers]
+    view = ask(location, lambda lb: lb.why_request(name, method, pairs, source) if asks_url else lb.why(name))
     if form != "table":
         dump(view, form)
     else:
@@ -164,7 +192,7 @@ def why(location: Location, name: str, form: str) -> None:
 @transfer.proposes
 @output
 @node
-def plan(location: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+def plan(location: Location, files: tuple[str, ...], kind: str, gateway: str | None, replace: bool, form: str) -> None:
     """Show what the node is about to change, in order, and why. If it is not running, show what it would change.
 
     With documents, a dump or a directory, show what those would change in the catalog and on this node. Nothing is
@@ -176,7 +204,7 @@ def plan(location: Location, files: tuple[str, ...], kind: str, replace: bool, f
     from anycastlb.client import Unreachable
 
     if files:
-        return transfer.propose(location, files, kind, replace, form)
+        return transfer.propose(location, files, kind, gateway, replace, form)
     assumption = ""
     try:
         view: Any = ask(location, lambda lb: lb.plan())
@@ -196,7 +224,7 @@ def plan(location: Location, files: tuple[str, ...], kind: str, replace: bool, f
 
 def _dry_run(config: str) -> dict[str, Any]:
     """The plan of a node that would start now. Nothing is written."""
-    from anycastlb.cli.commands.validate import load
+    from anycastlb.cli.settings_file import load
     from anycastlb.engine.dry_run import dry_run
     from anycastlb.serving.views.changes import plan_view
 

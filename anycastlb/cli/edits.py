@@ -29,6 +29,8 @@ def _flat(document: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, s
     for name, content in document.items():
         if isinstance(content, Mapping) and content:
             yield from _flat(content, f"{above}{name}.")
+        elif isinstance(content, list) and any(isinstance(item, Mapping) for item in content):
+            yield from _flat({str(place): item for place, item in enumerate(content)}, f"{above}{name}.")
         else:
             yield f"{above}{name}", _shown(content)
 

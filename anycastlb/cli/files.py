@@ -6,7 +6,7 @@ other programs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,21 @@ import click
 from anycastlb.cli.options import print_errors
 
 Documents = dict[str, Any]
-FROM = ("auto", "anycastlb", "ipvsadm", "keepalived")
+FROM = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb")
 """The programs that may have written a file; ``auto`` recognises them by the text."""
+FOLDERS = ("services", "gateways", "routes")
+"""Those of a catalog directory that hold documents."""
 
 
-def gather_files(files: Iterable[str], kind: str) -> Documents:
-    """The documents of all the files. What could not be carried over is printed on standard error.
+def gather_files(files: Iterable[str], kind: str, gateway: str = "web") -> Documents:
+    """The documents of all the files. What could not be carried over is printed on standard error. ``gateway``: the
+    name of the one that ELB's routes are for.
 
     Raises ``click.ClickException``, and ``SettingsError`` with every problem of our own documents.
     """
     catalog: Documents = {}
     for path in files:
-        documents, lost = read(path, kind)
+        documents, lost = read(path, kind, gateway)
         print_errors(f"not carried over: {text}" for text in lost)
         if twice := sorted(set(catalog) & set(documents)):
             raise click.ClickException(f"{path}: {twice[0]} stands in another of the files too")
@@ -34,14 +37,36 @@ def gather_files(files: Iterable[str], kind: str) -> Documents:
     return catalog
 
 
-def read(path: str, kind: str) -> tuple[Documents, list[str]]:
+def read(path: str, kind: str, gateway: str = "web") -> tuple[Documents, list[str]]:
     """The documents in a file (``-``: standard input), and one line for each thing that could not be carried over."""
     from anycastlb.adapters.sources.file import SUFFIXES
     from anycastlb.cli import formats
 
-    if kind == "anycastlb" or (kind == "auto" and (Path(path).is_dir() or Path(path).suffix in SUFFIXES)):
+    if kind == "anycastlb" or (kind == "auto" and Path(path).is_dir()):
         return own(path), []
-    return formats.read(formats.load(path), kind, formats.beside(path))  # type: ignore[arg-type,unused-ignore]
+    if kind == "auto" and Path(path).suffix in SUFFIXES:
+        if not formats.ETCD.match(_text(path)):
+            return own(path), []
+        kind = "elb"
+    include = formats.beside(path)
+    return formats.read(formats.load(path), kind, include, gateway)  # type: ignore[arg-type,unused-ignore]
+
+
+def key_of(path: str | Path, document: Mapping[str, Any]) -> str:
+    """The key of a document that is a file by itself: of its folder or its fields, and the name of the file."""
+    name, folder = Path(path).stem, Path(path).parent.name
+    if name == "defaults":
+        return name
+    if folder in FOLDERS:
+        return f"{folder}/{name}"
+    if "gateways" in document:
+        return f"routes/{name}"
+    return f"{'gateways' if document.get('protocol') in ('http', 'https') else 'services'}/{name}"
+
+
+def read_document(path: str) -> Documents:
+    """The one document in a file. Raises ``click.ClickException`` or ``SettingsError``."""
+    return _decoded(path, _text(path))
 
 
 def own(path: str) -> Documents:
@@ -52,10 +77,11 @@ def own(path: str) -> Documents:
     document = _decoded(path, text)
     if isinstance(document.get("catalog"), dict):
         return dict(document["catalog"])
-    name = Path(path).stem
-    if path == "-" or not ({"vip", "backends", "check"} & set(document) or name == "defaults"):
-        raise click.ClickException(f"{path}: expected a dump that `anycastlb export` wrote, or a service document")
-    return {"defaults" if name == "defaults" else f"services/{name}": document}
+    key = key_of(path, document)
+    if path == "-" or not (key == "defaults" or {"vip", "backends", "check", "balance", "gateways"} & set(document)):
+        expected = "expected a dump that `anycastlb export` wrote, or the document of a service, gateway or route"
+        raise click.ClickException(f"{path}: {expected}")
+    return {key: document}
 
 
 def _text(path: str) -> str:
@@ -95,7 +121,7 @@ def _directory(folder: Path) -> Documents:
     from anycastlb.core.catalog import decode
     from anycastlb.core.model import Problem, SettingsError, SourceError
 
-    if not (folder / "services").is_dir():
+    if not any((folder / kind).is_dir() for kind in FOLDERS):
         files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name != "node.toml")
         if not files:
             raise click.ClickException(f"{folder}: expected a directory with services/<service>.json")

@@ -1,14 +1,15 @@
-"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn`` and ``keepalived.conf``.
+"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd.
 
 The result is documents by key, each of which the catalog's own parser accepts, and notes on the rest.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,24 +18,36 @@ import click
 from anycastlb.adapters.checks import PARAMS
 from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
-from anycastlb.core.importers import Documents, UnreadableInput, ipvsadm, keepalived
+from anycastlb.core.importers import Documents, UnreadableInput, elb, ipvsadm, keepalived
 from anycastlb.core.importers.keepalived_text import Include
-from anycastlb.core.model import Catalog, Entry, Tree
+from anycastlb.core.model import EMPTY, Catalog, Entry, Tree
 
-Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived"]
-FORMATS: tuple[Format, ...] = ("auto", "anycastlb", "ipvsadm", "keepalived")
+Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb"]
+FORMATS: tuple[Format, ...] = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb")
+ETCD = re.compile(r'\s*\{\s*"action"\s*:\s*"get"\s*,\s*"node"\s*:')
+"""How the answer of etcd's v2 API begins."""
+LISTENER = {"vip": "192.0.2.1", "port": 80, "protocol": "http"}
+"""Any gateway would do: it stands for the one that routes of ELB are meant for."""
 MAX_BYTES = 64 * 1024 * 1024
+MAX_ALTERNATIVES = 1000
+"""Of the braces in one pattern of files."""
+BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
-def read(text: str, format: Format = "auto", include: Include | None = None) -> tuple[Documents, list[str]]:
+def read(
+    text: str, format: Format = "auto", include: Include | None = None, gateway: str = "web"
+) -> tuple[Documents, list[str]]:
     """The documents by key, and a line for everything that could not be carried over. Raises ``UnreadableInput``.
 
     Our own dump is returned as it is, since the node checks it when it is applied. ``include`` reads the files that a
-    keepalived.conf includes.
+    keepalived.conf includes. ``gateway``: the name of the one that ELB's routes are for.
     """
     kind = recognized(text) if format == "auto" else format
     if kind == "anycastlb":
         return _dump(text), []
+    if kind == "elb":
+        documents, notes = elb.convert(text, gateway)
+        return documents, [str(note) for note in notes] + _remove_refused(documents, {f"gateways/{gateway}": LISTENER})
     if kind == "ipvsadm":
         documents, notes = ipvsadm.convert(text, port_of)
     else:
@@ -45,6 +58,8 @@ def read(text: str, format: Format = "auto", include: Include | None = None) -> 
 
 def recognized(text: str) -> Format:
     """The format of a text, by its first words. Raises ``UnreadableInput``."""
+    if ETCD.match(text):
+        return "elb"
     for line in text.splitlines():
         words = line.split()
         if not words or words[0][0] in "#!":
@@ -58,7 +73,8 @@ def recognized(text: str) -> Format:
         return "keepalived"
     raise UnreadableInput(
         0,
-        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn` or a keepalived.conf; say which with --from",
+        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf or ELB's etcd; "
+        "say which with --from",
     )
 
 
@@ -69,28 +85,44 @@ def load(path: str) -> str:
             data: bytes = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise OSError(f"it has more than {MAX_BYTES} bytes")
-        return data.decode()
+        return data.decode("utf-8-sig")  # editors of Windows begin a file with a mark
     except (OSError, ValueError) as exc:
         cause = getattr(exc, "strerror", None) or exc
         raise UnreadableInput(0, f"{path}: expected a text that can be read: {cause}") from exc
 
 
 def beside(path: str) -> Include:
-    """A function that reads what a keepalived.conf includes. Patterns are relative to its directory."""
-    folder = Path(path).parent if path != "-" else Path()
+    """A function that reads what a keepalived.conf includes. Patterns are those of glob(3), with braces, and relative
+    to the directory of the file that has them."""
 
-    def include(pattern: str) -> Sequence[tuple[str, str]]:
-        absolute = Path(pattern).is_absolute()
-        root, inside = (Path("/"), pattern.lstrip("/")) if absolute else (folder, pattern)
+    def include(pattern: str, name: str) -> Sequence[tuple[str, str]]:
+        folder = Path(name or path).parent if name or path != "-" else Path()
         try:
-            files = [file for file in sorted(root.glob(inside)) if file.is_file()]
-        except (ValueError, NotImplementedError, OSError):
-            files = []
+            # pathlib would also find files that begin with a dot, such as an editor's
+            found = [sorted(glob.glob(one, root_dir=folder)) for one in _alternatives(pattern)]  # noqa: PTH207
+            names = [name for some in found for name in some]
+        except (ValueError, OSError):
+            names = []
+        files = [folder / name for name in names if (folder / name).is_file()]
         if not files:
             raise UnreadableInput(0, f"include {pattern:.200}: expected a file that can be read")
         return [(str(file), load(str(file))) for file in files]
 
     return include
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """``a{b,c}`` -> ``ab``, ``ac``. Raises ValueError for too many."""
+    done, waiting = list[str](), [pattern]
+    while waiting:
+        one = waiting.pop(0)
+        if match := BRACES.search(one):
+            waiting[:0] = [one[: match.start()] + word + one[match.end() :] for word in match[1].split(",")]
+        else:
+            done.append(one)
+        if len(done) + len(waiting) > MAX_ALTERNATIVES:
+            raise ValueError(f"more than {MAX_ALTERNATIVES} alternatives")
+    return done
 
 
 def port_of(name: str, protocol: str) -> int | None:
@@ -112,10 +144,11 @@ def _dump(text: str) -> Documents:
     return inner
 
 
-def _remove_refused(documents: Documents) -> list[str]:
-    """Remove the documents that the catalog's parser refuses, and return the reasons."""
+def _remove_refused(documents: Documents, beside: Mapping[str, Any] = EMPTY) -> list[str]:
+    """Remove the documents that the catalog's parser refuses, and return the reasons. ``beside``: others that they
+    refer to."""
     lines: list[str] = []
-    while bad := _problems(documents):
+    while bad := _problems(documents, beside):
         for key, reasons in bad.items():
             del documents[key]
             lines += [f"{key} is left out: {reason}" for reason in reasons]
@@ -133,8 +166,9 @@ def _without_flows(documents: Documents) -> Iterator[str]:
                 yield f"{key}: {name} gets nothing: a VIP is served by the backends of its own family, if it has any"
 
 
-def _problems(documents: Documents) -> dict[str, list[str]]:
-    tree = Tree({key: Entry(json.dumps(value).encode(), origin=key) for key, value in documents.items()})
+def _problems(documents: Documents, beside: Mapping[str, Any]) -> dict[str, list[str]]:
+    whole = {**beside, **documents}
+    tree = Tree({key: Entry(json.dumps(value).encode(), origin=key) for key, value in whole.items()})
     reasons: dict[str, list[str]] = {}
     for problem in parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS).problems:
         key = next((key for key in documents if problem.key == key), None)

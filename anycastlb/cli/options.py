@@ -25,6 +25,8 @@ ALIASES: Mapping[str, str] = {
     **dict.fromkeys(("get",), "show"),
     **dict.fromkeys(("new", "create"), "add"),
     **dict.fromkeys(("services",), "service"),
+    **dict.fromkeys(("gateways",), "gateway"),
+    **dict.fromkeys(("routes",), "route"),
     **dict.fromkeys(("servers", "backend", "backends"), "server"),
 }
 FORMS = ("table", "json", "yaml")

@@ -15,9 +15,11 @@ from anycastlb.client.shapes import (
     BackendDocument,
     Document,
     Event,
+    GatewayDocument,
     Mode,
     Proposal,
     Result,
+    RouteDocument,
     ServiceDocument,
     View,
     Written,
@@ -25,6 +27,8 @@ from anycastlb.client.shapes import (
 from anycastlb.client.transport import SOCKET, URL_DEFAULT, Answer, Transport, security, token_in
 
 ServiceFields: TypeAlias = ServiceDocument | Mapping[str, Any]
+GatewayFields: TypeAlias = GatewayDocument | Mapping[str, Any]
+RouteFields: TypeAlias = RouteDocument | Mapping[str, Any]
 BackendFields: TypeAlias = BackendDocument | Mapping[str, Any]
 Catalog: TypeAlias = Mapping[str, Mapping[str, Any] | None]
 """Documents by key (``services/web``). ``None`` in a plan means that the document is deleted."""
@@ -109,6 +113,13 @@ class Client:
         """Why a VIP, SERVICE or SERVICE/BACKEND is as it is, from its check results to its route."""
         return await self._view(_path("why", name))
 
+    async def why_request(
+        self, url: str, method: str = "GET", headers: Iterable[tuple[str, str]] = (), source: str = ""
+    ) -> View:
+        """Which route, rule and pool a request for the URL would meet. ``source``: the address of the client."""
+        query = [("url", url), ("method", method), *(("header", f"{name}: {value}") for name, value in headers)]
+        return _object(await self._transport.ask("GET", "/v1/why", [*query, *([("source", source)] if source else [])]))
+
     async def whoami(self) -> View:
         return await self._view("/v1/whoami")
 
@@ -178,6 +189,46 @@ class Client:
 
     async def undrain_backend(self, service: str, backend: str) -> Written:
         return await self._write("POST", _path("services", service, "backends", backend, "undrain"), None, "")
+
+    # ------------------------------------------------------------ gateways and routes
+
+    async def gateways(self) -> dict[str, View]:
+        """Every gateway document by name."""
+        return await self._view("/v1/gateways")
+
+    async def gateway(self, name: str) -> Document:
+        return await self._document(_path("gateways", name))
+
+    async def put_gateway(
+        self, name: str, document: GatewayFields, *, create: bool = False, if_match: str = ""
+    ) -> Written:
+        """Set a gateway. ``create``: ``Conflict`` if it exists."""
+        return await self._put(_path("gateways", name), document, create, if_match)
+
+    async def patch_gateway(self, name: str, fields: GatewayFields, *, if_match: str = "") -> Written:
+        """Set some fields. None resets a field to its default."""
+        return await self._write("PATCH", _path("gateways", name), fields, if_match)
+
+    async def delete_gateway(self, name: str, *, if_match: str = "") -> Written:
+        return await self._write("DELETE", _path("gateways", name), None, if_match)
+
+    async def routes(self) -> dict[str, View]:
+        """Every route document by name."""
+        return await self._view("/v1/routes")
+
+    async def route(self, name: str) -> Document:
+        return await self._document(_path("routes", name))
+
+    async def put_route(self, name: str, document: RouteFields, *, create: bool = False, if_match: str = "") -> Written:
+        """Set a route. ``create``: ``Conflict`` if it exists."""
+        return await self._put(_path("routes", name), document, create, if_match)
+
+    async def patch_route(self, name: str, fields: RouteFields, *, if_match: str = "") -> Written:
+        """Set some fields. None resets a field to its default."""
+        return await self._write("PATCH", _path("routes", name), fields, if_match)
+
+    async def delete_route(self, name: str, *, if_match: str = "") -> Written:
+        return await self._write("DELETE", _path("routes", name), None, if_match)
 
     # ------------------------------------------------------------ the rest of the catalog
 

@@ -49,9 +49,14 @@ class BackendDocument(TypedDict, total=False):
     max_connections: int
     min_connections: int
     fallback: bool
+    max_fails: int
+    """Of a pool, as ``fail_timeout``."""
+    fail_timeout: str
 
 
 class ServiceDocument(TypedDict, total=False):
+    """Without ``vip`` it is a pool, to which routes send requests."""
+
     vip: str | list[str]
     port: int
     protocol: Literal["tcp", "udp", "sctp"]
@@ -69,6 +74,32 @@ class ServiceDocument(TypedDict, total=False):
     max_failed: int | str
     slow_start: str
     drain: str
+    balance: str
+    """Of a pool, as ``max_fails`` and ``fail_timeout``."""
+    max_fails: int
+    fail_timeout: str
+
+
+class GatewayDocument(TypedDict, total=False):
+    vip: str | list[str]
+    port: int
+    protocol: Literal["http", "https"]
+    tls: Mapping[str, Any]
+    spread: Literal["mh", "none"]
+    limits: Mapping[str, Any]
+    forwarded_for: Literal["replace", "append"]
+    announce: Mapping[str, Any]
+    drain: str
+
+
+class RouteDocument(TypedDict, total=False):
+    """``rules`` in the words of Gateway API, or ``graph``: ELB's document of a domain as it stands."""
+
+    gateways: str | list[str]
+    hostnames: str | list[str]
+    rules: list[Mapping[str, Any]]
+    graph: Mapping[str, Any]
+    critical: bool
 
 
 class Written(TypedDict):

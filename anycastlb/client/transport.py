@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from yarl import URL
@@ -24,6 +24,7 @@ from anycastlb.core.certificates import VERIFY_FLAGS
 SOCKET = "/run/anycastlb/api.sock"
 URL_DEFAULT = "http://127.0.0.1:4672"
 _NO: Mapping[str, str] = {}
+Query: TypeAlias = Mapping[str, str | int] | Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str | int] = _NO,
+        query: Query = _NO,
         body: Any = None,
         headers: Mapping[str, str] = _NO,
     ) -> Answer:
@@ -92,7 +93,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str | int],
+        query: Query,
         body: Any,
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,

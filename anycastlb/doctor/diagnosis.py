@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from anycastlb.doctor.facts import Facts
 from anycastlb.doctor.finding import LEVELS, Finding
-from anycastlb.doctor.rules import consul, exabgp, kernel, network, settings
+from anycastlb.doctor.rules import consul, exabgp, haproxy, kernel, network, settings
 
 Rule: TypeAlias = Callable[[Facts], Iterator[Finding]]
 
@@ -23,6 +23,7 @@ AT_START: tuple[Rule, ...] = (
     kernel.takeover_sysctls,
     network.reverse_path,
     settings.secrets,
+    haproxy.installed,
 )
 """The rules that need to know nothing but this machine and node.toml. The first findings explain the others."""
 
@@ -32,7 +33,9 @@ WITH_CATALOG: tuple[Rule, ...] = (network.forwarding, kernel.probe_answers)
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
     """Every finding, those included that are fine, in the order in which a packet's fate is decided."""
-    return tuple(finding for area in (settings, kernel, network, exabgp, consul) for finding in area.judge(facts))
+    return tuple(
+        finding for area in (settings, kernel, network, exabgp, haproxy, consul) for finding in area.judge(facts)
+    )
 
 
 def preflight(facts: Facts, rules: Iterable[Rule] = AT_START) -> tuple[Finding, ...]:

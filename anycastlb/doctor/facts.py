@@ -109,6 +109,21 @@ class ExabgpFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class HaproxyFacts:
+    program: str
+    version: str | Unseen
+    """Empty: it is not installed."""
+    processes: tuple[Process, ...] = ()
+    """Those that run with this node's configuration."""
+    directory: bool = True
+    """There is one for its configuration."""
+    config: bool = True
+    """The daemon has written one."""
+    silence: str = ""
+    """Why its Runtime API cannot be used; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
     """The Consul agent."""
 
@@ -163,6 +178,8 @@ class Facts:
     routes: Mapping[Address, KernelRoute] = field(default_factory=lambda: EMPTY)
     needs: Needs | Unseen = Needs()
     speaker: ExabgpFacts = ExabgpFacts()
+    haproxy: HaproxyFacts | None = None
+    """None if node.toml has no ``[http]``."""
     agent: Agent | None = None
     """None if the catalog is a directory."""
     api: Api = Api("")

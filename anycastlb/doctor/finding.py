@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Level: TypeAlias = Literal["ok", "notice", "warning", "error"]
-Area: TypeAlias = Literal["settings", "kernel", "network", "bgp", "catalog", "node"]
+Area: TypeAlias = Literal["settings", "kernel", "network", "bgp", "http", "catalog", "node"]
 LEVELS: tuple[Level, ...] = ("ok", "notice", "warning", "error")
 
 

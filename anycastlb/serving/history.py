@@ -1,4 +1,5 @@
-"""The last ten minutes in memory: rates of services and backends, and what their checks found, one sample a slot.
+"""The last ten minutes in memory: rates of services and backends, and what their checks found, one sample a slot; and
+rates of gateways and pools (``serving.http_history``).
 
 ``History`` takes values (a snapshot, the kernel's counters) and gives plain dicts. ``sample`` is the small task that
 feeds it. A sample is one column over all rows. A large table is sampled less often, so that ten minutes of any table
@@ -15,12 +16,14 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
 from typing import Any, TypeAlias
 
-from anycastlb.core.model import CheckState, DestinationKey, DriverError, ServiceKey, Snapshot
+from anycastlb.core.model import CheckState, DestinationKey, DriverError, HttpCounters, ServiceKey, Snapshot
+from anycastlb.serving.http_history import HttpHistory
 from anycastlb.serving.views.index import Index, Places
 
 SPAN = 600.0
@@ -29,6 +32,8 @@ PAUSE = 5.0
 """Seconds from one sample to the next, of up to 1,500 services and backends."""
 PACE, LONGEST = 300, 60.0
 """Rows a second: a sample of more costs more, so it is taken less often, but every minute at least."""
+PATIENCE = 1.0
+"""Seconds that a sample waits for HAProxy."""
 SLOTS = 120
 """Samples at most."""
 MAX_ROWS = 4096
@@ -108,6 +113,7 @@ class History:
         """The places in a sample that no row has."""
         self._samples: deque[Sample] = deque(maxlen=SLOTS)
         self._sample = object()
+        self._http = HttpHistory()
         self._left_out = 0
         self._error = "no sample was taken yet"
 
@@ -116,8 +122,16 @@ class History:
         """Another object after each sample."""
         return self._sample
 
-    def observe(self, snapshot: Snapshot, kernel: Kernel | None, now: float, error: str = "") -> None:
-        """Take one sample. ``kernel`` is None where its counters could not be read, and ``error`` says why."""
+    def observe(
+        self,
+        snapshot: Snapshot,
+        kernel: Kernel | None,
+        now: float,
+        error: str = "",
+        http: HttpCounters | None = None,
+    ) -> None:
+        """Take one sample. ``kernel`` is None where its counters could not be read, and ``error`` says why; ``http``,
+        where HAProxy told none."""
         seen, left_out = _wanted(Index(snapshot, now, self._places))
         with self._lock:
             last = self._samples[-1] if self._samples else None
@@ -132,6 +146,7 @@ class History:
             while self._samples and self._samples[0].at <= now - SPAN:
                 self._samples.popleft()
             self._samples.append(sample)
+            self._http.observe(snapshot, http, now - before, len(self._samples))
             self._sample = object()
             self._left_out, self._error = left_out, error
 
@@ -161,10 +176,11 @@ class History:
                 elif shown := services.get((service, vip)):
                     gauges = {name: getattr(row.last, name, None) for name in ("active", "inactive")}
                     shown["backends"].append({"backend": backend, **gauges, **view})
-            return {**self._head(now), "services": list(services.values())}
+            return {**self._head(now), "services": list(services.values()), **self._http.stats()}
 
     def series(self, now: float, service: str = "") -> dict[str, Any]:
-        """Samples, oldest first: of one service with its backends, or of all services without theirs."""
+        """Samples, oldest first: of one service with its backends, or of all services without theirs, and of all
+        gateways and pools."""
         with self._lock:
             services, backends = [], []
             for (name, vip, backend), row in self._rows.items():
@@ -178,7 +194,8 @@ class History:
                 else:
                     services.append(view)
             ages = [round(max(0.0, now - one.at), 1) for one in self._samples]
-            return {**self._head(now), "ages_seconds": ages, "services": services, "backends": backends}
+            http = {} if service else self._http.series(len(self._samples))
+            return {**self._head(now), "ages_seconds": ages, "services": services, "backends": backends, **http}
 
     def _head(self, now: float) -> dict[str, Any]:
         age = round(max(0.0, now - self._samples[-1].at), 3) if self._samples else None
@@ -194,6 +211,7 @@ async def sample(
     snapshot: Callable[[], Snapshot],
     statistics: Callable[[], Awaitable[Kernel]],
     *,
+    http: Callable[[], Awaitable[HttpCounters | None]] | None = None,
     pause: float = PAUSE,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -205,11 +223,20 @@ async def sample(
         except DriverError as exc:
             error = str(exc)
         try:
-            await asyncio.to_thread(history.observe, snapshot(), kernel, clock(), error)
+            counted = await _soon(http) if http is not None else None
+            await asyncio.to_thread(history.observe, snapshot(), kernel, clock(), error, counted)
         except Exception:
             logging.getLogger("anycastlb").exception("a sample of the history could not be taken")
         history.interval = max(pause, min(LONGEST, history.size / PACE))
         await asyncio.sleep(history.interval)
+
+
+async def _soon(http: Callable[[], Awaitable[HttpCounters | None]]) -> HttpCounters | None:
+    """What HAProxy says within ``PATIENCE``: one that is stopped must not thin out the samples of services."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            return await http()
+    return None
 
 
 def _wanted(index: Index) -> tuple[dict[Name, tuple[Any, CheckState | None]], int]:

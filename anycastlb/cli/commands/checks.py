@@ -60,7 +60,7 @@ def _parameters(model: type[Document], columns: int) -> list[Line]:
     for name, field in model.model_fields.items():
         form = f"{form_of(field, schema[name])}, {default_of(field, schema[name])}"
         lines += wrap([("  ", PLAIN), (name, BOLD), (f"  {form}", DIM)], columns, 6)
-        for part in paragraphs(plain(field.description or "")):
+        for part in paragraphs(plain(schema[name].get("description", ""))):
             lines += wrap([(f"      {part}", PLAIN)], columns, 6)
     return lines
 

@@ -35,6 +35,14 @@ def services(context: click.Context, parameter: click.Parameter, typed: str) -> 
     return _offered(_ask(context, lambda lb: lb.services()), typed)
 
 
+def gateways(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    return _offered(_ask(context, lambda lb: lb.gateways()), typed)
+
+
+def routes(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    return _offered(_ask(context, lambda lb: lb.routes()), typed)
+
+
 def servers(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
     """The service first, then its backends."""
     words = context.params.get("words") or ()
@@ -50,7 +58,7 @@ def nodes(context: click.Context, parameter: click.Parameter, typed: str) -> lis
 
 
 def objects(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
-    """VIPs and services; once a service and a slash are typed, its backends."""
+    """VIPs, services, pools, gateways and routes; once a service and a slash are typed, its backends."""
     view = _ask(context, lambda lb: lb.status())
     names: dict[str, None] = {}
     for vip in view.get("vips", ()):
@@ -59,4 +67,11 @@ def objects(context: click.Context, parameter: click.Parameter, typed: str) -> l
             names[service["service"]] = None
             if "/" in typed:
                 names.update(dict.fromkeys(f"{service['service']}/{one['backend']}" for one in service["backends"]))
+    http = view.get("http") or {}
+    for kind in ("gateway", "route"):
+        names.update(dict.fromkeys(f"{kind}s/{one[kind]}" for one in http.get(f"{kind}s", ())))
+    for pool in http.get("pools", ()):
+        names[pool["pool"]] = None
+        if "/" in typed:
+            names.update(dict.fromkeys(f"{pool['pool']}/{one['backend']}" for one in pool["backends"]))
     return _offered(names, typed)

@@ -12,23 +12,24 @@ import click
 @click.option(
     "--from",
     "kind",
-    type=click.Choice(["auto", "anycastlb", "ipvsadm", "keepalived"]),
+    type=click.Choice(["auto", "anycastlb", "ipvsadm", "keepalived", "elb"]),
     default="auto",
     show_default=True,
     help="The program that wrote FILE.",
 )
-def convert(file: str, kind: str) -> None:
-    """Turn the output of `ipvsadm -Sn` or a keepalived.conf into documents of the catalog.
+@click.option("--gateway", default="web", show_default=True, metavar="NAME", help="The gateway of ELB's routes.")
+def convert(file: str, kind: str, gateway: str) -> None:
+    """Turn the output of `ipvsadm -Sn`, a keepalived.conf or ELB's etcd into documents of the catalog.
 
     The documents go to standard output, in the form that `anycastlb validate` and `import` read. What could not be
     carried over, or not exactly, is printed on standard error, each with its line, and the exit code is then 2. FILE
-    may be - for standard input.
+    may be - for standard input. ELB's etcd is what it answers to GET /v2/keys/ELB?recursive=true.
     """
     from anycastlb.cli import formats
     from anycastlb.cli.options import DIFFERS
     from anycastlb.cli.render.style import clean
 
-    documents, notes = formats.read(formats.load(file), kind, formats.beside(file))  # type: ignore[arg-type]
+    documents, notes = formats.read(formats.load(file), kind, formats.beside(file), gateway)  # type: ignore[arg-type]
     for note in notes:
         click.echo(f"note: {clean(note)}", err=True)
     click.echo(json.dumps(formats.dumped(documents), indent=2))

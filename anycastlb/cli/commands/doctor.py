@@ -28,13 +28,13 @@ def doctor(config: str, output: str, quiet: bool) -> None:
     2: there are warnings or errors; 1: it could not run.
     """
     from anycastlb.cli import terminal
-    from anycastlb.cli.commands import validate
+    from anycastlb.cli.settings_file import load
     from anycastlb.core.model import SettingsError
     from anycastlb.doctor import collect, diagnose
     from anycastlb.doctor.finding import worst
 
     try:
-        facts = collect(config, validate.load(config))
+        facts = collect(config, load(config))
     except SettingsError as exc:
         facts = collect(config, None, tuple(map(str, exc.problems)))
     findings = diagnose(facts)

@@ -147,9 +147,21 @@ def _written(command: Any) -> Any:
 @service.command()
 @click.argument("name", metavar="SERVICE")
 @click.argument("words", nargs=-1, metavar="[PROTOCOL] ADDRESS:PORT... [KEY=VALUE...]")
+@click.option(
+    "--pool",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Without an address: a pool for routes. Its backends have this port unless they say another.",
+)
 @_written
 def add(
-    location: Location, name: str, words: tuple[str, ...], on: list[tuple[str, str]], dry_run: bool, **given: Any
+    location: Location,
+    name: str,
+    words: tuple[str, ...],
+    pool: int | None,
+    on: list[tuple[str, str]],
+    dry_run: bool,
+    **given: Any,
 ) -> None:
     """Add a service.
 
@@ -157,6 +169,7 @@ def add(
     anycastlb service add web tcp 192.0.2.10:80 -s mh -b mh-port,mh-fallback
     anycastlb service add web -t 192.0.2.10:80 -t '[2001:db8::10]:80' --check-http /health
     anycastlb service add all -f 100 192.0.2.11 -s wrr --check tcp port=443
+    anycastlb service add blog --pool 80 --check-http /health --set balance=leastconn
 
     Here `-f` is the firewall mark; --forward, -g, -i or -m say how packets are forwarded. Add its backends with
     `anycastlb server add`.
@@ -165,7 +178,10 @@ def add(
     from anycastlb.client import Conflict
 
     places, settings = writing.pairs(words)
-    patch = ipvsadm_options.merge(_address(places, on), _fields(given, settings), keep_null=True)
+    if pool is not None and (places or on):
+        raise click.UsageError("an address, or --pool PORT for a pool without one; not both")
+    where = _address(places, on) if pool is None else {"port": pool}
+    patch = ipvsadm_options.merge(where, _fields(given, settings), keep_null=True)
     document = writing.document(patch)
 
     async def write(lb: Any) -> None:
@@ -262,5 +278,7 @@ async def named(lb: Any, on: list[tuple[str, str]]) -> list[str]:
 
 def _live(view: Fields, name: str) -> int:
     """The number of its backends that get flows now."""
-    services = [one for vip in view["vips"] for one in vip["services"] if one["service"] == name]
+    from anycastlb.cli.render import tables
+
+    services = tables.services(view, name)
     return len({one["backend"] for part in services for one in part["backends"] if one["up"] and one["weight"]})

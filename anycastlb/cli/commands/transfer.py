@@ -49,6 +49,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def proposes(command: Any) -> Any:
+    command = click.option(
+        "--gateway", metavar="NAME", help="The gateway that ELB's routes are for, and that requests of a --log came to."
+    )(command)
     command = click.option("--replace", is_flag=True, help="Delete the documents that are not named.")(command)
     return click.option(
         "--from", "kind", type=click.Choice(FROM), default="auto", show_default=True,
@@ -62,7 +65,9 @@ def proposes(command: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="Show what would change, on this node too; write nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --replace deletes something.")
 @node
-def import_(location: Location, files: tuple[str, ...], kind: str, replace: bool, dry_run: bool, yes: bool) -> None:
+def import_(
+    location: Location, files: tuple[str, ...], kind: str, gateway: str | None, replace: bool, dry_run: bool, yes: bool
+) -> None:
     """Write documents to the catalog, from a dump, single files or a directory: all of them, or none.
 
     `-` is standard input. The documents are validated as a whole first. Without --replace, services that are not named
@@ -72,7 +77,7 @@ def import_(location: Location, files: tuple[str, ...], kind: str, replace: bool
     from anycastlb.cli.ask import ask
     from anycastlb.cli.render import style, why
 
-    catalog, mode = gather_files(files, kind), "replace" if replace else "merge"
+    catalog, mode = gather_files(files, kind, gateway or "web"), "replace" if replace else "merge"
 
     async def write(lb: Any) -> None:
         if dry_run or replace:
@@ -91,13 +96,15 @@ def import_(location: Location, files: tuple[str, ...], kind: str, replace: bool
     ask(location, write)
 
 
-def propose(location: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+def propose(
+    location: Location, files: tuple[str, ...], kind: str, gateway: str | None, replace: bool, form: str
+) -> None:
     """``plan FILE…``: print what documents would change. Exits with 2 if anything, with 1 if they have problems."""
     from anycastlb.cli import terminal
     from anycastlb.cli.ask import ask
     from anycastlb.cli.render import why
 
-    catalog = gather_files(files, kind)
+    catalog = gather_files(files, kind, gateway or "web")
     view: Any = ask(location, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
     if form != "table":
         dump(view, form)
@@ -111,22 +118,44 @@ def propose(location: Location, files: tuple[str, ...], kind: str, replace: bool
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path())
+@click.option("--log", "logs", multiple=True, metavar="FILE", help="An access log, also compressed. May be repeated.")
+@click.option("--host", default="", metavar="NAME", help="With --log: the host, where the log does not say it.")
 @proposes
 @output
 @node
-def simulate(location: Location, files: tuple[str, ...], kind: str, replace: bool, form: str) -> None:
+def simulate(
+    location: Location,
+    files: tuple[str, ...],
+    logs: tuple[str, ...],
+    host: str,
+    kind: str,
+    gateway: str | None,
+    replace: bool,
+    form: str,
+) -> None:
     """Show what share of flows would go to another backend if these documents were written. Nothing is written.
+
+    With --log, show instead what share of the requests in access logs would go elsewhere, by the rules of routes: the
+    combined log of nginx or Apache, with the host before it or with --host, or JSON with one object a line.
 
     The share comes from a model of the kernel's mh table, for each service whose table changes, after drained backends
     are gone. It concerns new flows, and flows that another node takes over; a node that stays keeps the flows it has.
     """
     from anycastlb.cli.ask import ask
 
-    catalog = gather_files(files, kind)
-    view: Any = ask(location, lambda lb: lb.plan(catalog, "replace" if replace else "merge"))
+    catalog = gather_files(files, kind, gateway or "web")
+
+    async def read(lb: Any) -> tuple[Any, Any]:
+        return await lb.plan(catalog, "replace" if replace else "merge"), await lb.export() if logs else {}
+
+    view, stored = ask(location, read)
     if view.get("problems"):
         print_errors(f"{one['key']}: {one['path']}: {one['expected']}" for one in view["problems"])
         raise SystemExit(1)
+    if logs:
+        from anycastlb.cli.commands.access_logs import show_moved
+
+        return show_moved(stored, {} if replace else stored, catalog, gateway, logs, host, form)
     if form != "table":
         return dump({"moves": view["moves"], "assumed_up": view["assumed_up"]}, form)
     for move in view["moves"]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from anycastlb.cli.render import http
+
 STALE = 60.0
 """Seconds without a cycle after which a node counts as stuck."""
 
@@ -24,6 +26,7 @@ def troubles(view: dict[str, Any]) -> Iterator[str]:
     yield from (f"BGP session {one['peer']} is {one['state']}" for one in speaker["sessions"] if one["state"] != "up")
     for vip in view["vips"]:
         yield from _vip(vip)
+    yield from http.troubles(view)
     yield from (f"{problem['key']} is quarantined" for problem in view["problems"])
     yield from (f"{failure['object']} was refused" for failure in view["failures"])
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from anycastlb.cli.render import cluster
+from anycastlb.cli.render import cluster, http
 from anycastlb.cli.render.attention import MAX_ENTRIES, alarms, draining
 from anycastlb.cli.render.style import BAD, BOLD, DIM, GLUE, GOOD, PLAIN, WARN, Line, count, sign, wrap
-from anycastlb.cli.render.vips import vip_lines
+from anycastlb.cli.render.vips import backend_lines, vip_lines
 from anycastlb.serving.views.format import span
 
 STALE = 60.0
@@ -25,8 +25,19 @@ def status_lines(view: dict[str, Any], columns: int) -> list[Line]:
         lines += [[], *vip_lines(view, vip, columns)]
     if not view["vips"]:
         lines += [[], [("no VIPs: the catalog names no service", DIM)]]
+    lines += http.route_lines(view, columns) + pool_lines(view, columns)
     bottom = draining(view, columns) + alarms(view, columns)
     return lines + ([[], *bottom] if bottom else [])
+
+
+def pool_lines(view: dict[str, Any], columns: int) -> list[Line]:
+    """Every pool with its backends, as services have them."""
+    tier, lines = view.get("http"), list[Line]()
+    for pool in tier["pools"] if tier and tier["served"] else ():
+        shade = GOOD if pool["serves"] else BAD
+        head: Line = [(pool["pool"], BOLD), (f"  pool · {pool['balance']} · ", DIM), (pool["reason"], shade)]
+        lines += [[], *wrap(head, columns, 2), *backend_lines(pool["backends"], columns)]
+    return lines
 
 
 def _header(view: dict[str, Any], columns: int) -> list[Line]:
@@ -44,6 +55,7 @@ def _header(view: dict[str, Any], columns: int) -> list[Line]:
         *_catalog(view["catalog"], columns),
         *_speaker(view, columns),
         *cluster.header(view["cluster"], columns),
+        *http.header(view, columns),
         *_names(view.get("names", ()), columns),
     ]
 

@@ -24,7 +24,15 @@ def services(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
         about = {name: vip[name] for name in ("vip", "announced", "leaving", "rejected")}
         about["closed"] = "" if vip["open"] else vip["reason"]
         rows += [{**about, **service} for service in vip["services"] if not only or service["service"] == only]
+    rows += [_pool(pool) for pool in (view.get("http") or {}).get("pools", ()) if not only or pool["pool"] == only]
     return sorted(rows, key=lambda row: (row["service"], row["vip"]))
+
+
+def _pool(pool: dict[str, Any]) -> dict[str, Any]:
+    """A pool as a service that has no VIP."""
+    about = {"vip": "", "announced": False, "leaving": False, "rejected": "", "closed": "", "refused": ""}
+    kind = {"protocol": "pool", "scheduler": pool["balance"], "flags": []}
+    return {**pool, **about, **kind, "service": pool["pool"], "open": pool["serves"]}
 
 
 def backends(view: dict[str, Any], only: str = "") -> list[dict[str, Any]]:
@@ -63,6 +71,8 @@ def _aligned(rows: list[Row]) -> Iterator[Line]:
 
 
 def _service(service: dict[str, Any]) -> tuple[str, ...]:
+    if service["protocol"] == "pool":
+        return service["service"], "POOL", "-", service["scheduler"], "", service["reason"]
     flags = ",".join(service["flags"])
     marked = service["protocol"] == "fwmark"
     at = service["key"].partition(" ")[2] if marked else written(service["vip"], service["port"])
@@ -83,6 +93,8 @@ def _service(service: dict[str, Any]) -> tuple[str, ...]:
 def _standing(service: dict[str, Any]) -> str:
     if service["leaving"]:
         return WARN
+    if service["protocol"] == "pool":
+        return GOOD if service["open"] else BAD
     return GOOD if service["announced"] and service["open"] and not service["refused"] else BAD
 
 
@@ -92,7 +104,7 @@ def _backend(backend: dict[str, Any]) -> tuple[str, ...]:
     if backend["weight"] is not None and backend["weight"] != backend["nominal_weight"]:
         weight += f"/{backend['nominal_weight']}"
     named = "" if backend["backend"] in (place, backend["address"]) else f"{backend['backend']}: "
-    return "", "->", place, backend["forward"], weight, named + _state(backend)
+    return "", "->", place, backend["forward"] or "-", weight, named + _state(backend)
 
 
 def _state(backend: dict[str, Any]) -> str:
@@ -103,7 +115,8 @@ def _state(backend: dict[str, Any]) -> str:
         word += ", fallback"
     last = backend["check"]["last"]
     text = f"{word}, {last['detail']}" if last and last["detail"] else word
-    return f"{text}; the kernel refused it: {backend['refused']}" if backend["refused"] else text
+    who = "HAProxy" if "server" in backend else "the kernel"
+    return f"{text}; {who} refused it: {backend['refused']}" if backend["refused"] else text
 
 
 def _health(backend: dict[str, Any]) -> str:

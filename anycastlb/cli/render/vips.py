@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anycastlb.cli.render import cluster
+from anycastlb.cli.render import cluster, http
 from anycastlb.cli.render.style import BAD, BOLD, DIM, GOOD, PLAIN, WARN, Line, Part, clean, length, sign, wrap
 from anycastlb.serving.views.format import span
 
@@ -17,6 +17,8 @@ def vip_lines(view: dict[str, Any], vip: dict[str, Any], columns: int) -> list[L
     line: Line = [(mark, style), (" ", PLAIN), (vip["vip"], BOLD), ("  ", PLAIN), (state, style)]
     line += cluster.announced(view, vip)
     lines = wrap(line, columns, 4)
+    for name in vip.get("gateways", ()):
+        lines += http.gateway_lines(view, name, columns)
     for service in vip["services"]:
         lines += _service(service, columns)
     return lines
@@ -66,8 +68,12 @@ def _service(service: dict[str, Any], columns: int) -> list[Line]:
     ]
     if service["refused"]:
         line.append((f" · the kernel refused it: {service['refused']}", BAD))
-    lines = wrap(line, columns, 4)
-    backends = service["backends"]
+    return wrap(line, columns, 4) + backend_lines(service["backends"], columns)
+
+
+def backend_lines(backends: list[dict[str, Any]], columns: int) -> list[Line]:
+    """One row a backend, as columns."""
+    lines: list[Line] = []
     names = max((len(backend["backend"]) for backend in backends), default=0)
     places = max((len(_place(backend)) for backend in backends), default=0)
     digits = max((len(_weight(backend)) for backend in backends), default=0)
@@ -121,7 +127,7 @@ def _detail(backend: dict[str, Any]) -> Part:
     check, last, up = backend["check"], backend["check"]["last"], backend["up"]
     parts = []
     if backend["refused"]:
-        parts.append(f"the kernel refused it: {backend['refused']}")
+        parts.append(f"{'HAProxy' if 'server' in backend else 'the kernel'} refused it: {backend['refused']}")
     if last:
         detail, took, ago = last["detail"], span(last["duration_seconds"]), span(last["age_seconds"])
         parts.append(f"{detail} {took}" if last["ok"] else f"{detail}, {ago} ago")

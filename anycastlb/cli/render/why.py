@@ -38,13 +38,14 @@ def _link(link: dict[str, Any], columns: int, depth: int) -> list[Line]:
         line.append((("  " if link["object"] else " ") + link["text"], BAD if link["ok"] is False else PLAIN))
     lines = wrap(line, columns, len(indent) + 11)
     links = link["links"]
-    if link["what"] == "service":
+    if link["what"] in ("service", "pool", "gateway"):
         links = sorted(links, key=lambda item: item["ok"] is True)[:MAX_LINKS]
     for item in links:
         lines += _link(item, columns, depth + 1)
     if len(links) < len(link["links"]):
         left = len(link["links"]) - len(links)
-        lines.append([(f"{indent}    and {count(left, 'more backend')}", DIM)])
+        more = "more route" if link["what"] == "gateway" else "more backend"
+        lines.append([(f"{indent}    and {count(left, more)}", DIM)])
     return lines
 
 

@@ -7,7 +7,7 @@ import os
 
 from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute, read_interfaces
 from anycastlb.core.model import Address, DriverError
-from anycastlb.doctor.collect import consul, exabgp, host, processes
+from anycastlb.doctor.collect import consul, exabgp, haproxy, host, processes
 from anycastlb.doctor.facts import Agent, Api, Facts, Folder, Needs, Process, Unseen
 from anycastlb.settings import Settings
 
@@ -35,6 +35,7 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         routes=routes,
         needs=needs,
         speaker=exabgp.speaker(settings, config, running),
+        haproxy=haproxy.tier(settings.http, running) if settings and settings.http else None,
         agent=agent,
         api=api,
         state=host.folder(settings.node.state_dir, node) if settings else Folder(""),

@@ -16,6 +16,7 @@ import aiohttp
 
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.consul.client import Client
+from anycastlb.adapters.consul.faults import DENIED
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.decision.flow_takeover import only_caches
 from anycastlb.core.model import Address, AnycastlbError, Catalog, Forward, SourceError
@@ -153,7 +154,7 @@ async def _rights(settings: Settings, client: Client) -> tuple[bool | Unseen, bo
         )
         if code != 409:
             raise ValueError(f"HTTP {code} {body[:100]}")
-        denied = {error["OpIndex"] for error in json.loads(body)["Errors"] if "ermission denied" in error["What"]}
+        denied = {error["OpIndex"] for error in json.loads(body)["Errors"] if DENIED in error["What"].lower()}
     except (SourceError, ValueError, KeyError, TypeError) as exc:
         unseen = Unseen(f"PUT /v1/txn: {exc}")
         return unseen, unseen

@@ -34,6 +34,8 @@ SYSCTLS = (
 STA_UNSYNC = 0x40
 WHOLE_MACHINE = "4294967295"
 """The length of the user map of the initial user namespace."""
+MODULES = Path("/sys/module")
+"""The modules that are loaded, or built into the kernel; only one that is loaded has an ``initstate``."""
 MODPROBE_TIMEOUT = 30.0
 """Seconds."""
 
@@ -72,13 +74,22 @@ def of_interfaces(setting: str) -> list[str]:
 
 
 def loadable(module: str) -> bool:
-    """Is the module loaded, built into the kernel, or available to be loaded?"""
-    if Path("/sys/module", module).exists():
+    """Is the module loaded, built into the kernel, or available to be loaded?
+
+    Where modprobe runs and does not even find ``ip_vs``, which is loaded, the modules are hidden from this process, as
+    they are in the sandbox of our unit. That says nothing about what the kernel would load by itself, so every module
+    counts as available. A kernel whose modprobe is /bin/false, say, loads nothing.
+    """
+    if (MODULES / module).exists() or _modprobe("-n", "-q", module):
         return True
+    loaded = (MODULES / "ip_vs/initstate").exists()
+    return loaded and not _modprobe("-n", "-q", "ip_vs") and _modprobe("--version")
+
+
+def _modprobe(*arguments: str) -> bool:
+    """Does modprobe say yes? With ``-n`` it loads nothing."""
     try:
-        done = subprocess.run(
-            [modprobe(), "-n", "-q", module], capture_output=True, timeout=MODPROBE_TIMEOUT, check=False
-        )
+        done = subprocess.run([modprobe(), *arguments], capture_output=True, timeout=MODPROBE_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
@@ -96,11 +107,29 @@ def loopback_manager(run: Path = Path("/run")) -> str:
 
 
 def exposed_secrets(settings: Settings) -> tuple[str, ...]:
-    """The files with secrets of the API and of checks that every user of this machine can read."""
+    """The files with secrets of the API, of checks and of gateways that every user of this machine can read."""
     api = settings.api
     names = [api.read_token_file, api.write_token_file, api.tls_key_file or api.tls_cert_file]
     names += [secret.file for secret in settings.checks.secrets.values()]
+    names += private_keys(Path(settings.http.certificate_dir)) if settings.http else ()
     return tuple(name for name in names if name is not None and _world_readable(Path(name)))
+
+
+def private_keys(folder: Path) -> list[str]:
+    """The certificates of gateways that have their keys with them; none if not every user may enter their directory."""
+    try:
+        may_enter = folder.stat().st_mode & stat.S_IXOTH
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".pem") if may_enter else ()
+    except OSError:
+        return []
+    return [str(path) for path in files if _has_key(path)]
+
+
+def _has_key(path: Path) -> bool:
+    try:
+        return b"PRIVATE KEY-----" in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _world_readable(path: Path) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.model import Address, Catalog, Forward, Service
-from anycastlb.doctor.collect import host, processes
+from anycastlb.doctor.collect import haproxy, host, processes
 from anycastlb.doctor.facts import Facts, Kernel, Needs, Process
 from anycastlb.settings import Settings
 
@@ -30,6 +30,7 @@ def at_start(settings: Settings) -> Facts:
         kernel=host.kernel(DEFAULT_SCHEDULERS),
         needs=Needs(schedulers=DEFAULT_SCHEDULERS),
         exposed_secrets=host.exposed_secrets(settings),
+        haproxy=haproxy.tier(settings.http) if settings.http else None,
     )
 
 
@@ -37,15 +38,16 @@ def at_start(settings: Settings) -> Facts:
 class Asked:
     """What one service asks of the machine."""
 
-    forwards: Mapping[tuple[Address, Forward], str]
-    """As ``Needs.forwards``; of each family and method the first backend."""
+    nat: Mapping[tuple[Address, Forward], str]
+    """As ``Needs.forwards``: of each family the first backend that is reached by ``nat``."""
     through: bool
     """A check goes through IPVS."""
     over_ipv4: bool
 
 
 def asked_by(service: Service) -> Asked:
-    first = {(backend.address.version, backend.forward): backend for backend in reversed(service.backends)}
+    nat = [backend for backend in service.backends if backend.forward == "nat"]
+    first = {backend.address.version: backend for backend in reversed(nat)}
     forwards = {(one.address, one.forward): f"{service.name}/{one.name}" for one in first.values()}
     through = any(backend.through for backend in service.backends)
     return Asked(forwards, through, any(vip.version == 4 for vip in service.vips))
@@ -57,9 +59,8 @@ def with_catalog(settings: Settings, catalog: Catalog, asked: PerService[Asked] 
     ``asked``: of ``asked_by``; it remembers what the services of the catalog before asked.
     """
     services = (asked or PerService(asked_by))(catalog.services)
-    forwards = {where: name for one in reversed(services) for where, name in one.forwards.items()}
+    nat = {where: name for one in reversed(services) for where, name in one.nat.items()}
     through = any(one.through for one in services) and any(one.over_ipv4 for one in services)
-    nat = any(forward == "nat" for _, forward in forwards)
     sysctls = host.sysctls((*host.FORWARDING, *host.of_interfaces("accept_local"))) if nat or through else {}
-    needs = Needs(forwards=forwards, through=through)
+    needs = Needs(forwards=nat, through=through)
     return Facts(config="node.toml", settings=settings, starting=True, kernel=Kernel("", sysctls=sysctls), needs=needs)

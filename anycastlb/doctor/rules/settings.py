@@ -27,5 +27,5 @@ def _usable(facts: Facts) -> Iterator[Finding]:
 def secrets(facts: Facts) -> Iterator[Finding]:
     """Whoever can read one of these files has the rights that it gives."""
     for name in facts.exposed_secrets:
-        what = f"every user of this machine can read {name}, a secret of the API"
+        what = f"every user of this machine can read {name}, which holds a secret"
         yield Finding("warning", "settings", what, f"{name}: its mode lets others read it", f"chmod o= {name}")

@@ -37,6 +37,8 @@ ALWAYS = (400, 401, 403, 429)
 MEANINGS = {
     "service": "The service's name",
     "backend": "The backend's name",
+    "gateway": "The gateway's name",
+    "route": "The route's name",
     "node": "The node's name",
     "vip": "The address",
     "object": "VIP, SERVICE or SERVICE/BACKEND",

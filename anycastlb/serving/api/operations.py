@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
-from anycastlb.serving.api.handlers import bulk, drain, lists, plan, read, write
+from anycastlb.serving.api.handlers import bulk, drain, lists, plan, read, why_url, write
 from anycastlb.serving.api.http import guard
 from anycastlb.serving.api.http.context import context, shared
 from anycastlb.serving.api.openapi import Operation, describe, operation_routes
 
 SERVICE = "/v1/services/{service}"
 BACKEND = SERVICE + "/backends/{backend}"
+GATEWAY, ROUTE = "/v1/gateways/{gateway}", "/v1/routes/{route}"
 WEB = {
     "vip": "192.0.2.10",
     "port": 80,
@@ -22,9 +25,26 @@ WEB = {
 }
 MORE = {"port": 443, "drain": None, "backends": {"web1": {"weight": 50}, "web2": None}}
 ADDRESS = {"address": "10.1.0.3", "weight": 50}
+POOL = {
+    "port": 8080,
+    "balance": "leastconn",
+    "check": {"type": "http", "path": "/health"},
+    "backends": {"b1": {"address": "10.1.0.1"}, "b2": {"address": "10.1.0.2", "max_fails": 3}},
+}
+EDGE = {"vip": "192.0.2.12", "port": 443, "protocol": "https", "tls": {"certificates": ["shop"]}}
+SHOP = {
+    "gateways": ["edge"],
+    "hostnames": ["shop.example"],
+    "rules": [
+        {"matches": [{"path": {"value": "/blog"}}], "backendRefs": [{"name": "blog", "weight": 90}, {"name": "next"}]},
+        {"backendRefs": [{"name": "blog"}]},
+    ],
+}
 DEFAULTS = {"forward": "dr", "check": {"interval": "1s", "timeout": "500ms"}}
 CATALOG = {"catalog": {"defaults": DEFAULTS, "services/web": WEB, "services/web/backends/web3": ADDRESS}}
 WORD = {"type": "string"}
+URL = {"type": "string", "examples": ["https://shop.example/blog/1"]}
+METHOD = {"type": "string", "pattern": "^[A-Z]{1,20}$", "default": "GET"}
 AFTER = {"type": "string", "pattern": "^[0-9]{1,18}$", "default": "0"}
 MODE = {"enum": ["merge", "replace"], "default": "merge"}
 WRITTEN = {200: "Written"}
@@ -38,6 +58,41 @@ METRICS = ("text/plain", "application/openmetrics-text")
 async def description(request: web.Request) -> web.Response:
     """OpenAPI 3.1."""
     return await shared(request, partial(describe, OPERATIONS, context(request).check_types))
+
+
+def _document(
+    path: str, schema: str, what: str, examples: Mapping[str, Any], patches: Mapping[str, Any]
+) -> tuple[Operation, ...]:
+    """The operations on one document that stands by itself."""
+    patch = "JSON merge patch (RFC 7396): null resets"
+    return (
+        Operation("GET", path, write.read, f"One {what}", {200: "Stored"}, (404, 422, 503), tagged=True),
+        Operation(
+            "PUT",
+            path,
+            write.put,
+            "The whole document",
+            MADE,
+            PUT,
+            schema,
+            tagged=True,
+            conditions=IF_ANY,
+            examples=examples,
+        ),
+        Operation(
+            "PATCH",
+            path,
+            write.patch,
+            patch,
+            WRITTEN,
+            PATCH,
+            schema,
+            tagged=True,
+            conditions=IF_MATCH,
+            examples=patches,
+        ),
+        Operation("DELETE", path, write.delete, f"Remove a {what}", WRITTEN, PATCH, conditions=IF_MATCH),
+    )
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -59,6 +114,14 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("GET", "/v1/problems", lists.problems, "What is wrong with documents", {200: "Problems"}),
     Operation("GET", "/v1/why/{object:.+}", read.why, "From evidence to route", {200: "Why"}, (404,)),
+    Operation(
+        "GET",
+        "/v1/why",
+        why_url.why_url,
+        "Which route, rule and pool a request would meet",
+        {200: "Why"},
+        query={"url": URL, "method": METHOD, "header": {"type": "array", "items": WORD}, "source": WORD},
+    ),
     Operation("GET", "/v1/plan", read.plan, "What is about to change", {200: "Plan"}),
     Operation("GET", "/v1/events", read.events, "The journal", {200: "Events"}, query={"after": AFTER}),
     Operation("GET", "/v1/nodes", lists.nodes, "Every node, this one first", {200: "Nodes"}),
@@ -108,7 +171,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Service",
         tagged=True,
         conditions=IF_ANY,
-        examples={"web": WEB},
+        examples={"web": WEB, "blog": POOL},
     ),
     Operation(
         "PATCH",
@@ -170,6 +233,11 @@ OPERATIONS: tuple[Operation, ...] = (
         tagged=True,
         conditions=IF_MATCH,
     ),
+    # ------------------------------------------------------------ gateways and routes
+    Operation("GET", "/v1/gateways", bulk.read_gateways, "Every gateway", {200: "StoredDocuments"}, (503,)),
+    *_document(GATEWAY, "Gateway", "gateway", {"edge": EDGE}, {"maxconn": {"limits": {"maxconn": 5000}}}),
+    Operation("GET", "/v1/routes", bulk.read_routes, "Every route", {200: "StoredDocuments"}, (503,)),
+    *_document(ROUTE, "Route", "route", {"shop": SHOP}, {"hosts": {"hostnames": ["shop.example", "*.shop.example"]}}),
     # ------------------------------------------------------------ defaults and nodes
     Operation(
         "GET", "/v1/defaults", write.read, "Merged under every service", {200: "Stored"}, (422, 503), tagged=True

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anycastlb.core.catalog.check import COMBINED, CheckTypes
+from anycastlb.core.catalog.check import CheckTypes
+from anycastlb.core.catalog.http.gateway_schema import GatewayDocument
+from anycastlb.core.catalog.http.pool_schema import PoolBackendDocument, PoolDocument
+from anycastlb.core.catalog.http.route_schema import RouteDocument
 from anycastlb.core.catalog.schema import BackendDocument, CheckDocument, ServiceDocument
 from anycastlb.core.fields import Document
-from anycastlb.core.model import Share
+from anycastlb.core.model import COMBINED, Share
 
 Schema = dict[str, Any]
 BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
@@ -33,6 +36,9 @@ def components(check_types: CheckTypes) -> dict[str, Schema]:
 
 def _documents(check_types: CheckTypes) -> dict[str, Schema]:
     components = _hoisted(ServiceDocument) | _hoisted(BackendDocument)
+    components |= _hoisted(GatewayDocument) | _hoisted(RouteDocument)
+    components["Service"]["properties"] |= _of_pools(PoolDocument, "Service", components)
+    components["Backend"]["properties"] |= _of_pools(PoolBackendDocument, "Backend", components)
     for name in ("Service", "Backend"):
         components[name]["properties"]["check"] = _nullable(ref("Check"))
     components["Service"]["properties"]["backends"] = _nullable(
@@ -53,6 +59,17 @@ def _documents(check_types: CheckTypes) -> dict[str, Schema]:
     return {**components, "Services": services, "Catalog": _catalog()}
 
 
+def _of_pools(pool: type[Document], name: str, components: dict[str, Schema]) -> dict[str, Schema]:
+    """The fields of a pool that other services or backends do not have, or not in that form."""
+    of_pool = _hoisted(pool)
+    components["PoolPersistence"] = _hoisted(PoolDocument)["PoolPersistence"]
+    own, known = of_pool[pool.__name__.removesuffix("Document")]["properties"], components[name]["properties"]
+    fields = {field: schema for field, schema in own.items() if field not in known}
+    if "persistence" in own:
+        known["persistence"] = {"anyOf": [ref("Persistence"), ref("PoolPersistence"), {"type": "null"}]}
+    return {field: {**schema, "description": "Of a pool: a service without vip."} for field, schema in fields.items()}
+
+
 NAME = r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}$"
 _PART = NAME.strip("^$")
 
@@ -63,6 +80,8 @@ def _catalog() -> Schema:
         "^defaults$": _nullable(ref("Service")),
         f"^services/{_PART}$": _nullable(ref("Service")),
         f"^services/{_PART}/backends/{_PART}$": _nullable(ref("Backend")),
+        f"^gateways/{_PART}$": _nullable(ref("Gateway")),
+        f"^routes/{_PART}$": _nullable(ref("Route")),
     }
     catalog = {"type": "object", "patternProperties": by_key, "additionalProperties": False}
     return {
@@ -253,7 +272,13 @@ ANSWERS: dict[str, Schema] = {
     "Checks": record(checks=listed(_CHECKED)),
     "Node": record(name=TEXT, self=YES, alive=YES),
     "Nodes": record(nodes=listed(ref("Node")), connected=YES, differs=listed(record(service=TEXT))),
-    "Stats": record(interval_seconds={"type": "number"}, services=listed(record(service=TEXT))),
+    "Stats": record(
+        interval_seconds={"type": "number"},
+        services=listed(record(service=TEXT)),
+        gateways=listed(record(gateway=TEXT)),
+        hostnames=listed(record(gateway=TEXT, hostname=TEXT)),
+        pools=listed(record(pool=TEXT)),
+    ),
     "History": record(ages_seconds=listed({"type": "number"})),
     "Whoami": record(name=TEXT, rights={"enum": ["none", "read", "write"]}),
     "Problems": record(problems=listed(ref("Problem"))),
@@ -261,6 +286,7 @@ ANSWERS: dict[str, Schema] = {
     "Events": record(events=listed(_EVENT), last=WHOLE),
     "Stored": STORED,
     "StoredServices": {"type": "object", "additionalProperties": STORED},
+    "StoredDocuments": {"type": "object", "additionalProperties": STORED},
     "Written": record(changed=YES, document=MAYBE_OBJECT),
     "Results": record(results={"type": "object", "additionalProperties": _OUTCOME}),
     "Export": record(catalog={"type": "object", "additionalProperties": STORED}, problems=listed(ref("Problem"))),

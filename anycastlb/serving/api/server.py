@@ -18,7 +18,7 @@ from aiohttp import web
 from anycastlb.core.events import Event
 from anycastlb.core.model import AnycastlbError
 from anycastlb.serving.api import operations
-from anycastlb.serving.api.handlers import gorb, page
+from anycastlb.serving.api.handlers import erulb, gorb, page
 from anycastlb.serving.api.handlers.events import STREAMS, Streams
 from anycastlb.serving.api.http.connection import silent
 from anycastlb.serving.api.http.context import CONTEXT, Context, answer
@@ -123,7 +123,7 @@ class Api:
         app[STREAMS] = streams = Streams(self._context)
         self._journal.observers.append(streams.stir)
         app.on_shutdown.append(streams.close)
-        app.add_routes([*operations.routes(), *gorb.routes(), *page.routes()])
+        app.add_routes([*operations.routes(), *gorb.routes(), *erulb.routes(), *page.routes()])
         return app
 
     @web.middleware

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +24,11 @@ from prometheus_client.registry import Collector
 
 from anycastlb import __version__
 from anycastlb.adapters.system.journal import Journal
-from anycastlb.core.model import Catalog, DriverError, Snapshot
+from anycastlb.core.model import Catalog, DriverError, HttpCounters, Snapshot
 from anycastlb.serving.metrics.blocks import BackendBlocks
 from anycastlb.serving.metrics.cluster import cluster_metrics
 from anycastlb.serving.metrics.families import PREFIX, FamilyLines, FamilySamples, one, samples_of
+from anycastlb.serving.metrics.gateways import gateway_metrics, gateway_traffic
 from anycastlb.serving.metrics.meters import Meters, Requests
 from anycastlb.serving.metrics.snapshot import (
     catalog_metrics,
@@ -39,8 +40,9 @@ from anycastlb.serving.metrics.snapshot import (
 )
 from anycastlb.serving.metrics.text import Labels, Writer
 from anycastlb.serving.metrics.traffic import Statistics, service_traffic, settings
+from anycastlb.serving.pieces import Pieces, pieces
 
-__all__ = ["Load", "Meters", "Metrics", "Requests", "Statistics"]
+__all__ = ["Load", "Meters", "Metrics", "Requests", "Sources", "Statistics"]
 
 KERNEL = f"{PREFIX}ipvs_"
 """Families that are known only if the kernel's counters could be read."""
@@ -62,20 +64,35 @@ class Watched(Protocol):
         """When its reconciler last gave a proof of life, by the clock of ``Metrics``; None where nobody knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is asked at each scrape; None for what there is nothing of."""
+
+    kernel: Callable[[], Awaitable[Statistics]] | None = None
+    """The kernel's counters; raises ``DriverError``."""
+    haproxy: Callable[[], Awaitable[HttpCounters | None]] | None = None
+    """HAProxy's; None if it does not answer."""
+    certificate_ends: Callable[[], Mapping[str, float]] | None = None
+    """When each certificate of the node ends, in seconds of the wall clock."""
+
+
+NOTHING_COUNTED = Sources()
+
+
 class Metrics:
-    """What ``/metrics`` serves: the snapshot, the meters, the journal and, if given, the kernel's own counters."""
+    """What ``/metrics`` serves: the snapshot, the meters, the journal and, if given, what was counted elsewhere."""
 
     def __init__(
         self,
         node: Watched,
         meters: Meters,
         journal: Journal,
-        statistics: Callable[[], Awaitable[Statistics]] | None = None,
+        sources: Sources = NOTHING_COUNTED,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._node, self._meters, self._journal = node, meters, journal
-        self._statistics, self._clock, self._wall = statistics, clock, wall
+        self._sources, self._clock, self._wall = sources, clock, wall
         self._process = ProcessCollector(registry=None)
         self._blocks = BackendBlocks()
         self._labels: tuple[Catalog, Labels] = Catalog(), Labels()
@@ -85,17 +102,17 @@ class Metrics:
         """Scrapes that have begun."""
         self._asking = 0
         """Callers who have no answer yet."""
-        self._texts: dict[str, tuple[int, bytes]] = {}
+        self._texts: dict[str, tuple[int, Pieces]] = {}
         """By content type: the last text, and which scrape it was."""
 
-    async def scrape(self, accept: str = "") -> tuple[bytes, str]:
+    async def scrape(self, accept: str = "") -> tuple[Pieces, str]:
         """The text for this Accept header, and its content type."""
         encode, content_type = choose_encoder(accept)
         before = self._begun
         self._asking += 1
         try:
             async with self._turn:
-                number, text = self._texts.get(content_type, (0, b""))
+                number, text = self._texts.get(content_type, (0, ()))
                 if number <= before:  # it was begun before we asked
                     self._begun = number = self._begun + 1
                     look = await self._look()
@@ -107,35 +124,40 @@ class Metrics:
             if not self._asking:
                 self._texts.clear()  # nobody waits to share it, and it may be large
 
-    def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
+    def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> Pieces:
         """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
         catalog = look.snapshot.inputs.catalog
         if self._labels[0] is not catalog:
             self._labels = catalog, Labels()
         writer, rest = Writer(openmetrics, self._labels[1]), _Rest()
-        pieces: list[bytes] = []
+        texts: list[bytes] = []
         for family in look.collect():
             if isinstance(family, (FamilySamples, FamilyLines)):
-                pieces.append(writer.text(family))
+                texts.append(writer.text(family))
             else:
                 rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(rest)
         registry.register(self._process)
-        return b"".join((*pieces, encode(registry)))
+        return pieces((*texts, encode(registry)))
 
     async def _look(self) -> _Scrape:
         kernel: Statistics | None = None
-        if self._statistics:
+        sources = self._sources
+        if sources.kernel:
             try:
-                kernel = await self._statistics()
+                kernel = await sources.kernel()
             except DriverError:
                 kernel = None  # ipvs_statistics_up says so; everything else is still worth having
+        counted = await sources.haproxy() if sources.haproxy else None
+        ends = await asyncio.to_thread(sources.certificate_ends) if sources.certificate_ends else {}
         snapshot, now, alive_at = self._node.snapshot, self._clock(), self._node.alive_at
         silent = None if alive_at is None else max(0.0, now - alive_at)
         events = sorted(self._journal.counts.items())
-        asked, wall, load = self._statistics is not None, self._wall(), self._node.load
-        return _Scrape(snapshot, self._meters, events, now, wall, asked, kernel, load, silent, self._blocks)
+        asked, wall, load = sources.kernel is not None, self._wall(), self._node.load
+        return _Scrape(
+            snapshot, self._meters, events, now, wall, asked, kernel, load, silent, self._blocks, counted, ends
+        )
 
 
 class _Rest(Collector):
@@ -162,6 +184,8 @@ class _Scrape:
     load: Load
     silent: float | None
     blocks: BackendBlocks
+    counted: HttpCounters | None
+    ends: Mapping[str, float]
 
     def collect(self) -> Iterator[FamilySamples | FamilyLines | Metric]:
         snapshot = self.snapshot
@@ -173,6 +197,8 @@ class _Scrape:
         yield from vip_metrics(snapshot)
         yield from service_metrics(snapshot)
         yield from (lines for name, lines in backends.items() if not name.startswith(KERNEL))
+        yield from gateway_metrics(snapshot, self.ends)
+        yield from gateway_traffic(snapshot, self.counted)
         yield from speaker_metrics(snapshot)
         yield from reconciler_metrics(snapshot)
         yield from settings(snapshot)

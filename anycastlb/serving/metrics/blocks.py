@@ -10,18 +10,29 @@ is for one scrape at a time, in any thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import is_
-from typing import Any
+from typing import TypeVar
 
-from anycastlb.core.model import Address, BackendVerdict, CheckState, DestinationKey, Service, Snapshot
-from anycastlb.serving.metrics.families import FamilyLines, FamilySamples, Lines
-from anycastlb.serving.metrics.rows import BackendRow
-from anycastlb.serving.metrics.snapshot import checked_metrics, decided_metrics
-from anycastlb.serving.metrics.text import Labels
-from anycastlb.serving.metrics.traffic import Statistics, counted_metrics
+from anycastlb.core.identity import same_objects
+from anycastlb.core.model import (
+    Address,
+    BackendVerdict,
+    CheckState,
+    DestinationKey,
+    Leaving,
+    Service,
+    Snapshot,
+    TrafficCounters,
+)
+from anycastlb.serving.metrics.backends import Column, checked_columns, counted_columns, decided_columns
+from anycastlb.serving.metrics.families import FAMILIES, FamilyLines, Lines
+from anycastlb.serving.metrics.text import escaped, lines
+from anycastlb.serving.metrics.traffic import Statistics
 
 SAME_CLOCK = 0.001
 """Seconds that the wall clock and the monotonic clock may drift apart before moments are written anew."""
+COLUMNS = (*decided_columns((), (), (), 0.0), *checked_columns((), 0.0), *counted_columns((), ()))
+"""Every column of a block, in order."""
+T = TypeVar("T")
 
 
 class BackendBlocks:
@@ -45,9 +56,13 @@ class BackendBlocks:
                     block = Block(service, vip)
                 block.update(snapshot, kernel or {}, self._wall)
                 self._blocks[service.name, vip] = block
-        empty = (*decided_metrics((), {}, 0.0), *checked_metrics((), 0.0), *counted_metrics((), {}))
-        columns = list(zip(*(block.lines for block in self._blocks.values()), strict=True)) or [()] * len(empty)
-        return {rows.family.name: FamilyLines(rows.family, column) for rows, column in zip(empty, columns, strict=True)}
+        pieces: dict[str, list[Lines]] = {family: [] for family, *_ in COLUMNS}
+        for (family, *_), column in zip(
+            COLUMNS, zip(*(block.lines for block in self._blocks.values()), strict=True), strict=False
+        ):
+            pieces[family] += column
+        families = ((FAMILIES[name], of_all) for name, of_all in pieces.items())
+        return {family.name: FamilyLines(family, of_all) for family, of_all in families}
 
 
 class Block:
@@ -55,16 +70,16 @@ class Block:
 
     def __init__(self, service: Service, vip: Address) -> None:
         self.service = service
-        self._vip, key, shown = vip, service.key(vip), str(vip)
+        self._vip, key = vip, service.key(vip)
         self._backends = service.members(vip)
         self._keys = [DestinationKey(key, backend.address, backend.port) for backend in self._backends]
         self._checks = [service.check(vip, backend) for backend in self._backends]
-        self._names = [(service.name, backend.name, shown) for backend in self._backends]
-        self._labels = Labels()
+        self._labels: dict[str, tuple[bytes, ...]] = {}
+        """Of all backends, by the value of the label ``direction``; empty for families without it."""
         self._verdicts: list[BackendVerdict | None] = []
         self._states: list[CheckState | None] = []
-        self._leaving: list[Any] = []
-        self._counters: list[Any] = []
+        self._leaving: list[Leaving | None] = []
+        self._counters: list[TrafficCounters | None] = []
         self._wall: float | None = None
         self._decided: list[Lines] = []
         self._checked: list[Lines] = []
@@ -75,38 +90,42 @@ class Block:
         return [*self._decided, *self._checked, *self._counted]
 
     def update(self, snapshot: Snapshot, kernel: Statistics, wall: float) -> None:
-        """Write anew what is not as it was."""
-        decision, health = snapshot.decision, snapshot.inputs.health
+        """Write anew what is not as it was. A backend that was not decided on has no lines."""
+        decision, health, leavings = snapshot.decision, snapshot.inputs.health, snapshot.decision.memory.leaving
         judged = decision.backends if self._vip in decision.verdicts else {}
         verdicts = [judged.get(key) for key in self._keys]
         states = [health.get(check) for check in self._checks]
-        counters = [kernel.get(key) for key in self._keys] if kernel else []
-        memory = decision.memory.leaving
-        leaving = [memory.get(("destinations", key)) for key in self._keys] if memory else []
-        moved = wall != self._wall or not _same(verdicts, self._verdicts)
-        decided = moved or not _same(leaving, self._leaving)
-        checked = moved or not _same(states, self._states)
-        counted = moved or counters != self._counters
-        if decided or checked or counted:
-            rows = self._rows(verdicts, states)
-            self._decided = self._written(decided_metrics(rows, memory, wall)) if decided else self._decided
-            self._checked = self._written(checked_metrics(rows, wall)) if checked else self._checked
-            self._counted = self._written(counted_metrics(rows, kernel)) if counted else self._counted
-            self._verdicts, self._states, self._leaving = verdicts, states, leaving
-            self._counters, self._wall = counters, wall
+        counters = [kernel.get(key) for key in self._keys]
+        leaving = [leavings.get(("destinations", key)) if leavings else None for key in self._keys]
+        moved = wall != self._wall or not same_objects(verdicts, self._verdicts)
+        places = [place for place, verdict in enumerate(verdicts) if verdict is not None]
+        known, backends = [v for v in verdicts if v is not None], _at(places, self._backends)
+        if moved or not same_objects(leaving, self._leaving):
+            self._decided = self._written(places, decided_columns(known, backends, _at(places, leaving), wall))
+        if moved or not same_objects(states, self._states):
+            self._checked = self._written(places, checked_columns(_at(places, states), wall))
+        if moved or counters != self._counters:
+            self._counted = self._written(places, counted_columns(_at(places, counters), backends))
+        self._verdicts, self._states, self._leaving = verdicts, states, leaving
+        self._counters, self._wall = counters, wall
 
-    def _rows(self, verdicts: Sequence[BackendVerdict | None], states: Sequence[CheckState | None]) -> list[BackendRow]:
+    def _written(self, places: Sequence[int], columns: Iterable[Column]) -> list[Lines]:
+        plain = _at(places, self._labelled(""))
         return [
-            BackendRow(names, key, backend, verdict, state)
-            for names, key, backend, verdict, state in zip(
-                self._names, self._keys, self._backends, verdicts, states, strict=True
-            )
-            if verdict is not None
+            lines(_at(places, self._labelled(direction)) if direction else plain, numbers)
+            for _, direction, numbers in columns
         ]
 
-    def _written(self, families: Iterable[FamilySamples]) -> list[Lines]:
-        return [self._labels.lines(rows.family, rows.samples) for rows in families]
+    def _labelled(self, direction: str) -> tuple[bytes, ...]:
+        known = self._labels.get(direction)
+        if known is None:
+            middle = f'direction="{direction}",' * bool(direction)
+            end = f'{middle}service="{escaped(self.service.name)}",vip="{self._vip}"}}'
+            names = (escaped(backend.name) for backend in self._backends)
+            known = self._labels[direction] = tuple(f'{{backend="{name}",{end}'.encode() for name in names)
+        return known
 
 
-def _same(before: Sequence[object], now: Sequence[object]) -> bool:
-    return len(before) == len(now) and all(map(is_, before, now))
+def _at(places: Sequence[int], items: Sequence[T]) -> tuple[T, ...]:
+    """Those at these places, which may be all."""
+    return tuple(items) if len(places) == len(items) else tuple(items[place] for place in places)

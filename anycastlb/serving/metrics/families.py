@@ -136,6 +136,38 @@ SECTIONS: Mapping[str, list[Family]] = {
             "latest; absent otherwise.",
         ),
     ],
+    "Gateways": [
+        *_gauges(
+            "gateway_open gateway: 1 while as many of its routes can be served as its announce.when asks for.",
+            "gateway_routes gateway: Its routes.",
+            "gateway_routes_up gateway: Those of them that can be served.",
+            "route_open route: 1 while one of its pools at least can be served, or it needs none.",
+            "pool_open pool: 1 while this pool can answer requests.",
+            "pool_backends pool: Backends that could serve.",
+            "pool_backends_up pool: Backends that are up.",
+            "pool_backend_up pool backend: 1 while this backend counts as up.",
+            "pool_backend_weight pool backend: Its effective weight; HAProxy's own is at most 256.",
+            "pool_backend_passive_failed pool backend: 1 while it gets no requests because it failed too many of them; "
+            "absent without max_fails.",
+            "certificate_expiry_timestamp_seconds certificate: When this certificate in certificate_dir ends.",
+            "certificate_served gateway certificate: 1 while HAProxy serves the one that this node has.",
+            "haproxy_up: 1 while HAProxy runs with the configuration that is wanted.",
+            "haproxy_statistics_up: 1 while HAProxy tells its counters, which begin anew after a reload.",
+            "pool_queued pool: Requests that wait for a server now.",
+            "pool_response_seconds pool: The mean time to the last 1,024 answers of its servers.",
+        ),
+        *_counters(
+            "gateway_requests gateway hostname: Requests for this hostname, or below it for a wildcard.",
+            "gateway_bytes_in gateway hostname: Bytes from clients.",
+            "gateway_bytes_out gateway hostname: Bytes to clients.",
+            "gateway_responses gateway hostname status: Answers by the class of their status: 2xx, 3xx, 4xx, 5xx.",
+            "pool_requests pool: Requests that were sent to this pool.",
+            "pool_retries pool: Tries that were repeated on the same server.",
+            "pool_redispatches pool: Tries that were repeated on another server.",
+            "pool_connection_errors pool: Connections to servers that failed.",
+            "pool_response_errors pool: Answers of servers that could not be used.",
+        ),
+    ],
     "Checks": [
         *_gauges(
             "checks_running: Health checks being run.",

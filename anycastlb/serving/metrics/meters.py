@@ -38,7 +38,9 @@ class Histogram:
         self._sums: Counter[tuple[str, ...]] = Counter()
 
     def add(self, seconds: float, *labels: str) -> None:
-        counts = self._counts.setdefault(labels, [0] * (len(self._bounds) + 1))
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
         counts[bisect_left(self._bounds, seconds)] += 1
         self._sums[labels] += seconds  # type: ignore[assignment]
 

@@ -1,23 +1,10 @@
-"""Services and backends of a snapshot, with the label values they are known by. Pure."""
+"""The services of a snapshot on the VIPs that they serve. (The key of a fwmark service has no VIP.)"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from anycastlb.core.model import Backend, BackendVerdict, CheckState, DestinationKey, ServiceVerdict, Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class BackendRow:
-    """One backend under one VIP it serves. (The key of a fwmark service has no VIP.)"""
-
-    labels: tuple[str, str, str]
-    """Service, backend, VIP."""
-    key: DestinationKey
-    backend: Backend
-    verdict: BackendVerdict
-    state: CheckState | None
+from anycastlb.core.model import ServiceVerdict, Snapshot
 
 
 def service_rows(snapshot: Snapshot) -> Iterator[tuple[tuple[str, str], ServiceVerdict]]:

@@ -6,17 +6,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, get_args
+from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import drain_traffic
-from anycastlb.core.model import TABLES, Address, Catalog, Leaving, Problem, Route, Snapshot, Stage, Table, Verdict
+from anycastlb.core.model import ALL_TABLES, TABLES, Address, Catalog, Problem, Route, Snapshot, Stage, Verdict
 from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
-from anycastlb.serving.metrics.rows import BackendRow, service_rows
+from anycastlb.serving.metrics.rows import service_rows
 
-DOCUMENTS = ("service", "backend", "defaults", "drain", "discovery", "other")
-Leavings: TypeAlias = Mapping[tuple[Table, Any], Leaving]
+DOCUMENTS = ("service", "backend", "gateway", "route", "defaults", "drain", "discovery", "other")
 SESSIONS = ("up", "down", "connected", "unknown")
 
 
@@ -73,6 +72,9 @@ def document_of(problem: Problem) -> str:
         return "backend"
     if re.search(r"(^|/)services/", key):
         return "service"
+    for kind in ("gateway", "route"):
+        if re.search(rf"(^|/){kind}s/", key):
+            return kind
     if re.search(r"(^|/)defaults(\.\w+)?$", key):
         return "defaults"
     return "drain" if re.search(r"(^|/)drain/", key) else "other"
@@ -155,34 +157,6 @@ def service_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
     yield samples_of("service_unsettled_seconds", ((labels, service.unsettled) for labels, service in rows))
 
 
-def decided_metrics(rows: Sequence[BackendRow], leaving: Leavings, wall: float) -> Iterator[FamilySamples]:
-    """What was decided of backends. ``wall``: wall-clock seconds at the zero of the snapshot's clock."""
-    yield samples_of("backend_up", ((row.labels, row.verdict.up) for row in rows))
-    yield samples_of("backend_weight", ((row.labels, row.verdict.weight) for row in rows))
-    yield samples_of("backend_configured_weight", ((row.labels, row.backend.weight) for row in rows))
-    admins = [(row.labels, admin) for row in rows if (admin := row.verdict.weights.admin) is not None]
-    yield samples_of("backend_administrative_weight", admins)
-    yield samples_of("backend_health_ratio", ((row.labels, row.verdict.weights.health) for row in rows))
-    yield samples_of("backend_slow_start_ratio", ((row.labels, row.verdict.weights.ramp) for row in rows))
-    drained = [
-        (row, row.verdict.weights.admin == 0 and (row.backend.drain or row.backend.override != 0)) for row in rows
-    ]
-    yield samples_of("backend_drained", ((row.labels, is_drained) for row, is_drained in drained))
-    ends = [(row.labels, leaving.get(("destinations", row.key))) for row, is_drained in drained if is_drained]
-    yield samples_of("backend_leaves_timestamp_seconds", ((labels, wall + end.until) for labels, end in ends if end))
-
-
-def checked_metrics(rows: Sequence[BackendRow], wall: float) -> Iterator[FamilySamples]:
-    """What the checks of backends found. ``wall`` as above."""
-    checked = [(row.labels, row.state) for row in rows if row.state is not None]
-    lasts = [(labels, state.last) for labels, state in checked if state.last is not None]
-    yield samples_of("backend_check_up", ((labels, last.ok) for labels, last in lasts))
-    yield samples_of("backend_check_unknown", ((row.labels, row.state is None or row.state.up is None) for row in rows))
-    yield samples_of("backend_check_duration_seconds", ((labels, last.duration) for labels, last in lasts))
-    turned = [(labels, wall + state.since) for labels, state in checked if state.up is not None]
-    yield samples_of("backend_transition_timestamp_seconds", turned)
-
-
 def speaker_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
     at = snapshot.speaker
     sessions = {session.peer: session for session in at.sessions}
@@ -200,11 +174,11 @@ def speaker_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
 def reconciler_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
     plan = Counter(change.table for change in snapshot.plan)
     failed = Counter(failure.change.table for failure in snapshot.failures)
-    desired = snapshot.decision.desired
-    yield samples_of("table_rows", [((table,), len(snapshot.actual.rows(table))) for table in TABLES])
-    yield samples_of("table_rows_desired", [((table,), len(desired.rows(table))) for table in TABLES])
-    yield samples_of("plan_changes", [((table,), plan[table]) for table in TABLES])
-    yield samples_of("failed_changes", [((table,), failed[table]) for table in TABLES])
+    desired, tables = snapshot.decision.desired, ALL_TABLES if snapshot.inputs.policy.http else TABLES
+    yield samples_of("table_rows", [((table,), len(snapshot.actual.rows(table))) for table in tables])
+    yield samples_of("table_rows_desired", [((table,), len(desired.rows(table))) for table in tables])
+    yield samples_of("plan_changes", [((table,), plan[table]) for table in tables])
+    yield samples_of("failed_changes", [((table,), failed[table]) for table in tables])
     registrars = snapshot.registrars
     yield samples_of("names_up", [((item.table,), item.seen and not item.error) for item in registrars])
     yield samples_of("names_refused", [((item.table,), len(item.refused)) for item in registrars])

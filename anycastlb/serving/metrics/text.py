@@ -7,40 +7,53 @@ the families it is in. Histograms and the process's own metrics are left to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
-from operator import is_
 
 from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
 
+NOTHING = Lines((), ())
+Label = tuple[str, ...]
+
+
 class Labels:
     """Label values as text; those that were asked for before are remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], dict[tuple[str, ...], bytes]] = {}
+        self._known: dict[Label, dict[Label, bytes]] = {}
         """The text by the labels' names and then by their values."""
-        self._rows: tuple[tuple[str, ...], tuple[tuple[str, ...], ...]] = ((), ())
-        """The labels of the last lines, names and values: most families have lines for the same objects."""
-        self._last: tuple[bytes, ...] = ()
-        """The text of these."""
 
     def lines(self, family: Family, samples: Iterable[Sample]) -> Lines:
         """Of each sample the text of its labels, and the text of its number."""
         rows, numbers = tuple(zip(*samples, strict=True)) or ((), ())
-        if (family.labels, rows) != self._rows:
-            self._rows = family.labels, rows
-            known = self._known.setdefault(family.labels, {})
-            for values in rows:
-                if values not in known:
-                    known[values] = _labels(family.labels, values).encode()
-            self._last = tuple(map(known.__getitem__, rows))
-        if all(map(is_, numbers[1:], numbers)):
-            numbers = numbers[:1]  # it is one object
-        texts = [_number(number).encode() for number in numbers]
-        return Lines(self._last, tuple(texts[:1] if len(set(texts)) == 1 else texts))
+        known = self._known.setdefault(family.labels, {})
+        for values in rows:
+            if values not in known:
+                known[values] = _labels(family.labels, values).encode()
+        return lines(tuple(map(known.__getitem__, rows)), numbers)
+
+
+def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None]) -> Lines:
+    """Labels as text with their numbers, but for those that have none."""
+    given: Sequence[float] = numbers  # type: ignore[assignment]
+    if None in numbers:
+        labels = tuple(label for label, number in zip(labels, numbers, strict=True) if number is not None)
+        given = [number for number in numbers if number is not None]
+    if not given:
+        return NOTHING
+    if given.count(given[0]) == len(given):
+        return Lines(labels, _for_all(given[0]))
+    return Lines(labels, tuple(map(_number, given)))
+
+
+@lru_cache(1024, typed=True)
+def _for_all(number: float) -> tuple[bytes]:
+    """The text of a number that many lines have, as one object."""
+    return (_number(number),)
 
 
 class Writer:
@@ -72,13 +85,18 @@ def _written(name: bytes, lines: Lines) -> Iterable[bytes]:
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     pairs = sorted(zip(names, values, strict=True))  # as the library has them
-    inside = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in pairs)
+    inside = ",".join(f'{name}="{escaped(value)}"' for name, value in pairs)
     return f"{{{inside}}}" if inside else ""
 
 
-def _number(value: float) -> str:
+def escaped(value: str) -> str:
+    """The value of a label, as both formats write it between quotes."""
+    return value.translate(ESCAPES) if not value.isalnum() else value
+
+
+def _number(value: float) -> bytes:
     """A number as both formats write it; a whole number keeps all its 64 bits."""
     if isinstance(value, int):
-        return str(int(value))
+        return b"%d" % value
     text = repr(float(value))
-    return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text)
+    return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text).encode()

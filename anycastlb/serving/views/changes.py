@@ -5,13 +5,15 @@ Pure: values in, dicts out. Nothing here decides: every reason is the one the de
 
 from __future__ import annotations
 
-from anycastlb.core.model import NAMES, NO_REASON, Change, Reason, Snapshot
+from anycastlb.core.http.names import original
+from anycastlb.core.model import HTTP_TABLES, NAMES, NO_REASON, Change, Reason, Snapshot
 from anycastlb.serving.views.format import TABLE_NOUNS, fields_of
 from anycastlb.serving.views.index import Index
 from anycastlb.serving.views.names import name_refusal
 from anycastlb.serving.views.vips import View
 
 LEAVING = Reason("row_leaving", "nothing asks for it any more; its flows are draining")
+RELOAD = Reason("reload", "pools, listeners, headers or limits differ, which HAProxy takes only by a reload")
 UNASKED = Reason("unasked", "no document asks for it")
 
 
@@ -60,6 +62,8 @@ def _why(index: Index, change: Change) -> Reason:
         return _of_record(change)
     if change.table == "consul_services" and change.new:
         return Reason("registration", str(change.new.reason))
+    if change.table in HTTP_TABLES:
+        return _of_http(index, change)
     if change.table in ("sysctls", "config"):
         return _of_setting(index, change)
     return UNASKED if change.new is None else NO_REASON
@@ -75,6 +79,26 @@ def _of_record(change: Change) -> Reason:
     if change.new:
         return Reason("announced", f"{change.key.data if change.key.type != 'SRV' else 'its VIP'} is announced")
     return Reason("not_announced", "no node announces it, or no document asks for it")
+
+
+def _of_http(index: Index, change: Change) -> Reason:
+    """The decision's reason for the pool's backend, or the route, that a row of HAProxy is about."""
+    verdicts, catalog = index.snapshot.decision.http, index.snapshot.inputs.catalog
+    if change.table == "http_servers":
+        pool = verdicts.pools.get(original(change.key.section))
+        backend = pool.backends.get(original(change.key.server)) if pool else None
+        if backend is not None:
+            return backend.reason
+    elif change.table == "http_sites" and change.new:
+        named = (one.name for one in catalog.routes if change.key.host in one.hostnames)
+        verdict = next((verdicts.routes[name] for name in named if name in verdicts.routes), None)
+        if verdict is not None:
+            return Reason(verdict.reason.code, f"{verdict.route}: {verdict.reason}", verdict.route)
+    elif change.table == "http_engine" and change.new:
+        return RELOAD
+    elif change.table == "http_certificates" and change.new:
+        return Reason("certificate_used", f"used by {', '.join(change.new.gateways)}")
+    return UNASKED if change.new is None else NO_REASON
 
 
 def _of_setting(index: Index, change: Change) -> Reason:

@@ -22,6 +22,10 @@ TABLE_NOUNS: Mapping[str, str] = {
     "routes": "route",
     "dns_records": "record",
     "consul_services": "registration",
+    "http_engine": "haproxy",
+    "http_certificates": "certificate",
+    "http_servers": "server",
+    "http_sites": "hostname",
 }
 
 
@@ -80,10 +84,10 @@ def attributes(route: Route) -> str:
 
 
 def fields_of(row: Any) -> Any:
-    """A row of the machine as JSON: its fields by name; a plain value (a sysctl, a time-out) and None as they are."""
+    """A row of the machine as JSON: what is compared of it, by name; a plain value (a sysctl) and None as they are."""
     if row is None or isinstance(row, (str, int)):
         return row
-    return {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
+    return {field.name: _plain(getattr(row, field.name)) for field in fields(row) if field.compare}
 
 
 def _plain(value: Any) -> Any:

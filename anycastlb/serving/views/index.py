@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from anycastlb.core.decision import probe_marks
+from anycastlb.core.http.names import original
 from anycastlb.core.model import (
     NO_REASON,
     Address,
@@ -25,6 +25,8 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Gate,
+    Gateway,
+    HttpServerKey,
     Reason,
     Service,
     ServiceKey,
@@ -36,8 +38,7 @@ from anycastlb.core.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):
     """One backend of one service on one VIP, and everything known about it."""
 
     service: Service
@@ -100,9 +101,13 @@ class Index:
         self._failures = {(f.change.table, f.change.key): f.reason for f in snapshot.failures}
         self._probe_paths = probe_marks.usable(snapshot)
         self._by_vip: dict[Address, list[Service]] = {}
+        self._gateways: dict[Address, list[Gateway]] = {}
         for service in snapshot.inputs.catalog.services:
             for vip in service.vips:
                 self._by_vip.setdefault(vip, []).append(service)
+        for gateway in snapshot.inputs.catalog.gateways if self.serves_http else ():
+            for vip in gateway.vips:
+                self._gateways.setdefault(vip, []).append(gateway)
 
     @cached_property
     def by_key(self) -> dict[ServiceKey, ServiceVerdict]:
@@ -115,13 +120,34 @@ class Index:
         backends = self.snapshot.decision.backends.items()
         return {(key.service, verdict.service, verdict.backend): key for key, verdict in backends}
 
+    @cached_property
+    def http_servers(self) -> dict[tuple[str, str], list[HttpServerKey]]:
+        """The rows of each backend of a pool, by the pool's name and the backend's name as HAProxy has it."""
+        rows: dict[tuple[str, str], list[HttpServerKey]] = {}
+        for key in {**self.snapshot.decision.desired.http_servers, **self.snapshot.actual.http_servers}:
+            rows.setdefault((original(key.section), key.server), []).append(key)
+        return rows
+
     def vips(self) -> list[Address]:
         """Every VIP the catalog names, a verdict judges, or the loopback still carries; IPv4 first, in order."""
-        known = {*self._by_vip, *self.snapshot.decision.verdicts, *self.snapshot.actual.addresses}
+        known = {*self._by_vip, *self._gateways, *self.snapshot.decision.verdicts, *self.snapshot.actual.addresses}
         return sorted(known, key=lambda vip: (vip.version, int(vip)))
 
     def on(self, vip: Address) -> list[Service]:
         return self._by_vip.get(vip, [])
+
+    @property
+    def serves_http(self) -> bool:
+        """Does this node serve gateways?"""
+        return self.snapshot.inputs.policy.http
+
+    def gateways_on(self, vip: Address) -> list[Gateway]:
+        """The gateways on this VIP that this node serves."""
+        return self._gateways.get(vip, [])
+
+    def leaving(self, vip: Address) -> bool:
+        """Does nothing of the catalog ask for this VIP any more?"""
+        return vip not in self._by_vip and vip not in self._gateways
 
     def verdict(self, vip: Address) -> Verdict | None:
         return self.snapshot.decision.verdicts.get(vip)
@@ -141,25 +167,17 @@ class Index:
                 key = self._by_name.get((plain.service, service.name, backend.name), plain)
                 verdict = decision.backends.get(key)
             left = leaving.get(("destinations", key)) if leaving else None
-            yield Seat(
-                service=service,
-                vip=vip,
-                backend=backend,
-                key=key,
-                check=check,
-                state=health.get(check),
-                verdict=verdict,
-                row=actual.destinations.get(key),
-                leaves=left.until if left else None,
-            )
+            state, row = health.get(check), actual.destinations.get(key)
+            yield Seat(service, vip, backend, key, check, state, verdict, row, left.until if left else None)
 
     def gate(self, vip: Address) -> Gate | None:
         """What this VIP's gate remembers."""
         return self.snapshot.decision.memory.gates.get(vip)
 
     def damping(self, vip: Address) -> Damping | None:
-        """The damping in force for this VIP: that of the first of its services that has one."""
-        return next((service.announce.damping for service in self.on(vip) if service.announce.damping), None)
+        """The damping in force for this VIP: that of the first of its services and gateways that has one."""
+        announced = [*(one.announce for one in self.on(vip)), *(one.announce for one in self.gateways_on(vip))]
+        return next((announce.damping for announce in announced if announce.damping), None)
 
     def probe_path(self, check: Check) -> int | str | None:
         """The mark by which this check goes through IPVS, or why there is none; None if it goes straight."""

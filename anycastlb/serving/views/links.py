@@ -27,13 +27,18 @@ def link(what: str, ok: bool | None, name: str, text: str, links: list[Link] | N
 
 def evidence_links(index: Index, seat: Seat) -> list[Link]:
     """One backend link by link: check, last result, state, weight, kernel."""
+    kernel = link("kernel", None if seat.drained else seat.row is not None, str(seat.key), _kernel(index, seat))
+    return [*weight_links(index, seat), kernel]
+
+
+def weight_links(index: Index, seat: Seat) -> list[Link]:
+    """From a backend's check to its weight."""
     verdict = seat.verdict
     return [
         _check(index, seat.check),
         _results(index, seat.state),
-        link("state", verdict.up if verdict else None, "", _state(index, seat) + _unproven(index, seat.state)),
-        link("weight", _serves(seat), "", _weight(seat)),
-        link("kernel", None if seat.drained else seat.row is not None, str(seat.key), _kernel(index, seat)),
+        link("state", verdict.up if verdict else None, "", state_text(index, seat) + _unproven(index, seat.state)),
+        link("weight", serves(seat), "", _weight(seat)),
     ]
 
 
@@ -53,11 +58,11 @@ def _results(index: Index, state: CheckState | None) -> Link:
     """The last result, and under it what came before."""
     groups = runs(state)
     if not groups:
-        return link("result", None, "", _result(index, state))
+        return link("result", None, "", result_text(index, state))
     alike = len(groups[0].results) - 1
     repeated = f"; the {alike} before were alike" if alike > 1 else "; the one before was alike" if alike else ""
     before = [link("earlier" if run.earlier else "before", run.last.ok, "", _run(index, run)) for run in groups[1:]]
-    return link("result", groups[0].last.ok, "", _result(index, state) + repeated, before)
+    return link("result", groups[0].last.ok, "", result_text(index, state) + repeated, before)
 
 
 def _run(index: Index, run: Run) -> str:
@@ -74,14 +79,14 @@ def _between(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _result(index: Index, state: CheckState | None) -> str:
+def result_text(index: Index, state: CheckState | None) -> str:
     if not state or not state.last:
         return "no result yet"
     last = state.last
     return f"{last.detail}, took {span(last.duration)}, {span(index.age(last.at))} ago"
 
 
-def _state(index: Index, seat: Seat) -> str:
+def state_text(index: Index, seat: Seat) -> str:
     state, check = seat.state, seat.check
     up = bool(seat.verdict and seat.verdict.up)
     if not state or state.up is None:
@@ -129,9 +134,9 @@ def service_link(index: Index, service: Service, vip: Address, every: bool) -> L
     key = service.key(vip)
     backends = []
     for seat in index.seats(service, vip) if every else ():
-        parts = [_result(index, seat.state), _state(index, seat), _short_weight(seat), _kernel(index, seat)]
+        parts = [result_text(index, seat.state), state_text(index, seat), short_weight(seat), _kernel(index, seat)]
         name = f"{seat.backend.name} {endpoint(seat.backend.address, seat.backend.port)}"
-        backends.append(link("backend", _serves(seat), name, ARROW.join(parts)))
+        backends.append(link("backend", serves(seat), name, ARROW.join(parts)))
     sync = "sync_master" in index.snapshot.actual.config
     text = "; ".join([f"{key}: {verdict.reason if verdict else UNDECIDED}", *_terms(service, verdict, sync)])
     return link("service", verdict.open if verdict else None, service.name, text, backends)
@@ -149,14 +154,14 @@ def _terms(service: Service, verdict: ServiceVerdict | None, sync: bool) -> list
     return [text for text in terms if text]
 
 
-def _serves(seat: Seat) -> bool | None:
+def serves(seat: Seat) -> bool | None:
     """Does it get flows; None: it could, and is not meant to."""
     if not seat.verdict:
         return False
     return True if seat.verdict.weight else None if seat.verdict.up else False
 
 
-def _short_weight(seat: Seat) -> str:
+def short_weight(seat: Seat) -> str:
     return f"weight {seat.verdict.weight}/{seat.backend.weight}" if seat.verdict else "not decided yet"
 
 
@@ -188,9 +193,10 @@ def route_links(index: Index, vip: Address) -> list[Link]:
 def _gate(index: Index, vip: Address) -> str:
     verdict = index.verdict(vip)
     if not verdict:
-        return "nothing asks for this VIP any more; its flows are draining" if not index.on(vip) else "not decided yet"
+        return "nothing asks for this VIP any more; its flows are draining" if index.leaving(vip) else "not decided yet"
     open_services = sum(service.open for service in verdict.services)
-    needs = ["all" if service.announce.when == "all" else "any" for service in index.on(vip)]
+    announced = [*(one.announce for one in index.on(vip)), *(one.announce for one in index.gateways_on(vip))]
+    needs = ["all" if announce.when == "all" else "any" for announce in announced]
     rule = f" ({open_services}/{len(needs)} services open, needs {' and '.join(sorted(set(needs)))})"
     age = index.age(verdict.since)
     lasting = f" for {span(age)}" if age is not None else ""

@@ -13,6 +13,7 @@ from anycastlb.core.model import Problem, Snapshot
 from anycastlb.serving.views.changes import change_view
 from anycastlb.serving.views.cluster import cluster_brief, drain_view
 from anycastlb.serving.views.events import moment
+from anycastlb.serving.views.http import http_view
 from anycastlb.serving.views.index import Index
 from anycastlb.serving.views.names import record_stores
 from anycastlb.serving.views.vips import View, vip_view
@@ -34,6 +35,7 @@ def picture(index: Index, source: str, vips: object) -> View:
         "cluster": cluster_brief(snapshot, now),
         "names": record_stores(index),
         "vips": vips,
+        "http": http_view(index),
         "leaving": _leaving(index),
         "problems": [
             problem_view(problem) for problem in (*snapshot.inputs.catalog.problems, *snapshot.inputs.cluster.problems)

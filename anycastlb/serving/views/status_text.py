@@ -1,147 +1,184 @@
-"""The pictures of ``status`` as JSON text, of which only those parts are written anew that have changed.
+"""The pictures of ``status`` as JSON text: equal to ``json.dumps(status_view(...))`` (``tests/unit/test_status_text``).
 
-Equal to ``json.dumps(status_view(...))``, whatever the snapshots before were (``tests/unit/test_status_text``). A
-``StatusTexts`` is for one caller at a time, in any thread.
+A picture of ten thousand backends is ten megabytes of which each object is much like the next. So only the values that
+are an object's own are written for each (``views.text``); nothing is kept of the objects themselves, and the first
+picture takes no longer than the next. A ``StatusTexts`` is for one caller at a time, in any thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Hashable
 from hashlib import blake2b
-from operator import is_
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import NamedTuple
 from uuid import uuid4
 
-from anycastlb.core.model import Address, Service, Snapshot
-from anycastlb.serving.views.index import Places, Seat
+from anycastlb.core.decision.health import UNKNOWN
+from anycastlb.core.identity import same_objects
+from anycastlb.core.model import Address, Backend, Check, Service, Snapshot
+from anycastlb.serving.pieces import Pieces, pieces
+from anycastlb.serving.views.evidence import runs
+from anycastlb.serving.views.index import Index, Places, Seat
 from anycastlb.serving.views.status import picture
-from anycastlb.serving.views.text import Slot, Stencil, Text
+from anycastlb.serving.views.text import MARK, Moulds, Word, listed, word
 from anycastlb.serving.views.vips import backend_view, check_view, service_view, vip_around
 
-Parts: TypeAlias = dict[Hashable, tuple[tuple[Any, ...], Text]]
-"""Texts by the names of what they are about, each with all that it was made of."""
+
+class Own(NamedTuple):
+    """What a backend has that others have not: its name, its address and its check, as JSON."""
+
+    name: str
+    address: str
+    check: str
+    kind: int
+    """A number that those have in common which are alike in all else."""
 
 
-@dataclass(slots=True, eq=False)
-class Known:
-    """The texts of one picture."""
+class Timeless(Index):
+    """An index with moments in place of ages."""
 
-    parts: Parts = field(default_factory=dict)
-    """Of VIPs, and of services on them."""
-    backends: dict[tuple[Address, str], dict[str, Backend]] = field(default_factory=dict)
-    """By VIP and service, and then by name."""
+    def age(self, since: float) -> float | None:
+        return since
 
-
-@dataclass(slots=True, eq=False)
-class Backend:
-    """The text of one backend, with a place in it for what its check has found."""
-
-    check: Slot
-    check_of: tuple[Any, ...]
-    """What the text of the check was made of."""
-    text: Text
-    made_of: tuple[Any, ...]
+    def left(self, until: float) -> float:
+        return until
 
 
 class StatusTexts:
     def __init__(self) -> None:
         self._places = Places()
-        self._known, self._kept = Known(), Known()
-        """Of the last picture, and of the one that is being made."""
-        self._turned = False
-        """Has a check another text than in the picture before?"""
-        self._vips: tuple[Text, ...] = ()
-        self._tag = uuid4().hex
-        """Another whenever the VIPs differ from those before in more than their ages."""
+        self._known: dict[tuple[str, Address], tuple[Service, tuple[Own, ...]]] = {}
+        """What is a backend's own by its document, by service and VIP, with the document that says so."""
+        self._kinds: dict[Hashable, int] = {}
+        """A number for all backends that are alike by their documents, but for what is their own and their weights."""
+        self._vips = Moulds("vip", "since_seconds", "services")
+        self._services = Moulds("service", "key", "up", "total", "needed", "backends")
+        self._backends = Moulds(
+            *("backend", "address", "weight", "nominal_weight", "kernel_weight", "leaves_in_seconds"),
+            *(f"weights.{name}" for name in ("nominal", "admin", "health", "ramp")),
+            *("check.check", "check.since_seconds", "check.last.duration_seconds", "check.last.age_seconds"),
+            *(f"check.runs.{name}_seconds" for name in ("newest", "oldest", "fastest", "slowest")),
+            *("check.record.good", "check.record.of"),
+        )
+        self._parts: tuple[object, ...] = ()
+        self._speaker: object = None
+        """What the last VIPs were made of."""
+        self._tag = ""
 
-    def status(self, snapshot: Snapshot, now: float, source: str) -> tuple[str, str]:
+    def status(self, snapshot: Snapshot, now: float, source: str) -> tuple[Pieces, str]:
         """The whole picture of the node, and a tag that is another whenever more than ages differs."""
-        index = Stencil(snapshot, now, self._places)
-        vips = self._vips_of(index)
-        text = index.text(picture(index, source, index.part(vips)))
-        moments = [gap for gap in text.gaps if gap is not vips]
-        around = blake2b(repr((text.pieces, moments)).encode(), digest_size=12).hexdigest()
-        return text.at(now), f"{self._tag}-{around}"
+        index = Index(snapshot, now, self._places)
+        before, after = json.dumps(picture(index, source, MARK)).split(f'"{MARK}"')
+        around = json.dumps(picture(Timeless(snapshot, 0.0, self._places), source, ""))
+        tag = f"{self._tag_of(snapshot)}-{blake2b(around.encode(), digest_size=12).hexdigest()}"
+        return self._around(index, before, after), tag
 
-    def vips(self, snapshot: Snapshot, now: float) -> tuple[str, str]:
+    def vips(self, snapshot: Snapshot, now: float) -> tuple[Pieces, str]:
         """The VIPs of the picture, and such a tag."""
-        index = Stencil(snapshot, now, self._places)
-        vips = self._vips_of(index)
-        return index.text({"vips": index.part(vips)}).at(now), self._tag
+        return self._around(Index(snapshot, now, self._places), '{"vips": ', "}"), self._tag_of(snapshot)
 
-    def _vips_of(self, index: Stencil) -> Text:
-        self._places.keep(index.snapshot.inputs.catalog.services)
-        self._kept, self._turned = Known(), False
-        vips = tuple(self._vip(index, vip) for vip in index.vips())
-        self._known = self._kept
-        if self._turned or not same(vips, self._vips):
-            self._vips, self._tag = vips, uuid4().hex
-        return listed(vips)
+    def _around(self, index: Index, before: str, after: str) -> Pieces:
+        """The VIPs between these texts."""
+        services = index.snapshot.inputs.catalog.services
+        self._places.keep(services)
+        if len(self._known) > sum(len(service.vips) for service in services):
+            self._known.clear()
+        vips = (f"{', ' * (place > 0)}{self._vip(index, vip)}".encode() for place, vip in enumerate(index.vips()))
+        return pieces(chain((f"{before}[".encode(),), vips, (f"]{after}".encode(),)))
 
-    def _vip(self, index: Stencil, vip: Address) -> Text:
-        services = tuple(self._service(index, service, vip) for service in index.on(vip))
+    def _tag_of(self, snapshot: Snapshot) -> str:
+        speaker = snapshot.speaker.sessions, snapshot.speaker.rejected
+        parts = snapshot.inputs.catalog, snapshot.inputs.health, snapshot.decision, snapshot.actual, snapshot.failures
+        if speaker != self._speaker or not same_objects(parts, self._parts):
+            self._speaker, self._parts, self._tag = speaker, parts, uuid4().hex
+        return self._tag
+
+    def _vip(self, index: Index, vip: Address) -> str:
+        services = [self._service(index, service, vip) for service in index.on(vip)]
+        verdict, gate = index.verdict(vip), index.gate(vip)
         actual, speaker = index.snapshot.actual, index.snapshot.speaker
-        made_of = (
-            *services,
-            index.verdict(vip),
+        common = (
+            vip.version,  # of the sessions, those of its family carry it
+            verdict and (verdict.open, verdict.reason, verdict.kept, verdict.penalty),
+            gate and gate.suppressed_since is not None,
             index.damping(vip),
-            index.gate(vip),
+            index.leaving(vip),
+            tuple(gateway.name for gateway in index.gateways_on(vip)),
             vip in actual.addresses,
             vip in actual.routes,
             speaker.sessions,
             speaker.rejected.get(vip),
         )
-        return self._part(vip, made_of, index, lambda: vip_around(index, vip, index.part(listed(services))))
+        mould = self._vips.get(common, lambda: vip_around(index, vip, []))
+        return mould % (f'"{vip}"', word(index.age(verdict.since) if verdict else None), listed(services))
 
-    def _service(self, index: Stencil, service: Service, vip: Address) -> Text:
-        name, key = (vip, service.name), service.key(vip)
-        known, kept = self._known.backends.get(name, {}), dict[str, Backend]()
-        for seat in index.seats(service, vip):
-            kept[seat.backend.name] = self._backend(index, seat, known.get(seat.backend.name))
-        self._kept.backends[name] = kept
-        backends = tuple(backend.text for backend in kept.values())
-        made_of = (
-            *backends,
-            service,
-            index.service(vip, service.name),
+    def _service(self, index: Index, service: Service, vip: Address) -> str:
+        owns, seats = self._owns(index, service, vip), index.seats(service, vip)
+        backends = [self._backend(index, seat, own) for seat, own in zip(seats, owns, strict=True)]
+        verdict, key, announce = index.service(vip, service.name), service.key(vip), service.announce
+        common = (
+            service.protocol,
+            service.port,
+            service.virtual,
+            verdict and (verdict.open, verdict.reason, verdict.unsettled),
+            announce.min_backends,
+            announce.reopen,
+            service.backends_from,
             key in index.snapshot.actual.services,
             index.failure("services", key),
         )
-        return self._part(name, made_of, index, lambda: service_view(index, service, vip, index.part(listed(backends))))
+        mould = self._services.get(common, lambda: service_view(index, service, vip, []))
+        numbers = (verdict.up, verdict.total, verdict.needed) if verdict else ("null",) * 3
+        return mould % (json.dumps(service.name), f'"{key}"', *numbers, listed(backends))
 
-    def _backend(self, index: Stencil, seat: Seat, known: Backend | None) -> Backend:
-        """With every result a check has another text, and nothing around it has."""
-        check_of = seat.service, seat.state, index.probe_path(seat.check)
-        if known is None or not unchanged(known.check_of, check_of):
-            text, self._turned = index.text(check_view(index, seat)), True
-            if known is not None:
-                known.check.text = text
-        check = known.check if known is not None else Slot(text)
-        made_of = seat.service, seat.verdict, seat.row, seat.leaves, index.failure("destinations", seat.key)
-        if known is None or not unchanged(known.made_of, made_of):
-            return Backend(check, check_of, index.text(backend_view(index, seat, index.part(check))), made_of)
-        known.check_of, known.made_of = check_of, made_of
-        return known
+    def _owns(self, index: Index, service: Service, vip: Address) -> tuple[Own, ...]:
+        known, owns = self._known.get((service.name, vip), (None, ()))
+        if known is not service:
+            owns = tuple(self._own(backend, check) for backend, _, check in index.places.of(service, vip))
+            self._known[service.name, vip] = service, owns
+        return owns
 
-    def _part(self, name: Hashable, made_of: tuple[Any, ...], index: Stencil, view: Callable[[], object]) -> Text:
-        before, text = self._known.parts.get(name, ((), None))
-        if text is None or not unchanged(before, made_of):
-            text = index.text(view())
-        self._kept.parts[name] = made_of, text
-        return text
+    def _own(self, backend: Backend, check: Check) -> Own:
+        times = check.interval, check.fast_interval, check.down_interval, check.timeout, check.rise, check.fall
+        via = check.via and (check.via.forward, check.via.address)
+        common = backend.port, backend.forward, backend.drain, backend.fallback, times, via
+        kind = self._kinds.setdefault(common, len(self._kinds))
+        return Own(json.dumps(backend.name), f'"{backend.address!s}"', json.dumps(str(check)), kind)
 
-
-def unchanged(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    return same(before, now) or before == now
-
-
-def same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    """Are they the same objects?"""
-    return len(before) == len(now) and all(map(is_, before, now))
-
-
-def listed(texts: Iterable[Text]) -> Text:
-    """A list of texts as one."""
-    items = tuple(texts)
-    return Text(("[", *[", "] * (len(items) - 1), "]"), items) if items else Text(("[]",))
+    def _backend(self, index: Index, seat: Seat, own: Own) -> str:
+        verdict, state, row, age = seat.verdict, seat.state or UNKNOWN, seat.row, index.age
+        refused, last, groups = index.failure("destinations", seat.key), state.last, runs(state)
+        common = (
+            own.kind,
+            verdict and (verdict.up, verdict.reason.text, verdict.reason.code, verdict.notes),
+            refused.text,
+            refused.code,
+            seat.check.via and index.probe_path(seat.check),
+            state.up,
+            state.streak,
+            state.asks,
+            last and (last.ok, last.detail),
+            tuple([(run.last.ok, run.last.detail, len(run.results), run.earlier) for run in groups]),
+        )
+        mould = self._backends.get(common, lambda: backend_view(index, seat, check_view(index, seat)))
+        words: list[Word] = [own.name, own.address, "null", seat.backend.weight]
+        if verdict is not None:
+            parts, words[2] = verdict.weights, verdict.weight
+            words += (parts.nominal, "null" if parts.admin is None else parts.admin, parts.health, parts.ramp)
+        words.append("null" if row is None else row.weight)
+        words.append("null" if seat.leaves is None else index.left(seat.leaves))
+        words.append(own.check)
+        words.append("null" if state.up is None else word(age(state.since)))
+        if last is not None:
+            took, ago = round(last.duration, 6), word(age(last.at))
+            words += (took, ago)
+        for run in groups:
+            if run.results == (last,):
+                words += (ago, ago, took, took)
+                continue
+            durations = [result.duration for result in run.results]
+            words += (word(age(run.last.at)), word(age(run.first.at)))
+            words += (round(min(durations), 6), round(max(durations), 6))
+        words += (round(state.record[0], 1), state.record[1])
+        return mould % tuple(words)

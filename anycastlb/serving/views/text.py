@@ -1,97 +1,57 @@
-"""JSON texts with gaps for what the mere passing of time changes.
+"""JSON texts of many objects that differ in little: what they have in common is put into words once.
 
-A picture of ten thousand backends is ten megabytes, and most of it is as it was a second ago, but for its ages. So each
-part is put into words when it changes, with a gap for each age, and the gaps are filled for whoever asks. Pure.
+A *mould* is the JSON text of one object with a gap for each of its values that are its own: its name, its address, its
+ages. Objects that are alike in all else are poured into the same mould, which takes a tenth of the time. Pure.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from dataclasses import dataclass
-from sys import intern
-from typing import TypeAlias
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias
 from uuid import uuid4
 
-from anycastlb.core.model import Snapshot
-from anycastlb.serving.views.index import Index, Places
-
 MARK = uuid4().hex
-"""What stands for a gap until the text is taken apart. Nobody can know it and write it into a document."""
-GAP = re.compile(rf'"{MARK}(\d+)"')
+"""What stands for a gap until the mould is made. Nobody can know it and write it into a document."""
+Word: TypeAlias = float | str
+"""What fills a gap: a number, or JSON."""
+LIMIT = 4096
+"""Moulds that are kept. Objects that are alike in nothing are no faster than without."""
 
 
-@dataclass(frozen=True, slots=True)
-class Age:
-    """Seconds since a moment (``sign`` 1), or until it (-1); never negative."""
+class Moulds:
+    """The moulds of one kind of object. ``gaps``: its fields that are gaps, such as ``check.last.age_seconds``."""
 
-    moment: float
-    sign: int
+    def __init__(self, *gaps: str) -> None:
+        self._gaps = frozenset(gaps)
+        self._known: dict[Hashable, str] = {}
 
-    def write(self, words: list[str], now: float) -> None:
-        words.append(repr(round(max(0.0, (now - self.moment) * self.sign), 3)))
+    def get(self, common: Hashable, view: Callable[[], dict[str, Any]]) -> str:
+        """The mould, for ``%`` and the values of the gaps in their order. ``common``: all that is between the gaps;
+        ``view`` makes an object of which this is true."""
+        mould = self._known.get(common)
+        if mould is None:
+            if len(self._known) >= LIMIT:
+                self._known.clear()
+            text = json.dumps(self._gapped(view()))
+            mould = self._known[common] = text.replace("%", "%%").replace(f'"{MARK}"', "%s")
+        return mould
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Text:
-    """A JSON text in pieces, with a gap between each two of them."""
-
-    pieces: tuple[str, ...]
-    gaps: tuple[Gap, ...] = ()
-
-    def at(self, now: float) -> str:
-        """The text at this moment, by the clock of the snapshots."""
-        words: list[str] = []
-        self.write(words, now)
-        return "".join(words)
-
-    def write(self, words: list[str], now: float) -> None:
-        """Add the text at this moment to ``words``."""
-        pieces = self.pieces
-        words.append(pieces[0])
-        for place, gap in enumerate(self.gaps, 1):
-            gap.write(words, now)
-            words.append(pieces[place])
+    def _gapped(self, view: Any, path: str = "") -> Any:
+        if path in self._gaps:
+            return MARK
+        if isinstance(view, list):
+            return [self._gapped(item, path) for item in view]
+        if isinstance(view, dict):
+            return {name: self._gapped(value, f"{path}.{name}" if path else name) for name, value in view.items()}
+        return view
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
-    """The place of a text that changes more often than what is around it."""
-
-    text: Text
-
-    def write(self, words: list[str], now: float) -> None:
-        self.text.write(words, now)
+def word(value: float | None) -> Word:
+    """A number for a gap."""
+    return "null" if value is None else value
 
 
-Gap: TypeAlias = Age | Text | Slot
-
-
-class Stencil(Index):
-    """An index whose ages are gaps of the ``text`` that is made of it."""
-
-    def __init__(self, snapshot: Snapshot, now: float, places: Places) -> None:
-        super().__init__(snapshot, now, places)
-        self._gaps: list[Gap] = []
-
-    def part(self, text: Text | Slot) -> str:
-        """Stands for a text inside of the one that is being made."""
-        return self._gap(text)
-
-    def age(self, since: float) -> float | None:
-        return self._gap(Age(since, 1)) if math.isfinite(since) else None  # type: ignore[return-value]
-
-    def left(self, until: float) -> float:
-        return self._gap(Age(until, -1))  # type: ignore[return-value]
-
-    def text(self, view: object) -> Text:
-        """The text of a view that was made of this index since the last text."""
-        pieces = GAP.split(json.dumps(view))
-        gaps = tuple(self._gaps[int(number)] for number in pieces[1::2])
-        self._gaps.clear()
-        return Text(tuple(map(intern, pieces[0::2])), gaps)
-
-    def _gap(self, gap: Gap) -> str:
-        self._gaps.append(gap)
-        return f"{MARK}{len(self._gaps) - 1}"
+def listed(texts: list[str]) -> str:
+    """The list of these texts."""
+    return f"[{', '.join(texts)}]"

@@ -29,7 +29,7 @@ def _backends(index: Index, service: Service, vip: Address) -> list[View]:
 def vip_around(index: Index, vip: Address, services: object) -> View:
     """One VIP around its services."""
     verdict = index.verdict(vip)
-    leaving = not index.on(vip)
+    leaving = index.leaving(vip)
     undecided = NO_LONGER if leaving else UNDECIDED
     return {
         "vip": str(vip),
@@ -43,6 +43,7 @@ def vip_around(index: Index, vip: Address, services: object) -> View:
         "sessions_up": [session.peer for session in index.carriers(vip) if session.state == "up"],
         "rejected": index.snapshot.speaker.rejected.get(vip, ""),
         "damping": _damping(index, vip),
+        "gateways": [gateway.name for gateway in index.gateways_on(vip)],
         "services": services,
     }
 

@@ -13,9 +13,11 @@ from typing import Any
 from anycastlb.core.model import Address, Problem, Service, Snapshot
 from anycastlb.serving.views.evidence import results
 from anycastlb.serving.views.format import UNDECIDED
+from anycastlb.serving.views.http_links import gateway_links
 from anycastlb.serving.views.index import Index, Seat
 from anycastlb.serving.views.links import Link, evidence_links, link, name_links, route_links, service_link, sessions_up
 from anycastlb.serving.views.vips import result_view
+from anycastlb.serving.views.why_http import explain_http, http_names
 
 
 def explain(snapshot: Snapshot, now: float, name: str) -> dict[str, Any] | None:
@@ -27,15 +29,18 @@ def explain(snapshot: Snapshot, now: float, name: str) -> dict[str, Any] | None:
     service_name, _, backend = name.partition("/")
     if service := services.get(service_name):
         return _explain_backend(index, service, backend) if backend else _explain_service(index, service)
+    if (view := explain_http(index, name)) is not None:
+        return view
     problems = [problem for problem in snapshot.inputs.catalog.problems if _concerns(problem, service_name)]
     return _explain_problems(name, problems) if problems else None
 
 
 def near(snapshot: Snapshot, name: str, limit: int = 5) -> list[str]:
     """Names that exist and look like ``name``: a backend named without its service, then what is spelt alike."""
-    services = snapshot.inputs.catalog.services
+    services = (*snapshot.inputs.catalog.services, *snapshot.inputs.catalog.pools)
     members = [f"{service.name}/{backend.name}" for service in services for backend in service.backends]
     names = [str(vip) for vip in Index(snapshot, 0.0).vips()] + [service.name for service in services]
+    names += http_names(snapshot.inputs.catalog)
     exact = [member for member in members if member.partition("/")[2] == name.rpartition("/")[2]]
     alike = get_close_matches(name, names, n=limit, cutoff=0.5)
     if "/" in name and len(members) <= 5000:
@@ -72,6 +77,7 @@ def _explain_problems(name: str, problems: list[Problem]) -> dict[str, Any]:
 
 def _explain_vip(index: Index, vip: Address) -> dict[str, Any]:
     services = [service_link(index, service, vip, every=True) for service in index.on(vip)]
+    services += [one for gateway in index.gateways_on(vip) for one in gateway_links(index, gateway)]
     verdict, tail = index.verdict(vip), route_links(index, vip)
     announced = vip in index.snapshot.actual.routes
     if announced:

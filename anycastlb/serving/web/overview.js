@@ -3,10 +3,11 @@
 import { h } from "./dom.js";
 import { bar, slots, spark, sum } from "./plots.js";
 import { entries } from "./feed.js";
+import { tier } from "./gateways.js";
 import { button, cell, count, link, path, plural, sign, span, table, vipSign, whyLink } from "./words.js";
 
 export function overview(state) {
-  return [h("h1", { class: "hidden", "data-key": "title" }, "Cluster"), notices(state), announcements(state), services(state), nodes(state), sessions(state), problems(state),
+  return [h("h1", { class: "hidden", "data-key": "title" }, "Cluster"), notices(state), announcements(state), services(state), ...tier(state), nodes(state), sessions(state), problems(state),
     h("section", { "data-key": "recent" }, h("h2", null, "Recent events"), entries(state.events.slice(-12).reverse()),
       h("p", null, link("events", "All events")))];
 }
@@ -41,7 +42,8 @@ function announcements({ status, nodes }) {
     const vip = own.get(name), places = nodes.map((node) => place(node, name, vip));
     const by = nodes.filter((node) => node.alive && node.vips?.[name]?.announced).length;
     return h("tr", { "data-key": name },
-      h("th", { scope: "row" }, whyLink(name), h("div", { class: "dim" }, (vip?.services ?? []).map((service, at) => [at ? ", " : "", link(`service/${path(service.service)}`, `${service.service} ${service.protocol === "fwmark" ? "fwmark " : ""}${service.port}`)]))),
+      h("th", { scope: "row" }, whyLink(name), h("div", { class: "dim" }, (vip?.services ?? []).map((service, at) => [at ? ", " : "", link(`service/${path(service.service)}`, `${service.service} ${service.protocol === "fwmark" ? "fwmark " : ""}${service.port}`)]),
+        (vip?.gateways ?? []).map((gateway, at) => [at || vip.services.length ? ", " : "", whyLink(`gateways/${gateway}`, `gateway ${gateway}`)]))),
       h("td", { class: "number" }, by ? `${by}/${nodes.length}` : sign("bad", "▽", "nobody")), places);
   });
   return h("section", { "data-key": "vips" }, h("h2", null, "Who announces what"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from anycastlb.core.catalog.edit import ServiceTarget, grouped
+from anycastlb.core.catalog.edit import ServiceTarget, grouped, read_documents
 from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.fields import shown
 from anycastlb.core.model import Edit, Problem, Tree
@@ -37,6 +37,14 @@ async def read_services(request: web.Request) -> web.Response:
 def _services(tree: Tree) -> dict[str, Any]:
     documents = {name: stored.seen() for name, stored in grouped(tree).items() if stored.entry}
     return {name: seen.document for name, seen in documents.items() if not seen.problems}
+
+
+async def read_gateways(request: web.Request) -> web.Response:
+    return await built(partial(read_documents, await commit.load(context(request)), "gateways"))
+
+
+async def read_routes(request: web.Request) -> web.Response:
+    return await built(partial(read_documents, await commit.load(context(request)), "routes"))
 
 
 async def put_services(request: web.Request) -> web.Response:

@@ -163,8 +163,9 @@ def _short(value: bytes) -> str:
 
 
 def rules(at: Context) -> Rules:
-    node = at.settings.node
-    return Rules(node.vip_ranges, node.fwmark_ranges, at.check_types)
+    node, inputs = at.settings.node, at.snapshot().inputs
+    certificates = frozenset(inputs.certificates) if inputs.policy.http else None
+    return Rules(node.vip_ranges, node.fwmark_ranges, at.check_types, certificates)
 
 
 def missing(exc: TargetMissing) -> ApiError:

@@ -21,8 +21,9 @@ from aiohttp import web
 
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
+from anycastlb.core.identity import same_objects
 from anycastlb.serving.api.http import limits
-from anycastlb.serving.api.http.answers import HEADERS, same
+from anycastlb.serving.api.http.answers import HEADERS
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views.events import event_views
@@ -107,7 +108,7 @@ class Streams:
         """See what nobody tells, for as long as there are readers: a new snapshot, and connections that are gone."""
         loop, snapshot = asyncio.get_running_loop(), self.at.snapshot()
         shown = snapshot.cycle, snapshot.inputs.cluster
-        if loop.time() >= self._next_status and not same(shown, self._shown):
+        if loop.time() >= self._next_status and not same_objects(shown, self._shown):
             self._shown, self._next_status = shown, loop.time() + SPACING
             self.status = _event("status", {"cycle": snapshot.cycle})
             self.stir()

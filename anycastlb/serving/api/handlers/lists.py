@@ -18,6 +18,7 @@ from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views import evidence
 from anycastlb.serving.views.cluster import node_view, nodes_view
 from anycastlb.serving.views.format import reason_fields
+from anycastlb.serving.views.http import pool_seats
 from anycastlb.serving.views.index import Index
 from anycastlb.serving.views.status import problem_view
 from anycastlb.serving.views.vips import View, result_view, vip_view
@@ -28,8 +29,7 @@ async def vips(request: web.Request) -> web.Response:
     snapshot, now = at.snapshot(), at.clock()
 
     def make() -> Document:
-        text, tag = at.answers.texts.vips(snapshot, now)
-        return Document(text.encode(), tag)
+        return Document(*at.answers.texts.vips(snapshot, now))
 
     return await at.answers.send(request, await at.answers.get("vips", parts_of(snapshot), now, make))
 
@@ -92,9 +92,10 @@ async def checks(request: web.Request) -> web.Response:
 
 def _checks(snapshot: Snapshot, now: float, service_name: str | None, backend_name: str | None) -> View:
     index, rows = Index(snapshot, now), []
-    wanted = [one for one in snapshot.inputs.catalog.services if service_name in (None, "", one.name)]
-    for service, at in [(one, at) for one in wanted for at in one.vips]:
-        for seat in index.seats(service, at):
+    catalog = snapshot.inputs.catalog
+    wanted = [one for one in (*catalog.services, *catalog.pools) if service_name in (None, "", one.name)]
+    for service, at in [(one, at) for one in wanted for at in one.vips or (None,)]:
+        for seat in pool_seats(index, service) if at is None else index.seats(service, at):
             if backend_name not in (None, "", seat.backend.name):
                 continue
             last, earlier = evidence.results(seat.state)
@@ -102,7 +103,7 @@ def _checks(snapshot: Snapshot, now: float, service_name: str | None, backend_na
                 {
                     "service": service.name,
                     "backend": seat.backend.name,
-                    "vip": str(at),
+                    "vip": "" if at is None else str(at),
                     "check": str(seat.check),
                     "up": seat.state.up if seat.state else None,
                     "results": [result_view(index, result) for result in last],

@@ -6,6 +6,7 @@ The decision is made by the same functions as for the catalog in force, and then
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -36,11 +37,14 @@ from anycastlb.serving.api.http.bodies import body, unconditional
 from anycastlb.serving.api.http.context import Context, built, context
 from anycastlb.serving.api.http.errors import ApiError, InvalidDocument, problem_views
 from anycastlb.serving.views.changes import plan_view
+from anycastlb.serving.views.http import NOWHERE
 
 MODES = ("merge", "replace")
+MAX_MOVES = 500
+"""Services whose moved flows are worked out for one plan: each takes some milliseconds."""
 NOTHING: Mapping[str, Any] = {"edits": [], "changes": [], "moves": [], "assumed_up": [], "held": None}
 Flows = Mapping[Any, int]
-"""The connections of every destination, active or not."""
+"""The connections of every destination, active or not, and those of every service and every VIP."""
 
 
 async def export(request: web.Request) -> web.Response:
@@ -91,14 +95,19 @@ async def _wanted(request: web.Request) -> commit.Make:
 
 
 async def _flows(at: Context) -> Flows | None:
-    """The connections of every destination; None if the kernel's counters cannot be read."""
+    """The connections in the kernel; None if its counters cannot be read."""
     if at.statistics is None:
         return None
     try:
         counted = await at.statistics()
     except DriverError:
         return None
-    return {key: row.active + row.inactive for key, row in counted.items() if isinstance(key, DestinationKey)}
+    flows = Counter[Any]()
+    for key, row in counted.items():
+        if isinstance(key, DestinationKey):
+            for part in (key, key.service, key.service.address):
+                flows[part] += row.active + row.inactive
+    return flows
 
 
 # ---------------------------------------------------------------- what would be (in a worker thread)
@@ -143,8 +152,9 @@ def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, l
     """The node as it would be with that catalog, and the backends that count as up because they were never checked."""
     up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
     health, assumed = dict(snapshot.inputs.health), []
-    running = {check for service in snapshot.inputs.catalog.services for check, _ in _checks(service)}
-    for service in catalog.services:
+    before = snapshot.inputs.catalog
+    running = {check for service in (*before.services, *before.pools) for check, _ in _checks(service)}
+    for service in (*catalog.services, *catalog.pools):
         for check, name in _checks(service):
             if check not in snapshot.inputs.health and check not in running:
                 health[check] = up
@@ -157,7 +167,8 @@ def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, l
 
 
 def _checks(service: Service) -> list[tuple[Any, str]]:
-    return [(service.check(vip, member), member.name) for vip in service.vips for member in service.members(vip)]
+    places = service.vips or (NOWHERE,)
+    return [(service.check(vip, member), member.name) for vip in places for member in service.members(vip)]
 
 
 def _moved(change: Change, flows: Flows | None) -> int | None:
@@ -169,12 +180,8 @@ def _moved(change: Change, flows: Flows | None) -> int | None:
     if change.table == "destinations":
         touches = change.new is None or change.moved or change.new.weight != change.old.weight
         return flows.get(change.key, 0) if touches else None
-    if change.new is not None:
-        return None
-    if change.table == "services":
-        return sum(count for key, count in flows.items() if key.service == change.key)
-    if change.table in ("addresses", "routes"):
-        return sum(count for key, count in flows.items() if key.service.address == change.key)
+    if change.new is None and change.table in ("services", "addresses", "routes"):
+        return flows.get(change.key, 0)
     return None
 
 
@@ -184,7 +191,7 @@ def _moves(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
     It applies to new flows and to those that another node takes over. Established flows of this node keep their
     backends."""
     names = {service.key(vip): service.name for service in after.inputs.catalog.services for vip in service.vips}
-    shares = maglev.moves(_settled(before), _settled(after))
+    shares = maglev.moves(_settled(before), _settled(after), MAX_MOVES)
     return [
         {"service": names[key], "key": str(key), "share": round(share, 4)}
         for key, share in shares.items()

@@ -47,8 +47,7 @@ async def status(request: web.Request) -> web.Response:
     snapshot, now = at.snapshot(), at.clock()
 
     def make() -> Document:
-        text, tag = at.answers.texts.status(snapshot, now, at.source)
-        return Document(text.encode(), tag)
+        return Document(*at.answers.texts.status(snapshot, now, at.source))
 
     return await at.answers.send(request, await at.answers.get("status", parts_of(snapshot), now, make))
 

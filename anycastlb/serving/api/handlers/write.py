@@ -1,4 +1,4 @@
-"""The documents of the catalog over HTTP: one service, one backend, or the defaults at a time.
+"""The documents of the catalog over HTTP: one service, backend, gateway or route, or the defaults, at a time.
 
 The answer is what is stored, read for this very request. Nothing is decided here: ``core.catalog.edit`` says what a
 write means, and whether it may be made.
@@ -10,7 +10,14 @@ import asyncio
 
 from aiohttp import web
 
-from anycastlb.core.catalog.edit import BackendTarget, DefaultsTarget, KnownDocument, ServiceTarget, Target
+from anycastlb.core.catalog.edit import (
+    BackendTarget,
+    DefaultsTarget,
+    DocumentTarget,
+    KnownDocument,
+    ServiceTarget,
+    Target,
+)
 from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.model import Edit, Problem, Tree
 from anycastlb.serving.api.handlers import commit
@@ -89,10 +96,15 @@ def _exists(place: Target, tree: Tree, seen: KnownDocument | None) -> bool:
 
 def _place(request: web.Request) -> Target:
     """What the path names. Raises ``ApiError``."""
-    service, backend = request.match_info.get("service"), request.match_info.get("backend")
-    for name in (service, backend):
-        if name is not None and not NAME.fullmatch(name):
+    given = request.match_info
+    for name in given.values():
+        if not NAME.fullmatch(name):
             raise _unnameable(request, name)
+    if "gateway" in given:
+        return DocumentTarget("gateways", given["gateway"])
+    if "route" in given:
+        return DocumentTarget("routes", given["route"])
+    service, backend = given.get("service"), given.get("backend")
     if service is None:
         return DefaultsTarget()
     if backend is None:

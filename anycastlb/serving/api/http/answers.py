@@ -7,24 +7,27 @@ most once in ``SHARED`` seconds while nothing has changed, compressed once, and 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
-from io import BytesIO
-from operator import is_
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
+from anycastlb.core.identity import same_objects
 from anycastlb.core.model import Inputs, Snapshot
+from anycastlb.serving.pieces import Pieces, gzipped, length, pieces
 from anycastlb.serving.views.status_text import StatusTexts
 
 SHARED = 1.0
 """Seconds for which an answer is given to others, if nothing but the time has changed."""
 LARGE = 16 * 1024
 """Bytes from which an answer is compressed for those who take it so, unless they sit at the same machine's socket."""
+CHUNK = 64 * 1024
+"""Bytes that are sent in one go."""
 LEVEL = 1
 """Of the compression: the next one takes twice as long, and saves a tenth."""
 UNASKED = 60.0
@@ -36,7 +39,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 class Document:
     """One answer. ``tag`` is equal for as long as it says the same, but for ages."""
 
-    body: bytes
+    body: Pieces
     tag: str
 
 
@@ -55,7 +58,7 @@ class Answers:
         """For what ``get`` makes, which is one thing at a time."""
         self._turn = asyncio.Lock()
         self._shared: dict[str, _Shared] = {}
-        self._packed = (b"", b"")
+        self._packed: tuple[Pieces, Pieces] = (), ()
         """The body that was compressed last, and what became of it."""
         self._rest: asyncio.TimerHandle | None = None
 
@@ -63,7 +66,7 @@ class Answers:
         """The answer of that name, made from these values: one that is known, or a new one. ``now``: of the node."""
         async with self._turn:
             known = self._shared.get(name)
-            if known is not None and 0 <= now - known.at < SHARED and same(known.made_from, made_from):
+            if known is not None and 0 <= now - known.at < SHARED and same_objects(known.made_from, made_from):
                 return known.document
             shared = _Shared(await asyncio.to_thread(make), made_from, now)
         self._shared[name] = shared
@@ -82,35 +85,50 @@ class Answers:
         body, coding = await self.pack(request, document.body)
         return written(body, status, {**headers, **coding})
 
-    async def pack(self, request: web.Request, body: bytes) -> tuple[bytes, Mapping[str, str]]:
+    async def pack(self, request: web.Request, body: Pieces) -> tuple[Pieces, Mapping[str, str]]:
         """The body as the peer is to get it, and the headers that say so."""
-        if len(body) < LARGE or not packs(request):
+        if length(body) < LARGE or not packs(request):
             return body, {}
         async with self._turn:
             if self._packed[0] is not body:
-                self._packed = body, await asyncio.to_thread(gzip.compress, body, LEVEL, mtime=0)
+                self._packed = body, await asyncio.to_thread(gzipped, body, LEVEL)
             return self._packed[1], {"Content-Encoding": "gzip"}
 
     def _forget(self, name: str, shared: _Shared) -> None:
         if self._shared.get(name) is shared:
             del self._shared[name]
         if self._packed[0] is shared.document.body:
-            self._packed = b"", b""
+            self._packed = (), ()
 
     def _forget_texts(self) -> None:
         self.texts = StatusTexts()
 
 
+class Body(Payload):
+    """A body that is sent piece by piece: as one, it would be copied while nothing else runs."""
+
+    _autoclose = True
+
+    def __init__(self, body: Pieces) -> None:
+        super().__init__(body)
+        self._size = length(body)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for piece in self._value:
+            for begin in range(0, len(piece), CHUNK):
+                await writer.write(memoryview(piece)[begin : begin + CHUNK])
+                await asyncio.sleep(0)
+
+
 def written(
-    body: bytes, status: int = 200, headers: Mapping[str, str] = HEADERS, content_type: str = "application/json"
+    body: Pieces, status: int = 200, headers: Mapping[str, str] = HEADERS, content_type: str = "application/json"
 ) -> web.Response:
-    """An answer that is sent in pieces if it is large: as one, it would be copied while nothing else runs."""
-    content = body if len(body) < LARGE else BytesIO(body)
+    """An answer with this body."""
+    content = b"".join(body) if length(body) < LARGE else Body(body)
     return web.Response(body=content, status=status, headers={"Content-Type": content_type, **headers})
-
-
-def same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    return len(before) == len(now) and all(map(is_, before, now))
 
 
 def packs(request: web.Request) -> bool:
@@ -128,9 +146,9 @@ def parts_of(snapshot: Snapshot) -> tuple[object, ...]:
     return (*own, *(getattr(snapshot.inputs, field.name) for field in fields(Inputs)))
 
 
-def encoded(view: Any) -> bytes:
+def encoded(view: Any) -> Pieces:
     """The JSON of a view. It is written item by item, since the encoder lets nobody else run meanwhile."""
-    return "".join(_written(view, depth=2)).encode()
+    return pieces(text.encode() for text in _written(view, depth=2))
 
 
 def _written(view: Any, depth: int) -> Iterator[str]:
@@ -150,4 +168,7 @@ def _written(view: Any, depth: int) -> Iterator[str]:
 def document(view: Any) -> Document:
     """A view as an answer."""
     body = encoded(view)
-    return Document(body, blake2b(body, digest_size=12).hexdigest())
+    digest = blake2b(digest_size=12)
+    for piece in body:
+        digest.update(piece)
+    return Document(body, digest.hexdigest())

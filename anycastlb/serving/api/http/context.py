@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ from aiohttp import web
 from anycastlb.adapters.sources import Store
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.fields import Document
+from anycastlb.core.http.explain import MapQuestion
 from anycastlb.core.model import Snapshot
 from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of, written
 from anycastlb.serving.history import History
+from anycastlb.serving.pieces import Pieces
 from anycastlb.settings import Settings
 
-Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
+Scrape = Callable[[str], Awaitable[tuple[Pieces, str]]]
 """The value of an Accept header -> the metrics as text, and their content type."""
 
 
@@ -58,6 +60,10 @@ class Context:
     statistics: Callable[[], Awaitable[Mapping[Any, Any]]] | None = None
     """The kernel's own counters by service and destination key (``metrics.Statistics``); raises ``DriverError``."""
     history: History = field(default_factory=History)
+    ask_haproxy: Callable[[Sequence[MapQuestion]], Awaitable[Mapping[str, bool]]] | None = None
+    """What HAProxy finds in its maps, by the keys of the questions; nothing if it does not answer. None: it is off."""
+    certificate_ends: Callable[[], Mapping[str, float]] | None = None
+    """When each certificate of this node ends, by its name, in seconds of the wall clock. None: it serves none."""
     answers: Answers = field(default_factory=Answers)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """The writes of this node come one after the other, so that they do not make one another decide anew. What keeps
