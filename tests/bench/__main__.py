@@ -27,7 +27,7 @@ from anycastlb.core.model import Change, Destination, DestinationKey, Failure, R
 from tests.support.netns import fresh, run
 
 RANGES = [ip_network("10.200.0.0/16")]
-PROMISES = {"program": 10.0, "dump, first look": 1.0, "dump, later look": 1.0}
+PROMISES = {"program": 15.0, "dump, first look": 3.0, "dump, later look": 3.0}
 """At least this many times as fast as the peer."""
 
 
@@ -113,9 +113,9 @@ def opened() -> IpvsDriver:
 
 
 def expect(destinations: int, who: str) -> None:
-    found = run("ipvsadm", "-Sn").count(" -r ")
-    if found != destinations:
-        raise SystemExit(f"bench: {who} left {found} destinations instead of {destinations}")
+    count = run("ipvsadm", "-Sn").count(" -r ")
+    if count != destinations:
+        raise SystemExit(f"bench: {who} left {count} destinations instead of {destinations}")
 
 
 def main() -> int:
@@ -123,6 +123,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--each", type=int, default=10, help="destinations of each service")
+    parser.add_argument("--report", action="store_true", help="judge nothing: emulation slows both sides unequally")
     options = parser.parse_args()
     objects = options.services * (1 + options.each)
     peer = run("ipvsadm", "--version").split("(")[0].strip()
@@ -132,7 +133,7 @@ def main() -> int:
     broken = 0
     for name, (mine, theirs) in measure(options.rounds, options.services, options.each).items():
         ratio = median(theirs) / median(mine)
-        held = ratio >= PROMISES[name]
+        held = options.report or ratio >= PROMISES[name]
         broken += not held
         verdict = "" if held else "  BROKEN"
         print(

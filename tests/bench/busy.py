@@ -116,8 +116,8 @@ async def put(store: int, key: str, document: Mapping[str, object]) -> None:
 async def results(node: Asked) -> Counter[str]:
     """How many checks ended how."""
     text = (await node.whole("/metrics")).decode()
-    found = re.findall(r'(?m)^anycastlb_check_results_total\{.*outcome="(\w+)".*\} (\S+)$', text)
-    return Counter({outcome: int(float(number)) for outcome, number in found})
+    matches = re.findall(r'(?m)^anycastlb_check_results_total\{.*outcome="(\w+)".*\} (\S+)$', text)
+    return Counter({outcome: int(float(number)) for outcome, number in matches})
 
 
 async def measure(seconds: float) -> Figures:

@@ -48,7 +48,7 @@ from anycastlb.daemon import catalog_inspector
 from anycastlb.engine.follower import CatalogParts, Follower
 from anycastlb.engine.node import checks, checks_of
 from anycastlb.serving.history import History
-from anycastlb.serving.metrics import Meters, Metrics
+from anycastlb.serving.metrics import Meters, Metrics, Sources
 from anycastlb.serving.views.status_text import StatusTexts
 from tests.bench.kv import PREFIX, documents
 
@@ -159,13 +159,13 @@ def reading(catalog: Catalog) -> Figures:
     async def statistics() -> Mapping[Any, TrafficCounters]:
         return counted
 
-    metrics = Metrics(node, Meters(), Journal(), statistics, clock=lambda: node.snapshot.at)
+    metrics = Metrics(node, Meters(), Journal(), Sources(statistics), clock=lambda: node.snapshot.at)
     later = replace(snapshot, inputs=replace(snapshot.inputs, health=probed(catalog, 1010.0)))
     for what, node.snapshot in ((", first", snapshot), ("", replace(snapshot, cycle=2)), (", all checked", later)):
         now = node.snapshot.at + 1.0
         figures[f"/metrics{what}"] = spent(lambda: asyncio.run(metrics.scrape()))
-        figures[f"/v1/vips{what}"] = spent(lambda now=now: texts.vips(node.snapshot, now)[0].encode())
-        figures[f"/v1/status{what}"] = spent(lambda now=now: texts.status(node.snapshot, now, "")[0].encode())
+        figures[f"/v1/vips{what}"] = spent(lambda now=now: texts.vips(node.snapshot, now))
+        figures[f"/v1/status{what}"] = spent(lambda now=now: texts.status(node.snapshot, now, ""))
         figures[f"status for the nodes{what}"] = spent(
             lambda: status_bytes.fit(status_document.summarise(node.snapshot, "", "", memory))
         )

@@ -165,8 +165,10 @@ def vip(service: int) -> str:
     return str(IPv4Address("192.0.2.1") + service)
 
 
-def cost(argv: list[str], asked: Callable[[], int], backends: int, seconds: float, place: Path) -> float:
-    """Seconds of CPU that one check costs this program."""
+def cost(
+    argv: list[str], asked: Callable[[], int], backends: int, seconds: float, place: Path
+) -> tuple[float, float, float]:
+    """Seconds of CPU that one check costs this program, and its children alone; and their memory in megabytes."""
     before = asked()
     with (place / "log").open("ab") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
@@ -176,9 +178,11 @@ def cost(argv: list[str], asked: Callable[[], int], backends: int, seconds: floa
                 raise SystemExit(f"bench: {argv[0]} ended: {(place / 'log').read_text()[-800:]}")
             time.sleep(0.1)
         time.sleep(SETTLE)
-        used, done = spent(process.pid), asked()
+        used, below, done = spent(process.pid), spent_below(process.pid), asked()
         time.sleep(seconds)
-        return (spent(process.pid) - used) / max(1, asked() - done)
+        done = max(1, asked() - done)
+        whole, below = spent(process.pid) - used, spent_below(process.pid) - below
+        return whole / done, below / done, resident(process.pid)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -187,7 +191,19 @@ def cost(argv: list[str], asked: Callable[[], int], backends: int, seconds: floa
 def spent(pid: int) -> float:
     """Seconds of CPU that a process and its descendants have used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS + sum(map(spent, children(pid)))
+    return (int(fields[11]) + int(fields[12])) / TICKS + spent_below(pid)
+
+
+def spent_below(pid: int) -> float:
+    """Seconds of CPU that its descendants have used."""
+    return sum(map(spent, children(pid)))
+
+
+def resident(pid: int) -> float:
+    """Megabytes of a process and its descendants; what they share is counted once for each."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    own = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+    return own + sum(map(resident, children(pid)))
 
 
 def children(pid: int) -> list[int]:
@@ -251,19 +267,20 @@ def alone(backends: int, seconds: float) -> int:
 
 def beside(backends: int, seconds: float, rounds: int) -> int:
     broken = 0
-    print(f"{'':6} {'anycastlb':>10} {'keepalived':>11} {'times':>6} {'promised':>9}")
+    heads = ("anycastlb", "its checker", "keepalived", "times", "promised", "MB", "keepalived")
+    print(f"{'':6} " + " ".join(f"{head:>11}" for head in heads))
     for kind, most in PROMISES.items():
-        costs: dict[str, list[float]] = {"anycastlb": [], "keepalived": []}
+        costs: dict[str, list[tuple[float, float, float]]] = {"anycastlb": [], "keepalived": []}
         for _ in range(rounds):
             for name, argv in (("keepalived", keepalived), ("anycastlb", anycastlb)):
                 with fresh(), serving(kind) as asked, tempfile.TemporaryDirectory() as place:
                     words = argv(kind, backends, Path(place))
                     costs[name].append(cost(words, asked, backends, seconds, Path(place)))
-        mine, theirs = median(costs["anycastlb"]), median(costs["keepalived"])
+        (mine, checker, memory), (theirs, _, peers) = (map(median, zip(*rows, strict=True)) for rows in costs.values())
         broken += mine > most * theirs
         verdict = "  BROKEN" if mine > most * theirs else ""
-        row = f"{kind:6} {mine * 1e6:10.1f} {theirs * 1e6:11.1f} {mine / theirs:6.2f} {most:9.2f}{verdict}"
-        print(row, flush=True)
+        row = (mine * 1e6, checker * 1e6, theirs * 1e6, mine / theirs, most, memory, peers)
+        print(f"{kind:6} " + " ".join(f"{number:11.2f}" for number in row) + verdict, flush=True)
     return 1 if broken else 0
 
 

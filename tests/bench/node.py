@@ -7,7 +7,8 @@ service has ten backends, whose checks are of type ``none``: what probes cost is
 * *put to kernel*: from the write of one weight in Consul until the kernel has it, the median and the worst of the
   rounds, and what CPU the daemon spends until it is at rest again, without what it spends at rest;
 * *idle*: the share of a core when nothing happens;
-* *loop blocked*: how long the event loop did nothing else at the longest, in the start and after it.
+* *loop blocked*: how long the event loop did nothing else at the longest, in the start, after it, and while it is read;
+* */metrics* and */v1/vips*: from the request of the first reader, and of a later one, until the whole answer is there.
 
 Exits 1 if a promise does not hold. The promises are those of an idle machine of two processors: its own speed is
 printed beside them, before and after. The test kernel counts as spent what the host takes away.
@@ -55,6 +56,11 @@ PROMISES: dict[str, dict[int, float]] = {
     "loop blocked, start, ms": {100: 20.0, 1_000: 20.0, 10_000: 20.0},
     "loop blocked, ms": {100: 20.0, 1_000: 20.0, 10_000: 20.0},
     "resident memory, MB": {1_000: 120.0},
+    "/metrics, first, ms": {1_000: 200.0},
+    "/metrics, again, ms": {1_000: 200.0},
+    "/v1/vips, first, ms": {1_000: 200.0},
+    "/v1/vips, again, ms": {1_000: 200.0},
+    "loop blocked by readers, ms": {100: 20.0, 1_000: 20.0, 10_000: 20.0},
 }
 GROWTH = 2.0
 """A change at 1,000 services costs at most so many times what it costs at 100."""
@@ -105,15 +111,24 @@ class Kernel:
         return sum(line.startswith("  -> ") for line in table) - 1  # the first is a heading
 
 
+def compiled(directory: Path) -> dict[str, str]:
+    """The environment of a daemon whose modules are compiled, as those of an installed one are."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**kept, "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
+    modules = "import anycastlb.daemon, tests.bench.observed"
+    subprocess.run([sys.executable, "-c", modules], env=environment, check=True)
+    return environment
+
+
 class Daemon:
     def __init__(self, directory: Path, store: str) -> None:
         (directory / "node.toml").write_text(NODE.format(directory=directory, consul=store))
         self._report = directory / "blocked"
         command = [sys.executable, "-m", "tests.bench.observed", str(self._report)]
-        log = (directory / "daemon.log").open("wb")
+        log, environment = (directory / "daemon.log").open("wb"), compiled(directory)
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [*command, "run", "--config", str(directory / "node.toml")], stdout=log, stderr=log
+            [*command, "run", "--config", str(directory / "node.toml")], stdout=log, stderr=log, env=environment
         )
 
     def cpu(self) -> float:
@@ -207,7 +222,21 @@ def figures(daemon: Daemon, store: str, services: int) -> dict[str, float]:
         costs.append((daemon.cpu() - spent - share * (time.monotonic() - began)) * 1e3)
     found |= {"put to kernel, median ms": median(took), "put to kernel, worst ms": max(took)}
     found |= {"CPU of a change, ms": median(costs), "loop blocked, ms": daemon.blocked()}
-    return {**found, "resident memory, MB": daemon.memory()}
+    found["resident memory, MB"] = daemon.memory()
+    for path in ("/metrics", "/v1/vips"):
+        found |= {f"{path}, {when}, ms": answered(path) for when in ("first", "again")}
+    found["loop blocked by readers, ms"] = daemon.blocked()
+    return found
+
+
+def answered(path: str) -> float:
+    """Milliseconds until the whole answer is there, some seconds after all that was before it."""
+    time.sleep(2 * SETTLED)
+    began = time.monotonic()
+    with urllib.request.urlopen(f"http://127.0.0.1:4672{path}", timeout=60) as answer:
+        while answer.read(2**16):
+            continue
+    return (time.monotonic() - began) * 1e3
 
 
 def speed() -> float:

@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.fuzz.requests import run as run_requests
+from tests.fuzz.stalls import STALL
 from tests.fuzz.targets import TARGETS, Target
 
-STALL = 0.05
-"""Seconds of the processor that one item of a case may take."""
 MAX_FINDS = 5
 """Of one target, after which it ends."""
 

@@ -46,7 +46,7 @@ SERVICES: tuple[dict[str, Any], ...] = (
                   "communities": ["65535:666"], "hold_up": "1s", "reopen": "60%"},
      "backends": BACKENDS, "slow_start": "10s", "drain": "30s", "max_failed": "50%"},
     {"port": 53, "protocol": "udp", "one_packet": True, "backends_from": {"consul": {"service": "dns", "tag": "a"}},
-     "check": {"type": "dns", "name": "example.org", "expect": "192.0.2.9"}},
+     "check": {"type": "dns", "name": "example.org", "answer": "192.0.2.9"}},
     {"persistence": {"timeout": "5m", "netmask": "255.255.255.0"}, "backends": BACKENDS,
      "check": {"type": "all", "checks": [{"type": "tcp", "port": 22}, {"type": "any", "checks": [{"type": "icmp"}]}]}},
     {"port": 80, "backends": BACKENDS, "dns": {"ttl": "1m", "srv": "_http._tcp"}, "consul": True,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
-import re
 import time
 from collections import Counter
 from contextlib import suppress
@@ -15,9 +15,10 @@ from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.settings import parse
 from tests.fuzz.documents import BACKENDS, service
 from tests.fuzz.mutation import TEXTS, Mutator
+from tests.fuzz.peer import CLOSED, KEPT, Peer, complete
+from tests.fuzz.stalls import STALL, Stalls
 from tests.support import scene
-from tests.support.serving import Served, serving
-from tests.support.waiting import PATIENCE
+from tests.support.serving import serving
 
 NODE = '[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]\n[api]\nrate = 1000000\nmax_requests = 1000'
 PATHS = {
@@ -38,6 +39,7 @@ STATUSES = {200, 201, 204, 207, 304, 400, 401, 403, 404, 405, 408, 409, 411, 412
 TOGETHER = 16
 """Requests at the same time."""
 SERVICES = tuple(service(n) for n in range(5))
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def request(mutator: Mutator) -> bytes:
@@ -62,7 +64,7 @@ def request(mutator: Mutator) -> bytes:
         "Host": "localhost",
         "Content-Type": "application/json",
         "Content-Length": str(len(data)),
-        "Connection": "close",
+        "Connection": "close" if chance.random() < 0.05 else "keep-alive",
     }
     for name, values in (
         ("If-Match", ["*", '"x"', "W/", '"', ",,,"]),
@@ -79,7 +81,7 @@ def request(mutator: Mutator) -> bytes:
             headers[name] = chance.choice(values)
     head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     whole = head.encode("latin-1", errors="replace") + b"\r\n" + data
-    return mutator.damaged(whole) if chance.random() < 0.2 else whole
+    return mutator.damaged(whole.replace(KEPT, CLOSED)) if chance.random() < 0.2 else whole
 
 
 def judge(answer: bytes, sent: bytes) -> int:
@@ -96,31 +98,6 @@ def judge(answer: bytes, sent: bytes) -> int:
     return status
 
 
-def complete(data: bytes) -> bool:
-    """Is that a whole request, which needs an answer and no second one? The end of any other may be waited for."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    lengths = re.findall(rb"\r\nContent-Length: (\d+)", head)
-    closes = b"\r\nConnection: close\r\n" in head + b"\r\n"
-    return closes and lengths == [b"%d" % len(body)] and b"Transfer-Encoding" not in head
-
-
-async def ask(served: Served, data: bytes) -> bytes:
-    """All that comes back until the other end is done. Of what is no whole request, what comes back in a while."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    answer = bytearray()
-    try:
-        writer.write(data)
-        with suppress(*([] if complete(data) else [TimeoutError])):
-            async with asyncio.timeout(10 * PATIENCE if complete(data) else 0.3):
-                while piece := await reader.read(1 << 20):
-                    answer += piece
-    except ConnectionError:
-        pass
-    finally:
-        writer.transport.abort()
-    return bytes(answer)
-
-
 async def fuzz(seed: int, seconds: float, only: int | None, limit: int = 10**9) -> tuple[Counter[int], list[str]]:
     """How many answers there were of each status (0: hung up on), and what was found."""
     known = {f"services/s{n}": json.dumps(document) for n, document in enumerate(SERVICES)}
@@ -129,25 +106,48 @@ async def fuzz(seed: int, seconds: float, only: int | None, limit: int = 10**9) 
     async with serving(scene.trouble(), store=MemorySource(**known), settings=parse(NODE)) as served:
         end = time.monotonic() + seconds
         numbers = iter(range(limit) if only is None else (only,))
+        stalls = Stalls()
 
         async def ask_on() -> None:
+            peer = Peer(served.port)
             for n in numbers:
-                data = request(Mutator(random.Random(f"{seed} {n}")))
-                try:
-                    answer = await ask(served, data)
-                    statuses[judge(answer, data) if answer else 0] += 1
-                except Exception as exc:
-                    finds.append(f"python -m tests.fuzz --seed {seed} --only {n} requests: {exc!r}\n{data[:500]!r}")
+                with stalls.during(n):
+                    data = request(Mutator(random.Random(f"{seed} {n}")))
+                    try:
+                        answer = await peer.ask(data)
+                        assert answer or not complete(data), "no answer"
+                        statuses[judge(answer, data) if answer else 0] += 1
+                    except Exception as exc:
+                        finds.append(f"{_again(seed, n)}: {exc!r}\n{data[:500]!r}")
                 if time.monotonic() > end or len(finds) >= 5:
-                    return
+                    break
+            peer.hang_up()
 
-        await asyncio.gather(*(ask_on() for _ in range(TOGETHER)))
-        healthy = await ask(
-            served, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        if b" 200 " not in healthy[:20]:
-            finds.append(f"afterwards the API does not answer: {healthy[:200]!r}")
+        with stalls.watched():
+            await asyncio.gather(*(ask_on() for _ in range(TOGETHER)))
+            for n in sorted(stalls.suspects):
+                took = min([await _alone(stalls, served.port, seed, n) for _ in range(2)])
+                if took > STALL:
+                    finds.append(f"{_again(seed, n)}: {1000 * took:.0f} ms of the processor at a time")
+        if b" 200 " not in (await Peer(served.port).ask(HEALTH))[:20]:
+            finds.append("afterwards the API does not answer")
     return statuses, finds
+
+
+async def _alone(stalls: Stalls, port: int, seed: int, number: int) -> float:
+    """The longest time of the processor without a pause that this request takes while there is no other."""
+    data = request(Mutator(random.Random(f"{seed} {number}")))
+    gc.collect()  # the garbage of others is collected in anybody's time
+    await asyncio.sleep(0)  # this step is none of the request's, nor is the making of it
+    peer, stalls.longest = Peer(port), 0.0
+    with suppress(AssertionError):  # judged before
+        await peer.ask(data)
+    peer.hang_up()
+    return stalls.longest
+
+
+def _again(seed: int, number: int) -> str:
+    return f"python -m tests.fuzz --seed {seed} --only {number} requests"
 
 
 def run(seed: int, seconds: float, only: int | None) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fuzz import bridge, consul, documents, netlink
+from tests.fuzz import bridge, consul, documents, http, netlink
 from tests.fuzz.mutation import Mutator
 
 
@@ -25,6 +25,7 @@ class Target:
 
 TARGETS: Mapping[str, Target] = {
     "documents": Target(documents.make, documents.judge),
+    "http": Target(http.make, http.judge),
     "consul": Target(consul.make, consul.judge),
     "bridge": Target(bridge.make, bridge.judge),
     "netlink": Target(netlink.make, netlink.judge),

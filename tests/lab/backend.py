@@ -59,6 +59,10 @@ class Backend:
         """It goes on serving, but tells the health check that it should not."""
         self._control("/fail")
 
+    def break_down(self) -> None:
+        """It answers every request with 500, and the health check as if nothing were wrong."""
+        self._control("/break")
+
     def heal(self) -> None:
         self._control("/heal")
 

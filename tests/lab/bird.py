@@ -50,12 +50,12 @@ class Bird:
         raise LabError(f"BIRD does not answer {' '.join(words)!r} to the end: {''.join(told)}")
 
     def sessions(self) -> set[str]:
-        found = re.findall(r"^(\w+)\s+BGP\s+\S+\s+\S+\s+\S+\s+Established", self.ask("show", "protocols"), re.M)
-        return set(found)
+        matches = re.findall(r"^(\w+)\s+BGP\s+\S+\s+\S+\s+\S+\s+Established", self.ask("show", "protocols"), re.M)
+        return set(matches)
 
     def watched(self) -> set[str]:
-        found = re.findall(r"^(\S+)\s+\S+\s+Up\b", self.ask("show", "bfd", "sessions"), re.M)
-        return set(found)
+        matches = re.findall(r"^(\S+)\s+\S+\s+Up\b", self.ask("show", "bfd", "sessions"), re.M)
+        return set(matches)
 
     def updates(self, node: str) -> tuple[int, int]:
         """Routes, counted anew with each session; none where there is no session."""
@@ -64,8 +64,8 @@ class Bird:
             text = self.ask("show", "protocols", "all", f"{node}v{version}")
             if not text:
                 raise LabError(f"BIRD does not know {node}")
-            if found := re.search(r"Import updates:\s+(\d+)", text):
-                updates += int(found[1])
-            if found := re.search(r"Import withdraws:\s+(\d+)", text):
-                withdrawals += int(found[1])
+            if match := re.search(r"Import updates:\s+(\d+)", text):
+                updates += int(match[1])
+            if match := re.search(r"Import withdraws:\s+(\d+)", text):
+                withdrawals += int(match[1])
         return updates, withdrawals

@@ -62,6 +62,11 @@ class ConsulServer:
         status, body = request(self.namespace, "GET", CONSUL, PORT, f"/v1/kv/{quote(key)}")
         return base64.b64decode(json.loads(body)[0]["Value"] or "") if status == 200 else None
 
+    def everything(self) -> bytes:
+        """All values that it has, one a line, with their keys."""
+        entries = json.loads(self._call("GET", "/v1/kv/?recurse"))
+        return b"\n".join(one["Key"].encode() + b" " + base64.b64decode(one["Value"] or "") for one in entries)
+
     def _call(self, method: str, path: str, body: bytes = b"") -> str:
         status, answer = request(self.namespace, method, CONSUL, PORT, path, body)
         if status != 200:

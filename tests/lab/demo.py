@@ -15,16 +15,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from tests.lab.lab import Lab, document
+from tests.lab.haproxy import NodeHaproxy
+from tests.lab.http import get
+from tests.lab.lab import CHECK, Lab, document
 from tests.lab.namespaces import LabError
+from tests.lab.node import Node
 from tests.lab.process import until
 from tests.lab.server import ECHO
 from tests.lab.story import Story
 from tests.lab.topology import BACKENDS, own, vip
+from tests.rig import haproxy
 
 VIP, VIP6, CHAT = vip(0), vip(0, 6), vip(1)
+SITE = vip(20)
+"""No backend has it: connections to it end on the nodes."""
 BOTH = {"lb1", "lb2"}
 REQUESTS, CONNECTIONS = 300, 200
 PROMISED = 0.2 * 3 + 1.0 + 0.5
@@ -195,7 +204,74 @@ def _carriers(story: Story, title: str, carried: dict[str, int], landed: Counter
     story.table(title, columns, [row])
 
 
-STEPS = (first_service, traffic, one_dies, all_die, restart, node_dies)
+def gateway(lab: Lab, story: Story) -> None:
+    story.chapter("A gateway: rules by path and weight, on HAProxy, gated by the same health")
+    with ExitStack() as ends:
+        proxies = _proxies(lab, ends)
+        for name, backends in {"shop": ("b1", "b2"), "beta": ("b3",)}.items():
+            pool = {"port": 80, "check": CHECK, "backends": {each: {"address": own(each)} for each in backends}}
+            lab.put(name, pool)
+        lab.consul.put("anycastlb/gateways/web", {"vip": str(SITE), "port": 80, "protocol": "http"})
+        story.command("you", "consul kv put anycastlb/routes/shop @shop.json")
+        _route(lab, story, {"backendRefs": [{"name": "shop"}]})
+        for proxy in proxies:
+            proxy.start()
+        lab.router.until(SITE, BOTH)
+        workers = [proxy.worker() for proxy in proxies]
+        blog = {"matches": [{"path": {"value": "/blog"}}], "backendRefs": [{"name": "beta"}]}
+        canary = {"backendRefs": [{"name": "shop", "weight": 90}, {"name": "beta", "weight": 10}]}
+        story.say("A rule for /blog is added, and a tenth of all other requests goes to the new version:")
+        at = time.monotonic()
+        _route(lab, story, blog, canary)
+        for node in lab.nodes.values():
+            until(lambda node=node: _asked(node, "/blog/1") == "b3", "the rule is in force")  # type: ignore[misc]
+        took = time.monotonic() - at
+        same = [proxy.worker() for proxy in proxies] == workers
+        story.claim("both are in force on both nodes, without a reload", same, f"after {took:.2f} s")
+        seen = lab.client.spread(REQUESTS, SITE)
+        share = seen["b3"] / REQUESTS
+        story.claim("about a tenth of the requests goes there", 0.03 < share < 0.17, f"{share:.0%} of {REQUESTS}")
+        story.command("lb1", f"anycastlb why GET http://{SITE}/blog/1")
+        story.output(lab.lb1.program("why", "GET", f"http://{SITE}/blog/1").stdout.rstrip())
+        with lab.client.load(SITE) as load:
+            until(lambda: load.sent > 20, "20 requests")
+            story.command("b1", "kill -9 the server")
+            lab.backends["b1"].kill()
+            sent = load.sent
+            until(lambda: load.sent > sent + 60, "60 more requests")
+        story.claim("no GET is lost", not load.failed, f"{len(load.failed)} of {load.sent} failed")
+        story.command("b2, b3", "kill -9 the server")
+        at = time.monotonic()
+        lab.backends["b2"].kill()
+        lab.backends["b3"].kill()
+        took = lab.router.until(SITE, set()) - at
+        story.claim("with its last pool the gateway's VIP is gone", True, f"{took:.2f} s after the kill")
+
+
+def _proxies(lab: Lab, ends: ExitStack) -> list[NodeHaproxy]:
+    """The HAProxy of each node, which serves gateways until ``ends`` is over."""
+    program = next(filter(None, map(haproxy.find, (haproxy.own(), *haproxy.SUITES))), None)
+    if program is None:
+        raise LabError("there is no HAProxy: python3 tests/rig/haproxy.py own")
+    folder = Path(ends.enter_context(TemporaryDirectory(prefix="alb.")))
+    proxies = [NodeHaproxy(node, folder / name, str(program)) for name, node in lab.nodes.items()]
+    for proxy in proxies:
+        ends.enter_context(proxy.driven())
+    return proxies
+
+
+def _route(lab: Lab, story: Story, *rules: dict[str, Any]) -> None:
+    route = {"gateways": ["web"], "hostnames": ["*"], "rules": list(rules)}
+    story.output("\n".join(f'"{name}": {json.dumps(value)}' for name, value in route.items()))
+    lab.consul.put("anycastlb/routes/shop", route)
+
+
+def _asked(node: Node, path: str) -> str:
+    """What a node's own HAProxy answers."""
+    return get(node.namespace, str(SITE), 80, path)[1]
+
+
+STEPS = (first_service, traffic, one_dies, all_die, restart, node_dies, gateway)
 
 
 def tell(story: Story, hold: bool) -> None:

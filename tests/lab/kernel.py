@@ -78,13 +78,13 @@ def in_order(listing: str) -> str:
 
 def loopback(namespace: Namespace) -> set[Address]:
     """All addresses on ``lo``."""
-    found = set()
+    addresses = set()
     for body in _dump(namespace, _GETADDR):
         index = int.from_bytes(body[4:8], sys.byteorder)
         attributes = _attributes(body[8:])
         if index == _LOOPBACK:
-            found.add(ip_address(attributes.get(_LOCAL) or attributes[_ADDRESS]))
-    return found
+            addresses.add(ip_address(attributes.get(_LOCAL) or attributes[_ADDRESS]))
+    return addresses
 
 
 def routes(namespace: Namespace, version: int, protocol: int) -> dict[str, frozenset[str]]:
@@ -118,12 +118,12 @@ def _gateways(attributes: dict[int, bytes]) -> Iterator[str]:
 
 
 def _attributes(raw: bytes) -> dict[int, bytes]:
-    found = {}
+    fields = {}
     while len(raw) >= 4:
         size, kind = struct.unpack_from("=HH", raw)
-        found[kind] = raw[4:size]
+        fields[kind] = raw[4:size]
         raw = raw[(size + 3) & ~3 :]
-    return found
+    return fields
 
 
 def _dump(namespace: Namespace, kind: int, family: int = 0) -> Iterator[bytes]:

@@ -139,7 +139,7 @@ class Lab:
         if not self.consul.process.running:
             self.consul.start()
             self.consul.ready()
-        for part in ("services/", "drain/", "defaults"):
+        for part in ("routes/", "gateways/", "services/", "drain/", "defaults"):
             self.consul.delete(f"anycastlb/{part}", below=True)
         for node in self._every:
             node.unmute()
@@ -182,6 +182,6 @@ def consul_program() -> str:
     """The Consul that the rig finds. Raises ``LabError`` when there is none."""
     from tests.rig import consul
 
-    if found := consul.find():
-        return str(found)
+    if program := consul.find():
+        return str(program)
     raise LabError("no Consul: put one on PATH, or fetch it with tests/rig/consul.py")

@@ -31,6 +31,9 @@ PIECE = 20_000
 FAVOUR = 2.0
 """How much more a process loses that always has something to do: one that rests is served first. As measured, on a host
 and in a test kernel, with a load of 12 on two processors: a busy one lost 3.3 of 4.3 s, this one counted 1.6 s."""
+TOLERANCE = 2.0
+"""By which factor a promise may be missed: what the machine lost is an estimate, and a busy machine makes it a bad one.
+The stories in virtual time hold the product to the promise itself; here it is seen to be kept by all parts together."""
 ENTRY = struct.Struct("dd")
 ENTRIES = 1024
 """How many are read at once: a buffer for all would show in the memory of the process that is tested."""
@@ -112,10 +115,10 @@ def lost(since: float, until: float | None = None) -> float:
 
 
 def kept(promise: float, since: float, what: str, until: float | None = None) -> None:
-    """The promise to do something within so many seconds was kept. Raises ``AssertionError`` if it was not."""
+    """The promise to do something within so many seconds was kept, or nearly. Raises ``AssertionError`` if not."""
     end = time.monotonic() if until is None else until
     late = lost(since, end)
-    assert end - since - late <= promise, (
+    assert end - since - late <= TOLERANCE * promise, (
         f"{what} after {end - since:.2f} s, of which the machine lost {late:.2f} s; promised within {promise:g} s"
     )
 

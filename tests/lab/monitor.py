@@ -74,13 +74,13 @@ class Monitor:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The result of an instant query: vectors of ``{"metric": {...}, "value": [at, "1"]}``."""
-        found: list[dict[str, Any]] = self._ask(f"/api/v1/query?query={quote(expression)}")["result"]
-        return found
+        samples: list[dict[str, Any]] = self._ask(f"/api/v1/query?query={quote(expression)}")["result"]
+        return samples
 
     def value(self, expression: str) -> float | None:
         """Of an expression with one result, or none."""
-        found = self.query(expression)
-        return float(found[0]["value"][1]) if found else None
+        samples = self.query(expression)
+        return float(samples[0]["value"][1]) if samples else None
 
     def alerts(self) -> set[tuple[str, str]]:
         """(name, object) of every alert that fires; the object is its VIP, session, document or node."""

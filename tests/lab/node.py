@@ -55,6 +55,9 @@ graceful = "300ms"
 settle = "500ms"
 deadline = "20s"
 
+[checks]
+commands = ["/bin/true"]
+
 [api]
 listen = "127.0.0.1:{port}"
 socket = "{directory}/api.sock"
@@ -84,6 +87,7 @@ class Node:
         self._directory = directory / name
         self._directory.mkdir()
         self._cut = self._muted = False
+        self._bridge = 0
         self.settings = self._directory / "node.toml"
         self.settings.write_text(
             NODE_TOML.format(
@@ -118,6 +122,23 @@ class Node:
         for process in (self.exabgp, self.daemon):
             if not process.running:
                 process.start()
+
+    def refresh(self) -> None:
+        """Start what does not run, and another ExaBGP in the place of one that has lost a bridge since ``refreshed``.
+
+        It ends itself at the sixth loss within the same 64 seconds, in however many tests these were.
+        """
+        try:
+            lost = self._bridge not in (0, self.bridge())
+        except (LabError, OSError):  # it has none, or does not run
+            lost = True
+        if lost:
+            self.exabgp.kill()
+        self.start()
+
+    def refreshed(self) -> None:
+        """It is as a test finds it."""
+        self._bridge = self.bridge()
 
     def ready(self) -> None:
         """Wait until it says itself that it is in sync and able to serve."""
@@ -288,8 +309,8 @@ class Node:
         status, body = self.http("/v1/status")
         if status != 200:
             raise LabError(f"{self.name}: /v1/status answers {status}: {body[:200]}\n{self.daemon.tail()}")
-        found: dict[str, Any] = json.loads(body)
-        return found
+        document: dict[str, Any] = json.loads(body)
+        return document
 
     def announced(self) -> set[Address]:
         """The VIPs of which it knows that it announces them."""
@@ -349,13 +370,13 @@ class Node:
 
     def carries(self, vip: Address) -> set[int]:
         """The client ports of the established TCP connections to the VIP in this node's connection table."""
-        found = set()
+        ports = set()
         for words in map(str.split, self.namespace.run("ipvsadm", "-Lnc").splitlines()):
             if len(words) > 4 and words[0] == "TCP" and words[2] == "ESTABLISHED":
                 client, virtual = words[3], words[4]
                 if virtual.rpartition(":")[0].strip("[]") == str(vip):
-                    found.add(int(client.rpartition(":")[2]))
-        return found
+                    ports.add(int(client.rpartition(":")[2]))
+        return ports
 
     def until(self, ask: Any, what: str, within: float = GIVE_UP) -> Any:
         """As ``process.until``, with this node's log in the error."""

@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,19 @@ LONGEST = 5.0
 """By how much a machine that is late may stretch that."""
 LONGEST_REST = 1.0
 """Seconds between two questions at most, however long an answer takes."""
+
+
+@contextmanager
+def meanwhile(act: Callable[[threading.Event], None]) -> Iterator[None]:
+    """``act`` goes on beside the block, until the event that it is given says that the block is over."""
+    over = threading.Event()
+    thread = threading.Thread(target=act, args=(over,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def until(ask: Callable[[], T], what: str, within: float = GIVE_UP, every: float = 0.02) -> T:
@@ -73,21 +87,21 @@ def thaw(pid: int) -> None:
 
 def members(group: int) -> list[int]:
     """The processes of a process group."""
-    found = []
+    members = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
             if os.getpgid(int(folder.name)) == group:
-                found.append(int(folder.name))
-    return found
+                members.append(int(folder.name))
+    return members
 
 
 def _states(pid: int) -> set[str]:
     """The states of the threads of a process."""
-    found = set()
+    states = set()
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
         with suppress(OSError):  # it has ended
-            found.add(stat.read_text().rpartition(")")[2].split()[0])
-    return found
+            states.add(stat.read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 class Process:

@@ -20,7 +20,7 @@ from tests.lab.bird import Bird
 from tests.lab.examples import SHIPPED, Peer, edited
 from tests.lab.frr import Frr
 from tests.lab.namespaces import Namespace
-from tests.lab.process import GIVE_UP, Process, until
+from tests.lab.process import GIVE_UP, Process, meanwhile, until
 from tests.lab.topology import uplink
 
 AS, NODE_AS = 65000, 65001
@@ -109,8 +109,8 @@ class Router:
 
     def routes(self, vip: Address) -> frozenset[str]:
         """The names of the nodes the kernel forwards this VIP's flows to; empty = no route."""
-        found = self.table(vip.version).get(str(vip), frozenset())
-        return frozenset(peer.name for peer in self.peers if peer.address(vip.version) in found)
+        nodes = self.table(vip.version).get(str(vip), frozenset())
+        return frozenset(peer.name for peer in self.peers if peer.address(vip.version) in nodes)
 
     def table(self, version: int = 4) -> dict[str, frozenset[str]]:
         """All routes the program put into the kernel: VIP -> gateways."""
@@ -129,20 +129,15 @@ class Router:
     @contextmanager
     def always(self, vip: Address) -> Iterator[None]:
         """Raises ``AssertionError`` after the block if the VIP was seen without any route in it."""
-        over, without = threading.Event(), []
+        without: list[float] = []
 
-        def watch() -> None:
+        def watch(over: threading.Event) -> None:
             while not over.wait(0.05):
                 if not self.routes(vip):
                     without.append(time.monotonic())
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with meanwhile(watch):
             yield
-        finally:
-            over.set()
-            thread.join()
         assert not without, f"{vip} had no route at all, from {without[0]:.2f} to {without[-1]:.2f}"
 
     def sessions(self) -> set[str]:

@@ -2,7 +2,7 @@
 
 On every address of its namespace: HTTP on 80 and 8080 (``/`` answers its name, ``/health`` 200 or 503), and on 7 an
 echo that first says its name. On the addresses given: its name for any datagram on 53. Its control port 9000 answers
-``/counts`` and obeys ``/fail`` and ``/heal``.
+``/counts`` and obeys ``/fail``, ``/break`` and ``/heal``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class Server:
     def __init__(self, name: str) -> None:
         self.name = name
         self.healthy = True
+        self.broken = False
+        """It answers requests with an error, and the check as if nothing were wrong."""
         self.counts: Counter[str] = Counter()
 
     async def serve(self, addresses: list[str]) -> None:
@@ -38,11 +40,11 @@ class Server:
             self.counts["checks"] += 1
             return ("200 OK", "ok") if self.healthy else ("503 Service Unavailable", "failing")
         self.counts["requests"] += 1
-        return "200 OK", self.name
+        return ("500 Internal Server Error", "broken") if self.broken else ("200 OK", self.name)
 
     def control(self, path: str) -> tuple[str, str]:
-        if path in ("/fail", "/heal"):
-            self.healthy = path == "/heal"
+        if path in ("/fail", "/break", "/heal"):
+            self.healthy, self.broken = path != "/fail", path == "/break"
         return "200 OK", json.dumps(self.counts)
 
 

@@ -7,8 +7,10 @@ that the lab cannot perform may not stand in the tour unnoticed.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "vagrant/README.md"
 INSTALLED = "/usr/src/anycastlb"
 """Where Vagrant puts the tree."""
-PATIENCE = 60.0
-"""Seconds within which a command must come to say what the tour shows."""
 ON_A_MACHINE = re.compile(r"vagrant ssh (\w+) -c '(.*)'")
 
 
@@ -62,10 +62,10 @@ class Guide:
 
     def perform(self, step: Step) -> None:
         """Raises ``LabError`` if it cannot be performed, fails, or does not come to say what is shown."""
-        if not (found := ON_A_MACHINE.fullmatch(step.command)):
+        if not (match := ON_A_MACHINE.fullmatch(step.command)):
             self._do(step, self._on_the_host(step.command))
             return
-        name, command = found.groups()
+        name, command = match.groups()
         if name not in self._machines:
             raise LabError(f"the tour goes to a machine {name}; the lab has {', '.join(self._machines)}")
         if action := self._service(name, command):
@@ -93,13 +93,13 @@ class Guide:
 
     def _on_the_host(self, command: str) -> Callable[[], object]:
         lab = self._lab
-        if found := re.fullmatch(r"vagrant rsync (lb\d) && vagrant provision \1", command):
-            node = lab.nodes[found[1]]
+        if match := re.fullmatch(r"vagrant rsync (lb\d) && vagrant provision \1", command):
+            node = lab.nodes[match[1]]
             return node.hand_over
-        if found := re.fullmatch(r"vagrant halt --force (lb\d)", command):
-            return lab.nodes[found[1]].die
-        if found := re.fullmatch(r"vagrant up (lb\d)", command):
-            return lab.nodes[found[1]].revive
+        if match := re.fullmatch(r"vagrant halt --force (lb\d)", command):
+            return lab.nodes[match[1]].die
+        if match := re.fullmatch(r"vagrant up (lb\d)", command):
+            return lab.nodes[match[1]].revive
         raise LabError(f"the lab has nothing like: {command}")
 
     def _service(self, name: str, command: str) -> Callable[[], object] | None:
@@ -121,8 +121,8 @@ class Guide:
                 settings = shlex.quote(str(node.settings))
                 programs["anycastlb"] = f'cd {ROOT} && exec {sys.executable} -m anycastlb "$@" --config {settings}'
             if machine is self._lab.router.namespace:
-                programs["birdc"] = f'exec /usr/sbin/birdc -s {self._lab.directory}/bird.ctl "$@"'
+                programs["birdc"] = f'exec {shutil.which("birdc")} -s {self._lab.directory}/bird.ctl "$@"'
             for name, script in programs.items():
                 (place / name).write_text(f"#!/bin/sh\n{script}\n")
                 (place / name).chmod(0o755)
-        return {"PATH": f"{place}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "120"}
+        return {"PATH": f"{place}:{os.environ['PATH']}", "COLUMNS": "120"}

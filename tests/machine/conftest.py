@@ -1,4 +1,4 @@
-"""One bare machine in a lab of its own, for all tests of this folder, which build on each other."""
+"""Bare machines in a lab of their own, for all tests of this folder, which build on each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from tests.lab.lab import Lab
-from tests.machine.world import NODE, World, guard
+from tests.machine.world import RELEASES, World, guard
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +16,11 @@ def world(require: Callable[[str], str]) -> Iterator[World]:
 
     for part in ("kernel", "consul", "bird", "tc", "bareroot", "package"):
         require(part)
-    lab = Lab(nodes=(), spare=(NODE,))
+    trees = {suite: tree for suite in RELEASES.values() if (tree := bareroot.find(suite))}
+    lab = Lab(nodes=(), spare=tuple(RELEASES))
     guard(lab.consul, lab.directory)
-    tree = bareroot.find()
-    assert tree is not None
     with lab:
-        world = World(lab, tree)
+        world = World(lab, trees)
         try:
             world.start()
             yield world
@@ -33,9 +32,13 @@ def world(require: Callable[[str], str]) -> Iterator[World]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test shows what the node's services had to say."""
+    """A failed test shows what the nodes' services had to say."""
     report = yield
     world = getattr(item, "funcargs", {}).get("world")
     if report.failed and isinstance(world, World):
-        report.sections += [(unit, world.node.journal(unit)) for unit in ("anycastlb", "anycastlb-exabgp")]
+        report.sections += [
+            (f"{unit} on {node.name}", node.machine.journal(unit))
+            for node in world.nodes.values()
+            for unit in ("anycastlb", "anycastlb-exabgp")
+        ]
     return report

@@ -23,6 +23,9 @@ PLACE = Path("/run/machines")
 BOOT = 60.0
 """Seconds until systemd has reached its target."""
 
+PATIENCE = "[Manager]\nDefaultTimeoutStartSec=30min\n"
+"""systemd's, for a service that says itself when it has started: several tests may share this processor."""
+
 ENTER = """
 set -e
 mount --make-rprivate /
@@ -69,6 +72,9 @@ class Machine:
         run("mount", "--bind", _modules(), str(modules / os.uname().release))
         (self.root / "etc/hostname").write_text(self.name + "\n")
         (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
+        patience = self.root / "etc/systemd/system.conf.d/patience.conf"
+        patience.parent.mkdir(exist_ok=True)
+        patience.write_text(PATIENCE)
         group = _cgroups() / self.name
         group.mkdir(exist_ok=True)
         script = ENTER.format(root=shlex.quote(str(self.root)), name=self.name)
@@ -142,11 +148,11 @@ class Machine:
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    children: list[int] = []
     with suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(child), *_children(int(child))]
-    return found
+            children += [int(child), *_children(int(child))]
+    return children
 
 
 def _modules() -> str:

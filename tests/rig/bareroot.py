@@ -1,6 +1,8 @@
-"""Makes a bare Debian of the release this machine runs, as a tar file: a machine after a minimal installation.
+"""Makes a bare Debian as a tar file: a machine after a minimal installation.
 
-    python3 tests/rig/bareroot.py         prints the path of the tar file, making it if need be
+    python3 tests/rig/bareroot.py [bookworm|trixie]...
+
+It prints the path of each tar file, which it makes if need be; without a release, of the one this machine runs.
 
 It has systemd as its init, no Python and nothing of ours. The packages that ours depends on are in its apt cache, for
 the test kernel has no network; they are not installed. Made by mmdebstrap from the mirror that the machine's own apt
@@ -9,6 +11,8 @@ uses, as any user who may make namespaces. This module starts nothing.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +25,8 @@ if not __package__:
 
 from tests.rig import debian
 
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+"""The releases that a node can be of, and the version of Python that each has."""
 MACHINE = ("systemd-sysv",)
 """What makes a machine of a minimal root."""
 NEEDED = ("python3", "kmod", "libstdc++6")
@@ -30,14 +36,23 @@ NEEDED = ("python3", "kmod", "libstdc++6")
 def release() -> str:
     """The code name of this machine's Debian. Raises ``debian.Unavailable`` on anything else."""
     path = Path("/etc/os-release")
-    found = re.search(r"^VERSION_CODENAME=\"?(\w+)", path.read_text() if path.exists() else "", re.MULTILINE)
-    if found is None:
+    match = re.search(r"^VERSION_CODENAME=\"?(\w+)", path.read_text() if path.exists() else "", re.MULTILINE)
+    if match is None:
         raise debian.Unavailable("this machine's /etc/os-release names no release")
-    return found[1]
+    return match[1]
 
 
-def find() -> Path | None:
-    path = debian.cache() / "bareroot" / f"{release()}.tar"
+def releases() -> tuple[str, ...]:
+    """Those that bare machines are made of: as ``ANYCASTLB_RELEASES`` says, or else the one of this machine."""
+    if chosen := os.environ.get("ANYCASTLB_RELEASES", "").split():
+        return tuple(chosen)
+    with contextlib.suppress(debian.Unavailable):
+        return (release(),)
+    return ("unknown",)
+
+
+def find(suite: str | None = None) -> Path | None:
+    path = debian.cache() / "bareroot" / f"{suite or release()}.tar"
     return path if path.exists() else None
 
 
@@ -48,31 +63,36 @@ def strap(target: Path, suite: str, *options: str, privilege: Sequence[str] = ()
     mirrors = debian.mirrors()
     if not mirrors:
         raise debian.Unavailable("this machine's apt has no Debian source; name one in ANYCASTLB_DEBIAN_MIRROR")
-    command = [*privilege, "mmdebstrap", "--quiet", "--variant=minbase", *options, suite, str(target), mirrors[0]]
+    # As root it mounts /proc in the new root, and may leave it there: then only in a place that ends with it.
+    alone = ("unshare", "--mount") if privilege or os.geteuid() == 0 else ()
+    arguments = ("--quiet", "--variant=minbase", *options, suite, str(target), mirrors[0])
+    command = [*privilege, *alone, "mmdebstrap", *arguments]
     done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise debian.Unavailable(f"mmdebstrap ended with status {done.returncode}: {done.stderr[-2000:]}")
 
 
-def obtain() -> Path:
+def obtain(suite: str | None = None) -> Path:
     """The tar file, made if it is not there. Raises ``debian.Unavailable``."""
-    if found := find():
-        return found
+    suite = suite or release()
+    if tree := find(suite):
+        return tree
     with debian.locked(debian.cache() / "bareroot") as shelf:
-        if found := find():
-            return found
-        path = shelf / f"{release()}.tar"
+        if tree := find(suite):
+            return tree
+        path = shelf / f"{suite}.tar"
         draft = path.with_suffix(".new.tar")
         fetch = "apt-get -q -y --download-only -o APT::Install-Recommends=true install"
         download = f'chroot "$1" apt-get clean; chroot "$1" {fetch} {" ".join(NEEDED)}'
         options = ("--skip=cleanup/apt", f"--include={','.join(MACHINE)}", f"--customize-hook={download}")
-        strap(draft, release(), *options)
+        strap(draft, suite, *options)
         draft.rename(path)
         return path
 
 
 if __name__ == "__main__":
     try:
-        print(obtain())
+        for wanted in sys.argv[1:] or [release()]:
+            print(obtain(wanted))
     except debian.Unavailable as failure:
         sys.exit(f"bareroot: {failure}")

@@ -24,16 +24,16 @@ PIN = "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9"
 
 def find() -> Path | None:
     """The Consul program on PATH or in the cache, or None. Fetches nothing."""
-    if found := shutil.which("consul"):
-        return Path(found)
+    if program := shutil.which("consul"):
+        return Path(program)
     root = debian.cached(SUITE, "consul", PIN)
     return root / "usr/bin/consul" if root else None
 
 
 def obtain() -> Path:
     """The Consul program, fetched if it is not there. Raises ``debian.Unavailable``."""
-    if found := find():
-        return found
+    if program := find():
+        return program
     try:
         return debian.fetch(SUITE, ["consul"], {"consul": PIN})["consul"] / "usr/bin/consul"
     except debian.Unavailable as exc:

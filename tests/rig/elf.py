@@ -54,10 +54,10 @@ def redirect(source: Path, target: Path, loader: Path) -> None:
     """
     image = bytearray(source.read_bytes())
     name = bytes(loader) + b"\0"
-    found = list(headers(image, source))
-    if not found:
+    offsets = list(headers(image, source))
+    if not offsets:
         raise NotPatchable(f"{source} has no interpreter: it is linked statically")
-    for header in found:
+    for header in offsets:
         struct.pack_into("<Q", image, header + 8, len(image))
         struct.pack_into("<QQ", image, header + 32, len(name), len(name))
     draft = target.with_name(f".{target.name}.{id(image)}")

@@ -1,6 +1,6 @@
 """The first process in a test kernel: makes the place usable, runs the command, and reports how it ended.
 
-Run as pid 1 by ``testkernel.py``, by the system's Python without any site directory, either in the packaged kernel
+Run as pid 1 by ``testkernel.py``, by the system's Python without any site directory, either in a kernel of its own
 (which has nothing mounted but the host's file tree) or in fresh namespaces of the host's kernel. Its only argument is
 the job directory. Standard library only; it knows nothing of the project.
 """
@@ -29,6 +29,8 @@ OPEN_FILES = 65536
 GLANCE = 0.2
 """Seconds between looks for a signal that the runner wants delivered; file notification does not cross the kernels."""
 POWER_OFF = 0x4321FEDC
+DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+"""What udev would make in a /dev that has only what the kernel puts there."""
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -49,10 +51,13 @@ def furnish(job: dict[str, Any]) -> None:
     for directory in ("/run/netns", "/run/lock", "/run/tmp"):
         Path(directory).mkdir()
     Path("/run/tmp").chmod(0o1777)
-    if job["kernel"] == "packaged":
+    if job["consoles"]:
         mount("devpts", "/dev/pts", "mode=620,ptmxmode=666")
         mount("tmpfs", "/dev/shm", "mode=1777")
         offer_modules(Path(job["modules_tree"]))
+    for name, target in DEVICE_LINKS.items():
+        with contextlib.suppress(FileExistsError):
+            Path("/dev", name).symlink_to(target)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = OPEN_FILES if os.geteuid() == 0 else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -80,7 +85,7 @@ def raise_loopback() -> None:
 
 
 def load(modules: list[str]) -> None:
-    """Load kernel modules of the packaged kernel; the host's are loaded by the runner, outside."""
+    """Load modules of a kernel of our own; the host's are loaded by the runner, outside."""
     if modules:
         done = subprocess.run(["/run/modprobe", "-a", *modules], check=False, capture_output=True, text=True)
         if done.returncode != 0:
@@ -90,21 +95,31 @@ def load(modules: list[str]) -> None:
 
 
 def attach(job: dict[str, Any]) -> None:
-    """Give this process the packaged kernel's consoles as its standard streams: 0 is the screen, 1 the errors.
+    """Give this process the kernel's consoles as its standard streams: the first is the screen, the second the errors.
 
     Without a shell they pass bytes through unchanged. With one the first is a terminal as a login would find it, for
     then the host's terminal is the one that passes everything through.
     """
     shell = job["shell"]
-    for stream, name in enumerate(("tty0", "tty0", "tty0") if shell else ("null", "tty0", "tty1")):
-        console = os.open(f"/dev/{name}", os.O_RDWR | os.O_NOCTTY)
+    screen, errors = job["consoles"]
+    for stream, name in enumerate((screen, screen, screen) if shell else ("null", screen, errors)):
+        console = os.open(f"/dev/{device(name)}", (os.O_RDWR if name != errors else os.O_WRONLY) | os.O_NOCTTY)
         if console != stream:
             os.dup2(console, stream)
             os.close(console)
     for stream in (1, 2):
-        if not shell:
-            tty.setraw(stream)
-        fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", job["rows"], job["columns"], 0, 0))
+        if os.isatty(stream):
+            if not shell:
+                tty.setraw(stream)
+            fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", job["rows"], job["columns"], 0, 0))
+
+
+def device(name: str) -> str:
+    """The file in /dev of a console: of a port of QEMU's, by the name that it was given there."""
+    for port in Path("/sys/class/virtio-ports").glob("*/name"):
+        if port.read_text().strip() == name:
+            return port.parent.name
+    return name
 
 
 def lend() -> None:
@@ -159,7 +174,7 @@ def perform(place: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Everything but the end. A fault before the command starts is an ``error``, not an exit code."""
     try:
         furnish(job)
-        if job["kernel"] == "packaged":
+        if job["consoles"]:
             attach(job)
             load(job["modules"])
         elif job["shell"]:
@@ -188,7 +203,7 @@ def main() -> None:
     result = perform(place, job)
     drain()
     (place / "result.json").write_text(json.dumps(result))
-    if job["kernel"] == "packaged":
+    if job["consoles"]:
         os.sync()
         libc.reboot(POWER_OFF)
     os._exit(0)

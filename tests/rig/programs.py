@@ -27,9 +27,11 @@ PACKAGES = {
     "ipvsadm": "ipvsadm",
     "keepalived": "keepalived",
     "knotd": "knot",
+    "mkfs.ext4": "e2fsprogs",
     "named": "bind9",
     "nginx": "nginx",
     "nsd": "nsd",
+    "qemu-system-x86_64": "qemu-system-x86",
     "rsyslogd": "rsyslog",
     "vtysh": "frr",
 }
@@ -57,8 +59,8 @@ def search_path() -> str:
 
 def find(name: str) -> Path | None:
     """The program, installed or unpacked, or None. Fetches nothing."""
-    found = shutil.which(name, path=search_path())
-    return Path(found) if found else None
+    path = shutil.which(name, path=search_path())
+    return Path(path) if path else None
 
 
 def obtain(names: Sequence[str]) -> None:

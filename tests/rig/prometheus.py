@@ -25,17 +25,17 @@ PROGRAMS = ("promtool", "prometheus")
 
 def find(program: str) -> Path | None:
     """``promtool`` or ``prometheus`` on PATH or in the cache, or None. Fetches nothing."""
-    if found := shutil.which(program):
-        return Path(found)
+    if path := shutil.which(program):
+        return Path(path)
     root = debian.cached(SUITE, "prometheus", PIN)
     return root / "usr/bin" / program if root else None
 
 
 def obtain() -> dict[str, Path]:
     """Both programs, fetched if they are not there. Raises ``debian.Unavailable``."""
-    found = {name: path for name in PROGRAMS if (path := find(name))}
-    if len(found) == len(PROGRAMS):
-        return found
+    programs = {name: path for name in PROGRAMS if (path := find(name))}
+    if len(programs) == len(PROGRAMS):
+        return programs
     try:
         root = debian.fetch(SUITE, ["prometheus"], {"prometheus": PIN})["prometheus"]
     except debian.Unavailable as exc:

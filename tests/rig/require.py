@@ -16,7 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import bareroot, consul, debian, package, programs, prometheus, rootfs, testkernel, usermode
+from tests.rig import (
+    bareroot,
+    consul,
+    debian,
+    haproxy,
+    package,
+    programs,
+    prometheus,
+    rootfs,
+    testkernel,
+    usermode,
+    virtual,
+)
 
 
 class Missing(Exception):
@@ -51,17 +63,24 @@ def loadable(module: str) -> bool:
 
 
 def server() -> str:
-    found = consul.find()
-    if found is None:
+    program = consul.find()
+    if program is None:
         raise Missing("no consul on PATH and none fetched; fetch it: python3 tests/rig/consul.py")
-    return str(found)
+    return str(program)
 
 
 def monitor(name: str) -> str:
-    found = prometheus.find(name)
-    if found is None:
+    path = prometheus.find(name)
+    if path is None:
         raise Missing(f"no {name} on PATH and none fetched; fetch it: python3 tests/rig/prometheus.py")
-    return str(found)
+    return str(path)
+
+
+def proxy(name: str) -> str:
+    path = haproxy.find(name)
+    if path is None:
+        raise Missing(f"{name} is not unpacked; fetch it: python3 tests/rig/haproxy.py")
+    return str(path)
 
 
 def runner() -> str:
@@ -70,6 +89,13 @@ def runner() -> str:
     if choice.kernel == "packaged" and not usermode.present():
         raise Missing("the packaged kernel is not fetched; fetch it: python3 tests/rig/testkernel.py fetch")
     return choice.kernel
+
+
+def virtual_kernel(name: str) -> str:
+    found = virtual.find(name)
+    if found is None:
+        raise Missing(f"the kernel {name}, or QEMU, is not fetched; fetch them: python3 tests/rig/virtual.py {name}")
+    return found.release
 
 
 def root() -> str:
@@ -81,19 +107,19 @@ def root() -> str:
         raise Missing(str(exc)) from exc
 
 
-def root_tree() -> str:
-    try:
-        found = bareroot.find()
-    except debian.Unavailable as exc:
-        raise Missing(str(exc)) from exc
-    if found is None:
-        raise Missing("no bare Debian is made; make it: python3 tests/rig/bareroot.py")
-    return str(found)
+def root_trees() -> str:
+    """A bare Debian of each release that the tests install a node on."""
+    found = {suite: bareroot.find(suite) for suite in bareroot.releases()}
+    for suite, tree in found.items():
+        if tree is None:
+            raise Missing(f"no bare Debian {suite} is made; make it: python3 tests/rig/bareroot.py {suite}")
+    return " ".join(map(str, found.values()))
 
 
 def built() -> str:
+    """The package for each release that the tests install a node on."""
     try:
-        return str(package.find())
+        return " ".join(str(package.find(suite)) for suite in bareroot.releases())
     except debian.Unavailable as exc:
         raise Missing(str(exc)) from exc
 
@@ -105,19 +131,21 @@ def library(name: str) -> str:
 
 
 def program(name: str) -> str:
-    found = programs.find(name)
-    if found is None:
+    path = programs.find(name)
+    if path is None:
         raise Missing(f"no program {name} on PATH, where Debian has it, or in {programs.directory()}: run make setup")
-    return str(found)
+    return str(path)
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "kernel": kernel,
     "testkernel": runner,
+    **{name: functools.partial(virtual_kernel, name) for name in virtual.SUITES},
     "rootfs": root,
     "consul": server,
     **{name: functools.partial(monitor, name) for name in prometheus.PROGRAMS},
-    "bareroot": root_tree,
+    **{name: functools.partial(proxy, name) for name in haproxy.SUITES},
+    "bareroot": root_trees,
     "package": built,
     "exabgp": functools.partial(library, "exabgp"),
 }
@@ -137,6 +165,7 @@ def require(name: str) -> str:
     """Go on only if the part ``name`` is here; return where it was found.
 
     ``kernel`` gives the release of the kernel this process runs on, ``testkernel`` which kernel the runner would use,
+    ``debian-12`` and ``debian-13`` the release of that kernel,
     ``exabgp`` the package's name; ``consul``, ``promtool``, ``bird`` and any other name give the absolute path of the
     program. May be called at module level, in a fixture or in a test.
     """

@@ -54,7 +54,7 @@ mkdir -m 755 "$2"
 cd "$1"
 for part in $(ls -A); do
     [ "$part" != usr ] || ! cp -al usr "$2" 2>/dev/null || continue
-    cp -a --reflink=auto "$part" "$2"
+    cp -ax --reflink=auto "$part" "$2"
 done
 """
 

@@ -4,6 +4,7 @@
 #     tests/rig/setup.sh demo      what the demo runs: a few small Debian packages, .venv, test kernel, Consul, BIRD
 #     tests/rig/setup.sh           what the tests run besides: everything
 #     tests/rig/setup.sh python    only .venv, for what needs no kernel (make check)
+#     tests/rig/setup.sh deb       .venv with what a node needs and no more, for building its package
 #
 # As root, or with a sudo that asks no password, it installs what is missing; otherwise it names the command to run. It
 # installs no service: programs of packages that bring one are unpacked into the cache, which is .cache (or
@@ -19,7 +20,7 @@ TEST_PROGRAMS=(
 )
 # What is unpacked where it is not installed; tests/rig/programs.py knows the packages.
 DEMO_SERVICES=(bird ipvsadm)
-TEST_SERVICES=(keepalived knotd named nginx nsd rsyslogd vtysh)
+TEST_SERVICES=(keepalived knotd mkfs.ext4 named nginx nsd rsyslogd vtysh)
 
 say() { echo "setup: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -97,7 +98,13 @@ fetch_everything() {
     "$python" tests/rig/testkernel.py fetch & jobs+=($!)
     "$python" tests/rig/programs.py "${services[@]}" & jobs+=($!)
     optional Consul "$python" tests/rig/consul.py & jobs+=($!)
-    [ "$what" = demo ] || { optional Prometheus "$python" tests/rig/prometheus.py & jobs+=($!); }
+    if [ "$what" = demo ]; then
+        optional HAProxy "$python" tests/rig/haproxy.py own & jobs+=($!)
+    else
+        optional Prometheus "$python" tests/rig/prometheus.py & jobs+=($!)
+        optional HAProxy "$python" tests/rig/haproxy.py & jobs+=($!)
+        optional "Debian 13's kernel" "$python" tests/rig/virtual.py debian-13 & jobs+=($!)
+    fi
     ensure_venv "$extra"
     for job in "${jobs[@]}"; do
         wait "$job" || die "what is missing is said above; the rest is kept, so run this again"
@@ -114,10 +121,11 @@ case $what in
 all) programs=("${DEMO_PROGRAMS[@]}" "${TEST_PROGRAMS[@]}") services=("${DEMO_SERVICES[@]}" "${TEST_SERVICES[@]}") ;;
 demo) programs=("${DEMO_PROGRAMS[@]}") services=("${DEMO_SERVICES[@]}") extra=bgp ;;
 python) programs=(flock:util-linux) ;;
-*) die "unknown part '$what'; expected: demo, python, or nothing for everything" ;;
+deb) programs=(flock:util-linux) extra=bgp ;;
+*) die "unknown part '$what'; expected: demo, python, deb, or nothing for everything" ;;
 esac
 ensure_packages
 mkdir -p .cache
 exec 9>.cache/setup.lock # two makes at a time
 flock 9
-if [ "$what" = python ]; then ensure_venv "$extra"; else fetch_everything; fi
+case $what in python | deb) ensure_venv "$extra" ;; *) fetch_everything ;; esac

@@ -1,6 +1,7 @@
 """Runs every test where it belongs, on the host or in a test kernel, and adds up the results.
 
     python tests/rig/suite.py [PYTEST-ARGUMENT...]
+    python tests/rig/suite.py --kernels [PYTEST-ARGUMENT...]    what a kernel decides, on each of Debian's own kernels
 
 A test kernel has one processor, and is often waiting: for an interval, a session, a route. Where the machine has more
 processors, two of them are at work side by side: when one has ended, the next of the queue begins. What talks to real
@@ -32,7 +33,7 @@ from xml.etree import ElementTree
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.rig import debian
+from tests.rig import debian, virtual
 
 LIMIT = "4500"
 """Seconds after which the test kernel is ended, should a test hang."""
@@ -66,6 +67,8 @@ class Part:
     """into how many parts its files are dealt"""
     after: str = ""
     """an earlier part that must have ended before this one begins"""
+    kernel: str = "auto"
+    """the test kernel, as ``testkernel.py`` names it"""
 
 
 QUEUE = (
@@ -84,12 +87,17 @@ QUEUE = (
 """Begun in this order, in each lane: first what others wait for, and what takes long, so that all end at about the
 same time. A folder is run without the files that another part names."""
 
+KERNELS = tuple(
+    Part(name, ("tests/kernel", "tests/contract/test_drivers.py"), inside=True, kernel=name) for name in virtual.SUITES
+)
+"""Run by ``--kernels``, which takes half an hour where they are emulated."""
 
-def found(path: str) -> list[str]:
+
+def files_in(path: str) -> list[str]:
     """The files of tests at this path of a part, without those that another part names."""
     if path.endswith(".py"):
         return [path]
-    named = {other for part in QUEUE for other in part.paths}
+    named = {other for part in QUEUE if part.kernel == "auto" for other in part.paths}
     return sorted(str(file) for file in Path(path).rglob("test_*.py") if str(file) not in named)
 
 
@@ -99,11 +107,11 @@ def deal(part: Part, seconds: Mapping[str, float]) -> list[Part]:
     def cost(file: str) -> float:
         return seconds.get(file) or Path(file).stat().st_size / BYTES_A_SECOND
 
-    files = [file for path in part.paths for file in found(path)]
+    dealt = [file for path in part.paths for file in files_in(path)]
     if part.shares == 1:
-        return [replace(part, paths=tuple(files))]
+        return [replace(part, paths=tuple(dealt))]
     shares: list[list[str]] = [[] for _ in range(part.shares)]
-    for file in sorted(files, key=cost, reverse=True):
+    for file in sorted(dealt, key=cost, reverse=True):
         min(shares, key=lambda share: sum(map(cost, share))).append(file)
     return [
         replace(part, name=f"{part.name} {number}", paths=tuple(sorted(share)), shares=1)
@@ -123,10 +131,10 @@ class Case:
 
 def cases(report: Path) -> list[Case]:
     try:
-        found = list(ElementTree.parse(report).getroot().iter("testcase"))
+        tests = list(ElementTree.parse(report).getroot().iter("testcase"))
     except (OSError, ElementTree.ParseError):
         return []
-    return [Case(source(case.get("classname", "")), case.get("name", ""), float(case.get("time", 0))) for case in found]
+    return [Case(source(case.get("classname", "")), case.get("name", ""), float(case.get("time", 0))) for case in tests]
 
 
 def source(dotted: str) -> str:
@@ -179,7 +187,7 @@ def command(part: Part, report: Path, arguments: list[str]) -> list[str]:
     if not part.inside:
         return [*POLITE, *pytest] if part.lane == "polite" else pytest
     runner = str(Path(__file__).with_name("testkernel.py"))
-    return [sys.executable, runner, "run", "--timeout", LIMIT, "--", *pytest]
+    return [sys.executable, runner, "run", "--kernel", part.kernel, "--timeout", LIMIT, "--", *pytest]
 
 
 def count(report: Path, status: int) -> Tally:
@@ -269,8 +277,8 @@ def show(part: Part, result: Future[Result]) -> str:
 
 def slowest(reports: Mapping[str, Path]) -> Iterator[str]:
     """A line for each of the slowest tests in these reports of parts."""
-    found = ((case, name) for name, report in reports.items() for case in cases(report))
-    for case, name in sorted(found, key=lambda pair: pair[0].seconds, reverse=True)[:SLOWEST]:
+    pairs = ((case, name) for name, report in reports.items() for case in cases(report))
+    for case, name in sorted(pairs, key=lambda pair: pair[0].seconds, reverse=True)[:SLOWEST]:
         yield f"{case.seconds:6.1f} s  {name:<10} {case.file}::{case.name}"
 
 
@@ -310,7 +318,8 @@ class Queues:
 
 def main(arguments: list[str]) -> int:
     measured = last_run()
-    parts = [share for part in QUEUE for share in deal(part, measured)]
+    queue, arguments = (KERNELS, arguments[1:]) if arguments[:1] == ["--kernels"] else (QUEUE, arguments)
+    parts = [share for part in queue for share in deal(part, measured)]
     forget(parts)
     queues = Queues(parts, arguments)
     queues.start()

@@ -19,6 +19,7 @@ import pytest
 
 from tests.lab.topology import CONSUL, own, uplink, vip
 from tests.rig import debian, rootfs, testkernel
+from tests.rig import wheels as rig_wheels
 from tests.rig.require import require
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,23 +137,7 @@ def wheels(box: rootfs.Rootfs) -> Path:
     """The Python packages of a node, for the Python of that Debian, from where this machine's pip gets them."""
     version = re.search(r"^Version: (\d+\.\d+)", box.run("apt-cache", "show", "python3").stdout, re.M)
     assert version
-    house = debian.cache() / f"wheels-{version[1]}"
-    requirements = [*requirements_of_a_node(), "setuptools>=68", "wheel"]
-    stamp = house / "requirements"
-    if not stamp.exists() or stamp.read_text() != "\n".join(requirements):
-        download = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(house)]
-        only = ["--only-binary=:all:", "--python-version", version[1]]
-        done = subprocess.run([*download, *only, *requirements], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
-        stamp.write_text("\n".join(requirements))
-    return house
-
-
-def requirements_of_a_node() -> list[str]:
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["bgp"]]
+    return rig_wheels.obtain(version[1], rig_wheels.requirements("bgp"))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@
     python3 tests/rig/testkernel.py fetch            have the packaged kernel ready, if it would be used
 
 The kernel is the host's own, in fresh network, mount, process and host-name namespaces, if it has ip_vs and the user is
-root; otherwise the packaged one (``usermode``), which needs no rights at all. Either way the command finds the host's
-file tree (what it writes stays), its own variables and working directory, an empty /run, a network with nothing but
-loopback, TMPDIR=/run/tmp and TESTKERNEL=host or packaged. The exit code is the command's; 124 after a time-out, 125 if
+root; otherwise the packaged one (``usermode``), which needs no rights at all. ``--kernel debian-12`` or ``debian-13``
+boots that release's own kernel instead (``virtual``). Either way the command finds the host's file tree (what it writes
+stays), its own variables and working directory, an empty /run, a network with nothing but loopback, TMPDIR=/run/tmp and
+TESTKERNEL=host, packaged or the name given. The exit code is the command's; 124 after a time-out, 125 if
 the kernel died or could not start, 126 and 127 if the command could not, 128+N if this program was ended by signal N.
 
 Standard library only, for it runs before anything is installed. It never changes the host's network.
@@ -29,17 +30,18 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
 import tty
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.rig import debian, elf, programs, usermode
+from tests.rig import debian, elf, programs, usermode, virtual
 
 GRACE = 5.0
 """Seconds that a command has to end after it was told to, before its kernel is."""
@@ -105,6 +107,12 @@ class Request:
 def describe(request: Request) -> dict[str, Any]:
     """The job as ``guest`` reads it."""
     size = shutil.get_terminal_size((120, 40))
+    consoles: tuple[str, ...] = ()
+    modules: Path | str = ""
+    if request.kernel == "packaged":
+        consoles, modules = ("tty0", "tty1"), usermode.modules()
+    elif request.kernel in virtual.SUITES:
+        consoles, modules = virtual.PORTS, virtual.fetch(request.kernel).modules
     outside = {"TMPDIR", "TMP", "TEMP", "HOSTNAME"}
     environment = {key: value for key, value in paths().items() if key not in outside}
     environment |= {"TMPDIR": "/run/tmp", "TESTKERNEL": request.kernel}
@@ -115,9 +123,9 @@ def describe(request: Request) -> dict[str, Any]:
         "command": request.command,
         "cwd": str(Path.cwd()),
         "environment": environment,
-        "kernel": request.kernel,
+        "consoles": consoles,
         "modules": request.modules,
-        "modules_tree": str(usermode.modules()) if request.kernel == "packaged" else "",
+        "modules_tree": str(modules),
         "shell": request.shell,
         "rows": size.lines,
         "columns": size.columns,
@@ -140,20 +148,25 @@ def run(request: Request) -> int:
         with processor(request) as cpu, terminal(request.shell):
             signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
             process = launch(request, place, init, cpu)
-            try:
-                end = supervise(process, place / "order", request.timeout)
-            finally:
-                kill(process)
+            with copied(process):
+                try:
+                    end = supervise(process, place / "order", request.timeout)
+                finally:
+                    kill(process)
         return conclude(request, place, process, end)
 
 
 def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> subprocess.Popen[bytes]:
     """Start the kernel, or the namespaces, with ``init`` as the first process."""
     log = (place / "kernel.log").open("w")
+    output = None
     if request.kernel == "packaged":
         kernel = usermode.fetch()
         command = usermode.command(kernel, place, request.memory, request.shell, log.fileno(), init)
         environment = usermode.environment(place, request.memory)
+    elif request.kernel in virtual.SUITES:
+        command = virtual.command(virtual.fetch(request.kernel), place, request.memory, init)
+        environment, output = virtual.environment(), subprocess.PIPE
     else:
         command, environment = [*NAMESPACES, *init], paths()
         for module in request.modules:
@@ -164,6 +177,10 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
         # If this program is killed, the kernel must not stay behind.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if request.kernel in virtual.SUITES:
+            # It takes every processor there is, and is to be as polite as this program: Linux compares sessions first.
+            with contextlib.suppress(OSError):
+                Path("/proc/self/autogroup").write_text(str(os.nice(0)))
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
 
@@ -171,11 +188,31 @@ def launch(request: Request, place: Path, init: list[str], cpu: int | None) -> s
         return subprocess.Popen(
             command,
             stdin=None if request.shell else subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             env=environment,
             pass_fds=[log.fileno()],
             start_new_session=True,  # so that Ctrl-C comes to us alone
             preexec_fn=settle,
         )
+
+
+@contextlib.contextmanager
+def copied(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass on what comes through the pipes of a kernel that opens its outputs itself, until they are closed."""
+
+    def copy(source: IO[bytes], sink: int) -> None:
+        while data := os.read(source.fileno(), 1 << 16):
+            while data:
+                data = data[os.write(sink, data) :]
+
+    pipes = [(pipe, sink) for pipe, sink in ((process.stdout, 1), (process.stderr, 2)) if pipe is not None]
+    threads = [threading.Thread(target=copy, args=pair, daemon=True) for pair in pipes]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()
 
 
 def watch(process: subprocess.Popen[bytes], until: float) -> signal.Signals | None:
@@ -296,7 +333,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     actions.add_parser("which", help="say which kernel would be used, and why")
     actions.add_parser("fetch", help="fetch the packaged kernel, if it would be used")
     runs = actions.add_parser("run", help="run a command", usage="testkernel.py run [options] -- CMD...")
-    runs.add_argument("--kernel", choices=("auto", "host", "packaged"), default="auto")
+    runs.add_argument("--kernel", choices=("auto", "host", "packaged", *virtual.SUITES), default="auto")
     runs.add_argument("--memory", type=size, default=size("2G"), help="of the packaged kernel; taken only as used (2G)")
     runs.add_argument("--timeout", type=float, metavar="SEC", help="end the command after this time, with 124")
     runs.add_argument("--cpu", type=int, metavar="N", help="pin to this CPU (packaged kernel: one that no other uses)")
@@ -309,6 +346,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if not options.shell:
             runs.error("no command; give one after --, or --shell")
         options.command = [os.environ.get("SHELL", "/bin/sh")]
+    if options.action == "run" and options.shell and options.kernel in virtual.SUITES:
+        runs.error(f"--shell does not work in {options.kernel}'s kernel; leave out --kernel")
     if options.action == "run" and options.shell and not (sys.stdin.isatty() and sys.stdout.isatty()):
         runs.error("--shell needs a terminal on standard input and output")
     return options

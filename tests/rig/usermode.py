@@ -38,10 +38,10 @@ def fetch() -> Path:
 
 
 def only(root: Path, pattern: str) -> Path:
-    found = sorted(root.glob(pattern))
-    if not found:
+    matches = sorted(root.glob(pattern))
+    if not matches:
         raise debian.Unavailable(f"the package unpacked in {root} has no {pattern}: not the layout known here")
-    return found[0]
+    return matches[0]
 
 
 def modules() -> Path:

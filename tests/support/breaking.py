@@ -34,7 +34,7 @@ class Broken(ArithmeticError):
 
 def functions(*packages: str) -> dict[str, FunctionType]:
     """The functions and methods that are written in these modules and packages, by their names."""
-    found: dict[str, FunctionType] = {}
+    known: dict[str, FunctionType] = {}
     for module in (module for name in packages for module in _modules(name)):
         for name, value in vars(module).items():
             if getattr(value, "__module__", None) != module.__name__:
@@ -44,8 +44,8 @@ def functions(*packages: str) -> dict[str, FunctionType]:
                 members = {f"{name}.{attribute}": member for attribute, member in vars(value).items()}
             for label, member in members.items():
                 if (function := _plain(member)) is not None and function.__code__.co_filename == module.__file__:
-                    found[f"{module.__name__}.{label}"] = function
-    return found
+                    known[f"{module.__name__}.{label}"] = function
+    return known
 
 
 def _modules(name: str) -> Iterator[ModuleType]:
@@ -91,8 +91,12 @@ def broken(function: FunctionType, about: Callable[[Any], bool]) -> Iterator[Bre
     def shim(*args: Any, broken_call: Callable[..., Any], **kwargs: Any) -> Any:
         return broken_call(*args, **kwargs)
 
+    def generator(*args: Any, broken_call: Callable[..., Any], **kwargs: Any) -> Iterator[Any]:
+        yield from broken_call(*args, **kwargs)
+
     defaults = function.__kwdefaults__
-    function.__code__ = shim.__code__.replace(co_freevars=code.co_freevars)
+    stand_in = generator if inspect.isgeneratorfunction(original) else shim  # the code of a function keeps its kind
+    function.__code__ = stand_in.__code__.replace(co_freevars=code.co_freevars)
     function.__kwdefaults__ = {"broken_call": call}
     try:
         yield switch

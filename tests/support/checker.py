@@ -53,12 +53,12 @@ class Scene:
         return found[0]
 
     def processes(self) -> list[int]:
-        found = []
+        kept = []
         for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
             with suppress(OSError):  # it may have just ended
                 if b"anycastlb.engine.checker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
-        return found
+                    kept.append(int(child))
+        return kept
 
     def complaints(self) -> list[str]:
         return [record.event.reason for record in self.journal.records() if record.event.subject == "checker process"]

@@ -14,6 +14,7 @@ from anycastlb.adapters.checks import TYPES, CheckType, Exchange, Found
 from anycastlb.adapters.checks.probe.lean import LeanProbe, Poller
 from anycastlb.core.model import Check, Result
 from anycastlb.engine.attempt import Attempt, attempt, conclude
+from tests.support.waiting import begun
 
 PATIENCE = 50
 """How often a check is run again."""
@@ -41,19 +42,20 @@ async def _once(check: Check, types: Mapping[str, CheckType]) -> Attempt:
     return await attempt(types, check, None, time.monotonic)
 
 
-async def lean_attempt(check: Check, exchange: Exchange) -> Attempt:
-    poller, ended = Poller(), asyncio.get_running_loop().create_future()
+async def lean_attempt(check: Check, exchange: Exchange, poller: Poller | None = None) -> Attempt:
+    """With a poller of its own, unless one is given, which runs."""
+    if poller is None:
+        poller = Poller()
+        try:
+            async with begun(poller.run()):
+                return await lean_attempt(check, exchange, poller)
+        finally:
+            poller.close()
+    ended: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
 
     def conclusion(outcome: Found | Exception) -> None:
         ended.set_result(conclude(check, outcome, probe.started, probe.ended, probe.lost, probe.fair))
 
     probe = LeanProbe(poller, check, exchange, conclusion)
     poller.call_at(0.0, lambda: probe.begin(None))
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(poller.run())
-            result: Attempt = await ended
-            running.cancel()
-        return result
-    finally:
-        poller.close()
+    return await ended

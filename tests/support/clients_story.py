@@ -29,12 +29,11 @@ class Scene:
         for way in self.ways.values():
             self.lab.router.until(way.vip, set(nodes))
 
-    def step(self, what: str, do: Callable[[], Any], *after: str, lossy: bool = False, unsent: bool = False) -> int:
+    def step(self, what: str, do: Callable[[], Any], *after: str, lossy: bool = False, failing: bool = False) -> int:
         """Do it, wait until exactly these nodes are routed to and every line was used since; nothing broke.
 
-        ``lossy``: packets may be lost until the router has converged, and none after. ``unsent``: nor can a request be
-        finished that began before, for its connection was too young to be known to another node. How many requests
-        lost packets.
+        ``lossy``: packets may be lost until the router has converged, and none after. ``failing``: so may requests that
+        began before. How many requests lost packets.
         """
         began = lateness.now()
         do()
@@ -51,7 +50,7 @@ class Scene:
         )
         for name, new in grown.items():
             assert not new["broken"], f"{what}: {name}: {len(new['broken'])} broken, first: {new['broken'][:3]}"
-            failed = [(at, why) for at, why in new["failed"] if not unsent or at - began > until]
+            failed = [(at, why) for at, why in new["failed"] if not failing or at - began > until]
             assert not failed, f"{what}: {name}: {len(failed)} failed, first: {failed[:3]}"
             assert self.now[name]["open"] == self.ways[name].lines
             assert max(late[name], default=0) <= until, f"{what}: {name}: packets lost after convergence: {late[name]}"

@@ -92,7 +92,8 @@ class Agent:
                 self.call("PUT", "/v1/catalog/deregister", json.dumps({"Node": node["Node"]}))
 
     def call(self, method: str, path: str, body: str | bytes = b"") -> bytes:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        # Consul counts the connections of each client by its address: a test's are not counted with those of its node.
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=("127.0.0.2", 0))
         try:
             raw = body.encode() if isinstance(body, str) else body
             connection.request(method, path, raw, {"X-Consul-Token": self.token} if self.token else {})

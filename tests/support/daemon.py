@@ -39,10 +39,10 @@ class Daemon:
     def want(self, **documents: Any) -> None:
         """Follow a catalog of these services."""
         tree = Tree({f"services/{name}": Entry(json.dumps(doc).encode()) for name, doc in documents.items()})
-        found: Catalog = parse_catalog(tree, Catalog(), self._settings.node.vip_ranges, (), PARAMS)
-        assert not found.problems
+        catalog: Catalog = parse_catalog(tree, Catalog(), self._settings.node.vip_ranges, (), PARAMS)
+        assert not catalog.problems
         up = CheckState(up=True, last=Result(True, "assumed up", 0.0, 0.0))
-        self.inbox.put(catalog=found, health=dict.fromkeys(checks(found), up))
+        self.inbox.put(catalog=catalog, health=dict.fromkeys(checks(catalog), up))
 
     async def cycle(self) -> list[str]:
         """One cycle, which looks at the whole kernel as if ``resync`` were over; what failed in it."""

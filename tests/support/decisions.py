@@ -11,15 +11,15 @@ from anycastlb.core.model import Change, Decision, State
 
 def differences(one: Decision, other: Decision) -> list[str]:
     """In what they differ, in words: the parts of the product's own proof, and what is written because of them."""
-    found = []
+    words = []
     for part in proof.differences(one, other):
         value = attrgetter(part.removeprefix("the order of "))
-        found.append(f"{part}: {value(one)!r} is not {value(other)!r}")
+        words.append(f"{part}: {value(one)!r} is not {value(other)!r}")
     for start in (State(), other.desired):
         a, b = (_by_object(plan.diff(start, decision.desired)) for decision in (one, other))
         if a != b:
-            found.append(f"the plan: {a} is not {b}")
-    return found
+            words.append(f"the plan: {a} is not {b}")
+    return words
 
 
 def _by_object(changes: tuple[Change, ...]) -> dict[Any, list[Change]]:

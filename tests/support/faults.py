@@ -1,8 +1,9 @@
 """Two nodes, each with the real bridge, and the faults that may strike them, in virtual time.
 
 A story of two faults (``happen``): the first fault begins, then the second, at moments that a seed draws; they end in
-an order that it draws. Meanwhile no route leads to a VIP without its address, its service and a weight, a VIP with no
-reason to go stays announced, and one with a reason goes; afterwards everything is as it was.
+an order that it draws. Meanwhile no route leads to a VIP without its address, its service and a weight (or whose
+backends are all dead: while its withdrawal is under way, its weights are lowered), a VIP with no reason to go stays
+announced, and one with a reason goes; afterwards everything is as it was.
 """
 
 from __future__ import annotations
@@ -41,9 +42,12 @@ EACH = 50
 class Site:
     """Two nodes, each on a machine of its own. Faults strike the first one, unless they say otherwise."""
 
-    def __init__(self, directory: Path, patch: pytest.MonkeyPatch, chance: Random, more: int = 0, **drain: Any) -> None:
-        """``more``: so many VIPs more than the three, from the start."""
+    def __init__(
+        self, directory: Path, patch: pytest.MonkeyPatch, chance: Random, more: int = 0, last: str = "", **drain: Any
+    ) -> None:
+        """``more``: so many VIPs more than the three, from the start. ``last``: of ``announce``, of every service."""
         self.patch, self.chance = patch, chance
+        self.common: dict[str, Any] = {"announce": {"last": last}} if last else {}
         self.registry = MemoryRegistry(distance=0.25)
         self.worlds: list[SpeakingWorld] = []
         for name in ("lb1", "lb2"):
@@ -70,7 +74,8 @@ class Site:
             self.put(name, vip=list(map(str, vips)))
 
     def put(self, name: str = "web", **more: Any) -> None:
-        self.world.put(f"services/{name}", {**WEB, "vip": {"web": str(VIP), **OTHERS}.get(name), **more})
+        whole = {**WEB, "vip": {"web": str(VIP), **OTHERS}.get(name), **self.common, **more}
+        self.world.put(f"services/{name}", whole)
 
     async def start(self, n: int) -> None:
         if n not in self.nodes:
@@ -87,9 +92,18 @@ class Site:
         rows, announced = world.kernel.rows, world.announced
         for vip in announced - rows["addresses"].keys():
             return f"{vip} is announced without its address"
-        for vip in announced - {key.service.address for key, row in rows["destinations"].items() if row.weight}:
+        weighted = {key.service.address for key, row in rows["destinations"].items() if row.weight}
+        for vip in announced - weighted - self.dead(world):
             return f"{vip} is announced without a weight"
         return ""
+
+    def dead(self, world: SpeakingWorld) -> set[Address]:
+        """The VIPs whose routes are to go because none of their backends is up. Of a node that is away, none."""
+        node = self.nodes.get(self.worlds.index(world))
+        verdicts = node.snapshot.decision.verdicts.values() if node else ()
+        return {
+            verdict.vip for verdict in verdicts if not verdict.open and not any(part.up for part in verdict.services)
+        }
 
     async def watch(self, steady: bool) -> None:
         """Look at every moment. ``steady``: the first VIP has no reason to go."""
@@ -246,6 +260,10 @@ FAULTS: dict[str, Fault] = {
         lambda s: [s.world.speaker.session(peer, False) for peer in PEERS],
         lambda s: [s.world.speaker.session(peer, True) for peer in PEERS],
     ),
+    "the other's sessions down": deed(
+        lambda s: [s.other.speaker.session(peer, False) for peer in PEERS],
+        lambda s: [s.other.speaker.session(peer, True) for peer in PEERS],
+    ),
     "bridge dies": deed(lambda s: s.world.speaker.kill_bridge()),
     "vip_ranges change": deed(
         lambda s: s.world.speaker.change_ranges("192.0.2.0/25", str(MANY)),
@@ -314,6 +332,7 @@ CELLS: dict[str, tuple[str, ...]] = {
         "freeze",
     ),
     "all sessions down": ("the other restarts", "daemon restarts", "drain", "all backends die", "bridge dies"),
+    "the other's sessions down": ("drain", "this node is cut off", "SIGTERM"),
     "bridge dies": ("all backends die", "drain", "vip_ranges change", "SIGTERM", "daemon restarts"),
     "kernel unread": ("SIGTERM", "all backends die", "drain", "daemon restarts"),
     "kernel unread for long": ("SIGTERM", "all backends die", "drain", "daemon restarts"),

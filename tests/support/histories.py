@@ -13,7 +13,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from anycastlb.adapters.checks.tcp import Params
 from anycastlb.core.decision import health
+from anycastlb.core.decision.http.pools import checks_of_pool
 from anycastlb.core.model import (
     Address,
     Announce,
@@ -32,10 +34,13 @@ from anycastlb.core.model import (
     Service,
     ServiceSummary,
     Share,
+    Spread,
     Status,
     VipSummary,
     VirtualService,
+    on_vip,
 )
+from tests.support.http_tree import read
 
 VIPS = [ip_address(f"192.0.2.{n}") for n in range(1, 5)]
 NAMES = ("web", "api", "dns", "mail", "old")
@@ -95,6 +100,29 @@ def services(draw: st.DrawFn, name: str) -> Service:
     )
 
 
+def http_catalogs() -> list[Catalog]:
+    """Gateways, routes and pools that follow each other."""
+    gateway: dict[str, Any] = {"vip": str(VIPS[0]), "port": 443, "protocol": "http", "drain": "10s"}
+    pool = {"port": 80, "backends": {f"b{n}": {"address": f"10.0.0.{n}"} for n in (1, 2)}}
+    route = {"gateways": ["g1"], "hostnames": ["a.example"], "rules": [{"backendRefs": [{"name": "blog"}]}]}
+    split = {**route, "rules": [{"backendRefs": [{"name": "blog"}, {"name": "img"}]}]}
+    redirect = {"filters": [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}]}
+    redirected = {**route, "hostnames": ["b.example"], "rules": [redirect]}
+    of_pools = {"gateways/g1": gateway, "routes/a": route, "services/blog": pool}
+    more = {"services/img": {**pool, "port": 81}, "routes/a": split, "routes/b": redirected}
+    two = {**gateway, "vip": [str(VIPS[1]), str(VIPS[2])], "announce": {"when": "all"}}
+    both = {"gateways/g2": two, "routes/b": {**redirected, "gateways": ["g1", "g2"]}}
+    alone = {"gateways/g1": {**gateway, "spread": "none"}}
+    made = [read(given) for given in ({}, of_pools, of_pools | more, of_pools | more | both, of_pools | alone)]
+    problems = [problem for one in made for problem in one.problems]
+    assert not problems, problems
+    return made
+
+
+HTTP_CATALOGS = http_catalogs()
+SPREAD = Spread(ip_address("10.9.0.1"), ("eth0",), (70, 71), Check("tcp", VIPS[0], 0, Params(), 1, 1, 2, 2))
+
+
 @dataclass
 class World:
     """What is known at the moment of the next decision."""
@@ -105,6 +133,8 @@ class World:
     """When the last decision asked to be made again."""
     wanted: Mapping[Any, Any] = field(default_factory=dict)
     """The rows that the last decision asked for, by table and key."""
+    sharing: tuple[Service, ...] = ()
+    """The gateways, as services, whose connections the last decision shared among nodes."""
 
     def put(self, **fields: Any) -> None:
         self.inputs = replace(self.inputs, **fields)
@@ -119,7 +149,9 @@ class World:
     @property
     def checks(self) -> list[Check]:
         """Of every backend on every VIP, through IPVS or not."""
-        found = [s.check(v, b) for s in self.inputs.catalog.services for v in s.vips for b in s.members(v)]
+        standing = (*self.inputs.catalog.services, *self.sharing)
+        found = [s.check(v, b) for s in standing for v in s.vips for b in s.members(v)]
+        found += [one for pool in self.inputs.catalog.pools for one in checks_of_pool(pool)]
         return list(dict.fromkeys(found))
 
 
@@ -128,6 +160,12 @@ Step = Callable[[World], None]
 
 def _put_service(service: Service) -> Step:
     return lambda world: world.edit({**world.services, service.name: service})
+
+
+def _put_http(number: int) -> Step:
+    made = HTTP_CATALOGS[number]
+    parts = {"gateways": made.gateways, "routes": made.routes, "pools": made.pools}
+    return lambda world: world.put(catalog=replace(world.inputs.catalog, **parts))
 
 
 def _delete_service(name: str) -> Step:
@@ -182,11 +220,13 @@ def _idle(world: World) -> None:
 
 def _peer(vips: frozenset[Address], dead: bool, connected: bool) -> Step:
     def step(world: World) -> None:
-        names = {s.name: {v: ServiceSummary(open=not dead, up=0 if dead else 2, total=2, dead=dead) for v in s.vips}
-                 for s in world.inputs.catalog.services}  # fmt: skip
+        catalog = world.inputs.catalog
+        standing = {s.name: s.vips for s in catalog.services} | {on_vip(g.name): g.vips for g in catalog.gateways}
+        summary = ServiceSummary(open=not dead, up=0 if dead else 2, total=2, dead=dead)
+        names = {name: dict.fromkeys(of_service, summary) for name, of_service in standing.items()}
         own = "ill" if dead else "well"
         seen = {vip: VipSummary(open=not dead, announced=not dead, own=own) for vip in vips}  # type: ignore[arg-type]
-        status = Status("lb2", ready=True, vips=seen, services=names)
+        status = Status("lb2", ready=True, vips=seen, services=names, gateway_address=ip_address("10.9.0.2"))
         world.put(cluster=Cluster(follows=True, connected=connected, peers={"lb2": Peer("lb2", True, status)}))
 
     return step
@@ -229,6 +269,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.sampled_from([0, 0, 1, 2, 3]).map(_refuse),
     st.builds(_peer, st.frozensets(st.sampled_from(VIPS)), st.booleans(), st.sampled_from([True, True, False])),
     st.sampled_from([False, False, False, True]).map(_drain),
+    st.sampled_from(range(len(HTTP_CATALOGS))).map(_put_http),
 )
 
 
@@ -239,7 +280,8 @@ def histories(draw: st.DrawFn, length: int = 40) -> tuple[Inputs, list[Step]]:
     catalog = Catalog(tuple(draw(services(name)) for name in names))
     limit = draw(st.sampled_from([None, None, Share(1)]))
     steps = draw(st.lists(STEPS, min_size=3, max_size=length))
-    return Inputs(Policy("lb1", max_withdrawals=limit), catalog, wall=1e9), steps
+    http, spread = draw(st.sampled_from([(False, None), (True, None), (True, SPREAD)]))
+    return Inputs(Policy("lb1", max_withdrawals=limit, http=http, spread=spread), catalog, wall=1e9), steps
 
 
 def moments(inputs: Inputs, steps: list[Step]) -> Iterator[World]:

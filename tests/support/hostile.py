@@ -72,6 +72,13 @@ JSON = {
         listed('"backends":{', lambda n: f'"b{n}":{{{address(n)}}}', "}", 4_900),
     ),
     "VIPs": listed('{"port":80,"vip":[', lambda n: f'"192.0.{n // 250}.{n % 250}"', "]}", 9_900),
+    "VIPs and backends": listed('{"port":80,"vip":[', lambda n: f'"192.0.{n // 250}.{n % 250}"', "],", 1_000)
+    + listed('"backends":{', lambda n: f'"b{n}":{{{address(n)}}}', "}}", 3_900),
+    "VIPs and backends of the other family": listed(
+        '{"port":80,"forward":"dr","vip":[', lambda n: f'"2001:db8::{n:x}"', "],", 1_000
+    )
+    + listed('"backends":{', lambda n: f'"b{n}":{{{address(n)}}}', "}}", 99),
+    "digits in a netmask": filled(f'{{{WEB},"persistence":{{"netmask":"', "1", '.1.1.1"}}', 60_000),
     "bad VIPs": listed('{"port":80,"vip":[', lambda n: f'"x{n}"', "]}", 9_900),
     "communities": listed(f'{{{WEB},"announce":{{"communities":[', lambda n: f'"x{n}"', "]}}", 9_900),
     "flags": listed(f'{{{WEB},"scheduler_flags":[', lambda n: f'"x{n}"', "]}", 9_900),
@@ -97,6 +104,7 @@ YAML = {
         lambda old, new: f"{new}: &{new} {{<<: [{','.join([f'*{old}'] * 9)}]}}", "a: &a {x: 1}\n"
     ),
     "an alias of itself": "a: &a [*a]",
+    "an alias as a name": "{&a vip: 192.0.2.1, *a : 192.0.2.9}",
     "aliases": "a: &a [" + "x," * 4000 + "]\nb: [" + ",".join(["*a"] * 100) + "]",
     "a number of base 60": filled("a: ", "1:", "1"),
     "a tagged number": filled('a: !!int "', "1:", '1"'),
@@ -116,6 +124,11 @@ TOML = {
     "hexadecimal digits": filled("a=0x", "f"),
     "tables": listed("", lambda n: "[[a]]", "", 80_000, "\n"),
     "infinity": "a = inf",
+    "lists in lists behind brackets in a text": 'a="' + "]" * 9_000 + '"\nb=' + "[" * 9_000,
+    "tables in tables behind braces in a text": 'a="' + "}" * 900 + '"\nb=' + "{a=" * 900 + "1" + "}" * 900,
+    "headers of 100 parts": listed("", lambda n: f"[x.{'a.' * 100}b{n}]", "", 2_000, "\n"),
+    "comments": filled("", "#\n"),
+    "a text of many lines": filled('a="""', "\\\n", '"""'),
 }
 DOCUMENTS = [
     (form, name, text)

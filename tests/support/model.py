@@ -34,6 +34,8 @@ KNOWN = 22.0
 """Seconds after which the checks have surely seen that a backend turned, and every hold is over, by slow looks too."""
 SILENCE = 4.0
 """Seconds between two heartbeats, at most: half of what the service manager waits."""
+PAUSE = 1.2
+"""Seconds from the end of a look that failed to the beginning of the next one, at most."""
 LOOKS = 40
 """Looks at the kernel in a second, at most, whatever happens."""
 QUIET_LOOKS = 1
@@ -108,6 +110,8 @@ class Observer:
         """So many seconds more a look at the kernel takes."""
         self._starting = False
         """Its daemon has not proven yet that it lives."""
+        self._failing_since: float | None = None
+        """When the first of the looks began that could not read the kernel."""
         self.company: list[Observer] = []
         """The other nodes."""
         self.unreachable_since = dict.fromkeys(map(ip_address, VIPS), -inf)
@@ -170,6 +174,8 @@ class Observer:
         """From the next look on."""
         if self._starting:  # its first look is still to come
             self._heartbeat_due += 2 * max(0.0, seconds - self.slow)
+        elif self._failing_since is not None:
+            self._heartbeat_due += max(0.0, seconds - self.slow)
         self.slow = seconds
 
     def stopped(self) -> None:
@@ -306,10 +312,7 @@ class Observer:
     def _failing(self, call: Callable[..., Coroutine[Any, Any, Any]], what: str) -> Callable[..., Any]:
         async def failing(*args: Any) -> Any:
             if what == "look":
-                self.looks += 1
-                await asyncio.sleep(0.001 + self.slow)
-                if self.blind:
-                    raise DriverError("no answer")
+                await self._look()
             if self.errors.get(what, 0):
                 self.errors[what] -= 1
                 raise DriverError("no buffer space available")
@@ -318,6 +321,26 @@ class Observer:
             return await call(*args)
 
         return failing
+
+    async def _look(self) -> None:
+        """It takes a while, and may fail. Raises ``DriverError``.
+
+        A look that errs while the node has been blind for long is one more that could not read the kernel: then the
+        first one that reads it proves life.
+        """
+        began = self._now()
+        self.looks += 1
+        await asyncio.sleep(0.001 + self.slow)
+        if not self.blind and not self.errors.get("look", 0):
+            self._failing_since = None
+            return
+        if self._failing_since is None:
+            self._failing_since = began
+        if self._now() - self._failing_since > SILENCE:
+            looks = 2 if self._starting else 1
+            self._heartbeat_due = max(self._heartbeat_due, self._now() + PAUSE + looks * self.slow)
+        if self.blind:
+            raise DriverError("no answer")
 
     def _heard(self, beat: Callable[[], None]) -> Callable[[], None]:
         def heard() -> None:

@@ -25,7 +25,7 @@ from anycastlb.engine.node import Node
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History, sample
-from anycastlb.serving.metrics import Meters, Metrics
+from anycastlb.serving.metrics import Meters, Metrics, Sources
 from tests.lab.process import until
 from tests.lab.topology import own
 from tests.support.waiting import eventually
@@ -175,7 +175,7 @@ def served(world: World, node: Node, history: History, counters: Any) -> Api:
         snapshot=lambda: node.snapshot,
         journal=node.journal,
         confirm=node.follower.confirm,
-        scrape=Metrics(node, meters, node.journal, counters).scrape,
+        scrape=Metrics(node, meters, node.journal, Sources(counters)).scrape,
         settings=world.settings,
         store=world.source,
         check_types=parameters(TYPES),

@@ -282,10 +282,10 @@ SHOP = {
 
 def subtle(flaps: int = 1) -> Snapshot:
     """What a node decides by itself of ``SHOP`` after so many flaps."""
-    found = parse_catalog(
+    catalog = parse_catalog(
         Tree({"services/shop": Entry(json.dumps(SHOP).encode())}), Catalog(), (ip_network("192.0.2.0/24"),), (), PARAMS
     )
-    (shop,) = found.services
+    (shop,) = catalog.services
     check = {backend.name: shop.check(SHOP4, backend) for backend in shop.backends}
     good = [(True, "HTTP 200", 0.003 + n / 1000, 20.5 - 2 * n) for n in range(11)]
     asking = replace(told(*good), asks=(50, False))
@@ -299,7 +299,7 @@ def subtle(flaps: int = 1) -> Snapshot:
         check["s6"]: told(*good[:3], *dead),
         check["sorry"]: told((True, "not checked (type none)", 0.0, 100.0)),
     }
-    inputs = Inputs(Policy("lb1"), found, Feed(True, NOW - 7300, loaded=True))
+    inputs = Inputs(Policy("lb1"), catalog, Feed(True, NOW - 7300, loaded=True))
     lost = {key: replace(state, up=False) for key, state in states.items() if key != check["sorry"]}
     memory = Memory()
     steps = [(400.0, states)]

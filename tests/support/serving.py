@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from anycastlb.core.model import Snapshot
 from anycastlb.serving.api.http.context import Context
 from anycastlb.serving.api.server import Api
 from anycastlb.serving.history import History
-from anycastlb.serving.metrics import Meters, Metrics
+from anycastlb.serving.metrics import Meters, Metrics, Sources
 from anycastlb.settings import Settings, parse
 from tests.support import scene
 from tests.support.waiting import PATIENCE, eventually
@@ -44,6 +45,9 @@ class Served:
     settings: Settings = field(default_factory=lambda: parse('[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/32"]'))
     store: MemorySource = field(default_factory=MemorySource)
     history: History = field(default_factory=History)
+    ask_haproxy: Any = None
+    http: Any = None
+    ends: Any = None
     port: int = 0
 
     @property
@@ -56,7 +60,8 @@ class Served:
 
     @property
     def context(self) -> Context:
-        metrics = Metrics(self, self.meters, self.journal, self.statistics, clock=lambda: self.now)
+        sources = Sources(self.statistics, self.http, self.ends)
+        metrics = Metrics(self, self.meters, self.journal, sources, clock=lambda: self.now)
         return Context(
             snapshot=lambda: self.snapshot,
             journal=self.journal,
@@ -70,6 +75,8 @@ class Served:
             clock=lambda: self.now,
             statistics=self.statistics,
             history=self.history,
+            ask_haproxy=self.ask_haproxy,
+            certificate_ends=self.ends,
         )
 
     def api(self, listen: tuple[str, int] = ("127.0.0.1", 0), retry: float = 0.05, **given: Any) -> Api:
@@ -89,6 +96,32 @@ async def serving(snapshot: Snapshot, **given: Any) -> AsyncIterator[Served]:
             yield served
         finally:
             running.cancel()
+
+
+@contextmanager
+def served_beside(served: Served) -> Iterator[str]:
+    """The URL of an API that runs in a thread of its own."""
+    stop, api = threading.Event(), served.api()
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(api.run())
+            await eventually(lambda: api.address is not None)
+            assert api.address is not None
+            served.port = api.address[1]
+            await asyncio.to_thread(stop.wait)
+            running.cancel()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        while not served.port:
+            assert thread.is_alive()
+            stop.wait(0.01)
+        yield served.url
+    finally:
+        stop.set()
+        thread.join()
 
 
 async def inside(*words: str, stdin: str = "") -> tuple[int, str, str]:
@@ -145,8 +178,8 @@ class Answer:
     def error(self) -> dict[str, str]:
         assert set(self.view["error"]) == {"what", "where", "expected", "mend"}
         assert all(self.view["error"].values()), self.view
-        found: dict[str, str] = self.view["error"]
-        return found
+        error: dict[str, str] = self.view["error"]
+        return error
 
 
 async def go(served: Served, method: str, path: str, document: Any = None, **headers: str) -> Answer:

@@ -108,7 +108,7 @@ class Site:
         delete(tuple(self.machines.values()))
 
 
-async def until(condition: Callable[[], bool], within: float = 120.0) -> bool:
+async def until(condition: Callable[[], bool], within: float = 600.0) -> bool:
     """Wait for it; False if it does not come."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within

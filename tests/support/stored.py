@@ -32,12 +32,12 @@ def backends(*numbers: int) -> dict[str, Any]:
     return {f"b{n}": {"address": f"10.0.0.{n}"} for n in numbers}
 
 
-def read(found: Tree, previous: Catalog = Catalog()) -> Catalog:  # noqa: B008
-    return parse_catalog(found, previous, RULES.vip_ranges, (), PARAMS)
+def read(tree: Tree, previous: Catalog = Catalog()) -> Catalog:  # noqa: B008
+    return parse_catalog(tree, previous, RULES.vip_ranges, (), PARAMS)
 
 
-def order(found: Tree, service: str = "web") -> list[str]:
-    return [backend.name for one in read(found).services if one.name == service for backend in one.backends]
+def order(tree: Tree, service: str = "web") -> list[str]:
+    return [backend.name for one in read(tree).services if one.name == service for backend in one.backends]
 
 
 MIXED = tree(

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-PATIENCE = 60.0
-"""Seconds after which a test gives up: far more than the slowest machine needs."""
+PATIENCE = 300.0
+"""Seconds after which a test gives up: far more than the slowest machine needs, an emulated one included."""
 
 
 async def eventually(holds: Callable[[], object]) -> None:

@@ -19,6 +19,9 @@ from anycastlb.adapters.cluster import Registry
 from anycastlb.adapters.discovery.memory import nowhere
 from anycastlb.adapters.discovery.watch import Kinds
 from anycastlb.adapters.drivers import Driver
+from anycastlb.adapters.drivers.haproxy.beside import HaproxyBeside
+from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
+from anycastlb.adapters.drivers.haproxy.memory import MemoryHaproxy
 from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.drivers.names.background import RecordDriver
 from anycastlb.adapters.drivers.names.memory import MemoryRecordStore
@@ -27,6 +30,7 @@ from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import (
+    HTTP_TABLES,
     NAMES,
     Address,
     Catalog,
@@ -45,6 +49,7 @@ from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine, Pulse
 from anycastlb.engine.node import Node, Parts
 from anycastlb.engine.parts import first_inputs
+from anycastlb.engine.passive import CountTries
 
 SEED = int(os.environ.get("ANYCASTLB_SEED", "0"))
 VIP = ip_address("192.0.2.10")
@@ -73,7 +78,7 @@ class MemoryAnnouncer(MemoryDriver):
         self.away: Reason | None = None
         """Why nothing can be announced now."""
         self.sessions: tuple[Session, ...] = ()
-        self.beats: list[float] = []
+        self.heartbeats: list[float] = []
 
     def speaker(self) -> Speaker:
         return Speaker(connected=self.connected, sessions=self.sessions)
@@ -82,7 +87,7 @@ class MemoryAnnouncer(MemoryDriver):
         return self.away
 
     def beat(self) -> None:
-        self.beats.append(asyncio.get_running_loop().time())
+        self.heartbeats.append(asyncio.get_running_loop().time())
 
 
 class World:
@@ -105,6 +110,10 @@ class World:
         self.kinds: Kinds = nowhere
         self.probes: dict[str, int] = {}
         self.more_drivers: tuple[Driver, ...] = ()
+        self.haproxy: MemoryHaproxy | None = None
+        """The node's HAProxy, where it has one."""
+        self.count_tries: CountTries | None = None
+        """How requests to pools have ended."""
         self.kernel_settings: dict[str, Any] = {}
         """What ``first_inputs`` gets beside the settings."""
         self.originals: Callable[[], Mapping[Table, Rows]] = dict
@@ -143,8 +152,9 @@ class World:
             RecordDriver(place, journal.emit, partial(inbox.wake, NAMES), lambda: pulse.at, clock=clock)
             for place in self.places
         ]
+        http = self._http_driver(partial(inbox.wake, HTTP_TABLES), now)
         machine = Machine(
-            (self.kernel, *self.more_drivers),
+            (self.kernel, *self.more_drivers, *([http] if http else [])),
             self.router,
             records,
             unused=self.kernel.unused,
@@ -152,6 +162,7 @@ class World:
             originals=self.originals,
             gate_memory=GateFile(self.settings.node.state_dir, lambda what, remedy: self.complaints.append(what)),
             pulse=pulse,
+            beside=(http.run,) if http else (),
         )
         parts = Parts(
             inbox,
@@ -161,6 +172,7 @@ class World:
             self.kinds,
             probe_path=lambda via, mark: ProbePath(mark, ip_address("10.1.0.254")),
             on_catalog=lambda catalog: self.on_catalog(catalog),
+            count_tries=self.count_tries,
             registry=self.registry,
             instance=self.settings.node.state_dir,
             started_wall=self.started_wall,
@@ -176,6 +188,12 @@ class World:
             self.source.closed = False
             if running.done() and not running.cancelled() and (error := running.exception()):
                 raise error
+
+    def _http_driver(self, on_change: Callable[[], None], now: Callable[[], float]) -> HaproxyBeside | None:
+        if self.haproxy is None:
+            return None
+        self.haproxy.on_end = on_change
+        return HaproxyBeside(HaproxyDriver(self.haproxy.files, self.haproxy, on_change, now), self.haproxy, on_change)
 
     async def probe(self, check: Check, probe_path: ProbePath | None) -> Found:
         name = str(check.address) if probe_path is None else self._by_mark(probe_path.mark)
