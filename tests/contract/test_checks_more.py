@@ -64,9 +64,9 @@ async def agents(*lines: str) -> AsyncIterator[list[Check]]:
 
 async def test_all_takes_the_smallest_weight_and_any_drain() -> None:
     async with agents("75%", "up", "drain 80%") as parts:
-        found = await run(combined("all", *parts))
-    assert (found.ok, found.weight, found.drain) == (True, 75, True)
-    assert found.detail == "the agent says 75%; the agent says up; the agent says drain 80%"
+        result = await run(combined("all", *parts))
+    assert (result.ok, result.weight, result.drain) == (True, 75, True)
+    assert result.detail == "the agent says 75%; the agent says up; the agent says drain 80%"
 
 
 async def test_all_is_down_if_one_is_and_tells_which() -> None:
@@ -80,8 +80,8 @@ async def test_all_is_down_if_one_is_and_tells_which() -> None:
 
 async def test_any_is_up_if_one_is_and_asks_for_what_the_living_ask() -> None:
     async with agents("down", "90%", "50%,drain") as parts:
-        found = await run(combined("any", *parts))
-    assert (found.ok, found.weight, found.drain) == (True, 50, True)
+        result = await run(combined("any", *parts))
+    assert (result.ok, result.weight, result.drain) == (True, 50, True)
     async with agents("down", "maint") as parts:
         assert await outcome(combined("any", *parts)) == (
             False,
@@ -129,8 +129,8 @@ async def test_what_the_node_forbids_is_forbidden_inside_of_combinations() -> No
     ],
 )
 async def test_a_program_says_how_the_backend_is(script: str, weight_from: str | None, expected: Any) -> None:
-    found = await run(check("command", command=["/bin/sh", "-c", script], weight_from=weight_from))
-    assert (found.ok, found.detail, found.weight) == expected
+    result = await run(check("command", command=["/bin/sh", "-c", script], weight_from=weight_from))
+    assert (result.ok, result.detail, result.weight) == expected
 
 
 async def test_a_program_gets_the_target_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +182,8 @@ async def test_a_file_that_is_no_program_is_down(tmp_path: Path) -> None:
     ]:
         file.write_text(text)
         file.chmod(mode)
-        found = await run(given, types)
-        assert (found.ok, found.detail) == (False, f"cannot run {file}: {reason}")
+        result = await run(given, types)
+        assert (result.ok, result.detail) == (False, f"cannot run {file}: {reason}")
 
 
 def alive(pid: int) -> bool:
@@ -424,8 +424,8 @@ async def test_an_agent_is_asked_what_it_is_to_be_asked() -> None:
             await writer.drain()
 
     async with serving(reply) as port:
-        found = await run(check("agent", port, send="load web1\\n"))
-        assert (found.ok, found.weight) == (True, 10)
+        result = await run(check("agent", port, send="load web1\\n"))
+        assert (result.ok, result.weight) == (True, 10)
         assert await outcome(check("agent", port, send="\\n")) == (False, "the agent says down: who?")
 
 
@@ -444,8 +444,8 @@ async def test_an_agent_is_asked_what_it_is_to_be_asked() -> None:
 )
 async def test_grpc_health(params: dict[str, Any], ok: bool, detail: str) -> None:
     async with health_server("127.0.0.1") as port:
-        found = await outcome(check("grpc", port, **params))
-    assert found[0] is ok and found[1].startswith(detail), found
+        result = await outcome(check("grpc", port, **params))
+    assert result[0] is ok and result[1].startswith(detail), result
 
 
 async def test_grpc_certificates_are_verified() -> None:

@@ -78,10 +78,10 @@ async def both(nodes: tuple[Served, Served], *requests: tuple[Any, ...], **heade
 
 
 async def problems(at: Served) -> list[Any]:
-    found: list[Any] = (await go(at, "POST", "/v1/plan", {"catalog": {"services/other": service("192.0.2.99")}})).view[
+    answer: list[Any] = (await go(at, "POST", "/v1/plan", {"catalog": {"services/other": service("192.0.2.99")}})).view[
         "problems"
     ]
-    return found
+    return answer
 
 
 async def test_of_two_changes_with_one_tag_one_is_made(nodes: tuple[Served, Served]) -> None:

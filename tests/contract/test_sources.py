@@ -295,6 +295,7 @@ class TestDirectory:
         tree = await source.read(None)
         left = [".web.json.swp", "web.json~", "web.json.tmp", ".hidden.json", "#web.json#", "x.swp"]
         left += [f"web.json{end}" for end in (".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmnew", ".orig", ".rej")]
+        left += [f"web.json{end}" for end in (".1", ".swo", ".lock", ".md", ".20261130")] + ["web.yml.2", "web.toml.x"]
         for name in left:
             (root / "services" / name).write_text("litter")
         (root / "services" / ".#web.json").symlink_to("nobody@nowhere")

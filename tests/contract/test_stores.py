@@ -364,7 +364,7 @@ class TestKilled:
     async def test_at_every_step(self, world: World, store: Store) -> None:
         old, new = wanted(200, "old"), wanted(200, "new")
         await store.commit(puts(200, "old"))
-        found: list[bool] = []
+        alike: list[bool] = []
         consul = isinstance(world, ConsulWorld)
         step = 0
         while True:
@@ -372,7 +372,7 @@ class TestKilled:
             told = await killed(world.where, step)
             now = await seen(world)
             assert now in (old, new)
-            found.append(now == new)
+            alike.append(now == new)
             await store.commit([Edit("services/more", b"1")])  # the next write works
             assert await seen(world) == now | {"services/more": "1"}
             await self._assert_clean(world)
@@ -381,8 +381,8 @@ class TestKilled:
                 break
             await store.commit(await again(store, 200, "old"))
         assert now == new
-        assert found == sorted(found) and not found[0] and len(found) > 5
-        assert found.index(True) < len(found) - 3  # in force long before it was done
+        assert alike == sorted(alike) and not alike[0] and len(alike) > 5
+        assert alike.index(True) < len(alike) - 3  # in force long before it was done
 
     async def _assert_clean(self, world: World) -> None:
         if isinstance(world, FileWorld):

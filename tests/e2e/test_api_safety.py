@@ -52,9 +52,9 @@ def test_a_thousand_random_requests_leave_the_node_healthy(lab: Lab) -> None:
     script = str(ROOT / "tests" / "lab" / "barrage.py")
     told = node.namespace.run(sys.executable, script, str(NOBODY), str(API_PORT), str(REQUESTS), "1", timeout=1800)
 
-    found = json.loads(told)
-    assert found["healthy"] == {"200": 1}, "alive, while hundreds of idle connections were open"
-    tally = found["tally"]
+    report = json.loads(told)
+    assert report["healthy"] == {"200": 1}, "alive, while hundreds of idle connections were open"
+    tally = report["tally"]
     assert sum(count for status, count in tally.items() if status.isdigit()) > REQUESTS / 10, tally
     assert not {"500", "501", "502", "503"} & set(tally), tally
     assert {"400", "401", "403"} <= set(tally), tally

@@ -28,8 +28,8 @@ def lab(lab: Lab) -> Iterator[Lab]:
 
 
 def cluster(node: Node) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(node.http("/v1/nodes")[1])
-    return found
+    answer: dict[str, Any] = json.loads(node.http("/v1/nodes")[1])
+    return answer
 
 
 def alike(node: Node) -> bool:
@@ -40,10 +40,10 @@ def alike(node: Node) -> bool:
     views = nodes(node).values()
     return (
         all(view["vips"].get(str(VIP), {}).get("announced") for view in views)
-        and all(view["services"]["web"][str(VIP)] == WHOLE for view in views)
+        and all(view["services"].get("web", {}).get(str(VIP)) == WHOLE for view in views)
         and all({session["state"] for session in view["sessions"]} == {"up"} for view in views)
         and len({view["catalog"]["hash"] for view in views} - {""}) == 1
-        and len({view["digests"]["web"] for view in views}) == 1
+        and len({view["digests"].get("web") for view in views}) == 1
     )
 
 

@@ -43,10 +43,10 @@ def server(lab: Lab, require: Callable[[str], str], tmp_path: Path) -> Iterator[
 
 def states(lab: Lab) -> dict[str, str]:
     """Of the instances of ``anycastlb-web`` that Consul knows: node -> state of its check."""
-    found: list[Any] = json.loads(get(lab.topology.consul, CONSUL, 8500, "/v1/health/service/anycastlb-web")[1])
+    instances: list[Any] = json.loads(get(lab.topology.consul, CONSUL, 8500, "/v1/health/service/anycastlb-web")[1])
     return {
         entry["Service"]["Meta"]["anycastlb-node"]: check["Status"]
-        for entry in found
+        for entry in instances
         for check in entry["Checks"]
         if check["ServiceID"] == entry["Service"]["ID"]
     }

@@ -57,7 +57,7 @@ def test_what_happens_to_real_parts_shows(lab: Lab, tab: Tab) -> None:
 
     tab.press(page.get_by_role("button", name="Weight backend b1"), "mouse")
     tab.fill("Weight", "50", "mouse")
-    tab.press(page.get_by_role("button", name="Show the plan"), "mouse")
+    tab.press_until(page.get_by_role("button", name="Show the plan"), page.locator("#plan-changes"))
     expect(page.locator("#plan-changes")).to_contain_text("weight")
     page.get_by_role("dialog").get_by_role("button", name="Apply", exact=True).click()
     expect(page.locator("#toast")).to_contain_text("done")

@@ -166,7 +166,7 @@ def test_no_connection_through_nat_breaks_with_connection_sync(synced: Lab) -> N
         try:
             learned(lb1)
             learned(lb2)
-            scene.step("lb1 loses power", dies, "lb2", lossy=True, unsent=True)
+            scene.step("lb1 loses power", dies, "lb2", lossy=True, failing=True)
             scene.step("lb1 boots", boots, "lb1", "lb2")
             scene.step("lb3 is added", lb3.start, *THREE)
             scene.step("lb2 is drained", lambda: lab.consul.put("anycastlb/drain/lb2", ""), "lb1", "lb3")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from ipaddress import ip_address
 
 import pytest
 
 from anycastlb.adapters.drivers.addresses import AddressDriver
 from anycastlb.core.model import Change, DriverError, VipAddress
+from tests.lab.harm import no_descriptors
 from tests.support.netns import run
 
 VIP4, VIP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
@@ -65,6 +67,11 @@ async def test_an_interface_that_is_not_there_is_named() -> None:
         await AddressDriver("nosuch").apply(put("192.0.2.10"))
 
 
+async def test_a_process_that_can_open_nothing_more_takes_no_interface_for_gone() -> None:
+    with no_descriptors(os.getpid), pytest.raises(DriverError, match="Too many open files"):
+        await AddressDriver().observe()
+
+
 async def test_ipv6_disabled_says_how_to_enable_it() -> None:
     run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
     (failure,) = await AddressDriver().apply(put("2001:db8::10", "192.0.2.10"))
@@ -96,14 +103,14 @@ async def test_watching_wakes_when_a_vip_is_deleted_by_hand(family: int) -> None
         await asyncio.sleep(0.1)
         assert not woken.is_set()
         run("ip", "address", "del", f"{vip}/{vip.max_prefixlen}", "dev", "lo")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(600):
             await woken.wait()
         watching.cancel()
 
 
 async def _quiet(woken: asyncio.Event, still: float = 0.3) -> None:
     """Until nothing has woken for ``still`` seconds."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(600):
         while True:
             woken.clear()
             await asyncio.sleep(still)
@@ -114,7 +121,7 @@ async def _quiet(woken: asyncio.Event, still: float = 0.3) -> None:
 async def test_watching_survives_lost_notifications() -> None:
     woken = asyncio.Event()
     driver = AddressDriver()
-    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(600):
         watching = group.create_task(driver.watch(woken.set))
         await asyncio.sleep(0.1)
         lines = [f"address {verb} 10.5.{n // 200}.{n % 200}/32 dev lo" for verb in ("add", "del") for n in range(2000)]
@@ -125,3 +132,25 @@ async def test_watching_survives_lost_notifications() -> None:
         run("ip", "address", "add", "10.6.6.6/32", "dev", "lo")
         await woken.wait()
         watching.cancel()
+
+
+async def test_a_process_that_can_open_nothing_more_goes_on_with_what_it_has() -> None:
+    driver = AddressDriver()
+    assert not await driver.apply(put("192.0.2.10"))
+    with no_descriptors(os.getpid):
+        assert (await driver.observe())["addresses"] == {VIP4: ROW}
+        assert not await driver.apply(take("192.0.2.10"))
+    assert (await driver.observe())["addresses"] == {}
+
+
+async def test_an_interface_that_comes_back_is_seen_again() -> None:
+    run("ip", "link", "add", "other", "type", "dummy")
+    driver = AddressDriver("other")
+    row = VipAddress("other")
+    assert not await driver.apply([Change("addresses", VIP4, None, row)])
+    run("ip", "link", "del", "other")
+    with pytest.raises(DriverError, match="no interface other"):
+        await driver.observe()
+    run("ip", "link", "add", "other", "type", "dummy")
+    assert not await driver.apply([Change("addresses", VIP4, None, row)])
+    assert (await driver.observe())["addresses"] == {VIP4: row}

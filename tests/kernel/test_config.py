@@ -36,9 +36,9 @@ def node_toml(state_dir: Path, ipvs: str = "") -> Settings:
 
 def timeouts() -> tuple[int, ...]:
     """As ipvsadm says."""
-    found = re.search(r"Timeout \(tcp tcpfin udp\): (\d+) (\d+) (\d+)", run("ipvsadm", "-L", "--timeout"))
-    assert found
-    return tuple(map(int, found.groups()))
+    match = re.search(r"Timeout \(tcp tcpfin udp\): (\d+) (\d+) (\d+)", run("ipvsadm", "-L", "--timeout"))
+    assert match
+    return tuple(map(int, match.groups()))
 
 
 def daemons() -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from anycastlb.adapters.drivers.ipvs.driver import connect
-from anycastlb.cli.commands.validate import load
+from anycastlb.cli.settings_file import load
 from anycastlb.doctor import Finding, collect, diagnose
 from tests.lab.process import until
 from tests.support.netns import run
@@ -66,8 +66,8 @@ class Patient:
 
         But not the size of the table of connections, which was set when the module was loaded.
         """
-        found = diagnose(collect(str(self.config), load(str(self.config))))
-        worse = [f for f in found if f.level in ("warning", "error") and f.area in ("kernel", "network", "catalog")]
+        findings = diagnose(collect(str(self.config), load(str(self.config))))
+        worse = [f for f in findings if f.level in ("warning", "error") and f.area in ("kernel", "network", "catalog")]
         return [finding for finding in worse if finding.evidence != TABLE]
 
 
@@ -77,8 +77,8 @@ def patient(tmp_path: Path, netns: None) -> Iterator[Patient]:
 
 
 def test_a_small_table_of_connections_is_told(patient: Patient) -> None:
-    found = diagnose(collect(str(patient.config), load(str(patient.config))))
-    (finding,) = [finding for finding in found if finding.evidence == TABLE]
+    findings = diagnose(collect(str(patient.config), load(str(patient.config))))
+    (finding,) = [finding for finding in findings if finding.evidence == TABLE]
     assert finding.level == "warning" and "options ip_vs conn_tab_bits=20" in finding.mend
 
 
@@ -88,8 +88,8 @@ def mend(finding: Finding) -> None:
 
 def test_a_good_namespace_has_nothing_amiss(patient: Patient) -> None:
     assert patient.amiss() == []
-    found = diagnose(collect(str(patient.config), load(str(patient.config))))
-    text = "\n".join(f"{f.what}: {f.evidence}" for f in found)
+    findings = diagnose(collect(str(patient.config), load(str(patient.config))))
+    text = "\n".join(f"{f.what}: {f.evidence}" for f in findings)
     assert "IPVS is there: IP Virtual Server version" in text
     assert "up0: mtu 1600, tunnel over IPv4 adds 20, leaves 1580" in text
     assert "the node will set IPVS time-outs when it starts: tcp_timeout 300 s, tcpfin_timeout 60 s" in text
@@ -153,20 +153,20 @@ def test_nat_without_forwarding(patient: Patient) -> None:
 
 def test_vips_in_the_network_of_an_interface(patient: Patient) -> None:
     run("ip", "addr", "add", "192.0.2.250/24", "dev", "up0")
-    found = patient.amiss()
-    assert [finding.evidence.split(" = ")[0] for finding in found] == [
+    findings = patient.amiss()
+    assert [finding.evidence.split(" = ")[0] for finding in findings] == [
         "net.ipv4.conf.all.arp_ignore", "net.ipv4.conf.all.arp_announce",
     ]  # fmt: skip
-    for finding in found:
+    for finding in findings:
         mend(finding)
     assert patient.amiss() == []
 
 
 def test_a_loopback_that_is_down(patient: Patient) -> None:
     run("ip", "link", "set", "lo", "down")
-    found = patient.amiss()
-    assert any("loopback" in finding.what for finding in found)
-    for finding in found:
+    findings = patient.amiss()
+    assert any("loopback" in finding.what for finding in findings)
+    for finding in findings:
         if "loopback" in finding.what:
             mend(finding)
     assert patient.amiss() == []
@@ -174,18 +174,18 @@ def test_a_loopback_that_is_down(patient: Patient) -> None:
 
 def test_sysctls_nobody_manages(patient: Patient) -> None:
     patient.config.write_text(patient.config.read_text() + "[ipvs]\nmanage_sysctls = false\n")
-    found = patient.amiss()
-    assert any("sloppy_tcp" in finding.what for finding in found)
-    for finding in found:
+    findings = patient.amiss()
+    assert any("sloppy_tcp" in finding.what for finding in findings)
+    for finding in findings:
         mend(finding)
     assert patient.amiss() == []
 
 
 def test_settings_of_ipvs_nobody_manages(patient: Patient) -> None:
     def amiss() -> list[Finding]:
-        found = diagnose(collect(str(patient.config), load(str(patient.config))))
+        findings = diagnose(collect(str(patient.config), load(str(patient.config))))
         words = ("IPVS time-outs", "connection sync", "net.ipv4.vs.")
-        return [f for f in found if f.level != "ok" and any(word in f.what for word in words)]
+        return [f for f in findings if f.level != "ok" and any(word in f.what for word in words)]
 
     text = patient.config.read_text() + "[ipvs]\nmanage_sysctls = false\n"
     patient.config.write_text(text)
@@ -200,9 +200,9 @@ def test_settings_of_ipvs_nobody_manages(patient: Patient) -> None:
     assert "does not ask for" in finding.what
     more = 'sync_interface = "lo"\nsync_ttl = 2\nsync_refresh = "1m"\ntcp_timeout = "8m"\n'
     patient.config.write_text(text + more)
-    found = amiss()
-    assert [finding.level for finding in found] == ["warning"] * 5  # two sysctls, the time-outs, two daemons
-    for finding in found:
+    findings = amiss()
+    assert [finding.level for finding in findings] == ["warning"] * 5  # two sysctls, the time-outs, two daemons
+    for finding in findings:
         for command in finding.mend.split("; "):
             mend(replace(finding, mend=command))
     assert amiss() == []
@@ -248,7 +248,7 @@ def test_without_privilege_it_says_what_it_lacks_and_ends_with_2(
 def test_a_node_in_another_namespace_is_told(patient: Patient, tmp_path: Path) -> None:
     """The daemon is where the machine is, and the doctor was called from a namespace of a container."""
     script = tmp_path / "anycastlb"
-    script.write_text(f"#!{sys.executable}\nimport time; time.sleep(60)\n")
+    script.write_text(f"#!{sys.executable}\nimport signal; signal.pause()\n")
     script.chmod(0o755)
     process = subprocess.Popen(["unshare", "-n", str(script), "run", "--config", str(patient.config)])
     try:

@@ -103,12 +103,12 @@ def flows() -> dict[int, str]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind(("10.0.0.254", number))
             sender.sendto(b"x", (VIP, 53))
-    found = {}
+    by_port = {}
     for line in Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]:
         _, client, port, _, _, backend, *_ = line.split()
         assert client == "0A0000FE"
-        found[int(port, 16)] = str(ip_address(bytes.fromhex(backend)))
-    return found
+        by_port[int(port, 16)] = str(ip_address(bytes.fromhex(backend)))
+    return by_port
 
 
 async def route(history: Callable[[IpvsDriver], Awaitable[None]]) -> dict[int, str]:
@@ -124,10 +124,10 @@ async def route(history: Callable[[IpvsDriver], Awaitable[None]]) -> dict[int, s
         driver = IpvsDriver([ip_network("192.0.2.0/24")])
         driver.open()
         await history(driver)
-        found = flows()
+        sent = flows()
         driver.close()
-    assert set(found) == set(FLOWS)
-    return found
+    assert set(sent) == set(FLOWS)
+    return sent
 
 
 HISTORIES = [

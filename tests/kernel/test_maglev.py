@@ -65,12 +65,12 @@ def flows(vip: str, client: str) -> dict[int, Address]:
                 sender.sendto(b"x", (vip, 53))
             except OSError:
                 continue
-    found: dict[int, Address] = {}
+    by_port: dict[int, Address] = {}
     for line in Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]:
         _, _, port, _, _, backend, *_ = line.split()
         text = backend.strip("[]")
-        found[int(port, 16)] = ip_address(text) if ":" in text else ip_address(bytes.fromhex(text))
-    return found
+        by_port[int(port, 16)] = ip_address(text) if ":" in text else ip_address(bytes.fromhex(text))
+    return by_port
 
 
 SCENES = {
@@ -99,11 +99,11 @@ async def test_every_flow_goes_where_the_model_says(
     await settle(driver, State(services={key: service}, destinations=full))
     rows = lower(full, *down)
     await settle(driver, State(services={key: service}, destinations=rows))
-    found = flows(vip, client)
+    sent = flows(vip, client)
     driver.close()
     table = maglev.build(service, rows)
     expected = {port: target.address for port in PORTS if (target := table.pick(ip_address(client), port))}
-    differ = {port for port in PORTS if found.get(port) != expected.get(port)}
+    differ = {port for port in PORTS if sent.get(port) != expected.get(port)}
     assert not differ, f"{len(differ)} of {len(PORTS)} flows"
 
 
@@ -115,9 +115,9 @@ async def flows_of(history: list[State]) -> dict[int, Address]:
         driver.open()
         for state in history:
             await settle(driver, state)
-        found = flows(*WAYS[4][:2])
+        sent = flows(*WAYS[4][:2])
         driver.close()
-    return found
+    return sent
 
 
 @pytest.mark.parametrize("change", ["one of ten dies", "an eleventh", "one of ten removed", "a weight of ten halved"])

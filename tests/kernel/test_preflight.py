@@ -89,11 +89,11 @@ async def test_a_node_starts_with_warnings_and_not_with_an_error(monkeypatch: py
     """As the daemon does it, inside its event loop."""
     connect().close()
     journal = Journal()
-    daemon.inspect(UNMANAGED, journal)
+    await daemon.inspect(UNMANAGED, journal)
     assert {record.event.level for record in journal.records()} == {"warning"}
     monkeypatch.setattr(startup, "DEFAULT_SCHEDULERS", ("mh", "rr", "foo"))
     with pytest.raises(DriverError, match=r'no IPVS scheduler "foo" \(mend: modprobe ip_vs_foo\)'):
-        daemon.inspect(UNMANAGED, journal)
+        await daemon.inspect(UNMANAGED, journal)
     first = next(record.event for record in journal.records() if record.event.level == "error")
     assert (first.kind, first.subject, first.reason) == (
         "preflight",

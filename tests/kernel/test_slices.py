@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from anycastlb.adapters.drivers.memory import MemoryDriver
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import plan
 from anycastlb.core.model import (
+    Address,
     Backend,
     Catalog,
     Change,
@@ -116,6 +117,92 @@ async def test_an_edited_destination_differs(driver: IpvsDriver, edit: str) -> N
     assert await differs(driver) == (False, False)
 
 
+FOUR, SIX = IPv4Address("10.0.0.1"), IPv6Address("2001:db8:1::1")
+KINDS: dict[ServiceKey, tuple[VirtualService, list[Address]]] = {
+    WEB: (MH, [FOUR, FOUR + 1]),
+    ServiceKey("udp", IPv4Address("192.0.2.10"), 53): (VirtualService("wrr", one_packet=True), [FOUR]),
+    ServiceKey("sctp", IPv4Address("192.0.2.10"), 80): (VirtualService("rr", persistence=60), [FOUR]),
+    ServiceKey("tcp", IPv6Address("2001:db8::10"), 80): (VirtualService("rr"), [SIX]),
+    ServiceKey("fwmark", IPv4Address("0.0.0.0"), 10): (VirtualService("rr"), [FOUR]),
+    ServiceKey("fwmark", IPv6Address("::"), 10): (VirtualService("rr"), [SIX]),
+    OTHER: (MH, []),
+}
+
+
+async def settled(driver: IpvsDriver, keys: Sequence[ServiceKey]) -> None:
+    """Every one of them is looked at once, and then looks as it did."""
+    assert list(await driver.suspects(keys)) == list(keys)
+    assert not await driver.destinations_differ(keys)
+    assert not await driver.suspects(keys)
+
+
+async def test_a_service_of_any_kind_is_known_again_at_a_glance(netns: None) -> None:
+    driver = IpvsDriver([*RANGES, ip_network("2001:db8::/64")], [(10, 10)])
+    rows = {
+        DestinationKey(key, real, 80 if key.protocol == "fwmark" else key.port): UP
+        for key, (_, reals) in KINDS.items()
+        for real in reals
+    }
+    wanted = State(services={key: virtual for key, (virtual, _) in KINDS.items()}, destinations=rows)
+    await write(driver, await look(driver), wanted)
+    await settled(driver, list(KINDS))
+    run("ipvsadm", "-e", "-f", "10", "-6", "-r", "[2001:db8:1::1]:80", "-g", "-w", "11")
+    of_the_mark = [key for key in KINDS if key.protocol == "fwmark"]
+    assert list(await driver.suspects(list(KINDS))) == of_the_mark, "the kernel shows both under one name"
+    assert not await driver.destinations_differ(of_the_mark[:1])
+    assert await driver.destinations_differ(of_the_mark[1:])
+    driver.close()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        f"-e {TCP} {FIRST} -g -w 11",
+        f"-e {TCP} {FIRST} -i -w 10",
+        f"-d {TCP} {FIRST}",
+        f"-a {TCP} -r 10.0.0.9:80 -g -w 10",
+        f"-D {TCP}",
+    ],
+)
+async def test_an_edited_service_is_a_suspect_until_it_is_as_it_was(driver: IpvsDriver, edit: str) -> None:
+    await write(driver, await look(driver), WANTED)
+    await settled(driver, [WEB, OTHER])
+    run("ipvsadm", *edit.split())
+    assert await driver.suspects([WEB, OTHER]) == [WEB]
+    assert await driver.destinations_differ([WEB])
+    assert await driver.suspects([WEB, OTHER]) == [WEB], "it stays one until somebody has put it right"
+    await write(driver, await look(driver), WANTED)
+    assert WEB in await driver.suspects([WEB, OTHER])
+    assert not await driver.destinations_differ([WEB, OTHER])
+    assert not await driver.suspects([WEB, OTHER])
+
+
+async def test_what_we_write_is_looked_at_once_more(driver: IpvsDriver) -> None:
+    await write(driver, await look(driver), WANTED)
+    await settled(driver, [WEB, OTHER])
+    less = replace(WANTED, destinations={**WANTED.destinations, REALS[0]: replace(UP, weight=5, last_weight=5)})
+    await write(driver, WANTED, less)
+    assert await driver.suspects([WEB, OTHER]) == [WEB]
+    assert not await driver.destinations_differ([WEB])
+    assert not await driver.suspects([WEB, OTHER])
+
+
+async def test_what_the_text_does_not_show_is_always_looked_at(driver: IpvsDriver) -> None:
+    bounded = replace(WANTED, destinations={**WANTED.destinations, REALS[0]: replace(UP, upper=9)})
+    await write(driver, await look(driver), bounded)
+    assert not await driver.destinations_differ([WEB, OTHER])
+    assert await driver.suspects([WEB, OTHER]) == [WEB, OTHER]
+    assert not await driver.destinations_differ([WEB, OTHER])
+    assert await driver.suspects([WEB, OTHER]) == [WEB]
+
+
+async def test_where_the_kernel_shows_no_text_every_service_is_a_suspect(driver: IpvsDriver) -> None:
+    await write(driver, await look(driver), WANTED)
+    await settled(driver, [WEB, OTHER])
+    driver.close()
+    assert await driver.suspects([WEB, OTHER]) == [WEB, OTHER]
+
+
 @pytest.mark.parametrize("edit", [f"-E {TCP} -s rr", f"-E {TCP} -s mh -b mh-port", "-A -t 192.0.2.12:80 -s rr"])
 async def test_an_edited_service_differs(driver: IpvsDriver, edit: str) -> None:
     await write(driver, await look(driver), WANTED)
@@ -152,6 +239,7 @@ async def test_counters_are_no_difference_and_are_read_anew(driver: IpvsDriver) 
     run("ip", "address", "add", "192.0.2.10/32", "dev", "lo")
     nat = State(services={WEB: VirtualService("rr")}, destinations={REALS[0]: Destination("nat", 1, 1)})
     await write(driver, await look(driver), nat)
+    await settled(driver, [WEB])
     first = await driver.statistics()
     assert first[REALS[0]].connections == 0 and set(first) == {WEB, REALS[0]}
     run("ip", "route", "add", "10.0.0.1/32", "dev", "lo")
@@ -160,6 +248,7 @@ async def test_counters_are_no_difference_and_are_read_anew(driver: IpvsDriver) 
     )
     while not (await driver.statistics())[WEB].packets_in:  # the kernel adds up its counters every two seconds
         await asyncio.sleep(0.1)
+    assert await driver.suspects([WEB]) == []
     assert await driver.services_differ(None) is False
     assert await driver.destinations_differ([WEB]) is False
     counted = await driver.statistics()
@@ -168,6 +257,30 @@ async def test_counters_are_no_difference_and_are_read_anew(driver: IpvsDriver) 
     if connecting.returncode is None:
         connecting.kill()
     await connecting.wait()
+
+
+async def test_counters_of_services_without_traffic_follow_what_is_written(driver: IpvsDriver) -> None:
+    await write(driver, await look(driver), WANTED)
+    await look(driver)
+    for _ in range(2):
+        assert set(await driver.statistics()) == {WEB, OTHER, *REALS}
+    less = replace(WANTED, destinations={REALS[0]: UP, REALS[2]: replace(UP, weight=5, last_weight=5)})
+    await write(driver, WANTED, less)
+    for _ in range(2):
+        assert set(await driver.statistics()) == {WEB, OTHER, REALS[0], REALS[2]}
+        assert not await driver.destinations_differ([WEB, OTHER])
+    await write(driver, less, WANTED)
+    assert set(await driver.statistics()) == {WEB, OTHER, *REALS}
+
+
+async def test_counters_follow_what_a_look_has_found_of_another_programs_edit(driver: IpvsDriver) -> None:
+    await write(driver, await look(driver), WANTED)
+    await look(driver)
+    await driver.statistics()
+    run("ipvsadm", "-d", *TCP.split(), *FIRST.split())
+    assert await driver.destinations_differ([WEB])
+    await look(driver)
+    assert set(await driver.statistics()) == {WEB, OTHER, *REALS[1:]}
 
 
 # ---------------------------------------------------------------- with the engine

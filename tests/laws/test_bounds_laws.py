@@ -158,7 +158,7 @@ def test_what_parses_can_be_borne_by_every_part(documents: list[dict[str, Any]],
             cluster=Cluster(follows=True, connected=True),
         )
         if data.draw(st.booleans()):
-            memory = adopt(actual, now, services=catalog.services)
+            memory = adopt(actual, now, catalog=catalog)
         decision = decide(inputs, memory, now)
         assert not decision.faults
         assert decision.wake_at is None or decision.wake_at > now

@@ -55,45 +55,45 @@ START = [
 ]
 
 
-def make(found: Tree, verb: str, place: Any, document: Any) -> tuple[Edit, ...]:
+def make(tree: Tree, verb: str, place: Any, document: Any) -> tuple[Edit, ...]:
     if verb == "import":
-        return imported(found, document, place)
-    return tuple(place.delete(found) if verb == "delete" else getattr(place, verb)(found, document))
+        return imported(tree, document, place)
+    return tuple(place.delete(tree) if verb == "delete" else getattr(place, verb)(tree, document))
 
 
-def perform(found: Tree, wish: tuple[str, Any, Any]) -> tuple[Tree, bool]:
+def perform(tree: Tree, wish: tuple[str, Any, Any]) -> tuple[Tree, bool]:
     """As a node would: refused whole, or done."""
     try:
-        made = make(found, *wish)
+        made = make(tree, *wish)
     except (TargetMissing, MalformedDocument):
-        return found, False
-    if validate(found, made, RULES, read(found)).problems:
-        return found, False
-    return applied(found, made), True
+        return tree, False
+    if validate(tree, made, RULES, read(tree)).problems:
+        return tree, False
+    return applied(tree, made), True
 
 
 @given(some.sampled_from(START), some.lists(WISHES, max_size=6))
 def test_no_sequence_of_writes_brings_a_new_problem(start: Tree, wishes: list[Any]) -> None:
-    found, known = start, set(read(start).problems)
+    tree, known = start, set(read(start).problems)
     for wish in wishes:
-        found, _ = perform(found, wish)
-        now = set(read(found).problems)
+        tree, _ = perform(tree, wish)
+        now = set(read(tree).problems)
         assert now <= known
         known = now
 
 
 @given(some.sampled_from(START), some.lists(WISHES, max_size=3), WISHES)
 def test_what_was_put_or_patched_is_what_is_seen(start: Tree, wishes: list[Any], last: Any) -> None:
-    found = start
+    tree = start
     for wish in wishes:
-        found, _ = perform(found, wish)
+        tree, _ = perform(tree, wish)
     verb, place, document = last
-    before = place.seen(found) if isinstance(place, Target) else None
-    was = order(found, getattr(place, "name", ""))
-    found, done = perform(found, last)
+    before = place.seen(tree) if isinstance(place, Target) else None
+    was = order(tree, getattr(place, "name", ""))
+    tree, done = perform(tree, last)
     if not done or verb not in ("put", "patch"):
         return
-    seen = place.seen(found)
+    seen = place.seen(tree)
     under = before.document if verb == "patch" and before else {}
     wanted = merge_patch(under, document)
     if isinstance(place, ServiceTarget):
@@ -105,21 +105,21 @@ def test_what_was_put_or_patched_is_what_is_seen(start: Tree, wishes: list[Any],
                 for k, v in seen.document["backends"][name].items()
                 if k in ("address", "port") and k not in backend
             }
-        now = order(found, place.name)
+        now = order(tree, place.name)
         stayed = [name for name in was if name in now]
         assert [name for name in now if name in was] == stayed, "nobody's place is another's"
     assert seen.document == wanted
-    assert not make(found, verb, place, document), "a second time changes nothing"
+    assert not make(tree, verb, place, document), "a second time changes nothing"
 
 
 @given(some.sampled_from(START), some.lists(WISHES, max_size=6))
 def test_an_export_imported_into_nothing_is_the_same_catalog(start: Tree, wishes: list[Any]) -> None:
-    found = start
+    tree = start
     for wish in wishes:
-        found, _ = perform(found, wish)
-    exported, unreadable = export_documents(found)
+        tree, _ = perform(tree, wish)
+    exported, unreadable = export_documents(tree)
     assert not unreadable
     made = imported(Tree(), exported, replace=True)
     one_by_one = {edit.key: Entry(edit.value or b"", age) for age, edit in enumerate(made, 1)}
-    assert read(Tree(one_by_one)).services == read(found).services
-    assert not imported(found, exported, replace=True)
+    assert read(Tree(one_by_one)).services == read(tree).services
+    assert not imported(tree, exported, replace=True)

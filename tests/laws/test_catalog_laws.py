@@ -35,9 +35,30 @@ documents = st.fixed_dictionaries(
         "strange": st.just(1),
     },
 )
+pools = st.fixed_dictionaries(
+    {"port": st.just(80)},
+    optional={"backends": st.dictionaries(st.just("b1"), backends, max_size=1), "balance": st.just("leastconn")},
+)
+gateways = st.fixed_dictionaries(
+    {
+        "vip": st.sampled_from(["192.0.2.1", "192.0.2.2"]),
+        "port": st.sampled_from([80, 443]),
+        "protocol": st.just("http"),
+    },
+    optional={"spread": st.sampled_from(["none", "nonsense"])},
+)
+routes = st.builds(
+    lambda hostnames, pool: {"gateways": ["g"], "hostnames": hostnames, "rules": [{"backendRefs": [{"name": pool}]}]},
+    st.lists(st.sampled_from(["a.example", "b.example", "nonsense/"]), min_size=1, max_size=2, unique=True),
+    st.sampled_from(["web", "web-2"]),
+)
 VALUES: Mapping[str, st.SearchStrategy[Any]] = {
     "services/web": documents,
-    "services/web-2": documents,
+    "services/web-2": documents | pools,
+    "gateways/g": gateways,
+    "gateways/h": gateways,
+    "routes/r": routes,
+    "routes/s": routes,
     "services/web/backends/b1": backends,
     "services/web/backends/b3": backends,
     "services/web-2/backends/b1": backends,
@@ -85,9 +106,15 @@ def test_a_catalog_read_with_a_memory_is_the_one_read_from_scratch(history: list
         tree, found = past.edit(changes), found if discovered is None else discovered
         catalog = parse_catalog(tree, in_force, RANGES, (), PARAMS, found, memory)
         assert catalog == parse_catalog(tree, in_force, RANGES, (), PARAMS, found)
-        before = {service.name: service for service in in_force.services}
-        for service in catalog.services:
-            assert service is before.get(service.name) or service != before.get(service.name)
+        for kind in ("services", "pools", "gateways", "routes"):
+            before = {value.name: value for value in getattr(in_force, kind)}
+            for value in getattr(catalog, kind):
+                assert value is before.get(value.name) or value != before.get(value.name)
+        claims = [claim for service in catalog.services for claim in map(service.key, service.vips)]
+        claims += [claim for gateway in catalog.gateways for claim in gateway.claims()]
+        assert len(set(claims)) == len(claims)
+        hosts = [host for route in catalog.routes for host in route.hostnames]
+        assert len(set(hosts)) == len(hosts)
         in_force = catalog if applied else in_force
 
 

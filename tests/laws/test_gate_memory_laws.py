@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anycastlb.adapters.gate_memory import NAME, GateFile
 from anycastlb.core.decision.recollection import adopted_gates, recalled
-from anycastlb.core.model import Gate, Recollection, ServiceKey, State, VipAddress
+from anycastlb.core.model import Catalog, Gate, Recollection, ServiceKey, State, VipAddress
 from tests.support.states import VIPS
 
 MOMENTS = st.floats(1.7e9, 1.9e9)
@@ -60,7 +60,7 @@ def test_what_is_recalled_lies_in_the_past_and_closes_no_route(
     """Whatever the wall clock says; and what the bridge still announces counts as open."""
     now, actual = 500.0, State(addresses=dict.fromkeys(VIPS, VipAddress()), routes=dict.fromkeys(VIPS[:1]))
     known = recalled(record, 1.8e9 + off, now)
-    gates = adopted_gates(actual, (), known, connected, now)
+    gates = adopted_gates(actual, Catalog(), known, connected, now)
     for gate in gates.values():
         assert gate.since <= now and (gate.suppressed_since is None or gate.suppressed_since <= now)
         assert gate.penalty >= 0 and gate.penalty_at <= now

@@ -25,7 +25,7 @@ def test_a_decision_is_the_one_from_scratch(history) -> None:
         afresh = decide(world.inputs, memory, world.now)
         last = decide_again(last, world.inputs, memory, world.now)
         assert not differences(last.decision, afresh)
-        memory, world.wake_at = last.decision.memory, last.decision.wake_at
+        memory, world.wake_at, world.sharing = last.decision.memory, last.decision.wake_at, last.decision.sharing
         world.wanted = {row_id: row for row_id, (row, _) in memory.rows.items()}
 
 
@@ -35,7 +35,7 @@ def test_what_is_at_rest_is_the_same_object(history) -> None:
     last, memory = FROM_SCRATCH, Memory()
     for world in moments(*history):
         last = decide_again(last, world.inputs, memory, world.now)
-        memory, world.wake_at = last.decision.memory, last.decision.wake_at
+        memory, world.wake_at, world.sharing = last.decision.memory, last.decision.wake_at, last.decision.sharing
     if not last.usable(world.inputs, memory):
         return
     for turn in range(30):  # until all that waits has come

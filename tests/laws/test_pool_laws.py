@@ -23,7 +23,7 @@ from anycastlb.core.model import (
     Share,
     VirtualService,
 )
-from anycastlb.core.model.catalog import most_failed
+from anycastlb.core.model.announce import most_failed
 
 VIP = ip_address("192.0.2.1")
 SHARES = [Share(1), Share(2), Share(percent=50), Share(percent=100), Share(weight=150)]

@@ -28,17 +28,17 @@ WANTED = st.lists(VIAS, unique=True, max_size=8)
 @given(WANTED, st.dictionaries(VIAS, st.integers(1, 200)), RANGES)
 def test_one_mark_is_one_way(wanted: list[ForwardPath], known: dict[ForwardPath, int], limits: tuple[int, int]) -> None:
     known = {via: mark for mark, via in {mark: via for via, mark in known.items()}.items()}
-    found = probe_marks.allot(wanted, known, limits)
-    given_marks = [mark for mark in found.values() if mark is not None]
-    assert set(found) == set(wanted)
+    marks = probe_marks.allot(wanted, known, limits)
+    given_marks = [mark for mark in marks.values() if mark is not None]
+    assert set(marks) == set(wanted)
     assert len(set(given_marks)) == len(given_marks)
     assert all(limits[0] <= mark <= limits[1] for mark in given_marks)
-    for via, mark in found.items():
+    for via, mark in marks.items():
         if via in known and limits[0] <= known[via] <= limits[1]:
             assert mark == known[via], "what has a mark keeps it"
         else:
             assert mark not in known.values(), "no mark of another is given away"
-    if None in found.values():
+    if None in marks.values():
         assert {*known.values(), *given_marks} >= set(range(limits[0], limits[1] + 1)), "none was left"
 
 

@@ -17,11 +17,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
+from anycastlb.core.model import HttpCounters, SiteCounters, SiteKey
+from anycastlb.serving.history import History
 from tests.lab.lab import document
 from tests.lab.process import until
 from tests.lab.topology import own
+from tests.support import http_scene
 from tests.support.browser import DESK, PATIENCE, PHONE, Tab, chromium
 from tests.support.pages import VIP, Place, place
+from tests.support.serving import Served, served_beside
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 SECOND, OTHER = ip_address("192.0.2.11"), ip_address("192.0.2.12")
@@ -87,6 +91,38 @@ def test_the_cluster_at_a_glance(nodes: Place, tab: Tab) -> None:
     expect(services.locator("tr", has_text="web")).to_contain_text("3/3")
     expect(page.get_by_role("table", name="BGP sessions")).to_contain_text("up")
     expect(page.locator(".events li").first).to_be_visible()
+
+
+def test_gateways_routes_and_pools(browser: Browser) -> None:
+    snapshot, history = http_scene.snapshot({"10.1.0.2"}), History()
+    for turn, requests in enumerate((0, 15)):
+        counted = HttpCounters({SiteKey("web", "shop.example"): SiteCounters(requests, answers=(0, 0, 0, requests))})
+        history.observe(snapshot, None, http_scene.NOW - 5 + 5 * turn, http=counted)
+    with served_beside(Served(snapshot, history=history)) as url:
+        tab = Tab(browser, url)
+        page = tab.open()
+        matrix = page.get_by_role("table", name="VIPs by nodes")
+        expect(matrix.locator("tr", has_text="2001:db8:2::10")).to_contain_text("gateway web")
+        gateway = page.get_by_role("table", name="Gateways").locator("tbody tr")
+        expect(gateway).to_contain_text("https 443")
+        expect(gateway).to_contain_text("1/1 routes can be served")
+        expect(gateway).to_contain_text("● shop")
+        expect(gateway.get_by_role("img", name="web requests per second: now 3, at most 3")).to_be_visible()
+        expect(gateway.locator("td").nth(3)).to_have_text("3")
+        route = page.get_by_role("table", name="Routes").locator("tbody tr")
+        expect(route).to_contain_text("shop.example, *.shop.example")
+        expect(route).to_contain_text("● open")
+        pool = page.get_by_role("table", name="Pools").locator("tr", has_text="leastconn")
+        expect(pool).to_contain_text("1/2")
+        assert tab.violations() == []
+        expect(pool.get_by_role("img", name="blog requests per second")).to_be_visible()
+        pool.get_by_role("link", name="b2").click()
+        expect(page.locator("#main")).to_contain_text("HAProxy has it with weight 100, maint")
+        tab.close()
+        small = Tab(browser, url, viewport=PHONE)
+        expect(small.open().get_by_role("table", name="Routes")).to_be_visible()
+        assert small.overflow() <= 0
+        small.close()
 
 
 def test_a_service_with_its_backends_over_time(nodes: Place, tab: Tab) -> None:

@@ -133,8 +133,8 @@ async def up(kind: str, port: int, host: str = "127.0.0.1", timeout: float = 0.5
     ],
 )  # fmt: skip
 async def test_dns(names: int, host: str, protocol: str, params: dict[str, Any], ok: bool, detail: str) -> None:
-    found = await outcome("dns", names, host, protocol=protocol, **params)
-    assert found[0] is ok and found[1].startswith(detail), found
+    result = await outcome("dns", names, host, protocol=protocol, **params)
+    assert result[0] is ok and result[1].startswith(detail), result
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anycastlb.settings import Settings, parse
+from anycastlb.settings import HttpSettings, Settings, parse
+from tests.support.settings import model_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+HEADER = re.compile(r"(?:# )?\[(\w+)\]")
+"""In a comment: the table turns something on by being there."""
 KEY = re.compile(r"(?:# )?(\w+)\s*= ")
 
 
@@ -17,7 +20,7 @@ def keys(text: str) -> set[str]:
     """Every ``table.key`` set in the text, also those commented out."""
     found, table = set(), ""
     for line in text.splitlines():
-        if header := re.fullmatch(r"\[(\w+)\]", line):
+        if header := HEADER.fullmatch(line):
             table = header[1]
         elif key := KEY.match(line):
             found.add(f"{table}.{key[1]}")
@@ -29,8 +32,8 @@ def uncommented(text: str) -> str:
     table: dict[str, str] = {}
     lines = []
     for line in text.splitlines():
-        if header := re.fullmatch(r"\[(\w+)\]", line):
-            lines += [*table.values(), header[0]]
+        if header := HEADER.fullmatch(line):
+            lines += [*table.values(), f"[{header[1]}]"]
             table = {}
         elif key := KEY.match(line):
             table[key[1]] = line.removeprefix("# ")
@@ -48,11 +51,7 @@ def test_validate_accepts_every_example() -> None:
 
 def test_the_example_settings_show_every_key_and_no_other() -> None:
     text = (CONFIGS / "node.toml").read_text()
-    known = {
-        f"{table}.{key}"
-        for table, field in Settings.model_fields.items()
-        for key in field.annotation.model_fields  # type: ignore[union-attr]
-    }
+    known = {f"{table}.{key}" for table, field in Settings.model_fields.items() for key in model_of(field).model_fields}
     assert keys(text) == known
 
 
@@ -73,4 +72,8 @@ def test_the_defaults_shown_are_the_defaults() -> None:
         "ipvs": {"sync_interface", "sync_threshold"},
         "dns": dns,
     }
+    unset = {"address", "ingress", "statsd"}
+    assert shown.http is not None and usual.http is None
+    assert shown.http.model_dump(exclude=unset) == HttpSettings().model_dump(exclude=unset)
+    optional = {**optional, "http": True}
     assert shown.model_dump(exclude=optional) == usual.model_dump(exclude=optional)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from anycastlb.adapters.drivers.names.consul import EXPIRED, ConsulServices
+from anycastlb.adapters.drivers.names.consul import ConsulServices
 from anycastlb.core.model import Change, ConsulKey, DriverError
 from anycastlb.settings import ConsulSettings
 from tests.lab import process
@@ -40,14 +40,14 @@ async def opened(agent: Agent, node: str = "lb1", **settings: Any) -> AsyncItera
 
 
 async def write(place: ConsulServices, *changes: tuple[ConsulKey, Any, Any]) -> list[str]:
-    found = [Change("consul_services", key, old, new) for key, old, new in changes]
-    return [reason async for _, reason in place.write(found)]
+    wanted = [Change("consul_services", key, old, new) for key, old, new in changes]
+    return [reason async for _, reason in place.write(wanted)]
 
 
 def checks(agent: Agent) -> dict[str, tuple[str, str]]:
     """Node of ours -> state and output of its check."""
-    found = json.loads(agent.call("GET", "/v1/agent/checks")).values()
-    return {check["Name"].removeprefix("announced by "): (check["Status"], check["Output"]) for check in found}
+    checks = json.loads(agent.call("GET", "/v1/agent/checks")).values()
+    return {check["Name"].removeprefix("announced by "): (check["Status"], check["Output"]) for check in checks}
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -165,7 +165,7 @@ async def test_a_dead_node_is_critical_and_one_that_returns_goes_on(deserted: De
     deserted.kill("lb2")
     async with opened(deserted.agent, "lb2") as place:
         (row,) = (await place.look(())).values()
-        assert row.reason.startswith(EXPIRED) and not row.passing
+        assert row.reason.startswith("TTL expired") and not row.passing
     deserted.start("lb2")
     assert checks(deserted.agent)["lb2"] == ("passing", ROW.reason)
 

@@ -112,8 +112,8 @@ def test_keys(agent: Agent, policy: str, reads: bool, writes: bool, status: bool
 def test_the_rest(agent: Agent, policy: str, sessions: bool, looks: bool, ours: bool) -> None:
     agent.token = token(agent, policy)
     assert allowed(lambda: agent.call("PUT", "/v1/session/create", '{"TTL": "10s"}')) is sessions
-    found = json.loads(agent.call("GET", "/v1/health/service/db"))
-    assert bool(found) is looks
+    instances = json.loads(agent.call("GET", "/v1/health/service/db"))
+    assert bool(instances) is looks
     assert allowed(lambda: register(agent, {"Name": "anycastlb-web", "ID": "anycastlb-web"})) is ours
     for forbidden in (
         lambda: register(agent, {"Name": "web", "ID": "web"}),

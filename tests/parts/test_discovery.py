@@ -36,9 +36,9 @@ class Following:
     """A follower at work on real parts, and what it published. ``port``: where name servers listen."""
 
     def __init__(self, text: str, state_dir: Path, port: int = 53) -> None:
-        found = parse(text)
-        node = found.node.model_copy(update={"state_dir": str(state_dir)})
-        self.settings = found.model_copy(update={"node": node})
+        given = parse(text)
+        node = given.node.model_copy(update={"state_dir": str(state_dir)})
+        self.settings = given.model_copy(update={"node": node})
         self.seen: list[tuple[Catalog, Feed]] = []
         self.moments: list[float] = []
         """When each of them was published."""

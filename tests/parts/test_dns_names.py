@@ -45,8 +45,8 @@ def zone(server: NameServer, memory: Path | None = None, attempt: float = 5.0, *
 
 
 async def write(place: DnsZone, *changes: tuple[DnsKey, DnsRecord | None, DnsRecord | None]) -> list[str]:
-    found = [Change("dns_records", key, old, new) for key, old, new in changes]
-    return [reason async for _, reason in place.write(found)]
+    wanted = [Change("dns_records", key, old, new) for key, old, new in changes]
+    return [reason async for _, reason in place.write(wanted)]
 
 
 @pytest.mark.parametrize(

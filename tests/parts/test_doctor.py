@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anycastlb.cli.commands.validate import load
+from anycastlb.cli.settings_file import load
 from anycastlb.doctor import Finding, collect, diagnose
 from tests.support.consul import ROOT_TOKEN, Agent, under_acl
 

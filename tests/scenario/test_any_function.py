@@ -29,10 +29,21 @@ PACKAGES = (
     "anycastlb.core.model.catalog",
     "anycastlb.core.scalars",
     "anycastlb.adapters.cluster.status_document",
+    "anycastlb.engine.catalog_events",
+    "anycastlb.engine.catalog_in_force",
+    "anycastlb.engine.catalog_parser",
     "anycastlb.engine.cycle_events",
+    "anycastlb.engine.follower",
     "anycastlb.engine.verdicts",
 )
-GATES = ("quarantine", "Containment", "cycle_events._contained", "verdicts.contained", "Verdicts.broken")
+GATES = (
+    "quarantine",
+    "Containment",
+    "cycle_events._contained",
+    "verdicts.contained",
+    "Verdicts.broken",
+    "Follower._contained",
+)
 """What contains the faults of all others must not fail itself."""
 FUNCTIONS = {
     name: function
@@ -76,7 +87,7 @@ async def _break(world: World, node: Node, switch: Break) -> None:
     await until(lambda: ODD_VIP not in world.announced, within=15)
     await asyncio.sleep(3)
     assert VIP in world.announced
-    assert world.router.beats[-1] > asyncio.get_running_loop().time() - 3, "the node lives"
+    assert world.router.heartbeats[-1] > asyncio.get_running_loop().time() - 3, "the node lives"
     world.dead = set()
     await until(lambda: world.weights()["10.1.0.1"] == 100, within=15)
     await asyncio.sleep(10)

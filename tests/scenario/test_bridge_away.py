@@ -47,10 +47,10 @@ async def test_a_failure_that_lasts_is_the_same_object(world: World) -> None:
         await until(lambda: len(node.snapshot.failures) == 2, within=10)
         await asyncio.sleep(5)
         cycles, failures = node.snapshot.cycle, set(map(id, node.snapshot.failures))
-        world.put("services/other", {**other, "drain": "11s"})
+        world.put("services/other", {**other, "announce": {"med": 5}})
         await until(lambda: node.snapshot.cycle > cycles, within=2)
         same = [failure.change.key for failure in node.snapshot.failures if id(failure) in failures]
-        assert same == [VIP], "of another service, that was not edited"
+        assert same == [VIP] and len(node.snapshot.failures) == 2, "of the other service another route is wanted now"
 
 
 async def test_no_look_is_taken_for_a_route_that_waits(world: World) -> None:

@@ -170,8 +170,8 @@ FOR_EVER = 10**9
 
 def silences(world: World, since: float) -> float:
     """The longest time between two heartbeats, seconds."""
-    beats = [at for at in world.router.beats if at >= since]
-    return max(b - a for a, b in itertools.pairwise(beats))
+    heartbeats = [at for at in world.router.heartbeats if at >= since]
+    return max(b - a for a, b in itertools.pairwise(heartbeats))
 
 
 @pytest.mark.parametrize("resync", ["5s", "30s", "1m"])
@@ -209,14 +209,56 @@ async def test_life_is_proven_no_longer_than_half_of_what_the_others_wait(world:
         since, faults.left = now(), FOR_EVER
         node.inbox.wake()
         await asyncio.sleep(60)
-        assert 3 < max(world.router.beats) - since <= 4
+        assert 3 < max(world.router.heartbeats) - since <= 4
         faults.left = 0
-        assert await until(lambda: world.router.beats[-1] > now() - 0.1, within=1.1) <= 1.01
+        assert await until(lambda: world.router.heartbeats[-1] > now() - 0.1, within=1.1) <= 1.01
         said = [r.event for r in node.journal.records() if r.event.kind == "observe"]
         assert [(e.subject, e.after, e.level) for e in said] == [
             ("kernel", "unread", "error"),
             ("kernel", "read", "info"),
         ]
+
+
+async def test_a_node_that_was_blind_proves_life_as_soon_as_it_has_read_the_kernel_once(world: World) -> None:
+    """Found by the model: a row is gone meanwhile, and the second look that must confirm it held back the proof."""
+    world.put("services/web", WEB)
+    faults, now = Faults(world), asyncio.get_running_loop().time
+    async with world.node() as node:
+        await announced(world)
+        faults.left = FOR_EVER
+        node.inbox.wake()
+        await asyncio.sleep(12)
+        assert world.router.heartbeats[-1] < now() - 5, "a blind node proves nothing"
+        world.kernel.rows["destinations"].popitem()
+        read, real = list[float](), world.kernel.observe
+
+        async def slow() -> Any:
+            await asyncio.sleep(1.5)
+            read.append(now())
+            return await real()
+
+        world.kernel.observe = slow  # type: ignore[method-assign]
+        faults.left = 1
+        await until(lambda: not faults.left and len(read) >= 3, within=20)
+        assert next(beat for beat in world.router.heartbeats if beat > read[0]) == pytest.approx(read[1], abs=0.01), (
+            "one look that erred, and one that has read the kernel"
+        )
+
+
+async def test_a_blind_node_that_was_frozen_decides_before_it_proves_life(world: World) -> None:
+    world.put("services/web", WEB)
+    faults = Faults(world)
+    async with world.node() as node:
+        await announced(world)
+        faults.left = FOR_EVER
+        node.inbox.wake()
+        await asyncio.sleep(12)
+        cycles = cycles_at_heartbeats(world, node)
+        world.kernel.rows["destinations"].popitem()
+        before, faults.left = node.snapshot.cycle, 0
+        freeze(600)
+        await until(lambda: cycles, within=10)
+        assert cycles[0] > before
 
 
 async def test_an_expired_decision_makes_no_blind_node_spin(world: World) -> None:
@@ -280,6 +322,27 @@ async def test_a_blind_stop_that_can_see_again_leaves_nothing(world: World) -> N
         faults.left = 0
         await until(lambda: world.source.closed, within=3)
     assert not any(world.kernel.rows.values())
+
+
+async def test_connections_that_cannot_be_counted_cost_nothing(world: World) -> None:
+    """Turned round: an error while a backend drained ended the daemon."""
+    world.put("services/web", WEB)
+    now, asked = asyncio.get_running_loop().time, list[Any]()
+
+    async def unused(keys: Any) -> Any:
+        asked.append(keys)
+        raise DriverError("netlink: No such process; the next look opens a new socket")
+
+    world.kernel.unused = unused  # type: ignore[method-assign]
+    async with world.node() as node:
+        await announced(world)
+        since, before = now(), node.snapshot.cycle
+        world.put("services/web", {**WEB, "backends": {"web1": {"address": "10.1.0.1"}}})
+        await asyncio.sleep(5)
+        assert world.weights() == {"10.1.0.1": 100, "10.1.0.2": 0, "10.1.0.3": 0} and node.snapshot.cycle > before
+        await until(lambda: list(world.weights()) == ["10.1.0.1"], within=6)
+        assert asked and silences(world, since) <= 1.01
+        assert not [r.event for r in node.journal.records() if r.event.level == "error"]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -427,8 +490,8 @@ async def test_a_machine_that_is_merely_slow_keeps_its_routes(world: World) -> N
         world.kernel.rows["addresses"].clear()
         await asyncio.sleep(20)
         for _ in range(20):
-            world.router.beats.clear()
-            await until(lambda: world.router.beats, within=12)
+            world.router.heartbeats.clear()
+            await until(lambda: world.router.heartbeats, within=12)
 
 
 @pytest.mark.parametrize("lasting", [False, True])

@@ -160,11 +160,11 @@ async def test_a_name_server_in_trouble_delays_no_route(tmp_path: Path, board: B
         set_trouble(trouble)
         await until(lambda: world.announced == {VIP}, within=1.2)
         await asyncio.sleep(10)
-        beats = len(world.router.beats)
+        heartbeats = len(world.router.heartbeats)
         world.dead = EVERY
         await until(lambda: not world.announced, within=3.6)
         await asyncio.sleep(120)
-        assert len(world.router.beats) >= beats + 120, "the dead man's switch was not fed"
+        assert len(world.router.heartbeats) >= heartbeats + 120, "the dead man's switch was not fed"
         assert not board.rows
         (event,) = [event for event in told(node, "names") if event.after == "away"]
         assert board.fault in event.reason

@@ -6,10 +6,10 @@ import asyncio
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from anycastlb.engine.reconciler import MANY, QUIET, REPEATS
+from anycastlb.engine.decider import LARGE, QUIET, REPEATS
 from tests.support.world import World, until
 
-SERVICES = MANY + 20
+SERVICES = LARGE + 20
 
 
 def fill(world: World) -> None:
@@ -25,7 +25,7 @@ async def test_a_large_decision_is_repeated_until_it_stands(tmp_path: Path) -> N
     async with world.node() as node:
         await until(lambda: len(world.announced) == SERVICES, within=10)
         await asyncio.sleep((REPEATS + 1) * QUIET)
-        made, cycle = node.reconciler.made, node.snapshot.cycle
+        made, cycle = node.reconciler.decider.made, node.snapshot.cycle
         assert made is not None
         world.put("services/s7", {"vip": "192.0.2.8", "port": 80, "check": {"type": "none"}})
         await until(lambda: node.snapshot.cycle > cycle, within=2)
@@ -33,6 +33,6 @@ async def test_a_large_decision_is_repeated_until_it_stands(tmp_path: Path) -> N
         anew = [vip for vip, verdict in verdicts.items() if verdict is not made.decision.verdicts[vip]]
         assert anew == [IPv4Address("192.0.2.8")]
         await asyncio.sleep(10)
-        at_rest = node.reconciler.made
+        at_rest = node.reconciler.decider.made
         await asyncio.sleep(10)
-        assert node.reconciler.made is at_rest, "it is not repeated for ever"
+        assert node.reconciler.decider.made is at_rest, "it is not repeated for ever"

@@ -66,8 +66,8 @@ async def test_life_is_proven_while_routes_are_under_way(world: World) -> None:
     world.put("services/web", WEB)
     async with world.node():
         await until(lambda: VIP in world.announced, within=10)
-        beats = world.router.beats
-        assert max(b - a for a, b in itertools.pairwise(beats)) <= 1.01
+        heartbeats = world.router.heartbeats
+        assert max(b - a for a, b in itertools.pairwise(heartbeats)) <= 1.01
 
 
 async def test_nothing_is_torn_down_under_a_route_that_is_still_leaving(world: World) -> None:

@@ -351,18 +351,18 @@ async def test_a_node_that_cannot_see_its_kernel_stops_proving_that_it_lives(wor
 
         world.kernel.observe = blind  # type: ignore[method-assign]
         await asyncio.sleep(10)
-        count = len(world.router.beats)
+        count = len(world.router.heartbeats)
         await asyncio.sleep(30)
-        assert len(world.router.beats) == count
+        assert len(world.router.heartbeats) == count
         world.kernel.observe = observe  # type: ignore[method-assign]
-        await until(lambda: len(world.router.beats) > count, within=5.1)
+        await until(lambda: len(world.router.heartbeats) > count, within=5.1)
 
 
 async def test_life_is_proven_every_second(world: World) -> None:
     async with world.node():
         await asyncio.sleep(60)
-        beats = world.router.beats
-        assert max(b - a for a, b in itertools.pairwise(beats)) <= 1.01
+        heartbeats = world.router.heartbeats
+        assert max(b - a for a, b in itertools.pairwise(heartbeats)) <= 1.01
 
 
 async def test_without_any_catalog_nothing_is_touched(world: World) -> None:
@@ -374,9 +374,9 @@ async def test_without_any_catalog_nothing_is_touched(world: World) -> None:
     world.source.fail()
     world.forget()
     async with world.node():
-        count = len(world.router.beats)
+        count = len(world.router.heartbeats)
         await asyncio.sleep(120)
-        assert not world.writes and len(world.router.beats) == count
+        assert not world.writes and len(world.router.heartbeats) == count
 
 
 async def test_a_node_starts_from_its_saved_catalog(world: World) -> None:

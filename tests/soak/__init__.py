@@ -69,16 +69,16 @@ def grown(prints: Sequence[Footprint], checks: int) -> list[str]:
     """
     first, last = prints[0], prints[-1]
     thirds = list(pairwise(prints))
-    found = []
+    kept = []
     if last.files > first.files:
-        found.append(f"open files from {first.files} to {last.files}")
+        kept.append(f"open files from {first.files} to {last.files}")
     if last.tasks > first.tasks:
-        found.append(f"tasks from {first.tasks} to {last.tasks}")
+        kept.append(f"tasks from {first.tasks} to {last.tasks}")
     if min(after.blocks - before.blocks for before, after in thirds) > 150 + checks // 5:
-        found.append(f"memory blocks from {first.blocks} to {last.blocks}")
+        kept.append(f"memory blocks from {first.blocks} to {last.blocks}")
     if min(after.resident - before.resident for before, after in thirds) > 4096 + 2 * checks // 5:
-        found.append(f"resident memory from {first.resident} to {last.resident} KiB")
-    return found
+        kept.append(f"resident memory from {first.resident} to {last.resident} KiB")
+    return kept
 
 
 async def soak(case: Case, checks: int) -> list[Footprint]:

@@ -33,3 +33,27 @@ def kept(how: str) -> int:
 def test_what_was_freed_is_not_kept() -> None:
     assert kept("set") < 10_000
     assert kept("leave") > 30_000, "the C library gives it back by itself: this module is not needed any more"
+
+
+HOLES = """
+from anycastlb.adapters.system.allocation import return_large_blocks, return_unused
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4
+
+return_large_blocks()
+before = resident()
+blocks = [b"x" * 500_000 for _ in range(40)]
+last = b"x" * 500_000  # what lies behind them
+blocks.clear()
+free = resident() - before
+return_unused()
+print(free, resident() - before)
+"""
+
+
+def test_what_is_free_below_the_rest_of_the_heap_is_given_back_once_in_a_while() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    free, kept = map(int, done.stdout.split())
+    assert free > 15_000 and kept < 5_000

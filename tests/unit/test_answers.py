@@ -29,7 +29,7 @@ VIEWS: list[Any] = [
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_written_item_by_item_it_is_the_same_json(view: Any) -> None:
-    assert encoded(view) == json.dumps(view).encode()
+    assert b"".join(encoded(view)) == json.dumps(view).encode()
 
 
 async def raw(served: Served, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -87,7 +87,7 @@ async def test_those_who_ask_meanwhile_share_one_answer() -> None:
 
     def make() -> Document:
         made.append(1)
-        return Document(b"{}", str(len(made)))
+        return Document((b"{}",), str(len(made)))
 
     async def ask(now: float, parts: tuple[object, ...]) -> str:
         return (await shared.get("status", parts, now, make)).tag
@@ -106,7 +106,7 @@ async def test_an_answer_that_fails_fails_alone() -> None:
     def make() -> Document:
         if next(turns):
             raise RuntimeError("a fault of ours")
-        return Document(b"{}", "2")
+        return Document((b"{}",), "2")
 
     asked = (shared.get("status", (), 0.0, make) for _ in range(2))
     results = await asyncio.gather(*asked, return_exceptions=True)

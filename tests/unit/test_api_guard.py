@@ -53,8 +53,8 @@ class Guarded:
         return f"{self.address[0]}:{self.address[1]}"
 
     def events(self, kind: str) -> list[str]:
-        found = [record.event for record in self.served.journal.records()]
-        return [f"{event.subject} {event.by}: {event.reason}" for event in found if event.kind == kind]
+        events = [record.event for record in self.served.journal.records()]
+        return [f"{event.subject} {event.by}: {event.reason}" for event in events if event.kind == kind]
 
     async def ask(
         self, path: str = "/v1/whoami", method: str = "GET", body: bytes = b"", tls: Any = None, **headers: str
@@ -142,9 +142,9 @@ def test_where_it_must_not_listen_is_told_with_line_and_mend(line: str, told: st
 
 
 def test_addresses_of_the_node_with_tls_are_fine() -> None:
-    found = settings.parse(NODE + 'listen = ["localhost:1", "10.0.0.1:2", "[fe80::1%eth0]:3"]\ntls_cert_file = "/x"')
-    assert found.api.listen == (("127.0.0.1", 1), ("10.0.0.1", 2), ("fe80::1%eth0", 3))
-    assert found.api.apart == (("10.0.0.1", 2), ("fe80::1%eth0", 3))
+    given = settings.parse(NODE + 'listen = ["localhost:1", "10.0.0.1:2", "[fe80::1%eth0]:3"]\ntls_cert_file = "/x"')
+    assert given.api.listen == (("127.0.0.1", 1), ("10.0.0.1", 2), ("fe80::1%eth0", 3))
+    assert given.api.apart == (("10.0.0.1", 2), ("fe80::1%eth0", 3))
 
 
 async def test_a_socket_that_cannot_be_made_is_told_and_tried_again(tmp_path: Path) -> None:

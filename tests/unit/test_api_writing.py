@@ -94,8 +94,8 @@ async def test_a_discovered_backend_is_told_apart() -> None:
     document = {"vip": "192.0.2.10", "port": 80, "backends_from": {"consul": {"service": "web"}}}
     async with serving(snapshot, store=store(services__web=document)) as served:
         for method in ("GET", "DELETE"):
-            found = await go(served, method, "/v1/services/web/backends/i1")
-            assert found.status == 404 and "discovered" in found.error["what"]
+            answer = await go(served, method, "/v1/services/web/backends/i1")
+            assert answer.status == 404 and "discovered" in answer.error["what"]
         assert (await go(served, "POST", "/v1/services/web/backends/i1/drain")).status == 200
         assert keys(served)["services/web/backends/i1"] == {"drain": True}
 
@@ -154,9 +154,9 @@ async def test_conditions() -> None:
 )
 async def test_bad_bodies_write_nothing(body: bytes, headers: dict[str, str], status: int) -> None:
     async with serving(Snapshot()) as served:
-        found = await go(served, "PUT", "/v1/services/web", body, **headers)
-        assert found.status == status and found.error
-        assert bool(found.view.get("problems")) == (status == 422)
+        answer = await go(served, "PUT", "/v1/services/web", body, **headers)
+        assert answer.status == status and answer.error
+        assert bool(answer.view.get("problems")) == (status == 422)
         assert keys(served) == {} and told(served) == []
 
 
@@ -172,9 +172,9 @@ async def test_names_that_nothing_can_have(name: str) -> None:
 async def test_many_services_each_by_itself() -> None:
     async with serving(Snapshot(), store=store(services__web=WEB)) as served:
         bad = {**DNS, "port": "many"}
-        found = await go(served, "PUT", "/v1/services", {"web": WEB, "dns": DNS, "bad": bad, "5": 5, "a b": WEB})
-        assert found.status == 207
-        results = found.view["results"]
+        answer = await go(served, "PUT", "/v1/services", {"web": WEB, "dns": DNS, "bad": bad, "5": 5, "a b": WEB})
+        assert answer.status == 207
+        results = answer.view["results"]
         assert {name: result["status"] for name, result in results.items()} == {
             "web": 200, "dns": 201, "bad": 422, "5": 422, "a b": 422,
         }  # fmt: skip
@@ -192,9 +192,9 @@ async def test_a_thousand_services_at_once() -> None:
     many = {f"s{n}": {**WEB, "vip": f"192.0.2.{n % 200 + 1}", "port": n + 1} for n in range(300)}
     many["s7"]["port"] = 0
     async with serving(Snapshot()) as served:
-        found = await go(served, "PUT", "/v1/services", many)
-        statuses = [result["status"] for result in found.view["results"].values()]
-        assert (found.status, statuses.count(201), statuses.count(422), len(keys(served))) == (207, 299, 1, 299)
+        answer = await go(served, "PUT", "/v1/services", many)
+        statuses = [result["status"] for result in answer.view["results"].values()]
+        assert (answer.status, statuses.count(201), statuses.count(422), len(keys(served))) == (207, 299, 1, 299)
 
 
 async def test_a_document_that_no_store_takes_is_too_large() -> None:
@@ -368,8 +368,8 @@ async def test_a_plan_without_the_kernels_counters() -> None:
 @pytest.mark.parametrize("path", ["/v1/vips", "/v1/verdicts", "/v1/checks", "/v1/problems"])
 async def test_lists_before_the_first_cycle(path: str) -> None:
     async with serving(Snapshot()) as served:
-        found = await go(served, "GET", path)
-    assert (found.status, found.view) == (200, {path.rsplit("/", 1)[1]: []})
+        answer = await go(served, "GET", path)
+    assert (answer.status, answer.view) == (200, {path.rsplit("/", 1)[1]: []})
 
 
 async def test_parts_of_the_picture() -> None:
@@ -430,9 +430,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Tree]:
     """The trees that were parsed to validate a write."""
     seen: list[Tree] = []
 
-    def recorded(tree: Tree, *given: Any) -> Catalog:
+    def recorded(tree: Tree, *given: Any, **named: Any) -> Catalog:
         seen.append(tree)
-        return parse_catalog(tree, *given)
+        return parse_catalog(tree, *given, **named)
 
     monkeypatch.setattr(import_module("anycastlb.core.catalog.edit.validate"), "parse_catalog", recorded)
     return seen

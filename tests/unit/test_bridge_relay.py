@@ -293,11 +293,11 @@ def test_a_daemon_that_restarts_within_hold_changes_nothing(talk: Talk) -> None:
     assert talk.exabgp.said == []
 
 
-@pytest.mark.parametrize("beat", [1, 3])
-def test_a_beat_of_another_set_is_an_error(talk: Talk, beat: int) -> None:
+@pytest.mark.parametrize("serial", [1, 3])
+def test_a_heartbeat_of_another_set_is_an_error(talk: Talk, serial: int) -> None:
     talk.order({ONE: Route()}, serial=2)
     with pytest.raises(ProtocolError, match="beat"):
-        talk.relay.obey(Heartbeat(beat), talk.now)
+        talk.relay.obey(Heartbeat(serial), talk.now)
 
 
 def test_a_beat_before_any_set_is_an_error_and_no_sign_of_life(talk: Talk) -> None:

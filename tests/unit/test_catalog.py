@@ -32,9 +32,9 @@ def parse(given: Tree, previous: Catalog = NOTHING) -> Catalog:
     return parse_catalog(given, previous, RANGES, ((100, 199),), PARAMS)
 
 
-def only_service(found: Catalog):
-    assert not found.problems, list(map(str, found.problems))
-    (service,) = found.services
+def only_service(catalog: Catalog):
+    assert not catalog.problems, list(map(str, catalog.problems))
+    (service,) = catalog.services
     return service
 
 
@@ -70,9 +70,9 @@ def test_defaults_lie_under_every_service() -> None:
     web = {**WEB, "check": {"path": "/health"}}
     dns = {"vip": "192.0.2.53", "port": 53, "protocol": "udp", "check": {"type": "none"},
            "backends": {"d1": {"address": "10.1.0.9"}}}  # fmt: skip
-    found = parse(tree(defaults=defaults, services__web=web, services__dns=dns))
-    assert not found.problems
-    by_name = {service.name: service for service in found.services}
+    catalog = parse(tree(defaults=defaults, services__web=web, services__dns=dns))
+    assert not catalog.problems
+    by_name = {service.name: service for service in catalog.services}
     check = by_name["web"].backends[0].check
     assert (check.type, check.interval, check.params.path) == ("http", 5.0, "/health")
     assert by_name["dns"].backends[0].check.type == "none", "a check of another type replaces the default one"
@@ -119,15 +119,15 @@ def test_what_the_kernel_would_call_the_same_is_the_same() -> None:
 
 
 def test_service_names_do_not_leak_into_each_other() -> None:
-    found = parse(
+    catalog = parse(
         tree(
             services__web=WEB,
             services__web2={**WEB, "vip": "192.0.2.11", "backends": {}},
             services__web2__backends__b={"address": "10.1.0.8"},
         )
     )
-    assert not found.problems
-    assert [[b.name for b in s.backends] for s in found.services] == [["web1"], ["b"]]
+    assert not catalog.problems
+    assert [[b.name for b in s.backends] for s in catalog.services] == [["web1"], ["b"]]
 
 
 BAD = {
@@ -189,8 +189,8 @@ def test_a_bad_document_is_quarantined_and_its_last_good_version_kept(name: str)
 
 
 def test_a_problem_says_where_and_what_was_expected() -> None:
-    found = parse(tree(services__web={**WEB, "backends": {"web1": {"address": "10.1.0.1", "weight": "heavy"}}}))
-    (problem,) = found.problems
+    catalog = parse(tree(services__web={**WEB, "backends": {"web1": {"address": "10.1.0.1", "weight": "heavy"}}}))
+    (problem,) = catalog.problems
     assert str(problem) == "services/web: backends.web1.weight: expected a whole number, not 'heavy'"
 
 
@@ -231,11 +231,11 @@ def test_a_service_edited_into_anothers_claim_keeps_its_own() -> None:
 
 
 def test_nodes_and_folders_are_ignored_and_unknown_keys_named() -> None:
-    found = parse(
+    catalog = parse(
         Tree({"nodes/lb1": Entry(b"{}"), "services/": Entry(b""), "drain/lb1": Entry(b""), "service/web": Entry(b"{}")})
     )
-    assert found.drained == {"lb1"}
-    assert [problem.key for problem in found.problems] == ["service/web"]
+    assert catalog.drained == {"lb1"}
+    assert [problem.key for problem in catalog.problems] == ["service/web"]
 
 
 def test_an_unchanged_service_is_the_same_object() -> None:
@@ -321,8 +321,8 @@ WORDS = [
 
 @pytest.mark.parametrize(("key", "value", "words"), WORDS, ids=[words[:40] for _, _, words in WORDS])
 def test_a_problem_is_told_in_an_operators_words(key: str, value: bytes, words: str) -> None:
-    found = parse_catalog(Tree({key: Entry(value)}, 1), Catalog(), RANGES, (), PARAMS).problems
-    told = "\n".join(map(str, found))
+    problems = parse_catalog(Tree({key: Entry(value)}, 1), Catalog(), RANGES, (), PARAMS).problems
+    told = "\n".join(map(str, problems))
     assert words in told
     assert not [
         private for private in ("Document", "functools", "literal[", "expected expected", "0x") if private in told

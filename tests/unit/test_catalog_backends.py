@@ -44,14 +44,14 @@ def backend(number: int, **more: Any) -> dict[str, Any]:
 def test_the_younger_of_two_keys_with_one_address_is_left_out_and_the_service_goes_on() -> None:
     stored = {"services/web": WEB, f"{KEY}b": backend(1), f"{KEY}c": backend(2), f"{KEY}a": backend(1)}
     for previous in (NOTHING, parse(dict(list(stored.items())[:3]))):
-        found = parse(stored, previous)
-        assert places(found) == {"b": "10.1.0.1", "c": "10.1.0.2"}
-        assert problems(found) == [f"{KEY}a: address: expected an address and port of its own; b has the same"]
-        later = parse({**stored, f"{KEY}c": backend(2, drain=True), f"{KEY}d": backend(3)}, found)
+        catalog = parse(stored, previous)
+        assert places(catalog) == {"b": "10.1.0.1", "c": "10.1.0.2"}
+        assert problems(catalog) == [f"{KEY}a: address: expected an address and port of its own; b has the same"]
+        later = parse({**stored, f"{KEY}c": backend(2, drain=True), f"{KEY}d": backend(3)}, catalog)
         assert places(later) == {"b": "10.1.0.1", "c": "10.1.0.2", "d": "10.1.0.3"}
         assert later.services[0].backends[1].drain
         del stored[f"{KEY}b"]
-        assert places(parse(stored, found)) == {"c": "10.1.0.2", "a": "10.1.0.1"}
+        assert places(parse(stored, catalog)) == {"c": "10.1.0.2", "a": "10.1.0.1"}
         stored = {"services/web": WEB, f"{KEY}b": backend(1), f"{KEY}c": backend(2), f"{KEY}a": backend(1)}
 
 
@@ -60,28 +60,28 @@ def test_of_keys_of_one_age_the_first_by_name_has_the_address() -> None:
         key: Entry(json.dumps(value).encode())
         for key, value in {f"{KEY}b": backend(1), f"{KEY}a": backend(1), "services/web": WEB}.items()
     }
-    found = parse_catalog(Tree(entries, 1), NOTHING, RANGES, (), PARAMS)
-    assert places(found) == {"a": "10.1.0.1"}
+    catalog = parse_catalog(Tree(entries, 1), NOTHING, RANGES, (), PARAMS)
+    assert places(catalog) == {"a": "10.1.0.1"}
 
 
 def test_a_key_that_moves_to_an_address_in_use_keeps_its_last_good_value() -> None:
     stored = {"services/web": WEB, f"{KEY}a": backend(1), f"{KEY}b": backend(2)}
-    found = parse({**stored, f"{KEY}b": backend(1, weight=7)}, parse(stored))
-    assert places(found) == {"a": "10.1.0.1", "b": "10.1.0.2"} and "a has the same" in problems(found)[0]
+    catalog = parse({**stored, f"{KEY}b": backend(1, weight=7)}, parse(stored))
+    assert places(catalog) == {"a": "10.1.0.1", "b": "10.1.0.2"} and "a has the same" in problems(catalog)[0]
 
 
 def test_the_documents_own_backend_has_its_address_before_any_key() -> None:
     web = {**WEB, "backends": {"a": backend(1), "b": backend(2)}}
     taken = {"services/web": web, f"{KEY}x": backend(1), f"{KEY}b": backend(1), f"{KEY}c": backend(3)}
-    found = parse(taken)
-    assert places(found) == {"a": "10.1.0.1", "b": "10.1.0.2", "c": "10.1.0.3"}
-    assert len(found.problems) == 2 and all("a has the same" in one for one in problems(found))
+    catalog = parse(taken)
+    assert places(catalog) == {"a": "10.1.0.1", "b": "10.1.0.2", "c": "10.1.0.3"}
+    assert len(catalog.problems) == 2 and all("a has the same" in one for one in problems(catalog))
 
 
 def test_an_address_that_a_key_has_given_up_is_free() -> None:
     web = {**WEB, "backends": {"a": backend(1)}}
-    found = parse({"services/web": web, f"{KEY}a": backend(9), f"{KEY}b": backend(1)})
-    assert places(found) == {"a": "10.1.0.9", "b": "10.1.0.1"} and not found.problems
+    catalog = parse({"services/web": web, f"{KEY}a": backend(9), f"{KEY}b": backend(1)})
+    assert places(catalog) == {"a": "10.1.0.9", "b": "10.1.0.1"} and not catalog.problems
 
 
 def test_another_port_is_another_place() -> None:
@@ -90,8 +90,8 @@ def test_another_port_is_another_place() -> None:
     assert len(parse({**stored, f"{KEY}c": backend(1, port=80)}).problems) == 1
     marked = {"services/web": {"vip": "192.0.2.10", "fwmark": 7}, f"{KEY}a": backend(1), f"{KEY}b": backend(1)}
     entries = {key: Entry(json.dumps(value).encode()) for key, value in marked.items()}
-    found = parse_catalog(Tree(entries, 1), NOTHING, RANGES, ((1, 9),), PARAMS)
-    assert places(found) == {"a": "10.1.0.1"}
+    catalog = parse_catalog(Tree(entries, 1), NOTHING, RANGES, ((1, 9),), PARAMS)
+    assert places(catalog) == {"a": "10.1.0.1"}
 
 
 VALUES = st.one_of(
@@ -133,10 +133,34 @@ def test_backends_of_both_families_may_have_keys_whatever_the_forwarding() -> No
     both = parse(stored)
     assert not both.problems and places(both) == {"four": "10.1.0.1", "six": "fd00::1"}
     del stored[f"{KEY}six"]
-    found = parse(stored, both)
-    (service,) = found.services
+    catalog = parse(stored, both)
+    (service,) = catalog.services
     assert [len(service.members(vip)) for vip in service.vips] == [1, 0], "one family's end is not the other's"
-    assert problems(found) == ["services/web: backends.four: expected an IPv6 address for VIP 2001:db8::1 with dr"]
+    assert problems(catalog) == ["services/web: backends.four: expected an IPv6 address for VIP 2001:db8::1 with dr"]
+
+
+@pytest.mark.parametrize("more", [{}, {"backends_from": {"consul": {"service": "web"}}}])
+@pytest.mark.parametrize(
+    ("check", "path"),
+    [
+        ({"type": "smoke"}, "check.type"),
+        ({"type": "http", "expct": 200}, "check.expct"),
+        ({"type": "http", "interval": "often"}, "check.interval"),
+        ({"interval": "often"}, "check.interval"),
+        ({"type": "command", "command": ["/bin/true"], "via": "forward"}, "check.via"),
+        ({"type": "all", "checks": []}, "check.checks"),
+        ({"type": "all", "checks": [{"type": "smoke"}]}, "check.checks.0.type"),
+    ],
+)
+def test_a_bad_check_is_a_problem_before_the_first_backend_registers(check: Any, path: str, more: Any) -> None:
+    catalog = parse({"services/web": {**WEB, "backends": {}, "check": check, **more}})
+    assert [problem.path for problem in catalog.problems] == [path] and not catalog.services
+
+
+@pytest.mark.parametrize("check", [{"path": "/health"}, {"type": "http", "via": "forward"}, {"type": "tcp"}, {}])
+def test_a_check_that_backends_may_complete_is_none(check: Any) -> None:
+    catalog = parse({"services/web": {**WEB, "backends": {}, "check": check}})
+    assert not catalog.problems and len(catalog.services) == 1
 
 
 def test_an_instance_that_was_left_out_stays_a_problem_until_it_is_solved() -> None:
@@ -162,9 +186,9 @@ def test_a_backend_is_drained_under_a_document_that_is_bad_or_gone() -> None:
     good = parse(stored)
     drained = {f"{KEY}a": backend(1, drain=True)}
     for bad in ({**stored, "services/web": {**WEB, "port": "?"}, **drained}, drained):
-        found = parse(bad, good)
-        assert [(one.name, one.drain) for one in found.services[0].backends] == [("a", True), ("b", False)]
-        assert found.services[0].port == 80 and found.problems
+        catalog = parse(bad, good)
+        assert [(one.name, one.drain) for one in catalog.services[0].backends] == [("a", True), ("b", False)]
+        assert catalog.services[0].port == 80 and catalog.problems
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -178,9 +202,9 @@ def test_a_key_without_a_port_for_the_services_check_is_left_out(known: bool, wh
     written = {"services/web": web}
     before = parse_catalog(_tree(written), NOTHING, RANGES, ((1, 99),), PARAMS) if known else NOTHING
     written[f"{KEY}b9"] = {"address": "10.1.0.9", **value}
-    found = parse_catalog(_tree(written), before, RANGES, ((1, 99),), PARAMS)
-    assert [backend.name for service in found.services for backend in service.backends] == ["web1"]
-    (problem,) = found.problems
+    catalog = parse_catalog(_tree(written), before, RANGES, ((1, 99),), PARAMS)
+    assert [backend.name for service in catalog.services for backend in service.backends] == ["web1"]
+    (problem,) = catalog.problems
     assert (problem.key, problem.path) == (f"{KEY}b9", "port")
     assert "expected a port other than 0" in problem.expected
 

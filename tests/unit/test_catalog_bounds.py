@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from anycastlb.adapters.checks import PARAMS
 from anycastlb.core import fields, scalars
-from anycastlb.core.catalog import bounds, build, decode, drain, parse
+from anycastlb.core.catalog import bounds, build, decode, drain, parse, yaml_text
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving.api.http import bodies
@@ -68,8 +68,8 @@ def test_no_body_takes_long(name: str, text: str) -> None:
 
 def test_what_json_has_not_is_refused() -> None:
     for name in ("infinity", "too large", "too large a text", "no number", "half a surrogate", "980 levels"):
-        found = read("services/web", hostile.JSON[name].encode())
-        assert [problem.key for problem in found.problems] == ["services/web"], name
+        catalog = read("services/web", hostile.JSON[name].encode())
+        assert [problem.key for problem in catalog.problems] == ["services/web"], name
 
 
 SCALARS: list[Callable[[Any], Any]] = [
@@ -139,20 +139,47 @@ FIELDS = st.sampled_from(
 @given(document=st.recursive(ANYTHING, lambda inside: st.dictionaries(FIELDS, inside, max_size=4), max_leaves=12))
 @settings(max_examples=300, deadline=None)
 def test_anything_in_place_of_a_field_is_a_problem(document: Any) -> None:
-    found = read("services/web", json.dumps({**WEB, **(document if isinstance(document, dict) else {})}).encode())
-    assert "192.0.2.2" in map(str, found.vips)
+    catalog = read("services/web", json.dumps({**WEB, **(document if isinstance(document, dict) else {})}).encode())
+    assert "192.0.2.2" in map(str, catalog.vips)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\tb", "a\n", "x" * 129, "ü", "-a", "a b", "\x7f"])
 def test_a_backend_inside_a_document_is_named_as_a_key_may_be(name: str) -> None:
-    found = read("services/web", json.dumps({**WEB, "backends": {name: {"address": "10.1.0.2"}}}).encode())
-    (problem,) = found.problems
-    assert (problem.key, len(found.services)) == ("services/web", 1)
+    catalog = read("services/web", json.dumps({**WEB, "backends": {name: {"address": "10.1.0.2"}}}).encode())
+    (problem,) = catalog.problems
+    assert (problem.key, len(catalog.services)) == ("services/web", 1)
     assert "letters" in problem.expected or "printable" in problem.expected
 
 
-def test_the_folder_of_the_prefix_is_no_document() -> None:
-    assert not read("", b"").problems
+@pytest.mark.parametrize(
+    "key", ["", "/", "services/", "services/web/", "services/web/backends/", "drain/", "defaults/"]
+)
+def test_a_folder_is_no_document(key: str) -> None:
+    assert not read(key, b"").problems
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("services/other2/", json.dumps(OTHER).encode()),
+        ("services/web/backends/b/", b"address=10.1.0.2"),
+        ("defaults/", b"{}"),
+        ("drain/lb1/", b"new kernel"),
+        ("drain/lb1/", b""),
+    ],
+)
+def test_what_is_written_into_a_folder_is_named_as_unread(key: str, value: bytes) -> None:
+    """A slash at the end of a key is easily typed: a node that is not drained by it must not seem to be."""
+    result = read(key, value)
+    [problem] = result.problems
+    assert (problem.key, problem.expected.split("; ")[1]) == (key, f"expected {key[:-1]}")
+    assert not result.drained
+    memory = parse.CatalogMemory()
+    tree = Tree({"services/web": Entry(json.dumps(WEB).encode()), key: Entry(value)}, 1)
+    first = parse_catalog(tree, NOTHING, ANYWHERE, ANY_MARK, PARAMS, memory=memory)
+    rest = Tree({"services/web": tree.entries["services/web"]}, 2)
+    assert first.problems
+    assert not parse_catalog(rest, first, ANYWHERE, ANY_MARK, PARAMS, memory=memory).problems
 
 
 @pytest.mark.parametrize(
@@ -174,13 +201,13 @@ def test_what_yaml_would_quietly_read_as_something_else(text: str, told: str) ->
 
 @pytest.mark.parametrize("text", ["[{a: 1}, {a: 2}]", "{a: {a: 1}, b: {a: 1}}", "a: '0100'\nb: \"65001:10\"\n", "a: 0"])
 def test_what_is_no_repetition_and_no_other_base(text: str) -> None:
-    bounds.read_yaml(text)
+    yaml_text.read_yaml(text)
 
 
 def test_an_alias_may_be_used_again() -> None:
     text = "vip: 192.0.2.1\nport: 80\ncheck: &c {interval: 1s}\nbackends:\n  a: {address: 10.1.0.1, check: *c}\n"
-    found = read("services/web", text.encode(), "yaml")
-    assert not found.problems and len(found.services) == 2
+    catalog = read("services/web", text.encode(), "yaml")
+    assert not catalog.problems and len(catalog.services) == 2
 
 
 def test_a_tunnel_port_is_one_that_a_packet_can_have() -> None:
@@ -223,10 +250,10 @@ def test_a_fault_in_parsing_one_document_is_that_documents_problem(
 
     monkeypatch.setattr(module, name, faulty)
     value = json.dumps({**good.get(key, {}), "reason" if key.startswith("drain") else "dns": MARK}).encode()
-    found = read(key, value, previous=first)
-    assert {str(vip) for vip in found.vips} == {"192.0.2.1", "192.0.2.2"}
-    assert found.drained == first.drained
-    assert {problem.key for problem in found.problems} <= {key} or key == "defaults"
+    catalog = read(key, value, previous=first)
+    assert {str(vip) for vip in catalog.vips} == {"192.0.2.1", "192.0.2.2"}
+    assert catalog.drained == first.drained
+    assert {problem.key for problem in catalog.problems} <= {key} or key == "defaults"
     if raised:
-        assert any("please report it" in problem.expected for problem in found.problems)
-        assert found.services == first.services, "the last good version is in force"
+        assert any("please report it" in problem.expected for problem in catalog.problems)
+        assert catalog.services == first.services, "the last good version is in force"

@@ -42,16 +42,16 @@ def waiting(given: Tree, before: Catalog | None = None) -> Catalog:
     return parse_catalog(given, before or Catalog(), RANGES, (), PARAMS)
 
 
-def web(found: Catalog) -> Service:
-    return next(service for service in found.services if service.name == "web")
+def web(catalog: Catalog) -> Service:
+    return next(service for service in catalog.services if service.name == "web")
 
 
-def names(found: Catalog) -> list[str]:
-    return [backend.name for backend in web(found).backends]
+def names(catalog: Catalog) -> list[str]:
+    return [backend.name for backend in web(catalog).backends]
 
 
-def problems(found: Catalog) -> list[str]:
-    return [str(problem) for problem in found.problems]
+def problems(catalog: Catalog) -> list[str]:
+    return [str(problem) for problem in catalog.problems]
 
 
 def test_written_first_then_keys_by_age_then_instances_in_their_order() -> None:
@@ -60,9 +60,9 @@ def test_written_first_then_keys_by_age_then_instances_in_their_order() -> None:
         services__web__backends__y={"address": "10.9.0.3"},
         services__web__backends__b={"address": "10.9.0.4"},
     )
-    found = parse(given, instance(3), instance(1), instance(2))
-    assert names(found) == ["z", "a", "y", "b", "web3", "web1", "web2"], "as the discovery ordered them"
-    assert problems(found) == []
+    catalog = parse(given, instance(3), instance(1), instance(2))
+    assert names(catalog) == ["z", "a", "y", "b", "web3", "web1", "web2"], "as the discovery ordered them"
+    assert problems(catalog) == []
 
 
 def test_an_instance_is_a_backend_with_every_default() -> None:
@@ -80,12 +80,12 @@ def test_what_is_written_wins_field_by_field() -> None:
         services__web={**WEB, "backends": {"web1": {"weight": 3}, "web2": {"address": "10.9.0.2"}}},
         services__web__backends__web3="drain=true",
     )
-    found = parse(given, instance(1, weight=5), instance(2, weight=5), instance(3, weight=5))
-    one, two, three = sorted(web(found).backends, key=lambda backend: backend.name)
+    catalog = parse(given, instance(1, weight=5), instance(2, weight=5), instance(3, weight=5))
+    one, two, three = sorted(web(catalog).backends, key=lambda backend: backend.name)
     assert (str(one.address), one.weight) == ("10.1.0.1", 3)
     assert (str(two.address), two.weight, two.port) == ("10.9.0.2", 5, 8080)
     assert (three.drain, three.weight) == (True, 5)
-    assert names(found) == ["web2", "web1", "web3"], "with an address of its own it has a place of its own"
+    assert names(catalog) == ["web2", "web1", "web3"], "with an address of its own it has a place of its own"
 
 
 def test_what_is_written_about_an_absent_instance_waits_for_it() -> None:
@@ -93,10 +93,10 @@ def test_what_is_written_about_an_absent_instance_waits_for_it() -> None:
         services__web={**WEB, "backends": {"web1": {"weight": 3}}},
         services__web__backends__web2="weight=4",
     )
-    found = parse(given)
-    assert names(found) == [] and problems(found) == []
-    found = parse(given, instance(2), instance(1), before=found)
-    assert {backend.name: backend.weight for backend in web(found).backends} == {"web1": 3, "web2": 4}
+    catalog = parse(given)
+    assert names(catalog) == [] and problems(catalog) == []
+    catalog = parse(given, instance(2), instance(1), before=catalog)
+    assert {backend.name: backend.weight for backend in web(catalog).backends} == {"web1": 3, "web2": 4}
 
 
 def test_without_a_discovery_a_backend_needs_its_address() -> None:
@@ -107,20 +107,20 @@ def test_without_a_discovery_a_backend_needs_its_address() -> None:
 def test_a_bad_instance_is_left_out_alone() -> None:
     given = tree(services__web={**WEB, "backends": {"web": {"address": "10.9.0.1", "port": 8080}}})
     clash, heavy = instance(1, "web.node1", address="10.9.0.1"), instance(3, weight=70000)
-    found = parse(given, clash, instance(2), heavy)
-    assert names(found) == ["web", "web2"]
-    told = problems(found)
+    catalog = parse(given, clash, instance(2), heavy)
+    assert names(catalog) == ["web", "web2"]
+    told = problems(catalog)
     assert any("backends.web.node1: expected an address and port of its own; web has the same" in one for one in told)
     assert any("backends.web3.weight" in one for one in told)
-    assert problems(parse(given, instance(2), before=found)) == []
+    assert problems(parse(given, instance(2), before=catalog)) == []
 
 
 def test_two_instances_in_one_place() -> None:
-    found = parse(tree(services__web=WEB), instance(1, "old"), instance(1, "new", created=9))
-    assert names(found) == ["old"] and "old has the same" in problems(found)[0]
+    catalog = parse(tree(services__web=WEB), instance(1, "old"), instance(1, "new", created=9))
+    assert names(catalog) == ["old"] and "old has the same" in problems(catalog)[0]
     inline = tree(services__web={**WEB, "backends": {"new": {"weight": 2}}})
-    found = parse(inline, instance(1, "old"), instance(1, "new", created=9))
-    assert names(found) == ["old"], "what is written about it does not make it stand"
+    catalog = parse(inline, instance(1, "old"), instance(1, "new", created=9))
+    assert names(catalog) == ["old"], "what is written about it does not make it stand"
 
 
 def test_a_bad_word_about_an_instance_is_the_writers_fault() -> None:
@@ -129,9 +129,9 @@ def test_a_bad_word_about_an_instance_is_the_writers_fault() -> None:
     bad = parse(tree(services__web=document), instance(1), before=good)
     assert names(bad) == ["web1"] and web(bad).drain == 30.0 and "backends.web1.weight" in problems(bad)[0]
     keyed = tree(services__web={**WEB, "drain": "1s"}, services__web__backends__web1={"weight": "heavy"})
-    found = parse(keyed, instance(1), before=good)
-    assert names(found) == ["web1"] and web(found).drain == 1.0
-    assert problems(found)[0].startswith("services/web/backends/web1: weight")
+    catalog = parse(keyed, instance(1), before=good)
+    assert names(catalog) == ["web1"] and web(catalog).drain == 1.0
+    assert problems(catalog)[0].startswith("services/web/backends/web1: weight")
 
 
 def test_the_memo_notices_instances_and_nothing_else() -> None:
@@ -157,8 +157,8 @@ def test_a_service_that_loses_a_claim_follows_its_instances_too() -> None:
     other = {"vip": "192.0.2.11", "port": 80}
     good = parse(tree(services__other=other, services__web=WEB), instance(1))
     grasping = tree(services__other=other, services__web={**WEB, "vip": "192.0.2.11"})
-    found = parse(grasping, instance(2), before=good)
-    assert names(found) == ["web2"] and str(web(found).vips[0]) == "192.0.2.10"
+    catalog = parse(grasping, instance(2), before=good)
+    assert names(catalog) == ["web2"] and str(web(catalog).vips[0]) == "192.0.2.10"
 
 
 class TestWaiting:
@@ -167,19 +167,19 @@ class TestWaiting:
     STATIC = {"vip": "192.0.2.10", "port": 80, "backends": {"old": {"address": "10.1.0.9"}}}  # noqa: RUF012
 
     def test_a_new_service_has_what_is_written(self) -> None:
-        found = waiting(tree(services__web={**WEB, "backends": {"a": {"address": "10.9.0.1"}}}))
-        assert names(found) == ["a"] and found.discovers == {WANTED: ("web",)} and found.instances == {}
+        catalog = waiting(tree(services__web={**WEB, "backends": {"a": {"address": "10.9.0.1"}}}))
+        assert names(catalog) == ["a"] and catalog.discovers == {WANTED: ("web",)} and catalog.instances == {}
 
     def test_an_old_service_stays_as_it_was(self) -> None:
         static = tree(services__web=self.STATIC)
         before = waiting(static)
-        found = waiting(tree(2, services__web={**WEB, "vip": "192.0.2.12"}), before)
-        assert names(found) == ["old"] and found.discovers == {WANTED: ("web",)}
-        assert found.good["services/web"] == static.entries["services/web"], "the disk keeps it as well"
-        found = waiting(tree(3, services__web={**WEB, "vip": "192.0.2.12"}), found)
-        assert names(found) == ["old"]
-        found = parse(tree(3, services__web={**WEB, "vip": "192.0.2.12"}), instance(1), before=found)
-        assert names(found) == ["web1"] and str(web(found).vips[0]) == "192.0.2.12"
+        catalog = waiting(tree(2, services__web={**WEB, "vip": "192.0.2.12"}), before)
+        assert names(catalog) == ["old"] and catalog.discovers == {WANTED: ("web",)}
+        assert catalog.good["services/web"] == static.entries["services/web"], "the disk keeps it as well"
+        catalog = waiting(tree(3, services__web={**WEB, "vip": "192.0.2.12"}), catalog)
+        assert names(catalog) == ["old"]
+        catalog = parse(tree(3, services__web={**WEB, "vip": "192.0.2.12"}), instance(1), before=catalog)
+        assert names(catalog) == ["web1"] and str(web(catalog).vips[0]) == "192.0.2.12"
 
     def test_an_answer_without_instances_is_an_answer(self) -> None:
         before = waiting(tree(services__web=self.STATIC))
@@ -191,9 +191,9 @@ class TestWaiting:
 
     def test_it_gives_up_waiting_when_it_is_told_otherwise(self) -> None:
         before = waiting(tree(services__web=self.STATIC))
-        found = waiting(tree(services__web=WEB), before)
-        found = waiting(tree(services__web={**self.STATIC, "drain": "1s"}), found)
-        assert web(found).drain == 1.0 and found.discovers == {}
+        catalog = waiting(tree(services__web=WEB), before)
+        catalog = waiting(tree(services__web={**self.STATIC, "drain": "1s"}), catalog)
+        assert web(catalog).drain == 1.0 and catalog.discovers == {}
 
 
 def test_troubles_are_problems_of_every_service_that_asks() -> None:
@@ -204,16 +204,16 @@ def test_troubles_are_problems_of_every_service_that_asks() -> None:
         "services__two": {**WEB, "vip": "192.0.2.11"},
         "services__late": {**static, "backends_from": {"dns": {"name": "x.example.org"}}},
     }
-    found = parse(tree(**documents), instance(1), before=before)
+    catalog = parse(tree(**documents), instance(1), before=before)
     dns = DnsInstances("x.example.org")
-    told = troubled(found, {WANTED: ("away",), dns: ("NXDOMAIN", "slow"), ConsulInstances("z"): ("?",)})
+    told = troubled(catalog, {WANTED: ("away",), dns: ("NXDOMAIN", "slow"), ConsulInstances("z"): ("?",)})
     assert sorted(problems(told)) == [
         "services/late: backends_from: NXDOMAIN",
         "services/late: backends_from: slow",
         "services/two: backends_from: away",
         "services/web: backends_from: away",
     ]
-    assert troubled(found, {}) is found
+    assert troubled(catalog, {}) is catalog
 
 
 @pytest.mark.parametrize(
@@ -221,13 +221,13 @@ def test_troubles_are_problems_of_every_service_that_asks() -> None:
 )
 def test_a_bad_backends_from_quarantines_its_service(bad: Any) -> None:
     good = parse(tree(services__web=WEB), instance(1))
-    found = parse(tree(services__web={**WEB, "backends_from": bad}), instance(1), before=good)
-    assert names(found) == ["web1"] and "backends_from" in problems(found)[0]
+    catalog = parse(tree(services__web={**WEB, "backends_from": bad}), instance(1), before=good)
+    assert names(catalog) == ["web1"] and "backends_from" in problems(catalog)[0]
 
 
 def test_a_thousand_instances_of_which_many_are_bad() -> None:
     given = [instance(1, f"web{number}", number, f"10.1.{number // 200}.{number % 200}") for number in range(1000)]
-    found = parse(tree(services__web=WEB), *given)
-    assert len(web(found).backends) == 1000
-    found = parse(tree(services__web=WEB), *(instance(1, f"web{number}", number) for number in range(1000)))
-    assert names(found) == ["web0"] and len(found.problems) == 999
+    catalog = parse(tree(services__web=WEB), *given)
+    assert len(web(catalog).backends) == 1000
+    catalog = parse(tree(services__web=WEB), *(instance(1, f"web{number}", number) for number in range(1000)))
+    assert names(catalog) == ["web0"] and len(catalog.problems) == 999

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from anycastlb.adapters.checks import PARAMS, TYPES
@@ -18,6 +16,7 @@ from anycastlb.core.catalog.notices import service_notices
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.fields import Document
 from anycastlb.core.model import Catalog, Combination, Entry, Tree
+from tests.support.doc_tables import coded, read_field, tables
 
 TEXT = (Path(__file__).parents[2] / "docs" / "CATALOG.md").read_text()
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -39,37 +38,7 @@ MODELS: dict[str, type[Document]] = {
 """The heading over each table of fields."""
 
 
-class Row(NamedTuple):
-    name: str
-    default: str
-    example: str
-    meaning: str
-
-
-def cells(line: str) -> list[str]:
-    """The cells of a table's line: a bar is a border, inside of code too."""
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-def tables() -> dict[str, dict[str, Row]]:
-    found: dict[str, dict[str, Row]] = {}
-    heading, inside = "", False
-    for line in TEXT.splitlines():
-        if line.startswith("#"):
-            heading, inside = line.lstrip("# "), False
-        elif line.startswith("| field |"):
-            inside = True
-        elif inside and line.startswith("| `"):
-            name, default, example, meaning = cells(line)
-            rows = found.setdefault(heading, {})
-            assert name.strip("`") not in rows, f"{heading}: {name} stands twice"
-            rows[name.strip("`")] = Row(name.strip("`"), default, example, meaning)
-        elif not line.startswith("|"):
-            inside = False
-    return found
-
-
-TABLES = tables()
+TABLES = tables(TEXT)
 
 
 def own_fields(heading: str) -> dict[str, FieldInfo]:
@@ -86,20 +55,8 @@ FIELDS = [
 ]
 
 
-def coded(cell: str) -> Any:
-    """The JSON value in a cell."""
-    match = re.fullmatch(r"`([^`]+)`", cell)
-    assert match, f"expected one JSON value in backticks, not {cell}"
-    return json.loads(match[1])
-
-
 def read(heading: str, name: str, value: Any) -> Any:
-    """A value as the model reads it for this field."""
-    field = MODELS[heading].model_fields[name]
-    kind: Any = field.annotation
-    for item in field.metadata:
-        kind = Annotated[kind, item]
-    return TypeAdapter(kind).validate_python(value)
+    return read_field(MODELS[heading].model_fields[name], value)
 
 
 def test_every_table_of_fields_belongs_to_a_model() -> None:
@@ -159,10 +116,10 @@ def test_every_example_says_its_key() -> None:
 
 @pytest.mark.parametrize(("key", "text"), EXAMPLES)
 def test_every_example_loads(key: str, text: str) -> None:
-    found = loaded(key, text)
-    assert [str(problem) for problem in found.problems] == []
-    assert len(found.services) == 1
-    assert key in found.good
+    catalog = loaded(key, text)
+    assert [str(problem) for problem in catalog.problems] == []
+    assert len(catalog.services) == 1
+    assert key in catalog.good
 
 
 @pytest.mark.parametrize(("key", "text"), EXAMPLES)
@@ -174,8 +131,8 @@ def test_no_example_surprises(key: str, text: str) -> None:
 
 def test_all_examples_are_one_catalog() -> None:
     entries = {key: Entry(text.encode(), created=n) for n, (key, text) in enumerate(EXAMPLES)}
-    found = parse_catalog(Tree(entries), Catalog(), ANYWHERE, ANY_MARK, PARAMS)
-    assert [str(problem) for problem in found.problems] == []
+    catalog = parse_catalog(Tree(entries), Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    assert [str(problem) for problem in catalog.problems] == []
 
 
 def test_every_check_type_has_an_example() -> None:

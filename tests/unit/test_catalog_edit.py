@@ -20,9 +20,9 @@ from anycastlb.core.model import Edit, Tree
 from tests.support.stored import MIXED, RULES, WEB, backends, order, read, tree
 
 
-def after(found: Tree, made: tuple[Edit, ...]) -> Tree:
-    assert not validate(found, made, RULES, read(found)).problems
-    return applied(found, made)
+def after(tree: Tree, made: tuple[Edit, ...]) -> Tree:
+    assert not validate(tree, made, RULES, read(tree)).problems
+    return applied(tree, made)
 
 
 def verbs(made: tuple[Edit, ...]) -> dict[str, str]:
@@ -136,8 +136,8 @@ def test_a_broken_document_can_be_replaced_deleted_and_not_patched() -> None:
     assert not applied(broken, place.delete(broken)).entries
 
 
-def problems(found: Tree, made: tuple[Edit, ...]) -> list[str]:
-    return [str(problem) for problem in validate(found, made, RULES, read(found)).problems]
+def problems(tree: Tree, made: tuple[Edit, ...]) -> list[str]:
+    return [str(problem) for problem in validate(tree, made, RULES, read(tree)).problems]
 
 
 def test_problems_of_others_block_no_write() -> None:

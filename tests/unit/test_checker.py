@@ -7,12 +7,15 @@ import json
 import os
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,6 +248,71 @@ async def test_one_that_is_killed_is_replaced_and_no_verdict_changes() -> None:
             )
 
 
+class Liar:
+    """A checker process that says this, and no more."""
+
+    def __init__(self, data: bytes) -> None:
+        self.socket, self._mine = socket.socketpair()
+        self._mine.sendall(data)
+
+    async def end(self) -> int:
+        self._mine.close()
+        return 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\2[]",
+        frame({"running": 1}),
+        frame({"running": float("inf"), "load": [0, 0, 1], "results": []}),
+        frame({"running": 0, "load": [0, 0, 1], "results": [[1, "?"]]}),
+        frame({"running": 0, "load": [0, 0, 1], "results": [[1, "ended", "", "good", [], 0, None, None, 0]]}),
+        frame({"running": 0, "load": [0, 0, 1], "results": [[]]}),
+        struct.pack("!I", 200_000) + b"[" * 200_000,
+    ],
+)
+async def test_one_that_says_what_is_no_report_is_replaced(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, liars = supervisor.Child, [data]
+    monkeypatch.setattr(supervisor, "Child", lambda: Liar(liars.pop()) if liars else real())
+    async with serving(OK) as port:
+        check = replace(CHECK, port=port)
+        async with scene(check) as it:
+            await it.until(check, True)
+            assert "it sent what is no report" in it.complaints()[0]
+
+
+@pytest.mark.parametrize("part", ["Course", "plain_check"])
+async def test_a_check_that_cannot_be_made_is_felt_by_no_other(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(OK) as port:
+        check, odd = replace(CHECK, port=port), replace(CHECK, port=port, rise=7)
+        real = getattr(supervisor, part)
+
+        def broken(made: Check) -> Any:
+            if made is odd:
+                raise ZeroDivisionError("division by zero")
+            return real(made)
+
+        monkeypatch.setattr(supervisor, part, broken)
+        async with scene(odd, check) as it:
+            await it.until(check, True)
+            await it.until(odd, False)
+            last = it.states[-1][odd].last
+            assert last and "internal error" in last.detail and "ZeroDivisionError" in last.detail
+            assert not it.complaints()
+
+
+async def test_a_check_that_the_process_cannot_make_is_felt_by_no_other() -> None:
+    async with serving(OK) as port:
+        check, odd = replace(CHECK, port=port), replace(CHECK, type="unheard of")
+        async with scene(odd, check) as it:
+            await it.until(check, True)
+            await it.until(odd, False)
+            last = it.states[-1][odd].last
+            assert last and "internal error" in last.detail and "KeyError: 'unheard of'" in last.detail
+            assert not it.complaints()
+
+
 async def test_one_that_is_stopped_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "SILENCE", 2.5)
     monkeypatch.setattr(supervisor, "LASTS", 1.0)
@@ -280,6 +348,18 @@ async def test_one_after_the_other_that_hangs_is_given_more_time(monkeypatch: py
                 await asyncio.sleep(0.01)
     silent = [float(text.split("no sign of life for ")[1].split(" s")[0]) for text in s.complaints()]
     assert 2.0 <= silent[0] < 4.0 <= silent[1]
+
+
+async def test_one_after_the_other_that_does_not_begin_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "START", 1.0)
+    monkeypatch.setattr(supervisor, "MAX_START", 3.0)
+    monkeypatch.setattr(supervisor, "RESTART", Backoff(0.01, 0.01))
+    monkeypatch.setattr(supervisor, "Child", lambda: Liar(b""))
+    async with scene(CHECK) as it:
+        while len(it.complaints()) < 4:
+            await asyncio.sleep(0.01)
+    silent = [float(text.split("no sign of life for ")[1].split(" s")[0]) for text in it.complaints()]
+    assert [round(after - before) for before, after in pairwise([0.0, *silent[:4]])] == [1, 2, 3, 3]
 
 
 async def test_what_is_not_checked_needs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

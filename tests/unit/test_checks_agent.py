@@ -17,8 +17,8 @@ from anycastlb.adapters.checks.agent import judged
     ],
 )  # fmt: skip
 def test_up(line: bytes, weight: int | None, drain: bool) -> None:
-    found = judged(line)
-    assert (found.weight, found.drain) == (weight, drain)
+    result = judged(line)
+    assert (result.weight, result.drain) == (weight, drain)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_down(line: bytes, reason: str) -> None:
 @given(st.binary(max_size=1024))
 def test_any_line_is_an_answer_fit_for_a_log(line: bytes) -> None:
     try:
-        found = judged(line)
+        result = judged(line)
     except Down as exc:
         assert str(exc).isprintable() and len(str(exc)) < 300
     else:
-        assert isinstance(found, Found) and found.detail.isprintable()
+        assert isinstance(result, Found) and result.detail.isprintable()

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from anycastlb.adapters.checks import Down
-from anycastlb.adapters.checks.dns import DnsAnswer, Params, judged, parsed
+from anycastlb.adapters.checks.dns import Params, judged
+from anycastlb.adapters.checks.probe.dns_message import DnsAnswer, parsed
 
 QUESTION = dns.message.make_query("www.example.org", "A", id=7)
 WIRE = dns.message.make_response(QUESTION).to_wire()

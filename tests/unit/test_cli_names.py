@@ -31,11 +31,11 @@ def view(snapshot: Snapshot) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["trouble", "calm", "subtle"])
 def test_the_list_of_services(name: str) -> None:
-    found = style.plain(tables.listed(view(getattr(scene, name)())))
+    text = style.plain(tables.listed(view(getattr(scene, name)())))
     file = GOLDEN / f"list-{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(found)
-    assert found == file.read_text()
+        file.write_text(text)
+    assert text == file.read_text()
 
 
 async def test_service_list_server_list_and_list_are_that_table() -> None:
@@ -85,17 +85,17 @@ def test_a_node_that_is_well_has_no_troubles() -> None:
     ],
 )
 def test_each_trouble_by_itself(change: dict[str, Any], told: str) -> None:
-    found = list(exit_code.troubles(view(replace(well(), **change))))
-    assert any(told in one for one in found), found
+    troubles = list(exit_code.troubles(view(replace(well(), **change))))
+    assert any(told in one for one in troubles), troubles
 
 
 def test_all_troubles_at_once() -> None:
-    found = list(exit_code.troubles(view(scene.trouble())))
+    troubles = list(exit_code.troubles(view(scene.trouble())))
     for told in ("a catalog is held", "BGP session 2001:db8:0:1::1 is down", "web/web3 is down",
                  "192.0.2.11 is withdrawn", "services/api is quarantined",
                  "tcp 192.0.2.12:25 was refused"):  # fmt: skip
-        assert any(told in one for one in found), told
-    assert not any("192.0.2.13" in one for one in found), "what leaves is meant to"
+        assert any(told in one for one in troubles), told
+    assert not any("192.0.2.13" in one for one in troubles), "what leaves is meant to"
 
 
 # ---------------------------------------------------------------- where the node is

@@ -348,7 +348,7 @@ async def test_a_refused_document_names_every_problem(node: Recorder) -> None:
 
 
 LIVE = {
-    "vips": [{"vip": "192.0.2.10", "services": [
+    "vips": [{"vip": "192.0.2.10", "announced": True, "leaving": False, "rejected": "", "open": True, "services": [
         {"service": "web", "backends": [{"backend": "web1", "up": True, "weight": 100},
                                         {"backend": "web2", "up": True, "weight": 0}]}]}]
 }  # fmt: skip

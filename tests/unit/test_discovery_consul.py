@@ -33,15 +33,15 @@ def item(number: int, *statuses: str, id: str = "", node: str = "n1", **service:
     return {"Node": {"Node": node, "Address": "10.9.9.9"}, "Service": named | more | service, "Checks": checks}
 
 
-def names(found: DiscoveryAnswer) -> list[str]:
-    return [instance.name for instance in found.instances]
+def names(answer: DiscoveryAnswer) -> list[str]:
+    return [instance.name for instance in answer.instances]
 
 
 class TestChosen:
     def test_oldest_first(self) -> None:
-        found = chosen(WANTED, [item(3, CreateIndex=9), item(1, CreateIndex=30), item(2, CreateIndex=20)], 7)
-        assert names(found) == ["web3", "web2", "web1"] and found.index == 7
-        assert not found.unfit and not found.problems
+        answer = chosen(WANTED, [item(3, CreateIndex=9), item(1, CreateIndex=30), item(2, CreateIndex=20)], 7)
+        assert names(answer) == ["web3", "web2", "web1"] and answer.index == 7
+        assert not answer.unfit and not answer.problems
 
     @pytest.mark.parametrize(
         ("statuses", "passing", "any_health"),
@@ -60,21 +60,21 @@ class TestChosen:
         one["Checks"] = [{"Status": status} for status in statuses]
         fit = chosen(WANTED, [one], 1)
         assert len(fit.instances) == len(passing) and len(fit.unfit) == 1 - len(passing)
-        found = chosen(ConsulInstances("web", passing=False), [one], 1)
-        assert [instance.weight for instance in found.instances] == any_health
+        answer = chosen(ConsulInstances("web", passing=False), [one], 1)
+        assert [instance.weight for instance in answer.instances] == any_health
 
     def test_a_tag_in_any_case(self) -> None:
         items = [item(1, Tags=["a", "V2"]), item(2, Tags=[]), item(3)]
-        found = chosen(ConsulInstances("web", tag="v2"), items, 1)
-        assert names(found) == ["web1"] and len(found.unfit) == 2
+        answer = chosen(ConsulInstances("web", tag="v2"), items, 1)
+        assert names(answer) == ["web1"] and len(answer.unfit) == 2
 
     def test_no_weights_and_no_port(self) -> None:
-        (found,) = chosen(WANTED, [item(1, Weights=None, Port=0)], 1).instances
-        assert (found.weight, found.port) == (None, None)
+        (answer,) = chosen(WANTED, [item(1, Weights=None, Port=0)], 1).instances
+        assert (answer.weight, answer.port) == (None, None)
 
     def test_the_address_of_the_node_where_there_is_none(self) -> None:
-        (found,) = chosen(WANTED, [item(1, Address="")], 1).instances
-        assert str(found.address) == "10.9.9.9"
+        (answer,) = chosen(WANTED, [item(1, Address="")], 1).instances
+        assert str(answer.address) == "10.9.9.9"
 
     def test_names(self) -> None:
         items = [
@@ -96,9 +96,9 @@ class TestChosen:
 
     def test_one_that_cannot_be_a_backend_stops_no_other(self) -> None:
         items = [item(1, Address="web1.example.org"), item(2), item(3, Address="0.0.0.0"), item(4, Address="fe80::1%1")]
-        found = chosen(WANTED, items, 1)
-        assert names(found) == ["web2"]
-        assert [told[:29] for told in found.problems] == [f"the instance 'web{n}' is left o" for n in (1, 3, 4)]
+        answer = chosen(WANTED, items, 1)
+        assert names(answer) == ["web2"]
+        assert [told[:29] for told in answer.problems] == [f"the instance 'web{n}' is left o" for n in (1, 3, 4)]
 
     @pytest.mark.parametrize(
         ("wanted", "items", "told"),

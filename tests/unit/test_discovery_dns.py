@@ -88,22 +88,22 @@ def discovery(server: Server, kind: str = "A", shortest: float = 0.0) -> DnsDisc
     return DnsDiscovery(wanted, port=server.port, shortest=shortest)
 
 
-async def reading(found: DnsDiscovery, after: DiscoveryAnswer | None = None) -> DiscoveryAnswer:
+async def reading(source: DnsDiscovery, after: DiscoveryAnswer | None = None) -> DiscoveryAnswer:
     async with asyncio.timeout(PATIENCE):
-        return await found.read(after)
+        return await source.read(after)
 
 
-def names(found: DiscoveryAnswer) -> list[str]:
-    return [instance.name for instance in found.instances]
+def names(answer: DiscoveryAnswer) -> list[str]:
+    return [instance.name for instance in answer.instances]
 
 
 async def test_in_one_order_whatever_the_server_s(server: Server) -> None:
     turns = [["10.1.0.9", "10.1.0.10"], ["10.1.0.10", "10.1.0.9"]]
     server.script = lambda query: answer(query, f"{NAME} 0 IN A {' '.join(turns[len(server.queries) % 2])}")
-    found = discovery(server)
-    first = await reading(found)
+    source = discovery(server)
+    first = await reading(source)
     assert names(first) == ["10.1.0.9", "10.1.0.10"]
-    assert (await reading(found)).same(first)
+    assert (await reading(source)).same(first)
 
 
 async def test_a_truncated_answer_is_fetched_whole(server: Server) -> None:
@@ -163,7 +163,7 @@ async def test_a_bad_answer_is_an_error_and_a_good_one_after_it_is_read(
     server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.script = BAD[name]
-    found = discovery(server)
+    source = discovery(server)
     told = set()
     with monkeypatch.context() as hurried:
         if name not in HEARD:
@@ -171,11 +171,11 @@ async def test_a_bad_answer_is_an_error_and_a_good_one_after_it_is_read(
             hurried.setattr(module, "LIFETIME", 0.5)
         for _ in range(2):
             with pytest.raises(SourceError, match=r"DNS at 127\.0\.0\.1: A of web\.example\.org: ") as raised:
-                await reading(found)
+                await reading(source)
             told.add(str(raised.value))
     assert len(told) == 1 and len(told.pop()) < 350, "the same words each time: they are told once"
     server.script = lambda query: answer(query, f"{NAME} 5 IN A 10.1.0.1")
-    assert names(await reading(found)) == ["10.1.0.1"]
+    assert names(await reading(source)) == ["10.1.0.1"]
 
 
 async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,11 +202,11 @@ async def test_it_asks_again_when_the_answer_has_grown_old(server: Server, monke
     ttls = iter([1, 30, 86400, 0, 5])
     numbers = iter([1, 2, 3, 4, 5])
     server.script = lambda query: answer(query, f"{NAME} {next(ttls)} IN A 10.1.0.{next(numbers)}")
-    found = discovery(server, shortest=2.0)
-    before = await reading(found)
+    source = discovery(server, shortest=2.0)
+    before = await reading(source)
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
     for _ in range(4):
-        before = await reading(found, before)
+        before = await reading(source, before)
     monkeypatch.undo()
     assert [delay for delay in slept if delay > 1] == [2.0, 30.0, module.LONGEST, 2.0]
 
@@ -232,10 +232,10 @@ class TestServices:
 
     async def test_each_target_in_both_families(self, server: Server) -> None:
         server.script = self.script("1 5 80 a.example.org.", "1 6 81 b.example.org.", "2 0 0 a.example.org.")
-        found = await reading(discovery(server, "SRV"))
-        assert names(found) == ["10.1.0.1:0", "10.1.0.1:80", "10.1.0.11:0", "10.1.0.11:80", "[2001:db8::2]:81"]
-        assert [one.port for one in found.instances] == [None, 80, None, 80, 81]
-        assert [one.fallback for one in found.instances] == [True, False, True, False, False]
+        answer = await reading(discovery(server, "SRV"))
+        assert names(answer) == ["10.1.0.1:0", "10.1.0.1:80", "10.1.0.11:0", "10.1.0.11:80", "[2001:db8::2]:81"]
+        assert [one.port for one in answer.instances] == [None, 80, None, 80, 81]
+        assert [one.fallback for one in answer.instances] == [True, False, True, False, False]
 
     async def test_half_an_answer_is_none(self, server: Server) -> None:
         server.script = self.script("1 5 80 a.example.org.", "1 6 81 b.example.org.", broken="b.example.org.")
@@ -244,9 +244,9 @@ class TestServices:
 
     async def test_a_target_without_an_address(self, server: Server) -> None:
         server.script = self.script("1 5 80 a.example.org.", "1 6 81 c.example.org.")
-        found = await reading(discovery(server, "SRV"))
-        assert len(found.instances) == 2
-        assert found.problems == ("the target c.example.org. has no address",)
+        answer = await reading(discovery(server, "SRV"))
+        assert len(answer.instances) == 2
+        assert answer.problems == ("the target c.example.org. has no address",)
 
     async def test_too_many_targets(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MAX_TARGETS", 2)

@@ -29,13 +29,14 @@ from anycastlb.adapters.sources import cache, consul, staging
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
 from anycastlb.core import scalars
-from anycastlb.core.catalog import bounds, build, check, decode, edit, keys
+from anycastlb.core.catalog import bounds, build, check, decode, edit, keys, schema, yaml_text
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving import history
 from anycastlb.serving.api.http import connection, handshakes, limits, listener
 from tests.support import scene
+from tests.support.elb_dump import DUMP
 from tests.support.serving import serving
 
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -62,11 +63,11 @@ def blocks(name: str) -> list[tuple[str, str]]:
 
 def anchors(path: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    found: set[str] = set()
+    slugs: set[str] = set()
     for title in re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.M):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower()
-        found.add(re.sub(r"[^\w\- ]", "", plain).replace(" ", "-"))
-    return found
+        slugs.add(re.sub(r"[^\w\- ]", "", plain).replace(" ", "-"))
+    return slugs
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -138,8 +139,8 @@ def test_documents_of_the_migration_pages_load(name: str) -> None:
     for kind, text in blocks(name):
         if kind.startswith("json services/"):
             key = kind.removeprefix("json ")
-            found = parse_catalog(Tree({key: Entry(text.encode())}), Catalog(), ANYWHERE, (), PARAMS)
-            assert not found.problems
+            catalog = parse_catalog(Tree({key: Entry(text.encode())}), Catalog(), ANYWHERE, (), PARAMS)
+            assert not catalog.problems
 
 
 def test_keepalived_becomes_what_its_page_shows() -> None:
@@ -199,17 +200,18 @@ def test_limits_and_defaults_are_those_of_the_code(page: str, promise: str) -> N
 
 def constants(path: Path) -> dict[str, ast.expr]:
     """The limits that a module sets: its constants ``MAX_...``."""
-    found: dict[str, ast.expr] = {}
+    limits: dict[str, ast.expr] = {}
     for node in ast.parse(path.read_text()).body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         for target in targets:
             names = target.elts if isinstance(target, ast.Tuple) else [target]
-            found |= {name.id: name for name in names if isinstance(name, ast.Name) and name.id.startswith("MAX_")}
-    return found
+            limits |= {name.id: name for name in names if isinstance(name, ast.Name) and name.id.startswith("MAX_")}
+    return limits
 
 
-BOUNDED = ("core/catalog", "core/importers", "core/fields.py", "core/scalars.py", "adapters/checks", "adapters/consul",
-           "adapters/sources", "adapters/cluster", "adapters/discovery", "serving/api", "bridge")  # fmt: skip
+BOUNDED = ("adapters/checks", "adapters/cluster", "adapters/consul", "adapters/discovery", "adapters/sources",
+           "bridge", "cli/formats.py", "core/catalog", "core/fields.py", "core/importers", "core/scalars.py",
+           "serving/api")  # fmt: skip
 """Where what others hand to a node is bounded."""
 LIMITS = re.findall(
     r"^\| .+? \| (.+?) \| .+? \| `([\w/.]+)\.py: (\w+)` \|$", BY_NAME["docs/LIMITS.md"].read_text(), re.M
@@ -320,8 +322,8 @@ def test_the_keys_of_the_catalog_are_those_that_the_code_reads_and_writes() -> N
     assert named == {key.partition("/")[0] for key in used}
 
 
-OTHERS = {"systemd-modules-load", "systemd-sysctl", "backend"}
-"""Units that are not ours: those of systemd, and the backends of the Vagrant lab."""
+OTHERS = {"systemd-modules-load", "systemd-sysctl", "backend", "haproxy"}
+"""Units that are not ours: those of systemd, the backends of the Vagrant lab, and Debian's own HAProxy."""
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -344,11 +346,13 @@ def test_the_limits_of_documents_are_those_of_the_code() -> None:
         "characters of a name": [keys.MAX_NAME],
         "whole numbers": [2, 63, 1, 400],
         "checks": [build.MAX_CHECKS],
+        "VIPs": [schema.MAX_VIPS],
+        "destinations": [build.MAX_DESTINATIONS],
         "parts": [check.MAX_PARTS],
-        "regular expressions": [bounds.MAX_EXPRESSIONS, patterns.OPTIONS.max_mem // 1024**2],
+        "regular expressions": [bounds.MAX_EXPRESSIONS, patterns.COMPILED // 1024**2],
         "request headers": [params.MAX_HEADERS],
         "bytes of the plain form": [decode.MAX_PLAIN],
-        "aliases": [bounds.MAX_ALIASES],
+        "aliases": [yaml_text.MAX_ALIASES],
         "problems shown": [decode.MAX_PROBLEMS],
     }
     assert bounds.MAX_WHOLE == 2**63
@@ -374,19 +378,19 @@ def program(folder: Path, name: str, script: str) -> None:
 
 def typed_lines(text: str) -> list[str]:
     """The commands of a block: a line whose quotes are still open goes on with the next."""
-    found: list[str] = []
+    lines: list[str] = []
     for line in text.replace("\\\n", " ").splitlines():
-        if found and found[-1].count("'") % 2:
-            found[-1] += "\n" + line
+        if lines and lines[-1].count("'") % 2:
+            lines[-1] += "\n" + line
         elif line.strip():
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 @pytest.mark.parametrize("name", MIGRATION)
 async def test_the_commands_of_the_migration_pages_run_as_they_stand(name: str, tmp_path: Path) -> None:
     """Against the API of a node. Only what a page takes from the machine is put in its place: the two files in /etc,
-    the node's address, and `ipvsadm`, which prints a table that was saved before."""
+    the node's address, etcd, and `ipvsadm`, which prints a table that was saved before."""
     page = blocks(name)
     programs, etc = tmp_path / "bin", tmp_path / "etc"
     programs.mkdir()
@@ -394,6 +398,7 @@ async def test_the_commands_of_the_migration_pages_run_as_they_stand(name: str, 
     program(programs, "anycastlb", f'exec "{sys.executable}" -m anycastlb "$@"')
     program(programs, "ipvsadm", f"cat '{tmp_path}/saved'")
     (tmp_path / "saved").write_text(SAVED)
+    (tmp_path / "etcd").write_text(DUMP)
     (etc / "node.toml").write_text(NODE)
     (etc / "keepalived.conf").write_text(dict(page).get("keepalived", ""))
     for kind, text in page:
@@ -402,6 +407,7 @@ async def test_the_commands_of_the_migration_pages_run_as_they_stand(name: str, 
             for line in [] if kind else typed_lines(text):
                 here = re.sub(r"/etc/(keepalived|anycastlb)/", f"{etc}/", line)
                 here = here.replace("127.0.0.1:4672", f"127.0.0.1:{served.port}")
+                here = here.replace("http://127.0.0.1:2379/v2/keys/ELB?recursive=true", f"file://{tmp_path}/etcd")
                 code, told = await shell(here, tmp_path, environment)
                 left_out = "note: " in told and " convert " in line
                 assert code == (2 if left_out else 0), f"{line}\n{told}"

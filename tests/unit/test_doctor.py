@@ -23,7 +23,19 @@ from anycastlb.doctor import Facts, Finding, diagnose
 from anycastlb.doctor.collect import exabgp, host
 from anycastlb.doctor.collect.startup import at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
-from anycastlb.doctor.facts import Agent, Api, ExabgpFacts, Folder, Kernel, Needs, Process, Socket, Trial, Unseen
+from anycastlb.doctor.facts import (
+    Agent,
+    Api,
+    ExabgpFacts,
+    Folder,
+    HaproxyFacts,
+    Kernel,
+    Needs,
+    Process,
+    Socket,
+    Trial,
+    Unseen,
+)
 from anycastlb.doctor.finding import worst
 
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24", "2001:db8:2::/64"]\n'
@@ -243,11 +255,11 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("changes", "level", "text"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_one_thing_amiss_is_one_finding(changes: dict[str, Any], level: str, text: str) -> None:
-    found = amiss(replace(WELL, **changes))
-    assert [(finding.level, text in finding.what) for finding in found] == [(level, True)], found
-    assert found[0].evidence
+    findings = amiss(replace(WELL, **changes))
+    assert [(finding.level, text in finding.what) for finding in findings] == [(level, True)], findings
+    assert findings[0].evidence
     if level != "notice":
-        assert found[0].mend
+        assert findings[0].mend
 
 
 def test_connection_sync_as_asked_for_is_fine() -> None:
@@ -262,6 +274,47 @@ def test_time_outs_of_a_catalog_that_needs_its_entries_stay_as_they_are() -> Non
 def test_managed_sysctls_of_a_node_that_does_not_run_are_fine() -> None:
     facts = replace(WELL, node=None, **sysctl(net__ipv4__vs__sloppy_tcp="0"))
     assert amiss(facts) == []
+
+
+HAPROXY = HaproxyFacts("/usr/sbin/haproxy", "2.6.12-1+deb12u4", (Process(7, ("haproxy",)),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "text"),
+    [
+        ({}, "ok", "HAProxy runs"),
+        ({"version": ""}, "warning", "not installed"),
+        ({"version": "2.2.9-2"}, "warning", "too old"),
+        ({"version": Unseen("denied")}, "notice", "could not be read"),
+        ({"directory": False}, "warning", "no directory"),
+        ({"silence": "connection refused"}, "error", "cannot be talked to"),
+        ({"silence": "no such file or directory", "processes": ()}, "error", "does not run"),
+        ({"silence": "no such file or directory", "processes": (), "config": False}, "notice", "no configuration yet"),
+    ],
+)
+def test_haproxy_is_looked_at_where_it_is_asked_for(changes: dict[str, Any], level: str, text: str) -> None:
+    assert not [finding for finding in diagnose(WELL) if finding.area == "http"]
+    findings = [f for f in diagnose(replace(WELL, haproxy=replace(HAPROXY, **changes))) if f.area == "http"]
+    assert any(finding.level == level and text in finding.what for finding in findings), findings
+    assert all(finding.mend for finding in findings if finding.level != "ok")
+
+
+SHARING = settings.parse(f'{NODE}\n[http]\naddress = "10.0.0.1"\ningress = ["eth0"]\n')
+
+
+@pytest.mark.parametrize(
+    ("links", "level", "text"),
+    [
+        ({"eth0": True, "tunl0": True}, "ok", "can be shared"),
+        ({"tunl0": True}, "warning", "no connection is shared"),
+        ({"eth0": True}, "warning", "through a tunnel are lost"),
+        ({"eth0": True, "tunl0": False}, "warning", "through a tunnel are lost"),
+    ],
+)
+def test_a_node_that_shares_connections_needs_its_interfaces(links: dict[str, bool], level: str, text: str) -> None:
+    known = tuple(Interface(name, 1500, up) for name, up in {"lo": True, **links}.items())
+    findings = diagnose(replace(WELL, settings=SHARING, haproxy=HAPROXY, links=known))
+    assert [finding.level for finding in findings if finding.area == "http" and text in finding.what] == [level]
 
 
 def test_preflight_reports_errors_first_and_nothing_that_is_fine() -> None:
@@ -318,27 +371,27 @@ def test_the_sum_says_how_much_a_tunnel_adds() -> None:
     needs = Needs(1, 6, 6, (), ("mh",), {(FOUR, "tunnel"): "a", (FOUR, "gre"): "b", (FOUR, "gue"): "c",
                                          (SIX, "tunnel"): "d", (SIX, "gre"): "e", (SIX, "gue"): "f"},
                   (ip_address("192.0.2.1"),))  # fmt: skip
-    found = [f for f in amiss(replace(WELL, routes=tight, needs=needs)) if f.area == "network"]
-    added = {f.evidence.split("adds ")[1].split(",")[0] for f in found}
+    findings = [f for f in amiss(replace(WELL, routes=tight, needs=needs)) if f.area == "network"]
+    added = {f.evidence.split("adds ")[1].split(",")[0] for f in findings}
     assert added == {"20", "24", "32", "40", "44", "52"}
-    assert any("mtu 1520" in f.mend and "advmss 1440" in f.mend for f in found)
+    assert any("mtu 1520" in f.mend and "advmss 1440" in f.mend for f in findings)
 
 
 def test_without_settings_the_rest_is_still_looked_at() -> None:
     facts = replace(WELL, settings=None, problems=("node.toml:2: node.vip_ranges: missing",), agent=None,
                     needs=Unseen("there are no settings"))  # fmt: skip
-    found = diagnose(facts)
-    assert [f.what for f in found if f.level == "error"] == ["node settings cannot be used"]
-    assert any(f.area == "kernel" for f in found)
+    findings = diagnose(facts)
+    assert [f.what for f in findings if f.level == "error"] == ["node settings cannot be used"]
+    assert any(f.area == "kernel" for f in findings)
 
 
 def test_how_it_reads() -> None:
-    found = diagnose(replace(WELL, **sysctl(net__ipv4__conf__eth0__rp_filter="1")))
-    text = plain(report(found, found, 80))
+    findings = diagnose(replace(WELL, **sysctl(net__ipv4__conf__eth0__rp_filter="1")))
+    text = plain(report(findings, findings, 80))
     assert "  ! warning: rp_filter is strict on eth0" in text
     assert "    mend: sysctl -w net/ipv4/conf/eth0/rp_filter=2" in text
-    assert text.endswith(f"0 errors, 1 warning, 0 notices, {len(found) - 1} fine\n")
-    assert worst(found) == "warning"
+    assert text.endswith(f"0 errors, 1 warning, 0 notices, {len(findings) - 1} fine\n")
+    assert worst(findings) == "warning"
 
 
 def test_the_exabgp_conf_that_is_shipped_is_fine() -> None:

@@ -15,11 +15,11 @@ from anycastlb.core.model import Catalog, Entry, Service, Tree
 
 def service(**document: Any) -> Service:
     text = {"vip": "192.0.2.10", "port": 80, "backends": {"b1": {"address": "10.1.0.1"}}, **document}
-    found = parse_catalog(
+    catalog = parse_catalog(
         Tree({"services/web": Entry(json.dumps(text).encode())}), Catalog(), ANYWHERE, ANY_MARK, PARAMS
     )
-    assert not found.problems
-    return found.services[0]
+    assert not catalog.problems
+    return catalog.services[0]
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def service(**document: Any) -> Service:
     ],
 )  # fmt: skip
 def test_what_another_node_lacks(document: dict[str, Any], places: list[str]) -> None:
-    found = service(**document)
-    assert [obstacle.object for obstacle in flow_takeover.obstacles(found)] == places
-    assert bool(flow_takeover.warning(found, sync=False)) == bool(places)
-    assert flow_takeover.only_caches(found) == (places in ([], ["one_packet"]))
+    made = service(**document)
+    assert [obstacle.object for obstacle in flow_takeover.obstacles(made)] == places
+    assert bool(flow_takeover.warning(made, sync=False)) == bool(places)
+    assert flow_takeover.only_caches(made) == (places in ([], ["one_packet"]))
     if places:
-        alone, synced = flow_takeover.warning(found, sync=False), flow_takeover.warning(found, sync=True)
+        alone, synced = flow_takeover.warning(made, sync=False), flow_takeover.warning(made, sync=True)
         assert alone is not None and synced is not None and alone.object == places[0]
         assert alone.text.startswith("another node cannot take over") and "connection sync mends that" in alone.text
         assert "covered by connection sync" in synced.text

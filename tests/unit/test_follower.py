@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from anycastlb.adapters.checks import PARAMS
-from anycastlb.adapters.sources.cache import SavedTree
+from anycastlb.adapters.sources.cache import CatalogCache, SavedTree
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.adapters.system.clock import Clock, Offload
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import Catalog, Entry, Feed, SourceError, Tree
-from anycastlb.engine import catalog_keeper, follower
+from anycastlb.engine import catalog_keeper, catalog_parser, follower
+from anycastlb.engine.catalog_events import MAX_SHOWN
+from anycastlb.engine.catalog_in_force import CatalogInForce
 from anycastlb.engine.follower import CatalogParts, Follower, identity
 from anycastlb.settings import Settings, parse
 
@@ -543,27 +545,79 @@ class TestProblems:
         async with Node(source, tmp_path) as node:
             catalog, _ = await node.until(lambda catalog, feed: feed.loaded)
             assert len(catalog.problems) == 1000
-            events = await node.told("problem", follower.MAX_SHOWN + 1)
-            assert events[-1].reason == f"and {1000 - follower.MAX_SHOWN} more"
+            events = await node.told("problem", MAX_SHOWN + 1)
+            assert events[-1].reason == f"and {1000 - MAX_SHOWN} more"
 
     async def test_a_fault_in_a_parser_stops_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = MemorySource()
         fill(source, 1)
         async with Node(source, tmp_path) as node:
             await node.until(lambda catalog, feed: feed.loaded)
-            real = follower.parse_catalog
+            real = catalog_parser.parse_catalog
 
             def broken(*args: Any) -> Catalog:
                 raise ZeroDivisionError("a bug")
 
-            monkeypatch.setattr(follower, "parse_catalog", broken)
+            monkeypatch.setattr(catalog_parser, "parse_catalog", broken)
             source.put("services/s1", service(1, 81))
             (event,) = await node.told("unparsed")
             assert event.level == "error" and "a bug" in event.reason
             assert node.seen[-1][0].services[0].port == 80
-            monkeypatch.setattr(follower, "parse_catalog", real)
+            monkeypatch.setattr(catalog_parser, "parse_catalog", real)
             source.put("services/s1", service(1, 82))
             await node.until(lambda catalog, feed: catalog.services[0].port == 82)
+
+
+@pytest.mark.parametrize("part", ["admit", "lost_vips"])
+async def test_a_fault_in_following_stops_nothing(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _survives(follower, part, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("part", ["apply", "publish", "connected", "watch", "next_due", "disconnected"])
+async def test_a_fault_in_putting_in_force_stops_nothing(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _survives(CatalogInForce, part, tmp_path, monkeypatch)
+
+
+async def _survives(where: Any, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part fails from the first read on; what was in force stays, and when it is well again all is."""
+    source = MemorySource()
+    fill(source, 1)
+    async with Node(source, tmp_path) as node:
+        await node.until(lambda catalog, feed: feed.loaded)
+        real, failed = getattr(where, part), []
+
+        def broken(*args: Any) -> None:
+            failed.append(part)
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr(where, part, broken)
+        source.put("services/s1", service(1, 81))
+        await asyncio.sleep(30)
+        source.fail()
+        await asyncio.sleep(30)
+        assert failed and node.seen[-1][0].services
+        source.heal()
+        await asyncio.sleep(30)
+        monkeypatch.setattr(where, part, real)
+        source.put("services/s1", service(1, 82))
+        await node.until(lambda catalog, feed: catalog.services[0].port == 82 and feed.connected and not feed.error)
+
+
+async def test_a_fault_at_the_start_is_told_and_the_source_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(CatalogCache, "load", broken)
+    source = MemorySource()
+    fill(source, 1)
+    async with Node(source, tmp_path) as node:
+        (event,) = await node.told("disconnected")
+        assert "a bug" in event.reason and "report" in event.reason
+        await node.until(lambda catalog, feed: feed.loaded and feed.connected)
 
 
 async def test_work_is_done_off_the_loop(tmp_path: Path) -> None:
@@ -611,7 +665,7 @@ async def test_a_fresh_read_that_was_broken_off_is_still_owed(tmp_path: Path) ->
             async with asyncio.timeout(PATIENCE):
                 while source.reads == before:
                     await asyncio.sleep(0.005)
-            node.follower._wake()
+            node.follower._waiting.interrupt()
             assert source.fresh[-1]
 
 

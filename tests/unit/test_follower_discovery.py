@@ -57,7 +57,7 @@ class Node:
         node = f'[node]\nvip_ranges = ["192.0.2.0/24"]\nstate_dir = "{state_dir}"'
         self.settings = parse(f'{node}\n[catalog]\nconfirm = "{confirm}"')
         self.grace = grace
-        parts = CatalogParts(self.source, PARAMS, self.kind, patience)
+        parts = CatalogParts(self.source, PARAMS, self.kind, patience=patience)
         clock = Clock(asyncio.get_running_loop().time, chance=lambda: 0.5, offload=self.offload)
         self.follower = Follower(parts, self.settings, lambda *now: self.seen.append(now), self.journal, clock)
 
@@ -100,8 +100,8 @@ class Node:
         return [str(problem) for problem in self.seen[-1][0].problems]
 
     def events(self, kind: str, after: str = "") -> list[str]:
-        found = [record.event for record in self.journal.records()]
-        return [event.reason for event in found if event.kind == kind and after in ("", event.after)]
+        events = [record.event for record in self.journal.records()]
+        return [event.reason for event in events if event.kind == kind and after in ("", event.after)]
 
 
 async def test_instances_come_and_go(tmp_path: Path) -> None:

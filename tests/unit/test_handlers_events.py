@@ -35,18 +35,18 @@ async def opened(served: Served, query: str = "", **headers: str) -> AsyncIterat
 
 async def messages(response: aiohttp.ClientResponse, number: int) -> list[tuple[str, Any]]:
     """The next so many (event name, data); comments and retry are left out."""
-    found: list[tuple[str, Any]] = []
+    messages: list[tuple[str, Any]] = []
     name = "message"
     async with asyncio.timeout(PATIENCE):
-        while len(found) < number:
+        while len(messages) < number:
             line = (await response.content.readline()).decode().rstrip("\n")
             if line.startswith("event: "):
                 name = line[7:]
             elif line.startswith("data: "):
-                found.append((name, json.loads(line[6:])))
+                messages.append((name, json.loads(line[6:])))
             elif not line:
                 name = "message"
-    return found
+    return messages
 
 
 def tell(served: Served, *subjects: str) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from anycastlb.core.model import DriverError, Result, Snapshot
+import pytest
+
+from anycastlb.core.model import DriverError, HttpCounters, PoolCounters, Result, SiteCounters, SiteKey, Snapshot
 from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.serving import history
 from anycastlb.serving.history import SLOTS, History, sample
-from tests.support import scene
+from tests.support import http_scene, scene
 from tests.support.serving import ask, serving
 from tests.support.waiting import eventually
 
@@ -134,3 +136,97 @@ async def test_a_kernel_that_does_not_tell_is_told_and_survived() -> None:
         await eventually(lambda: ring.stats(scene.NOW)["error"] == "")
         task.cancel()
     assert backends(ring)["web1"]["health"].startswith("u")
+
+
+# ---------------------------------------------------------------- gateways and pools
+
+
+def site(requests: int) -> SiteCounters:
+    return SiteCounters(requests, 10 * requests, 100 * requests, (requests - 1, 0, 0, 1) if requests else (0, 0, 0, 0))
+
+
+def counted(exact: int, wildcard: int, pool: int) -> HttpCounters:
+    sites = {SiteKey("web", "shop.example"): site(exact), SiteKey("web", "*.shop.example"): site(wildcard)}
+    return HttpCounters(sites, {"blog": PoolCounters(pool, 1, 2, 3, 4)})
+
+
+def http_fed(*counts: HttpCounters | None) -> History:
+    """A sample each five seconds, the last one now."""
+    ring = History()
+    for place, each in enumerate(counts):
+        ring.observe(http_scene.snapshot(), None, scene.NOW - 5 * (len(counts) - 1 - place), http=each)
+    return ring
+
+
+def test_gateways_hostnames_and_pools_have_counters_and_rates() -> None:
+    ring = http_fed(counted(0, 0, 5), counted(10, 5, 15))
+    stats, series = ring.stats(scene.NOW), ring.series(scene.NOW)
+    (gateway,) = stats["gateways"]
+    assert (gateway["gateway"], gateway["requests"], gateway["bytes_out"]) == ("web", 15, 1500)
+    assert (gateway["responses_2xx"], gateway["responses_5xx"]) == (13, 2)
+    assert gateway["per_second"]["requests"] == 3.0 and gateway["per_second"]["bytes_in"] == 30.0
+    hosts = {one["hostname"]: (one["requests"], one["per_second"]["requests"]) for one in stats["hostnames"]}
+    assert hosts == {"shop.example": (10, 2.0), "*.shop.example": (5, 1.0)}
+    pools = {one["pool"]: (one["requests"], one["per_second"]["requests"]) for one in stats["pools"]}
+    assert pools == {"blog": (15, 2.0), "blog-canary": (0, 0.0), "web": (0, 0.0)}
+    (plotted,) = series["gateways"]
+    assert plotted["gateway"] == "web" and plotted["rates"]["requests"] == [None, 3.0]
+    assert {one["pool"]: one["rates"]["requests"] for one in series["pools"]}["blog"] == [None, 2.0]
+    assert "gateways" not in ring.series(scene.NOW, "web")
+
+
+def test_a_reload_and_a_haproxy_that_is_away_make_gaps_and_no_negative_rates() -> None:
+    ring = http_fed(counted(10, 10, 5), counted(20, 20, 5), counted(5, 5, 0), counted(10, 5, 5), None, counted(1, 1, 1))
+    rates = {one["pool"]: one["rates"]["requests"] for one in ring.series(scene.NOW)["pools"]}
+    assert rates["blog"] == [None, 0.0, None, 1.0, None, None]
+    (gateway,) = ring.series(scene.NOW)["gateways"]
+    assert gateway["rates"]["requests"] == [None, 4.0, None, 1.0, None, None]
+    assert http_fed(None).stats(scene.NOW)["gateways"][0]["requests"] is None
+
+
+def test_the_past_of_gateways_is_bounded_and_what_left_is_forgotten() -> None:
+    ring = http_fed(*[counted(10 * n, 0, n) for n in range(SLOTS + 10)])
+    (gateway,) = ring.series(scene.NOW)["gateways"]
+    assert gateway["rates"]["requests"] == [2.0] * SLOTS
+    ring.observe(Snapshot(), {}, scene.NOW + 5, http=HttpCounters())
+    assert {name: ring.stats(scene.NOW)[name] for name in ("gateways", "hostnames", "pools")} == {
+        "gateways": [],
+        "hostnames": [],
+        "pools": [],
+    }
+
+
+async def test_haproxy_is_asked_for_each_sample() -> None:
+    ring, answers = History(), [counted(n, n, n) for n in range(1000)]
+
+    async def statistics() -> history.Kernel:
+        return {}
+
+    async def http() -> HttpCounters | None:
+        return answers.pop(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(sample(ring, http_scene.snapshot, statistics, http=http, pause=0.01))
+        await eventually(lambda: ring.stats(scene.NOW)["gateways"] and ring.stats(scene.NOW)["gateways"][0]["requests"])
+        task.cancel()
+
+
+async def test_a_haproxy_that_does_not_answer_thins_out_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "PATIENCE", 0.01)
+    ring, asked = History(), 0
+
+    async def statistics() -> history.Kernel:
+        return {}
+
+    async def http() -> HttpCounters | None:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        return None
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(sample(ring, http_scene.snapshot, statistics, http=http, pause=0.01))
+        await eventually(lambda: asked > 3)
+        assert len(ring.series(scene.NOW)["ages_seconds"]) >= 3
+        assert ring.stats(scene.NOW)["gateways"][0]["requests"] is None, "not known"
+        task.cancel()

@@ -37,9 +37,9 @@ SAVED = """\
 def parsed(documents: dict[str, Any]) -> dict[str, Service]:
     """The services, as a node would have them; no problem may be among them."""
     tree = Tree({key: Entry(json.dumps(value).encode()) for key, value in documents.items()})
-    found = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
-    assert found.problems == ()
-    return {service.name: service for service in found.services}
+    catalog = parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS)
+    assert catalog.problems == ()
+    return {service.name: service for service in catalog.services}
 
 
 # ---------------------------------------------------------------- ipvsadm
@@ -105,11 +105,9 @@ def test_names_of_ports_but_not_of_hosts() -> None:
         ("-A -t 192.0.2.1:80 -s", "line 1: expected a value after -s"),
         ("-A -s rr", "line 1: expected a service"),
         ("\n-A -t 192.0.2.1:99999", "line 2: expected a port, a number from 0 to 65535, not '99999'"),
-        ("-A -t 192.0.2.1:80\n-a -t 192.0.2.1:80", "line 2: expected a server"),
         ("-A -t 192.0.2.1:80 --frob", "line 1: expected an option of ipvsadm -S, not '--frob'"),
         ("-A -t 192.0.2.1:80 -M 255.0.255.0 -p", "line 1: expected a netmask"),
         ('-A -t "192.0.2.1:80', "line 1: expected a line of ipvsadm -S"),
-        ("-A -t 192.0.2.1:80\nTCP 192.0.2.1:80 rr", "line 2: expected -A or -a"),
         ("TCP  192.0.2.1:80 rr", "expected a dump"),
     ],
 )
@@ -117,6 +115,36 @@ def test_garbage_from_ipvsadm_is_told_with_its_line(text: str, told: str) -> Non
     with pytest.raises(UnreadableInput) as caught:
         formats.read(text)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("-a -t 192.0.2.1:80", "line 3: expected a server"),
+        ("TCP 192.0.2.1:80 rr", "line 3: expected -A or -a"),
+        ("-a -t 192.0.2.1:80 -r 10.0.0.9:80 --frob", "line 3: expected an option of ipvsadm -S, not '--frob'"),
+        ("-a -t 192.0.2.1:80 -r 10.0.0.9:80 -w -1", "line 3: expected a weight"),
+        ("-a -t 192.0.2.1:80 -r web9:80", "line 3: expected an IPv4 or IPv6 address, not 'web9'"),
+        ("-a -t 192.0.2.9:80 -r 10.0.0.9:80", "line 3: expected service 192.0.2.9:80 to be added before"),
+        ("-D -t 192.0.2.1:80", "line 3: expected -A or -a"),
+        ('-a -t "192.0.2.1:80', "line 3: expected a line of ipvsadm -S"),
+    ],
+)
+def test_one_odd_line_of_ipvsadm_costs_only_itself(line: str, told: str) -> None:
+    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m\n{}\n-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m\n"
+    documents, notes = formats.read(text.format(line), "ipvsadm")
+    assert list(documents["services/tcp-192.0.2.1-80"]["backends"]) == ["10.0.0.1:80", "10.0.0.2:80"]
+    assert any(note.startswith(told) and note.endswith("left out") for note in notes)
+
+
+def test_options_of_ipvsadm_that_mean_nothing_together_are_told() -> None:
+    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g --tun-type gre -x 5 -y 9\n"
+    documents, notes = formats.read(text, "ipvsadm")
+    assert documents["services/tcp-192.0.2.1-80"]["backends"] == {
+        "10.0.0.1:80": {"address": "10.0.0.1", "weight": 1, "max_connections": 5}
+    }
+    assert any("--tun-type gre: only with -i" in note for note in notes)
+    assert any("-y 9 is above -x 5" in note for note in notes)
 
 
 # ---------------------------------------------------------------- keepalived
@@ -293,6 +321,67 @@ def test_an_included_file_is_read_and_named(tmp_path: Path) -> None:
         documents, notes = formats.read(formats.load(str(main)), "keepalived", formats.beside(str(main)))
         assert list(documents) == ["services/udp-192.0.2.1-80"]
         assert told in "\n".join(notes)
+
+
+def test_files_are_included_as_keepalived_does_it(tmp_path: Path) -> None:
+    """A pattern is relative to the file that has it, may have braces, and does not mean files that begin with a dot."""
+    real = "real_server 10.0.0.{} 80 {{\n}}\n"
+    for name, text in {
+        "main.conf": "virtual_server 192.0.2.1 80 {\n include parts/*\n include {c,d}/x.conf\n}\n",
+        "parts/a": "include inner/b\n",
+        "parts/inner/b": real.format(1),
+        "inner/b": real.format(99),
+        "parts/.a.swp": real.format(98),
+        "c/x.conf": real.format(2),
+        "d/x.conf": real.format(3),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    main = str(tmp_path / "main.conf")
+    documents, notes = formats.read(formats.load(main), "keepalived", formats.beside(main))
+    assert list(documents["services/udp-192.0.2.1-80"]["backends"]) == [f"10.0.0.{n}:80" for n in (1, 2, 3)]
+    assert not [note for note in notes if "not read" in note]
+    bomb, _ = formats.read("include " + "{a,b}" * 20 + "\nvirtual_server 192.0.2.1 80 {\n}\n", "keepalived",
+                           formats.beside(main))  # fmt: skip
+    assert list(bomb) == ["services/udp-192.0.2.1-80"]
+
+
+@pytest.mark.parametrize(
+    ("virtual", "line", "port"),
+    [
+        ("192.0.2.1 80", "lb_kind DR\n real_server 10.0.0.1 8080 {\n TCP_CHECK {\n }\n }", 8080),
+        ("192.0.2.1 80", "lb_kind TUN\n real_server 10.0.0.1 8080 {\n HTTP_GET {\n url {\n path /\n }\n }\n }", 8080),
+        ("192.0.2.1 80", "lb_kind DR\n real_server 10.0.0.1 8080 {\n TCP_CHECK {\n connect_port 81\n }\n }", 81),
+        ("192.0.2.1 0", "lb_kind DR\n real_server 10.0.0.1 80 {\n TCP_CHECK {\n }\n }", 80),
+        ("192.0.2.1 80", "lb_kind DR\n real_server 10.0.0.1 {\n TCP_CHECK {\n }\n }", None),
+        ("192.0.2.1 80", "lb_kind NAT\n real_server 10.0.0.1 8080 {\n TCP_CHECK {\n }\n }", None),
+        ("192.0.2.1 80", "lb_kind DR\n real_server 10.0.0.1 8080 {\n PING_CHECK {\n }\n }", None),
+    ],
+)
+def test_a_check_goes_to_the_port_that_is_written_also_where_packets_do_not(
+    virtual: str, line: str, port: int | None
+) -> None:
+    """As keepalived's own dump says: "RPORT = 80", "Dest = [10.0.0.1]:8080"."""
+    documents, _ = formats.read(f"virtual_server {virtual} {{\n protocol TCP\n {line}\n}}\n", "keepalived")
+    [document] = documents.values()
+    assert document["check"].get("port") == port
+
+
+@pytest.mark.parametrize("letter", ["\f", "\v", "\x1c", "\x85", "\u2028"])
+def test_nothing_but_a_newline_ends_a_line(letter: str) -> None:
+    """What stands in a comment stays in it."""
+    text = GOOD.format(f"# off:{letter}real_server 10.0.0.9 80 {{{letter}}}", "", "")
+    assert list(formats.read(text, "keepalived")[0][WEB]["backends"]) == ["10.0.0.1:80"]
+    saved = f"-A -t 192.0.2.1:80 -s rr\n# off:{letter}-a -t 192.0.2.1:80 -r 10.0.0.9:80\n"
+    assert formats.read(saved, "ipvsadm")[0][WEB]["backends"] == {}
+
+
+def test_of_two_groups_with_one_name_the_first_counts() -> None:
+    group = "virtual_server_group g {{\n 192.0.2.{} 80\n}}\n"
+    text = group.format(1) + group.format(2) + "virtual_server group g {\n protocol TCP\n}\n"
+    documents, notes = formats.read(text, "keepalived")
+    assert list(documents) == [WEB]
+    assert "second virtual_server_group g" in "\n".join(notes)
 
 
 GOOD = "virtual_server 192.0.2.1 80 {{\n protocol TCP\n{}\n real_server 10.0.0.1 80 {{\n  weight 3\n{}\n }}\n}}\n{}\n"

@@ -141,9 +141,9 @@ def test_a_method_we_have_no_word_for_is_like_none_of_ours() -> None:
     message = bytearray(codec.destination(NAME, UP, 10))
     inner = {kind: at for kind, at, _ in attributes(bytes(message), 4, len(message))}
     struct.pack_into("=I", message, inner[codec.D_METHOD], 4)
-    found = reader.destination(bytes(message), 0, len(message))
-    assert found is not None
-    assert found[2].forward not in codec.METHODS
+    entry = reader.destination(bytes(message), 0, len(message))
+    assert entry is not None
+    assert entry[2].forward not in codec.METHODS
 
 
 @pytest.mark.parametrize("name", ["", "x" * 16, "r\0r", "r\nr", "ümlaut"])
@@ -163,18 +163,18 @@ def test_an_impossible_port_is_not_sent(port: int) -> None:
 
 def told(*changes: Change) -> list[tuple[int, object]]:
     """Each request's command, with the scheduler or the weight it says."""
-    found: list[tuple[int, object]] = []
+    entries: list[tuple[int, object]] = []
     for command, payload in script(changes).requests:
         inner = {kind: payload[at:stop] for kind, at, stop in attributes(payload, 4, len(payload))}
         if command in (codec.NEW_SERVICE, codec.SET_SERVICE):
-            found.append((command, inner[codec.S_SCHEDULER].rstrip(b"\0").decode()))
+            entries.append((command, inner[codec.S_SCHEDULER].rstrip(b"\0").decode()))
         elif command in (codec.NEW_DESTINATION, codec.SET_DESTINATION):
             length = struct.unpack_from("=H", payload)[0]
             inner = {kind: payload[at:stop] for kind, at, stop in attributes(payload, length + 4, len(payload))}
-            found.append((command, struct.unpack("=I", inner[codec.D_WEIGHT])[0]))
+            entries.append((command, struct.unpack("=I", inner[codec.D_WEIGHT])[0]))
         else:
-            found.append((command, None))
-    return found
+            entries.append((command, None))
+    return entries
 
 
 CREATE = Change("services", WEB, None, MH)

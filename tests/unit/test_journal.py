@@ -13,7 +13,7 @@ import pytest
 
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.core.events import KINDS, Event
-from anycastlb.core.model import TABLES
+from anycastlb.core.model import ALL_TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +80,7 @@ def test_every_kind_that_is_emitted_is_known() -> None:
     assert computed <= {"anycastlb/engine/cycle_events.py", "anycastlb/adapters/drivers/names/background.py"}, (
         "only changes make up their kind: TABLE.VERB"
     )
-    rows = {f"{table}.{verb}" for table in TABLES for verb in ("create", "update", "delete")}
+    rows = {f"{table}.{verb}" for table in ALL_TABLES for verb in ("create", "update", "delete")}
     assert words | rows == set(KINDS), "a kind nobody emits"
 
 
@@ -107,8 +107,13 @@ def test_a_record_is_one_line(style: str) -> None:
     text = line(style, by="token deploy")
     assert "\n" not in text
     if style == "json":
-        found = json.loads(text)
-        assert (found["after"], found["by"], found["id"], found["level"]) == ("closed", "token deploy", 17, "warning")
+        record = json.loads(text)
+        assert (record["after"], record["by"], record["id"], record["level"]) == (
+            "closed",
+            "token deploy",
+            17,
+            "warning",
+        )
     else:
         assert "level=warning kind=gate subject=192.0.2.1" in text and r"\nneeds" in text
         assert text.endswith('by="token deploy" id=17')
@@ -130,8 +135,8 @@ def test_for_systemds_journal_a_line_has_a_priority_and_no_time(level: int, prio
 
 def test_the_journal_is_known_by_its_device_and_inode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log, (tmp_path / "other").open("w") as other:
-        found = (tmp_path / "log").stat()
-        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        stat = (tmp_path / "log").stat()
+        monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
         assert under_journald(log)
         assert not under_journald(other), "redirected: nobody would take the priority away"
         monkeypatch.setenv("JOURNAL_STREAM", "odd")

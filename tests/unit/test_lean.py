@@ -17,13 +17,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.adapters.checks import TYPES, Down
+from anycastlb.adapters.checks import TYPES, Down, Exchange
 from anycastlb.adapters.checks.probe.http1 import Conversation, NotHttp
+from anycastlb.adapters.checks.probe.lean import Poller
+from anycastlb.adapters.checks.probe.path import find_path
+from anycastlb.adapters.checks.probe.sockets import opened
 from anycastlb.adapters.checks.probe.status import PLAIN_HEAD
+from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Check, ForwardPath, Health, ProbePath
 from anycastlb.engine.attempt import Attempt
+from anycastlb.engine.lean_check import LeanCheck
+from anycastlb.engine.observer import NOBODY
 from anycastlb.engine.prober import Prober
+from anycastlb.engine.probing import Probing
 from anycastlb.engine.verdicts import Course, Verdicts
 from tests.support.checks import lean_attempt, proven
 from tests.support.ports import free_port
@@ -157,6 +164,47 @@ async def test_a_target_that_never_answers_has_its_time_and_no_more() -> None:
     assert ended.result.duration - ended.lost < 0.6
 
 
+# ---------------------------------------------------------------- one socket, probe after probe
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_socket_that_was_answered_serves_other_targets_as_if_it_were_new(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the last probe is taken for an answer to the next, and each target sees its own connection end."""
+    made, ends = [], []
+
+    def counted(family: int, kind: int, path: ProbePath | None) -> socket.socket:
+        made.append(opened(family, kind, path))
+        return made[-1]
+
+    async def more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nand more ")
+        try:
+            ends.append(await reader.read())
+        except ConnectionResetError:
+            ends.append(b"reset")
+
+    async def outcome(poller: Poller, port: int) -> str:
+        check = replace(CHECK, address=ip_address(host), port=port)
+        exchange = TYPES["http"].lean(check)
+        assert exchange is not None
+        return (await proven(lambda: lean_attempt(check, exchange, poller))).outcome
+
+    monkeypatch.setattr("anycastlb.adapters.checks.probe.lean.opened", counted)
+    before = open_files()
+    async with serving(more, host) as good, serving(silent, host) as mute:
+        poller = Poller()
+        async with begun(poller.run()):
+            assert [await outcome(poller, port) for port in (good, good, mute)] == ["good", "good", "timeout"]
+            assert len(made) == 1
+            assert [await outcome(poller, port) for port in (free_port(), good, good)] == ["bad", "good", "good"]
+            await eventually(lambda: ends == [b"reset"] * 4)
+            poller.close()
+    assert open_files() <= before and len(made) == 3
+
+
 @contextmanager
 def in_a_thread(answer: bytes, after: float) -> Iterator[int]:
     """A server that answers the first connection so late, whatever the event loop does meanwhile."""
@@ -216,6 +264,23 @@ async def test_verdicts_turn_and_what_is_not_wanted_any_more_leaves_nothing() ->
             assert prober.load[:2] == (0, 0)
     await asyncio.sleep(0.1)
     assert open_files() <= before
+
+
+async def test_checks_are_due_together_and_none_of_them_later_than_it_would_be() -> None:
+    moments: list[float] = []
+
+    class Noting(Poller):
+        def call_at(self, when: float, act: Callable[[], None]) -> None:
+            moments.append(when)
+
+    poller, chances = Noting(), iter([0.001, 0.0249, 0.0251, 0.9])
+    clock = Clock(monotonic=lambda: 100.0, chance=lambda: next(chances))
+    every_second = replace(CHECK, interval=1.0)
+    several = Probing(TYPES, Verdicts(Journal(), clock, NOBODY), clock, find_path)
+    for _ in range(4):
+        LeanCheck(every_second, Exchange(b"", None), several, poller)
+    poller.close()
+    assert moments == pytest.approx([100.0, 100.0, 100.025, 100.9])
 
 
 def open_files() -> set[str]:

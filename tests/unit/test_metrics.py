@@ -34,6 +34,7 @@ from anycastlb.core.model import (
     Entry,
     Failure,
     Feed,
+    HttpCounters,
     Instance,
     NodeDrain,
     Policy,
@@ -49,11 +50,12 @@ from anycastlb.core.model import (
 from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.engine.observer import Unobserved
 from anycastlb.engine.prober import Prober
-from anycastlb.serving.metrics import Meters, Metrics
+from anycastlb.serving.metrics import Meters, Metrics, Sources
 from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
 from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint_number
 from anycastlb.serving.metrics.text import Writer
-from tests.support import promql, scene
+from anycastlb.serving.pieces import Pieces
+from tests.support import http_scene, promql, scene
 from tests.support.serving import Served, serving
 from tests.support.waiting import PATIENCE
 
@@ -119,6 +121,44 @@ async def test_a_node_in_trouble() -> None:
     assert value(samples, "bgp_session_transition_timestamp_seconds", peer="10.0.0.1") == scene.WALL - 7200
     assert value(samples, "table_rows", table="services") == value(samples, "table_rows_desired", table="services") - 1
     assert value(samples, "last_cycle_timestamp_seconds") == scene.WALL
+
+
+async def test_a_node_that_serves_gateways() -> None:
+    ends, answers = {"shop": scene.WALL + 86_400}, [await http_scene.counters(), None, None, None]
+
+    async def counted() -> HttpCounters | None:
+        return answers.pop(0)
+
+    async with serving(http_scene.snapshot({"10.1.0.2"}), http=counted, ends=lambda: ends) as served:
+        samples = await scrape(served)
+        served.snapshot = http_scene.failing()
+        failing = await scrape(served)
+        served.snapshot = http_scene.away()
+        away = await scrape(served)
+        served.snapshot = http_scene.snapshot(http=False)
+        off = await scrape(served)
+    assert value(samples, "gateway_open", gateway="web") == value(samples, "route_open", route="shop") == 1
+    assert value(samples, "pool_backends_up", pool="blog") == 1 and value(samples, "pool_backends", pool="blog") == 2
+    assert value(samples, "pool_backend_up", pool="blog", backend="b2") == 0
+    assert value(samples, "pool_backend_weight", pool="blog", backend="b1") == 100
+    site = {"gateway": "web", "hostname": "*.shop.example"}
+    assert value(samples, "gateway_requests_total", **site) == 12
+    assert value(samples, "gateway_responses_total", status="4xx", **site) == 2
+    assert value(samples, "pool_redispatches_total", pool="blog") == 3
+    assert value(samples, "certificate_expiry_timestamp_seconds", certificate="shop") == scene.WALL + 86_400
+    assert value(samples, "certificate_served", gateway="web", certificate="default") == 1
+    assert value(samples, "haproxy_up") == value(samples, "haproxy_statistics_up") == 1
+    assert value(samples, "table_rows", table="http_sites") == 2
+    assert not [name for name, labels in samples if "nobody.example" in str(labels)], "no route has it any more"
+    passive = {name: dict(labels)["backend"] for name, labels in samples if "passive_failed" in name}
+    assert passive == {"anycastlb_pool_backend_passive_failed": "b1"}, "no other has max_fails"
+    for at, expected in ((samples, 0), (failing, 1)):
+        assert value(at, "pool_backend_passive_failed", pool="blog", backend="b1") == expected
+    assert value(away, "haproxy_up") == value(away, "vip_open", vip="192.0.2.10") == 0
+    assert value(away, "certificate_served", gateway="web", certificate="shop") == 0
+    assert value(away, "haproxy_statistics_up") == 0
+    new = re.compile("anycastlb_(gateway|route|pool|certificate|haproxy)_|http_sites")
+    assert not [name for name, labels in off if new.search(f"{name} {dict(labels)}")]
 
 
 async def test_damping_and_check_times() -> None:
@@ -647,11 +687,11 @@ def _metrics_of(served: Served, kernel: Mapping[object, TrafficCounters]) -> Met
     async def statistics() -> dict[object, TrafficCounters]:
         return {key: replace(counters) for key, counters in kernel.items()}
 
-    return Metrics(served, Meters(), Journal(), statistics, lambda: scene.NOW, lambda: scene.WALL)
+    return Metrics(served, Meters(), Journal(), Sources(statistics), lambda: scene.NOW, lambda: scene.WALL)
 
 
-def _ours(text: bytes) -> list[str]:
-    return [line for line in text.decode().splitlines() if not line.startswith("process_")]
+def _ours(text: Pieces) -> list[str]:
+    return [line for line in b"".join(text).decode().splitlines() if not line.startswith("process_")]
 
 
 async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None:
@@ -663,11 +703,11 @@ async def test_those_who_ask_while_a_scrape_is_made_share_the_next_one() -> None
         await asyncio.sleep(0.01)
         return {}
 
-    metrics = Metrics(Served(scene.calm()), Meters(), Journal(), statistics, clock=lambda: scene.NOW)
+    metrics = Metrics(Served(scene.calm()), Meters(), Journal(), Sources(statistics), clock=lambda: scene.NOW)
     texts = await asyncio.gather(*(metrics.scrape() for _ in range(50)))
     assert made == [1, 2], "the first, and one begun after all had asked"
     assert len({text for text, _ in texts[1:]}) == 1
-    assert all(b"anycastlb_vip_open" in text for text, _ in texts)
+    assert all(b"anycastlb_vip_open" in b"".join(text) for text, _ in texts)
     await metrics.scrape()
     assert made == [1, 2, 3], "nothing old is ever served"
 
@@ -680,7 +720,7 @@ async def test_a_scrape_that_fails_fails_alone() -> None:
             raise RuntimeError("a fault of ours")
         return {}
 
-    metrics = Metrics(Served(scene.calm()), Meters(), Journal(), statistics)
+    metrics = Metrics(Served(scene.calm()), Meters(), Journal(), Sources(statistics))
     results = await asyncio.gather(*(metrics.scrape() for _ in range(3)), return_exceptions=True)
     assert [isinstance(result, RuntimeError) for result in results] == [True, False, False]
 
@@ -725,8 +765,11 @@ async def everything() -> tuple[set[str], dict[str, set[str]]]:
     trouble = replace(trouble, decision=replace(trouble.decision, memory=memory))
 
     names, labels = set(), {}
-    for snapshot in (trouble, scene.subtle(flaps=2)):
-        async with serving(snapshot, statistics=statistics) as served:
+    for snapshot in (trouble, scene.subtle(flaps=2), http_scene.snapshot()):
+        http = (
+            {"http": http_scene.counters, "ends": lambda: {"shop": scene.WALL}} if snapshot.inputs.policy.http else {}
+        )
+        async with serving(snapshot, statistics=statistics, **http) as served:
             served.journal.emit(Event("gate", "192.0.2.10"))
             served.meters.observe_result("http", "good", 0.1)
             await fetch(served)
@@ -785,7 +828,7 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     ids = [panel["id"] for panel in promql.panels()]
     assert len(set(ids)) == len(ids) > 30
     text = promql.DASHBOARD.read_text()
-    sources = {json.dumps(found) for found in _values(json.loads(text), "datasource")}
+    sources = {json.dumps(source) for source in _values(json.loads(text), "datasource")}
     assert sources == {json.dumps({"type": "prometheus", "uid": "${datasource}"})}
     assert "__inputs" not in text
     cells = [(p["gridPos"], p["title"]) for p in promql.panels()]

@@ -59,13 +59,13 @@ def parsed(name: str = "web", **document: Any) -> Service | tuple[Problem, ...]:
 
 
 def service(name: str = "web", **document: Any) -> Service:
-    found = parsed(name, **document)
-    assert isinstance(found, Service), found
-    return found
+    made = parsed(name, **document)
+    assert isinstance(made, Service), made
+    return made
 
 
-def inputs(*found: Service, **more: Any) -> Inputs:
-    return Inputs(Policy(**{"marks": RANGE, **more}), Catalog(found))
+def inputs(*services: Service, **more: Any) -> Inputs:
+    return Inputs(Policy(**{"marks": RANGE, **more}), Catalog(services))
 
 
 def snapshot(given: Inputs, **more: Any) -> Snapshot:
@@ -87,8 +87,8 @@ def test_a_mark_that_is_freed_is_given_to_nobody_at_once() -> None:
 
 
 def test_who_comes_too_late_gets_none() -> None:
-    found = probe_marks.allot([via(n) for n in range(1, 7)], {via(6): 1000}, RANGE)
-    assert found == {via(6): 1000, via(1): 1001, via(2): 1002, via(3): 1003, via(4): None, via(5): None}
+    marks = probe_marks.allot([via(n) for n in range(1, 7)], {via(6): 1000}, RANGE)
+    assert marks == {via(6): 1000, via(1): 1001, via(2): 1002, via(3): 1003, via(4): None, via(5): None}
 
 
 def test_a_mark_outside_of_a_changed_range_is_given_up() -> None:
@@ -157,8 +157,8 @@ def test_a_mark_comes_free_for_one_that_has_none(probed: Any, given: Any, free: 
 
 
 def test_vips_and_services_share_the_ways_to_their_backends() -> None:
-    found = group_vips((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))).paths
-    assert set(found) == {via(1), via(2)}
+    paths = group_vips((service(vip=["192.0.2.10", "192.0.2.11"]), service("api", port=443))).paths
+    assert set(paths) == {via(1), via(2)}
 
 
 def test_by_nat_an_answer_needs_its_connection_entry() -> None:
@@ -265,9 +265,9 @@ def test_an_exhausted_range_is_told() -> None:
 
 @pytest.mark.parametrize("kind", [name for name, found in TYPES.items() if found.direct_only])
 def test_a_check_that_cannot_go_through_ipvs_is_a_problem(kind: str) -> None:
-    found = parsed(check={"type": kind, "via": "forward"})
-    assert isinstance(found, tuple)
-    (told,) = [problem for problem in found if problem.path == "check.via"]
+    problems = parsed(check={"type": kind, "via": "forward"})
+    assert isinstance(problems, tuple)
+    (told,) = [problem for problem in problems if problem.path == "check.via"]
     assert told.expected.startswith(f"expected direct: {kind} cannot go through IPVS (forward is for ")
     assert "tcp" in told.expected and kind not in told.expected.split("forward is for")[1].strip(" )").split(", ")
 
@@ -279,9 +279,9 @@ def test_which_checks_cannot_go_through_ipvs() -> None:
 
 
 def test_a_part_of_a_combination_that_cannot_go_through_ipvs_is_a_problem() -> None:
-    found = parsed(check={"type": "all", "via": "forward", "checks": [{"type": "tcp"}, {"type": "none"}]})
-    assert isinstance(found, tuple)
-    assert [problem.path for problem in found] == ["check.checks.1.via"] * len(found)
+    problems = parsed(check={"type": "all", "via": "forward", "checks": [{"type": "tcp"}, {"type": "none"}]})
+    assert isinstance(problems, tuple)
+    assert [problem.path for problem in problems] == ["check.checks.1.via"] * len(problems)
 
 
 NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\n'

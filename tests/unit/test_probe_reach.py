@@ -10,7 +10,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from anycastlb.adapters.checks import PARAMS, types
-from anycastlb.adapters.checks.probe.reach import FRESH, Reach, is_own
+from anycastlb.adapters.checks.probe.reach import FRESH, Reach
+from anycastlb.adapters.system.route_lookup import is_own
 from anycastlb.core.catalog.check import DocumentPath, parse_check
 from anycastlb.core.model import Address, Check, ForwardPath
 from anycastlb.settings import ChecksSettings, parse
@@ -54,6 +55,9 @@ REFUSED = {
     "a VIP it has": check("10.1.0.1", address="192.0.2.10"),
     "a proxy here": check("10.1.0.1", proxy="http://127.0.0.1:3128"),
     "a proxy on a backend that is this node": check("127.0.0.1", proxy="http://127.0.0.1:3128"),
+    "a proxy at no address, which is the loopback": check("10.1.0.1", proxy="http://0.0.0.0:3128"),
+    "the same in IPv6": check("10.1.0.1", proxy="http://[::]:3128"),
+    "the same in IPv6 clothes": check("10.1.0.1", address="10.3.0.1", proxy="http://[::ffff:0.0.0.0]:3128"),
 }
 CLOSED = {
     "the API": check("10.1.0.1", address="127.0.0.1", port=4672),
@@ -64,6 +68,10 @@ CLOSED = {
     "elsewhere on the loopback": check("127.0.0.2", 4672),
     "Consul's agent": check("127.0.0.1", 8500, method="PUT", send="x"),
     "through a proxy": check("10.1.0.1", proxy="http://127.0.0.1:4672"),
+    "by no address at all": check("10.1.0.1", proxy="http://0.0.0.0:4672"),
+    "by none in IPv6": check("10.1.0.1", proxy="http://[::]:8500"),
+    "by none in IPv6 clothes": check("10.1.0.1", proxy="http://[::ffff:0.0.0.0]:4672"),
+    "a backend that is none": check("::ffff:0.0.0.0", 4672),
 }
 
 
@@ -82,6 +90,20 @@ def test_where_checks_do_not_go(name: str) -> None:
 @pytest.mark.parametrize("networks", [(), ("0.0.0.0/0", "::/0")])
 def test_where_they_never_go(name: str, networks: tuple[str, ...]) -> None:
     assert "no check may use" in reach(networks).refusal(CLOSED[name])
+
+
+@pytest.mark.parametrize("networks", [(), ("0.0.0.0/0", "::/0")])
+def test_what_is_always_allowed_is_not_asked_of_the_kernel(networks: tuple[str, ...]) -> None:
+    def ask(address: Address) -> bool:
+        raise AssertionError(address)
+
+    asking = Reach(map(ip_network, networks), SETTINGS.closed, ask)
+    for allowed in (ALLOWED["a backend"], ALLOWED["a backend that is this node"], ALLOWED["a backend on the loopback"]):
+        assert asking.always_allows(allowed) and asking.refusal(allowed) == ""
+    assert not any(map(asking.always_allows, CLOSED.values()))
+    assert not asking.always_allows(ALLOWED["the same port on another host"]), "it may become this node's address"
+    assert asking.always_allows(ALLOWED["another host"]) == bool(networks)
+    assert not any(map(reach().always_allows, REFUSED.values()))
 
 
 def test_the_networks_of_the_settings_decide() -> None:
@@ -117,7 +139,8 @@ def test_an_address_that_the_node_gets_later_counts_soon() -> None:
 
 
 def test_the_kernel_says_which_addresses_are_ours() -> None:
-    assert is_own(ip_address("127.0.0.1")) and not is_own(ip_address("192.0.2.77"))
+    """Also where it would answer from another one of them."""
+    assert is_own(ip_address("127.0.0.1")) and is_own(ip_address("127.9.9.9")) and not is_own(ip_address("192.0.2.77"))
 
 
 @pytest.mark.parametrize("lean", [False, True])
@@ -178,8 +201,8 @@ async def test_a_redirect_leads_nowhere_but_to_the_backend_again() -> None:
 
 def test_the_settings_close_the_doors_of_the_node() -> None:
     def closed(more: str) -> set[str]:
-        found = parse(f'[node]\nvip_ranges = ["192.0.2.0/24"]\n{more}').closed
-        return {f"{address} {port}" for address, port in found}
+        closed_networks = parse(f'[node]\nvip_ranges = ["192.0.2.0/24"]\n{more}').closed
+        return {f"{address} {port}" for address, port in closed_networks}
 
     assert closed("") == {"127.0.0.1 4672", "127.0.0.1 8500"}
     assert closed('[consul]\naddress = "https://localhost"') == {"127.0.0.1 4672", "127.0.0.1 443", "::1 443"}

@@ -135,8 +135,8 @@ async def test_what_cannot_be_filled_in_is_not_sent(secrets: Any, told: str, fil
 
 def test_the_settings() -> None:
     least = '[node]\nvip_ranges = ["192.0.2.0/24"]\n[checks.secrets]\n'
-    found = parse(least + 'shop = "/x"\ndb = {file = "/y", networks = ["10.1.0.0/16"]}').checks.secrets
-    assert found["shop"].file == "/x" and str(found["db"].networks[0]) == "10.1.0.0/16"
+    secrets = parse(least + 'shop = "/x"\ndb = {file = "/y", networks = ["10.1.0.0/16"]}').checks.secrets
+    assert secrets["shop"].file == "/x" and str(secrets["db"].networks[0]) == "10.1.0.0/16"
     for wrong in ('shop = "x"', '"a b" = "/x"', "shop = 1", "shop = {networks = []}"):
         with pytest.raises(SettingsError, match="secrets"):
             parse(least + wrong)

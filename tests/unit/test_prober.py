@@ -59,7 +59,8 @@ def no_descriptors() -> Iterator[Callable[[], None]]:
             os.close(descriptor)
 
 
-async def test_a_node_without_descriptors_takes_no_backend_down() -> None:
+async def test_a_node_without_descriptors_takes_no_backend_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anycastlb.adapters.checks.probe.lean.SPARE", 0)  # every probe needs a descriptor
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     check = replace(CHECK, port=server.sockets[0].getsockname()[1])
     outcomes, journal = Outcomes(), Journal()
@@ -91,9 +92,9 @@ async def test_a_node_without_descriptors_takes_no_backend_down() -> None:
 
 
 def down(number: int) -> Down:
-    found = Down(os.strerror(number))
-    found.__cause__ = OSError(number, os.strerror(number))
-    return found
+    down = Down(os.strerror(number))
+    down.__cause__ = OSError(number, os.strerror(number))
+    return down
 
 
 REFUSED, LACKING = errno.ECONNREFUSED, errno.EMFILE

@@ -54,7 +54,7 @@ class Scene:
             found = prove(made)
             return replace(found, differences=("verdicts",)) if wrong else found
 
-        return Prover(self.reconciler, self.journal, self.meters, SYSTEM, proof)
+        return Prover(self.reconciler.decider, self.journal, self.meters, SYSTEM, proof)
 
     def errors(self) -> list[str]:
         return [record.event.reason for record in self.journal.records() if record.event.level == "error"]
@@ -70,14 +70,14 @@ async def test_a_right_decision_is_proven_once_and_stands() -> None:
         await prover.step()
     assert len(scene.proofs) == 2
     assert scene.errors() == [] and scene.meters.corrections == 0
-    assert not scene.inbox.dirty.is_set() or scene.reconciler.made is scene.proofs[-1]
+    assert not scene.inbox.dirty.is_set() or scene.reconciler.decider.made is scene.proofs[-1]
 
 
 async def test_a_wrong_decision_is_reported_counted_and_made_anew() -> None:
     scene = Scene()
     await scene.decide(100)
     await scene.decide(100)
-    made = scene.reconciler.made
+    made = scene.reconciler.decider.made
     scene.inbox.dirty.clear()
     await scene.prover(wrong=True).step()
     (reason,) = scene.errors()
@@ -85,10 +85,10 @@ async def test_a_wrong_decision_is_reported_counted_and_made_anew() -> None:
     assert scene.meters.corrections == 1
     assert scene.inbox.dirty.is_set()
     await scene.reconciler.cycle()
-    assert made is not None and scene.reconciler.made is not None
-    assert scene.reconciler.made is not made, "it was decided anew, although nothing has changed"
-    assert scene.reconciler.made.memory == made.decision.memory
-    assert not differences(scene.reconciler.made.decision, made.decision)
+    assert made is not None and scene.reconciler.decider.made is not None
+    assert scene.reconciler.decider.made is not made, "it was decided anew, although nothing has changed"
+    assert scene.reconciler.decider.made.memory == made.decision.memory
+    assert not differences(scene.reconciler.decider.made.decision, made.decision)
 
 
 async def test_a_proof_that_fails_stops_nothing() -> None:
@@ -98,7 +98,7 @@ async def test_a_proof_that_fails_stops_nothing() -> None:
     def proof(made: Made) -> Proof:
         raise ZeroDivisionError
 
-    await Prover(scene.reconciler, scene.journal, scene.meters, SYSTEM, proof).step()
+    await Prover(scene.reconciler.decider, scene.journal, scene.meters, SYSTEM, proof).step()
     (reason,) = scene.errors()
     assert "ZeroDivisionError" in reason
     assert scene.meters.corrections == 0

@@ -18,6 +18,7 @@ from anycastlb.core.decision.recollection import (
     weighted,
 )
 from anycastlb.core.model import (
+    Catalog,
     Destination,
     DestinationKey,
     Gate,
@@ -134,7 +135,7 @@ def test_services_with_weights_are_those_with_a_destination_that_has_one() -> No
 @pytest.mark.parametrize("connected", [False, True])
 def test_gates_are_open_whose_routes_are_known(connected: bool) -> None:
     record = Recollection({OTHER: replace(CLOSED, ready_since=950.0), VIP: replace(CLOSED, suppressed_since=1.0)})
-    gates = adopted_gates(kernel(routes=(VIP,)), (WEB,), record, connected, NOW)
+    gates = adopted_gates(kernel(routes=(VIP,)), Catalog((WEB,)), record, connected, NOW)
     assert gates == {VIP: Gate(True, NOW, NOW), OTHER: CLOSED}
 
 
@@ -145,22 +146,22 @@ def test_gates_are_open_whose_routes_are_known(connected: bool) -> None:
 def test_without_the_bridge_flows_say_what_was_open(before: Gate | None, connected: bool, is_open: bool | None) -> None:
     """Unless the record says that the gate was closed."""
     known = Recollection({VIP: before} if before else {})
-    gates = adopted_gates(kernel((key(VIP), 1, 100), (key(OTHER), 1, 0)), (WEB,), known, connected, NOW)
+    gates = adopted_gates(kernel((key(VIP), 1, 100), (key(OTHER), 1, 0)), Catalog((WEB,)), known, connected, NOW)
     assert (gates[VIP].open if VIP in gates else None) == is_open
     assert OTHER not in gates
 
 
 def test_only_the_catalog_says_which_vips_a_mark_serves() -> None:
     marked = kernel((key(VIP, MARKED), 1, 100))
-    assert adopted_gates(marked, (MARKED,), Recollection(), False, NOW).keys() == {VIP, OTHER}
-    assert adopted_gates(marked, (WEB,), Recollection(), False, NOW) == {}
+    assert adopted_gates(marked, Catalog((MARKED,)), Recollection(), False, NOW).keys() == {VIP, OTHER}
+    assert adopted_gates(marked, Catalog((WEB,)), Recollection(), False, NOW) == {}
 
 
 def test_what_an_open_gate_has_lost_from_the_kernel_counts_as_up() -> None:
     first, second = (DestinationKey(key(VIP), backend(n).address, 80) for n in (1, 2))
-    services = (replace(WEB, vips=(VIP,)),)
-    assert presumed_up(kernel(), services, {VIP: OPEN}) == {first, second}
-    assert presumed_up(kernel((key(VIP), 1, 0)), services, {VIP: OPEN}) == {second}  # a row without a weight was down
-    assert presumed_up(kernel((key(VIP), 1, 100)), services, {VIP: OPEN}) == frozenset()  # the other may be new
-    assert presumed_up(kernel(), services, {VIP: CLOSED}) == frozenset()
-    assert presumed_up(kernel(), services, {}) == frozenset()
+    catalog = Catalog((replace(WEB, vips=(VIP,)),))
+    assert presumed_up(kernel(), catalog, {VIP: OPEN}) == {first, second}
+    assert presumed_up(kernel((key(VIP), 1, 0)), catalog, {VIP: OPEN}) == {second}  # a row without a weight was down
+    assert presumed_up(kernel((key(VIP), 1, 100)), catalog, {VIP: OPEN}) == frozenset()  # the other may be new
+    assert presumed_up(kernel(), catalog, {VIP: CLOSED}) == frozenset()
+    assert presumed_up(kernel(), catalog, {}) == frozenset()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from anycastlb.core.decision.decide import decide_again
+from anycastlb.core.decision.health import alike
 from anycastlb.core.decision.remembered import FROM_SCRATCH, Remembered
-from anycastlb.core.decision.scope import Scope, alike, scope_of
+from anycastlb.core.decision.scope import Scope, scope_of
 from anycastlb.core.model import (
     Address,
     Backend,

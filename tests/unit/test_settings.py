@@ -17,11 +17,11 @@ def problems(text: str) -> list[str]:
 
 
 def test_everything_has_a_default_but_vip_ranges() -> None:
-    found = settings.parse(LEAST, host="lb7")
-    assert found.node.name == "lb7" and found.node.vip_ranges == (ip_network("192.0.2.0/24"),)
-    assert found.catalog.max_shrink == Share(percent=50.0) and found.catalog.confirm == 300.0
-    assert found.consul.address == "http://127.0.0.1:8500" and found.consul.prefix == "anycastlb/"
-    assert found.bgp.hold == 15.0 and found.api.listen == (("127.0.0.1", 4672),)
+    given = settings.parse(LEAST, host="lb7")
+    assert given.node.name == "lb7" and given.node.vip_ranges == (ip_network("192.0.2.0/24"),)
+    assert given.catalog.max_shrink == Share(percent=50.0) and given.catalog.confirm == 300.0
+    assert given.consul.address == "http://127.0.0.1:8500" and given.consul.prefix == "anycastlb/"
+    assert given.bgp.hold == 15.0 and given.api.listen == (("127.0.0.1", 4672),)
     assert problems("") == ["node.toml: node.vip_ranges: missing; expected a value here"]
 
 
@@ -39,11 +39,11 @@ listen = "nowhere"
 
 [catalogue]
 """
-    found = problems(text)
-    assert [line.split(": ")[0] for line in found] == [
+    findings = problems(text)
+    assert [line.split(": ")[0] for line in findings] == [
         "node.toml:2", "node.toml:3", "node.toml:6", "node.toml:7", "node.toml:10", "node.toml:12",
     ]  # fmt: skip
-    assert 'bgp.hold: expected a duration such as "500ms", "2s" or "5m", not 15' in found[2]
+    assert 'bgp.hold: expected a duration such as "500ms", "2s" or "5m", not 15' in findings[2]
 
 
 @pytest.mark.parametrize("text", ["[node", "a = 1 = 2", "\x00", '[node]\nname = "a"\nname = "b"'])
@@ -63,8 +63,8 @@ def test_what_is_no_toml_is_one_problem(text: str) -> None:
 )  # fmt: skip
 def test_values_out_of_bounds(line: str, table: str) -> None:
     text = f"[{table}]\n{line}\n" if table == "node" else f"{LEAST}[{table}]\n{line}\n"
-    found = problems(text)
-    assert any(f"{table}." in problem and "expected" in problem for problem in found), found
+    findings = problems(text)
+    assert any(f"{table}." in problem and "expected" in problem for problem in findings), findings
 
 
 def test_values_in_their_other_forms() -> None:
@@ -72,10 +72,10 @@ def test_values_in_their_other_forms() -> None:
         '[node]\nvip_ranges = ["192.0.2.0/24", "2001:db8::/64"]\nfwmark_ranges = [7, "100-199"]\n'
         '[catalog]\nmax_shrink = 3\nconfirm = "never"\n[consul]\nprefix = "lb"\n[api]\nlisten = "[::1]:4672"\n'
     )
-    found = settings.parse(text)
-    assert found.node.fwmark_ranges == ((7, 7), (100, 199))
-    assert found.catalog.confirm is None and found.catalog.max_shrink == Share(count=3)
-    assert found.consul.prefix == "lb/" and found.api.listen == (("::1", 4672),)
+    given = settings.parse(text)
+    assert given.node.fwmark_ranges == ((7, 7), (100, 199))
+    assert given.catalog.confirm is None and given.catalog.max_shrink == Share(count=3)
+    assert given.consul.prefix == "lb/" and given.api.listen == (("::1", 4672),)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_connection_sync_and_time_outs() -> None:
         ('sync_refresh = "1m"', "2 0", "60"),
         ('sync_refresh = "1m"\nsync_threshold = "3 0"', "3 0", "60"),
     ):
-        found = settings.parse(f'{IPVS}sync_interface = "lan"\n{text}').ipvs.sysctls
-        assert found == {"net/ipv4/vs/sync_threshold": threshold, "net/ipv4/vs/sync_refresh_period": refresh}
+        given = settings.parse(f'{IPVS}sync_interface = "lan"\n{text}').ipvs.sysctls
+        assert given == {"net/ipv4/vs/sync_threshold": threshold, "net/ipv4/vs/sync_refresh_period": refresh}
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,26 @@ def test_bad_connection_sync_and_time_outs(line: str) -> None:
 def test_sync_by_packets_and_by_time_at_once() -> None:
     (problem,) = problems(IPVS + 'sync_threshold = "2 50"\nsync_refresh = "1m"')
     assert problem.startswith("node.toml:3: ipvs: expected with sync_refresh a sync_threshold whose second number is 0")
+
+
+def test_sharing_the_connections_of_gateways() -> None:
+    assert settings.parse(LEAST).http is None
+    alone = settings.parse(f"{LEAST}[http]\n").http
+    assert alone is not None and alone.address is None and alone.ingress == ()
+    given = settings.parse(f'{LEAST}[http]\naddress = "10.0.0.1"\ningress = "eth0"\nmarks = "7-9"\n').http
+    assert given is not None and (str(given.address), given.ingress, given.marks) == ("10.0.0.1", ("eth0",), (7, 9))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('address = "10.0.0.1"', "address needs ingress"),
+        ('ingress = ["eth0"]', "ingress needs address"),
+        ('address = "10.0.0.1"\ningress = ["eth 0"]', "http.ingress"),
+        ('address = "lb1"\ningress = ["eth0"]', "http.address"),
+        ('address = "10.0.0.1"\ningress = ["eth0"]\nmarks = "1095565311-1095565320"', "outside of node.fwmark_ranges"),
+    ],
+)
+def test_bad_sharing(lines: str, expected: str) -> None:
+    findings = problems(f"{LEAST}[http]\n{lines}\n")
+    assert any(expected in problem for problem in findings), findings

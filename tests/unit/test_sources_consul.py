@@ -15,7 +15,8 @@ import pytest
 
 from anycastlb.adapters.consul import session
 from anycastlb.adapters.consul.blocking_query import SPACING
-from anycastlb.adapters.sources.consul import NOBODY, PARTS, ConsulSource
+from anycastlb.adapters.sources import staging
+from anycastlb.adapters.sources.consul import PARTS, READABLE, ConsulSource
 from anycastlb.core.model import SourceError, Tree
 from anycastlb.settings import ConsulSettings
 from tests.support.consul_server import KV, PATIENCE, Request, Server, answer, keys, listening
@@ -107,6 +108,14 @@ async def test_a_forbidden_read_says_which_policy_is_needed(server: Server) -> N
     async with opened(server, prefix="team/lb") as source:
         with pytest.raises(SourceError, match=r'403 Permission denied; .* reads key_prefix "team/lb/"'):
             await following(source, None)
+
+
+async def test_a_refusal_of_a_proxy_is_not_taken_for_consuls(server: Server) -> None:
+    server.script = lambda request: answer("<html>Unauthorized</html>", None, 401)
+    async with opened(server) as source:
+        with pytest.raises(SourceError, match=r"401 .*Unauthorized.*is there a proxy in front of it") as refused:
+            await following(source, None)
+        assert "ACLDisabled" not in str(refused.value)
 
 
 async def test_a_list_without_the_keys_that_are_hidden_is_none(server: Server) -> None:
@@ -215,14 +224,42 @@ async def test_a_misspelt_key_is_read_and_a_node_s_status_is_not(server: Server)
     assert entries == {"services/web", "drain/lb2", "defaults", "defaults2", "other"}
 
 
-async def test_every_prefix_ends_with_a_slash(server: Server) -> None:
-    server.script = lambda request: None if request.names else keys(2, services__web="new")
+EVERY_PART = {
+    "services__web": "x", "gateways__web": "x", "routes__shop": "x",
+    "defaults": "x", "drain__lb2": "x", "import__commit": "x",
+}  # fmt: skip
+
+
+async def test_every_prefix_ends_with_a_slash(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "in_force", lambda entries: entries)
+    server.script = lambda request: None if request.waits else keys(2, **EVERY_PART)
     async with opened(server) as source:
-        await following(source, Tree(index=1))
-    asked = [request for request in server.requests if not request.path.endswith(NOBODY)]
+        tree = await following(source, None)
+        async with begun(source.read(tree)):
+            await eventually(lambda: len([request for request in server.requests if request.waits]) == len(PARTS) + 1)
+    asked = [request for request in server.requests if request.waits or request.path == KV]
     paths = {(request.path, "recurse" in request.query or "keys" in request.query) for request in asked}
-    parts = {(KV + "services/", True), (KV + "drain/", True), (KV + "defaults", False), (KV + "import/commit", False)}
-    assert paths == {(KV, True), *parts}
+    folders = {(KV + f"{kind}/", True) for kind in ("services", "gateways", "routes", "drain")}
+    assert paths == {(KV, True), *folders, (KV + "defaults", False), (KV + "import/commit", False)}
+
+
+async def test_a_folder_without_keys_is_waited_for_and_read_once(server: Server) -> None:
+    """As Consul's own page makes one."""
+
+    def script(request: Request) -> bytes | None:
+        if request.names:
+            asked = [other.names for other in server.requests].count(True)
+            listed = json.dumps([KV.removeprefix("/v1/kv/") + part for part in ("drain/", "services/")])
+            return answer(listed, 5 + asked) if asked < 4 else None
+        return None if request.waits else keys(5, services__web="x", drain__="")
+
+    server.script = script
+    async with opened(server) as source:
+        tree = await following(source, None)
+        async with begun(source.read(tree)):
+            await eventually(lambda: [request.names for request in server.requests].count(True) == 4)
+        assert any(request.waits and request.path.endswith("drain/") for request in server.requests)
+        assert source.reads == 2
 
 
 @pytest.mark.parametrize("index", [0, -5])
@@ -277,6 +314,8 @@ class TestLoss:
                 return None
             if request.waits:
                 return keys(9, services__a="x") if request.path.endswith("services/") else None
+            if request.path != KV:
+                return answer("", 5, 404)
             stale += 1
             return (keys(9, services__a="x"), keys(9), answer("[]", 9))[stale - 1]
 
@@ -300,11 +339,11 @@ class TestLoss:
             await following(source, None)
         assert ["consistent" in request.query for request in server.requests if request.path == KV] == [True]
 
-    async def test_once_it_is_asked_whether_the_token_reads_every_service(self, server: Server) -> None:
+    async def test_once_it_is_asked_whether_the_token_reads_every_part(self, server: Server) -> None:
         async with opened(server) as source:
             await following(source, None)
             await following(source, None)
-        assert [request.path for request in server.requests].count(KV + NOBODY) == 1
+        assert [request.path for request in server.requests if request.path != KV] == [KV + key for key in READABLE]
 
 
 class TestIndex:
@@ -334,7 +373,7 @@ class TestIndex:
         def script(request: Request) -> bytes | None:
             nonlocal growing
             if not request.waits:
-                return keys(10, services__web="x")
+                return keys(10, services__web="x", import__left="x")
             if request.path.endswith("services/") or request.names:
                 return None
             growing += 1
@@ -345,7 +384,8 @@ class TestIndex:
             tree = await following(source, None)
 
             def waited() -> list[int]:
-                return [int(request.query["index"]) for request in server.requests if request.path.endswith("drain/")]
+                record = [request for request in server.requests if request.path.endswith(staging.RECORD)]
+                return [int(request.query["index"]) for request in record if request.waits]
 
             started = asyncio.get_running_loop().time()
             async with begun(source.read(tree)):
@@ -367,12 +407,13 @@ class TestIndex:
             value = "new"
             assert values(await following(source, tree)) == {"services/web": b"new"}
 
-    async def test_a_failing_query_fails_the_read(self, server: Server) -> None:
-        for part in PARTS:
+    async def test_a_failing_query_fails_the_read(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(staging, "in_force", lambda entries: entries)
+        for part in (*PARTS[:-1], staging.RECORD):
             server.script = lambda request, part=part: (  # type: ignore[misc]
                 (answer("No cluster leader", None, 500) if request.path.endswith(part) else None)
                 if request.waits
-                else keys(10, services__web="x")
+                else keys(10, **EVERY_PART)
             )
             async with opened(server) as source:
                 tree = await following(source, None)
@@ -391,7 +432,8 @@ class TestCredentials:
             token.unlink()
             with pytest.raises(SourceError, match=r"consul\.token_file"):
                 await following(source, None)
-        assert [request.headers["x-consul-token"] for request in server.requests] == ["first", "first", "second"]
+        lists = [request.headers["x-consul-token"] for request in server.requests if request.path == KV]
+        assert lists == ["first", "second"]
         assert {request.headers["x-consul-namespace"] for request in server.requests} == {"team"}
         assert {request.query["dc"] for request in server.requests} == {"dc7"}
 

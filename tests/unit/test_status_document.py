@@ -78,6 +78,33 @@ def test_bytes_and_back_is_the_same(status: Status) -> None:
     assert status_bytes.decode(status_bytes.encode(status), status.node) == status
 
 
+@given(STATUSES, STATUSES)
+def test_what_is_written_after_another_status_is_what_is_written_without(one: Status, other: Status) -> None:
+    texts = status_bytes.Texts()
+    for status in (one, one, replace(one, vips=other.vips), replace(other, services=one.services), other, one):
+        assert status_bytes.fit(status, texts=texts) == status_bytes.fit(status)
+
+
+def test_no_text_is_taken_for_a_part_of_the_status() -> None:
+    odd = '"services":{}', '"vips":{}'
+    vips = {scene.WEB4: VipSummary(True, True, odd[0])}
+    status = Status(odd[1], missing=odd, digests={odd[0]: odd[1], "vips": "{}"}, vips=vips, sessions=())
+    assert status_bytes.decode(status_bytes.encode(status), odd[1]) == status
+
+
+def test_a_memory_of_the_status_before_changes_nothing_and_keeps_what_is_equal() -> None:
+    memory = status_document.Digests(), status_document.Summaries()
+    calm = scene.calm()
+    backends = {key: replace(verdict, weight=verdict.weight + 1) for key, verdict in calm.decision.backends.items()}
+    lighter = replace(calm, decision=replace(calm.decision, backends=backends))
+    statuses = []
+    for snapshot in (calm, lighter, scene.trouble(), lighter, calm):
+        statuses.append(status_document.summarise(snapshot, memory=memory))
+        assert statuses[-1] == status_document.summarise(snapshot)
+    calm_one, lighter_one, *_ = statuses
+    assert lighter_one.vips is calm_one.vips and lighter_one.services is calm_one.services
+
+
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(str))
 def test_garbage_is_an_error_in_words(raw: bytes | str) -> None:
     with pytest.raises(status_bytes.UnreadableStatus, match="expected a node's status"):
@@ -102,11 +129,11 @@ def test_a_status_with_one_wrong_field_is_read_or_refused_but_breaks_nothing(pat
         at = at[step]
     at[path[-1]] = value
     try:
-        found = status_bytes.decode(json.dumps(document).encode(), "lb1")
+        status = status_bytes.decode(json.dumps(document).encode(), "lb1")
     except status_bytes.UnreadableStatus:
         return
-    status_document.compare([found, replace(found, node="lb2")], (None, {}), 1.0)
-    assert status_bytes.decode(status_bytes.encode(found), "lb1") == found
+    status_document.compare([status, replace(status, node="lb2")], (None, {}), 1.0)
+    assert status_bytes.decode(status_bytes.encode(status), "lb1") == status
 
 
 def test_a_newer_version_may_say_more() -> None:

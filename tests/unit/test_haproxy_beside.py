@@ -1,0 +1,280 @@
+"""HAProxy's driver beside the reconciler: who waits for what, and what is known of a HAProxy that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from anycastlb.adapters.drivers.haproxy import answers, beside, sockets
+from anycastlb.adapters.drivers.haproxy.beside import FALL, PATIENCE, HaproxyBeside
+from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
+from anycastlb.adapters.drivers.haproxy.errors import Away
+from anycastlb.adapters.drivers.haproxy.installation import Installation
+from anycastlb.adapters.drivers.haproxy.memory import MemoryHaproxy
+from anycastlb.adapters.drivers.haproxy.sockets import SocketRuntime
+from anycastlb.core.model import Change, Failure, HttpEngine, Reason, Rows, Table
+from tests.support.haproxy import write_empty_maps
+from tests.support.waiting import eventually
+
+CREATE = Change("http_engine", "config", None, HttpEngine("wanted"))
+LATER = Change("http_engine", "config", None, HttpEngine("other"))
+REFUSED = Reason("haproxy_refused", "HAProxy does not take the configuration: nonsense")
+ROWS: Mapping[Table, Rows] = {"http_engine": {"config": HttpEngine("first")}}
+
+
+class Probed(MemoryHaproxy):
+    """Counts the questions whether it lives."""
+
+    probes = 0
+
+    async def probe(self) -> int:
+        self.probes += 1
+        return await super().probe()
+
+
+class SlowDriver(HaproxyDriver):
+    """Its work is done when it is allowed to be."""
+
+    reloading = False
+    away = True
+    returns = False
+    """The next look finds it there."""
+
+    def __init__(self, haproxy: MemoryHaproxy) -> None:
+        super().__init__(haproxy.files, haproxy)
+        self.allowed = asyncio.Event()
+        self.allowed.set()
+        self.outcome: Sequence[Failure] | Exception = ()
+        self.looks = 0
+
+    async def observe(self) -> Mapping[Table, Rows]:
+        self.looks += 1
+        await self.allowed.wait()
+        self.away = self.away and not self.returns
+        return ROWS
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
+        await self.allowed.wait()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.haproxy = Probed(Installation(folder, folder, folder / "s", folder / "m"))
+        self.driver = SlowDriver(self.haproxy)
+        self.woken = asyncio.Event()
+        self.beside = HaproxyBeside(self.driver, self.haproxy, self.woken.set)
+
+    async def probed(self, times: int) -> None:
+        """Until it has been asked so often from now on."""
+        probes = self.haproxy.probes
+        await eventually(lambda: self.haproxy.probes > probes + times)
+
+    async def looked_at(self) -> None:
+        """The driver itself has looked at the worker that runs, so that nothing wakes the reconciler any more."""
+        await HaproxyDriver.observe(self.driver)
+        await self.probed(1)
+        self.woken.clear()
+
+    async def __aenter__(self) -> Scene:
+        self._running = asyncio.ensure_future(self.beside.run())  # noqa: TID251
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+async def test_what_takes_long_is_under_way_and_wakes_the_reconciler(scene: Scene) -> None:
+    async with scene:
+        assert await scene.beside.observe() == ROWS
+        scene.driver.allowed.clear()
+        assert [(one.pending, one.reason.code) for one in await scene.beside.apply([CREATE])] == [
+            (True, "haproxy_under_way")
+        ]
+        assert await scene.beside.observe() == ROWS and scene.driver.looks == 1, "what was seen last"
+        assert [one.pending for one in await scene.beside.apply([CREATE])] == [True], "nothing is begun beside it"
+        scene.driver.allowed.set()
+        await scene.woken.wait()
+        assert await scene.beside.apply([CREATE]) == ()
+
+
+async def test_what_failed_before_has_failed_until_it_is_known_to_have_worked(scene: Scene) -> None:
+    async with scene:
+        scene.driver.outcome = (Failure(CREATE, REFUSED),)
+        assert await scene.beside.apply([CREATE]) == (Failure(CREATE, REFUSED),)
+        scene.driver.allowed.clear()
+        assert await scene.beside.apply([CREATE]) == [Failure(CREATE, REFUSED)], "its gates do not open meanwhile"
+        scene.driver.outcome = ()
+        scene.driver.allowed.set()
+        await scene.woken.wait()
+        assert await scene.beside.apply([CREATE]) == ()
+
+
+async def test_that_another_change_has_failed_says_nothing_of_this_one(scene: Scene) -> None:
+    """As the first configuration does, which fails because HAProxy does not run yet, when a later one takes long."""
+    async with scene:
+        scene.driver.outcome = (Failure(CREATE, REFUSED),)
+        await scene.beside.apply([CREATE])
+        scene.driver.allowed.clear()
+        scene.driver.away = False
+        (under_way,) = await scene.beside.apply([LATER])
+        assert under_way.pending and under_way.reason.code == "haproxy_under_way"
+        scene.driver.away = True
+        assert await scene.beside.apply([LATER]) == [Failure(LATER, REFUSED)]
+
+
+async def test_what_failed_for_the_absence_of_haproxy_is_forgotten_once_it_is_back(scene: Scene) -> None:
+    async with scene:
+        await scene.beside.observe()
+        scene.driver.outcome = (Failure(CREATE, REFUSED),)
+        await scene.beside.apply([CREATE])
+        scene.driver.returns = True
+        await scene.beside.observe()
+        scene.driver.allowed.clear()
+        assert [one.pending for one in await scene.beside.apply([CREATE])] == [True]
+
+
+async def test_a_long_look_is_used_once_it_is_over(scene: Scene) -> None:
+    async with scene:
+        await scene.beside.observe()
+        scene.driver.allowed.clear()
+        await scene.beside.observe()
+        scene.driver.allowed.set()
+        await scene.woken.wait()
+        looks = scene.driver.looks
+        await scene.beside.observe()
+        assert scene.driver.looks == looks, "else a look that takes long would be followed by another for ever"
+        await scene.beside.observe()
+        assert scene.driver.looks == looks + 1
+
+
+async def test_a_fault_of_ours_about_haproxy_is_a_failure_of_its_changes(scene: Scene) -> None:
+    async with scene:
+        scene.driver.outcome = ZeroDivisionError("oops")
+        (failure,) = await scene.beside.apply([CREATE])
+        assert failure.reason.code == "internal_error" and not failure.pending
+
+
+@pytest.fixture
+def started(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """HAProxy runs, and is asked often whether it does."""
+    monkeypatch.setattr(beside, "INTERVAL", 0.005)
+    monkeypatch.setattr(beside, "AGAIN", 0.005)
+    write_empty_maps(scene.haproxy.files)
+    scene.haproxy.files.config.write_text("")
+    scene.haproxy.start()
+    return scene
+
+
+async def test_silence_amid_a_reload_is_no_absence(started: Scene) -> None:
+    async with started as scene:
+        await scene.beside.observe()
+        scene.driver.reloading, scene.haproxy.stopped = True, True
+        await scene.probed(2 * FALL)
+        assert any((await scene.beside.observe()).values())
+        scene.driver.reloading = False
+        await scene.probed(2 * FALL)
+        assert not any((await scene.beside.observe()).values())
+
+
+async def test_a_socket_that_refuses_amid_a_reload_is_one(started: Scene) -> None:
+    async with started as scene:
+        await scene.beside.observe()
+        scene.driver.reloading, scene.haproxy.worker = True, None
+        await scene.probed(2 * FALL)
+        assert not any((await scene.beside.observe()).values())
+
+
+async def test_a_worker_that_nobody_has_looked_at_yet_wakes_the_reconciler(started: Scene) -> None:
+    """Somebody else has reloaded HAProxy, while the connection to the worker before it still stands."""
+    async with started as scene:
+        await scene.woken.wait()
+        await scene.looked_at()
+        await scene.probed(FALL)
+        assert not scene.woken.is_set(), "it is looked at once"
+        scene.haproxy.start()
+        await scene.woken.wait()
+
+
+async def test_a_silent_haproxy_is_asked_for_nothing(started: Scene) -> None:
+    async with started as scene:
+        await scene.beside.observe()
+        await scene.looked_at()
+        scene.haproxy.stopped = True
+        await scene.woken.wait()
+        looks = scene.driver.looks
+        assert not any((await scene.beside.observe()).values()) and scene.driver.looks == looks
+        scene.woken.clear()
+        scene.haproxy.stopped = False
+        await scene.woken.wait()
+        assert await scene.beside.observe() == ROWS
+
+
+def test_the_reconciler_waits_no_longer_than_for_a_kernel() -> None:
+    assert PATIENCE < 0.5
+
+
+ALERTS = """\
+[NOTICE]   (5663) : haproxy version is 2.6.12-1+deb12u3
+[ALERT]    (5663) : config : parsing [h.cfg:8] : error detected in frontend 'f' while parsing 'http-request set-var' \
+rule : invalid args in converter 'map_reg' : regex '^p1$' jit compilation failed at line 1 of file 're0.map'.
+"""
+FOUND = "[ALERT]    (5663) : config : Error(s) found in configuration file : h.cfg\n"
+OTHER = "[ALERT]    (5663) : config : parsing [h.cfg:9] : unknown keyword 'nonsense'\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "objection"),
+    [
+        (ALERTS + FOUND, ""),
+        (ALERTS + OTHER + FOUND, "config : parsing [h.cfg:9] : unknown keyword 'nonsense'"),
+        (OTHER + FOUND, "config : parsing [h.cfg:9] : unknown keyword 'nonsense'"),
+        (FOUND, "config : Error(s) found in configuration file : h.cfg"),
+        ("Killed", "Killed"),
+    ],
+)
+def test_a_check_that_may_not_compile_patterns_says_nothing_of_them(output: str, objection: str) -> None:
+    """As it is under the daemon's unit, which lets no memory be written and executed."""
+    assert answers.objections(output) == objection
+
+
+async def test_who_lives_answers_over_a_new_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "LIFE", 60.0)
+    path = tmp_path / "s"
+    runtime = SocketRuntime(path, tmp_path / "m", Path("haproxy"))
+    with pytest.raises(Away) as gone:
+        await runtime.probe()
+    assert not gone.value.silent, "nobody is there"
+    speaks, asked = True, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        if speaks:
+            writer.write(b"Version: 2.6.12\nPid: 7\n")
+        else:
+            await asked.wait()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, str(path)):
+        assert await runtime.probe() == 7
+        speaks = False
+        monkeypatch.setattr(sockets, "LIFE", 0.2)
+        with pytest.raises(Away) as stopped:
+            await runtime.probe()
+        asked.set()
+        assert stopped.value.silent
+        path.unlink()
+        with pytest.raises(Away) as removed:
+            await runtime.probe()
+        assert not removed.value.silent, "its socket was taken away, though it runs"
