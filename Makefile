@@ -7,10 +7,10 @@ EXAMPLES := 1000
 # that takes longer than all the rest of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup base python demo test check lint man laws fuzz bench soak deb clean distclean
+.PHONY: help setup base python demo test test-kernels test-install check lint man laws fuzz bench soak deb clean distclean
 
 help: ## say what can be made (the default)
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install what is missing: packages, .venv, the test kernel, Consul
 	@tests/rig/setup.sh
@@ -27,6 +27,20 @@ demo: base ## a two-node anycast lab that tells its story; HOLD=1 leaves it up t
 test: setup ## every test, the real ones on a kernel with IPVS; ARGS='-k name' goes to pytest
 	@$(PYTHON) tests/rig/suite.py $(ARGS)
 
+test-kernels: setup ## what a kernel decides, on Debian 12's and Debian 13's own, under QEMU; half an hour if it emulates
+	@$(PYTHON) tests/rig/virtual.py debian-12 debian-13
+	@broken=0; \
+	$(PYTHON) tests/rig/suite.py --kernels $(ARGS) || broken=1; \
+	for kernel in debian-12 debian-13; do \
+		echo "##### what programming costs on $$kernel"; \
+		$(KERNEL) --kernel $$kernel -- $(PYTHON) -m tests.bench --report --services 100 --rounds 3 || broken=1; \
+	done; \
+	exit $$broken
+
+test-install: setup ## docs/INSTALL.md by the book, on two bare machines: a Debian 12 and a Debian 13 in one cluster
+	@export ANYCASTLB_RELEASES="bookworm trixie"; \
+	$(PYTHON) -m pytest -q tests/packaging/test_package.py -k debian && $(KERNEL) -- $(PYTHON) -m pytest tests/machine $(ARGS)
+
 check: lint ## format, lint, types, import contracts, unit tests and laws
 	$(PYTHON) -m pytest -q tests/unit tests/laws
 
@@ -42,6 +56,7 @@ man: python ## write the manual pages anew, from the commands' own help
 laws: setup ## the laws and random histories with many more examples than in test: EXAMPLES=1000
 	ANYCASTLB_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q tests/laws tests/scenario/test_model.py
 	@ANYCASTLB_EXAMPLES=$(EXAMPLES) $(KERNEL) -- $(PYTHON) -m pytest -q tests/kernel/test_histories.py
+	ANYCASTLB_EXAMPLES=200 $(PYTHON) -m pytest -q tests/contract/test_haproxy_faults.py -k many_reloads
 
 fuzz: python ## mutants of documents, requests, answers and messages for SECONDS=300; again with SEED=1 ARGS='--only 7'
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -54,14 +69,18 @@ bench: setup ## what a node costs, beside what was promised and beside ipvsadm (
 	$(PYTHON) -m tests.bench.readers $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.busy || broken=1; \
 	$(KERNEL) -- $(PYTHON) -m tests.bench.checks || broken=1; \
+	$(PYTHON) -m tests.bench.checks --plain || broken=1; \
 	$(PYTHON) -m tests.bench.catalog $(if $(ALL),--all) || broken=1; \
 	$(PYTHON) -m tests.bench.routes $(if $(ALL),--all) || broken=1; \
+	$(PYTHON) -m tests.bench.sizing $(if $(ALL),--all) || broken=1; \
+	$(PYTHON) -m tests.bench.http || broken=1; \
 	exit $$broken
 
 soak: python ## a hundred thousand checks, and whether they leave anything behind
 	@$(PYTHON) -m tests.soak
 
-deb: python ## a Debian package, in dist/, for the Debian it is built on
+deb: ## a Debian package, in dist/, for the Debian it is built on
+	@tests/rig/setup.sh deb
 	@configs/debian/build.sh
 
 clean: ## remove what tools and tests leave behind; keeps .venv and downloads

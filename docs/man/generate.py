@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -142,9 +143,10 @@ def settings() -> str:
     comments = explained(example)
     lines += [".SH DESCRIPTION", *paragraphs(preamble(example))]
     for table, field in Settings.model_fields.items():
-        model = field.annotation
+        (model,) = (kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None))
         lines.append(f".SH [{table}]")
-        for key, inner in model.model_fields.items():  # type: ignore[union-attr]
+        lines += [text(comments[table][1])] if table in comments else []
+        for key, inner in model.model_fields.items():
             shown, comment = comments.get(f"{table}.{key}", ("", ""))
             told = text(comment or inner.description or "") or "\\&"
             lines += [".TP", f"\\fB{text(shown or key)}\\fR", told]
@@ -163,8 +165,10 @@ def explained(example: str) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     table, comment, used = "", "", False
     for line in example.splitlines():
-        if header := re.fullmatch(r"\[(\w+)\]", line):
-            table, comment = header[1], ""
+        if header := re.fullmatch(r"(# )?\[(\w+)\]", line):
+            if header[1]:  # a table that is off unless it is there
+                found[header[2]] = ("", comment.strip())
+            table, comment = header[2], ""
         elif key := re.match(r"(?:# )?((\w+)\s*= (?:\"[^\"]*\"|\[.*?\]|\{.*\}|\S+))\s*(?:#\s*(.*))?$", line):
             beside = re.sub(r",?( and)?$", ".", key[3][:1].upper() + key[3][1:], count=1) if key[3] else ""
             said = f"{beside} {comment}".replace("None of these is", "It is not").strip()
