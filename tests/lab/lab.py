@@ -149,9 +149,10 @@ class Lab:
                 node.daemon.stop()
             node.end()
         for node in self.nodes.values():
-            node.start()
+            node.refresh()
         self.ready()
         for node in self.nodes.values():
+            node.refreshed()
             node.until(lambda node=node: not node.ipvs() and not node.vips(), "nothing of the last test is left")
 
 
