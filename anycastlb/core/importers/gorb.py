@@ -47,7 +47,7 @@ PAUSE = "1m"
 Options = Mapping[str, Any]
 
 
-class Refusal(AnycastlbError):
+class GorbRefusal(AnycastlbError):
     """What GORB answers with status 400."""
 
 
@@ -63,10 +63,10 @@ def names(options: Options) -> set[str]:
 
 
 def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
-    """The service document. ``addresses``: what each of ``names`` resolves to. Raises ``Refusal``."""
+    """The service document. ``addresses``: what each of ``names`` resolves to. Raises ``GorbRefusal``."""
     protocol = _text(options, "protocol").lower() or "tcp"
     if protocol not in ("tcp", "udp"):
-        raise Refusal(PROTOCOL)
+        raise GorbRefusal(PROTOCOL)
     document: dict[str, Any] = {
         "vip": _host(options, addresses),
         "port": _port(options),
@@ -83,13 +83,13 @@ def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
 
 
 def backend(options: Options, addresses: Mapping[str, str], family: int) -> dict[str, Any]:
-    """The backend document under a service whose VIP is of this family. Raises ``Refusal``."""
+    """The backend document under a service whose VIP is of this family. Raises ``GorbRefusal``."""
     address = _host(options, addresses)
     method = _text(options, "method").lower() or "nat"
     if method not in METHODS:
-        raise Refusal(FORWARDING)
+        raise GorbRefusal(FORWARDING)
     if ip_address(address).version != family:
-        raise Refusal(FAMILIES)
+        raise GorbRefusal(FAMILIES)
     return {
         "address": address,
         "port": _port(options),
@@ -109,7 +109,7 @@ def _check(pulse: Any, addresses: Mapping[str, str]) -> dict[str, Any]:
         pulse = {}
     kind = _text(pulse, "type").lower() or "tcp"
     if kind not in ("tcp", "http", "none"):
-        raise Refusal(PULSE)
+        raise GorbRefusal(PULSE)
     check = {"type": kind, "interval": _interval(pulse), "timeout": TIMEOUT, "rise": 1, "fall": 1}
     args = pulse.get("args")
     return check | (_request(args, addresses) if kind == "http" and isinstance(args, Mapping) else {})
@@ -123,7 +123,7 @@ def _request(args: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str,
         return given
     address = host if is_address(host) else addresses.get(host)
     if address is None:
-        raise Refusal(f"{UNRESOLVED}: {shown(host)}")
+        raise GorbRefusal(f"{UNRESOLVED}: {shown(host)}")
     return {**given, "address": address, **({} if address == host else {"host": host})}
 
 
@@ -131,16 +131,16 @@ def _interval(pulse: Mapping[str, Any]) -> str:
     text = _text(pulse, "interval") or PAUSE
     match = re.fullmatch(r"(-?\d{1,9})\s*([a-z]+)", text)
     if not match or match[2] not in UNITS:
-        raise Refusal(INTERVAL)
+        raise GorbRefusal(INTERVAL)
     if int(match[1]) <= 0:
-        raise Refusal(POSITIVE)
+        raise GorbRefusal(POSITIVE)
     return f"{int(match[1]) * UNITS[match[2]]}s"
 
 
 def _flags(options: Options) -> list[str]:
     wanted = [flag for flag in _text(options, "flags").split("|") if flag]
     if not set(wanted) <= set(FLAGS):
-        raise Refusal(FLAG)
+        raise GorbRefusal(FLAG)
     return sorted({FLAGS[flag] for flag in wanted})
 
 
@@ -148,14 +148,14 @@ def _host(options: Options, addresses: Mapping[str, str]) -> str:
     host = _text(options, "host")
     resolved = host if is_address(host) else addresses.get(host)
     if not resolved:
-        raise Refusal(f"{UNRESOLVED}: {shown(host)}" if host else MISSING)
+        raise GorbRefusal(f"{UNRESOLVED}: {shown(host)}" if host else MISSING)
     return resolved
 
 
 def _port(options: Options) -> int:
     port = _number(options, "port")
     if not 0 < port < 65536:
-        raise Refusal(MISSING)
+        raise GorbRefusal(MISSING)
     return port
 
 
