@@ -111,7 +111,14 @@ def _socket(facts: Facts, speaker: ExabgpFacts) -> Iterator[Finding]:
 
 
 def _reachable(socket: Socket, speakers: tuple[Process, ...]) -> Iterator[Finding]:
+    chosen = [process for process in speakers if _may(socket, process)]
     for process in speakers:
+        if chosen and process not in chosen:
+            what = (
+                f"process {process.pid} of user {process.uid} is called exabgp too; it may not use the daemon's socket"
+            )
+            yield Finding("notice", "bgp", what, f"process {process.pid}: {' '.join(process.argv)[:100]}")
+            continue
         access = f"{socket.path}: mode {socket.mode:04o}, owner {socket.uid}, group {socket.group}"
         evidence = f"{access}; exabgp: user {process.uid}"
         if not _may(socket, process):
