@@ -31,7 +31,7 @@ LISTENER = {"vip": "192.0.2.1", "port": 80, "protocol": "http"}
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ALTERNATIVES = 1000
 """Of the braces in one pattern of files."""
-BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+BRACES = re.compile(r"\{([^{},]*,[^{}]*)\}")
 
 
 def read(
@@ -69,7 +69,9 @@ def recognized(text: str) -> Format:
         if re.fullmatch(r"(.*/)?ipvsadm|-[AaCEe]|--(add|edit)-(service|server)|--clear|--set", words[0]):
             return "ipvsadm"
         break
-    if re.search(r"^\s*(virtual_server|virtual_server_group|vrrp_instance|global_defs|include)\b", text, re.MULTILINE):
+    if re.search(
+        r"^[^\S\n]*(virtual_server|virtual_server_group|vrrp_instance|global_defs|include)\b", text, re.MULTILINE
+    ):
         return "keepalived"
     raise UnreadableInput(
         0,

@@ -100,6 +100,11 @@ def amiss(facts: Facts) -> list[Finding]:
     return [finding for finding in diagnose(facts) if finding.level != "ok"]
 
 
+def with_capability(text: str) -> str:
+    """An exabgp.conf with this in the neighbor's template."""
+    return CONF.replace("api {", f"capability {{ {text} }} api {{")
+
+
 def sysctl(**values: str | None) -> dict[str, Any]:
     """A kernel with other values: dots as double underscores."""
     changed = {name.replace("__", "/"): value for name, value in values.items()}
@@ -220,8 +225,11 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
      "neighbor 198.51.100.9 does not use the bridge"),
     ("networkd on lo", {"loopback_manager": "systemd-networkd"}, "warning", "may take the VIPs away"),
     ("NetworkManager on lo", {"loopback_manager": "NetworkManager"}, "warning", "may take the VIPs away"),
-    ("graceful restart", speaks(text=CONF + "graceful-restart 120;"), "warning", "graceful restart is on"),
-    ("respawn", speaks(text=CONF + "respawn false;"), "warning", "respawn is off"),
+    ("graceful restart", speaks(text=with_capability("graceful-restart 120;")), "warning", "graceful restart is on"),
+    ("its default", speaks(text=with_capability("graceful-restart;")), "warning", "graceful restart is on"),
+    ("respawn", speaks(text=CONF.replace("encoder", "respawn disable; encoder")), "warning", "respawn is off"),
+    ("no hold time", speaks(text=CONF.replace("api {", "hold-time 0; api {")), "warning", "has no hold time"),
+    ("no neighbor", speaks(text=CONF.partition("neighbor 198")[0]), "warning", "has no neighbor"),
     ("config unseen", speaks(text=Unseen("EACCES")), "notice", "could not be read"),
     ("no socket", bridged(kind="missing"), "error", "is not there"),
     ("no socket", bridged(kind="other"), "error", "is no socket"),
@@ -402,6 +410,9 @@ def test_the_exabgp_conf_that_is_shipped_is_fine() -> None:
     assert [f for f in amiss(replace(WELL, **speaks(text=text))) if f.area == "bgp"] == []
     matched = CONF.replace("processes [ anycastlb ]", "processes-match [ ^any ]")
     assert [f for f in amiss(replace(WELL, **speaks(text=matched))) if f.area == "bgp"] == []
+    own = with_capability("graceful-restart 9;") + "\n"
+    own = own.replace("inherit tor;", "inherit tor; capability { graceful-restart disable; }")
+    assert [f for f in amiss(replace(WELL, **speaks(text=own))) if f.area == "bgp"] == []
 
 
 def test_no_command_line_that_was_found_is_run(tmp_path: Path) -> None:

@@ -74,12 +74,6 @@ def _config(speaker: ExabgpFacts) -> Iterator[Finding]:
         yield Finding("error", "bgp", what, 'no "run ... anycastlb-bridge" in it', mend)
         return
     yield Finding("ok", "bgp", f"{speaker.config} runs the bridge", RUNS_BRIDGE.findall(text)[0].strip())
-    for pattern, what in (
-        (r"graceful-restart\s+(enable|\d+)", "graceful restart is on: a dead node keeps attracting traffic"),
-        (r"respawn\s+false", "respawn is off: without the bridge ExaBGP announces for ever what it announced last"),
-    ):
-        if line := re.search(pattern, text):
-            yield Finding("warning", "bgp", what, f"{speaker.config}: {line[0]}", f"take {line[0]!r} out of it")
     for trouble in exabgp_config.troubles(exabgp_config.read(text)):
         level: Level = "error" if trouble.serious else "warning"
         yield Finding(level, "bgp", trouble.what, f"{speaker.config}: {trouble.where}", trouble.remedy)
