@@ -10,6 +10,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -53,7 +54,7 @@ def read(
     else:
         documents, notes = keepalived.convert(text, include)
     lines = [str(note) for note in notes] + _remove_refused(documents)
-    return documents, lines + list(_without_flows(documents))
+    return documents, [*lines, *_without_flows(documents), *_of_the_machine(documents)]
 
 
 def recognized(text: str) -> Format:
@@ -166,6 +167,15 @@ def _without_flows(documents: Documents) -> Iterator[str]:
         if served & set(families.values()):
             for name in (name for name, family in families.items() if family not in served):
                 yield f"{key}: {name} gets nothing: a VIP is served by the backends of its own family, if it has any"
+
+
+def _of_the_machine(documents: Documents) -> Iterator[str]:
+    """A line for each backend that was the balancer itself: it and its check are another machine's on every node."""
+    for key, document in documents.items():
+        vips = set(document["vip"] if isinstance(document["vip"], list) else [document["vip"]])
+        for name, backend in document["backends"].items():
+            if backend["address"] in vips or ip_address(backend["address"]).is_loopback:
+                yield f"{key}: {name} is the balancer itself, so on each node another machine: is it served there?"
 
 
 def _problems(documents: Documents, beside: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -482,6 +482,19 @@ def test_what_the_catalog_refuses_is_left_out_and_told() -> None:
     )
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "127.0.0.1"])
+def test_backends_that_were_the_balancer_itself_are_named(address: str) -> None:
+    """Their checks would ask each node for itself, and not the machine that was meant."""
+    real = f"real_server {address} 8080 {{\nTCP_CHECK {{\n}}\n}}\nreal_server 10.1.0.1 80 {{\n}}\n"
+    keepalived = f"virtual_server 192.0.2.1 80 {{\nprotocol TCP\nlvs_method NAT\n{real}}}\n"
+    saved = f"-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r {address}:8080 -m\n-a -t 192.0.2.1:80 -r 10.1.0.1:80 -m\n"
+    for text in (keepalived, saved):
+        documents, notes = formats.read(text)
+        assert len(documents["services/tcp-192.0.2.1-80"]["backends"]) == 2
+        named = f"services/tcp-192.0.2.1-80: {address}:8080 is the balancer itself"
+        assert [note.startswith(named) for note in notes if "balancer" in note] == [True]
+
+
 def test_backends_of_the_other_family_are_named() -> None:
     text = "-A -t [2001:db8::1]:80 -s rr\n-a -t [2001:db8::1]:80 -r [fd00::1]:80 -i\n"
     text += "-a -t [2001:db8::1]:80 -r 10.0.0.1:80 -i"
