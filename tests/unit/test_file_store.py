@@ -94,8 +94,11 @@ async def test_a_file_changed_by_an_editor_meanwhile_is_a_conflict(root: Path, s
 async def test_a_file_that_cannot_be_read_can_be_replaced(root: Path, store: FileStore) -> None:
     (root / "services" / "bad.json").symlink_to("nowhere.json")
     (root / "services" / "large.json").write_bytes(b"x" * 600_000)
+    (root / "services" / "elsewhere.json").symlink_to("/etc/hostname")
     entries = (await store.load()).entries
-    edits = [Edit(key, b"{}", entries[key].version) for key in ("services/bad", "services/large")]
+    edits = [
+        Edit(f"services/{name}", b"{}", entries[f"services/{name}"].version) for name in ("bad", "large", "elsewhere")
+    ]
     await store.commit(edits)
     assert {files(root)[f"{edit.key}.json"] for edit in edits} == {"{}"}
 

@@ -18,7 +18,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +106,12 @@ def _inside(name: str) -> str:
     raise ValueError(f"{name!r:.200} is no place for a document")
 
 
+def outside(root: Path, changes: Iterable[FileChange]) -> frozenset[Path]:
+    """The folders of these changes that a symbolic link leads to somewhere else than below the root."""
+    folders = {(root / change.name).parent for change in changes}
+    return frozenset(folder for folder in folders if leads_out(root, folder))
+
+
 def leads_out(root: Path, path: Path) -> bool:
     """Is it by a symbolic link somewhere else than below the root? Whoever writes a catalog may write links too, and
     has the rights of the daemon neither to read nor to write."""
@@ -135,18 +141,18 @@ def finish(root: Path, journal: FileJournal) -> None:
 
     All new files are written before the first is renamed, so that the disk is waited for once.
     """
-    folders = {root}
+    folders, elsewhere = {root}, outside(root, journal.changes)
     ready: list[tuple[FileChange, Path]] = []
     for change in journal.changes:
         path = root / change.name
-        if now(path) == change.before and not leads_out(root, path.parent):  # else it is done, or somebody else's
+        if path.parent not in elsewhere and now(root, path) == change.before:  # else it is done, or somebody else's
             folders |= make(path.parent)
             ready.append((change, path if change.after is None else _beside(path, change.after)))
     _written([beside for change, beside in ready if change.after is not None])
     for change, beside in ready:
         path = root / change.name
         folders.add(path.parent)
-        if now(path) != change.before:
+        if now(root, path) != change.before:
             if change.after is not None:
                 beside.unlink()
         elif change.after is not None:
@@ -160,9 +166,11 @@ def finish(root: Path, journal: FileJournal) -> None:
     write(root, FileJournal(journal.id))
 
 
-def now(path: Path) -> str:
+def now(root: Path, path: Path) -> str:
     """The version of a file as it is."""
     try:
+        if path.is_symlink() and leads_out(root, path):
+            return UNREADABLE
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return ""

@@ -65,12 +65,11 @@ class FileStore:
 
     def _enforce(self, wanted: FileJournal) -> None:
         """Raises ``OSError`` if nothing was written. What fails later is the next writer's to do: it is in force."""
+        for folder in file_journal.outside(self._root, wanted.changes):
+            raise OSError(f"{folder} is reached by a symbolic link that leads out of the catalog")
         for change in wanted.changes:
-            path = self._root / change.name
-            if file_journal.leads_out(self._root, path.parent):
-                raise OSError(f"{path.parent} is reached by a symbolic link that leads out of the catalog")
             if change.after is not None:
-                _writable(path)
+                _writable(self._root / change.name)
         try:
             file_journal.write(self._root, wanted)
         except OSError:
