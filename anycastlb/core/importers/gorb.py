@@ -56,14 +56,16 @@ class GorbRefusal(AnycastlbError):
 
 def names(options: Options) -> set[str]:
     """The hosts in a service's or backend's options that are no addresses."""
-    pulse = options.get("pulse")
-    args = pulse.get("args") if isinstance(pulse, Mapping) else None
+    options = _spelt(options)
+    pulse = _spelt(given) if isinstance(given := options.get("pulse"), Mapping) else {}
+    args = pulse.get("args")
     hosts = [options.get("host"), args.get("host") if isinstance(args, Mapping) else None]
     return {host for host in hosts if isinstance(host, str) and host and not is_address(host)}
 
 
 def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
     """The service document. ``addresses``: what each of ``names`` resolves to. Raises ``GorbRefusal``."""
+    options = _spelt(options)
     protocol = _text(options, "protocol").lower() or "tcp"
     if protocol not in ("tcp", "udp"):
         raise GorbRefusal(PROTOCOL)
@@ -77,13 +79,17 @@ def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
     }
     if flags := _flags(options):
         document["scheduler_flags"] = flags
-    if options.get("persistent"):
+    persistent = options.get("persistent")
+    if persistent is not None and not isinstance(persistent, bool):
+        raise GorbRefusal(f"persistent: expected true or false, not {shown(persistent)}")
+    if persistent:
         document["persistence"] = {}
     return document
 
 
 def backend(options: Options, addresses: Mapping[str, str], family: int) -> dict[str, Any]:
     """The backend document under a service whose VIP is of this family. Raises ``GorbRefusal``."""
+    options = _spelt(options)
     address = _host(options, addresses)
     method = _text(options, "method").lower() or "nat"
     if method not in METHODS:
@@ -101,12 +107,15 @@ def backend(options: Options, addresses: Mapping[str, str], family: int) -> dict
 
 def weight(options: Options) -> dict[str, Any]:
     """What a PATCH of a backend changes: its weight; without one it gets no new flows, as in GORB."""
-    return {"weight": _weight(options)}
+    return {"weight": _weight(_spelt(options))}
 
 
 def _check(pulse: Any, addresses: Mapping[str, str]) -> dict[str, Any]:
-    if not isinstance(pulse, Mapping):
+    if pulse is None:
         pulse = {}
+    if not isinstance(pulse, Mapping):
+        raise GorbRefusal(f"pulse: expected an object, not {shown(pulse)}")
+    pulse = _spelt(pulse)
     kind = _text(pulse, "type").lower() or "tcp"
     if kind not in ("tcp", "http", "none"):
         raise GorbRefusal(PULSE)
@@ -164,17 +173,29 @@ def _weight(options: Options) -> int:
 
 
 def _number(options: Options, name: str) -> int:
+    """0 where there is none, as in GORB. What is no number must not become one: 0 takes a backend out."""
     value = options.get(name)
-    if isinstance(value, bool) or value is None:
+    if value is None:
         return 0
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31:
+        return value
+    if (isinstance(value, float) and value.is_integer() and abs(value) < 2**31) or (
+        isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII)
+    ):
         return int(value)
-    return int(value) if isinstance(value, int) or re.fullmatch(r"\d{1,9}", str(value)) else 0
+    raise GorbRefusal(f"{name}: expected a whole number, not {shown(value)}")
 
 
 def _text(options: Mapping[str, Any], name: str) -> str:
     value = options.get(name)
-    return value.strip() if isinstance(value, str) else ""
+    if value is not None and not isinstance(value, str):
+        raise GorbRefusal(f"{name}: expected text in quotes, not {shown(value)}")
+    return (value or "").strip()
+
+
+def _spelt(options: Options) -> Options:
+    """The options with their names in small letters: Go, and so GORB, makes no difference."""
+    return {name.lower(): value for name, value in options.items()}
 
 
 # ---------------------------------------------------------------- to GORB

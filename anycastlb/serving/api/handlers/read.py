@@ -14,6 +14,7 @@ from aiohttp import web
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers.events import asked, follow, place
 from anycastlb.serving.api.http.answers import HEADERS, Document, parts_of, written
+from anycastlb.serving.api.http.bodies import unconditional
 from anycastlb.serving.api.http.context import answer, caller, context, shared
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views.changes import plan_view
@@ -76,6 +77,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def confirm(request: web.Request) -> web.Response:
+    unconditional(request)
     await request.read()  # the limit on its size holds only for a body that is read
     at = context(request)
     if not at.confirm():
