@@ -37,8 +37,8 @@ class Labels:
         return lines(tuple(map(known.__getitem__, rows)), numbers)
 
 
-def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None]) -> Lines:
-    """Labels as text with their numbers, but for those that have none."""
+def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None], end: bytes = b"") -> Lines:
+    """Labels as text with their numbers, but for those that have none. ``end``: what all labels end with."""
     given: Sequence[float] = numbers  # type: ignore[assignment]
     if None in numbers:
         labels = tuple(label for label, number in zip(labels, numbers, strict=True) if number is not None)
@@ -46,8 +46,8 @@ def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None]) -> Lines:
     if not given:
         return NOTHING
     if given.count(given[0]) == len(given):
-        return Lines(labels, _for_all(given[0]))
-    return Lines(labels, tuple(map(_number, given)))
+        return Lines(labels, _for_all(given[0]), end)
+    return Lines(labels, tuple(map(_number, given)), end)
 
 
 @lru_cache(1024, typed=True)
@@ -74,13 +74,13 @@ class Writer:
 
 def _written(name: bytes, lines: Lines) -> Iterable[bytes]:
     """The lines of one metric, joined by what many of them have in common."""
-    labels, numbers = lines
+    labels, numbers, end = lines
     if not labels:
         return ()
     if len(numbers) == 1:
-        number = b" %b\n" % numbers[0]
-        return name, (number + name).join(labels), number
-    return chain.from_iterable(zip(repeat(name), labels, repeat(b" "), numbers, repeat(b"\n")))
+        rest = b"%b %b\n" % (end, numbers[0])
+        return name, (rest + name).join(labels), rest
+    return chain.from_iterable(zip(repeat(name), labels, repeat(end + b" "), numbers, repeat(b"\n")))
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
