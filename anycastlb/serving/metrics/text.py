@@ -7,9 +7,10 @@ the families it is in. Histograms and the process's own metrics are left to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, repeat
+from typing import NamedTuple
 
 from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
@@ -17,6 +18,8 @@ ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
 
 NOTHING = Lines((), ())
+TOGETHER = 100
+"""Pieces of a family that are joined in one go, of some ten lines each."""
 Label = tuple[str, ...]
 
 
@@ -56,20 +59,34 @@ def _for_all(number: float) -> tuple[bytes]:
     return (_number(number),)
 
 
+class Written(NamedTuple):
+    """A family that is put into words, but not into one text yet."""
+
+    name: bytes
+    head: bytes
+    pieces: Sequence[Lines]
+
+    def joined(self) -> Iterator[bytes]:
+        """Whole lines, in pieces of some ten kilobytes."""
+        yield self.head
+        for begin in range(0, len(self.pieces), TOGETHER):
+            some = self.pieces[begin : begin + TOGETHER]
+            yield b"".join(chain.from_iterable(_written(self.name, lines) for lines in some))
+
+
 class Writer:
-    """Writes the families of one scrape."""
+    """Puts the families of one scrape into words."""
 
     def __init__(self, openmetrics: bool, labels: Labels | None = None) -> None:
         self._openmetrics = openmetrics
         self._labels = labels or Labels()
 
-    def text(self, rows: FamilySamples | FamilyLines) -> bytes:
-        """A family as whole lines."""
+    def write(self, rows: FamilySamples | FamilyLines) -> Written:
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
         pieces = rows.pieces if isinstance(rows, FamilyLines) else [self._labels.lines(family, rows.samples)]
         head = f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
-        return b"".join((head, *chain.from_iterable(_written(family.name.encode(), lines) for lines in pieces)))
+        return Written(family.name.encode(), head, pieces)
 
 
 def _written(name: bytes, lines: Lines) -> Iterable[bytes]:
