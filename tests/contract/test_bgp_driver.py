@@ -351,6 +351,19 @@ async def test_what_was_acknowledged_counts_whatever_else_is_outstanding(path: P
         assert await cycle(stage.driver, MANY) == ([], [])
 
 
+async def test_many_changes_give_other_tasks_their_turn_in_between(path: Path) -> None:
+    async with staged(path) as stage, asyncio.TaskGroup() as tasks:
+        bridge = await stage.bridge()
+        bridge.deaf = True
+        await stage.driver.observe()
+        work, turns = tasks.create_task(stage.driver.apply(CREATE_MANY)), 0
+        while not work.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert [outcome.change for outcome in await work] == CREATE_MANY
+        assert turns == 3, "they are judged, sent and told of in a turn each"
+
+
 async def test_heartbeats_go_on_while_a_set_is_under_way(path: Path) -> None:
     async with staged(path) as stage:
         bridge = await stage.bridge()

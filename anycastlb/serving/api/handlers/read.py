@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers.events import asked, follow, place
@@ -40,7 +40,10 @@ async def readyz(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     text, content_type = await context(request).scrape(request.headers.get("Accept", ""))
     body, coding = await context(request).answers.pack(request, text)
-    return written(body, 200, {"Vary": "Accept-Encoding", **HEADERS, **coding}, content_type)
+    response = written(body, 200, {"Vary": "Accept-Encoding", **HEADERS, **coding}, content_type)
+    if request.version < HttpVersion11:
+        response.force_close()  # its length is not known, and such a peer does not know chunks
+    return response
 
 
 async def status(request: web.Request) -> web.Response:
