@@ -193,6 +193,32 @@ async def test_a_leaf_changes_requests_and_answers(world: World) -> None:
 
 
 @REAL
+async def test_what_a_client_says_of_whom_it_forwards_for_is_replaced_or_added_to(world: World) -> None:
+    """R27."""
+    appending = replace(gateway(free_port(), "edge"), forwarded_for="append")
+    async with origins("one") as servers:
+        every = site("v1", {"": "shop"})
+        wanted = Wanted(
+            config([gateway(world.port), appending], [section("shop")]),
+            servers={at("shop", "one"): server(servers["one"].port)},
+            sites={host(): every, host(gateway="edge"): every},
+        )
+        await world.start(wanted)
+        sent = []
+        for port in (world.port, appending.port):
+            told = ("X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2", "X-Forwarded-Proto: https")
+            await get(port, "/", "shop.example", "GET", *told)
+            lines = servers["one"].heads[-1].lower().splitlines()
+            sent.append([line.partition("-")[2] for line in lines if line.startswith("x-forwarded-")])
+    client = "forwarded-for: 127.0.0.1"
+    before = [f"forwarded-for: 192.0.2.{n}" for n in (1, 2)]
+    assert [sorted(one) for one in sent] == [
+        [client, "forwarded-proto: http"],
+        sorted([client, *before, "forwarded-proto: http"]),
+    ]
+
+
+@REAL
 async def test_a_new_pool_is_one_reload_and_a_daemon_that_returns_sends_nothing(web: Web) -> None:
     """R12, R17."""
     world, servers, wanted = web

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -278,3 +279,19 @@ async def test_who_lives_answers_over_a_new_connection(tmp_path: Path, monkeypat
         with pytest.raises(Away) as removed:
             await runtime.probe()
         assert not removed.value.silent, "its socket was taken away, though it runs"
+
+
+async def test_an_answer_that_lay_there_while_this_node_did_not_run_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "LIFE", 0.2)
+    path = tmp_path / "s"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        time.sleep(2 * sockets.LIFE)
+        writer.write(b"Version: 2.6.12\nPid: 7\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, str(path)):
+        assert await SocketRuntime(path, tmp_path / "m", Path("haproxy")).probe() == 7

@@ -82,7 +82,8 @@ def _render(config: HttpConfig, said: str, installation: Installation) -> str:
         checked(str(path), FILE, "a path")
     blocks = [
         ("global", _global(config, said, installation)),
-        ("defaults _afrontend", (*_common(), *_limits(config), *machine.decide(config, installation))),
+        ("defaults _afrontend", (*_common(), *machine.find(installation), *_limits(config),
+                                 *machine.decide(config, installation))),
         *((f"frontend _ag:{escaped(one.name)} from _afrontend", _frontend(one, installation))
           for one in config.gateways),
         ("defaults _acommon", _common()),
@@ -229,8 +230,8 @@ def _sites() -> Iterator[str]:
 
 def _pools() -> Iterator[str]:
     yield "option redispatch 1"
-    yield "http-request del-header x-forwarded-for unless { var(sess.append) -m bool }"
-    yield "http-request add-header x-forwarded-for %[src]"
+    yield "http-request set-header x-forwarded-for %[src] unless { var(sess.append) -m bool }"
+    yield "http-request add-header x-forwarded-for %[src] if { var(sess.append) -m bool }"
     yield "http-request set-header x-forwarded-proto http"
     yield "http-request set-header x-forwarded-proto https if { ssl_fc }"
     yield f"http-request disable-l7-retry unless {{ method {REPEATED} }}"

@@ -26,34 +26,41 @@ CHANGED = "{ var(txn.n) -m beg >+ }"
 """The leaf says more than which pool."""
 
 
+def find(files: Installation) -> Iterator[str]:
+    """The site of a request.
+
+    The rules of ``tcp-request content`` are looked at for each request, before those of ``http-request``, and have an
+    end of their own: a hostname with a site of itself is not looked for among wildcards.
+    """
+    do, found = "tcp-request content", "{ var(txn.n) -m found }"
+    site = f"map_str({files.map('site')})"
+    yield f"{do} set-var(txn.host) req.hdr(host),host_only,lower"
+    yield f"{do} set-var(txn.host) var(txn.host),regsub(\\.$,) if {{ var(txn.host) -m end . }}"
+    yield f"{do} set-var(txn.key) var(sess.gateway),concat(|,txn.host)"
+    yield f"{do} set-var(txn.n) var(txn.key),{site}"
+    yield f"{do} accept if {found}"
+    yield f"{do} set-var(txn.rest) var(txn.host)"
+    for _ in range(LABELS):
+        yield f"{do} set-var(txn.rest) var(txn.rest),regsub(^[^.]*\\.?,)"
+        yield f"{do} set-var(txn.key) var(sess.gateway),concat(|*.,txn.rest)"
+        yield f"{do} set-var(txn.n) var(txn.key),{site}"
+        yield f"{do} accept if {found}"
+    yield f"{do} set-var(txn.key) var(sess.gateway),concat(|*)"
+    yield f"{do} set-var(txn.n) var(txn.key),{site}"
+
+
 def decide(config: HttpConfig, files: Installation) -> Iterator[str]:
-    """What a frontend does with a request: find its site, walk its graph, and hand it over."""
-    yield from _site(files)
+    """What a frontend does with a request of which ``find`` has found the site: walk its graph to a leaf."""
+    yield "http-request return status 404 unless { var(txn.n) -m found }"
+    # By the key that was found and not by the hostname: under a wildcard strangers could fill the table.
+    yield "http-request track-sc0 var(txn.key) table _asites"
+    yield "http-request set-var(txn.path) path"
+    yield "http-request set-var(txn.path) str(/) unless { var(txn.path) -m beg / }"
     subjects = list(_subjects(config.subjects))
     yield ENDED
     for _ in range(STEPS):
         yield from _step(subjects, files)
     yield "http-request return status 500"
-
-
-def _site(files: Installation) -> Iterator[str]:
-    site = f"map_str({files.map('site')})"
-    absent = "unless { var(txn.n) -m found }"
-    yield r"http-request set-var(txn.host) req.hdr(host),host_only,lower,regsub(\.$,)"
-    yield "http-request set-var(txn.path) path"
-    yield "http-request set-var(txn.path) str(/) unless { var(txn.path) -m beg / }"
-    yield "http-request set-var(txn.key) var(sess.gateway),concat(|,txn.host)"
-    yield f"http-request set-var(txn.n) var(txn.key),{site}"
-    yield f"http-request set-var(txn.rest) var(txn.host) {absent}"
-    for _ in range(LABELS):
-        yield f"http-request set-var(txn.rest) var(txn.rest),regsub(^[^.]*\\.?,) {absent}"
-        yield f"http-request set-var(txn.key) var(sess.gateway),concat(|*.,txn.rest) {absent}"
-        yield f"http-request set-var(txn.n) var(txn.key),{site} {absent}"
-    yield f"http-request set-var(txn.key) var(sess.gateway),concat(|*) {absent}"
-    yield f"http-request set-var(txn.n) var(txn.key),{site} {absent}"
-    yield f"http-request return status 404 {absent}"
-    # By the key that was found and not by the hostname: under a wildcard strangers could fill the table.
-    yield "http-request track-sc0 var(txn.key) table _asites"
 
 
 def _subjects(subjects: Iterable[str]) -> Iterator[tuple[str, str, str]]:
@@ -78,23 +85,31 @@ def _subjects(subjects: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _step(subjects: Sequence[tuple[str, str, str]], files: Installation) -> Iterator[str]:
-    yield "http-request unset-var(txn.s)"
+    """Tables come first: most graphs are one, and then nothing after ``ENDED`` is looked at."""
     for beginning, sample, needed in subjects:
         yield f'http-request set-var-fmt(txn.s) "=%[{sample}]" if {{ var(txn.n) -m beg {beginning} }}{needed}'
-    yield "http-request set-var(txn.q) var(txn.n),concat(|,txn.s) if { var(txn.n) -m sub :e: }"
-    tests = " ".join([":e:", *(f":{shard}:" for shard in SHARDS), *(f":w{shard}:" for shard in SHARDS)])
-    regexes = tests.removeprefix(":e: ")
-    yield f"http-request set-var(txn.q) var(txn.n),field(4,:),concat(|,txn.s) if {{ var(txn.n) -m sub {regexes} }}"
-    yield f"http-request unset-var(txn.s) if {{ var(txn.n) -m sub {tests} }}"
-    yield f"http-request set-var(txn.s) var(txn.q),map_str({files.map('eq')}) if {{ var(txn.n) -m sub :e: }}"
+    yield "http-request set-var(txn.op) var(txn.n),field(2,:)"
+    yield from _next("t", files)
+    yield "http-request set-var(txn.q) var(txn.n),concat(|,txn.s) if { var(txn.op) -m str e }"
+    expressions = " ".join([*(f"{shard}" for shard in SHARDS), *(f"w{shard}" for shard in SHARDS)])
+    pattern = "var(txn.n),field(4,:),concat(|,txn.s)"
+    yield f"http-request set-var(txn.q) {pattern} if {{ var(txn.op) -m str {expressions} }}"
+    yield "http-request unset-var(txn.s)"
+    yield f"http-request set-var(txn.s) var(txn.q),map_str({files.map('eq')}) if {{ var(txn.op) -m str e }}"
     for shard in SHARDS:
         matched = f"var(txn.q),map_reg({files.map(f're{shard}')})"
-        yield f"http-request set-var(txn.s) {matched} if {{ var(txn.n) -m sub :{shard}: :w{shard}: }}"
+        yield f"http-request set-var(txn.s) {matched} if {{ var(txn.op) -m str {shard} w{shard} }}"
         rewritten = f"var(txn.q),map_regm({files.map(f'rw{shard}')}),regsub(^/*,/)"
-        when = f"if {{ var(txn.n) -m sub :w{shard}: }} {{ var(txn.s) -m found }}"
+        when = f"if {{ var(txn.op) -m str w{shard} }} {{ var(txn.s) -m found }}"
         yield f"http-request set-var(txn.path) {rewritten} {when}"
-    yield 'http-request set-var-fmt(txn.q) "%[var(txn.n)]|%[var(txn.s)]?"'
-    yield f"http-request set-var(txn.n) var(txn.q),map_beg({files.map('next')})"
+    yield from _next(f"e {expressions}", files)
+    yield "http-request unset-var(txn.s)"
+
+
+def _next(operators: str, files: Installation) -> Iterator[str]:
+    when = f"if {{ var(txn.op) -m str {operators} }}"
+    yield f'http-request set-var-fmt(txn.q) "%[var(txn.n)]|%[var(txn.s)]?" {when}'
+    yield f"http-request set-var(txn.n) var(txn.q),map_beg({files.map('next')}) {when}"
     yield ENDED
 
 
@@ -106,41 +121,42 @@ def leave(files: Installation) -> Iterator[str]:
     yield "default_backend _anone"
 
 
-def rewrite(files: Installation, condition: str = "") -> Iterator[str]:
+def rewrite(files: Installation) -> Iterator[str]:
     """What a leaf makes of the path."""
-    when = f" if {condition}" if condition else ""
-    found = f"{condition} " if condition else ""
-    yield f"http-request unset-var(txn.q){when}"
+    yield "http-request unset-var(txn.q)"
     for what in ("strip", "put", "rw"):
-        yield f"http-request set-var(txn.{what}) {_done(files, what)}{when}"
-    stripped = f"if {found}{{ var(txn.strip) -m found }}"
+        yield f"http-request set-var(txn.{what}) {_done(files, what)}"
+    stripped = "if { var(txn.strip) -m found }"
     yield f"http-request set-var(txn.rest) str() {stripped}"
     for segments in range(SEGMENTS + 1):
         rest = f"var(txn.path),field({segments + 2},/,0)"
-        yield f"http-request set-var(txn.rest) {rest} if {found}{{ var(txn.strip) -m str {segments} }}"
+        yield f"http-request set-var(txn.rest) {rest} if {{ var(txn.strip) -m str {segments} }}"
     joined = 'http-request set-var-fmt(txn.q) "%[var(txn.put)]/%[var(txn.rest)]"'
     yield f"{joined} {stripped} {{ var(txn.rest) -m len gt 0 }}"
     yield f"{joined} {stripped} {{ var(txn.path) -m end / }}"  # /blog/ has a rest, although it is empty
     yield f"http-request set-var(txn.path) var(txn.put) {stripped}"
     yield f"http-request set-var(txn.path) var(txn.q),regsub(^/*,/) {stripped} {{ var(txn.q) -m found }}"
     yield f"http-request set-var(txn.path) str(/) {stripped} !{{ var(txn.q) -m found }} !{{ var(txn.put) -m found }}"
-    yield f"http-request set-var(txn.path) {_done(files, 'path')}{when}"
-    yield f"http-request set-var(txn.q) var(txn.rw),field(2,:),concat(|=,txn.path) if {found}{{ var(txn.rw) -m found }}"
+    yield f"http-request set-var(txn.path) {_done(files, 'path')}"
+    yield "http-request set-var(txn.q) var(txn.rw),field(2,:),concat(|=,txn.path) if { var(txn.rw) -m found }"
     for shard in SHARDS:
         matched = f"var(txn.q),map_regm({files.map(f'rw{shard}')}),regsub(^/*,/)"
-        yield f"http-request set-var(txn.path) {matched} if {found}{{ var(txn.rw) -m beg {shard}: }}"
+        yield f"http-request set-var(txn.path) {matched} if {{ var(txn.rw) -m beg {shard}: }}"
 
 
 def change(config: HttpConfig, files: Installation) -> Iterator[str]:
     """What a leaf makes of the request and of its answer, before it goes to the server of a pool."""
-    yield from rewrite(files, CHANGED)
-    yield "http-request set-path %[var(txn.path)] if { path -m beg / }"
+    path = "http-request set-path %[var(txn.path)] if { path -m beg / } !{ path,strcmp(txn.path) eq 0 }"
+    yield f"{path} !{CHANGED}"
+    yield f"http-request allow unless {CHANGED}"
+    yield from rewrite(files)
+    yield path
     yield _header(files, "set-header", "host", "host")
     timeout = f"{_done(files, 'timeout')},add(0)"  # as a number: one map has values of one type only
-    yield f"http-request set-timeout server {timeout} if {CHANGED} {{ {timeout} -m found }}"
+    yield f"http-request set-timeout server {timeout} if {{ {timeout} -m found }}"
     for name in config.request_headers:
         checked(name, TOKEN, "the name of a header")
-        yield f"http-request del-header {name} if {CHANGED} {{ {_done(files, f'request.del.{name}')} -m found }}"
+        yield f"http-request del-header {name} if {{ {_done(files, f'request.del.{name}')} -m found }}"
         yield _header(files, "set-header", name, f"request.set.{name}")
         yield _header(files, "add-header", name, f"request.add.{name}")
     for place, name in enumerate(config.response_headers):
@@ -150,14 +166,14 @@ def change(config: HttpConfig, files: Installation) -> Iterator[str]:
 def _answer(files: Installation, place: int, name: str) -> Iterator[str]:
     """A header of the answer. What becomes of it is looked up before: its graph may be gone when the answer comes."""
     for verb in ("del", "set", "add"):
-        yield f"http-request set-var(txn.{verb}{place}) {_done(files, f'response.{verb}.{name}')} if {CHANGED}"
+        yield f"http-request set-var(txn.{verb}{place}) {_done(files, f'response.{verb}.{name}')}"
         value = "" if verb == "del" else f" %[var(txn.{verb}{place})]"
         yield f"http-response {verb}-header {name}{value} if {{ var(txn.{verb}{place}) -m found }}"
 
 
 def _header(files: Installation, verb: str, name: str, what: str) -> str:
     value = _done(files, what)
-    return f"http-request {verb} {name} %[{value}] if {CHANGED} {{ {value} -m found }}"
+    return f"http-request {verb} {name} %[{value}] if {{ {value} -m found }}"
 
 
 def _done(files: Installation, what: str) -> str:

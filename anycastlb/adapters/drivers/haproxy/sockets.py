@@ -7,6 +7,9 @@ closes all of them when it reloads.
 
 In a reload two workers share the socket for a moment: the old one accepts connections until it gets to its signal, and
 the new one does not until it gets to run. So they are told apart by their pids.
+
+Time in which this process did not run is no silence of HAProxy's (``Deadline``): a node that is busy, or was stopped,
+would withdraw its gateways for it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Protocol
 from anycastlb.adapters.drivers.haproxy import answers
 from anycastlb.adapters.drivers.haproxy.answers import Processes
 from anycastlb.adapters.drivers.haproxy.errors import Away, Unfinished, UnknownAnswer
+from anycastlb.adapters.system.lateness import Deadline
 
 BATCH = 200
 """Commands that are under way at once."""
@@ -85,7 +89,7 @@ class SocketRuntime:
             return
         conversation = _Conversation(self._on_end)
         try:
-            async with asyncio.timeout(ANSWER):
+            async with Deadline(ANSWER):
                 await asyncio.get_running_loop().create_unix_connection(lambda: conversation, str(self._socket))
                 await conversation.ask(["prompt"])
         except (OSError, TimeoutError) as exc:
@@ -103,7 +107,7 @@ class SocketRuntime:
         said: list[str] = []
         for start in range(0, len(commands), BATCH):
             try:
-                async with asyncio.timeout(ANSWER):
+                async with Deadline(ANSWER):
                     said += await self._conversation.ask(commands[start : start + BATCH])
             except TimeoutError as exc:
                 self.close()
@@ -206,7 +210,7 @@ class SocketRuntime:
 async def _asked(socket: Path, command: str, limit: float) -> str:
     """The answer to one command, over a connection of its own. Raises ``Away``."""
     try:
-        async with asyncio.timeout(limit):
+        async with Deadline(limit):
             reader, writer = await asyncio.open_unix_connection(str(socket))
             try:
                 writer.write(f"{command}\n".encode())
