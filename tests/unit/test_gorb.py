@@ -40,7 +40,7 @@ BACKEND = {"host": "10.1.0.1", "port": 80}
 
 @pytest.mark.parametrize("weight", ["x", "", [1], 1.5, True, 10**400, {"weight": 5}, "٣"])
 def test_what_is_no_weight_takes_no_backend_out(weight: object) -> None:
-    with pytest.raises(gorb.Refusal, match="weight: expected a whole number"):
+    with pytest.raises(gorb.GorbRefusal, match="weight: expected a whole number"):
         gorb.weight({"weight": weight})
 
 
@@ -55,13 +55,13 @@ def test_what_is_no_weight_takes_no_backend_out(weight: object) -> None:
     ],
 )
 def test_an_option_of_another_type_is_not_taken_for_none(options: dict[str, object], told: str) -> None:
-    with pytest.raises(gorb.Refusal, match=told):
+    with pytest.raises(gorb.GorbRefusal, match=told):
         gorb.backend({**BACKEND, **options}, {}, 4)
 
 
 @pytest.mark.parametrize("persistent", ["false", 0, 1, []])
 def test_persistent_is_yes_or_no(persistent: object) -> None:
-    with pytest.raises(gorb.Refusal, match="persistent: expected true or false"):
+    with pytest.raises(gorb.GorbRefusal, match="persistent: expected true or false"):
         gorb.service({"host": "192.0.2.1", "port": 80, "persistent": persistent}, {})
 
 
