@@ -45,10 +45,6 @@ STARTING = 30.0
 """Seconds in which a node usually has its first catalog in force."""
 UNUSED = 60.0
 """Seconds from one time at which memory that is not used is given back to the next."""
-TURN = 0.001
-"""Seconds after which a thread that computes gives the interpreter to one that waits for it. With the usual 5 ms the
-event loop is late by as much each time it has something to do while a decision or a large answer is made. A millisecond
-makes those 5 to 10 % more expensive."""
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -249,7 +245,6 @@ def main(settings: Settings, path: str | Path | None = None, load: Callable[[], 
     set_up_logging(settings)
     keep_privileges()
     return_large_blocks()
-    sys.setswitchinterval(TURN)
     code = 0
     try:
         asyncio.run(serve(settings, load))
