@@ -151,7 +151,7 @@ class BgpDriver:
 
     def absence(self) -> Reason | None:
         """Why no route can be announced or changed now; None if it can. ``on_change`` is called when that is over."""
-        return self._absence() if self._wanted is None or self._server.connection is None else None
+        return None if self._wanted.known and self._server.connection else self._absence()
 
     # ------------------------------------------------------------ what is wanted
 
