@@ -77,10 +77,11 @@ def loaded(program: str, ipvsadm: str, conf: Path, scratch: Path) -> list[str]:
     for family, address in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
         run("ip", family, "address", "add", address, "dev", "void")
         run("ip", family, "route", "add", "default", "dev", "void")
-    if RETRIES in (text := conf.read_bytes()):
-        conf = scratch / conf.name
-        conf.write_bytes(text.replace(RETRIES, b"connect_timeout 3600"))
-    with keepalived(program, conf, scratch) as (log, process):
+    corpus = scratch / "corpus"
+    shutil.copytree(conf.parent, corpus)
+    for one in corpus.rglob("*.conf"):  # the files that one includes have checks, too
+        one.write_bytes(one.read_bytes().replace(RETRIES, b"connect_timeout 3600"))
+    with keepalived(program, corpus / conf.name, scratch) as (log, process):
         began = time.monotonic()
         found, same = rows(ipvsadm), 0
         while same < 3:
