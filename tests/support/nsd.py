@@ -20,6 +20,7 @@ NSD = """server:
   ip-address: 127.0.0.1@{port}
   server-count: 1
   username: ""
+  database: ""
   zonesdir: "{folder}"
   pidfile: "{folder}/nsd.pid"
   xfrdfile: "{folder}/xfrd"
