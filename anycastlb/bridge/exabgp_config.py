@@ -11,21 +11,32 @@ from dataclasses import dataclass, field
 
 TOKEN = re.compile(r"[{};]|\[[^\]]*\]|[^\s{};\[]+")
 COMMENT = re.compile(r"#.*")
+OFF = frozenset({"false", "disable", "disabled"})
+"""What ExaBGP takes for no."""
 RUNS_BRIDGE = re.compile(r"\banycastlb[-.]bridge\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """What a neighbor tells processes."""
+class Neighbor:
+    """What a neighbor tells processes, and what keeps its routes when this node is gone."""
 
     processes: frozenset[str] = frozenset()
     patterns: frozenset[str] = frozenset()
     """Regular expressions that the name of a process may match instead (``processes-match``)."""
     changes: bool = False
     """Its session's ups and downs are reported."""
+    hold_time: str = ""
+    graceful: str = ""
+    """The time of ``graceful-restart``; without one ExaBGP takes the hold time. Empty: it is not mentioned."""
 
-    def __or__(self, other: Api) -> Api:
-        return Api(self.processes | other.processes, self.patterns | other.patterns, self.changes or other.changes)
+    def __or__(self, other: Neighbor) -> Neighbor:
+        return Neighbor(
+            self.processes | other.processes,
+            self.patterns | other.patterns,
+            self.changes or other.changes,
+            other.hold_time or self.hold_time,
+            other.graceful or self.graceful,
+        )
 
     def uses(self, process: str) -> bool:
         return process in self.processes or any(_matches(pattern, process) for pattern in self.patterns)
@@ -37,7 +48,9 @@ class ExabgpConfig:
     """Process -> its encoder; empty if none is set."""
     bridges: frozenset[str] = frozenset()
     """The processes that run the bridge."""
-    neighbors: dict[str, Api] = field(default_factory=dict)
+    mortal: frozenset[str] = frozenset()
+    """Those of them that are not started again when they end."""
+    neighbors: dict[str, Neighbor] = field(default_factory=dict)
     """By address, with what they inherit."""
 
 
@@ -71,14 +84,15 @@ def read(text: str) -> ExabgpConfig:
     root = _tree(COMMENT.sub("", text))
     processes = {block.name.partition(" ")[2]: block for block in root.within("process")}
     templates = {
-        block.name.partition(" ")[2]: _api(block, {})
+        block.name.partition(" ")[2]: _neighbor(block, {})
         for top in root.within("template")
         for block in top.within("neighbor")
     }
     return ExabgpConfig(
         {name: (block.values("encoder") or [""])[-1] for name, block in processes.items()},
         frozenset(name for name, block in processes.items() if any(map(RUNS_BRIDGE.search, block.values("run")))),
-        {block.name.partition(" ")[2]: _api(block, templates) for block in root.within("neighbor")},
+        frozenset(name for name, block in processes.items() if OFF & set(block.values("respawn")[-1:])),
+        {block.name.partition(" ")[2]: _neighbor(block, templates) for block in root.within("neighbor")},
     )
 
 
@@ -94,7 +108,13 @@ def troubles(config: ExabgpConfig) -> Iterator[Trouble]:
             what = "ExaBGP writes to the bridge as text: every session of this node counts as unknown"
             where = f"process {process}: encoder {config.encoders[process] or 'is not set'}"
             yield Trouble(True, what, where, f"set encoder json; in process {process}")
+        if process in config.mortal:
+            what = "respawn is off: without the bridge ExaBGP announces for ever what it announced last"
+            yield Trouble(False, what, f"process {process}", f"set respawn true; in process {process}")
+    if not config.neighbors:
+        yield Trouble(False, "it has no neighbor: nothing is announced to anybody", "no neighbor", "add the routers")
     for neighbor, api in config.neighbors.items():
+        yield from _survives(neighbor, api)
         if not any(map(api.uses, config.bridges)):
             what = f"neighbor {neighbor} does not use the bridge: it gets no route"
             remedy = f"add api {{ processes [ {' '.join(sorted(config.bridges))} ]; neighbor-changes; }} to it"
@@ -105,15 +125,26 @@ def troubles(config: ExabgpConfig) -> Iterator[Trouble]:
             yield Trouble(False, what, f"neighbor {neighbor}: no neighbor-changes", remedy)
 
 
-def _api(neighbor: _Block, templates: dict[str, Api]) -> Api:
-    api = Api()
-    for inherited in neighbor.values("inherit"):
+def _survives(name: str, neighbor: Neighbor) -> Iterator[Trouble]:
+    """Does the router keep routes of a node that is gone?"""
+    if neighbor.hold_time == "0":
+        what = f"neighbor {name} has no hold time: the router keeps the routes of a dead machine for ever"
+        yield Trouble(False, what, f"neighbor {name}: hold-time 0", "set hold-time 9;")
+    if neighbor.graceful and neighbor.graceful not in OFF:
+        what = f"graceful restart is on for {name}: a dead node keeps attracting traffic"
+        yield Trouble(False, what, f"neighbor {name}: graceful-restart", "set graceful-restart disable;")
+
+
+def _neighbor(block: _Block, templates: dict[str, Neighbor]) -> Neighbor:
+    made = Neighbor()
+    for inherited in block.values("inherit"):
         for name in _listed([inherited]):
-            api |= templates.get(name, Api())
-    for block in neighbor.within("api"):
-        names, patterns = (_listed(block.values(keyword)) for keyword in ("processes", "processes-match"))
-        api |= Api(names, patterns, "neighbor-changes" in block.statements)
-    return api
+            made |= templates.get(name, Neighbor())
+    for api in block.within("api"):
+        names, patterns = (_listed(api.values(keyword)) for keyword in ("processes", "processes-match"))
+        made |= Neighbor(names, patterns, "neighbor-changes" in api.statements)
+    graceful = [value or "0" for inner in block.within("capability") for value in inner.values("graceful-restart")]
+    return made | Neighbor(hold_time="".join(block.values("hold-time")[-1:]), graceful="".join(graceful[-1:]))
 
 
 def _listed(values: list[str]) -> frozenset[str]:

@@ -10,6 +10,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -31,7 +32,7 @@ LISTENER = {"vip": "192.0.2.1", "port": 80, "protocol": "http"}
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ALTERNATIVES = 1000
 """Of the braces in one pattern of files."""
-BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+BRACES = re.compile(r"\{([^{},]*,[^{}]*)\}")
 
 
 def read(
@@ -53,7 +54,7 @@ def read(
     else:
         documents, notes = keepalived.convert(text, include)
     lines = [str(note) for note in notes] + _remove_refused(documents)
-    return documents, lines + list(_without_flows(documents))
+    return documents, [*lines, *_without_flows(documents), *_of_the_machine(documents)]
 
 
 def recognized(text: str) -> Format:
@@ -69,7 +70,9 @@ def recognized(text: str) -> Format:
         if re.fullmatch(r"(.*/)?ipvsadm|-[AaCEe]|--(add|edit)-(service|server)|--clear|--set", words[0]):
             return "ipvsadm"
         break
-    if re.search(r"^\s*(virtual_server|virtual_server_group|vrrp_instance|global_defs|include)\b", text, re.MULTILINE):
+    if re.search(
+        r"^[^\S\n]*(virtual_server|virtual_server_group|vrrp_instance|global_defs|include)\b", text, re.MULTILINE
+    ):
         return "keepalived"
     raise UnreadableInput(
         0,
@@ -164,6 +167,15 @@ def _without_flows(documents: Documents) -> Iterator[str]:
         if served & set(families.values()):
             for name in (name for name, family in families.items() if family not in served):
                 yield f"{key}: {name} gets nothing: a VIP is served by the backends of its own family, if it has any"
+
+
+def _of_the_machine(documents: Documents) -> Iterator[str]:
+    """A line for each backend that was the balancer itself: it and its check are another machine's on every node."""
+    for key, document in documents.items():
+        vips = set(document["vip"] if isinstance(document["vip"], list) else [document["vip"]])
+        for name, backend in document["backends"].items():
+            if backend["address"] in vips or ip_address(backend["address"]).is_loopback:
+                yield f"{key}: {name} is the balancer itself, so on each node another machine: is it served there?"
 
 
 def _problems(documents: Documents, beside: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -9,6 +9,9 @@ from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute
 from anycastlb.core.model import EMPTY, Address, Forward, SyncDaemon
 from anycastlb.settings import Settings
 
+RIVALS = ("keepalived", "ldirectord", "merlin", "gorb", "kube-proxy", "seesaw_engine", "seesaw_ncc", "surealived")
+"""Programs that manage IPVS or VIPs too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
@@ -31,6 +34,11 @@ class Process:
     """The soft limit of open files; 0 if it is not known."""
     namespace: str = ""
     """Its network namespace; empty if it may not be seen."""
+
+    @property
+    def rival(self) -> str:
+        """Which of ``RIVALS`` it is; empty: none. A script is named by its second word."""
+        return next((name for word in self.argv[:2] if (name := word.rpartition("/")[2]) in RIVALS), "")
 
 
 @dataclass(frozen=True, slots=True)

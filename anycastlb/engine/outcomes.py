@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 from anycastlb.core.decision.delta import Edited
 from anycastlb.core.model import NAMES, Change, Failure, Reason, Rows, State, Table
@@ -12,6 +13,8 @@ OUTDATED = frozenset({"exists", "missing", "service_missing"})
 """Codes of failures that say only that the machine is not as it was seen: nothing has been refused."""
 UNKNOWN = frozenset({"driver_failed", "answer_lost"})
 """Codes of failures after which nobody knows what was written. They are refusals once they have lasted."""
+Keyed: TypeAlias = Mapping[tuple[Table, Any], Change]
+"""Changes by the rows that they write."""
 
 
 def announces(change: Change) -> bool:
@@ -38,6 +41,22 @@ def possible(changes: Sequence[Change], errors: Container[Table], blind: bool) -
             and (not blind or change.table in NAMES or (change.table == "routes" and change.old is not None))
         )
     )
+
+
+def finished(actual: State, changes: Sequence[Change], before: Keyed, pending: Keyed) -> tuple[Change, ...]:
+    """The changes of this plan that were done or refused, and those of earlier ones that are done by now.
+
+    ``before`` and ``pending``: what was under way before this plan, and what is now.
+    """
+    if not before and not pending:
+        return tuple(changes)
+    asked = {(change.table, change.key) for change in changes}
+    done = [
+        change
+        for (table, key), change in before.items()
+        if (table, key) not in asked and actual.rows(table).get(key) == change.new
+    ]
+    return (*done, *(change for change in changes if (change.table, change.key) not in pending))
 
 
 def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure]) -> State:

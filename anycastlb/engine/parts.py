@@ -38,8 +38,6 @@ from anycastlb.adapters.gate_memory import NAME, GateFile
 from anycastlb.adapters.sources import Source, Store
 from anycastlb.adapters.sources.consul import ConsulSource
 from anycastlb.adapters.sources.consul_store import ConsulStore
-from anycastlb.adapters.sources.file import FileSource
-from anycastlb.adapters.sources.file_store import FileStore
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import (
@@ -70,12 +68,16 @@ from anycastlb.settings.ipvs import SYNC_REFRESH, SYNC_THRESHOLD
 
 def make_source(settings: Settings) -> Source:
     if settings.catalog.source == "file":
+        from anycastlb.adapters.sources.file import FileSource  # nobody else needs its library
+
         return FileSource(settings.catalog.path)
     return ConsulSource(settings.consul)
 
 
 def make_store(settings: Settings) -> Store:
     if settings.catalog.source == "file":
+        from anycastlb.adapters.sources.file_store import FileStore
+
         return FileStore(settings.catalog.path)
     return ConsulStore(settings.consul)
 

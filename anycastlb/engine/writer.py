@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 from anycastlb.adapters.drivers import Driver
 from anycastlb.adapters.system.clock import Offload
@@ -17,7 +16,7 @@ from anycastlb.core.decision.failed_changes import FailedChanges
 from anycastlb.core.model import NAMES, Change, Decision, DriverError, Failure, Reason, State, Table
 from anycastlb.engine.beside import beside
 from anycastlb.engine.observation import Observation
-from anycastlb.engine.outcomes import announces, applied, attempted, possible
+from anycastlb.engine.outcomes import Keyed, announces, applied, attempted, finished, possible
 
 SLICE = 500
 """Changes that are sorted in one go; then other tasks have their turn."""
@@ -44,7 +43,7 @@ class Writer:
     def __init__(self, drivers: Sequence[Driver], offload: Offload) -> None:
         self._offload = offload
         self._by_table: Mapping[Table, Driver] = {table: driver for driver in drivers for table in driver.tables}
-        self._pending: Mapping[tuple[Table, Any], Change] = {}
+        self._pending: Keyed = {}
         """Changes of the last plan that were under way when it ended."""
         self._unannounced: tuple[Failure, ...] = ()
 
@@ -58,9 +57,10 @@ class Writer:
         changes = possible(compared.changes, seen.errors, seen.blind)
         tried, unannounced = attempted(changes, absence), self._unannounceable(changes, absence)
         outcomes = (*compared.failures, *await self._apply(tried, decision), *unannounced)
+        before, self._pending = self._pending, {(o.change.table, o.change.key): o.change for o in outcomes if o.pending}
         return Written(
             tried=tried,
-            finished=self._finished(seen.state, changes, outcomes),
+            finished=await beside(self._offload, changes, finished, seen.state, changes, before, self._pending),
             failures=tuple(outcome for outcome in outcomes if not outcome.pending),
             reached=await beside(self._offload, tried, applied, seen.state, tried, outcomes),
             complete=not (outcomes or seen.errors or any(change.table in NAMES for change in changes)),
@@ -103,19 +103,6 @@ class Writer:
             else ()
         )
         return self._unannounced
-
-    def _finished(self, actual: State, changes: Sequence[Change], outcomes: Sequence[Failure]) -> tuple[Change, ...]:
-        """The changes of this plan that were done or refused, and those of earlier ones that are done by now."""
-        before, self._pending = self._pending, {(o.change.table, o.change.key): o.change for o in outcomes if o.pending}
-        if not before and not self._pending:
-            return tuple(changes)
-        asked = {(change.table, change.key) for change in changes}
-        done = [
-            change
-            for (table, key), change in before.items()
-            if (table, key) not in asked and actual.rows(table).get(key) == change.new
-        ]
-        return (*done, *(change for change in changes if (change.table, change.key) not in self._pending))
 
 
 def _tears_down(change: Change) -> bool | None:

@@ -32,7 +32,7 @@ PAUSE = 5.0
 """Seconds from one sample to the next, of up to 1,500 services and backends."""
 PACE, LONGEST = 300, 60.0
 """Rows a second: a sample of more costs more, so it is taken less often, but every minute at least."""
-PATIENCE = 1.0
+TIMEOUT = 1.0
 """Seconds that a sample waits for HAProxy."""
 SLOTS = 120
 """Samples at most."""
@@ -232,9 +232,9 @@ async def sample(
 
 
 async def _soon(http: Callable[[], Awaitable[HttpCounters | None]]) -> HttpCounters | None:
-    """What HAProxy says within ``PATIENCE``: one that is stopped must not thin out the samples of services."""
+    """What HAProxy says within ``TIMEOUT``: one that is stopped must not thin out the samples of services."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await http()
     return None
 

@@ -10,11 +10,12 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ class Stage:
         self.events: list[Event] = []
         server = BridgeServer(str(path), emit=self.events.append)
         self.driver = BgpDriver(server, HOLD, RANGES, self._changed, self.events.append, clock=lambda: self.now)
-        self._work.append(tasks.create_task(self.driver.run()))
+        self.work(self.driver.run())
 
     def _changed(self) -> None:
         self.changes += 1
@@ -104,9 +105,12 @@ class Stage:
     async def bridge(self, announced: Mapping[Address, Route] | None = None) -> FakeBridge:
         bridge = FakeBridge(self.path, announced)
         await until(self.path.exists)
-        self._work.append(self._tasks.create_task(bridge.run()))
+        self.work(bridge.run())
         await until(lambda: self.driver.speaker().connected)
         return bridge
+
+    def work(self, what: Coroutine[Any, Any, None]) -> None:
+        self._work.append(self._tasks.create_task(what))
 
     async def leave(self, bridge: FakeBridge) -> None:
         bridge.writer.close()
@@ -349,6 +353,32 @@ async def test_what_was_acknowledged_counts_whatever_else_is_outstanding(path: P
         bridge.say(Report(1, True, "5.0.15", MANY, {}, (UP,)))
         await until(lambda: stage.changes == changes + 1)
         assert await cycle(stage.driver, MANY) == ([], [])
+
+
+async def test_no_route_is_tried_while_exabgp_does_not_answer_its_bridge(path: Path) -> None:
+    async with staged(path) as stage:
+        bridge = FakeBridge(path)
+        bridge.report = Report()
+        await until(path.exists)
+        stage.work(bridge.run())
+        await until(lambda: "is connected but ExaBGP does not answer" in str(stage.driver.absence()))
+        changes = stage.changes
+        bridge.say(Report(ready=True, version="5.0.15", sessions=(UP,)))
+        await until(lambda: stage.driver.absence() is None)
+        assert stage.changes > changes, "it decides anew"
+
+
+async def test_many_changes_give_other_tasks_their_turn_in_between(path: Path) -> None:
+    async with staged(path) as stage, asyncio.TaskGroup() as tasks:
+        bridge = await stage.bridge()
+        bridge.deaf = True
+        await stage.driver.observe()
+        work, turns = tasks.create_task(stage.driver.apply(CREATE_MANY)), 0
+        while not work.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert [outcome.change for outcome in await work] == CREATE_MANY
+        assert turns == 3, "they are judged, sent and told of in a turn each"
 
 
 async def test_heartbeats_go_on_while_a_set_is_under_way(path: Path) -> None:

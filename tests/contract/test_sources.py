@@ -311,21 +311,38 @@ class TestDirectory:
         assert "services/web.json" in entries["services/web.yaml"].error
         assert entries["services/web.yaml"].value == b"\0"
 
-    @pytest.mark.parametrize("kind", ["too large", "dangling link", "failing", *(["forbidden"] if os.getuid() else [])])
+    @pytest.mark.parametrize(
+        "kind", ["too large", "dangling link", "link out", *(["forbidden"] if os.getuid() else [])]
+    )
     async def test_one_bad_file_stops_no_other(self, root: Path, source: FileSource, kind: str) -> None:
         bad = root / "services" / "bad.json"
         if kind == "too large":
             bad.write_bytes(b" " * (512 * 1024 + 1))
         elif kind == "dangling link":
             bad.symlink_to("nowhere.json")
-        elif kind == "failing":
-            bad.symlink_to("/proc/self/mem")  # a file whose reading fails even for root
+        elif kind == "link out":
+            bad.symlink_to("/etc/hostname")
         else:
             bad.write_text("{}")
             bad.chmod(0)  # root may read it all the same
         entries = (await source.read(None)).entries
         assert entries["services/web"].value == b"{}"
         assert entries["services/bad"].error.startswith("expected a file that can be read")
+
+    async def test_a_folder_elsewhere_is_no_folder_of_the_catalog(self, root: Path, source: FileSource) -> None:
+        """Who writes a catalog may write links too, in git for example; he may not read what the daemon may."""
+        (root / "services" / "dns").mkdir()
+        (root.parent / "elsewhere").mkdir()
+        (root.parent / "elsewhere" / "b1").write_text("weight=1")
+        (root / "services" / "dns" / "backends").symlink_to("../../../elsewhere")
+        (root / "services" / "mail.json").symlink_to("web.json")
+        entries = (await source.read(None)).entries
+        assert entries.keys() == {"services/web", "services/mail", "services/dns/backends"}
+        assert "leads out of the catalog" in entries["services/dns/backends"].error
+        assert not entries["services/mail"].error
+        (root / "drain").symlink_to("/etc")
+        with pytest.raises(SourceError, match=r"let catalog\.path itself be the link"):
+            await source.read(None)
 
     async def test_neither_file_nor_directory(self, root: Path, source: FileSource) -> None:
         os.mkfifo(root / "services" / "pipe.json")

@@ -82,6 +82,20 @@ async def test_an_answer_is_compressed_for_those_who_take_it_so(
         assert "Content-Encoding" not in headers
 
 
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+async def test_an_answer_of_unknown_length_ends_where_the_connection_does_for_old_readers(connection: str) -> None:
+    async with serving(scene.trouble()) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(f"GET /metrics HTTP/1.0\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
+        async with asyncio.timeout(60):  # an idle connection lives longer
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.0 200 ") and b"chunked" not in head.lower()
+        *lines, end = body.split(b"\n")
+        assert lines[-1].startswith(b"process_") and not end, "it is whole"
+        assert all(line.startswith((b"# ", b"anycastlb_", b"process_")) for line in lines), "it is nothing but lines"
+
+
 async def test_those_who_ask_meanwhile_share_one_answer() -> None:
     shared, made, snapshot = Answers(), [], scene.calm()
 

@@ -37,7 +37,7 @@ from anycastlb.serving.api.operations import OPERATIONS
 from anycastlb.settings import parse
 from tests.support import scene
 from tests.support.serving import Served
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 pytest_plugins = ("schemathesis.pytest.plugin",)
 DESCRIPTION = describe(OPERATIONS, parameters(TYPES))
@@ -155,7 +155,7 @@ def test_a_node_answers_as_it_says(
         if found.parameter_location is ParameterLocation.BODY and not RUNNING:
             case.headers.pop("If-Match", None)  # a condition that fails would hide what the node says to the body
             case.headers.pop("If-None-Match", None)
-    case.validate_response(case.call(base_url=url, session=session), checks=CHECKS)
+    case.validate_response(case.call(base_url=url, session=session, timeout=PATIENCE), checks=CHECKS)
 
 
 def _kind(case: schemathesis.Case, found: CoveragePhaseData) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import pytest
 from anycastlb.adapters.sources.memory import MemorySource
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, ConsulInstances, DriverError, Edit, Instance, Snapshot, Tree
+from anycastlb.serving.api.operations import OPERATIONS
 from tests.support import hostile, scene
 from tests.support.serving import Served, go, serving
 
@@ -466,3 +467,29 @@ async def test_a_drain_parses_no_catalog_and_an_old_problem_costs_one_parse_more
         assert not parsed
         assert (await go(served, "PATCH", "/v1/services/web", {"scheduler": "wrr"})).status == 200
         assert len(parsed) == 2
+
+
+async def test_no_condition_is_passed_over_and_nothing_is_written_under_one_that_does_not_hold() -> None:
+    names = {"service": "web", "backend": "web1", "node": "lb1", "gateway": "edge", "route": "shop"}
+    documents = store(services__web=WEB, defaults={"forward": "dr"}, drain__lb1={}, drain__lb2={})
+    async with serving(Snapshot(), store=documents) as served:
+        served.held, before, tried = True, keys(served), 0
+        for operation in OPERATIONS:
+            if operation.method == "GET" or operation.path == "/v1/plan":
+                continue  # they write nothing
+            path = operation.path.format(**names)
+            sent = next(iter(operation.examples.values()), None)
+            answered = await go(served, operation.method, path, sent, If_Match='"0"')
+            assert answered.status in (400, 404, 412), (operation.method, path, answered)
+            tried += 1
+        assert tried > 20 and keys(served) == before and served.held
+
+
+async def test_a_drain_of_a_backend_has_no_deadline_and_says_so() -> None:
+    async with serving(Snapshot(), store=store(services__web=WEB)) as served:
+        for verb in ("drain", "undrain"):
+            answered = await go(served, "POST", f"/v1/services/web/backends/web1/{verb}", {"deadline": "5m"})
+            assert (answered.status, answered.view["error"]["where"]) == (400, "body")
+        assert keys(served)["services/web"] == WEB
+        assert (await go(served, "POST", "/v1/nodes/lb1/undrain", {"force": True})).status == 400
+        assert (await go(served, "POST", "/v1/services/web/backends/web1/drain", {})).status == 200

@@ -42,6 +42,7 @@ def test_documents(value: Any, drain: Drain) -> None:
         (b'{"reason": "x", "deadline": "30d"}', "deadline"),
         (b'{"reason": "x", "forced": true}', "forced"),
         (b'{"reason": 1}', "reason"),
+        (b'\xef\xbb\xbf{"deadline": "5m"}', ""),
     ],
 )
 def test_what_cannot_be_read_is_told_and_drains_all_the_same(value: bytes, path: str) -> None:
@@ -53,3 +54,11 @@ def test_what_cannot_be_read_is_told_and_drains_all_the_same(value: bytes, path:
 
 def test_bytes_that_are_no_text() -> None:
     assert catalog(b"\xff\xfe").drained == {"lb1"}
+
+
+@pytest.mark.parametrize("node", ["lb1.json", "lb1.yml"])
+def test_a_drain_that_was_named_like_a_file_of_a_document_is_told(node: str) -> None:
+    """The ending is a part of the node's name there, so it drains nobody."""
+    found = parse_catalog(Tree({f"drain/{node}": Entry(b"{}")}), Catalog(), (), (), {})
+    assert found.drained == {node}
+    assert ["such as drain/lb1: this drains a node called lb1." in one.expected for one in found.problems] == [True]

@@ -75,6 +75,9 @@ async def test_what_may_surprise_is_a_notice_and_no_problem(tmp_path: Path) -> N
          "check.headers.Authorization", "name a secret of node.toml"),
         ({"check": {"type": "any", "checks": [{"type": "http", "headers": {"X-Api-Key": "x"}}]}},
          "check.headers.X-Api-Key", "name a secret of node.toml"),
+        ({"check": {"type": "http", "path": "/health?a=1&access_token=abc"}}, "check.path", "send it in a header"),
+        ({"check": {"type": "tcp", "send": "AUTH hunter2\r\nPING\r\n"}}, "check.send", "name a secret"),
+        ({"check": {"type": "http", "path": "/?t=${secret:x}"}}, "check.path", "sent as it stands"),
     ],
 )  # fmt: skip
 def test_each_surprise_has_its_notice(document: dict[str, object], path: str, text: str, tmp_path: Path) -> None:

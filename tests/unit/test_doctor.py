@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import sys
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from anycastlb.cli.render.style import plain
 from anycastlb.core.catalog.parse import parse_catalog
 from anycastlb.core.model import Catalog, Entry, SyncDaemon, Tree
 from anycastlb.doctor import Facts, Finding, diagnose
-from anycastlb.doctor.collect import exabgp, host
+from anycastlb.doctor.collect import exabgp, host, processes
 from anycastlb.doctor.collect.startup import at_start, with_catalog
 from anycastlb.doctor.diagnosis import WITH_CATALOG, preflight
 from anycastlb.doctor.facts import (
@@ -95,6 +98,11 @@ WELL = Facts(
 
 def amiss(facts: Facts) -> list[Finding]:
     return [finding for finding in diagnose(facts) if finding.level != "ok"]
+
+
+def with_capability(text: str) -> str:
+    """An exabgp.conf with this in the neighbor's template."""
+    return CONF.replace("api {", f"capability {{ {text} }} api {{")
 
 
 def sysctl(**values: str | None) -> dict[str, Any]:
@@ -217,8 +225,11 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
      "neighbor 198.51.100.9 does not use the bridge"),
     ("networkd on lo", {"loopback_manager": "systemd-networkd"}, "warning", "may take the VIPs away"),
     ("NetworkManager on lo", {"loopback_manager": "NetworkManager"}, "warning", "may take the VIPs away"),
-    ("graceful restart", speaks(text=CONF + "graceful-restart 120;"), "warning", "graceful restart is on"),
-    ("respawn", speaks(text=CONF + "respawn false;"), "warning", "respawn is off"),
+    ("graceful restart", speaks(text=with_capability("graceful-restart 120;")), "warning", "graceful restart is on"),
+    ("its default", speaks(text=with_capability("graceful-restart;")), "warning", "graceful restart is on"),
+    ("respawn", speaks(text=CONF.replace("encoder", "respawn disable; encoder")), "warning", "respawn is off"),
+    ("no hold time", speaks(text=CONF.replace("api {", "hold-time 0; api {")), "warning", "has no hold time"),
+    ("no neighbor", speaks(text=CONF.partition("neighbor 198")[0]), "warning", "has no neighbor"),
     ("config unseen", speaks(text=Unseen("EACCES")), "notice", "could not be read"),
     ("no socket", bridged(kind="missing"), "error", "is not there"),
     ("no socket", bridged(kind="other"), "error", "is no socket"),
@@ -399,6 +410,9 @@ def test_the_exabgp_conf_that_is_shipped_is_fine() -> None:
     assert [f for f in amiss(replace(WELL, **speaks(text=text))) if f.area == "bgp"] == []
     matched = CONF.replace("processes [ anycastlb ]", "processes-match [ ^any ]")
     assert [f for f in amiss(replace(WELL, **speaks(text=matched))) if f.area == "bgp"] == []
+    own = with_capability("graceful-restart 9;") + "\n"
+    own = own.replace("inherit tor;", "inherit tor; capability { graceful-restart disable; }")
+    assert [f for f in amiss(replace(WELL, **speaks(text=own))) if f.area == "bgp"] == []
 
 
 def test_no_command_line_that_was_found_is_run(tmp_path: Path) -> None:
@@ -417,6 +431,85 @@ def test_no_command_line_that_was_found_is_run(tmp_path: Path) -> None:
     assert isinstance(found.trial, Trial)
     assert str(evil) not in found.trial.command
     assert not proof.exists()
+
+
+def test_the_one_as_whom_the_bridge_is_tried_gets_nothing_of_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He may trace what runs as him: a terminal or a token in it would be his."""
+    show = "import os, sys; print(os.getsid(0) == os.getpid(), sys.stdin.read() == '', sorted(os.environ))"
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "secret")
+    monkeypatch.setattr(exabgp, "_program", lambda: [sys.executable, "-c", show])
+    mine = Process(8, ("exabgp", "server"), 1, uid=os.geteuid(), gid=os.getegid(), groups=tuple(os.getgroups()))
+    trial = exabgp.speaker(WELL.settings, "node.toml", (mine,)).trial
+    assert isinstance(trial, Trial)
+    assert trial.output in ("True True ['LANG', 'PATH']", "True True ['LANG', 'LC_CTYPE', 'PATH']")
+
+
+def test_no_program_of_just_anybodys_is_asked_for_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise exabgp.metadata.PackageNotFoundError(name)
+
+    program, proof = tmp_path / "exabgp", tmp_path / "proof"
+    program.write_text(f"#!/bin/sh\n: > {proof}\necho ExaBGP : 5.0.13\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(exabgp.metadata, "version", missing)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tmp_path.chmod(0o777)
+    assert exabgp.speaker(None, "node.toml", ()).installed == "" and not proof.exists()
+    tmp_path.chmod(0o755)
+    assert exabgp.speaker(None, "node.toml", ()).installed == "5.0.13" and proof.exists()
+
+
+@pytest.mark.parametrize("kind", ["endless", "waiting", "large"])
+def test_a_configuration_that_a_command_line_names_ends(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.conf"
+    if kind == "large":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+    found = exabgp.speaker(None, "node.toml", (Process(8, ("exabgp", str(path)), uid=12345),))
+    assert isinstance(found.text, Unseen) if kind == "large" else found.config != str(path)
+
+
+def test_the_name_of_a_socket_makes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local user names a socket with line breaks in it."""
+    with (
+        TemporaryDirectory(prefix="lb") as folder,
+        socket.socket(socket.AF_UNIX) as server,
+        socket.socket(socket.AF_UNIX) as odd,
+    ):
+        monkeypatch.chdir(folder)
+        mine, name = f"{folder}/bgp.sock", f"x\n0: 0 0 no 0 03 0 {folder}/bgp.sock"
+        server.bind(mine)
+        Path(name).parent.mkdir(parents=True)
+        odd.bind(name)
+        found = exabgp.speaker(settings.parse(f'{NODE}[bgp]\nsocket = "{mine}"\n'), "node.toml", ()).socket
+        assert (found.listening, found.connections) == (False, 0)
+        server.listen()
+        found = exabgp.speaker(settings.parse(f'{NODE}[bgp]\nsocket = "{mine}"\n'), "node.toml", ()).socket
+        assert (found.listening, found.connections) == (True, 0)
+
+
+def test_who_calls_his_process_a_node_is_not_the_node() -> None:
+    mine, fake = replace(DAEMON, uid=990), replace(DAEMON, pid=66, uid=1000, namespace="net:[6]")
+    config = ("anycastlb", "run", "--config", "/etc/anycastlb/node.toml")
+    fake = replace(fake, argv=config)
+    assert processes.nearest([fake, mine], WELL.me, "/etc/anycastlb/node.toml", [990]) == mine
+    assert processes.nearest([fake], WELL.me, "/etc/anycastlb/node.toml", []) is None
+
+
+def test_no_remedy_has_words_of_a_command_line_in_it() -> None:
+    rival = Process(5, ("$(touch /tmp/x)", "/usr/sbin/keepalived"), uid=1000)
+    assert [f.mend for f in amiss(replace(WELL, rivals=(rival,)))] == ["systemctl disable --now keepalived"]
+
+
+def test_who_is_called_exabgp_besides_gets_no_access_to_the_socket() -> None:
+    fake = Process(66, ("exabgp", "server"), 1, uid=1000, gid=1000)
+    for speakers in ((fake, EXABGP), (EXABGP, fake)):
+        found = amiss(replace(WELL, **speaks(processes=speakers)))
+        assert [(f.level, f.mend) for f in found] == [("notice", "")], found
 
 
 @pytest.mark.parametrize(

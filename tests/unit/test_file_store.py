@@ -94,8 +94,11 @@ async def test_a_file_changed_by_an_editor_meanwhile_is_a_conflict(root: Path, s
 async def test_a_file_that_cannot_be_read_can_be_replaced(root: Path, store: FileStore) -> None:
     (root / "services" / "bad.json").symlink_to("nowhere.json")
     (root / "services" / "large.json").write_bytes(b"x" * 600_000)
+    (root / "services" / "elsewhere.json").symlink_to("/etc/hostname")
     entries = (await store.load()).entries
-    edits = [Edit(key, b"{}", entries[key].version) for key in ("services/bad", "services/large")]
+    edits = [
+        Edit(f"services/{name}", b"{}", entries[f"services/{name}"].version) for name in ("bad", "large", "elsewhere")
+    ]
     await store.commit(edits)
     assert {files(root)[f"{edit.key}.json"] for edit in edits} == {"{}"}
 
@@ -176,6 +179,67 @@ async def test_a_journal_that_is_none(root: Path, store: FileStore) -> None:
             await store.commit([Edit("services/web", b"[1]")])
     (root / file_journal.NAME).unlink()
     assert files(root)["services/web.json"] == "{}"
+
+
+@pytest.mark.parametrize("laid", ["deep", "endless", "waiting", "half a letter", "large"])
+async def test_a_journal_that_was_laid_there_stops_nobody(
+    laid: str, root: Path, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / file_journal.NAME
+    if laid == "deep":
+        path.write_text("[" * 200_000)
+    elif laid == "endless":
+        path.symlink_to("/dev/zero")
+    elif laid == "waiting":
+        os.mkfifo(path)
+    elif laid == "large":
+        monkeypatch.setattr(file_journal, "MAX_JOURNAL", 1000)
+        path.write_text(" " * 1001)
+    else:
+        stopped(root, file_journal.FileChange("services/\ud800.json", "", b"{}"))
+    for act in (store.load(), store.commit([Edit("services/web", b"[1]")])):
+        with pytest.raises(SourceError, match="remove it if it cannot be mended"):
+            await act
+
+
+async def test_a_write_that_nobody_could_read_is_none(
+    root: Path, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_journal, "MAX_JOURNAL", 1000)
+    with pytest.raises(SourceError, match=r"at most 1000 bytes.*nothing was written"):
+        await store.commit([Edit("services/new", b'"' + b"x" * 2000 + b'"')])
+    assert "services/new.json" not in files(root)
+
+
+@pytest.mark.parametrize("laid", ["link", "pipe", "folder"])
+async def test_a_lock_that_was_laid_there_is_not_followed(
+    laid: str, root: Path, store: FileStore, tmp_path: Path
+) -> None:
+    """Else whoever may write the directory would make files of his choice, and open others to the daemon's group."""
+    other, lock = tmp_path / "other", root / file_journal.LOCK
+    other.touch(0o600)
+    if laid == "link":
+        lock.symlink_to(other)
+    elif laid == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    with pytest.raises(SourceError, match="nothing was written"):
+        await store.commit([Edit("services/web", b"[1]")])
+    assert stat.S_IMODE(other.stat().st_mode) == 0o600
+
+
+async def test_nothing_is_written_behind_a_link_that_leads_out(root: Path, store: FileStore, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (root / "services" / "web" / "backends" / "web1").unlink()
+    (root / "services" / "web" / "backends").rmdir()
+    (root / "services" / "web" / "backends").symlink_to(other)
+    with pytest.raises(SourceError, match="leads out of the catalog; nothing was written"):
+        await store.commit([Edit("services/web/backends/b9", b"{}")])
+    stopped(root, file_journal.FileChange("services/web/backends/b9.json", "", b"{}"))
+    await store.commit([Edit("services/new", b"{}")])
+    assert not any(other.iterdir()) and "services/new.json" in files(root)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anycastlb.adapters.drivers.haproxy import answers, beside, sockets
-from anycastlb.adapters.drivers.haproxy.beside import FALL, PATIENCE, HaproxyBeside
+from anycastlb.adapters.drivers.haproxy.beside import FALL, WAIT, HaproxyBeside
 from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
 from anycastlb.adapters.drivers.haproxy.errors import Away
 from anycastlb.adapters.drivers.haproxy.installation import Installation
@@ -223,7 +223,7 @@ async def test_a_silent_haproxy_is_asked_for_nothing(started: Scene) -> None:
 
 
 def test_the_reconciler_waits_no_longer_than_for_a_kernel() -> None:
-    assert PATIENCE < 0.5
+    assert WAIT < 0.5
 
 
 ALERTS = """\

@@ -212,7 +212,7 @@ async def test_haproxy_is_asked_for_each_sample() -> None:
 
 
 async def test_a_haproxy_that_does_not_answer_thins_out_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "PATIENCE", 0.01)
+    monkeypatch.setattr(history, "TIMEOUT", 0.01)
     ring, asked = History(), 0
 
     async def statistics() -> history.Kernel:

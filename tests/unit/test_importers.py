@@ -137,6 +137,17 @@ def test_one_odd_line_of_ipvsadm_costs_only_itself(line: str, told: str) -> None
     assert any(note.startswith(told) and note.endswith("left out") for note in notes)
 
 
+def test_a_line_without_end_is_told_and_not_read() -> None:
+    documents, notes = formats.read("-A -t 192.0.2.1:80 -s rr\n-A -t " + "1" * 1_000_000)
+    assert list(documents) == ["services/tcp-192.0.2.1-80"]
+    assert "line 2: expected at most 4096 characters in a line, not 1000006; left out" in notes
+
+
+def test_blank_lines_are_passed_over_once() -> None:
+    """They would take hours if each were looked at from every one before it."""
+    assert formats.recognized("x\n" + "\n" * 1_000_000 + "virtual_server 192.0.2.1 80 {\n}\n") == "keepalived"
+
+
 def test_options_of_ipvsadm_that_mean_nothing_together_are_told() -> None:
     text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g --tun-type gre -x 5 -y 9\n"
     documents, notes = formats.read(text, "ipvsadm")
@@ -469,6 +480,19 @@ def test_what_the_catalog_refuses_is_left_out_and_told() -> None:
     assert any(
         note.startswith("services/tcp-192.0.2.1-80 is left out: backends.[fd00::1]:80: expected") for note in notes
     )
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "127.0.0.1"])
+def test_backends_that_were_the_balancer_itself_are_named(address: str) -> None:
+    """Their checks would ask each node for itself, and not the machine that was meant."""
+    real = f"real_server {address} 8080 {{\nTCP_CHECK {{\n}}\n}}\nreal_server 10.1.0.1 80 {{\n}}\n"
+    keepalived = f"virtual_server 192.0.2.1 80 {{\nprotocol TCP\nlvs_method NAT\n{real}}}\n"
+    saved = f"-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r {address}:8080 -m\n-a -t 192.0.2.1:80 -r 10.1.0.1:80 -m\n"
+    for text in (keepalived, saved):
+        documents, notes = formats.read(text)
+        assert len(documents["services/tcp-192.0.2.1-80"]["backends"]) == 2
+        named = f"services/tcp-192.0.2.1-80: {address}:8080 is the balancer itself"
+        assert [note.startswith(named) for note in notes if "balancer" in note] == [True]
 
 
 def test_backends_of_the_other_family_are_named() -> None:

@@ -54,7 +54,7 @@ from anycastlb.serving.metrics import Meters, Metrics, Sources
 from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
 from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint_number
 from anycastlb.serving.metrics.text import Writer
-from anycastlb.serving.pieces import Pieces
+from anycastlb.serving.pieces import Text
 from tests.support import http_scene, promql, scene
 from tests.support.serving import Served, serving
 from tests.support.waiting import PATIENCE
@@ -629,7 +629,7 @@ async def test_what_traffic_back_never_shows_is_left_out() -> None:
 def test_labels_and_numbers_in_words() -> None:
     family = Family("anycastlb_x_total", "counter", ("b", "a"), "Text.")
     samples = [(("", 'q"u\\o\nte'), 2**63 + 1), (("y", "é"), 0.1), (("", "z"), True), (("", "inf"), float("inf"))]
-    plain = Writer(False).text(FamilySamples(family, samples)).decode()
+    plain = b"".join(Writer(False).write(FamilySamples(family, samples)).joined()).decode()
     assert plain.splitlines() == [
         "# HELP anycastlb_x_total Text.",
         "# TYPE anycastlb_x_total counter",
@@ -640,7 +640,7 @@ def test_labels_and_numbers_in_words() -> None:
     ]
     (found,) = families(plain)
     assert [(s.labels["b"], s.labels["a"]) for s in found.samples] == [labels for labels, _ in samples]
-    modern = Writer(True).text(FamilySamples(family, samples)).decode()
+    modern = b"".join(Writer(True).write(FamilySamples(family, samples)).joined()).decode()
     (found,) = open_families(modern + "# EOF\n")
     assert (found.name, found.type, len(found.samples)) == ("anycastlb_x", "counter", 4)
 
@@ -690,7 +690,7 @@ def _metrics_of(served: Served, kernel: Mapping[object, TrafficCounters]) -> Met
     return Metrics(served, Meters(), Journal(), Sources(statistics), lambda: scene.NOW, lambda: scene.WALL)
 
 
-def _ours(text: Pieces) -> list[str]:
+def _ours(text: Text) -> list[str]:
     return [line for line in b"".join(text).decode().splitlines() if not line.startswith("process_")]
 
 

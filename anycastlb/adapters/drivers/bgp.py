@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 
 from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeServer
@@ -93,16 +93,19 @@ class BgpDriver:
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Send what is wanted now, and wait a moment until ExaBGP has acknowledged it."""
-        if not self._wanted.known:
-            return [Failure(change, self._absence()) for change in changes]
         new = [change for change in changes if not self._under_way.has(change)]
         faults = {change.key: reason for change in new if (reason := self._fault(change))}
+        await self._give_way(new)
+        if not self._wanted.known:
+            absence = self._absence()
+            return [Failure(change, absence) for change in changes]
         self._wanted.ask(change.key for change in changes if change.key not in faults)
         fresh = [change for change in new if change.key not in faults]
         if fresh:
             self._wanted.change(fresh)
             self._under_way.begin(fresh, self._clock())
             self._send()
+            await self._give_way(fresh)
             if self._server.connection is not None and len(fresh) <= SMALL:
                 await self._until(lambda: self._covered() or not self._under_way.has_any(fresh), ACKNOWLEDGE_WAIT)
         outcomes = [outcome for change in changes if (outcome := self._outcome(change, faults.get(change.key)))]
@@ -148,7 +151,7 @@ class BgpDriver:
 
     def absence(self) -> Reason | None:
         """Why no route can be announced or changed now; None if it can. ``on_change`` is called when that is over."""
-        return self._absence() if self._wanted is None or self._server.connection is None else None
+        return None if self._wanted.known and self._server.connection else self._absence()
 
     # ------------------------------------------------------------ what is wanted
 
@@ -220,6 +223,12 @@ class BgpDriver:
             self._report = replace(self._report, announced={})
             self._wanted.forget()
             self._under_way = UnderWay()
+
+    @staticmethod
+    async def _give_way(changes: Sized) -> None:
+        """Let other tasks have their turn, if so many changes have taken some milliseconds."""
+        if len(changes) > SMALL:
+            await asyncio.sleep(0)
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> None:
         """Wait until it is so or the time is over, whichever is first."""

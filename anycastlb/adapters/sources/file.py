@@ -130,9 +130,10 @@ class FileSource:
         seen: dict[str, tuple[Stamp, Entry]] = {}
         entries: dict[str, Entry] = {}
         coming = {name for name, change in changes.items() if change.after is not None}
+        outside: set[str] = set()
         try:
-            for name in sorted({*_files(self._root), *coming}, key=_precedence):
-                file = self._file(name)
+            for name in sorted({*_files(self._root, outside), *coming}, key=_precedence):
+                file = _link_out(name) if name in outside else self._file(name)
                 if (change := changes.get(name)) and (file[1].version if file else "") == change.before:
                     file = _coming(change)
                 if file is None:
@@ -163,16 +164,22 @@ class FileSource:
             before = self._seen.get(name)
             if before and stamp and before[0] == stamp:
                 return before
-            if status.st_size > MAX_BYTES:
-                raise OSError(f"expected at most {MAX_BYTES} bytes, not {status.st_size}")
-            content = path.read_bytes()
+            content = file_journal.ordinary(path, MAX_BYTES)
             return stamp, Entry(content, format=kind, origin=_shown(name), version=file_journal.version(content))
         except OSError as exc:
             if isinstance(exc, FileNotFoundError) and not path.is_symlink():
                 return None
-            error = f"expected a file that can be read: {exc.strerror or exc}"
-            version = file_journal.UNREADABLE
-            return None, Entry(UNREADABLE, format=kind, origin=_shown(name), error=error, version=version)
+            return _unreadable(name, f"expected a file that can be read: {exc.strerror or exc}")
+
+
+def _unreadable(name: str, error: str) -> tuple[Stamp, Entry]:
+    kind = SUFFIXES.get(Path(name).suffix, "json")
+    version = file_journal.UNREADABLE
+    return None, Entry(UNREADABLE, format=kind, origin=_shown(name), error=error, version=version)
+
+
+def _link_out(name: str) -> tuple[Stamp, Entry]:
+    return _unreadable(name, "expected a file that can be read: this symbolic link leads out of the catalog")
 
 
 def _coming(change: FileChange) -> tuple[Stamp, Entry] | None:
@@ -183,27 +190,40 @@ def _coming(change: FileChange) -> tuple[Stamp, Entry] | None:
     return None, Entry(change.after, format=kind, origin=change.name, version=file_journal.version(change.after))
 
 
-def _files(root: Path) -> Iterator[str]:
-    """The documents, as paths below the root; without what editors and copiers leave lying about."""
+def _files(root: Path, outside: set[str]) -> Iterator[str]:
+    """The documents, as paths below the root; without what editors and copiers leave lying about. Links that lead out
+    are put into ``outside`` too. Raises ``SourceError`` if the folder of a kind of documents is one."""
     with os.scandir(root) as listing:
         tops = [entry for entry in listing if not litter(entry.name)]
     for top in tops:
-        if not top.is_dir():
-            if key_of(top.name) == "defaults":
+        document, folder = key_of(top.name) == "defaults", top.name in file_journal.PLACES
+        if (document or folder) and top.is_symlink() and file_journal.leads_out(root, Path(top.path)):
+            if folder:
+                raise SourceError(
+                    f"{top.path} is a symbolic link that leads out of the catalog; expected a directory: "
+                    "let catalog.path itself be the link"
+                )
+            outside.add(top.name)
+            yield top.name
+        elif not top.is_dir():
+            if document:
                 yield top.name
-        elif top.name in file_journal.PLACES:
-            yield from _below(root, top.name, depth=3 if top.name == "services" else 1)
+        elif folder:
+            yield from _below(root, top.name, 3 if top.name == "services" else 1, outside)
 
 
-def _below(root: Path, folder: str, depth: int) -> Iterator[str]:
+def _below(root: Path, folder: str, depth: int, outside: set[str]) -> Iterator[str]:
     with os.scandir(root / folder) as listing:
         entries = [entry for entry in listing if not litter(entry.name)]
     for entry in entries:
         name = f"{folder}/{entry.name}"
-        if not entry.is_dir():
+        if entry.is_symlink() and file_journal.leads_out(root, Path(entry.path)):
+            outside.add(name)
+            yield name
+        elif not entry.is_dir():
             yield name
         elif depth > 1:
-            yield from _below(root, name, depth - 1)
+            yield from _below(root, name, depth - 1, outside)
 
 
 LEFT_BEHIND = (

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ LOCK_MODE = 0o660
 """Whoever can open the lock can hold it, and with it every write."""
 PLACES = ("services", "gateways", "routes", "drain", "locks")
 """The folders that hold documents."""
+MAX_JOURNAL = 64 * 1024 * 1024
+"""Bytes of the journal."""
 FEW = 8
 """Files that are synced one by one; each takes its turn of the disk."""
 TIMEOUT = 30.0
@@ -66,22 +69,27 @@ def read(root: Path) -> FileJournal:
     """Raises ``SourceError`` if it is there and cannot be understood: the files may be half of something."""
     path = root / NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(ordinary(path, MAX_JOURNAL, os.O_NOFOLLOW))
         changes = tuple(FileChange(_inside(name), before, _bytes(after)) for name, before, after in document["changes"])
         if changes and document.get("root") != _identity(root):
             raise ValueError("it was written for another directory, and copied")
         return FileJournal(str(document["id"]), changes)
     except FileNotFoundError:
         return FileJournal()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise SourceError(f"{path}: {exc}; expected what anycastlb wrote; remove it if it cannot be mended") from exc
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise SourceError(
+            f"{path}: {exc!s:.300}; expected what anycastlb wrote; remove it if it cannot be mended"
+        ) from exc
 
 
 def write(root: Path, journal: FileJournal) -> None:
     """Raises ``OSError``, which leaves the old one."""
     changes = [(change.name, change.before, _text(change.after)) for change in journal.changes]
     document = {"id": journal.id, "changes": changes, **({"root": _identity(root)} if changes else {})}
-    put(root / NAME, json.dumps(document).encode())
+    content = json.dumps(document).encode()
+    if len(content) > MAX_JOURNAL:
+        raise OSError(errno.EFBIG, f"expected a write of at most {MAX_JOURNAL} bytes, not {len(content)}")
+    put(root / NAME, content)
     sync(root)
 
 
@@ -92,9 +100,34 @@ def _inside(name: str) -> str:
     """
     parts = name.split("/")
     placed = parts[0] in PLACES or (len(parts) == 1 and name.startswith("defaults."))
+    name.encode()
     if placed and all(part and not part.startswith(".") and "\0" not in part for part in parts):
         return name
     raise ValueError(f"{name!r:.200} is no place for a document")
+
+
+def outside(root: Path, changes: Iterable[FileChange]) -> frozenset[Path]:
+    """The folders of these changes that a symbolic link leads to somewhere else than below the root."""
+    folders = {(root / change.name).parent for change in changes}
+    return frozenset(folder for folder in folders if leads_out(root, folder))
+
+
+def leads_out(root: Path, path: Path) -> bool:
+    """Is it by a symbolic link somewhere else than below the root? Whoever writes a catalog may write links too, and
+    has the rights of the daemon neither to read nor to write."""
+    return not path.resolve().is_relative_to(root.resolve())
+
+
+def ordinary(path: Path, limit: int, flags: int = 0) -> bytes:
+    """What is in a file. Anything else may have no end, or nobody at its other end. Raises ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "expected a file", str(path))
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"expected at most {limit} bytes", str(path))
+    return content
 
 
 def _identity(root: Path) -> list[int]:
@@ -108,18 +141,18 @@ def finish(root: Path, journal: FileJournal) -> None:
 
     All new files are written before the first is renamed, so that the disk is waited for once.
     """
-    folders = {root}
+    folders, elsewhere = {root}, outside(root, journal.changes)
     ready: list[tuple[FileChange, Path]] = []
     for change in journal.changes:
         path = root / change.name
-        if now(path) == change.before:  # else it is done, or somebody else's
+        if path.parent not in elsewhere and now(root, path) == change.before:  # else it is done, or somebody else's
             folders |= make(path.parent)
             ready.append((change, path if change.after is None else _beside(path, change.after)))
     _written([beside for change, beside in ready if change.after is not None])
     for change, beside in ready:
         path = root / change.name
         folders.add(path.parent)
-        if now(path) != change.before:
+        if now(root, path) != change.before:
             if change.after is not None:
                 beside.unlink()
         elif change.after is not None:
@@ -133,13 +166,15 @@ def finish(root: Path, journal: FileJournal) -> None:
     write(root, FileJournal(journal.id))
 
 
-def now(path: Path) -> str:
+def now(root: Path, path: Path) -> str:
     """The version of a file as it is."""
     try:
+        if path.is_symlink() and leads_out(root, path):
+            return UNREADABLE
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return ""
-        return UNREADABLE if status.st_size > MAX_BYTES else version(path.read_bytes())
+        return version(ordinary(path, MAX_BYTES))
     except FileNotFoundError:
         return UNREADABLE if path.is_symlink() else ""
     except OSError:
@@ -160,7 +195,9 @@ def _beside(path: Path, content: bytes) -> Path:
     with beside.open("xb") as file:
         file.write(content)
         with suppress(OSError):
-            old = path.stat()
+            old = path.lstat()
+            if not stat.S_ISREG(old.st_mode):
+                return beside
             os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
             os.fchown(file.fileno(), old.st_uid, old.st_gid)
     return beside
@@ -198,8 +235,10 @@ def sync(folder: Path) -> None:
 def alone(root: Path) -> Iterator[None]:
     """Nobody else writes meanwhile, in this process or another. Ends with the process. Blocks. Raises ``OSError``."""
     path = root / LOCK
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, LOCK_MODE)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, LOCK_MODE)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "expected the lock to be a file; remove what is there", str(path))
         with suppress(PermissionError):  # of another user's lock
             os.fchmod(descriptor, LOCK_MODE)
         end = time.monotonic() + TIMEOUT

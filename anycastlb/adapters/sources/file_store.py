@@ -65,6 +65,8 @@ class FileStore:
 
     def _enforce(self, wanted: FileJournal) -> None:
         """Raises ``OSError`` if nothing was written. What fails later is the next writer's to do: it is in force."""
+        for folder in file_journal.outside(self._root, wanted.changes):
+            raise OSError(f"{folder} is reached by a symbolic link that leads out of the catalog")
         for change in wanted.changes:
             if change.after is not None:
                 _writable(self._root / change.name)

@@ -5,6 +5,7 @@ Pure. A value that cannot be read is a problem of the catalog, and never keeps a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationError
@@ -29,10 +30,9 @@ class DrainDocument(Document):
 
 def parse_drain(key: str, entry: Entry) -> tuple[Drain, tuple[Problem, ...]]:
     """The drain in a value, and the problems of the value. A plain text is the reason of the drain."""
-    text = entry.value.decode(errors="replace").strip()
-    if not text.startswith("{"):
-        return Drain(reason=text[:MAX_TEXT]), ()
-    origin = entry.origin or key
+    text, origin = entry.value.decode(errors="replace").strip(), entry.origin or key
+    if not text.removeprefix("\ufeff").startswith("{"):
+        return Drain(reason=text[:MAX_TEXT]), tuple(_misnamed(key, origin))
     try:
         document = decode.document(key, entry)
     except decode.MalformedDocument as exc:
@@ -42,4 +42,12 @@ def parse_drain(key: str, entry: Entry) -> tuple[Drain, tuple[Problem, ...]]:
     except ValidationError as exc:
         reason, by, since = (str(document.get(name, ""))[:MAX_TEXT] for name in ("reason", "by", "since"))
         return Drain(reason, by, since), decode.MalformedDocument(*problems(exc, origin)).problems
-    return Drain(form.reason, form.by, form.since, form.deadline, form.force), ()
+    return Drain(form.reason, form.by, form.since, form.deadline, form.force), tuple(_misnamed(key, origin))
+
+
+def _misnamed(key: str, origin: str) -> Iterator[Problem]:
+    """A node may have dots in its name, but hardly the ending of a document's file."""
+    name, dot, ending = key.rpartition(".")
+    if dot and ending in ("json", "yaml", "yml", "toml"):
+        node = key.partition("/")[2]
+        yield Problem(origin, "", f"expected a node's name alone, such as {name}: this drains a node called {node}")

@@ -10,6 +10,10 @@ from anycastlb.core.model.announce import most_failed
 
 CREDENTIAL = re.compile(r"authorization|cookie|token|api-?key|secret|password", re.IGNORECASE)
 """Headers of such names hold what only a few may know."""
+IN_A_PATH = re.compile(r"[?&](\w*token|api-?_?key|\w*secret|passw(or)?d|pwd)=", re.IGNORECASE)
+IN_WHAT_IS_SENT = re.compile(
+    r"(^|[^\w])(auth|pass|login|authorization|\w*token|passw(or)?d|\w*secret)\b", re.IGNORECASE
+)
 NAMED = "${secret:"
 
 
@@ -30,8 +34,12 @@ def service_notices(service: Service) -> list[tuple[str, str]]:
     if service.backends and (text := _never_again(service, primaries, weight)):
         notices.append(("announce.reopen", text))
     bare = dict.fromkeys(name for backend in service.backends for name in _bare_credentials(backend.check))
-    text = "everybody who may read services reads its value: name a secret of node.toml, ${secret:NAME}"
-    notices += [(f"check.headers.{name}", text) for name in bare]
+    read = "everybody who may read services reads its value"
+    named = f"{read}: name a secret of node.toml, ${{secret:NAME}}"
+    moved = f"{read}: send it in a header, and name a secret of node.toml there"
+    notices += [(f"check.{name}", moved if name == "path" else named) for name in bare]
+    unfilled = "a secret is filled in in headers and send only: this is sent as it stands"
+    notices += [(f"check.{name}", unfilled) for name in dict.fromkeys(_unfilled(service))]
     return [*notices, *_of_backends(service)]
 
 
@@ -46,13 +54,33 @@ def _never_again(service: Service, primaries: int, weight: int) -> str:
 
 
 def _bare_credentials(check: Check) -> Iterator[str]:
-    """The headers of a check that seem to hold a secret in so many words."""
+    """The fields of a check that seem to hold a secret in so many words."""
     if isinstance(check.params, Combination):
         for part in check.params.checks:
             yield from _bare_credentials(part)
     for name, value in getattr(check.params, "headers", ()):
         if CREDENTIAL.search(name) and value and NAMED not in value:
-            yield name
+            yield f"headers.{name}"
+    for field, pattern in (("path", IN_A_PATH), ("send", IN_WHAT_IS_SENT)):
+        text = getattr(check.params, field, "")
+        if isinstance(text, str) and pattern.search(text) and NAMED not in text:
+            yield field
+
+
+def _unfilled(service: Service) -> Iterator[str]:
+    """The fields of checks that name a secret where none is filled in."""
+    for check in (part for backend in service.backends for part in _parts(backend.check)):
+        for field in ("path", "host", "name", "command"):
+            value = getattr(check.params, field, "")
+            if NAMED in (value if isinstance(value, str) else "".join(map(str, value or ()))):
+                yield field
+
+
+def _parts(check: Check) -> Iterator[Check]:
+    yield check
+    if isinstance(check.params, Combination):
+        for part in check.params.checks:
+            yield from _parts(part)
 
 
 def _of_backends(service: Service) -> Iterator[tuple[str, str]]:

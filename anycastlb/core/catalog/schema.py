@@ -147,12 +147,10 @@ class DiscoverDocument(Document):
         return self
 
 
-class AnnounceDocument(Document):
-    min_backends: Threshold = Share(1)
-    reopen: Threshold | None = None
-    when: Literal["any", "all"] = "any"
+class HostRouteDocument(Document):
+    """What every VIP may say of its route, be it a service's or a gateway's."""
+
     fail: Literal["withdraw", "keep"] = "withdraw"
-    fallback: Literal["withdraw", "keep"] = "keep"
     last: Literal["withdraw", "keep"] = "withdraw"
     damping: DampingDocument | None = None
     hold_up: Drain = 0.0
@@ -162,6 +160,13 @@ class AnnounceDocument(Document):
     med: Number32 | None = None
     local_preference: Number32 | None = None
     as_path_prepend: Annotated[Whole, Field(ge=0, le=10)] = 0
+
+
+class AnnounceDocument(HostRouteDocument):
+    min_backends: Threshold = Share(1)
+    reopen: Threshold | None = None
+    when: Literal["any", "all"] = "any"
+    fallback: Literal["withdraw", "keep"] = "keep"
 
 
 Named = Annotated[str, Field(pattern=f"^{LABELS}$", max_length=150)]

@@ -17,7 +17,7 @@ from anycastlb.core.importers.documents import Documents
 from anycastlb.core.model import AnycastlbError, Catalog, Edit, Service, Tree, endpoint
 
 
-class Refusal(AnycastlbError):
+class ErulbRefusal(AnycastlbError):
     """What was sent cannot be written."""
 
 
@@ -33,13 +33,13 @@ def domains(tree: Tree) -> dict[str, Any]:
 
 def domain_edits(tree: Tree, domain: str, graph: Any, gateway: str) -> tuple[Edit, ...]:
     """The edits after which a domain has these rules; a pool that is not there is made, as ELB takes rules before
-    upstreams. ``gateway``: of a route that is new; empty for the only one that there is. Raises ``Refusal``."""
+    upstreams. ``gateway``: of a route that is new; empty for the only one that there is. Raises ``ErulbRefusal``."""
     key = f"routes/{host_of(domain)}"
     known = read_documents(tree, "routes").get(key.partition("/")[2])
     gateways = (known or {}).get("gateways") or gateway or _only_gateway(tree)
     documents, notes = elb.convert(json.dumps({f"/ELB/rules/{domain}": json.dumps(graph)}))
     if key not in documents:
-        raise Refusal("; ".join(map(str, notes)) or f"{shown(domain)} is no host name")
+        raise ErulbRefusal("; ".join(map(str, notes)) or f"{shown(domain)} is no host name")
     route = {**documents.pop(key), "gateways": gateways}
     if known is not None:
         route["hostnames"] = known.get("hostnames", route["hostnames"])
@@ -53,8 +53,8 @@ def _only_gateway(tree: Tree) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise Refusal("there is no gateway yet: anycastlb gateway add web http ADDRESS:80")
-    raise Refusal(f"which gateway? Add ?gateway=NAME: {', '.join(names)}")
+        raise ErulbRefusal("there is no gateway yet: anycastlb gateway add web http ADDRESS:80")
+    raise ErulbRefusal(f"which gateway? Add ?gateway=NAME: {', '.join(names)}")
 
 
 def domain_deletion(tree: Tree, domain: str) -> tuple[Edit, ...]:
@@ -82,14 +82,14 @@ def _servers(pool: Service) -> list[dict[str, Any]]:
 
 
 def upstream_edits(tree: Tree, name: str, servers: Any, stored: Stored | None) -> tuple[Edit, ...]:
-    """The edits after which a pool has exactly these servers. Raises ``Refusal``."""
+    """The edits after which a pool has exactly these servers. Raises ``ErulbRefusal``."""
     if not isinstance(servers, dict) or not all(isinstance(options, str) for options in servers.values()):
-        raise Refusal(f'expected servers such as {{"10.1.0.1:80": "weight=10"}}, not {shown(servers)}')
+        raise ErulbRefusal(f'expected servers such as {{"10.1.0.1:80": "weight=10"}}, not {shown(servers)}')
     documents = _upstream(name, servers)
     key = f"services/{name}"
     own = stored.own if stored and stored.own is not None else None
     if own is not None and "vip" in own:
-        raise Refusal(f"the service {name} has a VIP: it is no upstream")
+        raise ErulbRefusal(f"the service {name} has a VIP: it is no upstream")
     pool = {field: value for field, value in (own or documents[key]).items() if field != "backends"}
     edits = [] if own is not None and same(own, pool) else [write(tree, key, pool)]
     wanted = {each: document for each, document in documents.items() if each != key}
@@ -104,7 +104,7 @@ def _upstream(name: str, servers: Mapping[str, str]) -> Documents:
     if not servers:
         documents = {f"services/{name}": dict(elb.POOL)}
     if len(documents) != len(servers) + 1 or f"services/{name}" not in documents:
-        raise Refusal("; ".join(map(str, notes)) or f"{shown(name)} is no name of an upstream")
+        raise ErulbRefusal("; ".join(map(str, notes)) or f"{shown(name)} is no name of an upstream")
     return documents
 
 

@@ -47,7 +47,7 @@ PAUSE = "1m"
 Options = Mapping[str, Any]
 
 
-class Refusal(AnycastlbError):
+class GorbRefusal(AnycastlbError):
     """What GORB answers with status 400."""
 
 
@@ -56,17 +56,19 @@ class Refusal(AnycastlbError):
 
 def names(options: Options) -> set[str]:
     """The hosts in a service's or backend's options that are no addresses."""
-    pulse = options.get("pulse")
-    args = pulse.get("args") if isinstance(pulse, Mapping) else None
+    options = _spelt(options)
+    pulse = _spelt(given) if isinstance(given := options.get("pulse"), Mapping) else {}
+    args = pulse.get("args")
     hosts = [options.get("host"), args.get("host") if isinstance(args, Mapping) else None]
     return {host for host in hosts if isinstance(host, str) and host and not is_address(host)}
 
 
 def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
-    """The service document. ``addresses``: what each of ``names`` resolves to. Raises ``Refusal``."""
+    """The service document. ``addresses``: what each of ``names`` resolves to. Raises ``GorbRefusal``."""
+    options = _spelt(options)
     protocol = _text(options, "protocol").lower() or "tcp"
     if protocol not in ("tcp", "udp"):
-        raise Refusal(PROTOCOL)
+        raise GorbRefusal(PROTOCOL)
     document: dict[str, Any] = {
         "vip": _host(options, addresses),
         "port": _port(options),
@@ -77,19 +79,23 @@ def service(options: Options, addresses: Mapping[str, str]) -> dict[str, Any]:
     }
     if flags := _flags(options):
         document["scheduler_flags"] = flags
-    if options.get("persistent"):
+    persistent = options.get("persistent")
+    if persistent is not None and not isinstance(persistent, bool):
+        raise GorbRefusal(f"persistent: expected true or false, not {shown(persistent)}")
+    if persistent:
         document["persistence"] = {}
     return document
 
 
 def backend(options: Options, addresses: Mapping[str, str], family: int) -> dict[str, Any]:
-    """The backend document under a service whose VIP is of this family. Raises ``Refusal``."""
+    """The backend document under a service whose VIP is of this family. Raises ``GorbRefusal``."""
+    options = _spelt(options)
     address = _host(options, addresses)
     method = _text(options, "method").lower() or "nat"
     if method not in METHODS:
-        raise Refusal(FORWARDING)
+        raise GorbRefusal(FORWARDING)
     if ip_address(address).version != family:
-        raise Refusal(FAMILIES)
+        raise GorbRefusal(FAMILIES)
     return {
         "address": address,
         "port": _port(options),
@@ -101,15 +107,18 @@ def backend(options: Options, addresses: Mapping[str, str], family: int) -> dict
 
 def weight(options: Options) -> dict[str, Any]:
     """What a PATCH of a backend changes: its weight; without one it gets no new flows, as in GORB."""
-    return {"weight": _weight(options)}
+    return {"weight": _weight(_spelt(options))}
 
 
 def _check(pulse: Any, addresses: Mapping[str, str]) -> dict[str, Any]:
-    if not isinstance(pulse, Mapping):
+    if pulse is None:
         pulse = {}
+    if not isinstance(pulse, Mapping):
+        raise GorbRefusal(f"pulse: expected an object, not {shown(pulse)}")
+    pulse = _spelt(pulse)
     kind = _text(pulse, "type").lower() or "tcp"
     if kind not in ("tcp", "http", "none"):
-        raise Refusal(PULSE)
+        raise GorbRefusal(PULSE)
     check = {"type": kind, "interval": _interval(pulse), "timeout": TIMEOUT, "rise": 1, "fall": 1}
     args = pulse.get("args")
     return check | (_request(args, addresses) if kind == "http" and isinstance(args, Mapping) else {})
@@ -123,7 +132,7 @@ def _request(args: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str,
         return given
     address = host if is_address(host) else addresses.get(host)
     if address is None:
-        raise Refusal(f"{UNRESOLVED}: {shown(host)}")
+        raise GorbRefusal(f"{UNRESOLVED}: {shown(host)}")
     return {**given, "address": address, **({} if address == host else {"host": host})}
 
 
@@ -131,16 +140,16 @@ def _interval(pulse: Mapping[str, Any]) -> str:
     text = _text(pulse, "interval") or PAUSE
     match = re.fullmatch(r"(-?\d{1,9})\s*([a-z]+)", text)
     if not match or match[2] not in UNITS:
-        raise Refusal(INTERVAL)
+        raise GorbRefusal(INTERVAL)
     if int(match[1]) <= 0:
-        raise Refusal(POSITIVE)
+        raise GorbRefusal(POSITIVE)
     return f"{int(match[1]) * UNITS[match[2]]}s"
 
 
 def _flags(options: Options) -> list[str]:
     wanted = [flag for flag in _text(options, "flags").split("|") if flag]
     if not set(wanted) <= set(FLAGS):
-        raise Refusal(FLAG)
+        raise GorbRefusal(FLAG)
     return sorted({FLAGS[flag] for flag in wanted})
 
 
@@ -148,14 +157,14 @@ def _host(options: Options, addresses: Mapping[str, str]) -> str:
     host = _text(options, "host")
     resolved = host if is_address(host) else addresses.get(host)
     if not resolved:
-        raise Refusal(f"{UNRESOLVED}: {shown(host)}" if host else MISSING)
+        raise GorbRefusal(f"{UNRESOLVED}: {shown(host)}" if host else MISSING)
     return resolved
 
 
 def _port(options: Options) -> int:
     port = _number(options, "port")
     if not 0 < port < 65536:
-        raise Refusal(MISSING)
+        raise GorbRefusal(MISSING)
     return port
 
 
@@ -164,17 +173,29 @@ def _weight(options: Options) -> int:
 
 
 def _number(options: Options, name: str) -> int:
+    """0 where there is none, as in GORB. What is no number must not become one: 0 takes a backend out."""
     value = options.get(name)
-    if isinstance(value, bool) or value is None:
+    if value is None:
         return 0
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31:
+        return value
+    if (isinstance(value, float) and value.is_integer() and abs(value) < 2**31) or (
+        isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII)
+    ):
         return int(value)
-    return int(value) if isinstance(value, int) or re.fullmatch(r"\d{1,9}", str(value)) else 0
+    raise GorbRefusal(f"{name}: expected a whole number, not {shown(value)}")
 
 
 def _text(options: Mapping[str, Any], name: str) -> str:
     value = options.get(name)
-    return value.strip() if isinstance(value, str) else ""
+    if value is not None and not isinstance(value, str):
+        raise GorbRefusal(f"{name}: expected text in quotes, not {shown(value)}")
+    return (value or "").strip()
+
+
+def _spelt(options: Options) -> Options:
+    """The options with their names in small letters: Go, and so GORB, makes no difference."""
+    return {name.lower(): value for name, value in options.items()}
 
 
 # ---------------------------------------------------------------- to GORB

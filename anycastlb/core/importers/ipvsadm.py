@@ -51,6 +51,8 @@ SWITCHES = {
     "-o": "ops", "--ops": "ops", "-6": "ipv6", "--ipv6": "ipv6", "--tun-nocsum": "nocsum", "--tun-csum": "csum",
     "--tun-remcsum": "remcsum", "-n": "numeric", "--numeric": "numeric",
 }  # fmt: skip
+MAX_LINE = 4096
+"""Characters of a line; ipvsadm writes some hundred."""
 PERSISTENT = ("-p", "--persistent")
 DEFAULT_PERSISTENCE = 360
 NAMES = '; save with numbers: "ipvsadm -Sn"'
@@ -113,6 +115,8 @@ def _take(line: _Line, services: dict[Key, Virtual | None], port_of: PortOf, not
 
 def _line(place: int, text: str, notes: list[Note]) -> _Line | None:
     """What a line says, if anything. Raises ``UnreadableInput``."""
+    if len(text) > MAX_LINE:
+        raise UnreadableInput(place, f"expected at most {MAX_LINE} characters in a line, not {len(text)}")
     try:
         words = shlex.split(text, comments=True)
     except ValueError as exc:

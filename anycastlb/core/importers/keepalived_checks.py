@@ -99,7 +99,7 @@ def _leftovers(checker: Statement, notes: Notes) -> None:
 
 
 def last(statements: Statement, *keywords: str) -> Statement | None:
-    return next((s for s in reversed(statements.inside()) if s.keyword in keywords), None)
+    return statements.last(*keywords)
 
 
 def _given(keywords: tuple[str, ...], checker: Statement, outer: Sequence[Statement]) -> Statement | None:

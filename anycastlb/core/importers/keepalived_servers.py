@@ -27,11 +27,13 @@ class Method:
 def servers(statement: Statement, virtual: Virtual, method: Method, notes: list[Note]) -> list[Real]:
     """The real servers, each once, and the last sorry server, unless it is one of them."""
     reals: list[Real] = []
+    seen: set[tuple[Address, int]] = set()
     for real, line in _reals(statement, virtual, method, notes):
-        if any((real.address, real.port) == (one.address, one.port) for one in reals):
+        if (real.address, real.port) in seen:
             at = endpoint(real.address, real.port)
             notes.append(line.note(f"{line.keyword} {at} is one of the real servers already; left out"))
         else:
+            seen.add((real.address, real.port))
             reals.append(real)
     return reals
 

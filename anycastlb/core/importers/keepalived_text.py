@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import ParamSpec, TypeVar
 
 from anycastlb.core.importers.documents import Note, UnreadableInput
@@ -47,9 +48,17 @@ class Statement:
     name: str = ""
     """The included file the line is in; empty for the text itself."""
     block: list[Statement] | None = None
+    _latest: dict[str, tuple[int, Statement]] | None = field(default=None, compare=False, repr=False)
 
     def inside(self) -> list[Statement]:
         return self.block if self.block is not None else []
+
+    def last(self, *keywords: str) -> Statement | None:
+        """The last statement inside with one of these keywords. It is asked for only when nothing changes any more."""
+        if self._latest is None:
+            self._latest = {one.keyword: (place, one) for place, one in enumerate(self.inside())}
+        found = [self._latest[keyword] for keyword in keywords if keyword in self._latest]
+        return max(found, key=itemgetter(0))[1] if found else None
 
     @property
     def keyword(self) -> str:

@@ -35,8 +35,8 @@ The error tree, of the whole product. A private class stays in its module; every
     │   ├── Unfinished             nobody knows yet what has become of its reload
     │   └── UnknownAnswer          its answer is none that this version knows
     ├── UnreadableInput            an importer cannot read its input; names the line
-    ├── Refusal                    a request in GORB's form asks for what cannot be done
-    ├── Refusal                    a request in ELB's form asks for what cannot be done
+    ├── GorbRefusal                a request in GORB's form asks for what cannot be done
+    ├── ErulbRefusal               a request in ELB's form asks for what cannot be done
     ├── TargetMissing              an edit names an object that does not exist
     ├── UnreadableStatus           what another node published is not a node's status
     ├── _UnusableInstance          a discovered instance cannot be a backend

@@ -18,7 +18,8 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
     """The facts for a node with these settings; they are None if ``problems`` keep them from being used."""
     me = processes.process(os.getpid()) or Process(os.getpid(), ())
     every = processes.every_process()
-    node = _nearest([process for process in every if processes.is_node(process)], me, config)
+    nodes = filter(processes.is_node, every)
+    node = processes.nearest(nodes, me, config, host.owners(settings.node.state_dir) if settings else ())
     home = {"", (node or me).namespace}
     running = tuple(process for process in every if process.namespace in home)
     needs, agent, api = asyncio.run(_ask(settings))
@@ -29,7 +30,7 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         settings=settings,
         me=me,
         node=node,
-        rivals=tuple(process for process in running if processes.is_rival(process)),
+        rivals=tuple(process for process in running if process.rival),
         kernel=host.kernel(needs.schedulers if isinstance(needs, Needs) else ("mh",)),
         links=interfaces,
         routes=routes,
@@ -43,12 +44,6 @@ def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = 
         loopback_manager=host.loopback_manager(),
         exposed_secrets=host.exposed_secrets(settings) if settings else (),
     )
-
-
-def _nearest(nodes: list[Process], me: Process, config: str) -> Process | None:
-    """The node that is meant: the one with these settings, else one in this network namespace, else any."""
-    nodes.sort(key=lambda node: (config not in node.argv, node.namespace != me.namespace))
-    return nodes[0] if nodes else None
 
 
 async def _ask(settings: Settings | None) -> tuple[Needs | Unseen, Agent | None, Api]:

@@ -21,7 +21,16 @@ from anycastlb.doctor.facts import ExabgpFacts, Process, Socket, Trial, Unseen
 from anycastlb.settings import Settings
 
 CONFIG = "/etc/exabgp/exabgp.conf"
+MAX_CONFIG = 4 * 1024 * 1024
+"""Bytes of exabgp.conf that are looked at."""
 TIMEOUT = 20.0
+UNIX_ROW = re.compile(
+    r"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8}) [0-9]{4} (?P<state>[0-9]{2}) +[0-9]+ (?P<path>/.*)",
+    re.ASCII,
+)
+"""The name of a socket may have line breaks in it, and so make any row; not every row is one of the kernel's."""
+BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+"""The environment of the trial: the one who may look at it is not the one who called the doctor."""
 
 
 def speaker(settings: Settings | None, config: str, running: Sequence[Process]) -> ExabgpFacts:
@@ -62,11 +71,19 @@ def _installed() -> tuple[str, str]:
         return metadata.version("exabgp"), "beside anycastlb"
     except metadata.PackageNotFoundError:
         program = shutil.which("exabgp")
-    if program is None:
+    if program is None or not _is_installed(program):
         return "", ""
     for argument in ("version", "--version"):  # 5 and 4
         try:
-            done = subprocess.run([program, argument], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+            done = subprocess.run(
+                [program, argument],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired):
             continue
         if version := re.search(r"ExaBGP\s*:\s*(\S+)", done.stdout + done.stderr):
@@ -74,11 +91,34 @@ def _installed() -> tuple[str, str]:
     return "", ""
 
 
-def _text(path: str) -> str | Unseen:
+def _is_installed(program: str) -> bool:
+    """Is it in a directory of root's or of this user's that not everybody may write to? A PATH may name others."""
     try:
-        return Path(path).read_text(errors="replace")
+        found = [Path(program).stat(), Path(program).parent.stat()]
+    except OSError:
+        return False
+    mine = all(status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH for status in found)
+    return mine and Path(program).is_absolute()
+
+
+def _text(path: str) -> str | Unseen:
+    """The path is the word of whoever started a process: behind it may be a file of the kernel's that has no end, or
+    whose reader waits for ever."""
+    data = b""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         return Unseen(f"{path}: {exc.strerror}")
+    try:
+        while len(data) <= MAX_CONFIG and (piece := os.read(descriptor, MAX_CONFIG)):
+            data += piece
+    except OSError as exc:
+        return Unseen(f"{path}: {exc.strerror}")
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_CONFIG:
+        return Unseen(f"{path}: more than {MAX_CONFIG} bytes, which no configuration has")
+    return data.decode(errors="replace")
 
 
 def _socket(path: str) -> Socket:
@@ -108,16 +148,19 @@ def _unix(path: str) -> tuple[bool, int]:
     except OSError:
         rows = []
     for row in rows:
-        fields = row.split(maxsplit=7)
-        if len(fields) == 8 and fields[7] == path:
-            listening |= bool(int(fields[3], 16) & 0x10000)  # __SO_ACCEPTCON
-            connections += fields[5] == "03"  # SS_CONNECTED
+        if (match := UNIX_ROW.fullmatch(row)) and match["path"] == path:
+            listening |= bool(int(match["flags"], 16) & 0x10000)  # __SO_ACCEPTCON
+            connections += match["state"] == "03"  # SS_CONNECTED
     return listening, connections
 
 
 def _trial(config: str, speakers: Sequence[Process]) -> Trial | Unseen:
     """Run the bridge's own check as the user of ExaBGP. The program is the one that belongs to this one: the command
-    line of a process is the word of whoever started it, and root must not run it."""
+    line of a process is the word of whoever started it, and root must not run it.
+
+    That user may stop the trial and make it do anything (ptrace), and "exabgp" is what anybody may call a process. So
+    it has nothing of root's: no terminal into which it could type, no environment with a token in it, no open file.
+    """
     if not speakers:
         return Unseen("no ExaBGP runs, so its user is not known")
     who = speakers[0]
@@ -128,6 +171,10 @@ def _trial(config: str, speakers: Sequence[Process]) -> Trial | Unseen:
     try:
         done = subprocess.run(
             command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=BARE,
+            umask=0o077,
             capture_output=True,
             text=True,
             errors="replace",

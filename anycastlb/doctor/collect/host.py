@@ -169,6 +169,14 @@ def _line(path: Path) -> str:
     return _text(path).partition("\n")[0].strip()
 
 
+def owners(path: str) -> tuple[int, ...]:
+    """The user a file belongs to; nobody if it is not there."""
+    try:
+        return (Path(path).stat().st_uid,)
+    except OSError:
+        return ()
+
+
 def folder(path: str, node: Process | None) -> Folder:
     """A directory and whether the running node may write it; without a node, whether this process may."""
     try:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from anycastlb.doctor.facts import Process
-
-RIVALS = ("keepalived", "ldirectord", "merlin", "gorb", "kube-proxy", "seesaw_engine", "seesaw_ncc", "surealived")
-"""Programs that manage IPVS or VIPs too."""
 
 
 def every_process(proc: Path = Path("/proc")) -> tuple[Process, ...]:
@@ -61,7 +58,7 @@ def _namespace(folder: Path) -> str:
 
 
 def is_node(process: Process) -> bool:
-    """Is it ``anycastlb run``, by its command line?"""
+    """Is it ``anycastlb run``, by its command line? That alone makes it nobody's node: see ``nearest``."""
     for place, word in enumerate(process.argv[:-1]):
         named = Path(word).name == "anycastlb" or word.endswith("anycastlb/__main__.py")
         if named and process.argv[place + 1] == "run":
@@ -69,6 +66,8 @@ def is_node(process: Process) -> bool:
     return False
 
 
-def is_rival(process: Process) -> bool:
-    """Is it another program that manages IPVS? A script is named by its second word."""
-    return bool(set(RIVALS) & {Path(word).name for word in process.argv[:2]})
+def nearest(nodes: Iterable[Process], me: Process, config: str, owners: Collection[int]) -> Process | None:
+    """The node that is meant: one of these owners, since anybody may call a process so, and root is told to look into
+    its namespace; of those the one with these settings, else one in this network namespace, else any."""
+    known = [node for node in nodes if node.uid in {0, me.uid, *owners}]
+    return min(known, key=lambda node: (config not in node.argv, node.namespace != me.namespace), default=None)

@@ -74,12 +74,6 @@ def _config(speaker: ExabgpFacts) -> Iterator[Finding]:
         yield Finding("error", "bgp", what, 'no "run ... anycastlb-bridge" in it', mend)
         return
     yield Finding("ok", "bgp", f"{speaker.config} runs the bridge", RUNS_BRIDGE.findall(text)[0].strip())
-    for pattern, what in (
-        (r"graceful-restart\s+(enable|\d+)", "graceful restart is on: a dead node keeps attracting traffic"),
-        (r"respawn\s+false", "respawn is off: without the bridge ExaBGP announces for ever what it announced last"),
-    ):
-        if line := re.search(pattern, text):
-            yield Finding("warning", "bgp", what, f"{speaker.config}: {line[0]}", f"take {line[0]!r} out of it")
     for trouble in exabgp_config.troubles(exabgp_config.read(text)):
         level: Level = "error" if trouble.serious else "warning"
         yield Finding(level, "bgp", trouble.what, f"{speaker.config}: {trouble.where}", trouble.remedy)
@@ -111,7 +105,14 @@ def _socket(facts: Facts, speaker: ExabgpFacts) -> Iterator[Finding]:
 
 
 def _reachable(socket: Socket, speakers: tuple[Process, ...]) -> Iterator[Finding]:
+    chosen = [process for process in speakers if _may(socket, process)]
     for process in speakers:
+        if chosen and process not in chosen:
+            what = (
+                f"process {process.pid} of user {process.uid} is called exabgp too; it may not use the daemon's socket"
+            )
+            yield Finding("notice", "bgp", what, f"process {process.pid}: {' '.join(process.argv)[:100]}")
+            continue
         access = f"{socket.path}: mode {socket.mode:04o}, owner {socket.uid}, group {socket.group}"
         evidence = f"{access}; exabgp: user {process.uid}"
         if not _may(socket, process):

@@ -224,7 +224,7 @@ def _files(facts: Facts) -> Iterator[Finding]:
 
 def _rivals(facts: Facts) -> Iterator[Finding]:
     for process in facts.rivals:
-        name = process.argv[0].rsplit("/", 1)[-1] if process.argv else "?"
+        name = process.rival
         what = f"{name} runs too: two masters of IPVS and of the VIPs undo each other's work"
         evidence = f"process {process.pid}: {' '.join(process.argv)[:100]}"
         yield Finding("warning", "kernel", what, evidence, f"systemctl disable --now {name}")

@@ -5,8 +5,9 @@ Nothing is stored for an object, so its series vanish with it. Only what cannot 
 route templates: nothing that a client of the balancer could multiply. Base units: seconds, bytes. No decision may
 depend on anything here.
 
-One scrape is one object, made of one snapshot, and turned into text in a worker thread: ten thousand backends must
-not hold up the event loop. There is never more than one at work; who asks meanwhile shares the next one.
+One scrape is one object, made of one snapshot, and put into words in a worker thread: ten thousand backends must not
+hold up the event loop. There is never more than one at work; who asks meanwhile shares the next one. The words are
+joined while they are sent: the text of ten thousand backends is 18 MB, and is never there as a whole.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -38,9 +40,9 @@ from anycastlb.serving.metrics.snapshot import (
     speaker_metrics,
     vip_metrics,
 )
-from anycastlb.serving.metrics.text import Labels, Writer
+from anycastlb.serving.metrics.text import Labels, Writer, Written
 from anycastlb.serving.metrics.traffic import Statistics, service_traffic, settings
-from anycastlb.serving.pieces import Pieces, pieces
+from anycastlb.serving.pieces import Unjoined, merged
 
 __all__ = ["Load", "Meters", "Metrics", "Requests", "Sources", "Statistics"]
 
@@ -102,44 +104,45 @@ class Metrics:
         """Scrapes that have begun."""
         self._asking = 0
         """Callers who have no answer yet."""
-        self._texts: dict[str, tuple[int, Pieces]] = {}
+        self._texts: dict[str, tuple[int, Unjoined]] = {}
         """By content type: the last text, and which scrape it was."""
 
-    async def scrape(self, accept: str = "") -> tuple[Pieces, str]:
+    async def scrape(self, accept: str = "") -> tuple[Unjoined, str]:
         """The text for this Accept header, and its content type."""
         encode, content_type = choose_encoder(accept)
         before = self._begun
         self._asking += 1
         try:
             async with self._turn:
-                number, text = self._texts.get(content_type, (0, ()))
-                if number <= before:  # it was begun before we asked
+                known = self._texts.get(content_type)
+                if known is None or known[0] <= before:  # it was begun before we asked
                     self._begun = number = self._begun + 1
                     look = await self._look()
                     text = await asyncio.to_thread(self._text, look, encode, "openmetrics" in content_type)
-                    self._texts[content_type] = number, text
-                return text, content_type
+                    self._texts[content_type] = known = number, text
+                return known[1], content_type
         finally:
             self._asking -= 1
             if not self._asking:
                 self._texts.clear()  # nobody waits to share it, and it may be large
 
-    def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> Pieces:
+    def _text(self, look: _Scrape, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> Unjoined:
         """In a worker thread. The library's part comes last: in OpenMetrics it ends with an end mark."""
         catalog = look.snapshot.inputs.catalog
         if self._labels[0] is not catalog:
             self._labels = catalog, Labels()
         writer, rest = Writer(openmetrics, self._labels[1]), _Rest()
-        texts: list[bytes] = []
+        families: list[Written] = []
         for family in look.collect():
             if isinstance(family, (FamilySamples, FamilyLines)):
-                texts.append(writer.text(family))
+                families.append(writer.write(family))
             else:
                 rest.families.append(family)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(rest)
         registry.register(self._process)
-        return pieces((*texts, encode(registry)))
+        end = encode(registry)
+        return Unjoined(lambda: merged(chain(*(family.joined() for family in families), (end,))))
 
     async def _look(self) -> _Scrape:
         kernel: Statistics | None = None

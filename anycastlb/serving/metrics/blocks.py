@@ -26,12 +26,13 @@ from anycastlb.core.model import (
 from anycastlb.serving.metrics.backends import Column, checked_columns, counted_columns, decided_columns
 from anycastlb.serving.metrics.families import FAMILIES, FamilyLines, Lines
 from anycastlb.serving.metrics.text import escaped, lines
-from anycastlb.serving.metrics.traffic import Statistics
+from anycastlb.serving.metrics.traffic import DIRECTIONS, Statistics
 
 SAME_CLOCK = 0.001
 """Seconds that the wall clock and the monotonic clock may drift apart before moments are written anew."""
 COLUMNS = (*decided_columns((), (), (), 0.0), *checked_columns((), 0.0), *counted_columns((), ()))
 """Every column of a block, in order."""
+ENDS = {direction: f'direction="{direction}",'.encode() if direction else b"" for direction in ("", *DIRECTIONS)}
 T = TypeVar("T")
 
 
@@ -74,8 +75,9 @@ class Block:
         self._backends = service.members(vip)
         self._keys = [DestinationKey(key, backend.address, backend.port) for backend in self._backends]
         self._checks = [service.check(vip, backend) for backend in self._backends]
-        self._labels: dict[str, tuple[bytes, ...]] = {}
-        """Of all backends, by the value of the label ``direction``; empty for families without it."""
+        self._labels = tuple(f'{{backend="{escaped(backend.name)}",'.encode() for backend in self._backends)
+        self._end = f'service="{escaped(service.name)}",vip="{vip}"}}'.encode()
+        """What comes after the name of each backend, and after the direction where there is one."""
         self._verdicts: list[BackendVerdict | None] = []
         self._states: list[CheckState | None] = []
         self._leaving: list[Leaving | None] = []
@@ -110,20 +112,8 @@ class Block:
         self._counters, self._wall = counters, wall
 
     def _written(self, places: Sequence[int], columns: Iterable[Column]) -> list[Lines]:
-        plain = _at(places, self._labelled(""))
-        return [
-            lines(_at(places, self._labelled(direction)) if direction else plain, numbers)
-            for _, direction, numbers in columns
-        ]
-
-    def _labelled(self, direction: str) -> tuple[bytes, ...]:
-        known = self._labels.get(direction)
-        if known is None:
-            middle = f'direction="{direction}",' * bool(direction)
-            end = f'{middle}service="{escaped(self.service.name)}",vip="{self._vip}"}}'
-            names = (escaped(backend.name) for backend in self._backends)
-            known = self._labels[direction] = tuple(f'{{backend="{name}",{end}'.encode() for name in names)
-        return known
+        labels = _at(places, self._labels)
+        return [lines(labels, numbers, ENDS[direction] + self._end) for _, direction, numbers in columns]
 
 
 def _at(places: Sequence[int], items: Sequence[T]) -> tuple[T, ...]:

@@ -276,9 +276,11 @@ class Lines(NamedTuple):
     """Samples as text."""
 
     labels: tuple[bytes, ...]
-    """In braces, where there are any."""
+    """In braces, where there are any; up to where they are the same in all lines."""
     numbers: tuple[bytes, ...]
     """In the same order; if there is one only, it is that of all."""
+    end: bytes = b""
+    """Of all labels."""
 
 
 @dataclass(frozen=True, slots=True)

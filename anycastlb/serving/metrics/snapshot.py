@@ -12,7 +12,7 @@ from typing import get_args
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import drain_traffic
 from anycastlb.core.model import ALL_TABLES, TABLES, Address, Catalog, Problem, Route, Snapshot, Stage, Verdict
-from anycastlb.serving.metrics.families import FamilySamples, Sample, one, samples_of
+from anycastlb.serving.metrics.families import FamilySamples, one, samples_of
 from anycastlb.serving.metrics.rows import service_rows
 
 DOCUMENTS = ("service", "backend", "gateway", "route", "defaults", "drain", "discovery", "other")
@@ -86,30 +86,30 @@ def fingerprint_number(catalog: Catalog) -> int:
 
 
 def vip_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:
-    verdicts, routes = snapshot.decision.verdicts, snapshot.actual.routes
+    verdicts, routes, addresses = snapshot.decision.verdicts, snapshot.actual.routes, snapshot.actual.addresses
     gates = {vip: snapshot.decision.memory.gates.get(vip) for vip in verdicts}
-    yield samples_of("vip_open", [((str(vip),), verdict.open) for vip, verdict in verdicts.items()])
+    names = {vip: (str(vip),) for vip in (*verdicts, *routes, *addresses)}
+    yield samples_of("vip_open", [(names[vip], verdict.open) for vip, verdict in verdicts.items()])
     shut = [(vip, verdict) for vip, verdict in verdicts.items() if not verdict.open]
-    yield samples_of("vip_closed", [((str(vip), closed_by(verdict)), 1) for vip, verdict in shut])
-    kept = [((str(vip), verdict.kept), 1.0) for vip, verdict in verdicts.items() if verdict.kept]
+    yield samples_of("vip_closed", [((*names[vip], closed_by(verdict)), 1) for vip, verdict in shut])
+    kept = [((*names[vip], verdict.kept), 1.0) for vip, verdict in verdicts.items() if verdict.kept]
     yield samples_of("vip_kept", kept)
     known = {**verdicts, **dict.fromkeys(routes)}
-    yield samples_of("vip_announced", [((str(vip),), vip in routes) for vip in known])
-    addresses = snapshot.actual.addresses
-    yield samples_of(
-        "vip_address", [((str(vip),), vip in addresses) for vip in {**verdicts, **dict.fromkeys(addresses)}]
-    )
-    yield samples_of("vip_route_attributes", [((str(vip),), attributes(route)) for vip, route in routes.items()])
-    yield samples_of("vip_hold_seconds", _holds(snapshot))
+    yield samples_of("vip_announced", [(names[vip], vip in routes) for vip in known])
+    known = {**verdicts, **dict.fromkeys(addresses)}
+    yield samples_of("vip_address", [(names[vip], vip in addresses) for vip in known])
+    yield samples_of("vip_route_attributes", [(names[vip], attributes(route)) for vip, route in routes.items()])
+    holds = _holds(snapshot)
+    held = [((*names[vip], hold), holds.get((vip, hold), 0.0)) for vip in verdicts for hold in ("up", "down")]
+    yield samples_of("vip_hold_seconds", held)
     wall = snapshot.at_wall - snapshot.at
-    ready = [((str(vip),), wall + g.ready_since) for vip, g in gates.items() if g and g.ready_since is not None]
+    ready = [(names[vip], wall + g.ready_since) for vip, g in gates.items() if g and g.ready_since is not None]
     yield samples_of("vip_ready_timestamp_seconds", ready)
-    turned = [((str(vip),), wall + v.since) for vip, v in verdicts.items() if math.isfinite(v.since)]
+    turned = [(names[vip], wall + v.since) for vip, v in verdicts.items() if math.isfinite(v.since)]
     yield samples_of("vip_transition_timestamp_seconds", turned)
-    yield samples_of("vip_damping_penalty", [((str(vip),), verdict.penalty) for vip, verdict in verdicts.items()])
-    yield samples_of(
-        "vip_damped", [((str(vip),), g is not None and g.suppressed_since is not None) for vip, g in gates.items()]
-    )
+    yield samples_of("vip_damping_penalty", [(names[vip], verdict.penalty) for vip, verdict in verdicts.items()])
+    damped = [(names[vip], g is not None and g.suppressed_since is not None) for vip, g in gates.items()]
+    yield samples_of("vip_damped", damped)
 
 
 CLOSED_BY: Mapping[str, str] = {
@@ -137,15 +137,14 @@ def attributes(route: Route) -> int:
     return len(route.communities) + len(route.large_communities) + sum(value is not None for value in single)
 
 
-def _holds(snapshot: Snapshot) -> list[Sample]:
-    """As the gates use them: the longest of each among a VIP's services."""
+def _holds(snapshot: Snapshot) -> dict[tuple[Address, str], float]:
+    """By VIP and ``up`` or ``down``, as the gates use them: the longest of each among a VIP's services."""
     holds: dict[tuple[Address, str], float] = {}
     for service in snapshot.inputs.catalog.services:
         for vip in service.vips if service.announce.hold_up or service.announce.hold_down else ():
             for hold, seconds in (("up", service.announce.hold_up), ("down", service.announce.hold_down)):
                 holds[vip, hold] = max(holds.get((vip, hold), 0.0), seconds)
-    decided = snapshot.decision.verdicts
-    return [((str(vip), hold), holds.get((vip, hold), 0.0)) for vip in decided for hold in ("up", "down")]
+    return holds
 
 
 def service_metrics(snapshot: Snapshot) -> Iterator[FamilySamples]:

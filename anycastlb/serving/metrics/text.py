@@ -7,9 +7,10 @@ the families it is in. Histograms and the process's own metrics are left to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, repeat
+from typing import NamedTuple
 
 from anycastlb.serving.metrics.families import Family, FamilyLines, FamilySamples, Lines, Sample
 
@@ -17,6 +18,8 @@ ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
 
 NOTHING = Lines((), ())
+TOGETHER = 100
+"""Pieces of a family that are joined in one go, of some ten lines each."""
 Label = tuple[str, ...]
 
 
@@ -37,8 +40,8 @@ class Labels:
         return lines(tuple(map(known.__getitem__, rows)), numbers)
 
 
-def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None]) -> Lines:
-    """Labels as text with their numbers, but for those that have none."""
+def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None], end: bytes = b"") -> Lines:
+    """Labels as text with their numbers, but for those that have none. ``end``: what all labels end with."""
     given: Sequence[float] = numbers  # type: ignore[assignment]
     if None in numbers:
         labels = tuple(label for label, number in zip(labels, numbers, strict=True) if number is not None)
@@ -46,8 +49,8 @@ def lines(labels: tuple[bytes, ...], numbers: Sequence[float | None]) -> Lines:
     if not given:
         return NOTHING
     if given.count(given[0]) == len(given):
-        return Lines(labels, _for_all(given[0]))
-    return Lines(labels, tuple(map(_number, given)))
+        return Lines(labels, _for_all(given[0]), end)
+    return Lines(labels, tuple(map(_number, given)), end)
 
 
 @lru_cache(1024, typed=True)
@@ -56,31 +59,45 @@ def _for_all(number: float) -> tuple[bytes]:
     return (_number(number),)
 
 
+class Written(NamedTuple):
+    """A family that is put into words, but not into one text yet."""
+
+    name: bytes
+    head: bytes
+    pieces: Sequence[Lines]
+
+    def joined(self) -> Iterator[bytes]:
+        """Whole lines, in pieces of some ten kilobytes."""
+        yield self.head
+        for begin in range(0, len(self.pieces), TOGETHER):
+            some = self.pieces[begin : begin + TOGETHER]
+            yield b"".join(chain.from_iterable(_written(self.name, lines) for lines in some))
+
+
 class Writer:
-    """Writes the families of one scrape."""
+    """Puts the families of one scrape into words."""
 
     def __init__(self, openmetrics: bool, labels: Labels | None = None) -> None:
         self._openmetrics = openmetrics
         self._labels = labels or Labels()
 
-    def text(self, rows: FamilySamples | FamilyLines) -> bytes:
-        """A family as whole lines."""
+    def write(self, rows: FamilySamples | FamilyLines) -> Written:
         family = rows.family
         name = family.name.removesuffix("_total") if self._openmetrics else family.name
         pieces = rows.pieces if isinstance(rows, FamilyLines) else [self._labels.lines(family, rows.samples)]
         head = f"# HELP {name} {family.text}\n# TYPE {name} {family.type}\n".encode()
-        return b"".join((head, *chain.from_iterable(_written(family.name.encode(), lines) for lines in pieces)))
+        return Written(family.name.encode(), head, pieces)
 
 
 def _written(name: bytes, lines: Lines) -> Iterable[bytes]:
     """The lines of one metric, joined by what many of them have in common."""
-    labels, numbers = lines
+    labels, numbers, end = lines
     if not labels:
         return ()
     if len(numbers) == 1:
-        number = b" %b\n" % numbers[0]
-        return name, (number + name).join(labels), number
-    return chain.from_iterable(zip(repeat(name), labels, repeat(b" "), numbers, repeat(b"\n")))
+        rest = b"%b %b\n" % (end, numbers[0])
+        return name, (rest + name).join(labels), rest
+    return chain.from_iterable(zip(repeat(name), labels, repeat(end + b" "), numbers, repeat(b"\n")))
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """HAProxy's driver beside the reconciler, which waits for it no longer than for a kernel.
 
 A reload takes half a second, and a HAProxy that is stopped answers never; meanwhile the routes of all other VIPs must
-go on being decided. So what takes longer than ``PATIENCE`` goes on in the background: its changes are *pending*, and
+go on being decided. So what takes longer than ``WAIT`` goes on in the background: its changes are *pending*, and
 the reconciler is woken when it is done. What failed before counts as failed until it is known to have worked.
 
 HAProxy is asked every second, over a connection of its own, whether it lives. That it is dead is known some ms after
@@ -23,7 +23,7 @@ from anycastlb.adapters.drivers.haproxy.sockets import Runtime
 from anycastlb.core.decision.containment import internal_error
 from anycastlb.core.model import EMPTY, Change, Failure, Reason, Rows, Table
 
-PATIENCE = 0.25
+WAIT = 0.25
 """Seconds that the reconciler waits."""
 INTERVAL = 1.0
 """Seconds between two questions whether HAProxy lives."""
@@ -88,7 +88,7 @@ class HaproxyBeside:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._work = done
         self._todo.put_nowait((work, done))
-        await asyncio.wait({done}, timeout=PATIENCE)
+        await asyncio.wait({done}, timeout=WAIT)
         if done.done():
             return done.result()
         done.add_done_callback(lambda _: self._on_change())

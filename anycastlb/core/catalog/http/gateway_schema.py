@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from anycastlb.core.catalog.http.texts import Name, Timeout
-from anycastlb.core.catalog.schema import Community, DampingDocument, Drain, LargeCommunity, Number32
+from anycastlb.core.catalog.schema import Drain, HostRouteDocument
 from anycastlb.core.fields import Document, Ip, Whole, one_or_many
 
 
@@ -29,18 +29,8 @@ class LimitsDocument(Document):
     header_bytes: Annotated[Whole, Field(ge=1024, le=65_536)] = 16_384
 
 
-class GatewayAnnounceDocument(Document):
+class GatewayAnnounceDocument(HostRouteDocument):
     when: Literal["any", "all", "critical"] = "any"
-    fail: Literal["withdraw", "keep"] = "withdraw"
-    last: Literal["withdraw", "keep"] = "withdraw"
-    damping: DampingDocument | None = None
-    hold_up: Drain = 0.0
-    hold_down: Drain = 0.0
-    communities: tuple[Community, ...] = ()
-    large_communities: tuple[LargeCommunity, ...] = ()
-    med: Number32 | None = None
-    local_preference: Number32 | None = None
-    as_path_prepend: Annotated[Whole, Field(ge=0, le=10)] = 0
 
 
 class GatewayDocument(Document):

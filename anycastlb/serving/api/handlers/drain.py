@@ -24,7 +24,7 @@ from anycastlb.core.decision import drain_peers, sessions
 from anycastlb.core.model import Address, Conflict, Edit, Snapshot, SourceError, Tree
 from anycastlb.serving.api.handlers import commit
 from anycastlb.serving.api.handlers.write import NAMES
-from anycastlb.serving.api.http.bodies import body
+from anycastlb.serving.api.http.bodies import body, nothing, unconditional
 from anycastlb.serving.api.http.context import Context, answer, caller, context
 from anycastlb.serving.api.http.errors import ApiError
 
@@ -39,6 +39,7 @@ Make = Callable[[Tree], Awaitable[Sequence[Edit]]]
 
 
 async def drain_node(request: web.Request) -> web.Response:
+    unconditional(request)
     sent = _drain_document(await body(request, dict, optional=True) or {})
     node, at = _named(request), context(request)
     document = {**sent, "by": caller(request).name, "since": moment(time.time())}
@@ -53,7 +54,8 @@ async def drain_node(request: web.Request) -> web.Response:
 
 
 async def undrain_node(request: web.Request) -> web.Response:
-    await request.read()
+    unconditional(request)
+    await nothing(request)
     node = _named(request)
 
     async def make(tree: Tree) -> Sequence[Edit]:

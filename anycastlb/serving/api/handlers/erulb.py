@@ -102,7 +102,7 @@ async def _each(request: web.Request, makes: Mapping[str, commit.Make]) -> dict[
     for name, make in makes.items():
         try:
             await commit.write(request, make)
-        except erulb.Refusal as exc:
+        except erulb.ErulbRefusal as exc:
             failed[name] = ApiError(400, str(exc))
         except ApiError as error:
             failed[name] = error

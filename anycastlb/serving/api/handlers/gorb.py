@@ -55,7 +55,7 @@ def translated(handler: Handler) -> Handler:
     async def wrapped(request: web.Request) -> web.Response:
         try:
             return await handler(request)
-        except gorb.Refusal as exc:
+        except gorb.GorbRefusal as exc:
             return _error(400, str(exc))
         except ApiError as error:
             return _error(*_gorb_answer(error))
@@ -109,7 +109,7 @@ async def patch_service(request: web.Request) -> web.Response:
         if seen is None:
             return place.put(tree, document)
         if any(_plain(seen.document.get(name)) != _plain(document[name]) for name in FIXED):
-            raise gorb.Refusal(gorb.FIXED.format(place.name))
+            raise gorb.GorbRefusal(gorb.FIXED.format(place.name))
         changed = {name: document.get(name) for name in ("scheduler", "scheduler_flags", "persistence")}
         return place.patch(tree, changed)
 

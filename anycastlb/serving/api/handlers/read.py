@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from anycastlb.core.events import Event
 from anycastlb.serving.api.handlers.events import asked, follow, place
 from anycastlb.serving.api.http.answers import HEADERS, Document, parts_of, written
+from anycastlb.serving.api.http.bodies import unconditional
 from anycastlb.serving.api.http.context import answer, caller, context, shared
 from anycastlb.serving.api.http.errors import ApiError
 from anycastlb.serving.views.changes import plan_view
@@ -39,7 +40,10 @@ async def readyz(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     text, content_type = await context(request).scrape(request.headers.get("Accept", ""))
     body, coding = await context(request).answers.pack(request, text)
-    return written(body, 200, {"Vary": "Accept-Encoding", **HEADERS, **coding}, content_type)
+    response = written(body, 200, {"Vary": "Accept-Encoding", **HEADERS, **coding}, content_type)
+    if request.version < HttpVersion11:
+        response.force_close()  # its length is not known, and such a peer does not know chunks
+    return response
 
 
 async def status(request: web.Request) -> web.Response:
@@ -76,6 +80,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def confirm(request: web.Request) -> web.Response:
+    unconditional(request)
     await request.read()  # the limit on its size holds only for a body that is read
     at = context(request)
     if not at.confirm():

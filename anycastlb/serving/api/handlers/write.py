@@ -21,7 +21,7 @@ from anycastlb.core.catalog.edit import (
 from anycastlb.core.catalog.keys import NAME
 from anycastlb.core.model import Edit, Problem, Tree
 from anycastlb.serving.api.handlers import commit
-from anycastlb.serving.api.http.bodies import body, condition
+from anycastlb.serving.api.http.bodies import body, condition, nothing
 from anycastlb.serving.api.http.context import built, context
 from anycastlb.serving.api.http.errors import ApiError, InvalidDocument
 
@@ -57,13 +57,13 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def drain_backend(request: web.Request) -> web.Response:
-    await request.read()
+    await nothing(request)
     place = _place(request)
     return await _write(request, place, lambda tree: place.patch(tree, {"drain": True}))
 
 
 async def undrain_backend(request: web.Request) -> web.Response:
-    await request.read()
+    await nothing(request)
     place = _place(request)
     return await _write(request, place, lambda tree: place.patch(tree, {"drain": None}))
 

@@ -19,7 +19,7 @@ from aiohttp.payload import Payload
 
 from anycastlb.core.identity import same_objects
 from anycastlb.core.model import Inputs, Snapshot
-from anycastlb.serving.pieces import Pieces, gzipped, length, pieces
+from anycastlb.serving.pieces import Pieces, Text, gzipped, length, pieces
 from anycastlb.serving.views.status_text import StatusTexts
 
 SHARED = 1.0
@@ -58,7 +58,7 @@ class Answers:
         """For what ``get`` makes, which is one thing at a time."""
         self._turn = asyncio.Lock()
         self._shared: dict[str, _Shared] = {}
-        self._packed: tuple[Pieces, Pieces] = (), ()
+        self._packed: tuple[Text, Pieces] = (), ()
         """The body that was compressed last, and what became of it."""
         self._rest: asyncio.TimerHandle | None = None
 
@@ -85,9 +85,9 @@ class Answers:
         body, coding = await self.pack(request, document.body)
         return written(body, status, {**headers, **coding})
 
-    async def pack(self, request: web.Request, body: Pieces) -> tuple[Pieces, Mapping[str, str]]:
+    async def pack(self, request: web.Request, body: Text) -> tuple[Text, Mapping[str, str]]:
         """The body as the peer is to get it, and the headers that say so."""
-        if length(body) < LARGE or not packs(request):
+        if _is_small(body) or not packs(request):
             return body, {}
         async with self._turn:
             if self._packed[0] is not body:
@@ -109,7 +109,7 @@ class Body(Payload):
 
     _autoclose = True
 
-    def __init__(self, body: Pieces) -> None:
+    def __init__(self, body: Text) -> None:
         super().__init__(body)
         self._size = length(body)
 
@@ -123,11 +123,16 @@ class Body(Payload):
                 await asyncio.sleep(0)
 
 
+def _is_small(body: Text) -> bool:
+    size = length(body)
+    return size is not None and size < LARGE
+
+
 def written(
-    body: Pieces, status: int = 200, headers: Mapping[str, str] = HEADERS, content_type: str = "application/json"
+    body: Text, status: int = 200, headers: Mapping[str, str] = HEADERS, content_type: str = "application/json"
 ) -> web.Response:
     """An answer with this body."""
-    content = b"".join(body) if length(body) < LARGE else Body(body)
+    content = b"".join(body) if _is_small(body) else Body(body)
     return web.Response(body=content, status=status, headers={"Content-Type": content_type, **headers})
 
 

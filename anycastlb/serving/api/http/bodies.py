@@ -67,11 +67,19 @@ def condition(request: web.Request, tag: str | None) -> None:
 
 
 def unconditional(request: web.Request) -> None:
-    """Refuse a condition on many objects, which would be ignored silently. Raises ``ApiError``."""
+    """Refuse a condition where there is no single tagged object, which would be ignored silently. Raises
+    ``ApiError``."""
     for name in ("If-Match", "If-None-Match"):
         if name in request.headers:
-            what = f"{name} is for one document"
-            raise ApiError(400, what, name, "no condition on many documents", "write each by itself")
+            what = f"{name} is for one document that has an ETag"
+            raise ApiError(400, what, name, "no condition here", "leave it out, or write each document by itself")
+
+
+async def nothing(request: web.Request) -> None:
+    """Take a request that has no options: any that it brings would be ignored silently. Raises ``ApiError``."""
+    if given := await body(request, dict, optional=True):
+        expected = f"no body, not {shown(given)}"
+        raise ApiError(400, "nothing can be said in the body of this request", "body", expected, "send none")
 
 
 def _names(values: Iterable[str], tag: str | None, strong: bool) -> bool:

@@ -21,10 +21,10 @@ from anycastlb.core.http.explain import MapQuestion
 from anycastlb.core.model import Snapshot
 from anycastlb.serving.api.http.answers import HEADERS, Answers, document, encoded, parts_of, written
 from anycastlb.serving.history import History
-from anycastlb.serving.pieces import Pieces
+from anycastlb.serving.pieces import Text
 from anycastlb.settings import Settings
 
-Scrape = Callable[[str], Awaitable[tuple[Pieces, str]]]
+Scrape = Callable[[str], Awaitable[tuple[Text, str]]]
 """The value of an Accept header -> the metrics as text, and their content type."""
 
 
