@@ -27,7 +27,7 @@ demo: base ## a two-node anycast lab that tells its story; HOLD=1 leaves it up t
 test: setup ## every test, the real ones on a kernel with IPVS; ARGS='-k name' goes to pytest
 	@$(PYTHON) tests/rig/suite.py $(ARGS)
 
-test-kernels: setup ## what a kernel decides, on Debian 12's and Debian 13's own, under QEMU; half an hour if it emulates
+test-kernels: setup ## what a kernel decides, on Debian 12's and Debian 13's own, under QEMU; hours if it emulates
 	@$(PYTHON) tests/rig/virtual.py debian-12 debian-13
 	@broken=0; \
 	$(PYTHON) tests/rig/suite.py --kernels $(ARGS) || broken=1; \

@@ -69,8 +69,14 @@ class Writer:
     async def _apply(self, changes: Sequence[Change], decision: Decision) -> tuple[Failure, ...]:
         """Every change in the order of the plan, but none that builds on one that failed; and what was not done."""
         failures: list[Failure] = []
-        memory, wanted = decision.memory, decision.desired.destinations
-        failed = FailedChanges(decision.verdicts, memory.fwmarks, desired=wanted, leaving=memory.leaving)
+        memory, desired = decision.memory, decision.desired
+        failed = FailedChanges(
+            decision.verdicts,
+            memory.fwmarks,
+            desired=desired.destinations,
+            leaving=memory.leaving,
+            sites=desired.http_sites,
+        )
         for (driver, _), run in groupby(changes, key=lambda c: (self._by_table[c.table], _tears_down(c))):
             ready: list[Change] = []
             outcomes: list[Failure] = []

@@ -28,11 +28,14 @@ from tests.support.converted import desired
 from tests.support.netns import fresh, run
 
 CORPUS = sorted((Path(__file__).parent / "keepalived").glob("*.conf"))
-WRITTEN_FOR = "Starting Keepalived v2.2.7 "
+GREETING = "Starting Keepalived v"
+WRITTEN_FOR = f"{GREETING}2.2.7 "
 STARTED = ("Activating BFD healthchecker", "Startup complete")
 """What its processes log once the table is in the kernel."""
 PATIENCE = 30.0
 """Seconds that one is given which has other words for it."""
+RETRIES = b"retry 100"
+"""What every check of the corpus says."""
 IN_AN_ETC = 'mount --bind "$1" /etc && shift && exec "$@"'
 
 
@@ -68,22 +71,31 @@ def rows(ipvsadm: str) -> list[str]:
 
 
 def loaded(program: str, ipvsadm: str, conf: Path, scratch: Path) -> list[str]:
-    """What a real keepalived puts into the kernel: it begins with every server up, and takes none out for a while:
-    a check of the corpus has a hundred retries, a second apart."""
-    with keepalived(program, conf, scratch) as log:
+    """What a real keepalived puts into the kernel. It begins with every server up, and none of its checks comes to an
+    end: it gets no answer, and waits for an hour, for at its first check it makes no retry."""
+    run("ip", "link", "add", "void", "up", "type", "dummy")
+    for family, address in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
+        run("ip", family, "address", "add", address, "dev", "void")
+        run("ip", family, "route", "add", "default", "dev", "void")
+    if RETRIES in (text := conf.read_bytes()):
+        conf = scratch / conf.name
+        conf.write_bytes(text.replace(RETRIES, b"connect_timeout 3600"))
+    with keepalived(program, conf, scratch) as (log, process):
         began = time.monotonic()
         found, same = rows(ipvsadm), 0
         while same < 3:
             time.sleep(0.1)
             before, found = found, rows(ipvsadm)
             told = log.read_text()
-            ready = all(word in told for word in STARTED) or time.monotonic() - began > PATIENCE
+            assert process.poll() is None, told
+            other_words = GREETING in told and WRITTEN_FOR not in told
+            ready = all(word in told for word in STARTED) or (other_words and time.monotonic() - began > PATIENCE)
             same = same + 1 if found == before and ready else 0
     return found
 
 
 @contextmanager
-def keepalived(program: str, conf: Path, scratch: Path) -> Iterator[Path]:
+def keepalived(program: str, conf: Path, scratch: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """Only its checker; it logs to the file. That of Debian 13 does not start without a file in /etc, which its package
     brings, and which is not there where it was only unpacked: so it has an /etc of its own."""
     log, etc = scratch / "log", scratch / "etc"
@@ -98,7 +110,7 @@ def keepalived(program: str, conf: Path, scratch: Path) -> Iterator[Path]:
             ["unshare", "--mount", "bash", "-c", IN_AN_ETC, "bash", str(etc), *command], stdout=out, stderr=out
         )
     try:
-        yield log
+        yield log, process
     finally:
         process.terminate()
         process.wait()

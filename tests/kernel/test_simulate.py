@@ -101,7 +101,7 @@ class Daemon:
 
     def until(self, weights: dict[str, int]) -> None:
         """Wait until the kernel has these weights."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while (found := self.weights()) != weights:
             assert time.monotonic() < end, f"expected {weights}, found {found}\n{self.log()}"
             time.sleep(0.05)

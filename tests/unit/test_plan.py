@@ -16,15 +16,18 @@ from anycastlb.core.model import (
     Destination,
     DestinationKey,
     Failure,
+    HttpSite,
     Reason,
     Route,
     ServiceKey,
     ServiceVerdict,
+    SiteKey,
     State,
     SyncDaemon,
     Verdict,
     VipAddress,
     VirtualService,
+    on_vip,
 )
 
 VIP = ip_address("192.0.2.1")
@@ -215,6 +218,22 @@ def test_what_is_under_way_is_no_failure_unless_something_else_failed() -> None:
         outcome = FailedChanges(VERDICTS, failures=failures).blocks(ANNOUNCE)
         assert outcome is not None and outcome.pending == pending
         assert outcome.reason.text == f"not announced: {reason}"
+
+
+def test_a_gateway_is_announced_once_haproxy_knows_a_hostname_of_it() -> None:
+    """A HAProxy that starts with an older file may know none, and answers everything with 404 then."""
+    verdict = replace(VERDICTS[VIP].services[0], service=on_vip("web"))
+    verdicts = {VIP: replace(VERDICTS[VIP], services=(verdict,))}
+    sites = [SiteKey("web", "a.example"), SiteKey("web", "b.example"), SiteKey("blog", "c.example")]
+    one, two, other = (
+        Failure(Change("http_sites", key, None, HttpSite("root")), Reason("haproxy_reload_waits", "soon"), pending=True)
+        for key in sites
+    )
+    outcome = FailedChanges(verdicts, failures=[one, two], sites=sites).blocks(ANNOUNCE)
+    assert outcome is not None and outcome.pending and outcome.reason.text == "not announced: soon"
+    update = Change("http_sites", sites[0], HttpSite("old"), HttpSite("root"))
+    for failures in ([one, other], [two, Failure(update, NO)]):
+        assert FailedChanges(verdicts, failures=failures, sites=sites).blocks(ANNOUNCE) is None
 
 
 def test_nothing_is_torn_down_under_a_route() -> None:

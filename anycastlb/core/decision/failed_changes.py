@@ -1,21 +1,35 @@
 """Which changes must not be tried after others have failed.
 
 A failure is contained in what depends on it: nothing is torn down under a route that could not be withdrawn, or before
-what replaces it was made, and no route is announced whose address, services or backends could not be built, or whose
-backends got no weight. Everything else goes on.
+what replaces it was made, and no route is announced whose address, services or backends could not be built, whose
+backends got no weight, or of a gateway none of whose hostnames HAProxy knows. Everything else goes on.
 
 Pure. Decision record: docs/decisions/0011-decisions-as-a-pipeline-reasons-as-values.md.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.basis import unheard
 from anycastlb.core.decision.handover import vips_of
 from anycastlb.core.decision.plan import Destinations, by_service
-from anycastlb.core.model import EMPTY, Address, Change, DestinationKey, Failure, Reason, ServiceKey, Table, Verdict
+from anycastlb.core.model import (
+    EMPTY,
+    Address,
+    Change,
+    DestinationKey,
+    Failure,
+    Reason,
+    ServiceKey,
+    ServiceVerdict,
+    SiteKey,
+    Table,
+    Verdict,
+    on_vip,
+)
 
 Fwmarks: TypeAlias = Mapping[ServiceKey, frozenset[Address]]
 """The VIPs of fwmark services (``Memory.fwmarks``)."""
@@ -26,6 +40,7 @@ class FailedChanges:
 
     ``desired``: the destinations that the plan leads to. Of a service that gets none of its weights, none is taken.
     ``leaving``: the rows nobody asks for any more. They lose no weight under a route that is still up.
+    ``sites``: the hostnames that the plan leads to.
     """
 
     def __init__(
@@ -35,8 +50,12 @@ class FailedChanges:
         failures: Collection[Failure] = (),
         desired: Destinations = EMPTY,
         leaving: Container[tuple[Table, Any]] = (),
+        sites: Iterable[SiteKey] = (),
     ) -> None:
         self._verdicts, self._fwmarks, self._desired, self._leaving = verdicts, fwmarks, desired, leaving
+        self._sites = sites
+        self._hostnames: Counter[str] | None = None
+        """How many each gateway is to have."""
         self._first: dict[tuple[Table, Any], Failure] = {}
         """The first failure of each row."""
         self._of_service: dict[ServiceKey, Failure] = {}
@@ -44,6 +63,8 @@ class FailedChanges:
         self._raises: dict[ServiceKey, Failure] = {}
         """The first failure of each service to give a weight to a destination that had none."""
         self._weighted: dict[ServiceKey, list[DestinationKey]] | None = None
+        self._without_hostname: dict[str, list[Failure]] = {}
+        """The failures of each gateway, by its name as a service, to get a hostname."""
         self._doubt: Reason | None = None
         """A fault of ours that keeps this from knowing what has failed."""
         if failures:
@@ -62,6 +83,8 @@ class FailedChanges:
                     self._note(listener, failure)
             elif change.table == "destinations" and _gives_weight(change):
                 self._raises.setdefault(change.key.service, failure)
+            elif change.table == "http_sites" and change.verb == "create":
+                self._without_hostname.setdefault(on_vip(change.key.gateway), []).append(failure)
 
     def doubt(self, why: Reason) -> None:
         """From now on nothing is tried but to withdraw routes: nobody knows what depends on what has failed."""
@@ -137,6 +160,18 @@ class FailedChanges:
         has_one = any(not self._lost(key) for key in self._weighted.get(service, ()))
         return None if has_one else failure
 
+    def _nameless(self, gateway: str) -> Failure | None:
+        """The failure that leaves a gateway without any of its hostnames; None if HAProxy knows one of them.
+
+        One of many does not keep the others from being announced: an edit may add hostnames all the time.
+        """
+        failures = self._without_hostname.get(gateway)
+        if failures is None:
+            return None
+        if self._hostnames is None:
+            self._hostnames = Counter(on_vip(key.gateway) for key in self._sites)
+        return None if len(failures) < self._hostnames[gateway] else _worst(failures)
+
     def _lost(self, key: DestinationKey) -> bool:
         failure = self._first.get(("destinations", key))
         return failure is not None and (failure.change.old is None or _gives_weight(failure.change))
@@ -149,8 +184,10 @@ class FailedChanges:
         """
         verdict = self._verdicts.get(vip)
         services = [item for item in verdict.services if item.open or not replacing] if verdict else []
-        failures = (self._of_service.get(item.key) or self._weightless(item.key) for item in services)
-        return [failure for failure in failures if failure]
+        return [failure for failure in map(self._of, services) if failure]
+
+    def _of(self, item: ServiceVerdict) -> Failure | None:
+        return self._of_service.get(item.key) or self._weightless(item.key) or self._nameless(item.service)
 
 
 def _gives_weight(change: Change) -> bool:
