@@ -128,6 +128,10 @@ def serve(lab: Lab, tiers: dict[str, NodeHaproxy], spread: str = "mh", secure: b
             node.until(
                 lambda node=node: (marks(node), takers(node)) == (count, [EQUAL] * count), f"{node.name} knows both"
             )
+    for node in lab.nodes.values():  # a HAProxy that has started with an older file is reloaded, and ends connections
+        node.until(
+            lambda node=node: node.cli("plan").stdout.startswith("nothing to change"), f"{node.name} is as it is wanted"
+        )
 
 
 EQUAL = dict.fromkeys(map(own, BOTH), 100)
