@@ -3,8 +3,10 @@ router sends it to. Each connection is kept alive and speaks again; every answer
 
 from __future__ import annotations
 
+import shutil
+import ssl
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -19,11 +21,14 @@ from tests.lab.lab import CHECK, Lab
 from tests.lab.node import Node
 from tests.lab.process import GIVE_UP
 from tests.lab.topology import own, vip
+from tests.support.authority import Authority
 from tests.support.two_nodes import BOTH
 
 VIP = vip(20)
 """No backend has it."""
-MANY = 40
+MANY = {80: 40}
+"""Connections to each port."""
+SECURE = {80: 40, 443: 20}
 MARK = str(HttpSettings().marks[0])
 POOL = {"port": 80, "check": CHECK, "backends": {name: {"address": own(name)} for name in ("b1", "b2", "b3")}}
 ROUTE = {"gateways": ["web"], "hostnames": ["*"], "rules": [{"backendRefs": [{"name": "shop"}]}]}
@@ -36,6 +41,9 @@ def tiers(running_lab: Lab, require: Callable[[str], str]) -> Iterator[dict[str,
     program = require("haproxy-13")
     with tempfile.TemporaryDirectory(prefix="alb.") as folder, ExitStack() as stack:
         tiers = {name: NodeHaproxy(node, Path(folder) / name, program) for name, node in running_lab.nodes.items()}
+        certificate = Authority(Path(folder)).issue("shop.example")
+        for haproxy in tiers.values():
+            shutil.copy(certificate, haproxy.certificates / "shop.pem")
         for haproxy in tiers.values():
             stack.enter_context(haproxy.driven(sharing=True))
         yield tiers
@@ -50,23 +58,34 @@ def lab(running_lab: Lab, tiers: dict[str, NodeHaproxy]) -> Iterator[Lab]:
         haproxy.end()
 
 
+Connection = tuple[int, int]
+"""Its ports at the VIP and at the client."""
+
+
 class KeptAlive:
-    """Connections of the client to the VIP; each is asked again and again."""
+    """Connections of the client to the VIP, those to port 443 by TLS; each is asked again and again."""
 
-    def __init__(self, lab: Lab, number: int = MANY) -> None:
-        self._all = [HTTPConnection(str(VIP), timeout=GIVE_UP) for _ in range(number)]
-        for one in self._all:
-            one.sock = connect(lab.client.namespace, str(VIP), 80, GIVE_UP)
+    def __init__(self, lab: Lab, number: Mapping[int, int] = MANY) -> None:
+        self._all: dict[Connection, HTTPConnection] = {}
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for port in (port for port, count in number.items() for _ in range(count)):
+            one = HTTPConnection(str(VIP), timeout=GIVE_UP)
+            sock = connect(lab.client.namespace, str(VIP), port, GIVE_UP)
+            one.sock = context.wrap_socket(sock, server_hostname="shop.example") if port == 443 else sock
             assert self._answers(one)
-        self.ports = [one.sock.getsockname()[1] for one in self._all]
+            self._all[port, one.sock.getsockname()[1]] = one
 
-    def alive(self, of: set[int] | None = None) -> set[int]:
-        """The ports of those that are answered, of all or of these."""
-        asked = {port: one for port, one in zip(self.ports, self._all, strict=True) if of is None or port in of}
-        return {port for port, one in asked.items() if self._answers(one)}
+    @property
+    def every(self) -> set[Connection]:
+        return {*self._all}
+
+    def alive(self, of: set[Connection] | None = None) -> set[Connection]:
+        """Those that are answered, of all or of these."""
+        return {name for name, one in self._all.items() if (of is None or name in of) and self._answers(one)}
 
     def close(self) -> None:
-        for one in self._all:
+        for one in self._all.values():
             one.close()
 
     @staticmethod
@@ -82,33 +101,46 @@ class KeptAlive:
         return False
 
 
-def served_by(node: Node, kept: KeptAlive) -> set[int]:
-    """The client ports of those that end at this node's HAProxy. The nodes' probes end there, too."""
-    shown = node.namespace.run("ss", "-Htn", "state", "established", "src", f"{VIP}:80")
-    return {int(line.split()[-1].rpartition(":")[2]) for line in shown.splitlines()} & set(kept.ports)
+def served_by(node: Node, kept: KeptAlive) -> set[Connection]:
+    """Those that end at this node's HAProxy. The nodes' probes end there, too."""
+    shown = node.namespace.run("ss", "-Htn", "state", "established", "src", str(VIP))
+    ends = [[int(end.rpartition(":")[2]) for end in line.split()[-2:]] for line in shown.splitlines()]
+    return {(here, there) for here, there in ends} & kept.every
 
 
-def serve(lab: Lab, tiers: dict[str, NodeHaproxy], spread: str = "mh") -> None:
+def serve(lab: Lab, tiers: dict[str, NodeHaproxy], spread: str = "mh", secure: bool = False) -> None:
+    """``secure``: over TLS as well, by another gateway."""
     lab.put("shop", POOL)
     gateway: dict[str, Any] = {"vip": str(VIP), "port": 80, "protocol": "http", "spread": spread, "drain": "200ms"}
     gateway["limits"] = {"idle_timeout": "10m"}  # longer than any test: none ends by itself
-    lab.consul.put("anycastlb/gateways/web", gateway)
-    lab.consul.put("anycastlb/routes/all", ROUTE)
+    gateways = {"web": gateway}
+    if secure:
+        gateways["tls"] = {**gateway, "port": 443, "protocol": "https", "tls": {"certificates": ["shop"]}}
+    for name, one in gateways.items():
+        lab.consul.put(f"anycastlb/gateways/{name}", one)
+    lab.consul.put("anycastlb/routes/all", {**ROUTE, "gateways": [*gateways]})
     for haproxy in tiers.values():
         haproxy.start()
     lab.router.until(VIP, BOTH)
     if spread == "mh":
+        count = len(gateways)
         for node in lab.nodes.values():
-            node.until(lambda node=node: marks(node) == 1 and takers(node) == EQUAL, f"{node.name} knows both")
+            node.until(
+                lambda node=node: (marks(node), takers(node)) == (count, [EQUAL] * count), f"{node.name} knows both"
+            )
+    for node in lab.nodes.values():  # a HAProxy that has started with an older file is reloaded, and ends connections
+        node.until(
+            lambda node=node: node.cli("plan").stdout.startswith("nothing to change"), f"{node.name} is as it is wanted"
+        )
 
 
-EQUAL = {own("lb1"): 100, own("lb2"): 100}
+EQUAL = dict.fromkeys(map(own, BOTH), 100)
 
 
-def takers(node: Node) -> dict[str, int]:
-    """The nodes in its table, and their weights."""
-    rows = [rows for service, rows in node.ipvs().items() if len(rows) == len(BOTH)]
-    return {address.rpartition(":")[0]: weight for table in rows for address, weight in table.items()}
+def takers(node: Node) -> list[dict[str, int]]:
+    """For each gateway the nodes in this node's table, and their weights."""
+    tables = [rows for service, rows in node.ipvs().items() if len(rows) > 1]
+    return [{address.rpartition(":")[0]: weight for address, weight in rows.items()} for rows in tables]
 
 
 def marks(node: Node) -> int:
@@ -117,10 +149,12 @@ def marks(node: Node) -> int:
 
 
 def test_what_a_node_serves_outlives_every_move_of_the_routes(lab: Lab, tiers: dict[str, NodeHaproxy]) -> None:
-    serve(lab, tiers)
-    with closing(KeptAlive(lab)) as kept:
-        every, of_lb1, of_lb2 = set(kept.ports), served_by(lab.lb1, kept), served_by(lab.lb2, kept)
-        assert of_lb1 and of_lb2 and of_lb1 | of_lb2 == every
+    """R23, and the same by TLS."""
+    serve(lab, tiers, secure=True)
+    with closing(KeptAlive(lab, SECURE)) as kept:
+        every, of_lb1, of_lb2 = kept.every, served_by(lab.lb1, kept), served_by(lab.lb2, kept)
+        assert of_lb1 | of_lb2 == every
+        assert {port for port, _ in of_lb1} == {port for port, _ in of_lb2} == set(SECURE), "each serves some of both"
         lab.lb1.cli("drain", "lb1")
         lab.router.until(VIP, {"lb2"})
         assert kept.alive() == every, "the routes of lb1 are gone, and it serves on what it served"
@@ -131,9 +165,10 @@ def test_what_a_node_serves_outlives_every_move_of_the_routes(lab: Lab, tiers: d
         tiers["lb2"].kill()
         lab.router.until(VIP, {"lb1"})
         assert kept.alive(of_lb1) == of_lb1, "only what lb2 served dies with it"
-        lab.lb1.until(lambda: takers(lab.lb1) == {own("lb1"): 100, own("lb2"): 0}, "lb2 gets nothing new")
-        with closing(KeptAlive(lab)) as new:
-            assert served_by(lab.lb1, new) == set(new.ports)
+        left = {own("lb1"): 100, own("lb2"): 0}
+        lab.lb1.until(lambda: takers(lab.lb1) == [left, left], "lb2 gets nothing new")
+        with closing(KeptAlive(lab, SECURE)) as new:
+            assert served_by(lab.lb1, new) == new.every
     lab.lb2.revive()
 
 
@@ -146,7 +181,7 @@ def test_without_sharing_a_move_of_the_routes_breaks_what_it_moves(lab: Lab, tie
         lab.lb1.cli("drain", "lb1")
         lab.router.until(VIP, {"lb2"})
         assert of_lb1
-        assert kept.alive() == set(kept.ports) - of_lb1
+        assert kept.alive() == kept.every - of_lb1
 
 
 def test_while_tables_differ_no_connection_is_lost(lab: Lab, tiers: dict[str, NodeHaproxy]) -> None:
@@ -158,10 +193,10 @@ def test_while_tables_differ_no_connection_is_lost(lab: Lab, tiers: dict[str, No
         for node in lab.nodes.values():
             node.namespace.run("ipvsadm", "-e", "-f", MARK, "-r", own(node.name), "-i", "-w", "0")
         with closing(KeptAlive(lab)) as kept:
-            assert kept.alive() == set(kept.ports)
-            assert served_by(lab.lb1, kept) | served_by(lab.lb2, kept) == set(kept.ports)
+            assert kept.alive() == kept.every
+            assert served_by(lab.lb1, kept) | served_by(lab.lb2, kept) == kept.every
     finally:
         for node in lab.nodes.values():
             node.daemon.thaw()
     for node in lab.nodes.values():
-        node.until(lambda node=node: takers(node) == EQUAL, f"{node.name} has repaired its table")
+        node.until(lambda node=node: takers(node) == [EQUAL], f"{node.name} has repaired its table")
