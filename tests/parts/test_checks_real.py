@@ -72,6 +72,7 @@ NSD = """server:
   {addresses}
   server-count: 1
   username: ""
+  database: ""
   zonesdir: "{folder}"
   pidfile: "{folder}/nsd.pid"
   xfrdfile: "{folder}/xfrd"
