@@ -16,8 +16,6 @@ promise does not hold.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import sys
 import tempfile
 import time
@@ -28,14 +26,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import anycastlb
 from anycastlb.adapters.drivers.haproxy import answers
 from anycastlb.adapters.drivers.haproxy.errors import Away
 from anycastlb.adapters.drivers.haproxy.installation import Installation
 from anycastlb.adapters.drivers.haproxy.sockets import SocketRuntime
-from tests.bench.rules import HOSTS, Bench, cpu, host, wanted
+from tests.bench.rules import HOSTS, Bench, cpu, host, of_releases, wanted
 from tests.rig import haproxy as rig
-from tests.support.haproxy import RELEASES, Haproxy
+from tests.support.haproxy import Haproxy
 from tests.support.haproxy_rows import Wanted, at, differences, look, server
 from tests.support.haproxy_world import World
 from tests.support.ports import free_port
@@ -238,15 +235,5 @@ def told(release: str, figures: dict[str, tuple[list[float], list[float]]]) -> i
     return broken
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.gateways", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--release", choices=RELEASES, action="append", help="one of them; both, unless given")
-    options = parser.parse_args()
-    print(f"anycastlb {anycastlb.__version__}, Python {sys.version.split()[0]}")
-    broken = [asyncio.run(measure(release, options.rounds)) for release in options.release or RELEASES]
-    return 1 if any(broken) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(of_releases("gateways", __doc__, 5, measure))

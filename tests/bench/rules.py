@@ -21,7 +21,7 @@ import random
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -377,9 +377,10 @@ async def measure(release: str, rounds: int) -> int:
     return broken
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.rules", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50)
+def of_releases(name: str, about: str, rounds: int, measure: Callable[[str, int], Coroutine[Any, Any, int]]) -> int:
+    """Measure each HAProxy that was asked for on the command line; 1 if a promise is broken."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.bench.{name}", description=about.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--release", choices=RELEASES, action="append", help="one of them; both, unless given")
     options = parser.parse_args()
     print(f"anycastlb {anycastlb.__version__}, Python {sys.version.split()[0]}")
@@ -388,4 +389,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(of_releases("rules", __doc__, 50, measure))
