@@ -121,7 +121,7 @@ async def collect_garbage() -> None:
 def saved_settings(settings: Settings, journal: Journal) -> SavedSettings:
     """What the kernel's settings were before this node, or the one before it, changed them."""
     originals = SavedSettings(
-        settings.node.state_dir, lambda what, mend: report([Finding("warning", "kernel", what, mend=mend)], journal)
+        settings.node.state_dir, lambda what, remedy: report([Finding("warning", "kernel", what, mend=remedy)], journal)
     )
     if not settings.ipvs.manage_sysctls:
         originals.drop()  # from now on they are the operator's

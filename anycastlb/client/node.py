@@ -24,7 +24,7 @@ from anycastlb.client.shapes import (
     View,
     Written,
 )
-from anycastlb.client.transport import SOCKET, URL_DEFAULT, Answer, Transport, security, token_in
+from anycastlb.client.transport import SOCKET, URL_DEFAULT, Response, Transport, security, token_in
 
 ServiceFields: TypeAlias = ServiceDocument | Mapping[str, Any]
 GatewayFields: TypeAlias = GatewayDocument | Mapping[str, Any]
@@ -324,11 +324,11 @@ def _path(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe=":[]") for part in parts)
 
 
-def _object(answer: Answer) -> View:
+def _object(answer: Response) -> View:
     if not isinstance(answer.body, dict):
         raise Strange(f"the node answered {answer.status} without an object: is it anycastlb? check --api")
     return answer.body
 
 
-def _results(answer: Answer) -> dict[str, Result]:
+def _results(answer: Response) -> dict[str, Result]:
     return cast(dict[str, Result], _object(answer).get("results", {}))

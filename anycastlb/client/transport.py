@@ -28,7 +28,7 @@ Query: TypeAlias = Mapping[str, str | int] | Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     body: Any
     etag: str
@@ -67,7 +67,7 @@ class Transport:
         query: Query = _NO,
         body: Any = None,
         headers: Mapping[str, str] = _NO,
-    ) -> Answer:
+    ) -> Response:
         """The answer to one request, whose ``path`` is already quoted. Raises ``ClientError``."""
         async with self._open(method, path, query, body, headers, aiohttp.ClientTimeout(self._timeout)) as response:
             return await self._answer(response)
@@ -122,7 +122,7 @@ class Transport:
         except (aiohttp.ClientError, ValueError) as exc:
             raise self._strange(exc) from None
 
-    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _answer(self, response: aiohttp.ClientResponse) -> Response:
         text = await response.read()
         try:
             body = json.loads(text)
@@ -131,7 +131,7 @@ class Transport:
             raise self._strange(cause) from None
         if response.status >= 400:
             raise refused(response.status, body) or self._strange(f"HTTP {response.status}")
-        return Answer(response.status, body, response.headers.get("ETag", ""))
+        return Response(response.status, body, response.headers.get("ETag", ""))
 
     def _strange(self, cause: object) -> Strange:
         words = re.sub(r"\s+", " ", str(cause) or type(cause).__name__)

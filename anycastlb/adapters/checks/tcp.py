@@ -46,7 +46,7 @@ def lean(check: Check) -> Exchange:
     params = check.params
     assert isinstance(params, Params)
     request, expected = patterns.unescape(params.send), params.expect
-    return Exchange(request, None if expected is None else lambda: Answer(expected))
+    return Exchange(request, None if expected is None else lambda: PatternReader(expected))
 
 
 async def _read(stream: Stream, answer: Reader) -> Found:
@@ -57,7 +57,7 @@ async def _read(stream: Stream, answer: Reader) -> Found:
     return answer.end()
 
 
-class Answer:
+class PatternReader:
     """Searches what comes for a pattern."""
 
     def __init__(self, pattern: str) -> None:

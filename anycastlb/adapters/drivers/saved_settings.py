@@ -39,13 +39,13 @@ def machine(boot: Path = BOOT) -> str:
 
 
 class SavedSettings:
-    """The record of one state directory. ``complain(what, mend)`` hears why it cannot be read or kept.
+    """The record of one state directory. ``complain(what, remedy)`` hears why it cannot be read or kept.
 
     What cannot be kept on disk is remembered as long as the process lives.
     """
 
     def __init__(
-        self, state_dir: str | Path, complain: Callable[[str, str], None] = lambda what, mend: None, here: str = ""
+        self, state_dir: str | Path, complain: Callable[[str, str], None] = lambda what, remedy: None, here: str = ""
     ) -> None:
         """Reads the record. ``here``: which machine this is (``machine()`` unless given)."""
         self.path = Path(state_dir) / NAME
@@ -63,8 +63,8 @@ class SavedSettings:
         except FileNotFoundError:
             return {}
         except BAD as exc:
-            mend = "what is found now counts as the original; set sysctls by hand if that is wrong"
-            self._complain(f"{self.path} cannot be used: {exc}", mend)
+            remedy = "what is found now counts as the original; set sysctls by hand if that is wrong"
+            self._complain(f"{self.path} cannot be used: {exc}", remedy)
             return {}
 
     def remember(self, changes: Iterable[Change]) -> None:

@@ -23,7 +23,7 @@ from anycastlb.serving.views.index import Index
 from anycastlb.serving.views.links import Link, link
 from anycastlb.serving.views.vips import result_view
 
-Answer = dict[str, Any]
+Explanation = dict[str, Any]
 
 
 def http_names(catalog: Catalog) -> list[str]:
@@ -35,7 +35,7 @@ def http_names(catalog: Catalog) -> list[str]:
     ]
 
 
-def explain_http(index: Index, name: str) -> Answer | None:
+def explain_http(index: Index, name: str) -> Explanation | None:
     """The chain of ``gateways/GATEWAY``, ``routes/ROUTE``, ``POOL`` or ``POOL/BACKEND``; None if there is none."""
     catalog, (first, _, rest) = index.snapshot.inputs.catalog, name.partition("/")
     pool = next((one for one in catalog.pools if one.name == first), None)
@@ -60,14 +60,14 @@ def _problems(index: Index, key: str) -> list[Link]:
     ]
 
 
-def _gateway(index: Index, gateway: Gateway) -> Answer:
+def _gateway(index: Index, gateway: Gateway) -> Explanation:
     chain = [*(vip_link(index, vip) for vip in gateway.vips), *gateway_links(index, gateway)]
     verdict = index.snapshot.decision.http.gateways.get(gateway.name)
     ok = all(one["ok"] for one in chain)
     return _answer(index, "gateway", f"gateways/{gateway.name}", ok, verdict.reason.text if verdict else None, chain)
 
 
-def _route(index: Index, route: HttpRoute) -> Answer:
+def _route(index: Index, route: HttpRoute) -> Explanation:
     gateways = [one for one in index.snapshot.inputs.catalog.gateways if one.name in route.gateways]
     vips = [vip_link(index, vip) for gateway in gateways for vip in gateway.vips]
     chain = [*vips, route_link(index, route), engine_link(index)]
@@ -76,7 +76,7 @@ def _route(index: Index, route: HttpRoute) -> Answer:
     return _answer(index, "route", f"routes/{route.name}", ok, verdict.reason.text if verdict else None, chain)
 
 
-def _pool(index: Index, pool: Service) -> Answer:
+def _pool(index: Index, pool: Service) -> Explanation:
     known = index.snapshot.decision.http.pools.get(pool.name)
     using = [route for route in index.snapshot.inputs.catalog.routes if pool.name in route.pools()]
     chain = [pool_link(index, pool.name), *(route_link(index, route, every=False) for route in using)]
@@ -84,7 +84,7 @@ def _pool(index: Index, pool: Service) -> Answer:
     return _answer(index, "pool", pool.name, ok, known.verdict.reason.text if known else None, chain)
 
 
-def _backend(index: Index, pool: Service, name: str) -> Answer | None:
+def _backend(index: Index, pool: Service, name: str) -> Explanation | None:
     seat = next((one for one in pool_seats(index, pool) if one.backend.name == name), None)
     if seat is None:
         return None
@@ -104,7 +104,7 @@ def _backend(index: Index, pool: Service, name: str) -> Answer | None:
     return {**answer, "evidence": [evidence]}
 
 
-def _answer(index: Index, kind: str, name: str, ok: bool, text: str | None, chain: list[Link]) -> Answer:
+def _answer(index: Index, kind: str, name: str, ok: bool, text: str | None, chain: list[Link]) -> Explanation:
     if text is None:
         text = UNDECIDED.text if index.serves_http else OFF.text
     return {"object": name, "kind": kind, "ok": ok, "answer": text, "chain": chain}

@@ -26,7 +26,7 @@ class NotHttp(Down):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     headers: Mapping[str, str]
     """By lower-case name; of several headers of one name, the last."""
@@ -48,7 +48,7 @@ class Conversation:
             self.request += self._connection.send(h11.Data(data=body)) or b""
         self.request += self._connection.send(h11.EndOfMessage()) or b""
 
-    def feed(self, data: bytes) -> Answer | None:
+    def feed(self, data: bytes) -> Response | None:
         """Take what came. The final answer as soon as its head is whole; interim answers (100, 103) are skipped."""
         self.receive(data)
         if self._begin[: len(FIRST)] != FIRST[: len(self._begin)]:
@@ -84,10 +84,10 @@ class Conversation:
         """What it means that the stream ended inside the body: only chunks tell where a body ends."""
         return NotHttp("no HTTP answer: the body broke off") if self._chunked else None
 
-    def _answer(self, event: h11.Response | h11.InformationalResponse) -> Answer:
+    def _answer(self, event: h11.Response | h11.InformationalResponse) -> Response:
         if not 100 <= event.status_code <= 599:
             raise self._no_http()
-        answer = Answer(event.status_code, {name.decode(): value.decode("latin-1") for name, value in event.headers})
+        answer = Response(event.status_code, {name.decode(): value.decode("latin-1") for name, value in event.headers})
         self._chunked = "transfer-encoding" in answer.headers
         return answer
 
@@ -110,7 +110,7 @@ class Exchange:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    async def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Response:
         """Send the request; the final answer to it, without its body."""
         self._conversation = conversation = Conversation(method, target, headers, body)
         await self._stream.send(conversation.request)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from urllib.parse import urljoin
 
 from anycastlb.adapters.checks.probe import patterns, sockets
-from anycastlb.adapters.checks.probe.http1 import Answer, Exchange
+from anycastlb.adapters.checks.probe.http1 import Exchange, Response
 from anycastlb.adapters.checks.probe.outcome import Down, Found
 from anycastlb.adapters.checks.probe.params import TlsParams, WebParams, proxy_of, url
 from anycastlb.adapters.checks.probe.patterns import Search
@@ -148,7 +148,7 @@ def _hostname(authority: str) -> str:
     return authority.partition(":")[0]
 
 
-async def _search_body(exchange: Exchange, answer: Answer, pattern: str) -> str:
+async def _search_body(exchange: Exchange, answer: Response, pattern: str) -> str:
     search, seen = Search(pattern), 0
     async for piece in exchange.body():
         piece = piece[: MAX_BODY - seen]
@@ -163,7 +163,7 @@ async def _search_body(exchange: Exchange, answer: Answer, pattern: str) -> str:
     return ", body matches"
 
 
-def _next(hop: Hop, answer: Answer, scheme: str) -> Hop:
+def _next(hop: Hop, answer: Response, scheme: str) -> Hop:
     """The request that a redirect asks for."""
     location = answer.headers.get("location", "")
     try:
