@@ -19,6 +19,7 @@ from anycastlb.core.model import Check
 from tests.lab.process import freeze, members, thaw
 from tests.support import netns
 from tests.support.checks import run
+from tests.support.nsd import configuration
 from tests.support.ports import free_port
 from tests.support.servers import silent
 
@@ -68,31 +69,13 @@ alias CNAME www
 bind HTTPS 1 . alpn=h2
 """ + "".join(f"long TXT {'x' * 200}{number}\n" for number in range(20))
 
-NSD = """server:
-  {addresses}
-  server-count: 1
-  username: ""
-  database: ""
-  zonesdir: "{folder}"
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd"
-  zonelistfile: "{folder}/zones"
-  xfrdir: "{folder}"
-remote-control:
-  control-enable: no
-zone:
-  name: example.org
-  zonefile: zone
-"""
-
 
 @pytest.fixture(scope="module")
 def name_server(require: Require, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
     """An authoritative server for example.org: its port and its process."""
     program, folder, port = require("nsd"), tmp_path_factory.mktemp("nsd"), free_port()
     (folder / "zone").write_text(ZONE)
-    addresses = "\n  ".join(f"ip-address: {host}@{port}" for host in LOCALS)
-    (folder / "nsd.conf").write_text(NSD.format(folder=folder, addresses=addresses))
+    (folder / "nsd.conf").write_text(configuration(folder, port, LOCALS))
     for process in running([program, "-d", "-c", str(folder / "nsd.conf")], folder / "log"):
         yield port, process.pid
 

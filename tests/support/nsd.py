@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import dns.exception
@@ -16,8 +17,8 @@ import pytest
 from tests.lab.process import freeze, members, thaw
 from tests.support.ports import free_port
 
-NSD = """server:
-  ip-address: 127.0.0.1@{port}
+CONFIGURATION = """server:
+  {addresses}
   server-count: 1
   username: ""
   database: ""
@@ -32,6 +33,13 @@ zone:
   name: example.org
   zonefile: zone
 """
+"""It keeps no database: the default place of one is a directory that only the installed package makes."""
+
+
+def configuration(folder: Path, port: int, hosts: Sequence[str] = ("127.0.0.1",)) -> str:
+    """NSD's configuration: it serves the file ``zone`` of the folder as example.org, and writes nowhere else."""
+    addresses = "\n  ".join(f"ip-address: {host}@{port}" for host in hosts)
+    return CONFIGURATION.format(folder=folder, addresses=addresses)
 
 
 class NameServer:
@@ -43,7 +51,7 @@ class NameServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._records: list[str] = []
         self._serial = 0
-        (folder / "nsd.conf").write_text(NSD.format(folder=folder, port=self.port))
+        (folder / "nsd.conf").write_text(configuration(folder, self.port))
 
     def start(self) -> None:
         self._write()
@@ -96,5 +104,5 @@ class NameServer:
             if not agreed and time.monotonic() > again:  # now and then NSD fails to reload
                 self._process.send_signal(signal.SIGHUP)
                 again += 1
-            if time.monotonic() > end:
+            if self._process.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"NSD does not serve the zone: {(self._folder / 'log').read_text()[-2000:]}")
