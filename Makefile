@@ -79,8 +79,9 @@ bench: setup ## what a node costs, beside what was promised and beside ipvsadm (
 	$(PYTHON) -m tests.bench.gateways $(if $(ALL),,--release haproxy-13) || broken=1; \
 	exit $$broken
 
-soak: python ## a hundred thousand checks, and whether they leave anything behind
+soak: setup ## what checks leave behind after a hundred thousand, and a node of 10,000 services after an hour
 	@$(PYTHON) -m tests.soak
+	@$(KERNEL) --memory 8G -- $(PYTHON) -m tests.soak.hour
 
 deb: ## a Debian package, in dist/, for the Debian it is built on
 	@tests/rig/setup.sh deb

@@ -1,6 +1,7 @@
-"""A bridge in place of ExaBGP's, that has announced every route at once: ``python -m tests.bench.bridge SOCKET``.
+"""A bridge in place of ExaBGP's, that has announced all at once: ``python -m tests.bench.bridge SOCKET REPORT``.
 
-What a node costs is then not what it costs without a bridge, where every cycle fails to announce every route.
+What a node costs is then not what it costs without a bridge, where every cycle fails to announce every route. On
+SIGUSR2 it writes to REPORT how long the daemon was silent at the longest since the last time, in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 
 from anycastlb.bridge.protocol import Report, RouteSet, decode_order, encode
+from tests.bench.reported import Longest
 
 PAUSE = 0.05
 """Seconds between two attempts to connect."""
@@ -19,22 +21,25 @@ SILENCE = 1.0
 
 
 def main() -> None:
+    silence = Longest(sys.argv[2])
     while True:
         with socket.socket(socket.AF_UNIX) as daemon:
             try:
                 daemon.connect(sys.argv[1])
-                serve(daemon)
+                serve(daemon, silence)
             except OSError:
                 time.sleep(PAUSE)
 
 
-def serve(daemon: socket.socket) -> None:
-    report, read = Report(ready=True, version="none"), b""
+def serve(daemon: socket.socket, silence: Longest) -> None:
+    report, read, heard = Report(ready=True, version="none"), b"", time.monotonic()
     daemon.sendall(encode(report))
     while True:
         ready, _, _ = select.select([daemon], [], [], SILENCE)
+        now = time.monotonic()
+        silence.note(now - heard)
         if ready:
-            got = daemon.recv(1 << 20)
+            heard, got = now, daemon.recv(1 << 20)
             if not got:
                 return
             *lines, read = (read + got).split(b"\n")

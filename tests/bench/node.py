@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from statistics import median
@@ -38,6 +38,7 @@ from anycastlb.adapters.drivers.ipvs import codec, reader
 from anycastlb.adapters.system.generic_netlink import GenericNetlink
 from anycastlb.core.model import ServiceKey
 from tests.bench.kv import address
+from tests.bench.reported import longest
 from tests.rig import consul
 from tests.support.consul import Agent
 
@@ -141,10 +142,7 @@ class Daemon:
 
     def blocked(self) -> float:
         """Milliseconds that its loop was blocked at the longest since the last question."""
-        self._report.unlink(missing_ok=True)
-        self.process.send_signal(signal.SIGUSR2)
-        wait(self._report.exists, 60)
-        return float(self._report.read_text())
+        return longest(self.process, self._report)
 
 
 def wait(until: Callable[[], bool], seconds: float, pause: float = 0.05) -> None:
@@ -156,9 +154,9 @@ def wait(until: Callable[[], bool], seconds: float, pause: float = 0.05) -> None
 
 
 @contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -170,41 +168,61 @@ def put(store: str, path: str, body: bytes) -> None:
         answer.read()
 
 
-def fill(store: str, services: int) -> None:
+def fill(store: str, services: int, value: Callable[[int], bytes]) -> None:
     """Write the catalog, in transactions of 60 keys."""
     for first in range(0, services, 60):
         verbs: list[dict[str, Any]] = []
         for service in range(first, min(services, first + 60)):
-            value = b64encode(document(service)).decode()
-            verbs.append({"KV": {"Verb": "set", "Key": f"anycastlb/services/s{service}", "Value": value}})
+            body = b64encode(value(service)).decode()
+            verbs.append({"KV": {"Verb": "set", "Key": f"anycastlb/services/s{service}", "Value": body}})
         put(store, "/v1/txn", json.dumps(verbs).encode())
 
 
-def measure(services: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Running:
+    """A node on real parts. ``store``: the address of its Consul."""
+
+    daemon: Daemon
+    store: str
+    bridge: subprocess.Popen[bytes]
+    silences: Path
+
+    def silence(self) -> float:
+        """Milliseconds that the daemon said nothing to its bridge at the longest since the last question."""
+        return longest(self.bridge, self.silences)
+
+
+@contextmanager
+def running(services: int, value: Callable[[int], bytes]) -> Iterator[Running]:
+    """A node of so many services. ``value`` makes the document of each."""
     program = consul.find()
     if program is None:
         raise SystemExit("bench: there is no Consul: make setup")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        store = Agent(str(program), directory)
+        store, silences = Agent(str(program), directory), directory / "silence"
         store.start()
         try:
-            fill(store.address, services)
-            command = [sys.executable, "-m", "tests.bench.bridge", str(directory / "bgp.sock")]
-            with ended(subprocess.Popen(command)):
+            fill(store.address, services, value)
+            command = [sys.executable, "-m", "tests.bench.bridge", str(directory / "bgp.sock"), str(silences)]
+            with ended(subprocess.Popen(command)) as bridge:
                 daemon = Daemon(directory, store.address)
                 with ended(daemon.process):
-                    return figures(daemon, store.address, services)
+                    wait(lambda: Kernel.destinations() == services * EACH, 300)
+                    wait(lambda: Kernel().weight(services - 1) not in (None, 0), 60)
+                    yield Running(daemon, store.address, bridge, silences)
         finally:
             store.kill()
             subprocess.run(["ipvsadm", "-C"], check=True)
 
 
+def measure(services: int) -> dict[str, float]:
+    with running(services, document) as node:
+        return figures(node.daemon, node.store, services)
+
+
 def figures(daemon: Daemon, store: str, services: int) -> dict[str, float]:
-    wait(lambda: Kernel.destinations() == services * EACH, 300)
-    kernel = Kernel()
-    wait(lambda: kernel.weight(services - 1) is not None and kernel.weight(services - 1) != 0, 60)
-    found = {"start, s": time.monotonic() - daemon.began}
+    kernel, found = Kernel(), {"start, s": time.monotonic() - daemon.began}
     time.sleep(REST)
     found["loop blocked, start, ms"] = daemon.blocked()
     spent, began = daemon.cpu(), time.monotonic()

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import signal
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 from anycastlb.cli import main
+from tests.bench.reported import Longest
 
 
 class Watched(selectors.EpollSelector):
-    """Knows the longest time between two calls of ``select``."""
+    """Notes the time between two calls of ``select``."""
 
-    longest = 0.0
     _woke: float | None = None
+
+    def __init__(self, longest: Longest) -> None:
+        super().__init__()
+        self._longest = longest
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self._woke is not None:
-            Watched.longest = max(Watched.longest, time.monotonic() - self._woke)
+            self._longest.note(time.monotonic() - self._woke)
         ready = super().select(timeout)
         self._woke = time.monotonic()
         return ready
@@ -32,17 +33,10 @@ class Watched(selectors.EpollSelector):
 
 class Policy(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.SelectorEventLoop(Watched())
-
-
-def report(*_: Any) -> None:
-    Path(f"{REPORT}.new").write_text(f"{Watched.longest * 1e3:.1f}")
-    Path(f"{REPORT}.new").rename(REPORT)
-    Watched.longest = 0.0
+        return asyncio.SelectorEventLoop(Watched(LONGEST))
 
 
 if __name__ == "__main__":
-    REPORT = sys.argv.pop(1)
-    signal.signal(signal.SIGUSR2, report)
+    LONGEST = Longest(sys.argv.pop(1))
     asyncio.set_event_loop_policy(Policy())
     sys.exit(main())
