@@ -7,7 +7,7 @@ A test kernel has one processor, and is often waiting: for an interval, a sessio
 processors, two of them are at work side by side: when one has ended, the next of the queue begins. What talks to real
 programs on the loopback needs no test kernel, in which a program takes several times as long: it mostly waits, and runs
 beside them, one part after the other. So does what only computes, which is polite: it takes the time that all others
-leave. What the parts print comes out one after the other.
+leave, as long as a kernel's part is still to begin. What the parts print comes out one after the other.
 
 Ends with the ten slowest tests and one line, ``N passed, N failed, N skipped``, and with a status other than 0 unless
 everything passed or was skipped. A run that broke off counts as one failure more. In the test kernel a test that needs
@@ -43,7 +43,8 @@ NOTHING_COLLECTED = 5
 """pytest's status when no test matched, as happens to one of the runs under ``-k``."""
 SIDE_BY_SIDE = 2
 POLITE = ("nice", "-n", "10")
-"""Before the command of a polite part. Nothing there depends on how fast the machine is."""
+"""Before the command of a part that is polite. Nothing there depends on how fast the machine is. The last parts are not
+polite: beside other busy programs they would hardly get on."""
 NAMED = 12
 """Of how many files a part's names are printed."""
 SLOWEST = 10
@@ -187,7 +188,7 @@ def required(inside: bool) -> str:
 def command(part: Part, report: Path, arguments: list[str]) -> list[str]:
     pytest = [sys.executable, "-m", "pytest", *part.paths, f"--junitxml={report}", *arguments]
     if not part.inside:
-        return [*POLITE, *pytest] if part.lane == "polite" else pytest
+        return pytest
     runner = str(Path(__file__).with_name("testkernel.py"))
     limit = EMULATED_LIMIT if part.kernel in virtual.SUITES else LIMIT
     return [sys.executable, runner, "run", "--kernel", part.kernel, "--timeout", limit, "--", *pytest]
@@ -224,7 +225,7 @@ class Result:
     """seconds of a processor, which every process of the part took together"""
 
 
-def perform(part: Part, arguments: list[str]) -> Result:
+def perform(part: Part, arguments: list[str], polite: bool = False) -> Result:
     """Run a part, what it prints going to its log."""
     began = time.monotonic()
     report = file(part, "xml")
@@ -232,7 +233,7 @@ def perform(part: Part, arguments: list[str]) -> Result:
     environment = {**os.environ, "ANYCASTLB_REQUIRE": required(part.inside)}
     with file(part, "log").open("wb") as log:
         process = subprocess.Popen(
-            command(part, report, arguments),
+            [*(POLITE if polite else ()), *command(part, report, arguments)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -314,7 +315,8 @@ class Queues:
                     try:
                         if part.after:
                             self.results[part.after].result()
-                        self.results[part.name].set_result(perform(part, self._arguments))
+                        polite = part.lane == "polite" and bool(self._lanes["kernels"])
+                        self.results[part.name].set_result(perform(part, self._arguments, polite))
                     except Exception as exc:
                         self.results[part.name].set_exception(exc)
 
