@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -10,12 +10,19 @@ from anycastlb.core.decision import quarantine
 from anycastlb.core.decision.decide import decide, decide_again
 from anycastlb.core.decision.remembered import Remembered
 from anycastlb.core.model import Inputs, Memory
+from tests.support import virtual
 from tests.support.decisions import differences
 from tests.support.virtual import VirtualLoop
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], VirtualLoop]]:
     return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def virtual_machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    with virtual.machine(request.node.nodeid):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,10 @@ from anycastlb.core.model import Instance, Share
 from tests.support import virtual
 from tests.support.world import VIP, WEB, World, until
 
-MACHINE = (time.time, time.monotonic, time.perf_counter, time.time_ns, time.monotonic_ns, os.urandom, random.random)
+MACHINE = (
+    *(time.time, time.monotonic, time.perf_counter, time.time_ns, time.monotonic_ns, time.clock_gettime),
+    *(os.urandom, random.random),
+)
 NAMES = """
 [dns]
 server = "127.0.0.1"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from anycastlb.core.model import Check
 from tests.contract.cases import Case
-from tests.support.checks import run
+from tests.support.checks import once, run
 from tests.support.servers import BAD
 
 ABREAST = 25
@@ -97,8 +97,11 @@ async def soak(case: Case, checks: int) -> list[Footprint]:
             async def worker() -> None:
                 for number in left:
                     check = turns[number % len(turns)]
-                    result = await run(check)
-                    assert result.ok or check is not good, f"{case.name}: {result.detail}"
+                    if check is good:
+                        result = await run(check)
+                        assert result.ok, f"{case.name}: {result.detail}"
+                    else:
+                        await once(check)  # with so many abreast a busy machine may be late for every one
 
             await asyncio.gather(*(worker() for _ in range(ABREAST)))
 

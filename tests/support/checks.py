@@ -16,7 +16,7 @@ from anycastlb.core.model import Check, Result
 from anycastlb.engine.attempt import Attempt, attempt, conclude
 from tests.support.waiting import begun
 
-PATIENCE = 50
+TRIES = 50
 """How often a check is run again."""
 lean = False
 """Does the lean engine run the checks that it can run?"""
@@ -24,19 +24,20 @@ lean = False
 
 async def run(check: Check, types: Mapping[str, CheckType] = TYPES) -> Result:
     """What a check finds."""
-    return (await proven(lambda: _once(check, types))).result
+    return (await proven(lambda: once(check, types))).result
 
 
-async def proven(once: Callable[[], Awaitable[Attempt]]) -> Attempt:
+async def proven(attempted: Callable[[], Awaitable[Attempt]]) -> Attempt:
     """The first attempt for which this process was not late."""
-    for _ in range(PATIENCE):
-        ended = await once()
+    for _ in range(TRIES):
+        ended = await attempted()
         if ended.outcome != "late":
             return ended
-    raise AssertionError(f"this process was late {PATIENCE} times in turn: {ended.result.detail}")
+    raise AssertionError(f"this process was late {TRIES} times in turn: {ended.result.detail}")
 
 
-async def _once(check: Check, types: Mapping[str, CheckType]) -> Attempt:
+async def once(check: Check, types: Mapping[str, CheckType] = TYPES) -> Attempt:
+    """What one attempt comes to."""
     if lean and (exchange := types[check.type].lean(check)):
         return await lean_attempt(check, exchange)
     return await attempt(types, check, None, time.monotonic)

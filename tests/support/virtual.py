@@ -6,9 +6,15 @@ Threads and real sockets have no place in it: time would run away while they wor
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+import pytest
+
+from anycastlb.adapters.system import lateness
 
 T = TypeVar("T")
 
@@ -32,6 +38,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+
+@contextmanager
+def machine(seed: str) -> Iterator[None]:
+    """A machine for stories in virtual time: chance that nobody else gives a seed has this one, and it never sleeps."""
+    before = random.getstate()
+    random.seed(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lateness, "suspended", lambda: 0.0)
+        yield
+    random.setstate(before)
 
 
 def run(story: Coroutine[Any, Any, T]) -> T:

@@ -99,6 +99,13 @@ async def test_a_machine_that_was_suspended_has_seen_nothing(monkeypatch: pytest
     assert (await ended(suspend))[0] == "late"
 
 
+def test_a_process_that_did_not_run_between_two_clocks_was_not_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([100.0, 107.0, 107.0, 107.0, 107.0, 107.001])  # seven seconds pass after the first
+    monkeypatch.setattr(lateness.time, "monotonic", lambda: next(readings))
+    monkeypatch.setattr(lateness.time, "clock_gettime", lambda clock: next(readings))
+    assert lateness.suspended() == 0.0
+
+
 @asynccontextmanager
 async def probing(check: Check, probe: Callable[[], Any]) -> AsyncIterator[tuple[list[Health], Journal]]:
     states: list[Health] = []
@@ -137,7 +144,7 @@ async def test_a_late_probe_changes_no_verdict_and_is_repeated_at_once() -> None
         assert state.unproven and "this node itself was 3.0 s late" in state.unproven.detail
         pauses = [round(after - before, 1) for before, after in pairwise(started)]
         late = pauses[-4:]
-        assert min(late) < 3.4 and max(late) > 9, "the one after a late one comes at once, the next in its turn"
+        assert min(late) < 3.4 and max(late) >= 9, "the one after a late one comes at once, the next in its turn"
         assert len([r for r in journal.records() if "not known" in r.event.reason]) == 1
         stalls = 0.0
         await asyncio.sleep(25)

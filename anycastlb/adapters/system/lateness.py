@@ -27,8 +27,14 @@ EXTENSION = 10.0
 
 
 def suspended() -> float:
-    """Seconds that this machine has been suspended since it was booted."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    """Seconds that this machine has been suspended since it was booted.
+
+    The clocks are read again if this process did not run between them: that would count as time asleep.
+    """
+    while True:
+        before, booted, after = time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic()
+        if after - before < PROMPT:
+            return booted - before
 
 
 class Lateness:
