@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import json
-import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import signature
@@ -35,9 +32,6 @@ from anycastlb.core.importers import keepalived
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving import history
 from anycastlb.serving.api.http import connection, handshakes, limits, listener
-from tests.support import scene
-from tests.support.elb_dump import DUMP
-from tests.support.serving import serving
 
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 ROOT = Path(__file__).parents[2]
@@ -356,69 +350,3 @@ def test_the_limits_of_documents_are_those_of_the_code() -> None:
         "problems shown": [decode.MAX_PROBLEMS],
     }
     assert bounds.MAX_WHOLE == 2**63
-
-
-# ---------------------------------------------------------------- migration pages, typed
-
-SAVED = """\
--A -t 192.0.2.10:80 -s mh -b mh-fallback,mh-port
--a -t 192.0.2.10:80 -r 10.1.0.1:80 -i -w 5
--a -t 192.0.2.10:80 -r 10.1.0.2:80 -i -w 5
--A -f 10001 -s rr
--a -f 10001 -r 10.1.0.1:0 -i -w 1
-"""
-NODE = '[node]\nname = "lb1"\nvip_ranges = ["192.0.2.0/24"]\nfwmark_ranges = [100]\n'
-
-
-def program(folder: Path, name: str, script: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-
-
-def typed_lines(text: str) -> list[str]:
-    """The commands of a block: a line whose quotes are still open goes on with the next."""
-    lines: list[str] = []
-    for line in text.replace("\\\n", " ").splitlines():
-        if lines and lines[-1].count("'") % 2:
-            lines[-1] += "\n" + line
-        elif line.strip():
-            lines.append(line)
-    return lines
-
-
-@pytest.mark.parametrize("name", MIGRATION)
-async def test_the_commands_of_the_migration_pages_run_as_they_stand(name: str, tmp_path: Path) -> None:
-    """Against the API of a node. Only what a page takes from the machine is put in its place: the two files in /etc,
-    the node's address, etcd, and `ipvsadm`, which prints a table that was saved before."""
-    page = blocks(name)
-    programs, etc = tmp_path / "bin", tmp_path / "etc"
-    programs.mkdir()
-    etc.mkdir()
-    program(programs, "anycastlb", f'exec "{sys.executable}" -m anycastlb "$@"')
-    program(programs, "ipvsadm", f"cat '{tmp_path}/saved'")
-    (tmp_path / "saved").write_text(SAVED)
-    (tmp_path / "etcd").write_text(DUMP)
-    (etc / "node.toml").write_text(NODE)
-    (etc / "keepalived.conf").write_text(dict(page).get("keepalived", ""))
-    for kind, text in page:
-        async with serving(scene.calm()) as served:  # each block is a way of its own, into an empty catalog
-            environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "ANYCASTLB_API": served.url}
-            for line in [] if kind else typed_lines(text):
-                here = re.sub(r"/etc/(keepalived|anycastlb)/", f"{etc}/", line)
-                here = here.replace("127.0.0.1:4672", f"127.0.0.1:{served.port}")
-                here = here.replace("http://127.0.0.1:2379/v2/keys/ELB?recursive=true", f"file://{tmp_path}/etcd")
-                code, told = await shell(here, tmp_path, environment)
-                left_out = "note: " in told and " convert " in line
-                assert code == (2 if left_out else 0), f"{line}\n{told}"
-
-
-async def shell(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-o", "pipefail", "-c", line,
-        cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    told, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, told.decode()
