@@ -204,6 +204,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
      "answers ARP"),
     ("arp_announce", sysctl(net__ipv4__conf__all__arp_announce="0") | needs(forwards={(FOUR, "dr"): "a/b"}), "notice",
      "ARP requests"),
+    ("more ways than are looked at", needs(forwards={(FOUR + n, "dr"): f"web/b{n}" for n in range(2_001)}),
+     "notice", "only the ways to 2000 of 2001 backends"),
     ("no forwarding", sysctl(net__ipv4__ip_forward="0"), "error", "net.ipv4.ip_forward is 0, so replies of nat"),
     ("no way", {"routes": {FOUR: KernelRoute(error="network is unreachable")}}, "error", "no way to backend web/b1"),
     ("mtu 1500", {"routes": {FOUR: KernelRoute("eth0", 1500)}, "links": (WELL.links[0], Interface("eth0", 1500, True))},  # type: ignore[index]
