@@ -84,16 +84,9 @@ SCENES = {
 }
 
 
-@pytest.mark.parametrize("flags", [("mh-port", "mh-fallback"), ("mh-port",)], ids=["fallback", "no fallback"])
-@pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("family", [4, 6])
-async def test_every_flow_goes_where_the_model_says(
-    wires: None, family: int, scene: str, flags: tuple[str, ...]
-) -> None:
-    vip, client, prefix = WAYS[family]
-    weights, down = SCENES[scene]
-    key, service = ServiceKey("udp", ip_address(vip), 53), VirtualService("mh", frozenset(flags))
-    full = pool(key, weights, prefix)
+async def compare(vip: str, client: str, full: Rows, service: VirtualService, down: tuple[int, ...]) -> None:
+    """Every flow goes where the model says, after these backends went down."""
+    (key,) = {name.service for name in full}
     driver = IpvsDriver([ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")])
     driver.open()
     await settle(driver, State(services={key: service}, destinations=full))
@@ -105,6 +98,30 @@ async def test_every_flow_goes_where_the_model_says(
     expected = {port: target.address for port in PORTS if (target := table.pick(ip_address(client), port))}
     differ = {port for port in PORTS if sent.get(port) != expected.get(port)}
     assert not differ, f"{len(differ)} of {len(PORTS)} flows"
+
+
+@pytest.mark.parametrize("flags", [("mh-port", "mh-fallback"), ("mh-port",)], ids=["fallback", "no fallback"])
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("family", [4, 6])
+async def test_every_flow_goes_where_the_model_says(
+    wires: None, family: int, scene: str, flags: tuple[str, ...]
+) -> None:
+    vip, client, prefix = WAYS[family]
+    weights, down = SCENES[scene]
+    full = pool(ServiceKey("udp", ip_address(vip), 53), weights, prefix)
+    await compare(vip, client, full, VirtualService("mh", frozenset(flags)), down)
+
+
+@pytest.mark.parametrize("scene", ["three of different weight", "one down"])
+@pytest.mark.parametrize(("family", "backends"), [(4, 6), (6, 4)])
+async def test_backends_of_the_other_family_are_in_the_model_too(
+    wires: None, family: int, backends: int, scene: str
+) -> None:
+    vip, client, _ = WAYS[family]
+    weights, down = SCENES[scene]
+    rows = pool(ServiceKey("udp", ip_address(vip), 53), weights, WAYS[backends][2])
+    full = {name: replace(row, forward="tunnel") for name, row in rows.items()}
+    await compare(vip, client, full, VirtualService("mh", frozenset({"mh-port", "mh-fallback"})), down)
 
 
 async def flows_of(history: list[State]) -> dict[int, Address]:
