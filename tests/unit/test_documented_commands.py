@@ -178,14 +178,18 @@ def examples(command: click.Command) -> Iterator[str]:
 HARMLESS = ("anycastlb", "cat", "curl", "for", "ipvsadm", "set")
 """How a block begins that may be typed on the machine that the tests run on."""
 INSTALLED, LAB = "tests/machine/test_install.py", "tests/e2e/test_tour.py"
+PACKAGE = "tests/packaging/test_package.py"
 BLOCKS = {
     ("README.md", "make demo"): "the two commands that developers begin with",
     ("README.md", "git clone"): "what the first box of docs/INSTALL.md does",
     ("README.md", "modprobe ipip"): f"{LAB}::test_backends_are_set_up_as_the_pages_say",
     ("docs/GATEWAYS.md", "modprobe ipip"): f"{LAB}::test_backends_are_set_up_as_the_pages_say",
     ("docs/INSTALL.md", "apt-get install haproxy"): "would need Debian's HAProxy on the bare machine",
-    ("docs/INSTALL.md", "PIPX_HOME"): "pipx and uv would fetch what the wheel needs",
-    ("docs/INSTALL.md", "venv="): "writes to the /usr/local and /etc of the machine it is typed on",
+    (
+        "docs/INSTALL.md",
+        "PIPX_HOME",
+    ): "uv would fetch what is asked for; test_pipx_installs_it has pipx install the wheel",
+    ("docs/INSTALL.md", "venv="): f"{PACKAGE}::test_pipx_installs_it",
     ("vagrant/README.md", "vagrant up"): "needs virtual machines",
     ("vagrant/README.md", "sudo CARRY=1"): "needs virtual machines",
 }
