@@ -39,7 +39,7 @@ NOT_TYPED = {
     "ip route flush proto bgp": "takes the routes of a router that is to be started anew",
     "ipvsadm -C": "is what nobody shall type",
     "ipvsadm -R": "is named only",
-    "ipvsadm -Sn | anycastlb convert --from ipvsadm -": "tests/unit/test_documented_commands.py types it",
+    "ipvsadm -Sn | anycastlb convert --from ipvsadm -": "tests/unit/test_cli_documented.py types it",
 }
 ROUTER = re.compile(r"birdc |ip (route|nexthop)")
 

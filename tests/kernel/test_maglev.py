@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
-from anycastlb.core.decision import maglev, plan
+from anycastlb.core.decision import maglev
 from anycastlb.core.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
-from tests.support.netns import fresh, run
+from tests.support.netns import fresh
+from tests.support.wired import settle, wire
 
 PORTS = (maglev.FTP_DATA, *range(20_000, 23_000))
 WAYS = {4: ("192.0.2.10", "10.0.0.254", "10.0.0."), 6: ("2001:db8::10", "2001:db8:1::fe", "2001:db8:1::")}
@@ -35,24 +36,6 @@ def lower(rows: Rows, *numbers: int) -> Rows:
 @pytest.fixture
 def wires(netns: None) -> None:
     wire()
-
-
-def wire() -> None:
-    for command in (
-        "link add out type dummy",
-        "address add 10.0.0.254/24 dev out",
-        "address add 2001:db8:1::fe/64 dev out nodad",
-        "link set out up",
-        "route add default dev out",
-        "-6 route add default dev out",
-    ):
-        run("ip", *command.split())
-
-
-async def settle(driver: IpvsDriver, desired: State) -> None:
-    for _ in range(2):
-        actual = State(**{str(table): rows for table, rows in (await driver.observe()).items()})
-        assert not await driver.apply(plan.diff(actual, desired))
 
 
 def flows(vip: str, client: str) -> dict[int, Address]:

@@ -15,7 +15,7 @@ from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.adapters.drivers.sysctls import TAKEOVER
 from anycastlb.core.decision import maglev
 from anycastlb.core.model import Destination, DestinationKey, ServiceKey, State, VirtualService
-from tests.kernel.test_maglev import settle, wire
+from tests.support.wired import settle, wire
 
 VIP, CLIENT = "192.0.2.10", "10.0.0.254"
 MARK = 100
