@@ -17,20 +17,9 @@ from tests.lab.topology import vip
 from tests.machine.node import Node
 from tests.machine.world import RELEASES, World
 from tests.rig import package
-from tests.support.documented import PAGES, spans
 
 CAP_KILL, CAP_NET_BIND_SERVICE = 5, 10
 VIP = vip(0)
-NOT_TYPED = {
-    "systemctl stop": "is named only",
-    "systemctl stop anycastlb": "ends what the other tests go on with; the test at the end stops it as the page says",
-    "systemctl edit anycastlb": "opens an editor",
-    "systemctl kill --kill-whom=main -s SIGUSR1 anycastlb": "test_a_hand_over_moves_nothing",
-    "systemctl restart anycastlb-haproxy": "the bare machine has no HAProxy",
-    "systemctl status anycastlb-haproxy": "the bare machine has no HAProxy",
-    "systemctl restart anycastlb": "drains for its whole drain time; docs call it rarely wanted",
-}
-"""Commands of the pages that are not typed here, and why."""
 UNITS = ("anycastlb.service", "anycastlb-exabgp.service")
 
 
@@ -135,20 +124,6 @@ def test_reload_rereads(world: World, first: Node) -> None:
     first.serving()
     assert first.daemon() == pid and world.lab.router.updates(first.name) == index
     assert world.lab.client.get(VIP) in ("b1", "b2")
-
-
-def test_what_operators_look_at_is_there(first: Node) -> None:
-    """Every command of systemd's in the sentences of every page; those that end the node are typed by other tests."""
-    lines = [line for page in PAGES for line in spans(page) if line.split()[0] in ("journalctl", "systemctl")]
-    assert set(NOT_TYPED) <= set(lines)
-    for line in dict.fromkeys(lines):
-        if line in NOT_TYPED:
-            continue
-        told = first.machine.sh(f"{line} --no-pager" if "kill" not in line else line)
-        if line.startswith("systemctl restart"):
-            first.serving()
-        if line.startswith("systemctl status"):
-            assert "active (running)" in told, line
 
 
 def test_a_hung_bridge_is_replaced(world: World, first: Node) -> None:
