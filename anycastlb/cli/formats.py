@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 import click
 
 from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.sources.staging import MAX_DOCUMENT
 from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.importers import Documents, UnreadableInput, elb, ipvsadm, keepalived
@@ -53,8 +54,10 @@ def read(
         documents, notes = ipvsadm.convert(text, port_of)
     else:
         documents, notes = keepalived.convert(text, include)
-    lines = [str(note) for note in notes] + _remove_refused(documents)
-    return documents, [*lines, *_without_flows(documents), *_of_the_machine(documents)]
+    divided = _divided(documents)
+    lines = [str(note) for note in notes] + _remove_refused(divided)
+    kept = {key: document for key, document in documents.items() if key in divided}
+    return divided, [*lines, *_without_flows(kept), *_of_the_machine(kept)]
 
 
 def recognized(text: str) -> Format:
@@ -153,9 +156,23 @@ def _remove_refused(documents: Documents, beside: Mapping[str, Any] = EMPTY) -> 
     lines: list[str] = []
     while bad := _problems(documents, beside):
         for key, reasons in bad.items():
-            del documents[key]
+            for one in [one for one in documents if one == key or one.startswith(f"{key}/")]:
+                del documents[one]
             lines += [f"{key} is left out: {reason}" for reason in reasons]
     return lines
+
+
+def _divided(documents: Documents) -> Documents:
+    """With a key for each backend of a service that cannot stand in one document."""
+    refused = _problems(documents, EMPTY)
+    made: Documents = {}
+    for key, document in documents.items():
+        if key in refused or len(json.dumps(document).encode()) > MAX_DOCUMENT:
+            made[key] = {name: value for name, value in document.items() if name != "backends"}
+            made |= {f"{key}/backends/{name}": backend for name, backend in document["backends"].items()}
+        else:
+            made[key] = document
+    return made
 
 
 def _without_flows(documents: Documents) -> Iterator[str]:

@@ -12,6 +12,9 @@ from anycastlb.settings import Settings
 RIVALS = ("keepalived", "ldirectord", "merlin", "gorb", "kube-proxy", "seesaw_engine", "seesaw_ncc", "surealived")
 """Programs that manage IPVS or VIPs too."""
 
+MAX_ROUTES = 2000
+"""Backends that the kernel is asked the way to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unseen:

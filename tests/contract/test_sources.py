@@ -298,6 +298,21 @@ class TestDirectory:
         left += [f"web.json{end}" for end in (".1", ".swo", ".lock", ".md", ".20261130")] + ["web.yml.2", "web.toml.x"]
         for name in left:
             (root / "services" / name).write_text("litter")
+        backends = root / "services" / "dns" / "backends"
+        backends.mkdir(parents=True)
+        for end in (
+            ".dpkg-new",
+            ".dpkg-dist",
+            ".ucf-dist",
+            ".rpmsave",
+            ".rpmnew",
+            ".pacnew",
+            ".orig",
+            ".rej",
+            ".bak",
+            "~",
+        ):
+            (backends / f"10.0.0.9:53{end}").write_text("weight=1")  # a backend's file needs no ending of its own
         (root / "services" / ".#web.json").symlink_to("nobody@nowhere")
         (root / ".git").mkdir()
         (root / ".git" / "config.json").write_text("{}")

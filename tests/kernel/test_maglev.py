@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
-from anycastlb.core.decision import maglev, plan
+from anycastlb.core.decision import maglev
 from anycastlb.core.model import Address, Destination, DestinationKey, ServiceKey, State, VirtualService
-from tests.support.netns import fresh, run
+from tests.support.netns import fresh
+from tests.support.wired import settle, wire
 
 PORTS = (maglev.FTP_DATA, *range(20_000, 23_000))
 WAYS = {4: ("192.0.2.10", "10.0.0.254", "10.0.0."), 6: ("2001:db8::10", "2001:db8:1::fe", "2001:db8:1::")}
@@ -35,24 +36,6 @@ def lower(rows: Rows, *numbers: int) -> Rows:
 @pytest.fixture
 def wires(netns: None) -> None:
     wire()
-
-
-def wire() -> None:
-    for command in (
-        "link add out type dummy",
-        "address add 10.0.0.254/24 dev out",
-        "address add 2001:db8:1::fe/64 dev out nodad",
-        "link set out up",
-        "route add default dev out",
-        "-6 route add default dev out",
-    ):
-        run("ip", *command.split())
-
-
-async def settle(driver: IpvsDriver, desired: State) -> None:
-    for _ in range(2):
-        actual = State(**{str(table): rows for table, rows in (await driver.observe()).items()})
-        assert not await driver.apply(plan.diff(actual, desired))
 
 
 def flows(vip: str, client: str) -> dict[int, Address]:
@@ -84,16 +67,9 @@ SCENES = {
 }
 
 
-@pytest.mark.parametrize("flags", [("mh-port", "mh-fallback"), ("mh-port",)], ids=["fallback", "no fallback"])
-@pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("family", [4, 6])
-async def test_every_flow_goes_where_the_model_says(
-    wires: None, family: int, scene: str, flags: tuple[str, ...]
-) -> None:
-    vip, client, prefix = WAYS[family]
-    weights, down = SCENES[scene]
-    key, service = ServiceKey("udp", ip_address(vip), 53), VirtualService("mh", frozenset(flags))
-    full = pool(key, weights, prefix)
+async def compare(vip: str, client: str, full: Rows, service: VirtualService, down: tuple[int, ...]) -> None:
+    """Every flow goes where the model says, after these backends went down."""
+    (key,) = {name.service for name in full}
     driver = IpvsDriver([ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")])
     driver.open()
     await settle(driver, State(services={key: service}, destinations=full))
@@ -105,6 +81,30 @@ async def test_every_flow_goes_where_the_model_says(
     expected = {port: target.address for port in PORTS if (target := table.pick(ip_address(client), port))}
     differ = {port for port in PORTS if sent.get(port) != expected.get(port)}
     assert not differ, f"{len(differ)} of {len(PORTS)} flows"
+
+
+@pytest.mark.parametrize("flags", [("mh-port", "mh-fallback"), ("mh-port",)], ids=["fallback", "no fallback"])
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("family", [4, 6])
+async def test_every_flow_goes_where_the_model_says(
+    wires: None, family: int, scene: str, flags: tuple[str, ...]
+) -> None:
+    vip, client, prefix = WAYS[family]
+    weights, down = SCENES[scene]
+    full = pool(ServiceKey("udp", ip_address(vip), 53), weights, prefix)
+    await compare(vip, client, full, VirtualService("mh", frozenset(flags)), down)
+
+
+@pytest.mark.parametrize("scene", ["three of different weight", "one down"])
+@pytest.mark.parametrize(("family", "backends"), [(4, 6), (6, 4)])
+async def test_backends_of_the_other_family_are_in_the_model_too(
+    wires: None, family: int, backends: int, scene: str
+) -> None:
+    vip, client, _ = WAYS[family]
+    weights, down = SCENES[scene]
+    rows = pool(ServiceKey("udp", ip_address(vip), 53), weights, WAYS[backends][2])
+    full = {name: replace(row, forward="tunnel") for name, row in rows.items()}
+    await compare(vip, client, full, VirtualService("mh", frozenset({"mh-port", "mh-fallback"})), down)
 
 
 async def flows_of(history: list[State]) -> dict[int, Address]:

@@ -73,6 +73,11 @@ class Guide:
             return
         self._until_it_says(step, self._machines[name], command.replace(INSTALLED, str(ROOT)))
 
+    def types(self, machine: str, command: str) -> str:
+        """What a command says on a machine. Raises ``LabError`` if it fails."""
+        place = self._machines[machine]
+        return place.run("bash", "-o", "pipefail", "-c", command, env=self._environment(place))
+
     def _do(self, step: Step, action: Callable[[], object]) -> None:
         if step.shown:
             raise LabError(f"the tour shows what `{step.command}` says; the lab does not know")

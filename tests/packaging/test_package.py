@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig import bareroot, package
+from tests.support.documented import typed_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = sorted((ROOT / "configs/systemd").glob("*.service"))
@@ -56,6 +58,26 @@ def test_pipx_installs_it(wheel: Path, require: Callable[[str], str], tmp_path: 
     environment = home / "venvs/anycastlb"
     assert not [name for name in SHARED if not (environment / "share/anycastlb" / name).exists()]
     assert (environment / "bin/exabgp").exists()
+    put_in_place(environment, tmp_path)
+
+
+def put_in_place(environment: Path, folder: Path) -> None:
+    """What docs/INSTALL.md says to do then, as it stands, below a root of its own; systemd is told nothing."""
+    root, programs = folder / "root", folder / "programs"
+    for name in ("usr/local/bin", "usr/share", "etc/systemd/system"):
+        (root / name).mkdir(parents=True)
+    programs.mkdir()
+    for name in ("systemd-sysusers", "systemd-tmpfiles", "systemctl"):
+        (programs / name).write_text("#!/bin/sh\nexit 0\n")
+        (programs / name).chmod(0o755)
+    (typed,) = [block.text for block in typed_blocks() if block.text.startswith("venv=")]
+    here = re.sub(r" (?=/(usr|etc)/)", f" {root}", typed).replace("/opt/pipx/venvs/anycastlb", str(environment))
+    run("bash", "-e", "-c", here, PATH=f"{programs}:{os.environ['PATH']}")
+    assert {path.name for path in (root / "etc/systemd/system").iterdir()} == {unit.name for unit in UNITS}
+    assert all((root / "usr/share/anycastlb" / name).exists() for name in SHARED)
+    parts = [name for name in SHARED if name.partition("/")[0].endswith(".d")]
+    assert len(parts) == 5 and all((root / "etc" / name).exists() for name in parts)
+    assert (root / "usr/local/bin/exabgp").exists()
 
 
 @pytest.fixture(params=bareroot.releases())

@@ -1,4 +1,4 @@
-"""Two nodes in memory, in real time, whose pages a browser on this machine can open.
+"""Nodes in memory, in real time, whose pages a browser on this machine can open, and which commands can ask.
 
 The nodes, their decisions, their API and the page are the product's own. The catalog, the kernel, the router and the
 backends are in memory (``tests.support.world``). They run in a thread of their own: a test drives the browser, and asks
@@ -12,8 +12,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,22 +47,20 @@ BUSY = 40
 
 
 class Place:
-    """The two nodes. What is asked of them is asked in their thread."""
+    """The nodes. What is asked of them is asked in their thread."""
 
-    def __init__(self, folder: Path) -> None:
-        self.lb1, self.lb2 = (World(str(folder / name), BOLD, name=name) for name in NAMES)
-        self.lb2.source = self.lb1.source
-        registry, self.ports = MemoryRegistry(), dict.fromkeys(NAMES, 0)
+    def __init__(self, folder: Path, names: Sequence[str] = NAMES, **node: Any) -> None:
+        self.worlds = tuple(World(str(folder / name), BOLD, name=name, **node) for name in names)
+        self.lb1, self.lb2 = self.worlds[:2]
+        self.nodes: list[Node] = []
+        registry, self.ports = MemoryRegistry(), dict.fromkeys(names, 0)
         for world in self.worlds:
+            world.source = self.lb1.source
             world.registry = registry
             world.types["http"] = CheckType(TYPES["http"].params, answered(world))
             world.router.sessions = (Session("10.8.1.1", "up", 0.0), Session("fd00:8:1::1", "up", 0.0))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = asyncio.Event()
-
-    @property
-    def worlds(self) -> tuple[World, World]:
-        return self.lb1, self.lb2
 
     @property
     def url(self) -> str:
@@ -93,6 +91,27 @@ class Place:
     def revive(self, backend: str) -> None:
         for world in self.worlds:
             world.dead.discard(own(backend))
+
+    def holds(self, catalog: Mapping[str, Any]) -> None:
+        """Let the catalog be this, and wait until every node serves it."""
+
+        def change() -> None:
+            for key in set(self.lb1.source._entries) - set(catalog):
+                self.lb1.source.delete(key)
+            for key, document in catalog.items():
+                self.lb1.put(key, document)
+
+        self.ask(change)
+        self.follows()
+
+    def follows(self) -> None:
+        """Wait until every node has decided by the documents that the catalog has now, all of which are good."""
+
+        def followed() -> bool:
+            entries = {key: entry for key, entry in self.lb1.source._entries.items() if not key.startswith("locks/")}
+            return all(node.snapshot.inputs.catalog.good == entries for node in self.nodes)
+
+        self.until(followed, "every node has the catalog")
 
     def stored(self, key: str) -> Any:
         """The document in the catalog; None if there is none."""
@@ -127,9 +146,11 @@ class Place:
 
     async def _run(self, up: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        async with self.lb1.node() as first, self.lb2.node() as second, asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as stack:
+            self.nodes = [await stack.enter_async_context(world.node()) for world in self.worlds]
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = []
-            for world, node in ((self.lb1, first), (self.lb2, second)):
+            for world, node in zip(self.worlds, self.nodes, strict=True):
                 history, counters = History(), counted(world)
                 api = served(world, node, history, counters)
                 works = (api.run(), sample(history, lambda node=node: node.snapshot, counters, pause=SAMPLE))  # type: ignore[misc]
@@ -188,9 +209,9 @@ def served(world: World, node: Node, history: History, counters: Any) -> Api:
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[Place]:
-    """Both nodes running, without a service."""
-    made, up = Place(folder), threading.Event()
+def place(folder: Path, names: Sequence[str] = NAMES, **node: Any) -> Iterator[Place]:
+    """All nodes running, with ``node`` under ``[node]``, without a service."""
+    made, up = Place(folder, names, **node), threading.Event()
     thread = threading.Thread(target=made.run, args=(up,), name="the nodes")
     thread.start()
     try:

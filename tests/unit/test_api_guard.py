@@ -309,6 +309,55 @@ async def test_tokens_give_the_rights_of_their_file(tmp_path: Path, caplog: pyte
     assert "secret-of" not in caplog.text + "".join(told)
 
 
+POOL = {"port": 80, "backends": {"b1": {"address": "10.1.0.1"}}}
+WEB = {"vip": "192.0.2.30", **POOL}
+GATEWAY = {"vip": "192.0.2.31", "port": 80, "protocol": "http"}
+RULES = [{"backendRefs": [{"name": "web"}]}]
+WRITES: list[tuple[str, str, Any]] = [
+    ("PUT", "/v1/services/web", WEB),
+    ("PATCH", "/v1/services/web", {"drain": "5s"}),
+    ("PUT", "/v1/services/web/backends/b2", {"address": "10.1.0.2"}),
+    ("POST", "/v1/services/web/backends/b2/drain", None),
+    ("POST", "/v1/services/web/backends/b2/undrain", None),
+    ("DELETE", "/v1/services/web/backends/b2", None),
+    ("PUT", "/v1/services", {"more": {**WEB, "port": 81}}),
+    ("DELETE", "/v1/services", ["more"]),
+    ("PUT", "/v1/defaults", {"drain": "6s"}),
+    ("DELETE", "/v1/defaults", None),
+    ("PUT", "/v1/gateways/edge", GATEWAY),
+    ("PUT", "/v1/routes/all", {"gateways": ["edge"], "hostnames": ["*"], "rules": RULES}),
+    ("DELETE", "/v1/routes/all", None),
+    ("POST", "/v1/import", {"catalog": {"services/shop": POOL}}),
+    ("POST", "/v1/nodes/lb1/drain", None),
+    ("POST", "/v1/nodes/lb1/undrain", None),
+    ("PUT", "/service/gorb", {"host": "192.0.2.32", "port": 80}),
+    ("PUT", "/service/gorb/b1", {"host": "10.1.0.3", "port": 80}),
+    ("PATCH", "/service/gorb/b1", {"weight": 0}),
+    ("DELETE", "/service/gorb/b1", None),
+    ("DELETE", "/service/gorb", None),
+    ("PUT", "/__erulb__/upstream", {"up1": {"10.1.0.1:5000": "weight=10"}}),
+    ("DELETE", "/__erulb__/upstream", ["up1"]),
+    ("DELETE", "/v1/services/web", None),
+]
+"""Every way to write, in an order in which each changes something."""
+
+
+async def test_every_change_is_an_event_with_the_name_of_its_caller(tmp_path: Path) -> None:
+    (tmp_path / "write").write_text("deploy secret-of-deploy\n")
+    async with guarded(f'write_token_file = "{tmp_path}/write"') as api:
+        for method, path, document in WRITES:
+            before, told = dict(api.served.store._entries), len(api.events("write"))
+            body = b"" if document is None else json.dumps(document).encode()
+            headers = {"Authorization": "Bearer secret-of-deploy", "Content-Type": "application/json"}
+            status, view, _ = await api.ask(path, method, body, **headers)
+            assert 200 <= status < 300, (method, path, view)
+            keys = {**before, **api.served.store._entries}.keys()
+            changed = {key for key in keys if before.get(key) != api.served.store._entries.get(key)}
+            new = api.events("write")[told:]
+            assert {event.split()[0] for event in new} == {key for key in changed if not key.startswith("locks/")}
+            assert new and all(f" token deploy: {method} {path}" in event for event in new), new
+
+
 async def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
     file = tmp_path / "write"
     file.write_text("old-secret")
@@ -500,6 +549,18 @@ async def test_too_many_requests_at_work() -> None:
         assert (await api.ask())[0] == 200
         assert not [told for told in api.events("api") if "internal" in told]
         assert api.served.held, "half a request is none"
+
+
+async def test_the_socket_answers_whatever_is_at_work_over_tcp(entered: Path) -> None:
+    async with guarded("max_requests = 2\nrate = 1", socket=entered / "s") as api:
+        (tcp,) = [listener for listener in api.api.listeners if listener.kind != "unix"]
+        tcp.load.requests = 2
+        assert [(await api.ask())[0] for _ in range(3)] == [429] * 3
+        reader, writer = await asyncio.open_unix_connection(str(entered / "s"))
+        writer.write(WHOAMI)
+        status, who, _ = parsed(await reader.read())
+        assert (status, who["rights"]) == (200, "write")
+        writer.close()
 
 
 async def test_too_many_readers_of_events() -> None:

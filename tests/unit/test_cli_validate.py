@@ -78,6 +78,7 @@ async def test_what_may_surprise_is_a_notice_and_no_problem(tmp_path: Path) -> N
         ({"check": {"type": "http", "path": "/health?a=1&access_token=abc"}}, "check.path", "send it in a header"),
         ({"check": {"type": "tcp", "send": "AUTH hunter2\r\nPING\r\n"}}, "check.send", "name a secret"),
         ({"check": {"type": "http", "path": "/?t=${secret:x}"}}, "check.path", "sent as it stands"),
+        ({"port": 21, "persistence": {"timeout": "1m"}}, "persistence", "ports 20 and 1024 to 65535"),
     ],
 )  # fmt: skip
 def test_each_surprise_has_its_notice(document: dict[str, object], path: str, text: str, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ SYSCTLS = {
     "net/ipv6/conf/all/disable_ipv6": "0", "net/ipv6/conf/lo/disable_ipv6": "0", "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/eth0/rp_filter": "2", "net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2",
     "net/ipv4/vs/conntrack": "0", "net/ipv4/vs/pmtu_disc": "1",
+    "net/ipv4/vs/sync_threshold": "2 50", "net/ipv4/vs/sync_refresh_period": "0",
     "net/netfilter/nf_conntrack_count": "10", "net/netfilter/nf_conntrack_max": "1000",
 }  # fmt: skip
 WELL = Facts(
@@ -184,6 +185,9 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("unseen time-outs", {"kernel": replace(WELL.kernel, config=Unseen("EPERM"))}, "notice", "could not be seen"),
     ("a small table", {"kernel": replace(WELL.kernel, table_bits=12)}, "warning", "4096 buckets"),
     ("a table that is small still", {"kernel": replace(WELL.kernel, table_bits=15)}, "warning", "32768 buckets"),
+    ("nothing is counted", sysctl(net__ipv4__vs__run_estimation="0"), "warning", "run_estimation is 0"),
+    ("a setting the kernel lacks", sysctl(net__ipv4__vs__sloppy_tcp=None), "warning", "has no net.ipv4.vs.sloppy_tcp"),
+    ("a kernel of no number", {"kernel": replace(WELL.kernel, release="custom")}, "notice", "nobody can tell"),
     ("conntrack", sysctl(net__ipv4__vs__conntrack="1"), "notice", "conntrack entry"),
     ("conntrack full", sysctl(net__netfilter__nf_conntrack_count="950"), "warning", "nearly full"),
     ("files", needs(probes=70000), "warning", "open files"),
@@ -200,6 +204,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
      "answers ARP"),
     ("arp_announce", sysctl(net__ipv4__conf__all__arp_announce="0") | needs(forwards={(FOUR, "dr"): "a/b"}), "notice",
      "ARP requests"),
+    ("more ways than are looked at", needs(forwards={(FOUR + n, "dr"): f"web/b{n}" for n in range(2_001)}),
+     "notice", "only the ways to 2000 of 2001 backends"),
     ("no forwarding", sysctl(net__ipv4__ip_forward="0"), "error", "net.ipv4.ip_forward is 0, so replies of nat"),
     ("no way", {"routes": {FOUR: KernelRoute(error="network is unreachable")}}, "error", "no way to backend web/b1"),
     ("mtu 1500", {"routes": {FOUR: KernelRoute("eth0", 1500)}, "links": (WELL.links[0], Interface("eth0", 1500, True))},  # type: ignore[index]

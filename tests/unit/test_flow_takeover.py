@@ -28,6 +28,7 @@ def service(**document: Any) -> Service:
         ({}, []),
         ({"forward": "dr", "protocol": "udp"}, []),
         ({"forward": "gue"}, []),
+        ({"backends": {"b1": {"address": "10.1.0.1", "max_connections": 9}}}, ["backends"]),
         ({"forward": "nat"}, ["forward"]),
         ({"backends": {"b1": {"address": "10.1.0.1"}, "b2": {"address": "10.1.0.2", "forward": "nat"}}}, ["forward"]),
         ({"scheduler": "rr"}, ["scheduler"]),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from anycastlb.adapters.checks import PARAMS
+from anycastlb.adapters.sources.staging import MAX_DOCUMENT
 from anycastlb.cli import formats
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.importers import UnreadableInput
@@ -520,3 +521,33 @@ async def test_the_command_writes_a_dump_and_tells_the_rest(tmp_path: Path) -> N
     code, out, err = await command("convert", str(file))
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("Error: expected a dump (`anycastlb export`)")
+
+
+@pytest.mark.parametrize(("vips", "servers"), [(1, 5_000), (600, 200)])
+def test_what_is_too_large_for_one_document_has_a_key_for_each_backend(vips: int, servers: int) -> None:
+    """Too many values, or more destinations than one document may ask for."""
+    group = "".join(f" 192.0.{number // 200}.{number % 200 + 1} 80\n" for number in range(vips))
+    reals = "".join(
+        f"real_server 10.1.{number // 250}.{number % 250 + 1} 80 {{\n weight {number % 90 + 1}\n TCP_CHECK\n}}\n"
+        for number in range(servers)
+    )
+    conf = f"virtual_server_group all {{\n{group}}}\nvirtual_server group all {{\nprotocol TCP\n{reals}}}\n"
+    documents, notes = formats.read(conf)
+    assert notes == [] and len(documents) == 1 + servers
+    (service,) = parsed(documents).values()
+    assert len(service.vips) == vips
+    weights = {str(backend.address): backend.weight for backend in service.backends}
+    assert weights == {f"10.1.{n // 250}.{n % 250 + 1}": n % 90 + 1 for n in range(servers)}
+    assert {backend.check.type for backend in service.backends} == {"tcp"}
+
+
+def test_what_the_store_would_not_take_has_a_key_for_each_backend_too() -> None:
+    reals = "".join(
+        f"real_server 10.1.{n // 250}.{n % 250 + 1} 80 {{\n HTTP_GET {{\n url {{\n path /{'x' * 500}{n}\n }}\n }}\n}}\n"
+        for n in range(700)
+    )
+    documents, notes = formats.read(f"virtual_server 192.0.2.1 80 {{\nprotocol TCP\n{reals}}}\n")
+    assert notes == [] and len(documents) == 701
+    assert all(len(json.dumps(document)) < MAX_DOCUMENT for document in documents.values())
+    (service,) = parsed(documents).values()
+    assert len({backend.check for backend in service.backends}) == 700

@@ -56,7 +56,12 @@ def test_entries_that_are_only_caches_are_kept_for_a_short_time() -> None:
     assert laid(state(), explicit)[1]["tcp_timeout"] == 500
 
 
-@pytest.mark.parametrize("desired", [State(), state("rr"), state("sh"), state(forward="nat"), state(persistence=9)])
+FULL = replace(state(), destinations={key: replace(row, upper=9) for key, row in state().destinations.items()})
+
+
+@pytest.mark.parametrize(
+    "desired", [State(), state("rr"), state("sh"), state(forward="nat"), state(persistence=9), FULL]
+)
 def test_entries_that_are_more_than_caches_are_left_alone(desired: State) -> None:
     assert not kernel_settings.only_caches(desired.services, desired.destinations)
 

@@ -28,9 +28,11 @@ TAKEOVER: Mapping[str, str] = MappingProxyType(
         "net/ipv4/vs/expire_quiescent_template": "1",
         # A client port used again is a new connection, and is not sent to a drained destination.
         "net/ipv4/vs/conn_reuse_mode": "1",
+        # Count what passes: a node that leaves waits until nothing comes any more, and without this nothing ever does.
+        "net/ipv4/vs/run_estimation": "1",
     }
 )
-"""What lets any node of the cluster take over any other's flows. All are per network namespace."""
+"""What lets any node of the cluster take over any other's flows. All are per network namespace, and of Linux 5.18."""
 
 PROBING: Mapping[str, str] = MappingProxyType(
     {

@@ -15,6 +15,7 @@ IN_WHAT_IS_SENT = re.compile(
     r"(^|[^\w])(auth|pass|login|authorization|\w*token|passw(or)?d|\w*secret)\b", re.IGNORECASE
 )
 NAMED = "${secret:"
+FTP = 21
 
 
 def service_notices(service: Service) -> list[tuple[str, str]]:
@@ -40,6 +41,9 @@ def service_notices(service: Service) -> list[tuple[str, str]]:
     notices += [(f"check.{name}", moved if name == "path" else named) for name in bare]
     unfilled = "a secret is filled in in headers and send only: this is sent as it stands"
     notices += [(f"check.{name}", unfilled) for name in dict.fromkeys(_unfilled(service))]
+    if service.protocol == "tcp" and service.port == FTP and service.virtual.persistence:
+        text = "with persistence IPVS takes the VIP's ports 20 and 1024 to 65535 for FTP's data, if no service has them"
+        notices.append(("persistence", f"{text}, and sends their connections to the same ports of the backends"))
     return [*notices, *_of_backends(service)]
 
 

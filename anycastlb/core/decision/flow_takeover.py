@@ -30,6 +30,9 @@ def _obstacles(service: Service) -> Iterator[Reason]:
         yield Reason("scheduler_local", f"{virtual.scheduler} on another node chooses another backend", "scheduler")
     if virtual.persistence:
         yield Reason("persistence", "which backend a client is held to is known to one node", "persistence")
+    if any(backend.upper for backend in service.backends):
+        text = "a backend that is full on one node (max_connections) may not be on another"
+        yield Reason("full_backends", text, "backends")
     if any(backend.forward == "nat" for backend in service.backends):
         text = "replies of nat are translated only by a node that knows the flow, so they must follow it"
         yield Reason("nat", text, "forward")

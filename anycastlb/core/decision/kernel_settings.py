@@ -49,8 +49,9 @@ def need_no_entries(services: Iterable[VirtualService], rows: Iterable[Destinati
     """Can every flow of these do without its connection entry?
 
     Not so with another scheduler than ``mh``, which would choose another backend; with ``nat``, whose replies could
-    not be translated back; with persistence, whose clients would be spread anew. Rows that are leaving count too.
+    not be translated back; with persistence, whose clients would be spread anew; with a bound of connections, beyond
+    which a backend's flows went elsewhere. Rows that are leaving count too.
     """
     if any(row.scheduler != CACHED or row.persistence for row in services):
         return False
-    return all(row.forward != "nat" for row in rows)
+    return all(row.forward != "nat" and not row.upper for row in rows)

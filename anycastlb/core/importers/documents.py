@@ -5,6 +5,8 @@ It writes down what would otherwise be our default and differ: flags, one-packet
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
@@ -134,14 +136,15 @@ def _same_type(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
 
 def _commonest(values: Iterable[str]) -> str | None:
     """The commonest value, the first of equals."""
-    listed = list(values)
-    return max(dict.fromkeys(listed), key=listed.count, default=None)
+    counted = Counter(values)
+    return max(counted, key=counted.__getitem__, default=None)
 
 
 def _common(checks: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
     """The commonest check, the first of equals; None if no backend has one."""
-    given = [check for check in checks if check is not None]
-    return max(given, key=given.count, default=None)
+    alike = {json.dumps(check, sort_keys=True): check for check in reversed(checks) if check is not None}
+    words = [json.dumps(check, sort_keys=True) for check in checks if check is not None]
+    return alike[commonest] if (commonest := _commonest(words)) is not None else None
 
 
 def address(text: str, line: int, hint: str = "") -> Address:

@@ -8,10 +8,8 @@ import os
 from anycastlb.adapters.drivers.interfaces import Interface, KernelRoute, read_interfaces
 from anycastlb.core.model import Address, DriverError
 from anycastlb.doctor.collect import consul, exabgp, haproxy, host, processes
-from anycastlb.doctor.facts import Agent, Api, Facts, Folder, Needs, Process, Unseen
+from anycastlb.doctor.facts import MAX_ROUTES, Agent, Api, Facts, Folder, Needs, Process, Unseen
 from anycastlb.settings import Settings
-
-MAX_ROUTES = 2000
 
 
 def collect(config: str, settings: Settings | None, problems: tuple[str, ...] = ()) -> Facts:

@@ -18,6 +18,7 @@ MAX_FILL = 0.8
 """The share of nf_conntrack's table above which it will soon drop packets."""
 MIN_TABLE_BITS = 16
 """Below, 200,000 connections already make long chains in IPVS's table."""
+NEWER = "install a newer kernel: apt-get install linux-image-amd64"
 UNIT = "systemctl edit anycastlb"
 BACKENDS_NEED = {
     "tunnel": "modprobe ipip; ip link set tunl0 up (IPv6: ip6_tunnel, ip6tnl0)",
@@ -51,8 +52,10 @@ def release(facts: Facts) -> Iterator[Finding]:
     version = re.match(r"(\d+)\.(\d+)", name)
     if version and (int(version[1]), int(version[2])) < IFA_PROTO_SINCE:
         what = f"kernel {name} cannot mark addresses as ours (IFA_PROTO), which takes 5.18 or later"
-        mend = "install a newer kernel: apt-get install linux-image-amd64"
-        yield Finding("error", "kernel", what, f"release {name}", mend)
+        yield Finding("error", "kernel", what, f"release {name}", NEWER)
+    elif not version:
+        what = "nobody can tell from its name whether this kernel can mark addresses as ours (IFA_PROTO, since 5.18)"
+        yield Finding("notice", "kernel", what, f"release {name}", "ip address add 192.0.2.1/32 dev lo proto 99")
     else:
         yield Finding("ok", "kernel", "the kernel is new enough", f"release {name}")
 
@@ -130,7 +133,10 @@ def takeover_sysctls(facts: Facts) -> Iterator[Finding]:
     for name, value in {**TAKEOVER, **facts.settings.ipvs.sysctls}.items():
         dotted, actual = name.replace("/", "."), facts.kernel.sysctls.get(name)
         if actual is None:
-            continue  # ip_vs is not loaded, which has its own finding
+            if not facts.kernel.family:  # else ip_vs is not loaded, which has its own finding
+                what = f"this kernel has no {dotted}, and a cluster node needs {value}"
+                yield Finding("warning", "kernel", what, f"no /proc/sys/{name}", NEWER)
+            continue
         evidence = f"{dotted} = {actual}"
         what = f"{dotted} is {actual}, and a cluster node needs {value}"
         mend = f'sysctl -w "{dotted}={value}"' if " " in value else f"sysctl -w {dotted}={value}"

@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 
 from anycastlb.adapters.drivers.interfaces import Interface
 from anycastlb.core.model import Address
-from anycastlb.doctor.facts import Facts, Needs, Unseen
+from anycastlb.doctor.facts import MAX_ROUTES, Facts, Needs, Unseen
 from anycastlb.doctor.finding import Finding, Level
 
 OUTER = {4: 20, 6: 40}
@@ -164,6 +164,9 @@ def _unreachable(facts: Facts, needs: Needs) -> Iterator[Finding]:
             what = f"there is no way to backend {name}"
             evidence = f"ip route get {address}: {route.error}"
             yield Finding("error", "network", what, evidence, f"ip route add {address} via GATEWAY")
+    if len(first) > MAX_ROUTES:
+        what = f"only the ways to {MAX_ROUTES} of {len(first)} backends were looked at"
+        yield Finding("notice", "network", what, "doctor asks the kernel for no more", "ip route get ADDRESS")
 
 
 def _tunnels(facts: Facts, links: tuple[Interface, ...], needs: Needs) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from anycastlb.core.catalog.http.texts import Name, Timeout
 from anycastlb.core.catalog.schema import Drain, HostRouteDocument
 from anycastlb.core.fields import Document, Ip, Whole, one_or_many
 
+TlsVersion = Literal["1.2", "1.3"]
+
 
 class TlsDocument(Document):
     certificates: Annotated[
@@ -17,7 +19,11 @@ class TlsDocument(Document):
         BeforeValidator(one_or_many, json_schema_input_type=list[Name] | Name),
         Field(min_length=1, max_length=1000),
     ]
-    min_version: Literal["1.2", "1.3"] = "1.2"
+    min_version: Annotated[
+        TlsVersion,
+        BeforeValidator(lambda one: str(one) if type(one) is float else one, json_schema_input_type=TlsVersion | float),
+    ] = "1.2"
+    """YAML and ``--set`` read what has no quotes as a number."""
     alpn: tuple[Literal["h2", "http/1.1"], ...] = ("h2", "http/1.1")
     strict_sni: bool = False
 
