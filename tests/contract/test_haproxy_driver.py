@@ -177,7 +177,7 @@ async def test_a_leaf_changes_requests_and_answers(world: World) -> None:
             config([gateway(world.port)], [section("shop")], request_headers=("x-a", "x-b"), response_headers=("x-c",)),
             servers={at("shop", "one"): server(servers["one"].port)},
             sites={
-                host(): site("v1", {"/blog/": "shop"}, strip="1", put="/x", host="inner.example", timeout="9000",
+                host(): site("v1", {"/blog/": "shop"}, strip="1:/x", host="inner.example", timeout="9000",
                              request__set__x_a="new; \\ #\"", request__del__x_b="1", response__add__x_c="c"),
             },
         )  # fmt: skip

@@ -82,13 +82,12 @@ do >:D.2|rule old.example/r3
 do >:D.3|rule old.example/r2
 leaf >:D.2 upstream2
 leaf >:D.3 upstrimg1
-next h.user-agent:0:D.0:p7dc62fa56e2c| >:D.2
-next h.user-agent:0:D.0:p7dc62fa56e2c|1? p:w1:D.1:w2b6e3d418c85
-next p:w1:D.1:w2b6e3d418c85| >:D.2
-next p:w1:D.1:w2b6e3d418c85|1? >:D.3
-re0 (*LIMIT_MATCH=20000)\Ap7dc62fa56e2c\|=.*?(?:(?i)httpie([^\t\n\f\r\x20]+)$) 1
-re1 (*LIMIT_MATCH=20000)\Aw2b6e3d418c85\|=(?:(?<=\Aw2b6e3d418c85\|=)\/blog\/([^\t\n\f\r\x20]+)$) 1
-rw1 (*LIMIT_MATCH=20000)\Aw2b6e3d418c85\|=(?:(?<=\Aw2b6e3d418c85\|=)\/blog\/([^\t\n\f\r\x20]+)$) /\1
+next h.user-agent:4:D.0:p7dc62fa56e2c| >:D.2
+next h.user-agent:4:D.0:p7dc62fa56e2c|1? p:w5:D.1:w2b6e3d418c85
+next p:w5:D.1:w2b6e3d418c85| >:D.2
+next p:w5:D.1:w2b6e3d418c85|1? >:D.3
+re4 (*LIMIT_MATCH=20000)\Ap7dc62fa56e2c\|=.*?(?:(?i)httpie([^\t\n\f\r\x20]+)$) 1
+re5 (*LIMIT_MATCH=20000)\Aw2b6e3d418c85\|=(?:(?<=\Aw2b6e3d418c85\|=)\/blog\/([^\t\n\f\r\x20]+)$) /\1
 """
 
 

@@ -230,8 +230,8 @@ def _sites() -> Iterator[str]:
 
 def _pools() -> Iterator[str]:
     yield "option redispatch 1"
-    yield "http-request set-header x-forwarded-for %[src] unless { var(sess.append) -m bool }"
-    yield "http-request add-header x-forwarded-for %[src] if { var(sess.append) -m bool }"
+    yield "http-request del-header x-forwarded-for unless { var(sess.append) -m bool }"
+    yield "http-request add-header x-forwarded-for %[src]"
     yield "http-request set-header x-forwarded-proto http"
     yield "http-request set-header x-forwarded-proto https if { ssl_fc }"
     yield from _hops()
