@@ -290,10 +290,10 @@ def _retry(name: str, retry: Retry) -> Iterator[str]:
 def _server(name: str, row: HttpServer) -> str:
     # There is no word for a drained server, and none that is drained gets a request with the weight 0 either.
     weight = 0 if row.state == "drain" else row.weight
-    words = [f"  server {checked(name)} {endpoint(ip_address(str(row.address)), row.port)} weight {weight:d}"]
-    words += [f"maxconn {row.maxconn:d}"] if row.maxconn else []
-    words += ["disabled"] if row.state == "maint" else []
-    return " ".join(words)
+    line = f"  server {checked(name)} {endpoint(row.address, row.port)} weight {weight:d}"
+    if row.maxconn:
+        line += f" maxconn {row.maxconn:d}"
+    return f"{line} disabled" if row.state == "maint" else line
 
 
 def _ms(seconds: float) -> str:
