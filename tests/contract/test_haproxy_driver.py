@@ -170,6 +170,35 @@ async def test_a_host_is_found_however_it_is_written(web: Web) -> None:
     assert [body == "blog" for body in bodies] == [False, False, True, True, False]
 
 
+FORMS = {
+    "GET http://shop.example/x HTTP/1.1\r\nHost: shop.example": 200,
+    "GET http://SHOP.example:80/x HTTP/1.1\r\nHost: shop.example": 200,
+    "GET http://other.example/x HTTP/1.1\r\nHost: shop.example": 400,
+    "GET http://shop.example/x HTTP/1.1\r\nHost: other.example": 400,
+    "GET /x HTTP/1.0\r\nHost: shop.example": 200,
+    "GET /x HTTP/1.0": 404,
+    "GET /x HTTP/1.1": 404,
+    "GET /x HTTP/1.1\r\nHost: shop.example\r\nHost: shop.example": 200,
+    "GET /x HTTP/1.1\r\nHost: shop.example\r\nHost: other.example": 400,
+}
+"""How a request may say for which host it is, and the status of its answer."""
+
+
+@REAL
+async def test_a_request_says_once_for_which_host_it_is(web: Web) -> None:
+    """R5."""
+    world, servers, wanted = web
+    assert await world.settle(replace(wanted, sites={host(): site("forms", {"/x": "blog"})})) == []
+    statuses = {}
+    for form in FORMS:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        writer.write(f"{form}\r\nConnection: close\r\n\r\n".encode())
+        statuses[form] = int((await reader.read()).split()[1])
+        writer.close()
+    assert statuses == FORMS
+    assert len(servers["blog"].heads) == list(FORMS.values()).count(200)
+
+
 @REAL
 async def test_a_leaf_changes_requests_and_answers(world: World) -> None:
     async with origins("one") as servers:
