@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from anycastlb.core.http.graph import Graph, Node
 from anycastlb.core.model import MapEntry
 from tests.support.pcre2 import compiled
 
@@ -120,6 +121,11 @@ class Machine:
             if found := self._regex(f"re{number}", pattern, f"={path}"):
                 path = _expanded(*found)
         return Outcome(node, path, self.maps.get("leaf", {}).get(node, ""), what)
+
+
+def node_of(graph: Graph, name: str) -> Node:
+    """The node that has this id in the maps."""
+    return graph.nodes[int(name.split(":")[-1].rpartition(".")[2])]
 
 
 def _expanded(template: str, groups: list[str]) -> str:

@@ -110,7 +110,6 @@ def _entries(graph: Graph, ids: tuple[str, ...], place: int) -> Entries:
         case Leaf():
             if node.pool:
                 yield MapEntry("leaf", own, section(node.pool, node.retry))
-            yield MapEntry("do", f"{own}|rule", f"{graph.route}/{node.rule}")
             for what, value in _changes(node):
                 yield MapEntry("do", f"{own}|{what}", value)
             yield from _rewrites(node)
