@@ -28,6 +28,8 @@ from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 TIMES = EXAMPLES or 4
+RELOADS = min(TIMES, 20)
+"""HAProxy ends what is left of a worker, such as a websocket, with the 21st reload after it."""
 
 
 @pytest.fixture(params=RELEASES)
@@ -72,7 +74,7 @@ async def test_no_request_is_lost_while_everything_changes(web: Web) -> None:
     wanted = replace(wanted, sites=dict.fromkeys([host(), host(gateway="tls")], site("v", {"": "shop"})))
     assert await world.settle(wanted) == []
     async with loaded(Load(world.port, secure), EVERY) as load:
-        for turn in range(TIMES):
+        for turn in range(RELOADS):
             for change in (
                 {two: replace(wanted.servers[two], state="drain")},
                 {two: replace(wanted.servers[two], state="maint")},
@@ -92,7 +94,7 @@ async def test_no_request_is_lost_while_everything_changes(web: Web) -> None:
             wanted = replace(wanted, certificates={"first": renewed}, digest=f"turn-{turn}")
             assert await world.settle(wanted) == []
             await load.goes_on()
-    assert world.runtime.sent.count("reload") == TIMES
+    assert world.runtime.sent.count("reload") == RELOADS
 
 
 async def test_no_request_sees_half_of_a_change(web: Web) -> None:
