@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable, Collection
 
 from anycastlb.bridge.protocol import Report, RouteSet, decode_order, encode
 
@@ -28,7 +29,8 @@ def main() -> None:
                 time.sleep(PAUSE)
 
 
-def serve(daemon: socket.socket) -> None:
+def serve(daemon: socket.socket, changed: Callable[[Collection[object]], None] = lambda routes: None) -> None:
+    """``changed`` is called with the prefixes that are asked for from now on."""
     report, read = Report(ready=True, version="none"), b""
     daemon.sendall(encode(report))
     while True:
@@ -41,6 +43,7 @@ def serve(daemon: socket.socket) -> None:
             for line in lines:
                 if isinstance(order := decode_order(line), RouteSet):
                     report = Report(order.serial, ready=True, version="none", announced=order.routes)
+                    changed(order.routes)
         daemon.sendall(encode(report))
 
 
