@@ -58,6 +58,7 @@ laws: setup ## the laws and random histories with many more examples than in tes
 	@ANYCASTLB_EXAMPLES=$(EXAMPLES) $(KERNEL) -- $(PYTHON) -m pytest -q tests/kernel/test_histories.py
 	ANYCASTLB_EXAMPLES=200 $(PYTHON) -m pytest -q tests/contract/test_haproxy_faults.py -k many_reloads
 	ANYCASTLB_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q tests/contract/test_haproxy_differential.py
+	$(PYTHON) -m tests.fuzz.haproxy --documents $(EXAMPLES)00
 
 fuzz: python ## mutants of documents, requests, answers and messages for SECONDS=300; again with SEED=1 ARGS='--only 7'
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -77,6 +78,8 @@ bench: setup ## what a node costs, beside what was promised and beside ipvsadm (
 	$(PYTHON) -m tests.bench.http || broken=1; \
 	$(PYTHON) -m tests.bench.rules $(if $(ALL),,--release haproxy-13) || broken=1; \
 	$(PYTHON) -m tests.bench.gateways $(if $(ALL),,--release haproxy-13) || broken=1; \
+	$(KERNEL) -- $(PYTHON) -m tests.bench.effects || broken=1; \
+	$(if $(ALL),$(KERNEL) -- $(PYTHON) -m tests.bench.tiers || broken=1;) \
 	exit $$broken
 
 soak: setup ## what checks leave behind after a hundred thousand, and a node of 10,000 services after an hour

@@ -25,6 +25,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from anycastlb.core.model import Address, Problem, Share
 from anycastlb.core.scalars import MAX_SCALAR as MAX_SCALAR
@@ -193,6 +194,8 @@ def problems(error: ValidationError, key: str, line: Callable[[str], int] = lamb
     """The errors of pydantic as problems of the document ``key``. ``line`` finds the line of a dotted path."""
     known = []
     for item in error.errors(include_url=False)[:MAX_PROBLEMS]:
+        if _of_its_items(item):
+            continue
         path = ".".join(str(part) for part in item["loc"] if not _is_union(part))
         known.append(Problem(key, path, _expected(item), line(path)))
     if error.error_count() > MAX_PROBLEMS:
@@ -224,6 +227,12 @@ PATTERNS = {
     r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$": "the name of a header: letters, digits and -",
 }
 """What the expressions of texts mean, in words."""
+
+
+def _of_its_items(item: ErrorDetails) -> bool:
+    """A list that is too short once its bad items are left out, each of which has an error of its own."""
+    given = item["input"]
+    return item["type"] == "too_short" and isinstance(given, list) and len(given) > item["ctx"]["actual_length"]
 
 
 def _is_union(part: int | str) -> bool:

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable, Collection
 
 from anycastlb.bridge.protocol import Report, RouteSet, decode_order, encode
 from tests.bench.reported import Longest
@@ -26,18 +27,24 @@ def main() -> None:
         with socket.socket(socket.AF_UNIX) as daemon:
             try:
                 daemon.connect(sys.argv[1])
-                serve(daemon, silence)
+                serve(daemon, silent=silence.note)
             except OSError:
                 time.sleep(PAUSE)
 
 
-def serve(daemon: socket.socket, silence: Longest) -> None:
+def serve(
+    daemon: socket.socket,
+    changed: Callable[[Collection[object]], None] = lambda routes: None,
+    silent: Callable[[float], None] = lambda seconds: None,
+) -> None:
+    """``changed`` is called with the prefixes that are asked for from now on, ``silent`` with the seconds that the
+    daemon has said nothing."""
     report, read, heard = Report(ready=True, version="none"), b"", time.monotonic()
     daemon.sendall(encode(report))
     while True:
         ready, _, _ = select.select([daemon], [], [], SILENCE)
         now = time.monotonic()
-        silence.note(now - heard)
+        silent(now - heard)
         if ready:
             heard, got = now, daemon.recv(1 << 20)
             if not got:
@@ -46,6 +53,7 @@ def serve(daemon: socket.socket, silence: Longest) -> None:
             for line in lines:
                 if isinstance(order := decode_order(line), RouteSet):
                     report = Report(order.serial, ready=True, version="none", announced=order.routes)
+                    changed(order.routes)
         daemon.sendall(encode(report))
 
 

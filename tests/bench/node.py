@@ -122,8 +122,8 @@ def compiled(directory: Path) -> dict[str, str]:
 
 
 class Daemon:
-    def __init__(self, directory: Path, store: str) -> None:
-        (directory / "node.toml").write_text(NODE.format(directory=directory, consul=store))
+    def __init__(self, directory: Path, store: str, settings: str = NODE) -> None:
+        (directory / "node.toml").write_text(settings.format(directory=directory, consul=store))
         self._report = directory / "blocked"
         command = [sys.executable, "-m", "tests.bench.observed", str(self._report)]
         log, environment = (directory / "daemon.log").open("wb"), compiled(directory)

@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,12 +33,15 @@ import anycastlb
 from anycastlb.adapters.drivers.haproxy.installation import Installation
 from anycastlb.core.catalog.http.route import parse_route
 from anycastlb.core.http.entries import compile_graph
+from anycastlb.core.http.evaluate import walk
+from anycastlb.core.http.graph import Graph
+from anycastlb.core.http.request import Request
 from anycastlb.core.http.routes import graph_of
 from anycastlb.core.http.static import engine_row
 from anycastlb.core.model import Balancing, HttpRoute, HttpServer, HttpSite, SiteKey
 from tests.rig import haproxy as rig
 from tests.support import haproxy
-from tests.support.haproxy import RELEASES, Haproxy, gateway
+from tests.support.haproxy import LOOPBACK, RELEASES, Haproxy, gateway
 from tests.support.haproxy_rows import Wanted, at, server
 from tests.support.haproxy_world import World
 from tests.support.ports import free_port
@@ -49,8 +53,9 @@ AGENTS = 150
 CONNECTIONS = 24
 BATCHES = 10
 """Of one request on each connection, in a round: few, so that some rounds are disturbed by nobody."""
-SPLIT = 10_000
-"""Requests, of which a tenth goes to another pool."""
+SPLIT = 417 * CONNECTIONS
+"""Clients, of which a tenth goes to another pool, by chance or for good."""
+SHARED = [{"name": "shop", "weight": 90}, {"name": "blog", "weight": 10}]
 STRAYS = 4.0
 """Standard deviations that their share may be off: chance has it so once in 16,000 times."""
 SUBJECT = "a" * 30 + "!"
@@ -197,20 +202,23 @@ def asked(chance: random.Random) -> Iterator[bytes]:
             yield request(host(number), f"/part{part}/{chance.random()}", f"agent{part}/{chance.randrange(999)}")
 
 
-def request(name: str, path: str, agent: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: {agent}\r\nAccept: */*\r\n\r\n".encode()
+def request(name: str, path: str, agent: str, *more: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", f"Host: {name}", f"User-Agent: {agent}", "Accept: */*", *more, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def decided(name: str, document: Any) -> Graph:
+    route = parse_route(f"routes/{name}", name, {"gateways": ["web"], "hostnames": [name], **document})
+    if not isinstance(route, HttpRoute):
+        raise SystemExit(f"bench: {route}")
+    return graph_of(route)
 
 
 def wanted(
     documents: Mapping[str, Any], port: int, servers: Mapping[str, HttpServer], names: Iterable[str] = POOLS
 ) -> Wanted:
     """What a node would want of these routes, each by its hostname, and of pools of such names and servers."""
-    graphs = []
-    for name, document in documents.items():
-        route = parse_route(f"routes/{name}", name, {"gateways": ["web"], "hostnames": [name], **document})
-        if not isinstance(route, HttpRoute):
-            raise SystemExit(f"bench: {route}")
-        graphs.append(graph_of(route))
+    graphs = [decided(name, document) for name, document in documents.items()]
     pools: dict[str, Any] = {name: SimpleNamespace(balancing=Balancing()) for name in names}
     row = engine_row([gateway(port)], graphs, pools)
     assert row.config
@@ -296,18 +304,60 @@ async def costs(bench: Bench, rounds: int) -> dict[str, Tried]:
     return tried
 
 
-async def strays(bench: Bench) -> float:
-    """How far the share of a pool of weight 10 beside one of 90 is from a tenth, in standard deviations."""
-    pools = [{"name": "shop", "weight": 90}, {"name": "blog", "weight": 10}]
-    ours = await bench.ours({host(0): {"rules": [{"backendRefs": pools}]}}, [request(host(0), "/", "x")])
-    ours.ask(SPLIT // CONNECTIONS)
+async def shares(bench: Bench) -> dict[str, Share]:
+    """What becomes of a pool of weight 10 beside one of 90, by each way of choosing between them."""
+    found = {}
+    for name, sticky in (("chance", None), ("cookie", {"cookie": "uid"}), ("source", "source")):
+        document = {"rules": [{"backendRefs": SHARED, **({"sticky": sticky} if sticky else {})}]}
+        ours, graph = await bench.ours({host(0): document}), decided(host(0), document)
+        users = [(user, ip_address("127.1.0.1") + user if name == "source" else LOOPBACK) for user in range(SPLIT)]
+        ours.requests = (request(host(0), "/", "x", f"Cookie: uid=user-{user}") for user, _ in users)
+        if name == "source":
+            for _, source in users:
+                ask_once(ours.port, next(ours.requests), str(source))
+        else:
+            ours.ask(SPLIT // CONNECTIONS)
+        expected = 0
+        for user, source in users:
+            cookie = ("cookie", f"uid=user-{user}")
+            ends = walk(graph, Request("GET", host(0), "/", "", (cookie,), source)).ends
+            expected += len(ends) == 1 and getattr(ends[0][1], "pool", "") == "blog"
+        found[name] = Share(await counted(ours, SPLIT), expected if sticky else None)
+    return found
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of ``SPLIT`` requests went to the pool of weight 10."""
+
+    count: int
+    expected: int | None
+    """By the evaluator, which knows where each client belongs. None: chance decides."""
+
+    @property
+    def off(self) -> float:
+        """Standard deviations."""
+        return abs(self.count - 0.1 * SPLIT) / math.sqrt(0.1 * 0.9 * SPLIT)
+
+    @property
+    def held(self) -> bool:
+        return self.off <= STRAYS and self.expected in (None, self.count)
+
+
+async def counted(ours: Tried, every: int) -> int:
     (text,) = await ours.world.runtime.ask(["show stat -1 2 -1"])
     head, *rows = (line.split(",") for line in text.strip().splitlines())
     counts = {row[0].partition(":")[0]: int(row[head.index("stot")]) for row in rows}
-    count = counts["shop"] + counts["blog"]
-    if count != SPLIT // CONNECTIONS * CONNECTIONS:
+    if counts["shop"] + counts["blog"] != every:
         raise SystemExit(f"bench: not all requests were counted: {counts}")
-    return abs(counts["blog"] - 0.1 * count) / math.sqrt(0.1 * 0.9 * count)
+    return counts["blog"]
+
+
+def ask_once(port: int, text: bytes, source: str = "127.0.0.1") -> None:
+    """Over a connection of its own, as a client of that address."""
+    with closing(socket.create_connection(("127.0.0.1", port), source_address=(source, 0))) as link:
+        link.sendall(text)
+        answered(link)
 
 
 async def catastrophes(bench: Bench) -> list[tuple[str, float, float]]:
@@ -339,11 +389,9 @@ async def catastrophes(bench: Bench) -> list[tuple[str, float, float]]:
 
 
 def once(tried: Tried, number: int, text: str) -> float:
-    with closing(socket.create_connection(("127.0.0.1", tried.port))) as link:
-        before = cpu(tried.pid)
-        link.sendall(f"GET / HTTP/1.1\r\nHost: p{number}.example\r\nX: {text}\r\n\r\n".encode())
-        answered(link)
-        return cpu(tried.pid) - before
+    before = cpu(tried.pid)
+    ask_once(tried.port, f"GET / HTTP/1.1\r\nHost: p{number}.example\r\nX: {text}\r\n\r\n".encode())
+    return cpu(tried.pid) - before
 
 
 async def measure(release: str, rounds: int) -> int:
@@ -356,7 +404,7 @@ async def measure(release: str, rounds: int) -> int:
             bench = Bench(program, Path(folder), stack)
             await bench.written(ORIGIN.format(port=bench.origin))
             tried = await costs(bench, rounds)
-            patterns, off = await catastrophes(bench), await strays(bench)
+            patterns, found = await catastrophes(bench), await shares(bench)
     print(f"\nHAProxy of {release}: CPU us a request, the lowest of {rounds} rounds; {HOSTS:,} hostnames")
     for name, one in tried.items():
         print(f"  {name:22}{one.cost:9.1f}")
@@ -371,9 +419,11 @@ async def measure(release: str, rounds: int) -> int:
     broken += ours > BOUND
     print(f"  the worst of {len(patterns)} catastrophic patterns, {worst}: {ours:.0f} us, promised {BOUND:g}"
           f"{'' if ours <= BOUND else '  BROKEN'}; without a bound the worst is {unbound:.0f} us")  # fmt: skip
-    broken += off > STRAYS
-    print(f"  a share of 10 % of {SPLIT:,} requests is {off:.1f} standard deviations off, promised {STRAYS:g}"
-          f"{'' if off <= STRAYS else '  BROKEN'}")  # fmt: skip
+    for name, share in found.items():
+        broken += not share.held
+        known = "" if share.expected is None else f", {share.expected:,} by the evaluator"
+        print(f"  a share of 10 % by {name}: {share.count:,} of {SPLIT:,} clients{known}: {share.off:.1f} standard"
+              f" deviations off, promised {STRAYS:g}{'' if share.held else '  BROKEN'}")  # fmt: skip
     return broken
 
 

@@ -30,10 +30,12 @@ from anycastlb.core.model import (
     HttpLimits,
     HttpServer,
     HttpServerKey,
+    MapEntry,
     Retry,
     Section,
     Tls,
 )
+from tests.fuzz import haproxy as fuzz
 from tests.support.authority import Authority
 from tests.support.haproxy import LOOPBACK, RELEASES, config, gateway, installation, refusal, section, write_empty_maps
 
@@ -148,6 +150,17 @@ def test_nothing_of_a_document_gets_into_it(files: Installation) -> None:
         tame = render(_tame(wild), "0123abcd", {HttpServerKey("b", "s"): HttpServer(LOOPBACK, 80, 1)}, files)
         assert len(text.splitlines()) == len(tame.splitlines())
     assert FUZZED < refused < FUZZED * 4 - FUZZED // 2
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_the_catalog_takes_haproxy_takes(release: str, require: Callable[[str], str], tmp_path: Path) -> None:
+    """R1; ``python -m tests.fuzz.haproxy`` tries as many documents as there is time for."""
+    files, batch = fuzz.place(tmp_path, require(release)), fuzz.decided(fuzz.drawn(1, 0))
+    assert len(batch.documents) // 2 < batch.accepted < len(batch.documents)
+    assert fuzz.objections(batch.desired, files) == ""
+    key, site = next(iter(batch.desired.http_sites.items()))
+    sites = {**batch.desired.http_sites, key: replace(site, entries=(*site.entries, MapEntry("re0", "(", "1")))}
+    assert "regex '('" in fuzz.objections(replace(batch.desired, http_sites=sites), files), "it looks at the entries"
 
 
 def _text(dice: random.Random, hostile: float) -> str:

@@ -1,7 +1,7 @@
 """R8: what the evaluator says of a request is what HAProxy of both releases does with it.
 
-Random documents, all served at once under a hostname each, and random requests for them. ``ANYCASTLB_EXAMPLES`` says
-how many documents there are.
+Random documents with rules, and with graphs as ELB had them, all served at once under a hostname each, and random
+requests for them. ``ANYCASTLB_EXAMPLES`` says how many documents there are.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def readable(documents: list[Any]) -> list[Graph]:
 async def test_haproxy_does_what_the_evaluator_says(
     release: str, require: Callable[[str], str], tmp_path: Path
 ) -> None:
-    graphs = readable(drawn(http_documents.routes, DOCUMENTS))
+    of_elb = [{"gateways": ["web"], "graph": graph} for graph in drawn(http_documents.elb_graphs(), DOCUMENTS // 4)]
+    graphs = readable([*drawn(http_documents.routes, DOCUMENTS), *of_elb])
     asked = drawn(st.lists(http_documents.requests, min_size=REQUESTS, max_size=REQUESTS), len(graphs))
     files = haproxy.installation(tmp_path, require(release))
     real = Haproxy(files)
@@ -85,7 +86,7 @@ async def test_haproxy_does_what_the_evaluator_says(
             world.runtime.close()
             real.stop()
     assert wrong == [], f"{len(wrong)} of {len(graphs) * REQUESTS} requests"
-    assert ends.keys() == {*POOLS, "redirect", "404"}, ends
+    assert ends.keys() == {*POOLS, "redirect", "403", "404"}, ends
 
 
 def wanted(graphs: list[Graph], port: int, servers: dict[str, Origin]) -> Wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -170,6 +170,35 @@ async def test_a_host_is_found_however_it_is_written(web: Web) -> None:
     assert [body == "blog" for body in bodies] == [False, False, True, True, False]
 
 
+FORMS = {
+    "GET http://shop.example/x HTTP/1.1\r\nHost: shop.example": 200,
+    "GET http://SHOP.example:80/x HTTP/1.1\r\nHost: shop.example": 200,
+    "GET http://other.example/x HTTP/1.1\r\nHost: shop.example": 400,
+    "GET http://shop.example/x HTTP/1.1\r\nHost: other.example": 400,
+    "GET /x HTTP/1.0\r\nHost: shop.example": 200,
+    "GET /x HTTP/1.0": 404,
+    "GET /x HTTP/1.1": 404,
+    "GET /x HTTP/1.1\r\nHost: shop.example\r\nHost: shop.example": 200,
+    "GET /x HTTP/1.1\r\nHost: shop.example\r\nHost: other.example": 400,
+}
+"""How a request may say for which host it is, and the status of its answer."""
+
+
+@REAL
+async def test_a_request_says_once_for_which_host_it_is(web: Web) -> None:
+    """R5."""
+    world, servers, wanted = web
+    assert await world.settle(replace(wanted, sites={host(): site("forms", {"/x": "blog"})})) == []
+    statuses = {}
+    for form in FORMS:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        writer.write(f"{form}\r\nConnection: close\r\n\r\n".encode())
+        statuses[form] = int((await reader.read()).split()[1])
+        writer.close()
+    assert statuses == FORMS
+    assert len(servers["blog"].heads) == list(FORMS.values()).count(200)
+
+
 @REAL
 async def test_a_leaf_changes_requests_and_answers(world: World) -> None:
     async with origins("one") as servers:
@@ -177,7 +206,7 @@ async def test_a_leaf_changes_requests_and_answers(world: World) -> None:
             config([gateway(world.port)], [section("shop")], request_headers=("x-a", "x-b"), response_headers=("x-c",)),
             servers={at("shop", "one"): server(servers["one"].port)},
             sites={
-                host(): site("v1", {"/blog/": "shop"}, strip="1", put="/x", host="inner.example", timeout="9000",
+                host(): site("v1", {"/blog/": "shop"}, strip="1:/x", host="inner.example", timeout="9000",
                              request__set__x_a="new; \\ #\"", request__del__x_b="1", response__add__x_c="c"),
             },
         )  # fmt: skip
@@ -216,6 +245,51 @@ async def test_what_a_client_says_of_whom_it_forwards_for_is_replaced_or_added_t
         [client, "forwarded-proto: http"],
         sorted([client, *before, "forwarded-proto: http"]),
     ]
+
+
+HOPS = {
+    "named": (
+        "Connection: X-Forwarded-For, X-Forwarded-Proto",
+        "Connection: Keep-Alive, Host",
+        "Keep-Alive: timeout=5",
+    ),
+    "trailers": ("Connection: TE", "TE: trailers"),
+    "a proxy before": ("Proxy-Connection: keep-alive", "Proxy-Authorization: Basic eDp5"),
+    "HTTP/2": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
+    "not named": ("Upgrade: foo",),
+}
+"""Headers that end at HAProxy, whatever a client says of them."""
+
+
+@REAL
+async def test_what_is_about_one_connection_ends_with_it(web: Web) -> None:
+    """R27, and an upgrade to what no rule could look into."""
+    world, servers, _ = web
+    for origin in servers.values():
+        origin.headers = ("Connection: Upgrade, X-C, Keep-Alive", "Upgrade: h2", "Keep-Alive: timeout=5", "X-C: c")
+    for name, lines in HOPS.items():
+        reply = await get(world.port, "/", "shop.example", "GET", *lines, "X-A: a")
+        assert names(taken(servers)) == ["host", "x-a", "x-forwarded-for", "x-forwarded-proto"], name
+        assert names(reply.head) == ["connection", "content-length", "x-c"], name
+        assert "\r\nconnection: close\r\n" in reply.head
+    sent = []
+    for upgrade in ("foo/1", "foo/1, H2C"):
+        await get(world.port, "/", "shop.example", "GET", "Connection: X-Forwarded-For, Upgrade", f"Upgrade: {upgrade}")
+        sent.append(taken(servers))
+    assert {"connection: upgrade", "upgrade: foo/1", "x-forwarded-for: 127.0.0.1"} <= {*sent[0].splitlines()}
+    assert "h2c" not in sent[1].lower(), "3.0 leaves what stands beside it"
+
+
+def taken(servers: Mapping[str, Origin]) -> str:
+    """The head of the one request that came since the last one was taken."""
+    (head,) = [head for origin in servers.values() for head in origin.heads]
+    for origin in servers.values():
+        origin.heads.clear()
+    return head
+
+
+def names(head: str) -> list[str]:
+    return sorted(line.partition(":")[0].lower() for line in head.split("\r\n")[1:] if line)
 
 
 @REAL

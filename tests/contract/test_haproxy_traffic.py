@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,15 @@ from tests.support.examples import EXAMPLES
 from tests.support.haproxy import LOOPBACK, RELEASES, Haproxy, config, gateway, section
 from tests.support.haproxy_rows import Wanted, at, host, server, site
 from tests.support.haproxy_world import World
+from tests.support.http_clients import Http2Client
 from tests.support.http_load import EVERY, Load, loaded
-from tests.support.origin import Origin, origins
+from tests.support.origin import Origin, get, origins
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 TIMES = EXAMPLES or 4
+RELOADS = min(TIMES, 20)
+"""HAProxy ends what is left of a worker, such as a websocket, with the 21st reload after it."""
 
 
 @pytest.fixture(params=RELEASES)
@@ -69,7 +74,7 @@ async def test_no_request_is_lost_while_everything_changes(web: Web) -> None:
     wanted = replace(wanted, sites=dict.fromkeys([host(), host(gateway="tls")], site("v", {"": "shop"})))
     assert await world.settle(wanted) == []
     async with loaded(Load(world.port, secure), EVERY) as load:
-        for turn in range(TIMES):
+        for turn in range(RELOADS):
             for change in (
                 {two: replace(wanted.servers[two], state="drain")},
                 {two: replace(wanted.servers[two], state="maint")},
@@ -89,7 +94,7 @@ async def test_no_request_is_lost_while_everything_changes(web: Web) -> None:
             wanted = replace(wanted, certificates={"first": renewed}, digest=f"turn-{turn}")
             assert await world.settle(wanted) == []
             await load.goes_on()
-    assert world.runtime.sent.count("reload") == TIMES
+    assert world.runtime.sent.count("reload") == RELOADS
 
 
 async def test_no_request_sees_half_of_a_change(web: Web) -> None:
@@ -152,6 +157,24 @@ async def test_a_server_that_dies_loses_no_request(web: Web) -> None:
     assert world.runtime.sent == []
 
 
+async def test_a_server_that_dies_loses_the_posts_that_it_had_and_no_other(web: Web) -> None:
+    """R22: what may have reached it is not repeated, and what has not is."""
+    world, servers, _ = web
+    for origin in servers.values():
+        origin.hold = asyncio.Event()
+    asked = [asyncio.ensure_future(get(world.port, "/", "shop.example", "POST")) for _ in range(8)]  # noqa: TID251
+    await eventually(lambda: [servers[name].requests for name in ("one", "two")] == [4, 4])
+    servers["two"].crash()
+    later = [asyncio.ensure_future(get(world.port, "/", "shop.example", "POST")) for _ in range(8)]  # noqa: TID251
+    await eventually(lambda: servers["one"].requests == 4 + 8)
+    for origin in servers.values():
+        assert origin.hold
+        origin.hold.set()
+    assert sorted([(await one).status for one in asked]) == [200] * 4 + [502] * 4
+    assert [(await one).status for one in later] == [200] * 8
+    assert servers["two"].requests == 4 and servers["blog"].requests == 0
+
+
 SMUGGLED = "GET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\n"
 LENGTH = len(SMUGGLED)
 ODD = {
@@ -185,3 +208,49 @@ async def test_no_request_is_smuggled_past_the_rules(web: Web) -> None:
         first = [head for name in ("one", "two") for head in servers[name].heads]
         assert not any("/admin" in head or "_" in head or "xchunked" in head for head in first), (name, said, first)
         assert said.count("HTTP/1.1 ") <= 2, (name, said)
+
+
+END = "\r\n\r\n"
+ODD_H2: Mapping[str, Mapping[str, str]] = {
+    "less than its length": {"content-length": str(LENGTH + 9)},
+    "more than its length": {"content-length": "0"},
+    "chunks": {"transfer-encoding": "chunked"},
+    "a length and chunks": {"content-length": str(LENGTH), "transfer-encoding": "chunked"},
+    "chunks in disguise": {"transfer_encoding": "chunked"},
+    "a line break in a value": {"x-a": f"b{END}{SMUGGLED}"},
+    "a line feed in a value": {"x-a": "b\ntransfer-encoding: chunked"},
+    "a line break in a name": {f"x-a: b{END}GET /admin HTTP/1.1\r\nx-b": "c"},
+    "a colon in a name": {"transfer-encoding: chunked\r\nx": "y"},
+    "a line break in the path": {":path": f"/ HTTP/1.1\r\nHost: shop.example{END}GET /admin"},
+    "a space in the path": {":path": "/ HTTP/1.1"},
+    "a line break in the method": {":method": f"GET / HTTP/1.1\r\nHost: shop.example{END}GET /admin HTTP/1.1\r\nx:"},
+    "a line break in the host": {":authority": f"shop.example{END}GET /admin HTTP/1.1\r\nx: y"},
+    "another host": {"host": "other.example"},
+    "a header about the connection": {"connection": "x-forwarded-for"},
+    "an upgrade": {"upgrade": "h2c", "connection": "upgrade"},
+}
+"""What is different about a request by HTTP/2 whose body looks like a request."""
+
+
+async def test_no_request_by_http2_is_smuggled_past_the_rules(web: Web) -> None:
+    """R26: what frames and texts may hold there is more than a head of HTTP/1.1 may be made of."""
+    world, servers, wanted = web
+    assert wanted.config
+    (secure,) = [gateway.port for gateway in wanted.config.gateways if gateway.tls]
+    rules = site("v9", {"": "shop", "/admin": "blog"})
+    assert await world.settle(replace(wanted, sites={host(gateway="tls"): rules})) == []
+    plain = {":method": "POST", ":scheme": "https", ":authority": "shop.example", ":path": "/"}
+    for name, odd in {"nothing odd": {}, **ODD_H2}.items():
+        client, status = Http2Client(secure, "first.example"), 0
+        with contextlib.suppress(OSError, EOFError):
+            status = await client.send([*{**plain, **odd}.items()], SMUGGLED.encode())
+        client.close()
+        assert name != "nothing odd" or status == 200
+        heads = [head.lower() for origin in servers.values() for head in origin.heads]
+        assert heads and all(head.startswith("post / http/1.1\r\n") for head in heads), (name, status, heads)
+        assert not any("/admin" in head or "_" in head or "\r\nx-a: b\r\n" in head for head in heads), (name, heads)
+        assert all(head.count("\r\nhost: shop.example\r\n") == head.count("host: ") == 1 for head in heads), (
+            name,
+            heads,
+        )
+    assert servers["blog"].requests == 0

@@ -76,10 +76,9 @@ def site(version: str, pools: Mapping[str, str], **changes: str) -> HttpSite:
     root = f"p:t:{version}.0"
     entries = []
     for place, (prefix, pool) in enumerate(sorted(pools.items()), 1):
-        leaf = f"{'>+' if changes else '>'}:{version}.{place}"
+        leaf = f"{'>++' if changes else '>'}:{version}.{place}"
         entries.append(MapEntry("next", f"{root}|={prefix}" if prefix else f"{root}|", leaf))
         entries.append(MapEntry("leaf", leaf, pool))
-        entries.append(MapEntry("do", f"{leaf}|rule", f"shop/rule-{place}"))
         entries += [MapEntry("do", f"{leaf}|{what.replace('__', '.')}", value) for what, value in changes.items()]
     return HttpSite(root, tuple(entries))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
+from collections.abc import Sequence
 
 import hpack
 
@@ -35,6 +36,13 @@ class Http2Client:
             self.repeated += 1
             self.close()
 
+    async def send(self, head: Sequence[tuple[str, str]], body: bytes = b"") -> int:
+        """The status of the answer to any request at all. Raises OSError or EOFError if it was not answered."""
+        if self._streams is None:
+            await self._connect()
+        status, _ = await self._exchange(head, body) or (0, "")
+        return status
+
     def close(self) -> None:
         if self._streams is not None:
             self._streams[1].transport.abort()
@@ -56,10 +64,15 @@ class Http2Client:
         self._streams[1].write(payload)
 
     async def _ask(self, path: str, host: str) -> tuple[int, str] | None:
+        head = [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", path)]
+        return await self._exchange(head, b"")
+
+    async def _exchange(self, head: Sequence[tuple[str, str]], sent: bytes) -> tuple[int, str] | None:
         """None: the server did not look at it."""
         stream, self._stream = self._stream, self._stream + 2
-        head = [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", path)]
-        self._send(HEADERS, END_STREAM | END_HEADERS, stream, self._encoder.encode(head))
+        self._send(HEADERS, (0 if sent else END_STREAM) | END_HEADERS, stream, self._encoder.encode(head))
+        if sent:
+            self._send(DATA, END_STREAM, stream, sent)
         status, body = 0, b""
         while True:
             kind, flags, of, payload = await self._frame()

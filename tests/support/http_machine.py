@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from anycastlb.core.http.graph import Graph, Node
 from anycastlb.core.model import MapEntry
 from tests.support.pcre2 import compiled
 
@@ -86,8 +87,9 @@ class Machine:
                 s = self.maps.get("eq", {}).get(f"{node}|{s}", "")
             elif op != "t":
                 number, subject_text = op.removeprefix("w"), s
-                s = "1" if self._regex(f"re{number}", rest[0], subject_text) else ""
-                if op[0] == "w" and (found := self._regex(f"rw{number}", rest[0], subject_text)):
+                found = self._regex(f"re{number}", rest[0], subject_text)
+                s = "1" if found else ""
+                if op[0] == "w" and found:
                     path = _expanded(*found)
             node = self._longest(f"{node}|{s}?")
         raise AssertionError("no step is left")
@@ -111,14 +113,19 @@ class Machine:
         if "path" in what:
             path = what["path"]
         elif "strip" in what:
-            parts, put = path.split("/"), what.get("put", "")
-            keep = int(what["strip"]) + 1
+            count, _, put = what["strip"].partition(":")
+            parts, keep = path.split("/"), int(count) + 1
             path = _one_slash(f"{put}/{'/'.join(parts[keep:])}") if len(parts) > keep else put or "/"
         elif "rw" in what:
             number, pattern = what["rw"].split(":")
-            if found := self._regex(f"rw{number}", pattern, f"={path}"):
+            if found := self._regex(f"re{number}", pattern, f"={path}"):
                 path = _expanded(*found)
         return Outcome(node, path, self.maps.get("leaf", {}).get(node, ""), what)
+
+
+def node_of(graph: Graph, name: str) -> Node:
+    """The node that has this id in the maps."""
+    return graph.nodes[int(name.split(":")[-1].rpartition(".")[2])]
 
 
 def _expanded(template: str, groups: list[str]) -> str:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -20,6 +20,8 @@ class Origin:
     name: str
     port: int = 0
     status: str = "200 OK"
+    headers: Sequence[str] = ()
+    """Of its answers, beside their length."""
     hold: asyncio.Event | None = None
     """Answers only once this is set."""
     heads: list[str] = field(default_factory=list)
@@ -49,7 +51,8 @@ class Origin:
                 if self.hold is not None:
                     await self.hold.wait()
                 body = self.name.encode()
-                writer.write(f"HTTP/1.1 {self.status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+                lines = [f"HTTP/1.1 {self.status}", f"Content-Length: {len(body)}", *self.headers, "", ""]
+                writer.write("\r\n".join(lines).encode() + body)
                 await writer.drain()
         self.connections.discard(writer)
         writer.close()

@@ -126,6 +126,9 @@ def test_a_problem_says_where_and_what_was_expected() -> None:
     found = read({**DOCUMENTS, "routes/old.example": graph})
     expected = "expected no rule that leads back to itself: r1 -> r1"
     assert texts(found.problems) == [f"routes/old.example: graph.rules.r1: {expected}"]
+    only_bad = {"matches": [{"method": "get"}], "backendRefs": [{"name": "web"}]}
+    found = read({**DOCUMENTS, "routes/shop": changed(ROUTE, "rules", to=[only_bad])})
+    assert [problem.path for problem in found.problems] == ["rules.0.matches.0.method"], "and not that there is none"
 
 
 def test_a_route_stays_when_what_it_refers_to_is_deleted() -> None:

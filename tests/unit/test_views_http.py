@@ -79,7 +79,7 @@ def test_a_node_without_http_says_so_and_is_well() -> None:
 
 def test_what_haproxy_refuses_alone_is_said_where_it_is() -> None:
     whole = http_scene.snapshot()
-    refused = Reason("haproxy_refused", "rw0: HAProxy refused it: bad regex")
+    refused = Reason("haproxy_refused", "re0: HAProxy refused it: bad regex")
     actual = replace(whole.actual, http_sites={}, http_servers={}, http_certificates={})
     desired = whole.decision.desired
     failures = tuple(

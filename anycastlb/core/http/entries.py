@@ -19,8 +19,9 @@ from anycastlb.core.model import HeaderChange, MapEntry, MapName, PathRewrite
 
 Entries: TypeAlias = Iterator[MapEntry]
 TOKENS = {"path": "p", "method": "m", "header": "h", "query": "q", "chance": "c", "source": "cs", "cookie": "cc"}
-REGEX: tuple[MapName, ...] = ("re0", "re1", "re2", "re3")
-REWRITE: tuple[MapName, ...] = ("rw0", "rw1", "rw2", "rw3")
+REGEX: tuple[MapName, ...] = ("re0", "re1", "re2", "re3", "re4", "re5", "re6", "re7")
+PREFIX_ONLY = {"strip"}
+"""What a leaf does that changes nothing but the beginning of the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,7 @@ def _id(node: Node, own: str) -> str:
         case Status(code):
             return f"!{code}"
         case Leaf():
-            kind = "~" if not node.pool else ">+" if any(_changes(node)) else ">"
-            return f"{kind}:{own}"
+            return f"{_kind(node)}:{own}"
         case Table() | Split():
             return f"{token(node.subject)}:t:{own}"
     if node.subject.kind == "method":
@@ -76,6 +76,13 @@ def _id(node: Node, own: str) -> str:
         return f"{token(node.subject)}:e:{own}"
     named = pattern_name(expression, node.rewrite)
     return f"{token(node.subject)}:{'w' if node.rewrite else ''}{named.shard}:{own}:{named.name}"
+
+
+def _kind(leaf: Leaf) -> str:
+    if not leaf.pool:
+        return "~"
+    changes = {what for what, _ in _changes(leaf)}
+    return ">" if not changes else ">+" if changes <= PREFIX_ONLY else ">++"
 
 
 def _expression(node: Test) -> Pattern | None:
@@ -103,7 +110,6 @@ def _entries(graph: Graph, ids: tuple[str, ...], place: int) -> Entries:
         case Leaf():
             if node.pool:
                 yield MapEntry("leaf", own, section(node.pool, node.retry))
-            yield MapEntry("do", f"{own}|rule", f"{graph.route}/{node.rule}")
             for what, value in _changes(node):
                 yield MapEntry("do", f"{own}|{what}", value)
             yield from _rewrites(node)
@@ -119,10 +125,7 @@ def _test(own: str, node: Test) -> Entries:
 
 def _pattern_entries(expression: Pattern, template: str) -> Entries:
     named = pattern_name(expression, template)
-    key = expression.key(named.name)
-    yield MapEntry(REGEX[named.shard], key, "1")
-    if template:
-        yield MapEntry(REWRITE[named.shard], key, template)
+    yield MapEntry(REGEX[named.shard], expression.key(named.name), template or "1")
 
 
 def _split(own: str, node: Split, ids: tuple[str, ...]) -> Entries:
@@ -172,18 +175,14 @@ def _path_changes(change: PathRewrite, segments: int) -> Iterator[tuple[str, str
         named = pattern_name(pattern(change.pattern), change.value)
         yield "rw", f"{named.shard}:{named.name}"
     else:
-        yield "strip", str(segments)
-        if change.value:
-            yield "put", change.value
+        yield "strip", f"{segments}:{change.value}"
 
 
 def _rewrites(leaf: Leaf) -> Entries:
     """The entries of the regular expressions that rewrite at a leaf."""
     owner = leaf.redirect or leaf.rewrite
     if owner is not None and owner.path is not None and owner.path.kind == "regex":
-        expression, template = pattern(owner.path.pattern), owner.path.value
-        named = pattern_name(expression, template)
-        yield MapEntry(REWRITE[named.shard], expression.key(named.name), template)
+        yield from _pattern_entries(pattern(owner.path.pattern), owner.path.value)
 
 
 def _header_changes(change: HeaderChange) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ MAX_NESTING = 100
 """Groups inside of groups. PCRE2 allows 250."""
 LIMIT = "(*LIMIT_MATCH=20000)"
 """What PCRE2 may try for one match, some 0.2 ms; what needs more does not match."""
-SHARDS = 4
+SHARDS = 8
 """Lists over which the patterns are spread: HAProxy goes through one of them for each match."""
 
 MAX_MEMORY = 1024 * 1024

@@ -14,7 +14,7 @@ from anycastlb.core.model.http import Gateway, Retry
 from anycastlb.core.model.machine import ServiceKey
 
 ServerState: TypeAlias = Literal["ready", "drain", "maint"]
-MapName: TypeAlias = Literal["next", "eq", "re0", "re1", "re2", "re3", "rw0", "rw1", "rw2", "rw3", "leaf", "do"]
+MapName: TypeAlias = Literal["next", "eq", "re0", "re1", "re2", "re3", "re4", "re5", "re6", "re7", "leaf", "do"]
 """Every map that nodes and leaves of routes stand in. The map ``site`` holds the rows of ``http_sites`` itself."""
 
 

@@ -230,11 +230,30 @@ def _sites() -> Iterator[str]:
 
 def _pools() -> Iterator[str]:
     yield "option redispatch 1"
-    yield "http-request set-header x-forwarded-for %[src] unless { var(sess.append) -m bool }"
-    yield "http-request add-header x-forwarded-for %[src] if { var(sess.append) -m bool }"
+    yield "http-request del-header x-forwarded-for unless { var(sess.append) -m bool }"
+    yield "http-request add-header x-forwarded-for %[src]"
     yield "http-request set-header x-forwarded-proto http"
     yield "http-request set-header x-forwarded-proto https if { ssl_fc }"
+    yield from _hops()
     yield f"http-request disable-l7-retry unless {{ method {REPEATED} }}"
+
+
+def _hops() -> Iterator[str]:
+    """What is about one connection ends with it (RFC 9110, 7.6.1).
+
+    HAProxy passes ``Connection`` on, by which a client could make a server drop the headers that are set here; and 2.6
+    passes on an upgrade to HTTP/2, which would be a way past all rules.
+    """
+    upgrade = "{ req.hdr(upgrade) -m found }"
+    yield "http-request del-header upgrade unless { req.hdr(connection) -i upgrade } !{ req.hdr(upgrade) -i h2c h2 }"
+    yield f"http-request set-header connection upgrade if {upgrade}"
+    yield f"http-request del-header connection unless {upgrade}"
+    for name in ("keep-alive", "te", "http2-settings", "proxy-connection", "proxy-authorization"):
+        yield f"http-request del-header {name}"
+    for name in ("connection", "upgrade"):
+        yield f"http-response del-header {name} unless {{ status 101 }}"
+    for name in ("keep-alive", "proxy-connection", "proxy-authenticate"):
+        yield f"http-response del-header {name}"
 
 
 def _backend(section: Section) -> Iterator[str]:
@@ -271,10 +290,10 @@ def _retry(name: str, retry: Retry) -> Iterator[str]:
 def _server(name: str, row: HttpServer) -> str:
     # There is no word for a drained server, and none that is drained gets a request with the weight 0 either.
     weight = 0 if row.state == "drain" else row.weight
-    words = [f"  server {checked(name)} {endpoint(ip_address(str(row.address)), row.port)} weight {weight:d}"]
-    words += [f"maxconn {row.maxconn:d}"] if row.maxconn else []
-    words += ["disabled"] if row.state == "maint" else []
-    return " ".join(words)
+    line = f"  server {checked(name)} {endpoint(row.address, row.port)} weight {weight:d}"
+    if row.maxconn:
+        line += f" maxconn {row.maxconn:d}"
+    return f"{line} disabled" if row.state == "maint" else line
 
 
 def _ms(seconds: float) -> str:

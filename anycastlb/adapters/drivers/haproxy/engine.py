@@ -16,7 +16,7 @@ from anycastlb.adapters.drivers.haproxy.inventory import NONE, Inventory, MapCon
 from anycastlb.adapters.drivers.haproxy.names import UnsafeName
 from anycastlb.adapters.drivers.haproxy.observed import Observed
 from anycastlb.adapters.drivers.haproxy.sockets import Runtime
-from anycastlb.core.model import HttpConfig, HttpEngine, Reason
+from anycastlb.core.model import HttpConfig, HttpEngine, HttpServer, HttpServerKey, Reason
 
 INTERVAL = 2.0
 """Seconds between two reloads, at least."""
@@ -66,6 +66,8 @@ class Engine:
         """When one had not ended that was waited for last."""
         self.reloading = False
         """A reload is being waited for."""
+        self._rendered: tuple[str, Mapping[HttpServerKey, HttpServer], str] = "", {}, ""
+        """The configuration that was written last, and what it was made of: most changes are not of servers."""
 
     def offers(self) -> Needs:
         """What entries may lead to in the configuration that runs."""
@@ -80,8 +82,10 @@ class Engine:
         for gateway, names in _users(rows).items():
             was = dict.fromkeys(self._files.listed(gateway))
             self._write_list(gateway, {name: None for name in {**was, **names} if name in names})
-        if self._inventory.coming:
-            self._files.write(self._installation.config, with_servers(self._inventory.coming, rows.servers))
+        if static := self._inventory.coming:
+            if self._rendered[:2] != (static, rows.servers):
+                self._rendered = static, rows.servers, with_servers(static, rows.servers)
+            self._files.write(self._installation.config, self._rendered[2])
 
     async def reload(self, row: HttpEngine, rows: Observed) -> Reason | None:
         """Run ``row`` with the wanted servers among ``rows``; why that failed. Raises ``HaproxyError``.

@@ -20,7 +20,7 @@ TWICE = "\0"
 """Stands for the value of a key that a map has more than once, which it never should."""
 GRAPH = re.compile(r"[^|]*?:([^:|.]+)\.\d+(?:[:|]|$)")
 PATTERN = re.compile(r".*?\\A(\w+)\\\|")
-OF_PATTERNS = ("re", "rw")
+OF_PATTERNS = "re"
 """How the names of those maps begin whose keys are regular expressions."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from anycastlb.core.http.names import escaped
 from anycastlb.core.model import MapName
 
-MAPS: tuple[MapName, ...] = ("next", "eq", "re0", "re1", "re2", "re3", "rw0", "rw1", "rw2", "rw3", "leaf", "do")
+MAPS: tuple[MapName, ...] = ("next", "eq", "re0", "re1", "re2", "re3", "re4", "re5", "re6", "re7", "leaf", "do")
 """Every map but ``site``."""
 
 

@@ -15,15 +15,15 @@ from anycastlb.core.model import HttpConfig
 STEPS = 16
 LABELS = 8
 """Which are taken from the left of a hostname to find a wildcard."""
-SEGMENTS = 16
+SEGMENTS = 8
 """Which a prefix may have that is replaced."""
-SHARDS = range(4)
+SHARDS = range(8)
 STATUSES = (400, 403, 404, 405, 410, 429, 500, 502, 503, 504)
 REDIRECTS = (301, 302, 303, 307, 308)
 ENDED = "http-request allow if { var(txn.n) -m beg > ! ~ }"
 """A leaf is reached; the root of a graph may be one."""
-CHANGED = "{ var(txn.n) -m beg >+ }"
-"""The leaf says more than which pool."""
+CHANGED, MORE = "{ var(txn.n) -m beg >+ }", "{ var(txn.n) -m beg >++ }"
+"""The leaf says more than which pool; and more than what becomes of a prefix of the path."""
 
 
 def find(files: Installation) -> Iterator[str]:
@@ -97,11 +97,11 @@ def _step(subjects: Sequence[tuple[str, str, str]], files: Installation) -> Iter
     yield "http-request unset-var(txn.s)"
     yield f"http-request set-var(txn.s) var(txn.q),map_str({files.map('eq')}) if {{ var(txn.op) -m str e }}"
     for shard in SHARDS:
-        matched = f"var(txn.q),map_reg({files.map(f're{shard}')})"
+        matched = f"var(txn.q),map_regm({files.map(f're{shard}')})"
         yield f"http-request set-var(txn.s) {matched} if {{ var(txn.op) -m str {shard} w{shard} }}"
-        rewritten = f"var(txn.q),map_regm({files.map(f'rw{shard}')}),regsub(^/*,/)"
-        when = f"if {{ var(txn.op) -m str w{shard} }} {{ var(txn.s) -m found }}"
-        yield f"http-request set-var(txn.path) {rewritten} {when}"
+    rewritten = "if { var(txn.op) -m beg w } { var(txn.s) -m found }"
+    yield f"http-request set-var(txn.path) var(txn.s),regsub(^/*,/) {rewritten}"
+    yield f"http-request set-var(txn.s) str(1) {rewritten}"
     yield from _next(f"e {expressions}", files)
     yield "http-request unset-var(txn.s)"
 
@@ -115,32 +115,34 @@ def _next(operators: str, files: Installation) -> Iterator[str]:
 
 def leave(files: Installation) -> Iterator[str]:
     """Where a frontend hands a request over to."""
+    yield f"use_backend %[var(txn.n),map_str({files.map('leaf')})] if {{ var(txn.n) -m beg > }}"
     yield "use_backend _astatus if { var(txn.n) -m beg ! }"
     yield "use_backend _aredirect if { var(txn.n) -m beg ~ }"
-    yield f"use_backend %[var(txn.n),map_str({files.map('leaf')})]"
     yield "default_backend _anone"
 
 
-def rewrite(files: Installation) -> Iterator[str]:
-    """What a leaf makes of the path."""
-    yield "http-request unset-var(txn.q)"
-    for what in ("strip", "put", "rw"):
-        yield f"http-request set-var(txn.{what}) {_done(files, what)}"
+def replace_prefix(files: Installation) -> Iterator[str]:
+    """What a leaf makes of the beginning of the path: ``strip`` says how many segments go, and what comes instead."""
     stripped = "if { var(txn.strip) -m found }"
+    yield f"http-request set-var(txn.strip) {_done(files, 'strip')}"
+    yield f"http-request set-var(txn.put) var(txn.strip),field(2,:,0) {stripped}"
     yield f"http-request set-var(txn.rest) str() {stripped}"
     for segments in range(SEGMENTS + 1):
         rest = f"var(txn.path),field({segments + 2},/,0)"
-        yield f"http-request set-var(txn.rest) {rest} if {{ var(txn.strip) -m str {segments} }}"
-    joined = 'http-request set-var-fmt(txn.q) "%[var(txn.put)]/%[var(txn.rest)]"'
-    yield f"{joined} {stripped} {{ var(txn.rest) -m len gt 0 }}"
-    yield f"{joined} {stripped} {{ var(txn.path) -m end / }}"  # /blog/ has a rest, although it is empty
-    yield f"http-request set-var(txn.path) var(txn.put) {stripped}"
-    yield f"http-request set-var(txn.path) var(txn.q),regsub(^/*,/) {stripped} {{ var(txn.q) -m found }}"
-    yield f"http-request set-var(txn.path) str(/) {stripped} !{{ var(txn.q) -m found }} !{{ var(txn.put) -m found }}"
+        yield f"http-request set-var(txn.rest) {rest} if {{ var(txn.strip) -m beg {segments}: }}"
+    joined = 'http-request set-var-fmt(txn.put) "%[var(txn.put)]/%[var(txn.rest)]"'
+    # /blog/ has a rest, although it is empty
+    yield f"{joined} {stripped} {{ var(txn.rest) -m len gt 0 }} || {stripped[3:]} {{ var(txn.path) -m end / }}"
+    yield f"http-request set-var(txn.path) var(txn.put),regsub(^/*,/) {stripped}"
+
+
+def rewrite(files: Installation) -> Iterator[str]:
+    """What a leaf makes of the whole path."""
     yield f"http-request set-var(txn.path) {_done(files, 'path')}"
+    yield f"http-request set-var(txn.rw) {_done(files, 'rw')}"
     yield "http-request set-var(txn.q) var(txn.rw),field(2,:),concat(|=,txn.path) if { var(txn.rw) -m found }"
     for shard in SHARDS:
-        matched = f"var(txn.q),map_regm({files.map(f'rw{shard}')}),regsub(^/*,/)"
+        matched = f"var(txn.q),map_regm({files.map(f're{shard}')}),regsub(^/*,/)"
         yield f"http-request set-var(txn.path) {matched} if {{ var(txn.rw) -m beg {shard}: }}"
 
 
@@ -149,6 +151,9 @@ def change(config: HttpConfig, files: Installation) -> Iterator[str]:
     path = "http-request set-path %[var(txn.path)] if { path -m beg / } !{ path,strcmp(txn.path) eq 0 }"
     yield f"{path} !{CHANGED}"
     yield f"http-request allow unless {CHANGED}"
+    yield from replace_prefix(files)
+    yield f"{path} !{MORE}"
+    yield f"http-request allow unless {MORE}"
     yield from rewrite(files)
     yield path
     yield _header(files, "set-header", "host", "host")
@@ -191,6 +196,7 @@ def statuses() -> Iterator[str]:
 
 def redirects(files: Installation) -> Iterator[str]:
     """Where a leaf sends the client instead."""
+    yield from replace_prefix(files)
     yield from rewrite(files)
     for what in ("scheme", "host", "port", "code"):
         yield f"http-request set-var(txn.{what}) {_done(files, what)}"

@@ -16,6 +16,7 @@ from typing import get_args
 
 from anycastlb.adapters.certificates import fingerprint
 from anycastlb.adapters.drivers.haproxy.answers import SERVERS
+from anycastlb.adapters.drivers.haproxy.entries import OF_PATTERNS
 from anycastlb.adapters.drivers.haproxy.errors import Away
 from anycastlb.adapters.drivers.haproxy.installation import MAPS, Installation
 from anycastlb.core.model import HttpServer, HttpServerKey, ServerState
@@ -172,7 +173,7 @@ class MemoryHaproxy:
         return DONE
 
     def _is_bad_regex(self, path: str, key: str) -> bool:
-        regexes = [str(self.files.map(name)) for name in MAPS if name.startswith(("re", "rw"))]
+        regexes = [str(self.files.map(name)) for name in MAPS if name.startswith(OF_PATTERNS)]
         return path in regexes and key.count("(") - key.count(r"\(") != key.count(")") - key.count(r"\)")
 
     def _set_map(self, worker: _Worker, words: list[str], payload: str) -> str:
