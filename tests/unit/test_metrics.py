@@ -51,6 +51,7 @@ from anycastlb.core.model.machine import TrafficCounters
 from anycastlb.engine.observer import Unobserved
 from anycastlb.engine.prober import Prober
 from anycastlb.serving.metrics import Meters, Metrics, Sources
+from anycastlb.serving.metrics.backends import counted_columns
 from anycastlb.serving.metrics.families import FAMILIES, Family, FamilySamples, document
 from anycastlb.serving.metrics.snapshot import DOCUMENTS, closed_by, document_of, fingerprint_number
 from anycastlb.serving.metrics.text import Writer
@@ -875,3 +876,12 @@ async def test_settings_of_ipvs() -> None:
     for line in ('timeout_seconds{kind="tcp"} 300', 'timeout_seconds{kind="tcpfin"} 60', "sync_wanted 1",
                  'sync_running{role="master"} 0', 'sync_running{role="backup"} 1'):  # fmt: skip
         assert f"\nanycastlb_ipvs_{line}\n" in text
+
+
+@pytest.mark.parametrize("forward", ["tunnel", "nat"])
+def test_counters_that_are_one_object_are_told_for_each_backend(forward: Any) -> None:
+    one = TrafficCounters(connections=7, bytes_out=9, active=2, rates=(1, 2, 3, 4, 5))
+    backends = [replace(scene.backend(name, "10.1.0.9", 80), forward=forward) for name in "abc"]
+    apart = list(counted_columns([replace(one) for _ in backends], backends))
+    assert list(counted_columns([one] * 3, backends)) == apart
+    assert {len(numbers) for _, _, numbers in apart} == ({3} if forward == "nat" else {0, 3})

@@ -21,6 +21,7 @@ def pictures() -> list[Snapshot]:
     calm, trouble, subtle = scene.calm(), scene.trouble(), scene.subtle()
     decision, inputs = trouble.decision, trouble.inputs
     turned = {check: replace(state, up=not state.up) for check, state in inputs.health.items()}
+    alike = dict.fromkeys(inputs.health, next(iter(inputs.health.values())))
     (first, verdict), *others = decision.backends.items()
     open_now = {vip: replace(v, open=not v.open) for vip, v in decision.verdicts.items()}
     moved = replace(scene.WEB, backends=scene.WEB.backends[::-1])
@@ -32,6 +33,7 @@ def pictures() -> list[Snapshot]:
         Snapshot(),
         replace(trouble, inputs=replace(inputs, health=turned)),
         replace(trouble, inputs=replace(inputs, health={})),
+        replace(trouble, inputs=replace(inputs, health=alike)),
         replace(trouble, inputs=replace(inputs, catalog=replace(inputs.catalog, services=(moved,)))),
         replace(trouble, inputs=replace(inputs, cluster=Cluster(follows=True))),
         replace(trouble, decision=replace(decision, backends=dict(others))),

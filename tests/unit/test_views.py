@@ -37,6 +37,7 @@ from anycastlb.serving.views.arithmetic import explain_weight
 from anycastlb.serving.views.changes import plan_view
 from anycastlb.serving.views.events import event_views
 from anycastlb.serving.views.format import span
+from anycastlb.serving.views.index import destination_keys
 from anycastlb.serving.views.status import liveness, readiness, status_view
 from anycastlb.serving.views.why import explain, near
 from tests.support import scene
@@ -497,3 +498,14 @@ def test_durations_in_words(seconds: float | None, words: str) -> None:
 
 def test_addresses_are_no_services() -> None:
     assert explain(scene.calm(), scene.NOW, str(ip_address("192.0.2.11"))) is None
+
+
+def test_the_names_of_rows_are_the_very_ones_of_the_decision_if_they_are_the_same() -> None:
+    vip, made = scene.WEB4, destination_keys(scene.WEB, scene.WEB4, {})
+    assert [(key.service, key.address, key.port) for key in made] == [
+        (scene.WEB.key(vip), backend.address, backend.port) for backend in scene.WEB.members(vip)
+    ]
+    assert len(made) > 1
+    assert destination_keys(scene.WEB, vip, {scene.WEB.key(vip): made}) is made
+    for other in (made[::-1], made[:-1], (*made[:-1], replace(made[-1], port=9))):
+        assert destination_keys(scene.WEB, vip, {scene.WEB.key(vip): other}) == made

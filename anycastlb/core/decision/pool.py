@@ -19,12 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from anycastlb.core.decision import weights
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.member import Member, helpers_of, primaries_of
 from anycastlb.core.model import BackendVerdict, Destination, DestinationKey, Reason, Service, Weights
 from anycastlb.core.model.announce import most_failed
+
+ALIKE = 4096
+"""Values that are remembered, of each kind: most of thousands of backends have equal ones, as the same object."""
+_destination, _parts, _reason = lru_cache(ALIKE)(Destination), lru_cache(ALIKE)(Weights), lru_cache(ALIKE)(Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def weigh(judged: Judgement, keep: KeptBackends | None, now: float) -> Pool:
 def _joined(member: Member, clauses: Sequence[Reason]) -> Reason:
     """One reason of all clauses. The last one that is not the check's own decides, and gives it its code."""
     deciding = [clause for clause in clauses if clause is not member.reason] or clauses
-    return Reason(deciding[-1].code, "; ".join(clause.text for clause in clauses))
+    return _reason(deciding[-1].code, "; ".join(clause.text for clause in clauses))
 
 
 def _notes(member: Member, clauses: Sequence[Reason]) -> tuple[str, ...]:
@@ -92,7 +97,7 @@ def _notes(member: Member, clauses: Sequence[Reason]) -> tuple[str, ...]:
 
 
 def _row(member: Member, weight: int, standing: int) -> Destination:
-    return Destination(
+    return _destination(
         forward=member.backend.forward,
         weight=weight,
         last_weight=weight or member.nominal or standing,
@@ -148,7 +153,7 @@ def _weights(service: Service, member: Member, kept: bool, now: float) -> tuple[
     """The four parts of a backend's weight, the clauses of its reason, and when that next changes by itself."""
     backend, state = member.backend, member.state
     admin = 0 if member.drained else backend.override
-    parts = Weights(member.nominal, admin, 1.0 if member.up or kept else 0.0)
+    parts = _parts(member.nominal, admin, 1.0 if member.up or kept else 0.0)
     if member.drained:
         return parts, [Reason("drained", "drained"), *([] if member.up else [member.reason])], None
     if not member.nominal:

@@ -152,6 +152,7 @@ def _checks_of(last: Remembered, grouping: Grouping, changed: Iterable[Address])
         return last.by_check
     known = dict(last.by_check)
     for name, before, after in checks:
+        alone = (name,)
         for check in before - after:
             rest = tuple(other for other in known[check] if other != name)
             if rest:
@@ -159,7 +160,7 @@ def _checks_of(last: Remembered, grouping: Grouping, changed: Iterable[Address])
             else:
                 del known[check]
         for check in after - before:
-            known[check] = (*known.get(check, ()), name)
+            known[check] = (*known[check], name) if check in known else alone
     return known
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
 
 from anycastlb.adapters.system.clock import Clock
@@ -46,7 +46,7 @@ class CheckerProcesses:
         self._rates = [0.0] * limit
         """Checks a second of each process."""
         self._places: dict[Check, int] = {}
-        self._wanted: frozenset[Check] = frozenset()
+        self._wanted: Set[Check] = frozenset()
         self._resettle, self._at_rest = asyncio.Event(), asyncio.Event()
         self._at_rest.set()
 
@@ -94,6 +94,7 @@ class CheckerProcesses:
             for number in changed:
                 self._processes[number].want(self._shares[number])
             if not self._resettle.is_set():
+                self._wanted = self._places.keys()  # which it equals: nobody need keep both
                 self._at_rest.set()
 
     def _remove(self, check: Check) -> int:

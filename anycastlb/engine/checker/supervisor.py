@@ -118,8 +118,8 @@ class CheckerProcess:
             self._resettle.clear()
             async for checks in slices(self._numbers.keys() - self._wanted):
                 self._send(stop=[self._drop(check) for check in checks])
+            unasked = unchecked.known(self._clock.monotonic())
             async for checks in slices(self._wanted - self._numbers.keys()):
-                unasked = unchecked.known(self._clock.monotonic())
                 self._run([number for check in checks if (number := self._add(check, unasked)) in self._courses])
             if not self._resettle.is_set():
                 self._at_rest.set()

@@ -49,6 +49,11 @@ def checked_columns(states: Sequence[CheckState | None], wall: float) -> Iterato
 def counted_columns(counters: Sequence[TrafficCounters | None], backends: Sequence[Backend]) -> Iterator[Column]:
     """What the kernel counted for them. Counters that are always 0 are left out: answers do not pass this node, but
     those of ``nat``."""
+    if len(counters) > 1 and len(set(map(id, counters))) == 1 and all(one.forward != "nat" for one in backends):
+        # nothing came for any of them, as for most services of a node that is not the nearest one
+        for name, direction, numbers in counted_columns(counters[:1], backends[:1]):
+            yield name, direction, [*numbers] * len(counters)
+        return
     returns: list[TrafficCounters | None] = []
     if any(backend.forward == "nat" for backend in backends):
         returns = [c if backend.forward == "nat" else None for c, backend in zip(counters, backends, strict=True)]

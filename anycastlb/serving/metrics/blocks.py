@@ -17,7 +17,6 @@ from anycastlb.core.model import (
     Address,
     BackendVerdict,
     CheckState,
-    DestinationKey,
     Leaving,
     Service,
     Snapshot,
@@ -27,6 +26,7 @@ from anycastlb.serving.metrics.backends import Column, checked_columns, counted_
 from anycastlb.serving.metrics.families import FAMILIES, FamilyLines, Lines
 from anycastlb.serving.metrics.text import escaped, lines
 from anycastlb.serving.metrics.traffic import DIRECTIONS, Statistics
+from anycastlb.serving.views.index import Order, destination_keys
 
 SAME_CLOCK = 0.001
 """Seconds that the wall clock and the monotonic clock may drift apart before moments are written anew."""
@@ -54,7 +54,7 @@ class BackendBlocks:
             for vip in service.vips:
                 block = known.get((service.name, vip))
                 if block is None or block.service is not service:
-                    block = Block(service, vip)
+                    block = Block(service, vip, snapshot.decision.memory.order)
                 block.update(snapshot, kernel or {}, self._wall)
                 self._blocks[service.name, vip] = block
         pieces: dict[str, list[Lines]] = {family: [] for family, *_ in COLUMNS}
@@ -69,36 +69,43 @@ class BackendBlocks:
 class Block:
     """The backends of one service on one VIP, and their lines in each family."""
 
-    def __init__(self, service: Service, vip: Address) -> None:
+    __slots__ = (
+        *("service", "_vip", "_backends", "_keys", "_checks", "_labels", "_end", "_verdicts", "_states", "_leaving"),
+        *("_counters", "_wall", "_decided", "_checked", "_counted"),
+    )
+
+    def __init__(self, service: Service, vip: Address, order: Order) -> None:
         self.service = service
-        self._vip, key = vip, service.key(vip)
+        self._vip = vip
         self._backends = service.members(vip)
-        self._keys = [DestinationKey(key, backend.address, backend.port) for backend in self._backends]
-        self._checks = [service.check(vip, backend) for backend in self._backends]
+        self._keys = destination_keys(service, vip, order)
+        self._checks = tuple([service.check(vip, backend) for backend in self._backends])
         self._labels = tuple(f'{{backend="{escaped(backend.name)}",'.encode() for backend in self._backends)
         self._end = f'service="{escaped(service.name)}",vip="{vip}"}}'.encode()
         """What comes after the name of each backend, and after the direction where there is one."""
-        self._verdicts: list[BackendVerdict | None] = []
-        self._states: list[CheckState | None] = []
-        self._leaving: list[Leaving | None] = []
-        self._counters: list[TrafficCounters | None] = []
+        self._verdicts: tuple[BackendVerdict | None, ...] = ()
+        self._states: tuple[CheckState | None, ...] = ()
+        self._leaving: tuple[Leaving | None, ...] = ()
+        self._counters: tuple[TrafficCounters | None, ...] = ()
         self._wall: float | None = None
-        self._decided: list[Lines] = []
-        self._checked: list[Lines] = []
-        self._counted: list[Lines] = []
+        self._decided: tuple[Lines, ...] = ()
+        self._checked: tuple[Lines, ...] = ()
+        self._counted: tuple[Lines, ...] = ()
 
     @property
-    def lines(self) -> list[Lines]:
-        return [*self._decided, *self._checked, *self._counted]
+    def lines(self) -> tuple[Lines, ...]:
+        return self._decided + self._checked + self._counted
 
     def update(self, snapshot: Snapshot, kernel: Statistics, wall: float) -> None:
         """Write anew what is not as it was. A backend that was not decided on has no lines."""
         decision, health, leavings = snapshot.decision, snapshot.inputs.health, snapshot.decision.memory.leaving
         judged = decision.backends if self._vip in decision.verdicts else {}
-        verdicts = [judged.get(key) for key in self._keys]
-        states = [health.get(check) for check in self._checks]
-        counters = [kernel.get(key) for key in self._keys]
-        leaving = [leavings.get(("destinations", key)) if leavings else None for key in self._keys]
+        verdicts = tuple([judged.get(key) for key in self._keys])
+        states = tuple([health.get(check) for check in self._checks])
+        counters = tuple([kernel.get(key) for key in self._keys])
+        leaving: tuple[Leaving | None, ...] = (None,) * len(self._keys)
+        if leavings:
+            leaving = tuple([leavings.get(("destinations", key)) for key in self._keys])
         moved = wall != self._wall or not same_objects(verdicts, self._verdicts)
         places = [place for place, verdict in enumerate(verdicts) if verdict is not None]
         known, backends = [v for v in verdicts if v is not None], _at(places, self._backends)
@@ -111,9 +118,22 @@ class Block:
         self._verdicts, self._states, self._leaving = verdicts, states, leaving
         self._counters, self._wall = counters, wall
 
-    def _written(self, places: Sequence[int], columns: Iterable[Column]) -> list[Lines]:
+    def _written(self, places: Sequence[int], columns: Iterable[Column]) -> tuple[Lines, ...]:
         labels = _at(places, self._labels)
-        return [lines(labels, numbers, ENDS[direction] + self._end) for _, direction, numbers in columns]
+        alike: dict[object, Lines] = {}
+        """Those in which all have one number: several families have the same one, as the same object."""
+        written = []
+        for _, direction, numbers in columns:
+            first = numbers[0] if numbers else None
+            same = first is not None and numbers.count(first) == len(numbers)
+            name = (direction, first, type(first)) if same else None
+            found = alike.get(name)
+            if found is None:
+                found = lines(labels, numbers, ENDS[direction] + self._end)
+                if same:
+                    alike[name] = found
+            written.append(found)
+        return tuple(written)
 
 
 def _at(places: Sequence[int], items: Sequence[T]) -> tuple[T, ...]:

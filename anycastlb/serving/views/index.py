@@ -7,7 +7,7 @@ side, with ``None`` wherever that part does not exist (yet).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeAlias
@@ -59,8 +59,22 @@ class Seat(NamedTuple):
         return self.backend.drain
 
 
+Order: TypeAlias = Mapping[ServiceKey, tuple[DestinationKey, ...]]
+"""``Memory.order``."""
 Place: TypeAlias = tuple[Backend, DestinationKey, Check]
 """A backend of a service on a VIP, the row it has unless it was decided otherwise, and its check as it runs there."""
+
+
+def destination_keys(service: Service, vip: Address, order: Order) -> tuple[DestinationKey, ...]:
+    """The names of the rows of the service's backends on this VIP: the very ones in ``order``, if they are the same.
+    Those are found faster, and take no memory."""
+    key, members = service.key(vip), service.members(vip)
+    names = order.get(key, ())
+    if len(names) == len(members):
+        both = zip(names, members, strict=True)
+        if all(name.address is one.address and name.port == one.port for name, one in both):
+            return names
+    return tuple([DestinationKey(key, one.address, one.port) for one in members])
 
 
 class Places:
@@ -72,14 +86,13 @@ class Places:
     def __init__(self) -> None:
         self._known: dict[tuple[str, Address], tuple[Service, tuple[Place, ...]]] = {}
 
-    def of(self, service: Service, vip: Address) -> tuple[Place, ...]:
-        """The service's backends on this VIP, in canonical order."""
+    def of(self, service: Service, vip: Address, order: Order) -> tuple[Place, ...]:
+        """The service's backends on this VIP, in canonical order. ``order``: of the decision."""
         known, places = self._known.get((service.name, vip), (None, ()))
         if known is not service:
-            key = service.key(vip)
+            keys = destination_keys(service, vip, order)
             places = tuple(
-                (backend, DestinationKey(key, backend.address, backend.port), service.check(vip, backend))
-                for backend in service.members(vip)
+                (one, key, service.check(vip, one)) for one, key in zip(service.members(vip), keys, strict=True)
             )
             self._known[service.name, vip] = service, places
         return places
@@ -157,11 +170,15 @@ class Index:
         verdict = self.verdict(vip)
         return next((one for one in verdict.services if one.service == name), None) if verdict else None
 
+    def places_of(self, service: Service, vip: Address) -> tuple[Place, ...]:
+        """The service's backends on this VIP, in canonical order, whatever is known of them."""
+        return self.places.of(service, vip, self.snapshot.decision.memory.order)
+
     def seats(self, service: Service, vip: Address) -> Iterator[Seat]:
         """The service's backends on this VIP, in canonical order."""
         decision, actual, health = self.snapshot.decision, self.snapshot.actual, self.snapshot.inputs.health
         leaving = decision.memory.leaving
-        for backend, plain, check in self.places.of(service, vip):
+        for backend, plain, check in self.places_of(service, vip):
             key, verdict = plain, decision.backends.get(plain)
             if verdict is None or (verdict.service, verdict.backend) != (service.name, backend.name):
                 key = self._by_name.get((plain.service, service.name, backend.name), plain)

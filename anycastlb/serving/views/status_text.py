@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, count
+from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 from uuid import uuid4
 
 from anycastlb.core.decision.health import UNKNOWN
 from anycastlb.core.identity import same_objects
-from anycastlb.core.model import Address, Backend, Check, Service, Snapshot
+from anycastlb.core.model import Address, Backend, Check, CheckState, Service, Snapshot
 from anycastlb.serving.pieces import Pieces, pieces
 from anycastlb.serving.views.evidence import runs
 from anycastlb.serving.views.index import Index, Places, Seat
 from anycastlb.serving.views.status import picture
-from anycastlb.serving.views.text import MARK, Moulds, Word, listed, word
+from anycastlb.serving.views.text import LIMIT, MARK, Moulds, Word, listed, word
 from anycastlb.serving.views.vips import backend_view, check_view, service_view, vip_around
 
 
@@ -52,6 +53,12 @@ class StatusTexts:
         """What is a backend's own by its document, by service and VIP, with the document that says so."""
         self._kinds: dict[Hashable, int] = {}
         """A number for all backends that are alike by their documents, but for what is their own and their weights."""
+        self._numbers = count()
+        self._states: dict[Hashable, int] = {}
+        """A number for all states of checks that say the same but for their ages."""
+        self._state: CheckState | None = None
+        self._said: tuple[int, tuple[Word, ...]] = 0, ()
+        """The last one, and what it says now: backends that nobody checks have one in common."""
         self._vips = Moulds("vip", "since_seconds", "services")
         self._services = Moulds("service", "key", "up", "total", "needed", "backends")
         self._backends = Moulds(
@@ -84,6 +91,9 @@ class StatusTexts:
         self._places.keep(services)
         if len(self._known) > sum(len(service.vips) for service in services):
             self._known.clear()
+        if len(self._states) > LIMIT:
+            self._states.clear()
+        self._state = None  # its ages are others now
         vips = (f"{', ' * (place > 0)}{self._vip(index, vip)}".encode() for place, vip in enumerate(index.vips()))
         return pieces(chain((f"{before}[".encode(),), vips, (f"]{after}".encode(),)))
 
@@ -130,12 +140,12 @@ class StatusTexts:
         )
         mould = self._services.get(common, lambda: service_view(index, service, vip, []))
         numbers = (verdict.up, verdict.total, verdict.needed) if verdict else ("null",) * 3
-        return mould % (json.dumps(service.name), f'"{key}"', *numbers, listed(backends))
+        return mould % (encode_basestring_ascii(service.name), f'"{key}"', *numbers, listed(backends))
 
     def _owns(self, index: Index, service: Service, vip: Address) -> tuple[Own, ...]:
         known, owns = self._known.get((service.name, vip), (None, ()))
         if known is not service:
-            owns = tuple(self._own(backend, check) for backend, _, check in index.places.of(service, vip))
+            owns = tuple(self._own(backend, check) for backend, _, check in index.places_of(service, vip))
             self._known[service.name, vip] = service, owns
         return owns
 
@@ -143,33 +153,46 @@ class StatusTexts:
         times = check.interval, check.fast_interval, check.down_interval, check.timeout, check.rise, check.fall
         via = check.via and (check.via.forward, check.via.address)
         common = backend.port, backend.forward, backend.drain, backend.fallback, times, via
-        kind = self._kinds.setdefault(common, len(self._kinds))
-        return Own(json.dumps(backend.name), f'"{backend.address!s}"', json.dumps(str(check)), kind)
+        kind = self._kinds.setdefault(common, next(self._numbers))
+        return Own(
+            encode_basestring_ascii(backend.name), f'"{backend.address!s}"', encode_basestring_ascii(str(check)), kind
+        )
 
     def _backend(self, index: Index, seat: Seat, own: Own) -> str:
-        verdict, state, row, age = seat.verdict, seat.state or UNKNOWN, seat.row, index.age
-        refused, last, groups = index.failure("destinations", seat.key), state.last, runs(state)
+        verdict, state, row = seat.verdict, seat.state or UNKNOWN, seat.row
+        if state is not self._state:
+            self._state, self._said = state, self._check(index, state)
+        said, found = self._said
+        refused = index.failure("destinations", seat.key)
         common = (
             own.kind,
             verdict and (verdict.up, verdict.reason.text, verdict.reason.code, verdict.notes),
             refused.text,
             refused.code,
             seat.check.via and index.probe_path(seat.check),
+            said,
+        )
+        mould = self._backends.get(common, lambda: backend_view(index, seat, check_view(index, seat)))
+        weights: tuple[Word, ...] = ("null", seat.backend.weight)
+        if verdict is not None:
+            parts, admin = verdict.weights, verdict.weights.admin
+            weights = verdict.weight, seat.backend.weight, parts.nominal, "null" if admin is None else admin
+            weights = *weights, parts.health, parts.ramp
+        seen = "null" if row is None else row.weight
+        left = "null" if seat.leaves is None else index.left(seat.leaves)
+        return mould % (own.name, own.address, *weights, seen, left, own.check, *found)
+
+    def _check(self, index: Index, state: CheckState) -> tuple[int, tuple[Word, ...]]:
+        """A number for all states that say the same but for their ages, and the words of this one."""
+        age, last, groups = index.age, state.last, runs(state)
+        common = (
             state.up,
             state.streak,
             state.asks,
             last and (last.ok, last.detail),
             tuple([(run.last.ok, run.last.detail, len(run.results), run.earlier) for run in groups]),
         )
-        mould = self._backends.get(common, lambda: backend_view(index, seat, check_view(index, seat)))
-        words: list[Word] = [own.name, own.address, "null", seat.backend.weight]
-        if verdict is not None:
-            parts, words[2] = verdict.weights, verdict.weight
-            words += (parts.nominal, "null" if parts.admin is None else parts.admin, parts.health, parts.ramp)
-        words.append("null" if row is None else row.weight)
-        words.append("null" if seat.leaves is None else index.left(seat.leaves))
-        words.append(own.check)
-        words.append("null" if state.up is None else word(age(state.since)))
+        words: list[Word] = ["null" if state.up is None else word(age(state.since))]
         if last is not None:
             took, ago = round(last.duration, 6), word(age(last.at))
             words += (took, ago)
@@ -181,4 +204,4 @@ class StatusTexts:
             words += (word(age(run.last.at)), word(age(run.first.at)))
             words += (round(min(durations), 6), round(max(durations), 6))
         words += (round(state.record[0], 1), state.record[1])
-        return mould % tuple(words)
+        return self._states.setdefault(common, next(self._numbers)), tuple(words)

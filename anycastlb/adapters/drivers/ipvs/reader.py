@@ -3,8 +3,9 @@
 What the catalog has no value for (a scheduler, a forwarding method, a tunnel flag) becomes a value that no catalog can
 ask for, never an error; a service that no ``ServiceKey`` can name is None.
 
-Reading is fast because most messages are not decoded: without its counters, a message is mostly the same bytes as at
-the last look, and stands for the same values. Where the counters are is learnt from the messages, by their length.
+Reading is fast because little is decoded: without its counters, the message of a service is the same bytes as at the
+last look, and but for its address, that of a destination the same as another's. Where the counters are is learnt from
+the messages, by their length.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6
 from typing import cast
@@ -47,13 +47,14 @@ _GAUGE_HEADS = tuple(int.from_bytes(attribute_head(k, 4), sys.byteorder) for k i
 Service = tuple[ServiceKey, VirtualService]
 Real = tuple[Address, int, Destination]
 """A destination's address, port and attributes; its ``last_weight`` is None while its weight is 0."""
+UNUSED = TrafficCounters(rates=(0, 0, 0, 0, 0))
+"""The counters of a destination that nothing came for, as on a node that is not the nearest one."""
 
 
 def _number(raw: bytes | None) -> int:
     return int.from_bytes(raw or b"", sys.byteorder)
 
 
-@lru_cache(65_536)
 def _address(raw: bytes, family: int) -> Address:
     return IPv6Address(raw) if family == AF_INET6 else IPv4Address(raw[:4])
 
@@ -166,7 +167,10 @@ def _cuts(data: bytes, start: int, end: int, without: frozenset[int]) -> Iterato
 
 
 class IpvsReader:
-    """Reads dumps and remembers: equal messages (but for their counters) give the very same values."""
+    """Reads dumps and remembers: equal services, and equal attributes of destinations, are the very same values.
+
+    Of a destination no more is remembered: it is read once, and then its bytes are compared (``masks``).
+    """
 
     def __init__(self) -> None:
         self._service_cuts: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -191,19 +195,21 @@ class IpvsReader:
         return entry
 
     def destination(self, data: bytes, start: int, end: int) -> Real | None:
-        cut = self._cut.get(end - start)
-        if cut is None:
+        known = self._known(data, start, end)
+        if known is None:
             return self._learn(data, start, end)
+        _, raw, _, port = _KEY.unpack_from(data, start + self._cut[end - start][0])
+        return _address(raw, known[0]), int.from_bytes(port, "big"), known[1]
+
+    def _known(self, data: bytes, start: int, end: int) -> tuple[int, Destination] | None:
+        """The family and the attributes of a destination that is laid out as usual, and has those of one before it."""
+        if (cut := self._cut.get(end - start)) is None:
+            return None
         a, b, c, d = cut
-        lasting = data[start + a : start + b] + data[start + c : start + d]
-        real = self._reals.get(lasting)
-        if real is not None:
-            return real
-        known = self._attributes.get(lasting[_KEY.size :])
-        address_head, raw, port_head, port = _KEY.unpack_from(lasting)
-        if known is None or address_head != codec.H_ADDRESS or port_head != codec.H_PORT:
-            return self._learn(data, start, end)
-        return self._keep(lasting, (_address(raw, known[0]), int.from_bytes(port, "big"), known[1]))
+        address_head, _, port_head, _ = _KEY.unpack_from(data, start + a)
+        if address_head != codec.H_ADDRESS or port_head != codec.H_PORT:
+            return None
+        return self._attributes.get(data[start + a + _KEY.size : start + b] + data[start + c : start + d])
 
     def _learn(self, data: bytes, start: int, end: int) -> Real | None:
         """Read a message in full, and remember where to cut the like of it if it is laid out as usual."""
@@ -216,16 +222,10 @@ class IpvsReader:
         if address_head != codec.H_ADDRESS or port_head != codec.H_PORT:
             return real
         self._cut[end - start] = a, b, c, d
-        lasting = data[start + a : start + b] + data[start + c : start + d]
         if len(self._attributes) > REMEMBERED:
             self._attributes.clear()
-        self._attributes[lasting[_KEY.size :]] = (AF_INET6 if real[0].version == 6 else AF_INET, real[2])
-        return self._keep(lasting, real)
-
-    def _keep(self, lasting: bytes, real: Real) -> Real:
-        if len(self._reals) > REMEMBERED:
-            self._reals.clear()
-        self._reals[lasting] = real
+        lasting = data[start + a + _KEY.size : start + b] + data[start + c : start + d]
+        self._attributes[lasting] = (AF_INET6 if real[0].version == 6 else AF_INET, real[2])
         return real
 
     def masks(self, answer: Iterable[Datagram]) -> tuple[int, ...] | None:
@@ -236,7 +236,7 @@ class IpvsReader:
         masks = []
         for data, size in answer:
             spans = [(start + PAYLOAD, end) for start, end, _ in messages(data, size)]
-            if not all(self._is_usual(data, start, end) for start, end in spans):
+            if any(self._known(data, start, end) is None for start, end in spans):
                 return None
             lengths = tuple(end - start for start, end in spans)
             mask = self._masks.get(lengths)
@@ -245,12 +245,6 @@ class IpvsReader:
                 self._masks[lengths] = mask
             masks.append(mask)
         return tuple(masks)
-
-    def _is_usual(self, data: bytes, start: int, end: int) -> bool:
-        if end - start not in self._cut:
-            return False
-        a, b, c, d = self._cut[end - start]
-        return data[start + a : start + b] + data[start + c : start + d] in self._reals
 
     def _mask(self, length: int) -> bytes:
         """The bits of one message with attributes of this length that are neither counters nor its number."""
@@ -267,6 +261,8 @@ class IpvsReader:
             active_head, active, inactive_head, inactive = _GAUGES.unpack_from(data, start + places[1])
             if totals[::2] == _HEADS and (active_head, inactive_head) == _GAUGE_HEADS:
                 conns, in_packets, out_packets, in_bytes, out_bytes, *rates = totals[1::2]
+                if not (active or inactive or any(totals[1::2])):
+                    return UNUSED
                 return TrafficCounters(
                     conns, in_packets, out_packets, in_bytes, out_bytes, active, inactive, tuple(rates)
                 )
