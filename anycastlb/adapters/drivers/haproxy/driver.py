@@ -67,6 +67,8 @@ class HaproxyDriver:
         self._lock = asyncio.Lock()
         self._seen: Observed = AWAY
         self._absence = AWAY_REASON
+        self._lost = False
+        """It was there, and nobody has been told yet that it is not any more."""
         self._left: list[tuple[float, str]] = []
         """Roots that hostnames were switched away from, and when."""
         self._due: dict[Callable[[], Any], float] = {}
@@ -160,6 +162,7 @@ class HaproxyDriver:
 
     def lose(self, exc: HaproxyError) -> None:
         """It is away."""
+        self._lost |= not self.away
         if isinstance(exc, Away):
             self._absence = SILENT if exc.silent else AWAY_REASON
         else:
@@ -218,7 +221,15 @@ class HaproxyDriver:
         return Reason("haproxy_other_config", f"{text}: systemctl status anycastlb-haproxy")
 
     async def _prepare_start(self, changes: Sequence[Change], wanted: Observed) -> Refusals:
-        """HAProxy is away: write what it is to start with."""
+        """HAProxy is away: write what it is to start with.
+
+        The first time say only that: all files of many gateways take a second, and the routes that need it are to be
+        withdrawn before.
+        """
+        if self._lost:
+            self._lost = False
+            self._postpone(self._on_change, SETTLE)
+            return dict.fromkeys(((change.table, change.key) for change in changes), self._absence)
         reason = await start.write(self._engine, self._installation, wanted, self._inventory.wanted or {})
         return dict.fromkeys(((change.table, change.key) for change in changes), reason or self._absence)
 
