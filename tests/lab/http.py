@@ -30,10 +30,12 @@ def request(
     return int(words[1]), rest.decode(errors="replace")
 
 
-def connect(namespace: Namespace, host: str, port: int, timeout: float) -> socket.socket:
+def connect(namespace: Namespace, host: str, port: int, timeout: float, own_port: int = 0) -> socket.socket:
+    """``own_port``: of the client; 0: any."""
     sock = open_socket(namespace, host, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
+        sock.bind(("", own_port))
         sock.connect((host, port))
     except OSError:
         sock.close()

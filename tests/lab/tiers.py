@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,21 @@ Connection = tuple[int, int]
 class KeptAlive:
     """Connections of the client to the VIP, those to port 443 by TLS; each is asked again and again.
 
-    One that is not answered at once is among ``every``, and never ``alive``.
+    One that is not answered at once is among ``every``, and never ``alive``. None has a port that one had before: a
+    node keeps the entry of a connection that ended on another node's way, and two nodes that differ may then send a new
+    one in circles (docs/FLOWS.md).
     """
+
+    _ports = count(20_000)
 
     def __init__(self, lab: Lab, number: Mapping[int, int] = MANY, patience: float = GIVE_UP) -> None:
         self._all: dict[Connection, HTTPConnection] = {}
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        for port in (port for port, count in number.items() for _ in range(count)):
-            one, name = HTTPConnection(str(VIP), timeout=patience), -len(self._all)
+        for port in (port for port, many in number.items() for _ in range(many)):
+            one, name = HTTPConnection(str(VIP), timeout=patience), next(self._ports)
             with suppress(OSError):
-                sock = connect(lab.client.namespace, str(VIP), port, patience)
-                name = sock.getsockname()[1]
+                sock = connect(lab.client.namespace, str(VIP), port, patience, name)
                 one.sock = context.wrap_socket(sock, server_hostname="shop.example") if port == 443 else sock
                 self._answers(one)
             self._all[port, name] = one
@@ -109,10 +113,10 @@ def serve(lab: Lab, tiers: dict[str, NodeHaproxy], spread: str = "mh", secure: b
         haproxy.start()
     lab.router.until(VIP, set(lab.nodes))
     if spread == "mh":
-        count = len(gateways)
+        many = len(gateways)
         for node in lab.nodes.values():
             node.until(
-                lambda node=node: (marks(node), takers(node)) == (count, [equal(lab)] * count),
+                lambda node=node: (marks(node), takers(node)) == (many, [equal(lab)] * many),
                 f"{node.name} knows all of them",
             )
     for node in lab.nodes.values():  # a HAProxy that has started with an older file is reloaded, and ends connections
