@@ -35,7 +35,8 @@ def connect(namespace: Namespace, host: str, port: int, timeout: float, own_port
     sock = open_socket(namespace, host, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
-        sock.bind(("", own_port))
+        if own_port:  # a port that bind(2) chooses may be one that was used a moment ago
+            sock.bind(("", own_port))
         sock.connect((host, port))
     except OSError:
         sock.close()
