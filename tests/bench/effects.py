@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,7 +34,7 @@ from typing import Any
 import anycastlb
 from anycastlb.adapters.drivers.haproxy.installation import Installation
 from tests.bench.bridge import serve
-from tests.bench.node import NODE, Daemon, ended, put, speed, wait
+from tests.bench.node import NODE, Daemon, ended, fill, put, speed, wait
 from tests.rig import consul
 from tests.rig import haproxy as rig
 from tests.support.consul import Agent
@@ -93,17 +92,6 @@ def catalog(hosts: int) -> dict[str, Any]:
     for number in range(hosts):
         documents |= {f"services/pool-{number}": pool(number), f"routes/r{number}": route(number)}
     return documents
-
-
-def fill(store: str, documents: dict[str, Any]) -> None:
-    """In transactions of 60 keys."""
-    items = list(documents.items())
-    for first in range(0, len(items), 60):
-        verbs = [
-            {"KV": {"Verb": "set", "Key": f"anycastlb/{key}", "Value": b64encode(json.dumps(one).encode()).decode()}}
-            for key, one in items[first : first + 60]
-        ]
-        put(store, "/v1/txn", json.dumps(verbs).encode())
 
 
 class Bridge(threading.Thread):
@@ -232,7 +220,7 @@ def measure(release: str, hosts: int, rounds: int) -> dict[str, tuple[list[float
         store = Agent(str(store_program), folder)
         store.start()
         stack.callback(store.kill)
-        fill(store.address, catalog(hosts))
+        fill(store.address, {key: json.dumps(one).encode() for key, one in catalog(hosts).items()})
         files = Installation(folder / "run", folder, folder / "admin.sock", folder / "master.sock", program)
         bridge, backend = Bridge(folder / "bgp.sock"), Backend()
         bridge.start()

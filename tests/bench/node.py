@@ -25,13 +25,12 @@ import tempfile
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import anycastlb
 from anycastlb.adapters.drivers.ipvs import codec, reader
@@ -168,13 +167,14 @@ def put(store: str, path: str, body: bytes) -> None:
         answer.read()
 
 
-def fill(store: str, services: int, value: Callable[[int], bytes]) -> None:
+def fill(store: str, documents: Mapping[str, bytes]) -> None:
     """Write the catalog, in transactions of 60 keys."""
-    for first in range(0, services, 60):
-        verbs: list[dict[str, Any]] = []
-        for service in range(first, min(services, first + 60)):
-            body = b64encode(value(service)).decode()
-            verbs.append({"KV": {"Verb": "set", "Key": f"anycastlb/services/s{service}", "Value": body}})
+    items = list(documents.items())
+    for first in range(0, len(items), 60):
+        verbs = [
+            {"KV": {"Verb": "set", "Key": f"anycastlb/{key}", "Value": b64encode(body).decode()}}
+            for key, body in items[first : first + 60]
+        ]
         put(store, "/v1/txn", json.dumps(verbs).encode())
 
 
@@ -203,7 +203,7 @@ def running(services: int, value: Callable[[int], bytes]) -> Iterator[Running]:
         store, silences = Agent(str(program), directory), directory / "silence"
         store.start()
         try:
-            fill(store.address, services, value)
+            fill(store.address, {f"services/s{service}": value(service) for service in range(services)})
             command = [sys.executable, "-m", "tests.bench.bridge", str(directory / "bgp.sock"), str(silences)]
             with ended(subprocess.Popen(command)) as bridge:
                 daemon = Daemon(directory, store.address)

@@ -15,6 +15,7 @@ from anycastlb.adapters.drivers.ipvs.driver import IpvsDriver
 from anycastlb.adapters.drivers.sysctls import TAKEOVER
 from anycastlb.core.decision import maglev
 from anycastlb.core.model import Destination, DestinationKey, ServiceKey, State, VirtualService
+from tests.support.waiting import PATIENCE
 from tests.support.wired import settle, wire
 
 VIP, CLIENT = "192.0.2.10", "10.0.0.254"
@@ -110,5 +111,6 @@ async def test_nothing_is_counted_without_estimation(driver: IpvsDriver) -> None
         assert not (await driver.statistics())[key].packets_in
         await asyncio.sleep(0.1)
     RUN_ESTIMATION.write_text("1")
-    while not (await driver.statistics())[key].packets_in:
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(PATIENCE):
+        while not (await driver.statistics())[key].packets_in:
+            await asyncio.sleep(0.1)

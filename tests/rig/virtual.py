@@ -36,8 +36,8 @@ FIRMWARE = {"qemu-system-data": "usr/share/qemu", "seabios": "usr/share/seabios"
 PROCESSORS = 2
 ACCELERATED = ("-accel", "kvm", "-cpu", "host")
 EMULATED = ("-accel", "tcg,thread=single", "-cpu", "max")
-"""Both processors take turns in one thread. With one each, a kernel that patches its own code on a busy machine now and
-then meets a breakpoint that is not there any more ("Oops: int3"), and dies while it boots."""
+"""Both processors take turns in one thread. With one each, a kernel was seen to die while it booted on a busy machine:
+it met a breakpoint ("Oops: int3"), as it sets them while it patches its own code, and knew nothing of it."""
 PROBE = 20.0
 """Seconds within which a kernel must have booted and ended, for acceleration to be worth using."""
 PROBE_MEMORY = 256 << 20

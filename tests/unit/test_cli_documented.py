@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from anycastlb.cli import main
 from anycastlb.core.decision import drain_traffic, node_drain
 from tests.rig.document import boxes
-from tests.support.documented import PAGES, Block, spans, typed_blocks
+from tests.support.documented import FENCE, PAGES, Block, spans, typed_blocks
 from tests.support.elb_dump import DUMP
 from tests.support.pages import Place, place
 
@@ -133,8 +133,7 @@ class Desk:
 
 def fenced(page: str) -> list[tuple[str, str]]:
     """Every fenced block of a page: (what it is, its text)."""
-    found = re.findall(r"^```([^\n`]*)\n(.*?)^```$", PAGES[page].read_text(), re.M | re.S)
-    return [(kind.strip(), text) for kind, text in found]
+    return [(kind.strip(), text) for kind, text in FENCE.findall(PAGES[page].read_text())]
 
 
 def lines(text: str) -> list[str]:

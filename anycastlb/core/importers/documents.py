@@ -142,9 +142,10 @@ def _commonest(values: Iterable[str]) -> str | None:
 
 def _common(checks: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
     """The commonest check, the first of equals; None if no backend has one."""
-    alike = {json.dumps(check, sort_keys=True): check for check in reversed(checks) if check is not None}
-    words = [json.dumps(check, sort_keys=True) for check in checks if check is not None]
-    return alike[commonest] if (commonest := _commonest(words)) is not None else None
+    given = [check for check in checks if check is not None]
+    words = [json.dumps(check, sort_keys=True) for check in given]
+    commonest = _commonest(words)
+    return None if commonest is None else given[words.index(commonest)]
 
 
 def address(text: str, line: int, hint: str = "") -> Address:
