@@ -47,6 +47,7 @@ def fill(source: MemorySource, count: int) -> None:
 @pytest.fixture(autouse=True)
 def saved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in force is on disk once the follower has settled."""
+    monkeypatch.setattr(catalog_keeper, "BEHIND", 0.0)
     monkeypatch.setattr(catalog_keeper, "PAUSE", 0.0)
 
 
