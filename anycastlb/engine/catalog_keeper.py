@@ -1,7 +1,8 @@
-"""Have the catalog in force saved on disk: the first change at once, those that follow it together.
+"""Have the catalog in force saved on disk: the first change a moment later, those that follow it together.
 
-It is written beside everything else, in a thread, so that a slow disk delays no change. If the disk does not have it
-yet, it is also written when the source goes away, which is when the next start would need it, and when the daemon ends.
+It is written beside everything else, in a thread, so that a slow disk delays no change; and only when the machine has
+what the change asks for, since the thread would take the processor from that. If the disk does not have it yet, it is
+also written when the source goes away, which is when the next start would need it, and when the daemon ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.clock import Offload
 from anycastlb.core.model import Catalog, SourceError, Tree
 
+BEHIND = 0.1
+"""Seconds behind a change: most have come to the machine by then."""
 PAUSE = 1.0
 """Seconds between two writes, at least. The whole catalog is written each time."""
 
@@ -39,6 +42,7 @@ class CatalogKeeper:
         try:
             while True:
                 await self._news.wait()
+                await asyncio.sleep(BEHIND)
                 self._news.clear()
                 await self.flush()
                 await asyncio.sleep(PAUSE)

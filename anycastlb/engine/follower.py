@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from anycastlb.adapters.discovery.memory import nowhere
-from anycastlb.adapters.discovery.watch import Kinds, Watches
-from anycastlb.adapters.sources import Source
+from anycastlb.adapters.discovery.watch import Watches
 from anycastlb.adapters.sources.cache import CatalogCache
 from anycastlb.adapters.system.clock import SYSTEM, Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.backoff import Backoff
-from anycastlb.core.catalog.check import CheckTypes
 from anycastlb.core.catalog.shrink import admit, lost_vips, without_loss
 from anycastlb.core.model import Catalog, Feed, Shrink, SourceError, Tree
 from anycastlb.engine.catalog_events import CatalogEvents
 from anycastlb.engine.catalog_in_force import CatalogInForce
 from anycastlb.engine.catalog_keeper import CatalogKeeper
-from anycastlb.engine.catalog_parser import CatalogParser
+from anycastlb.engine.catalog_parser import CatalogParser, CatalogParts
 from anycastlb.engine.interruptible import Interruptible
 from anycastlb.engine.observer import NOBODY, Observer
 from anycastlb.settings import Settings
@@ -33,23 +30,6 @@ TOGETHER = 0.05
 """Seconds in which changes of instances are taken together."""
 BACKOFF = Backoff(first=0.1, longest=5.0)
 """Between the attempts to reach a source that fails."""
-
-
-@dataclass(frozen=True)
-class CatalogParts:
-    """Where a catalog is read, and what is needed to understand it."""
-
-    source: Source
-    check_types: CheckTypes
-    kinds: Kinds = nowhere
-    """How the discoveries that it asks for are made."""
-    patience: float = 2.0
-    """Seconds that the source gets at start before the saved catalog is used instead of it, and that the discoveries
-    get before the catalog is used without them."""
-    certificates: Callable[[], frozenset[str] | None] = lambda: None
-    """The names of the certificates that the node has; None if gateways need none here."""
-    prepare: Callable[[Catalog], None] | None = None
-    """Is called with each catalog that was read, beside the event loop, if it is given. It must not raise."""
 
 
 class Follower:
@@ -73,10 +53,7 @@ class Follower:
         self._events = CatalogEvents(journal, settings.catalog.source)
         self._keeper = CatalogKeeper(self._saved, self._unsaved, clock.offload)
         self._watches = Watches(parts.kinds, self._moved.set, journal, clock)
-        self._parser = CatalogParser(
-            settings.node, parts.check_types, self._watches, parts.certificates, self._events, clock.offload
-        )
-        self._prepare_for = parts.prepare
+        self._parser = CatalogParser(settings.node, parts, self._watches, self._events, clock.offload)
         self._force = CatalogInForce(publish, self._events, self._keeper, self._watches, clock)
         self._turn = asyncio.Lock()
         """Held by whoever parses and applies: a new tree, or the last one with new instances."""
@@ -154,7 +131,7 @@ class Follower:
         now, candidate = self._clock(), self._force.candidate
         if self._confirmed and candidate is not None:
             self._events.emit("confirmed", f"the held catalog {candidate.index} was confirmed")
-            fresh = await self._parse(self._tree, self._force.catalog) if self._tree else None
+            fresh = await self._parser.parse(self._tree, self._force.catalog) if self._tree else None
             self._force.apply(fresh or candidate)  # the candidate is from a while ago
         self._confirmed = False
         if self._force.start_by is not None and now >= self._force.start_by:
@@ -164,13 +141,6 @@ class Follower:
         after, self._reread = None if self._reread else self._tree, False
         return after
 
-    async def _parse(self, tree: Tree, current: Catalog) -> Catalog | None:
-        """The catalog in a tree, with all that its use needs made ready; None: a fault of ours, which is reported."""
-        catalog = await self._parser.parse(tree, current)
-        if catalog is not None and self._prepare_for is not None:
-            await self._offload(self._prepare_for, catalog)
-        return catalog
-
     def _known(self, tree: Tree) -> bool:
         return self._tree is not None and tree.entries == self._tree.entries
 
@@ -179,7 +149,7 @@ class Follower:
         force = self._force
         force.connected(f"read {len(tree.entries)} keys, index {tree.index}")
         known = self._known(tree) and not self._unsettled and force.settled
-        candidate = None if known else await self._parse(tree, force.catalog)
+        candidate = None if known else await self._parser.parse(tree, force.catalog)
         if candidate is None:
             self._tree = tree
             force.publish()
@@ -188,7 +158,7 @@ class Follower:
         force.watch(candidate)
         if not force.feed.loaded and candidate.discovers.keys() - candidate.instances.keys():
             await self._watches.answered(self._patience)  # at start nobody may lose backends for want of an answer
-            candidate = await self._parse(tree, force.catalog) or candidate
+            candidate = await self._parser.parse(tree, force.catalog) or candidate
         if not sure and lost_vips(force.catalog, candidate):
             self._reread = True  # a loss is believed only of a fresh read
             return
@@ -209,7 +179,7 @@ class Follower:
     async def _kept(self, candidate: Catalog, held: Shrink, tree: Tree) -> Catalog:
         """The lost VIPs stay as they are, and everything else that the candidate says is obeyed."""
         current = self._force.catalog
-        kept = await self._parse(without_loss(tree, current, held.lost), current)
+        kept = await self._parser.parse(without_loss(tree, current, held.lost), current)
         if kept is None or lost_vips(current, kept):
             return replace(current, drained=candidate.drained, drains=candidate.drains)
         return kept
@@ -249,9 +219,9 @@ class Follower:
         if not force.feed.loaded:
             return
         if force.feed.held or force.feed.cached:
-            good = await self._parse(Tree(force.catalog.good, force.catalog.index), force.catalog)
+            good = await self._parser.parse(Tree(force.catalog.good, force.catalog.index), force.catalog)
             force.reparsed(good or force.catalog)
-        elif self._tree is not None and (candidate := await self._parse(self._tree, force.catalog)) is not None:
+        elif self._tree is not None and (candidate := await self._parser.parse(self._tree, force.catalog)) is not None:
             if lost_vips(force.catalog, candidate):
                 self._unsettled = True  # a service got its first instances, and gave up a VIP for them
                 self.reread()
@@ -268,7 +238,7 @@ class Follower:
         for error in recalled.errors:
             self._events.emit("unusable", error, level="warning")
         self._watches.recall(recalled.instances)
-        saved = await self._parse(recalled.tree, Catalog()) if recalled.tree is not None else None
+        saved = await self._parser.parse(recalled.tree, Catalog()) if recalled.tree is not None else None
         if saved is not None:
             self._force.recall(saved, self._clock() + self._patience)
 

@@ -39,8 +39,9 @@ from anycastlb.core.model import (
     Service,
     Snapshot,
 )
+from anycastlb.engine.catalog_parser import CatalogParts
 from anycastlb.engine.cycle_events import telling_failed
-from anycastlb.engine.follower import CatalogParts, Follower
+from anycastlb.engine.follower import Follower
 from anycastlb.engine.gate_keeper import GateKeeper
 from anycastlb.engine.inbox import Inbox
 from anycastlb.engine.machine import Machine

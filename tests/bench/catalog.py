@@ -45,7 +45,8 @@ from anycastlb.core.model import (
     TrafficCounters,
 )
 from anycastlb.daemon import catalog_inspector
-from anycastlb.engine.follower import CatalogParts, Follower
+from anycastlb.engine.catalog_parser import CatalogParts
+from anycastlb.engine.follower import Follower
 from anycastlb.engine.node import checks, checks_of
 from anycastlb.serving.history import History
 from anycastlb.serving.metrics import Meters, Metrics, Sources

@@ -47,6 +47,8 @@ REST, IDLE = 12.0, 20.0
 """Seconds that a node is given to come to rest after its start, and that it is watched for then."""
 SETTLED = 1.0
 """Seconds in which a change is done with."""
+PATIENCE = 900.0
+"""Seconds after which a node counts as stuck, however large it is and however busy the machine."""
 PROMISES: dict[str, dict[int, float]] = {
     "start, s": {1_000: 3.0},
     "put to kernel, median ms": {},
@@ -144,7 +146,7 @@ class Daemon:
         return longest(self.process, self._report)
 
 
-def wait(until: Callable[[], bool], seconds: float, pause: float = 0.05) -> None:
+def wait(until: Callable[[], bool], seconds: float = PATIENCE, pause: float = 0.05) -> None:
     end = time.monotonic() + seconds
     while not until():
         if time.monotonic() > end:
@@ -208,8 +210,8 @@ def running(services: int, value: Callable[[int], bytes]) -> Iterator[Running]:
             with ended(subprocess.Popen(command)) as bridge:
                 daemon = Daemon(directory, store.address)
                 with ended(daemon.process):
-                    wait(lambda: Kernel.destinations() == services * EACH, 300)
-                    wait(lambda: Kernel().weight(services - 1) not in (None, 0), 60)
+                    wait(lambda: Kernel.destinations() == services * EACH)
+                    wait(lambda: Kernel().weight(services - 1) not in (None, 0))
                     yield Running(daemon, store.address, bridge, silences)
         finally:
             store.kill()
@@ -234,7 +236,7 @@ def figures(daemon: Daemon, store: str, services: int) -> dict[str, float]:
         service, before = turn * 7919 % services, kernel.weight(turn * 7919 % services)
         spent, began = daemon.cpu(), time.monotonic()
         put(store, f"/v1/kv/anycastlb/services/s{service}", document(service, 50))
-        wait(lambda service=service, before=before: kernel.weight(service) != before, 60, 0.001)  # type: ignore[misc]
+        wait(lambda service=service, before=before: kernel.weight(service) != before, pause=0.001)  # type: ignore[misc]
         took.append((time.monotonic() - began) * 1e3)
         time.sleep(SETTLED)
         costs.append((daemon.cpu() - spent - share * (time.monotonic() - began)) * 1e3)

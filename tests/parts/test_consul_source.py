@@ -20,7 +20,8 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.sources.consul import SPACING, ConsulSource
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.model import Catalog, Feed, SourceError, Tree
-from anycastlb.engine.follower import CatalogParts, Follower
+from anycastlb.engine.catalog_parser import CatalogParts
+from anycastlb.engine.follower import Follower
 from anycastlb.settings import ConsulSettings, parse
 from tests.support.consul import Agent, under_acl
 

@@ -19,7 +19,8 @@ from anycastlb.adapters.discovery.dns import DnsDiscovery
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.events import Event
 from anycastlb.core.model import Backend, Catalog, Discover, DnsInstances, Feed
-from anycastlb.engine.follower import CatalogParts, Follower
+from anycastlb.engine.catalog_parser import CatalogParts
+from anycastlb.engine.follower import Follower
 from anycastlb.engine.parts import make_kinds, make_source
 from anycastlb.settings import parse
 from tests.lab import lateness

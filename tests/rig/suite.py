@@ -43,8 +43,9 @@ NOTHING_COLLECTED = 5
 """pytest's status when no test matched, as happens to one of the runs under ``-k``."""
 SIDE_BY_SIDE = 2
 POLITE = ("nice", "-n", "10")
-"""Before the command of a part that is polite. Nothing there depends on how fast the machine is. The last parts are not
-polite: beside other busy programs they would hardly get on."""
+"""Before the command of a part that is polite. Nothing there depends on how fast the machine is. Once no kernel's part
+is left to begin, none is polite any more (but for those under way, if we are not root): beside other busy programs they
+would hardly get on."""
 NAMED = 12
 """Of how many files a part's names are printed."""
 SLOWEST = 10
@@ -225,20 +226,24 @@ class Result:
     """seconds of a processor, which every process of the part took together"""
 
 
-def perform(part: Part, arguments: list[str], polite: bool = False) -> Result:
-    """Run a part, what it prints going to its log."""
+def perform(part: Part, arguments: list[str], polite: set[int] | None = None) -> Result:
+    """Run a part, what it prints going to its log. ``polite``: it is, and its process is in that set while it runs."""
     began = time.monotonic()
     report = file(part, "xml")
     report.unlink(missing_ok=True)
     environment = {**os.environ, "ANYCASTLB_REQUIRE": required(part.inside)}
     with file(part, "log").open("wb") as log:
         process = subprocess.Popen(
-            [*(POLITE if polite else ()), *command(part, report, arguments)],
+            [*(() if polite is None else POLITE), *command(part, report, arguments)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+        if polite is not None:
+            polite.add(process.pid)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            polite.discard(process.pid)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     return Result(count(report, process.returncode), time.monotonic() - began, used.ru_utime + used.ru_stime)
@@ -293,6 +298,8 @@ class Queues:
         self._arguments = arguments
         self._lanes: dict[Lane, deque[Part]] = {lane: deque(p for p in parts if p.lane == lane) for lane in LANES}
         self.results: dict[str, Future[Result]] = {part.name: Future() for part in parts}
+        self.polite: set[int] = set()
+        """The processes of polite parts under way."""
 
     def start(self) -> None:
         """A worker for each lane, and more for the kernels, who help with what is polite when nothing else is left."""
@@ -315,10 +322,18 @@ class Queues:
                     try:
                         if part.after:
                             self.results[part.after].result()
-                        polite = part.lane == "polite" and bool(self._lanes["kernels"])
+                        if not self._lanes["kernels"]:
+                            self.end_politeness()
+                        polite = self.polite if part.lane == "polite" and self._lanes["kernels"] else None
                         self.results[part.name].set_result(perform(part, self._arguments, polite))
                     except Exception as exc:
                         self.results[part.name].set_exception(exc)
+
+    def end_politeness(self) -> None:
+        """Let polite parts under way be like the others, with what they start from now on, if we may."""
+        for pid in tuple(self.polite):
+            with suppress(PermissionError, ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, pid, 0)
 
 
 def main(arguments: list[str]) -> int:

@@ -80,7 +80,7 @@ def watched(node: Running, asked: Callable[[], int], services: int, minute: int)
     kernel, service, pid = Kernel(), minute * 7919 % services, node.daemon.process.pid
     began, used, done, before = time.monotonic(), spent(pid), asked(), kernel.weight(service)
     put(node.store, f"/v1/kv/anycastlb/services/s{service}", value(service, 50 + minute % 40))
-    wait(lambda: kernel.weight(service) != before, 60, 0.005)
+    wait(lambda: kernel.weight(service) != before, pause=0.005)
     took = (time.monotonic() - began) * 1e3
     if minute % SCRAPED == 0:
         answered("/metrics")

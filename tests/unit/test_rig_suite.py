@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -85,9 +86,9 @@ def test_every_part_is_performed_and_whoever_has_nothing_to_do_helps(monkeypatch
     began: list[str] = []
     politely: list[str] = []
 
-    def perform(part: suite.Part, arguments: list[str], polite: bool) -> suite.Result:
+    def perform(part: suite.Part, arguments: list[str], polite: set[int] | None) -> suite.Result:
         began.append(part.name)
-        if polite:
+        if polite is not None:
             politely.append(part.name)
         if part.name == "slow":
             others.wait(60)
@@ -106,8 +107,28 @@ def test_every_part_is_performed_and_whoever_has_nothing_to_do_helps(monkeypatch
     assert set(politely) <= {"slow"}, "no kernel's part was left to begin when the others did"
 
 
+def test_a_polite_part_under_way_becomes_like_the_others_if_we_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside two busy loops one that stayed polite got 3 % of a processor, with half of the unit tests to go."""
+    rude = "import os, time\nprint(os.nice(0), flush=True)\nwhile os.geteuid() == 0 and os.nice(0): time.sleep(0.01)"
+    monkeypatch.setattr(suite.debian, "cache", lambda: tmp_path)
+    monkeypatch.setattr(suite, "command", lambda part, report, arguments: [suite.sys.executable, "-c", rude])
+    queues = suite.Queues([], [])
+    part = suite.Part("host 1", (), inside=False, lane="polite")
+    performed = threading.Thread(target=suite.perform, args=[part, [], queues.polite])
+    log = tmp_path / "reports" / "host-1.log"
+    performed.start()
+    while performed.is_alive():
+        if log.exists() and log.read_text():
+            queues.end_politeness()
+        performed.join(0.01)
+    assert int(log.read_text()) == min(19, os.nice(0) + 10)
+    assert not queues.polite
+
+
 def test_a_part_that_could_not_be_performed_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    def perform(part: suite.Part, arguments: list[str], polite: bool) -> suite.Result:
+    def perform(part: suite.Part, arguments: list[str], polite: set[int] | None) -> suite.Result:
         raise OSError("no room")
 
     monkeypatch.setattr(suite, "perform", perform)
