@@ -1,4 +1,5 @@
-"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd.
+"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd, and
+the configuration of KgLb.
 
 The result is documents by key, each of which the catalog's own parser accepts, and notes on the rest.
 """
@@ -12,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import click
 
@@ -20,14 +21,17 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.sources.staging import MAX_DOCUMENT
 from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
-from anycastlb.core.importers import Documents, UnreadableInput, elb, ipvsadm, keepalived
+from anycastlb.core.importers import Documents, UnreadableInput, elb, ipvsadm, keepalived, kglb
 from anycastlb.core.importers.keepalived_text import Include
 from anycastlb.core.model import EMPTY, Catalog, Entry, Tree
 
-Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb"]
-FORMATS: tuple[Format, ...] = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb")
-ETCD = re.compile(r'\s*\{\s*"action"\s*:\s*"get"\s*,\s*"node"\s*:')
-"""How the answer of etcd's v2 API begins."""
+Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+FOREIGN: Mapping[Format, re.Pattern[str]] = {
+    "elb": re.compile(r'\s*\{\s*"action"\s*:\s*"get"\s*,\s*"node"\s*:'),
+    "kglb": re.compile(r'\s*\{\s*"balancers"\s*:\s*\['),
+}
+"""How the JSON of other programs begins: the answer of etcd's v2 API, and KgLb's configuration."""
 LISTENER = {"vip": "192.0.2.1", "port": 80, "protocol": "http"}
 """Any gateway would do: it stands for the one that routes of ELB are meant for."""
 MAX_BYTES = 64 * 1024 * 1024
@@ -52,6 +56,8 @@ def read(
         return documents, [str(note) for note in notes] + _remove_refused(documents, {f"gateways/{gateway}": LISTENER})
     if kind == "ipvsadm":
         documents, notes = ipvsadm.convert(text, port_of)
+    elif kind == "kglb":
+        documents, notes = kglb.convert(text)
     else:
         documents, notes = keepalived.convert(text, include)
     divided = _divided(documents)
@@ -62,8 +68,8 @@ def read(
 
 def recognized(text: str) -> Format:
     """The format of a text, by its first words. Raises ``UnreadableInput``."""
-    if ETCD.match(text):
-        return "elb"
+    if kind := foreign(text):
+        return kind
     for line in text.splitlines():
         words = line.split()
         if not words or words[0][0] in "#!":
@@ -79,9 +85,14 @@ def recognized(text: str) -> Format:
         return "keepalived"
     raise UnreadableInput(
         0,
-        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf or ELB's etcd; "
-        "say which with --from",
+        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf, ELB's etcd or KgLb's "
+        "configuration; say which with --from",
     )
+
+
+def foreign(text: str) -> Format | None:
+    """The program that wrote a text of JSON, by its beginning; None: it may be ours."""
+    return next((kind for kind, beginning in FOREIGN.items() if beginning.match(text)), None)
 
 
 def load(path: str) -> str:

@@ -97,6 +97,7 @@ class Desk:
             "web.json": json.dumps(WEB), "documents/services/web.json": json.dumps(WEB),
             "routes/shop.json": json.dumps(CATALOG["routes/shop"]),
             "etc/keepalived.conf": dict(fenced("docs/migration/keepalived.md"))["keepalived"],
+            "kglb.json": dict(fenced("docs/migration/kglb.md"))["json kglb"],
         }  # fmt: skip
         for name, text in files.items():
             (folder / name).write_text(text)
