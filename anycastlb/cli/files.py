@@ -15,7 +15,7 @@ import click
 from anycastlb.cli.options import print_errors
 
 Documents = dict[str, Any]
-FROM = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb")
+FROM = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb", "gorb")
 """The programs that may have written a file; ``auto`` recognises them by the text."""
 FOLDERS = ("services", "gateways", "routes")
 """Those of a catalog directory that hold documents."""

@@ -1,5 +1,5 @@
-"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd, and
-the configuration of KgLb.
+"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd, the
+configuration of KgLb, and GORB's store.
 
 The result is documents by key, each of which the catalog's own parser accepts, and notes on the rest.
 """
@@ -21,17 +21,18 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.sources.staging import MAX_DOCUMENT
 from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
-from anycastlb.core.importers import Documents, UnreadableInput, elb, ipvsadm, keepalived, kglb
+from anycastlb.core.importers import Documents, UnreadableInput, elb, gorb_store, ipvsadm, keepalived, kglb
 from anycastlb.core.importers.keepalived_text import Include
 from anycastlb.core.model import EMPTY, Catalog, Entry, Tree
 
-Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb"]
+Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb", "gorb"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 FOREIGN: Mapping[Format, re.Pattern[str]] = {
     "elb": re.compile(r'\s*\{\s*"action"\s*:\s*"get"\s*,\s*"node"\s*:'),
     "kglb": re.compile(r'\s*\{\s*"balancers"\s*:\s*\['),
+    "gorb": re.compile(r'\s*\[\s*\{\s*"key"\s*:'),
 }
-"""How the JSON of other programs begins: the answer of etcd's v2 API, and KgLb's configuration."""
+"""How the JSON of other programs begins: the answer of etcd's v2 API, KgLb's configuration, an export from Consul."""
 LISTENER = {"vip": "192.0.2.1", "port": 80, "protocol": "http"}
 """Any gateway would do: it stands for the one that routes of ELB are meant for."""
 MAX_BYTES = 64 * 1024 * 1024
@@ -51,9 +52,10 @@ def read(
     kind = recognized(text) if format == "auto" else format
     if kind == "anycastlb":
         return _dump(text), []
-    if kind == "elb":
-        documents, notes = elb.convert(text, gateway)
-        return documents, [str(note) for note in notes] + _remove_refused(documents, {f"gateways/{gateway}": LISTENER})
+    if kind in ("elb", "gorb"):
+        documents, notes = gorb_store.convert(text) if kind == "gorb" else elb.convert(text, gateway)
+        beside = EMPTY if kind == "gorb" else {f"gateways/{gateway}": LISTENER}
+        return documents, [str(note) for note in notes] + _remove_refused(documents, beside)
     if kind == "ipvsadm":
         documents, notes = ipvsadm.convert(text, port_of)
     elif kind == "kglb":
@@ -85,8 +87,8 @@ def recognized(text: str) -> Format:
         return "keepalived"
     raise UnreadableInput(
         0,
-        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf, ELB's etcd or KgLb's "
-        "configuration; say which with --from",
+        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf, ELB's etcd, KgLb's "
+        "configuration or GORB's store; say which with --from",
     )
 
 
