@@ -168,10 +168,9 @@ def _remove_refused(documents: Documents, beside: Mapping[str, Any] = EMPTY) -> 
     refer to."""
     lines: list[str] = []
     while bad := _problems(documents, beside):
-        for key, reasons in bad.items():
-            for one in [one for one in documents if one == key or one.startswith(f"{key}/")]:
-                del documents[one]
-            lines += [f"{key} is left out: {reason}" for reason in reasons]
+        for key in [key for key in documents if key in bad or key.partition("/backends/")[0] in bad]:
+            del documents[key]
+        lines += [f"{key} is left out: {reason}" for key, reasons in bad.items() for reason in reasons]
     return lines
 
 
@@ -213,9 +212,8 @@ def _problems(documents: Documents, beside: Mapping[str, Any]) -> dict[str, list
     tree = Tree({key: Entry(json.dumps(value).encode(), origin=key) for key, value in whole.items()})
     reasons: dict[str, list[str]] = {}
     for problem in parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS).problems:
-        key = next((key for key in documents if problem.key == key), None)
-        if key is not None:
-            reasons.setdefault(key, []).append(f"{problem.path}: {problem.expected}")
+        if problem.key in documents:
+            reasons.setdefault(problem.key, []).append(f"{problem.path}: {problem.expected}")
     return reasons
 
 

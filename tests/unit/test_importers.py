@@ -14,6 +14,7 @@ from anycastlb.cli import formats
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.importers import UnreadableInput
 from anycastlb.core.model import Catalog, Entry, Service, Tree
+from tests.support.effort import calls
 from tests.support.serving import command
 
 SAVED = """\
@@ -157,6 +158,19 @@ def test_options_of_ipvsadm_that_mean_nothing_together_are_told() -> None:
     }
     assert any("--tun-type gre: only with -i" in note for note in notes)
     assert any("-y 9 is above -x 5" in note for note in notes)
+
+
+def test_many_refused_services_are_left_out_in_proportion() -> None:
+    """Each was looked for among all of them."""
+
+    def refused(many: int) -> int:
+        text = "".join(f"-A -t 10.0.{n // 250}.{n % 250 + 1}:80 -s rr -p 9999999\n" for n in range(many))
+        told: list[str] = []
+        work = calls(lambda: told.extend(formats.read(text)[1]))
+        assert sum("is left out: persistence.timeout" in line for line in told) == many
+        return work
+
+    assert refused(1600) < 2.3 * refused(800)
 
 
 # ---------------------------------------------------------------- keepalived

@@ -10,6 +10,7 @@ import copy
 import json
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,18 @@ def test_an_unknown_field_is_named_wherever_it_is(path: tuple[Any, ...]) -> None
     inside["frob"] = 1
     _, notes = convert(text_of(changed))
     assert any(f"{'.'.join((*path[:-1], 'frob'))}: no field of KgLb's; left out" in str(note) for note in notes)
+
+
+def test_long_lists_take_time_in_proportion() -> None:
+    """Codes that were looked for in each other took ten seconds of the processor here, and hours in a larger file."""
+    many = 60_000
+    checker = {"http": {"scheme": "http", "codes": list(range(many))}}
+    balancer = BALANCER | {f"x{n}": n for n in range(many)} | {"upstream_checker": {"checker": checker}}
+    balancer["upstream_discovery"] = {"port": 80, "static_attributes": {"hosts": ["10.1.0.1", "a.example"] * many}}
+    balancer["lb_service"] = copy.deepcopy(BALANCER["lb_service"])
+    balancer["lb_service"]["ipvs_service"]["flags"] = ["SCHED1"] * many
+    began = time.process_time()
+    documents, notes = convert(text_of(balancer))
+    assert time.process_time() - began < 8
+    assert len(documents["services/web"]["check"]["expect"]) == 500
+    assert len(notes) == many + 6, "the same is told once"

@@ -90,7 +90,7 @@ class _Conversion:
         except UnreadableInput as exc:
             notes = [Note(0, f"{exc.what}; the balancer is left out")]
         whose = f"balancers[{place}]" + (f" {shown(name)}" if name else "")
-        self._notes += [Note(0, f"{whose}: {note.what}") for note in notes]
+        self._notes += [Note(0, f"{whose}: {note.what}") for note in dict.fromkeys(notes)]
 
     def _add(self, balancer: Message, notes: list[Note]) -> None:
         virtual = _virtual(balancer, notes)

@@ -114,9 +114,9 @@ def _headers(params: Message, notes: Notes) -> Check:
 
 
 def _codes(params: Message, notes: Notes) -> list[int]:
-    codes = params.numbers("codes")
+    codes = dict.fromkeys(params.numbers("codes"))
+    known = [code for code in codes if 100 <= code <= 599]
     strange = [code for code in codes if not 100 <= code <= 599]
-    known = [code for code in dict.fromkeys(codes) if code not in strange]
     if strange:
         notes.append(Note(0, f"codes {shown(strange)}: from 100 to 599 here; left out"))
     if not known:
