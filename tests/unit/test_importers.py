@@ -160,17 +160,22 @@ def test_options_of_ipvsadm_that_mean_nothing_together_are_told() -> None:
     assert any("-y 9 is above -x 5" in note for note in notes)
 
 
-def test_many_refused_services_are_left_out_in_proportion() -> None:
+ONE = "-A -t 192.0.2.1:80 -s rr\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [("", "-A -t {}:80 -s rr -p 9999999\n"), (ONE, "-a -t 192.0.2.1:80 -r {}:80 -m\n")],
+    ids=["services that are refused", "servers of a service"],
+)
+def test_long_lists_take_work_in_proportion(before: str, line: str) -> None:
     """Each was looked for among all of them."""
 
-    def refused(many: int) -> int:
-        text = "".join(f"-A -t 10.0.{n // 250}.{n % 250 + 1}:80 -s rr -p 9999999\n" for n in range(many))
-        told: list[str] = []
-        work = calls(lambda: told.extend(formats.read(text)[1]))
-        assert sum("is left out: persistence.timeout" in line for line in told) == many
-        return work
+    def work(many: int) -> int:
+        text = before + "".join(line.format(f"10.0.{n // 250}.{n % 250 + 1}") for n in range(many))
+        return calls(lambda: formats.read(text))
 
-    assert refused(1600) < 2.3 * refused(800)
+    assert work(1600) < 2.3 * work(800)
 
 
 # ---------------------------------------------------------------- keepalived
