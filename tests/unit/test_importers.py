@@ -151,11 +151,12 @@ def test_blank_lines_are_passed_over_once() -> None:
 
 
 def test_options_of_ipvsadm_that_mean_nothing_together_are_told() -> None:
-    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g --tun-type gre -x 5 -y 9\n"
+    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g --tun-type gre -x 5 -y 9 -w 0\n"
     documents, notes = formats.read(text, "ipvsadm")
     assert documents["services/tcp-192.0.2.1-80"]["backends"] == {
-        "10.0.0.1:80": {"address": "10.0.0.1", "weight": 1, "max_connections": 5}
+        "10.0.0.1:80": {"address": "10.0.0.1", "weight": 0, "max_connections": 5}
     }
+    assert any("line 2: -w 0: no new flows, and so it stays" in note for note in notes)
     assert any("--tun-type gre: only with -i" in note for note in notes)
     assert any("-y 9 is above -x 5" in note for note in notes)
 

@@ -231,6 +231,8 @@ def _server(line: _Line, service: Virtual, port_of: PortOf, notes: list[Note]) -
         notes.append(Note(line.number, f"-y {lower} is above -x {upper}, which the kernel refuses; left out"))
         lower = 0
     share = weight(number(options.get("weight", "1"), line.number, "a weight (-w)"), line.number, notes)
+    if not share:
+        notes.append(Note(line.number, "-w 0: no new flows, and so it stays; if it was only down, give it its weight"))
     return Real(host, port, forward, share, tunnel_port, upper, lower)
 
 
