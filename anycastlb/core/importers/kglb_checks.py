@@ -141,6 +141,7 @@ def _dns(params: Message, vip: Address, notes: Notes) -> Check:
 
 def _syslog(params: Message, vip: Address, notes: Notes) -> Check:
     level, port = params.number("log_level"), params.number("port", 65535)
+    notes.append(Note(0, "syslog: a message of RFC 5424 by anycastlb, where KgLb's was by SyslogHealthChecker"))
     made: Check = {
         "type": "syslog",
         "protocol": params.choice("protocol", PROTOCOLS).lower(),
