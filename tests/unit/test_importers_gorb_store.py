@@ -76,6 +76,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "services/sctp": (SERVICE | {"protocol": "sctp"}, "specified protocol is unknown"),
     "services/a b": (SERVICE, "nothing here can have that name"),
     "services/foo": (SERVICE | {"port": 81, "method": "foo"}, "services/foo is left out: scheduler"),
+    "anycastlb/services/ours": ({"vip": "192.0.2.1", "port": 80}, "a document of anycastlb's own"),
     "services/list": ([1], "expected an object, not [1]"),
     "other/services/web": (SERVICE | {"port": 82}, "it is there twice"),
     "services/text": ("{", "expected the base64 of an object in JSON"),

@@ -65,6 +65,8 @@ class _Conversion:
         self.notes += [Note(0, f"{what}: {note.what}") for note in notes]
 
     def _service(self, name: str, options: Options, notes: list[Note]) -> tuple[str, Options]:
+        if "vip" in options:
+            raise ValueError("a document of anycastlb's own; `anycastlb export` writes what can be imported")
         document = gorb.service(options, {})
         notes += _unknown(options, SERVICE)
         if "persistence" in document:
@@ -89,8 +91,8 @@ class _Conversion:
 def _unknown(options: Any, known: tuple[str, ...], place: str = "") -> list[Note]:
     if not isinstance(options, dict):
         return [Note(0, f"{place.rstrip('.')}: expected an object, not {shown(options)}; left out")]
-    strange = [name for name in options if name.lower() not in known]
-    return [Note(0, f"{place}{name:.60}: no field of GORB's; left out") for name in strange]
+    names = (name for name in options if name.lower() not in known)
+    return [Note(0, f"{place}{name:.60}: no field of GORB's; left out") for name in names]
 
 
 def _spelt(options: Mapping[str, Any]) -> Options:
@@ -115,8 +117,7 @@ def _values(text: str) -> Iterator[tuple[str, Any]]:
         export = read_json(text, MAX_BULK)
     except ValueError as exc:
         raise UnreadableInput(0, f"expected {EXPECTED}: {exc}") from exc
-    if not isinstance(export, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("key"), str) for one in export
-    ):
+    rows: list[Any] = export if isinstance(export, list) else [None]
+    if not all(isinstance(row, dict) and isinstance(row.get("key"), str) for row in rows):
         raise UnreadableInput(0, f"expected {EXPECTED}, not {shown(export)}")
-    yield from ((one["key"], one.get("value")) for one in export)
+    yield from ((row["key"], row.get("value")) for row in rows)
