@@ -60,7 +60,7 @@ laws: setup ## the laws and random histories with many more examples than in tes
 	ANYCASTLB_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q tests/contract/test_haproxy_differential.py
 	$(PYTHON) -m tests.fuzz.haproxy --documents $(EXAMPLES)00
 
-fuzz: python ## mutants of documents, requests, answers and messages for SECONDS=300; again with SEED=1 ARGS='--only 7'
+fuzz: python ## mutants of documents, requests, answers, messages and files for SECONDS=300; again with SEED=1 ARGS='--only 7'
 	@$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: setup ## what a node costs, beside what was promised and beside ipvsadm (ALL=1: 10,000 services and routes too)

@@ -15,7 +15,7 @@ import click
 from anycastlb.cli.options import print_errors
 
 Documents = dict[str, Any]
-FROM = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb")
+FROM = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb", "gorb")
 """The programs that may have written a file; ``auto`` recognises them by the text."""
 FOLDERS = ("services", "gateways", "routes")
 """Those of a catalog directory that hold documents."""
@@ -45,9 +45,10 @@ def read(path: str, kind: str, gateway: str = "web") -> tuple[Documents, list[st
     if kind == "anycastlb" or (kind == "auto" and Path(path).is_dir()):
         return own(path), []
     if kind == "auto" and Path(path).suffix in SUFFIXES:
-        if not formats.ETCD.match(_text(path)):
+        foreign = formats.foreign(_text(path))
+        if foreign is None:
             return own(path), []
-        kind = "elb"
+        kind = foreign
     include = formats.beside(path)
     return formats.read(formats.load(path), kind, include, gateway)  # type: ignore[arg-type,unused-ignore]
 

@@ -1,4 +1,5 @@
-"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd.
+"""The formats that ``import`` and ``convert`` read: our own dump, ``ipvsadm -Sn``, ``keepalived.conf``, ELB's etcd, the
+configuration of KgLb, and GORB's store.
 
 The result is documents by key, each of which the catalog's own parser accepts, and notes on the rest.
 """
@@ -12,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import click
 
@@ -20,14 +21,18 @@ from anycastlb.adapters.checks import PARAMS
 from anycastlb.adapters.sources.staging import MAX_DOCUMENT
 from anycastlb.core.catalog.bounds import MAX_BULK, read_json
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
-from anycastlb.core.importers import Documents, UnreadableInput, elb, ipvsadm, keepalived
+from anycastlb.core.importers import Documents, UnreadableInput, elb, gorb_store, ipvsadm, keepalived, kglb
 from anycastlb.core.importers.keepalived_text import Include
 from anycastlb.core.model import EMPTY, Catalog, Entry, Tree
 
-Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb"]
-FORMATS: tuple[Format, ...] = ("auto", "anycastlb", "ipvsadm", "keepalived", "elb")
-ETCD = re.compile(r'\s*\{\s*"action"\s*:\s*"get"\s*,\s*"node"\s*:')
-"""How the answer of etcd's v2 API begins."""
+Format: TypeAlias = Literal["auto", "anycastlb", "ipvsadm", "keepalived", "elb", "kglb", "gorb"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+FOREIGN: Mapping[Format, re.Pattern[str]] = {
+    "elb": re.compile(r'\s*\{\s*"action"\s*:\s*"get"\s*,\s*"node"\s*:'),
+    "kglb": re.compile(r'\s*\{\s*"balancers"\s*:\s*\['),
+    "gorb": re.compile(r'\s*\[\s*\{\s*"key"\s*:'),
+}
+"""How the JSON of other programs begins: the answer of etcd's v2 API, KgLb's configuration, an export from Consul."""
 LISTENER = {"vip": "192.0.2.1", "port": 80, "protocol": "http"}
 """Any gateway would do: it stands for the one that routes of ELB are meant for."""
 MAX_BYTES = 64 * 1024 * 1024
@@ -47,11 +52,14 @@ def read(
     kind = recognized(text) if format == "auto" else format
     if kind == "anycastlb":
         return _dump(text), []
-    if kind == "elb":
-        documents, notes = elb.convert(text, gateway)
-        return documents, [str(note) for note in notes] + _remove_refused(documents, {f"gateways/{gateway}": LISTENER})
+    if kind in ("elb", "gorb"):
+        documents, notes = gorb_store.convert(text) if kind == "gorb" else elb.convert(text, gateway)
+        beside = EMPTY if kind == "gorb" else {f"gateways/{gateway}": LISTENER}
+        return documents, [str(note) for note in notes] + _remove_refused(documents, beside)
     if kind == "ipvsadm":
         documents, notes = ipvsadm.convert(text, port_of)
+    elif kind == "kglb":
+        documents, notes = kglb.convert(text)
     else:
         documents, notes = keepalived.convert(text, include)
     divided = _divided(documents)
@@ -62,8 +70,8 @@ def read(
 
 def recognized(text: str) -> Format:
     """The format of a text, by its first words. Raises ``UnreadableInput``."""
-    if ETCD.match(text):
-        return "elb"
+    if kind := foreign(text):
+        return kind
     for line in text.splitlines():
         words = line.split()
         if not words or words[0][0] in "#!":
@@ -79,9 +87,14 @@ def recognized(text: str) -> Format:
         return "keepalived"
     raise UnreadableInput(
         0,
-        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf or ELB's etcd; "
-        "say which with --from",
+        "expected a dump (`anycastlb export`), the output of `ipvsadm -Sn`, a keepalived.conf, ELB's etcd, KgLb's "
+        "configuration or GORB's store; say which with --from",
     )
+
+
+def foreign(text: str) -> Format | None:
+    """The program that wrote a text of JSON, by its beginning; None: it may be ours."""
+    return next((kind for kind, beginning in FOREIGN.items() if beginning.match(text)), None)
 
 
 def load(path: str) -> str:
@@ -155,10 +168,9 @@ def _remove_refused(documents: Documents, beside: Mapping[str, Any] = EMPTY) -> 
     refer to."""
     lines: list[str] = []
     while bad := _problems(documents, beside):
-        for key, reasons in bad.items():
-            for one in [one for one in documents if one == key or one.startswith(f"{key}/")]:
-                del documents[one]
-            lines += [f"{key} is left out: {reason}" for reason in reasons]
+        for key in [key for key in documents if key in bad or key.partition("/backends/")[0] in bad]:
+            del documents[key]
+        lines += [f"{key} is left out: {reason}" for key, reasons in bad.items() for reason in reasons]
     return lines
 
 
@@ -200,9 +212,8 @@ def _problems(documents: Documents, beside: Mapping[str, Any]) -> dict[str, list
     tree = Tree({key: Entry(json.dumps(value).encode(), origin=key) for key, value in whole.items()})
     reasons: dict[str, list[str]] = {}
     for problem in parse_catalog(tree, Catalog(), ANYWHERE, ANY_MARK, PARAMS).problems:
-        key = next((key for key in documents if problem.key == key), None)
-        if key is not None:
-            reasons.setdefault(key, []).append(f"{problem.path}: {problem.expected}")
+        if problem.key in documents:
+            reasons.setdefault(problem.key, []).append(f"{problem.path}: {problem.expected}")
     return reasons
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fuzz import bridge, consul, documents, http, netlink
+from tests.fuzz import bridge, consul, documents, http, imports, netlink
 from tests.fuzz.mutation import Mutator
 
 
@@ -29,4 +29,5 @@ TARGETS: Mapping[str, Target] = {
     "consul": Target(consul.make, consul.judge),
     "bridge": Target(bridge.make, bridge.judge),
     "netlink": Target(netlink.make, netlink.judge),
+    "imports": Target(imports.make, imports.judge),
 }

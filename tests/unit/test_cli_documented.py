@@ -28,6 +28,7 @@ from anycastlb.core.decision import drain_traffic, node_drain
 from tests.rig.document import boxes
 from tests.support.documented import FENCE, PAGES, Block, spans, typed_blocks
 from tests.support.elb_dump import DUMP
+from tests.support.gorb_store import SERVICE, exported
 from tests.support.pages import Place, place
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,7 @@ class Desk:
         for name, script in {
             "anycastlb": f'exec "{sys.executable}" -m anycastlb "$@"',
             "ipvsadm": f"cat '{folder}/saved'",
+            "consul": f"cat '{folder}/store'",
             "ssh": 'shift; exec sh -c "$*"',
             "apt-get": "exit 0",
             "systemctl": "exit 0",
@@ -97,6 +99,8 @@ class Desk:
             "web.json": json.dumps(WEB), "documents/services/web.json": json.dumps(WEB),
             "routes/shop.json": json.dumps(CATALOG["routes/shop"]),
             "etc/keepalived.conf": dict(fenced("docs/migration/keepalived.md"))["keepalived"],
+            "kglb.json": dict(fenced("docs/migration/kglb.md"))["json kglb"],
+            "store": exported({"lb/services/gorb": SERVICE | {"host": "192.0.2.20"}}),
         }  # fmt: skip
         for name, text in files.items():
             (folder / name).write_text(text)
@@ -174,7 +178,7 @@ def examples(command: click.Command) -> Iterator[str]:
 
 # ---------------------------------------------------------------- which test types what
 
-HARMLESS = ("anycastlb", "cat", "curl", "for", "ipvsadm", "set")
+HARMLESS = ("anycastlb", "cat", "consul", "curl", "for", "ipvsadm", "set")
 """How a block begins that may be typed on the machine that the tests run on."""
 INSTALLED, LAB = "tests/machine/test_install.py", "tests/e2e/test_tour.py"
 PACKAGE = "tests/packaging/test_package.py"

@@ -27,7 +27,7 @@ from anycastlb.adapters.system.journal import Journal
 from anycastlb.cli import main
 from anycastlb.core.catalog import edit
 from anycastlb.core.catalog.parse import parse_catalog
-from anycastlb.core.importers import keepalived
+from anycastlb.core.importers import keepalived, kglb
 from anycastlb.core.model import Catalog, Entry, Tree
 from anycastlb.serving import history
 from anycastlb.serving.api.http import connection, handshakes, limits, listener
@@ -139,6 +139,12 @@ def test_documents_of_the_migration_pages_load(name: str) -> None:
 def test_keepalived_becomes_what_its_page_shows() -> None:
     found = dict(blocks("docs/migration/keepalived.md"))
     documents, _ = keepalived.convert(found["keepalived"])
+    assert documents == json.loads(found["json converted"])["catalog"]
+
+
+def test_kglb_becomes_what_its_page_shows() -> None:
+    found = dict(blocks("docs/migration/kglb.md"))
+    documents, _ = kglb.convert(found["json kglb"])
     assert documents == json.loads(found["json converted"])["catalog"]
 
 

@@ -14,6 +14,7 @@ from anycastlb.cli import formats
 from anycastlb.core.catalog.parse import ANY_MARK, ANYWHERE, parse_catalog
 from anycastlb.core.importers import UnreadableInput
 from anycastlb.core.model import Catalog, Entry, Service, Tree
+from tests.support.effort import calls
 from tests.support.serving import command
 
 SAVED = """\
@@ -150,13 +151,32 @@ def test_blank_lines_are_passed_over_once() -> None:
 
 
 def test_options_of_ipvsadm_that_mean_nothing_together_are_told() -> None:
-    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g --tun-type gre -x 5 -y 9\n"
+    text = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g --tun-type gre -x 5 -y 9 -w 0\n"
     documents, notes = formats.read(text, "ipvsadm")
     assert documents["services/tcp-192.0.2.1-80"]["backends"] == {
-        "10.0.0.1:80": {"address": "10.0.0.1", "weight": 1, "max_connections": 5}
+        "10.0.0.1:80": {"address": "10.0.0.1", "weight": 0, "max_connections": 5}
     }
+    assert any("line 2: -w 0: no new flows, and so it stays" in note for note in notes)
     assert any("--tun-type gre: only with -i" in note for note in notes)
     assert any("-y 9 is above -x 5" in note for note in notes)
+
+
+ONE = "-A -t 192.0.2.1:80 -s rr\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [("", "-A -t {}:80 -s rr -p 9999999\n"), (ONE, "-a -t 192.0.2.1:80 -r {}:80 -m\n")],
+    ids=["services that are refused", "servers of a service"],
+)
+def test_long_lists_take_work_in_proportion(before: str, line: str) -> None:
+    """Each was looked for among all of them."""
+
+    def work(many: int) -> int:
+        text = before + "".join(line.format(f"10.0.{n // 250}.{n % 250 + 1}") for n in range(many))
+        return calls(lambda: formats.read(text))
+
+    assert work(1600) < 2.3 * work(800)
 
 
 # ---------------------------------------------------------------- keepalived

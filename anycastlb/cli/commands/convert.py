@@ -6,24 +6,28 @@ import json
 
 import click
 
+from anycastlb.cli.files import FROM
+
 
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option(
     "--from",
     "kind",
-    type=click.Choice(["auto", "anycastlb", "ipvsadm", "keepalived", "elb"]),
+    type=click.Choice(FROM),
     default="auto",
     show_default=True,
     help="The program that wrote FILE.",
 )
 @click.option("--gateway", default="web", show_default=True, metavar="NAME", help="The gateway of ELB's routes.")
 def convert(file: str, kind: str, gateway: str) -> None:
-    """Turn the output of `ipvsadm -Sn`, a keepalived.conf or ELB's etcd into documents of the catalog.
+    """Turn the output of `ipvsadm -Sn`, a keepalived.conf, ELB's etcd, KgLb's configuration or GORB's store into
+    documents of the catalog.
 
     The documents go to standard output, in the form that `anycastlb validate` and `import` read. What could not be
-    carried over, or not exactly, is printed on standard error, each with its line, and the exit code is then 2. FILE
-    may be - for standard input. ELB's etcd is what it answers to GET /v2/keys/ELB?recursive=true.
+    carried over, or not exactly, is printed on standard error, each with its place, and the exit code is then 2. FILE
+    may be - for standard input. ELB's etcd is what it answers to GET /v2/keys/ELB?recursive=true, and GORB's
+    store what `consul kv export` prints.
     """
     from anycastlb.cli import formats
     from anycastlb.cli.options import DIFFERS

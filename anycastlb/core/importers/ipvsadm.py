@@ -92,6 +92,8 @@ def convert(text: str, port_of: PortOf = lambda name, protocol: None) -> tuple[D
     kept = [service for service in services.values() if service is not None]
     if unread and not kept:
         raise unread[0]
+    for service in kept:  # a server that is there again takes the place of the one before
+        service.reals = list({(real.address, real.port): real for real in service.reals}.values())
     if kept:
         notes.append(Note(0, "ipvsadm knows no health checks: TCP services get a check of type tcp; set yours"))
     return {f"services/{service.name}": document(service) for service in kept}, sorted(notes)
@@ -110,7 +112,7 @@ def _take(line: _Line, services: dict[Key, Virtual | None], port_of: PortOf, not
     elif line.key not in services:
         raise UnreadableInput(line.number, f"expected service {line.service} to be added before its servers are")
     elif (service := services[line.key]) is not None:
-        _add(service, _server(line, service, port_of, notes))
+        service.reals.append(_server(line, service, port_of, notes))
 
 
 def _line(place: int, text: str, notes: list[Note]) -> _Line | None:
@@ -229,16 +231,9 @@ def _server(line: _Line, service: Virtual, port_of: PortOf, notes: list[Note]) -
         notes.append(Note(line.number, f"-y {lower} is above -x {upper}, which the kernel refuses; left out"))
         lower = 0
     share = weight(number(options.get("weight", "1"), line.number, "a weight (-w)"), line.number, notes)
+    if not share:
+        notes.append(Note(line.number, "-w 0: no new flows, and so it stays; if it was only down, give it its weight"))
     return Real(host, port, forward, share, tunnel_port, upper, lower)
-
-
-def _add(service: Virtual, real: Real) -> None:
-    """Add it, in the place of one with the same address and port."""
-    for place, other in enumerate(service.reals):
-        if (other.address, other.port) == (real.address, real.port):
-            service.reals[place] = real
-            return
-    service.reals.append(real)
 
 
 def _endpoint(text: str, line: _Line, port_of: PortOf, default: int | None = None) -> tuple[Address, int]:
