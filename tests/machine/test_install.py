@@ -6,22 +6,25 @@ test-install`` has two in one cluster, a Debian 12 and a Debian 13; when one of 
 
 from __future__ import annotations
 
+import json
+import ssl
 import time
 from pathlib import Path
 
 import pytest
 
 from anycastlb.doctor.rules.kernel import CAP_NET_ADMIN
-from tests.lab.http import get
-from tests.lab.process import until
+from tests.lab.http import connect, get
+from tests.lab.process import GIVE_UP, until
 from tests.lab.topology import vip
 from tests.machine.node import Node
 from tests.machine.world import RELEASES, World
 from tests.rig import package
+from tests.support.authority import Authority
 
 CAP_KILL, CAP_NET_BIND_SERVICE = 5, 10
-VIP, FRONT = vip(0), vip(30)
-"""The VIP of the document's service, and that of its gateway."""
+VIP, FRONT, SECURE = vip(0), vip(30), vip(31)
+"""The VIP of the document's service, that of its gateway, and one for a gateway with TLS."""
 UNITS = ("anycastlb.service", "anycastlb-exabgp.service", "anycastlb-haproxy.service")
 
 
@@ -180,6 +183,30 @@ def test_haproxy_that_dies_takes_its_routes_and_brings_them_back(world: World, f
         world.lab.router.until(FRONT, {first.name})
     assert ask_front(world) in ("b1", "b2") and first.daemon() == daemon
     assert world.lab.router.updates(first.name)[1] > withdrawn
+
+
+def test_a_gateway_that_takes_a_reload_and_a_certificate(world: World, first: Node, tmp_path: Path) -> None:
+    """By the sockets and files that the users of two units share."""
+    place = first.machine.root / "etc/anycastlb/certificates/shop.pem"
+    place.write_bytes(Authority(tmp_path).issue("shop.example").read_bytes())
+    first.machine.sh("cd /etc/anycastlb/certificates; chgrp anycastlb-haproxy shop.pem; chmod 640 shop.pem")
+    before = first.daemon(UNITS[2])
+    gateway = {"vip": str(SECURE), "port": 443, "protocol": "https", "tls": {"certificates": ["shop"]}, "drain": "10s"}
+    route = {"gateways": ["secure"], "hostnames": ["shop.example"], "rules": [{"backendRefs": [{"name": "shop"}]}]}
+    for key, document in {"gateways/secure": gateway, "routes/secure": route}.items():
+        world.consul(f"consul kv put anycastlb/{key} '{json.dumps(document)}'")
+    with world.lab.router.always(FRONT):
+        world.lab.router.until(SECURE, {first.name})
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with (
+        connect(world.lab.client.namespace, str(SECURE), 443, GIVE_UP) as plain,
+        trusting.wrap_socket(plain, server_hostname="shop.example") as tls,
+    ):
+        tls.sendall(b"GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n")
+        answer = b"".join(iter(lambda: tls.recv(65536), b""))
+    assert answer.split()[1] == b"200" and answer.split()[-1] in (b"b1", b"b2")
+    assert first.daemon(UNITS[2]) == before, "it was reloaded, and not restarted"
 
 
 def test_removed_as_written_it_leaves_nothing(world: World, node: Node) -> None:
