@@ -8,16 +8,26 @@ from tests.lab.namespaces import Namespace
 from tests.lab.process import GIVE_UP
 
 
-def get(namespace: Namespace, host: str, port: int, path: str = "/", timeout: float = GIVE_UP) -> tuple[int, str]:
-    """Status and body. Raises ``OSError`` (``ConnectionError``, ``TimeoutError``) when there is no whole answer."""
-    return request(namespace, "GET", host, port, path, timeout=timeout)
+def get(
+    namespace: Namespace, host: str, port: int, path: str = "/", timeout: float = GIVE_UP, name: str = ""
+) -> tuple[int, str]:
+    """Status and body. ``name``: what it asks for, if not for the address. Raises ``OSError`` (``ConnectionError``,
+    ``TimeoutError``) when there is no whole answer."""
+    return request(namespace, "GET", host, port, path, timeout=timeout, name=name)
 
 
 def request(
-    namespace: Namespace, method: str, host: str, port: int, path: str, body: bytes = b"", timeout: float = GIVE_UP
+    namespace: Namespace,
+    method: str,
+    host: str,
+    port: int,
+    path: str,
+    body: bytes = b"",
+    timeout: float = GIVE_UP,
+    name: str = "",
 ) -> tuple[int, str]:
     with connect(namespace, host, port, timeout) as sock:
-        name = f"[{host}]" if ":" in host else host
+        name = name or (f"[{host}]" if ":" in host else host)
         lines = f"{method} {path} HTTP/1.0\r\nHost: {name}\r\nContent-Length: {len(body)}\r\n\r\n"
         sock.sendall(lines.encode() + body)
         answer = b""

@@ -6,21 +6,26 @@ test-install`` has two in one cluster, a Debian 12 and a Debian 13; when one of 
 
 from __future__ import annotations
 
+import json
+import ssl
 import time
 from pathlib import Path
 
 import pytest
 
 from anycastlb.doctor.rules.kernel import CAP_NET_ADMIN
-from tests.lab.process import until
+from tests.lab.http import connect, get
+from tests.lab.process import GIVE_UP, until
 from tests.lab.topology import vip
 from tests.machine.node import Node
 from tests.machine.world import RELEASES, World
 from tests.rig import package
+from tests.support.authority import Authority
 
 CAP_KILL, CAP_NET_BIND_SERVICE = 5, 10
-VIP = vip(0)
-UNITS = ("anycastlb.service", "anycastlb-exabgp.service")
+VIP, FRONT, SECURE = vip(0), vip(30), vip(31)
+"""The VIP of the document's service, that of its gateway, and one for a gateway with TLS."""
+UNITS = ("anycastlb.service", "anycastlb-exabgp.service", "anycastlb-haproxy.service")
 
 
 @pytest.fixture(params=RELEASES)
@@ -153,6 +158,57 @@ def test_a_hung_daemon_is_replaced(world: World, first: Node) -> None:
     assert "watchdog" in first.machine.sh("journalctl --no-pager -u anycastlb").lower()
 
 
+def ask_front(world: World) -> str:
+    return get(world.lab.client.namespace, str(FRONT), 80, name="shop.example")[1]
+
+
+def test_with_haproxy_as_written_it_serves_a_gateway(world: World, first: Node) -> None:
+    """HAProxy's unit counts as started before there is anything to serve."""
+    with world.lab.router.always(VIP):
+        world.add_gateways(first)
+        world.lab.router.until(FRONT, {first.name})
+        first.serving()
+    until(lambda: {ask_front(world) for _ in range(4)} == {"b1", "b2"}, "both backends of the pool answer")
+    held = first.status(first.daemon(UNITS[2]))
+    assert held["Uid"].split()[0] == first.machine.sh("id -u anycastlb-haproxy").strip()
+    assert int(held["CapEff"], 16) == int(held["CapBnd"], 16) == 1 << CAP_NET_BIND_SERVICE
+    assert held["Seccomp"] == "2" and held["NoNewPrivs"] == "1"
+
+
+def test_haproxy_that_dies_takes_its_routes_and_brings_them_back(world: World, first: Node) -> None:
+    before, daemon, withdrawn = first.daemon(UNITS[2]), first.daemon(), world.lab.router.updates(first.name)[1]
+    with world.lab.router.always(VIP):
+        first.machine.sh(f"kill -KILL {before}")
+        until(lambda: first.daemon(UNITS[2]) not in (0, before), "systemd has started another")
+        world.lab.router.until(FRONT, {first.name})
+    assert ask_front(world) in ("b1", "b2") and first.daemon() == daemon
+    assert world.lab.router.updates(first.name)[1] > withdrawn
+
+
+def test_a_gateway_that_takes_a_reload_and_a_certificate(world: World, first: Node, tmp_path: Path) -> None:
+    """By the sockets and files that the users of two units share."""
+    place = first.machine.root / "etc/anycastlb/certificates/shop.pem"
+    place.write_bytes(Authority(tmp_path).issue("shop.example").read_bytes())
+    first.machine.sh("cd /etc/anycastlb/certificates; chgrp anycastlb-haproxy shop.pem; chmod 640 shop.pem")
+    before = first.daemon(UNITS[2])
+    gateway = {"vip": str(SECURE), "port": 443, "protocol": "https", "tls": {"certificates": ["shop"]}, "drain": "10s"}
+    route = {"gateways": ["secure"], "hostnames": ["shop.example"], "rules": [{"backendRefs": [{"name": "shop"}]}]}
+    for key, document in {"gateways/secure": gateway, "routes/secure": route}.items():
+        world.consul(f"consul kv put anycastlb/{key} '{json.dumps(document)}'")
+    with world.lab.router.always(FRONT):
+        world.lab.router.until(SECURE, {first.name})
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with (
+        connect(world.lab.client.namespace, str(SECURE), 443, GIVE_UP) as plain,
+        trusting.wrap_socket(plain, server_hostname="shop.example") as tls,
+    ):
+        tls.sendall(b"GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n")
+        answer = b"".join(iter(lambda: tls.recv(65536), b""))
+    assert answer.split()[1] == b"200" and answer.split()[-1] in (b"b1", b"b2")
+    assert first.daemon(UNITS[2]) == before, "it was reloaded, and not restarted"
+
+
 def test_removed_as_written_it_leaves_nothing(world: World, node: Node) -> None:
     remaining = {other.name for other in world.nodes.values() if other.secret} - {node.name}
     with world.lab.client.load(VIP) as load:
@@ -165,7 +221,7 @@ def test_removed_as_written_it_leaves_nothing(world: World, node: Node) -> None:
     assert str(VIP) not in node.machine.namespace.ip("addr show dev lo")
     assert "192.0.2." not in Path(f"/proc/{node.machine.init}/net/ip_vs").read_text()
     left = node.machine.sh(
-        "ls -d /var/lib/anycastlb /usr/lib/anycastlb /run/anycastlb /etc/anycastlb/node.toml", check=False
+        "ls -d /var/lib/anycastlb* /usr/lib/anycastlb /run/anycastlb* /etc/anycastlb/node.toml", check=False
     )
     assert left == ""
     assert node.machine.sh("systemctl list-unit-files --no-legend 'anycastlb*'", check=False) == ""

@@ -17,6 +17,7 @@ from tests.machine.node import ROOT_TOKEN, Node
 from tests.rig import bareroot
 from tests.rig.document import boxes
 
+UNTIL = "until it succeeds"
 RELEASES = {f"lb{number}": release for number, release in enumerate(bareroot.releases(), 1)}
 """The nodes, and the Debian of each."""
 
@@ -50,13 +51,22 @@ class World:
         the ``consul`` program is not the node."""
         for box in boxes():
             where, _, when = box.where.partition(", ")
-            if where == "node" and when != "at the end":
-                node.perform(box.script, repeat=when == "until it succeeds")
+            if where == "node" and when in ("", UNTIL):
+                node.perform(box.script, repeat=when == UNTIL)
             elif where == "consul" and when == "for each node":
                 answer = self.consul(box.script.replace("lb1", node.name))
                 node.secret = re.findall(r"^SecretID: +(\S+)$", answer, re.MULTILINE)[0]
-            elif where == "consul" and first:
+            elif box.where == "consul" and first:
                 self.consul(box.script.replace("/usr/share", f"{node.machine.root}/usr/share"))
+
+    def add_gateways(self, node: Node) -> None:
+        """The document's commands for a node that is to serve gateways too."""
+        for box in boxes():
+            where, _, when = box.where.partition(", with gateways")
+            if ", with gateways" in box.where and where == "node":
+                node.perform(box.script, repeat=when.strip() == UNTIL)
+            elif ", with gateways" in box.where:
+                self.consul(box.script)
 
     def uninstall(self, node: Node) -> None:
         for box in boxes():

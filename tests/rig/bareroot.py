@@ -12,6 +12,7 @@ uses, as any user who may make namespaces. This module starts nothing.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -29,8 +30,8 @@ PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 """The releases that a node can be of, and the version of Python that each has."""
 MACHINE = ("systemd-sysv",)
 """What makes a machine of a minimal root."""
-NEEDED = ("python3", "kmod", "libstdc++6")
-"""What our package asks apt for."""
+NEEDED = ("python3", "kmod", "libstdc++6", "haproxy")
+"""What our package asks apt for, and what docs/INSTALL.md does."""
 
 
 def release() -> str:
@@ -51,8 +52,14 @@ def releases() -> tuple[str, ...]:
     return ("unknown",)
 
 
+def _name(suite: str) -> str:
+    """Of the tar file: another one, if other packages are to be in it."""
+    packages = hashlib.sha256(repr((MACHINE, NEEDED)).encode()).hexdigest()[:8]
+    return f"{suite}-{packages}.tar"
+
+
 def find(suite: str | None = None) -> Path | None:
-    path = debian.cache() / "bareroot" / f"{suite or release()}.tar"
+    path = debian.cache() / "bareroot" / _name(suite or release())
     return path if path.exists() else None
 
 
@@ -80,13 +87,15 @@ def obtain(suite: str | None = None) -> Path:
     with debian.locked(debian.cache() / "bareroot") as shelf:
         if tree := find(suite):
             return tree
-        path = shelf / f"{suite}.tar"
+        path = shelf / _name(suite)
         draft = path.with_suffix(".new.tar")
         fetch = "apt-get -q -y --download-only -o APT::Install-Recommends=true install"
         download = f'chroot "$1" apt-get clean; chroot "$1" {fetch} {" ".join(NEEDED)}'
         options = ("--skip=cleanup/apt", f"--include={','.join(MACHINE)}", f"--customize-hook={download}")
         strap(draft, suite, *options)
         draft.rename(path)
+        for other in set(shelf.glob(f"{suite}*.tar")) - {path}:
+            other.unlink()
         return path
 
 

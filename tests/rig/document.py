@@ -13,8 +13,8 @@ BOX = re.compile(r"^<!-- run: ([^>]+?) -->\n```sh\n(.*?)^```$", re.MULTILINE | r
 @dataclass(frozen=True)
 class Box:
     where: str
-    """on which machine, and when, if not once: ``builder``, ``consul``, ``node``, ``consul, for each node``,
-    ``node, until it succeeds``, ``node, at the end``"""
+    """on which machine, and when, if not once on each: ``builder``, ``consul``, ``node``, ``consul, for each node``,
+    ``node, until it succeeds``, ``node, at the end``, and ``with gateways`` what takes HAProxy"""
     script: str
 
 

@@ -187,7 +187,6 @@ BLOCKS = {
     ("README.md", "git clone"): "what the first box of docs/INSTALL.md does",
     ("README.md", "modprobe ipip"): f"{LAB}::test_backends_are_set_up_as_the_pages_say",
     ("docs/GATEWAYS.md", "modprobe ipip"): f"{LAB}::test_backends_are_set_up_as_the_pages_say",
-    ("docs/INSTALL.md", "apt-get install haproxy"): "would need Debian's HAProxy on the bare machine",
     (
         "docs/INSTALL.md",
         "PIPX_HOME",

@@ -226,28 +226,34 @@ def test_the_reconciler_waits_no_longer_than_for_a_kernel() -> None:
     assert WAIT < 0.5
 
 
-ALERTS = """\
-[NOTICE]   (5663) : haproxy version is 2.6.12-1+deb12u3
-[ALERT]    (5663) : config : parsing [h.cfg:8] : error detected in frontend 'f' while parsing 'http-request set-var' \
-rule : invalid args in converter 'map_reg' : regex '^p1$' jit compilation failed at line 1 of file 're0.map'.
+NOTICE = "[NOTICE]   (5663) : haproxy version is 2.6.12-1+deb12u3\n"
+ARGUMENTS = """\
+[ALERT]    (5663) : config : multiple argument resolution errors:
+\tparsing [h.cfg:23]: error in regex '(' in arg 1 of conversion keyword 'regsub'
+\tparsing [h.cfg:28]: error in regex '[' in arg 1 of conversion keyword 'regsub'
 """
 FOUND = "[ALERT]    (5663) : config : Error(s) found in configuration file : h.cfg\n"
 OTHER = "[ALERT]    (5663) : config : parsing [h.cfg:9] : unknown keyword 'nonsense'\n"
 
 
 @pytest.mark.parametrize(
-    ("output", "objection"),
+    ("output", "told"),
     [
-        (ALERTS + FOUND, ""),
-        (ALERTS + OTHER + FOUND, "config : parsing [h.cfg:9] : unknown keyword 'nonsense'"),
-        (OTHER + FOUND, "config : parsing [h.cfg:9] : unknown keyword 'nonsense'"),
+        (NOTICE + OTHER + FOUND, "config : parsing [h.cfg:9] : unknown keyword 'nonsense'"),
+        (
+            NOTICE + ARGUMENTS + OTHER + FOUND,
+            "config : multiple argument resolution errors: "
+            "parsing [h.cfg:23]: error in regex '(' in arg 1 of conversion keyword 'regsub' "
+            "parsing [h.cfg:28]: error in regex '[' in arg 1 of conversion keyword 'regsub'; "
+            "config : parsing [h.cfg:9] : unknown keyword 'nonsense'",
+        ),
         (FOUND, "config : Error(s) found in configuration file : h.cfg"),
         ("Killed", "Killed"),
     ],
 )
-def test_a_check_that_may_not_compile_patterns_says_nothing_of_them(output: str, objection: str) -> None:
-    """As it is under the daemon's unit, which lets no memory be written and executed."""
-    assert answers.objections(output) == objection
+def test_what_haproxy_has_against_its_configuration_is_told_whole(output: str, told: str) -> None:
+    """The heading of several errors alone says nothing."""
+    assert answers.alerts(output) == told
 
 
 async def test_who_lives_answers_over_a_new_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

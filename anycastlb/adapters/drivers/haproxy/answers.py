@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -16,6 +16,8 @@ SERVERS = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state
 """How the second line of ``show servers state`` begins."""
 PORT = 18
 """Its column, counted from 0."""
+ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*(?:\n(?!\[).*)*)", re.MULTILINE)
+"""One alert of HAProxy's, with the lines that go on with it."""
 MAINT, DRAIN = 0x01 | 0x02 | 0x20 | 0x40, 0x08 | 0x10
 """Bits of ``srv_admin_state``: whatever holds all requests back, and all but those of known clients."""
 
@@ -164,32 +166,11 @@ def processes(answer: str) -> Processes:
     return Processes(int(found[1]), int(found[2]), tuple((int(pid), int(age)) for pid, age in workers))
 
 
-def objections(output: str) -> str:
-    """What a check by HAProxy has against a configuration; empty if nothing but that it was not allowed to compile.
-
-    A daemon that may not make memory executable (``MemoryDenyWriteExecute`` of its unit) gives that on to what it
-    starts, and PCRE2 compiles regular expressions to machine code. HAProxy's own unit allows it.
-    """
-    lines = [line for line in output.splitlines() if "jit compilation failed" not in line]
-    if len(lines) < len(output.splitlines()) and not _telling(_alerts("\n".join(lines))):
-        return ""
-    return alerts("\n".join(lines))
-
-
 def alerts(output: str) -> str:
     """What HAProxy has against its configuration, in its own words and in one line."""
-    lines = _alerts(output)
-    telling = _telling(lines)
-    return "; ".join(telling or lines)[:1000] or " ".join(output.split())[:1000]
-
-
-def _alerts(output: str) -> list[str]:
-    lines = (line for line in output.splitlines() if line.startswith("[ALERT]"))
-    return [re.sub(r"^\[ALERT\]\s+\(\d+\) : ", "", line) for line in lines]
-
-
-def _telling(alerts: Iterable[str]) -> list[str]:
-    return [line for line in alerts if "Error(s) found" not in line and "Fatal errors found" not in line]
+    said = [" ".join(alert.split()) for alert in ALERT.findall(output)]
+    telling = [alert for alert in said if "Error(s) found" not in alert and "Fatal errors found" not in alert]
+    return "; ".join(telling or said)[:1000] or " ".join(output.split())[:1000]
 
 
 def _shown(text: str) -> str:

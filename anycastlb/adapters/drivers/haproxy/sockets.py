@@ -136,7 +136,7 @@ class SocketRuntime:
             process.kill()
             await process.wait()
             return f"{' '.join(command)} did not end within {CHECK:g} s"
-        return answers.objections(output.decode(errors="replace")) if process.returncode else ""
+        return answers.alerts(output.decode(errors="replace")) if process.returncode else ""
 
     async def reload(self) -> str:
         before = await self._processes_soon()
