@@ -173,6 +173,9 @@ def test_with_haproxy_as_written_it_serves_a_gateway(world: World, first: Node) 
     assert held["Uid"].split()[0] == first.machine.sh("id -u anycastlb-haproxy").strip()
     assert int(held["CapEff"], 16) == int(held["CapBnd"], 16) == 1 << CAP_NET_BIND_SERVICE
     assert held["Seccomp"] == "2" and held["NoNewPrivs"] == "1"
+    findings = json.loads(first.machine.sh("anycastlb doctor -o json", check=False))["findings"]
+    assert "HAProxy runs, and answers the daemon" in [finding["what"] for finding in findings]
+    assert not [finding for finding in findings if finding["level"] == "error"]
 
 
 def test_haproxy_that_dies_takes_its_routes_and_brings_them_back(world: World, first: Node) -> None:

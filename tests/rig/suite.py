@@ -320,10 +320,10 @@ class Queues:
                 while True:
                     part = queue.popleft()
                     try:
-                        if part.after:
-                            self.results[part.after].result()
                         if not self._lanes["kernels"]:
                             self.end_politeness()
+                        if part.after:
+                            self.results[part.after].result()
                         polite = self.polite if part.lane == "polite" and self._lanes["kernels"] else None
                         self.results[part.name].set_result(perform(part, self._arguments, polite))
                     except Exception as exc:
