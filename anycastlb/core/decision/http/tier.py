@@ -42,6 +42,7 @@ from anycastlb.core.model import (
     RouteVerdict,
     Rows,
     Service,
+    SiteKey,
 )
 
 Sections: TypeAlias = Mapping[str, tuple[Mapping[str, HttpServer], Mapping[HttpServerKey, HttpServer]]]
@@ -103,6 +104,7 @@ def http_tier(
     catalog, before = inputs.catalog, memory.http
     if not inputs.policy.http:
         return last if last.services is catalog.services else replace(OFF, services=catalog.services)
+    refused = {key: why for key, why in refused.items() if isinstance(key, HttpServerKey | SiteKey)}
     leaves = inputs.stopping and withdrawn(memory.node_drain)
     gateways = () if leaves else catalog.gateways
     gone = _removed(before, gateways, now)
