@@ -105,8 +105,7 @@ def http_tier(
     if not inputs.policy.http:
         return last if last.services is catalog.services else replace(OFF, services=catalog.services)
     refused = {key: why for key, why in refused.items() if isinstance(key, HttpServerKey | SiteKey)}
-    leaves = inputs.stopping and withdrawn(memory.node_drain)
-    gateways = () if leaves else catalog.gateways
+    gateways = () if inputs.stopping and withdrawn(memory.node_drain) else catalog.gateways
     gone = _removed(before, gateways, now)
     routes = (*catalog.routes, *(route for one in gone.values() for route in one.routes))
     serving = (*gateways, *(one.gateway for one in gone.values()))
