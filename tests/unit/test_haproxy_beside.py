@@ -99,7 +99,6 @@ def scene(tmp_path: Path) -> Scene:
 async def test_what_takes_long_is_under_way_and_wakes_the_reconciler(scene: Scene) -> None:
     async with scene:
         assert await scene.beside.observe() == ROWS
-        scene.driver.away = False
         scene.driver.allowed.clear()
         assert [(one.pending, one.reason.code) for one in await scene.beside.apply([CREATE])] == [
             (True, "haproxy_under_way")
@@ -145,15 +144,6 @@ async def test_what_failed_for_the_absence_of_haproxy_is_forgotten_once_it_is_ba
         await scene.beside.observe()
         scene.driver.allowed.clear()
         assert [one.pending for one in await scene.beside.apply([CREATE])] == [True]
-
-
-async def test_one_that_is_away_is_away_while_its_files_are_written(scene: Scene) -> None:
-    """Were it under way, each cycle would decide once more that it is not there."""
-    async with scene:
-        await scene.beside.observe()
-        scene.driver.allowed.clear()
-        for _ in range(2):
-            assert await scene.beside.apply([CREATE]) == [Failure(CREATE, AWAY_REASON)]
 
 
 async def test_a_long_look_is_used_once_it_is_over(scene: Scene) -> None:

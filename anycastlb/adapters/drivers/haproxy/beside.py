@@ -142,8 +142,6 @@ class HaproxyBeside:
         failed = self._failed.get((change.table, change.key))
         if failed is not None and (failed.change.new == change.new or self._driver.away):
             return Failure(change, failed.reason)
-        if change.table == "http_engine" and (why := self.absence()) is not None:
-            return Failure(change, why)  # what it is to start with is under way, and it does not listen meanwhile
         return Failure(change, UNDER_WAY, pending=True)
 
     # ------------------------------------------------------------ its life

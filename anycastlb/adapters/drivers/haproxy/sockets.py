@@ -19,7 +19,8 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, socket
+from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM
+from socket import socket as Socket
 from typing import Protocol
 
 from anycastlb.adapters.drivers.haproxy import answers
@@ -232,7 +233,7 @@ async def _asked(socket: Path, command: str, limit: float) -> str:
 
 def _listens(path: Path) -> bool:
     """Does anybody, whether or not he accepts?"""
-    with socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK) as link:
+    with Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK) as link:
         try:
             link.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
