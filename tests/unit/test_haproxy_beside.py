@@ -11,14 +11,14 @@ import pytest
 
 from anycastlb.adapters.drivers.haproxy import answers, beside, sockets
 from anycastlb.adapters.drivers.haproxy.beside import FALL, WAIT, HaproxyBeside
-from anycastlb.adapters.drivers.haproxy.driver import AWAY_REASON, HaproxyDriver
+from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
 from anycastlb.adapters.drivers.haproxy.errors import Away
 from anycastlb.adapters.drivers.haproxy.installation import Installation
 from anycastlb.adapters.drivers.haproxy.memory import MemoryHaproxy
 from anycastlb.adapters.drivers.haproxy.sockets import SocketRuntime
 from anycastlb.core.model import Change, Failure, HttpEngine, Reason, Rows, Table
 from tests.support.haproxy import write_empty_maps
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import eventually
 
 CREATE = Change("http_engine", "config", None, HttpEngine("wanted"))
 LATER = Change("http_engine", "config", None, HttpEngine("other"))
@@ -195,27 +195,6 @@ async def test_a_socket_that_refuses_amid_a_reload_is_one(started: Scene) -> Non
         scene.driver.reloading, scene.haproxy.worker = True, None
         await scene.probed(2 * FALL)
         assert not any((await scene.beside.observe()).values())
-
-
-async def test_one_that_is_gone_is_not_waited_for_whatever_is_under_way(
-    started: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """R20: its end is known from its connection, and neither it nor its master is asked a second time."""
-    monkeypatch.setattr(beside, "INTERVAL", PATIENCE)
-    monkeypatch.setattr(beside, "AGAIN", PATIENCE)
-    async with started as scene:
-        assert await scene.beside.observe() == ROWS
-        scene.driver.allowed.clear()
-        await scene.beside.apply([CREATE])
-        scene.woken.clear()
-        scene.haproxy.kill()
-        async with asyncio.timeout(PATIENCE):
-            while any((await scene.beside.observe()).values()):
-                await scene.woken.wait()
-                scene.woken.clear()
-                await asyncio.sleep(0)
-        assert scene.beside.absence() == AWAY_REASON
-        assert scene.haproxy.probes == 1
 
 
 async def test_a_worker_that_nobody_has_looked_at_yet_wakes_the_reconciler(started: Scene) -> None:

@@ -8,15 +8,13 @@ HAProxy is asked every second, over a connection of its own, whether it lives. T
 its death by the end of the driver's connection; that it is stopped, or that nobody can reach it any more, by this.
 It is not asked by a request through a frontend: one at its ``maxconn`` would not answer, and is not dead. If another
 worker answers than the driver has looked at, somebody else has reloaded HAProxy, and the driver looks again. Silence
-while the driver waits for a reload says nothing: the new worker may be slow to run. That the socket refuses does; if
-the master's refuses too, there is nothing left to wait for, whatever is under way.
+while the driver waits for a reload says nothing: the new worker may be slow to run. That the socket refuses does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
@@ -54,9 +52,6 @@ class HaproxyBeside:
         self._failed: dict[tuple[Table, Any], Failure] = {}
         """The changes that have failed, and were not tried since."""
         self._silent = False
-        self._ended = asyncio.Event()
-        """A connection has ended, so HAProxy is to be asked at once whether it lives."""
-        runtime.on_end = self._end
 
     # ------------------------------------------------------------ for the reconciler
 
@@ -78,10 +73,6 @@ class HaproxyBeside:
             if outcome is not None:
                 return outcome
         return [self._pending(change) for change in changes]
-
-    def absence(self) -> Reason | None:
-        """Why HAProxy was not there when it was looked at last; None if it was."""
-        return self._driver.absence if self._silent or self._driver.away else None
 
     # ------------------------------------------------------------ work
 
@@ -152,36 +143,21 @@ class HaproxyBeside:
             tasks.create_task(self._do())
             tasks.create_task(self._watch())
 
-    def _end(self) -> None:
-        self._ended.set()
-        self._on_change()
-
     async def _watch(self) -> None:
         misses = 0
         while True:
-            await self._pause(misses)
+            await asyncio.sleep(AGAIN if 0 < misses < FALL else INTERVAL)
             try:
                 worker = await self._runtime.probe()
             except HaproxyError as exc:
                 if self._driver.reloading and isinstance(exc, Away) and exc.silent:
                     continue
-                gone = self._busy and self._runtime.gone()
-                misses = max(misses + 1, FALL * gone)
+                misses += 1
                 if misses == FALL:
                     self._silence(exc)
             else:
                 misses = 0
                 self._speaks(worker)
-
-    async def _pause(self, misses: int) -> None:
-        """Until HAProxy is asked again."""
-        if 0 < misses < FALL:
-            await asyncio.sleep(AGAIN)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(INTERVAL):
-                await self._ended.wait()
-        self._ended.clear()
 
     def _silence(self, exc: HaproxyError) -> None:
         self._silent = True
