@@ -34,13 +34,7 @@ def haproxy(lab: Lab, require: Callable[[str], str]) -> Iterator[NodeHaproxy]:
         haproxy = NodeHaproxy(lab.lb1, Path(name), require("haproxy-12"))
         with haproxy.driven():
             yield haproxy
-            emptied(lab)  # a node without gateways would adopt their VIPs, and drain them for half a minute
-
-
-def emptied(lab: Lab) -> None:
-    for part in ("routes/", "gateways/", "services/"):
-        lab.consul.delete(f"anycastlb/{part}", below=True)
-    lab.lb1.until(lambda: lab.lb1.vips().isdisjoint({PLAIN, HTTP}), "its VIPs are gone")
+            lab.empty()
 
 
 def asked(lab: Lab, address: Address, host: str = "shop.example", path: str = "/", agent: str = BROWSER) -> str:
@@ -154,7 +148,7 @@ def test_elbs_etcd_is_carried_over_and_out_again(lab: Lab, haproxy: NodeHaproxy,
         "gateways/web", "routes/shop.example", "routes/static.example"
     }  # fmt: skip
 
-    emptied(lab)
+    lab.empty()
     lab.router.until(HTTP, set())
     whole.write_text(exported)
     lb1.cli("import", str(whole))
