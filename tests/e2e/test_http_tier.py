@@ -48,6 +48,7 @@ def haproxy(lab: Lab, require: Callable[[str], str]) -> Iterator[NodeHaproxy]:
         haproxy = NodeHaproxy(lab.lb1, Path(folder), require("haproxy-13"))
         with haproxy.driven():
             yield haproxy
+            lab.empty()
 
 
 def put(lab: Lab, key: str, value: dict[str, Any]) -> None:

@@ -132,6 +132,13 @@ class Lab:
         status: dict[str, Any] = json.loads(raw)["status"] if raw else {}
         return status
 
+    def empty(self) -> None:
+        """No document, and no VIP on a node. One that serves gateways no more would drain theirs for half a minute."""
+        for part in ("routes/", "gateways/", "services/"):
+            self.consul.delete(f"anycastlb/{part}", below=True)
+        for node in self.nodes.values():
+            node.until(lambda node=node: not node.vips(), "its VIPs are gone")
+
     def reset(self) -> None:
         """Every machine up and healthy, every service gone: where each test begins."""
         for backend in self.backends.values():

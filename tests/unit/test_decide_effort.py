@@ -1,4 +1,5 @@
-"""What a cycle costs when one verdict of many turns: what the turned VIP costs, and little for each of the others."""
+"""What a cycle costs when one verdict of many turns: what the turned VIP costs, and little for each of the others. And
+when HAProxy dies: little for each of its pools."""
 
 from __future__ import annotations
 
@@ -7,20 +8,26 @@ from ipaddress import ip_address
 
 from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
 from anycastlb.core.decision.decide import decide_again
+from anycastlb.core.decision.http.pools import checks_of_pool
 from anycastlb.core.decision.remembered import FROM_SCRATCH
 from anycastlb.core.model import (
     Backend,
     Catalog,
+    Change,
     Check,
     CheckState,
+    Failure,
     Inputs,
     Memory,
+    Policy,
+    Reason,
     Result,
     Service,
     State,
     VirtualService,
 )
 from tests.support.effort import calls
+from tests.support.http_tree import read
 
 FIRST = ip_address("192.0.2.0")
 UP = CheckState(True, since=1.0, last=Result(True, "connected", 0.0, 1.0))
@@ -28,6 +35,8 @@ DOWN = CheckState(False, since=90.0, last=Result(False, "refused", 0.0, 90.0))
 FEW, MANY = 20, 200
 EACH = 100
 """Calls for each VIP that has nothing to do with it, at most. One that is decided takes several hundred."""
+OF_POOL = 40
+"""Calls for each pool, at most, in the decision that withdraws its VIP for want of HAProxy."""
 
 
 def service(number: int) -> Service:
@@ -61,3 +70,35 @@ def turned(vips: int) -> int:
 
 def test_one_turned_verdict_costs_little_for_every_vip_that_it_does_not_concern() -> None:
     assert turned(MANY) - turned(FEW) < EACH * (MANY - FEW)
+
+
+def without_haproxy(pools: int) -> int:
+    """The calls of the decision that HAProxy has died under, with so many pools."""
+    documents: dict[str, object] = {"gateways/web": {"vip": "192.0.2.1", "port": 80, "protocol": "http"}}
+    for number in range(pools):
+        backends = {"b": {"address": f"10.0.0.{number}"}}
+        rules = [{"backendRefs": [{"name": f"p{number}"}]}]
+        documents[f"services/p{number}"] = {"port": 80, "check": {"type": "tcp"}, "backends": backends}
+        documents[f"routes/p{number}"] = {"gateways": ["web"], "hostnames": [f"p{number}.example"], "rules": rules}
+    catalog = read(documents)
+    health = {check: UP for pool in catalog.pools for check in checks_of_pool(pool)}
+    inputs = Inputs(Policy("lb1", http=True), catalog=catalog, health=health)
+    last, memory = FROM_SCRATCH, Memory()
+    for now in (100.0, 101.0, 102.0):
+        last = decide_again(last, inputs, memory, now)
+        memory = last.decision.memory
+    desired = last.decision.desired
+    assert len(desired.routes) == 1 and len(desired.http_servers) == pools
+    (row,) = desired.http_engine.values()
+    away = Failure(Change("http_engine", "config", None, row), Reason("haproxy_away", "HAProxy is not running"))
+    news = replace(inputs, failures=(away,))
+
+    def cycle() -> None:
+        assert not decide_again(last, news, memory, 103.0).decision.desired.routes
+
+    return calls(cycle)
+
+
+def test_the_death_of_haproxy_costs_little_for_every_pool() -> None:
+    """R20: the decision comes before the route is withdrawn."""
+    assert without_haproxy(MANY) - without_haproxy(FEW) < OF_POOL * (MANY - FEW)

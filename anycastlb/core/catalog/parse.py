@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
+from typing import TypeVar
 
 from anycastlb.core.catalog.build import Rules
 from anycastlb.core.catalog.check import CheckTypes
@@ -23,8 +24,10 @@ from anycastlb.core.catalog.memory import CatalogMemory
 from anycastlb.core.catalog.quarantine import read_around
 from anycastlb.core.catalog.reading import Reading
 from anycastlb.core.catalog.shrink import same_vips
+from anycastlb.core.identity import same_objects
 from anycastlb.core.model import EMPTY, Catalog, Discover, Drain, Entry, Gateway, HttpRoute, Network, Problem, Tree
 
+T = TypeVar("T")
 ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Every address may be a VIP: for validating documents where no node's settings are known."""
 ANY_MARK = ((1, 2**32 - 1),)
@@ -76,7 +79,7 @@ def _read(tree: Tree, previous: Catalog, rules: Rules, memory: CatalogMemory) ->
     gateways.settled(reading.settle_claims(gateway_claimants(gateways)))
     routes, problems = read_routes(keys.routes, previous, gateways.kept, reading.built)
     reading.problems += problems
-    catalog = _catalog(tree, keys, reading, gateways, routes)
+    catalog = _catalog(tree, previous, keys, reading, gateways, routes)
     if same_vips(previous, catalog):
         catalog.share_vips(previous)
     memory.finish(catalog, reading.built, keys)
@@ -84,7 +87,12 @@ def _read(tree: Tree, previous: Catalog, rules: Rules, memory: CatalogMemory) ->
 
 
 def _catalog(
-    tree: Tree, keys: Keys, reading: Reading, gateways: Documents[Gateway], routes: Documents[HttpRoute]
+    tree: Tree,
+    previous: Catalog,
+    keys: Keys,
+    reading: Reading,
+    gateways: Documents[Gateway],
+    routes: Documents[HttpRoute],
 ) -> Catalog:
     built = [reading.built[name] for name in sorted(reading.built)]
     leaving = {node: _drain(f"drain/{node}", entry) for node, entry in sorted(keys.drained.items())}
@@ -96,7 +104,7 @@ def _catalog(
     ]
     instances = reading.rules.instances
     return Catalog(
-        services=tuple([one.service for one in built if one.service.vips]),
+        services=_held(previous.services, tuple([one.service for one in built if one.service.vips])),
         drained=frozenset(keys.drained),
         drains={node: drain for node, (drain, _) in leaving.items()},
         problems=tuple(dict.fromkeys(problems)),
@@ -110,10 +118,15 @@ def _catalog(
         remarks=remarks,
         discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
         instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},
-        pools=tuple([one.service for one in built if not one.service.vips]),
-        gateways=gateways.values(),
-        routes=routes.values(),
+        pools=_held(previous.pools, tuple([one.service for one in built if not one.service.vips])),
+        gateways=_held(previous.gateways, gateways.values()),
+        routes=_held(previous.routes, routes.values()),
     )
+
+
+def _held(before: tuple[T, ...], now: tuple[T, ...]) -> tuple[T, ...]:
+    """The very tuple of before if nothing in it has changed: who asks whether it has need not walk through it."""
+    return before if same_objects(before, now) else now
 
 
 def troubled(catalog: Catalog, troubles: Mapping[Discover, tuple[str, ...]]) -> Catalog:

@@ -58,6 +58,8 @@ def _changes(table: Table, last: Comparison, actual: State, desired: State, cont
     edited = _edited(table, before, old, new, {*one.keys, *two.keys}) if aligned else None
     if edited is not None:
         return edited
+    if table != "destinations" and not (old and new):
+        return plan.row_changes(table, old, new)  # all of them: HAProxy has died, or is back
     doubtful = {*one.keys, *two.keys, *(change.key for change in before)}
     if table != "destinations":
         return _row_changes(table, old, new, doubtful)

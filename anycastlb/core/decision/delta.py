@@ -83,5 +83,8 @@ def shared(old: Mapping[K, V], new: Mapping[K, V]) -> Mapping[K, V]:
     if old is new or not new or not old:
         return new if old or new else old
     names, absent = {key: key for key in old}, object()
-    kept = {names.get(key, key): before if (before := old.get(key, absent)) == row else row for key, row in new.items()}
+    kept = {
+        names.get(key, key): row if (before := old.get(key, absent)) is row or before != row else before
+        for key, row in new.items()
+    }
     return old if same_objects(old, kept) and same_objects(old.values(), kept.values()) else kept

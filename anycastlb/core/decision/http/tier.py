@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from anycastlb.core.decision import health
 from anycastlb.core.decision.basis import Refusals
@@ -42,6 +42,7 @@ from anycastlb.core.model import (
     RouteVerdict,
     Rows,
     Service,
+    SiteKey,
 )
 
 Sections: TypeAlias = Mapping[str, tuple[Mapping[str, HttpServer], Mapping[HttpServerKey, HttpServer]]]
@@ -86,7 +87,7 @@ class Tier:
     verdicts: HttpVerdicts = NO_HTTP
     listening: Mapping[str, Listening] = field(default_factory=lambda: EMPTY)
     """What gates go by, by the gateway's name."""
-    judged_by: tuple[object, ...] = ()
+    judged_by: tuple[Any, ...] = ()
     """What the verdicts were made of, besides what was refused."""
     refused: Refusals = field(default_factory=lambda: EMPTY)
     memory: HttpMemory = FORGOTTEN
@@ -103,8 +104,8 @@ def http_tier(
     catalog, before = inputs.catalog, memory.http
     if not inputs.policy.http:
         return last if last.services is catalog.services else replace(OFF, services=catalog.services)
-    leaves = inputs.stopping and withdrawn(memory.node_drain)
-    gateways = () if leaves else catalog.gateways
+    refused = {key: why for key, why in refused.items() if isinstance(key, HttpServerKey | SiteKey)}
+    gateways = () if inputs.stopping and withdrawn(memory.node_drain) else catalog.gateways
     gone = _removed(before, gateways, now)
     routes = (*catalog.routes, *(route for one in gone.values() for route in one.routes))
     serving = (*gateways, *(one.gateway for one in gone.values()))
@@ -269,21 +270,21 @@ def _certificates(gateways: Iterable[Gateway], known: Mapping[str, str]) -> dict
     }
 
 
-def _judged_by(inputs: Inputs, results: Mapping[str, PoolResult]) -> tuple[object, ...]:
+def _judged_by(inputs: Inputs, results: Mapping[str, PoolResult]) -> tuple[Any, ...]:
     return results, inputs.catalog.routes, inputs.catalog.gateways
 
 
 def _routes(
     last: Tier, inputs: Inputs, pools: Mapping[str, PoolVerdict], gateways: frozenset[str], refused: Refusals
 ) -> dict[str, RouteVerdict]:
-    """Of routes that are as they were, those are judged anew of which a pool is another object than before."""
-    before, routes = last.verdicts, inputs.catalog.routes
-    if not same_objects(last.judged_by[1:], (routes, inputs.catalog.gateways)) or last.refused != refused:
-        return {route.name: judge_route(route, pools, gateways, refused) for route in routes}
+    """Judged anew are the routes that are not as they were, and those of which a pool is another object than before."""
+    before, routes, known = last.verdicts, inputs.catalog.routes, frozenset[int]()
+    if last.judged_by and last.judged_by[2] is inputs.catalog.gateways and last.refused == refused:
+        known = frozenset(map(id, last.judged_by[1]))
     touched = {name for name in {**before.pools, **pools} if pools.get(name) is not before.pools.get(name)}
     return {
-        route.name: known
-        if touched.isdisjoint((known := before.routes[route.name]).pools)
+        route.name: past
+        if id(route) in known and touched.isdisjoint((past := before.routes[route.name]).pools)
         else judge_route(route, pools, gateways, refused)
         for route in routes
     }
