@@ -7,7 +7,9 @@ backends; the others are not checked. One weight changes each minute, and once i
 Promised is that nothing grows once the node has settled (the memory of the daemon, of its checker processes and of the
 kernel, in the last quarter beside the second), that no heartbeat is late (a silence of ``LATE`` seconds; a bridge
 withdraws after ``hold``, 15 s), that no backend loses its weight, and that every change reaches the kernel. Exits 1
-otherwise. At 10,000 services give the test kernel 8 GB: ``tests/rig/testkernel.py run --memory 8G``.
+otherwise. At 10,000 services give the test kernel 8 GB: ``tests/rig/testkernel.py run --memory 8G``. The packaged one
+makes a mapping of the host's of each page of a program, and a program that may have no more of them stands still for
+ever (a daemon of that size, at the usual 65,530); so let the host give more: ``sysctl vm.max_map_count=1048576``.
 """
 
 from __future__ import annotations
