@@ -1,7 +1,7 @@
 """Have the catalog in force saved on disk: the first change a moment later, those that follow it together.
 
-It is written beside everything else, in a thread, so that a slow disk delays no change; and only when the machine has
-what the change asks for, since the thread would take the processor from that. If the disk does not have it yet, it is
+It is written beside everything else, in a thread, so that a slow disk delays no change; and a moment behind a
+change, since the thread would take the processor from what the change asks for. If the disk does not have it yet, it is
 also written when the source goes away, which is when the next start would need it, and when the daemon ends.
 """
 

@@ -29,8 +29,8 @@ from tests.support.authority import Authority
 from tests.support.examples import EXAMPLES
 from tests.support.haproxy import LOOPBACK, RELEASES, Haproxy, config, gateway, section
 from tests.support.haproxy_rows import Wanted, at, differences, host, look, server, site
-from tests.support.haproxy_world import World, first_wanted
-from tests.support.origin import Client, Origin, get, origins
+from tests.support.haproxy_world import World, serving
+from tests.support.origin import Client, Origin, get
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, begun, eventually
 
@@ -40,17 +40,8 @@ Web = tuple[World, Haproxy, dict[str, Origin], Wanted]
 
 @pytest.fixture(params=RELEASES)
 async def web(request: pytest.FixtureRequest, require: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Web]:
-    files = haproxy.installation(tmp_path, require(request.param))
-    real = Haproxy(files)
-    world = World(real, files, free_port())
-    async with origins("one", "two", "blog") as servers:
-        wanted = first_wanted(world, servers)
-        try:
-            await world.start(wanted)
-            yield world, real, servers, wanted
-        finally:
-            world.runtime.close()
-            real.stop()
+    async with serving(haproxy.installation(tmp_path, require(request.param))) as scene:
+        yield scene
 
 
 def with_a_new_pool(world: World, wanted: Wanted) -> Wanted:

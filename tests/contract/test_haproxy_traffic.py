@@ -21,7 +21,7 @@ from tests.support.authority import Authority
 from tests.support.examples import EXAMPLES
 from tests.support.haproxy import LOOPBACK, RELEASES, Haproxy, config, gateway, section
 from tests.support.haproxy_rows import Wanted, at, host, server, site
-from tests.support.haproxy_world import World, first_wanted
+from tests.support.haproxy_world import World, serving
 from tests.support.http_clients import Http2Client, WebSocket
 from tests.support.http_load import EVERY, Load, loaded
 from tests.support.origin import Origin, get, origins
@@ -104,27 +104,19 @@ async def test_a_websocket_outlives_a_reload_until_hard_stop_after(
 ) -> None:
     """R13: it ends then, and not before; that it lives on until then is above."""
     files = replace(haproxy.installation(tmp_path, require(release)), hard_stop_after=1.0)
-    real = Haproxy(files)
-    world = World(real, files, free_port())
-    async with origins("one", "two", "blog") as servers:
-        wanted = first_wanted(world, servers)
-        try:
-            await world.start(wanted)
-            first, second = WebSocket(world.port), WebSocket(world.port)
-            assert await first.echo(b"before", "/", "shop.example") == b"before"
-            began = time.monotonic()
-            world.skipped += 3.0
-            assert await world.settle(replace(wanted, digest="again")) == []
-            async with asyncio.timeout(PATIENCE):
-                with pytest.raises((OSError, EOFError)):
-                    while await first.echo(b"after", "/", "shop.example") == b"after":
-                        await asyncio.sleep(0.02)
-            assert time.monotonic() - began >= files.hard_stop_after
-            assert await second.echo(b"new", "/", "shop.example") == b"new"
-            second.close()
-        finally:
-            world.runtime.close()
-            real.stop()
+    async with serving(files) as (world, _, _, wanted):
+        first, second = WebSocket(world.port), WebSocket(world.port)
+        assert await first.echo(b"before", "/", "shop.example") == b"before"
+        began = time.monotonic()
+        world.skipped += 3.0
+        assert await world.settle(replace(wanted, digest="again")) == []
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises((OSError, EOFError)):
+                while await first.echo(b"after", "/", "shop.example") == b"after":
+                    await asyncio.sleep(0.02)
+        assert time.monotonic() - began >= files.hard_stop_after
+        assert await second.echo(b"new", "/", "shop.example") == b"new"
+        second.close()
 
 
 async def test_no_request_sees_half_of_a_change(web: Web) -> None:

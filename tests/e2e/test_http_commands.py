@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from anycastlb.serving.metrics.families import SECTIONS
-from tests.lab.haproxy import NodeHaproxy
+from tests.lab.haproxy import NodeHaproxy, serving_gateways
 from tests.lab.http import get
 from tests.lab.lab import Lab
 from tests.lab.process import until
@@ -35,10 +34,9 @@ CANARY = {
 
 @pytest.fixture
 def haproxy(lab: Lab, require: Callable[[str], str]) -> Iterator[NodeHaproxy]:
-    with tempfile.TemporaryDirectory(prefix="alb.") as folder:
-        haproxy = NodeHaproxy(lab.lb1, Path(folder), require("haproxy-12"))
-        with haproxy.driven():
-            yield haproxy
+    """``lb1`` serves gateways, and ``lb2`` does not."""
+    with serving_gateways(lab, require("haproxy-12")) as haproxy:
+        yield haproxy
 
 
 def test_from_commands_to_answers(lab: Lab, haproxy: NodeHaproxy, tmp_path: Path) -> None:

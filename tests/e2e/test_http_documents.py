@@ -4,7 +4,6 @@ and out again."""
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from click.testing import CliRunner
 
 from anycastlb.cli import main
 from anycastlb.core.model import Address
-from tests.lab.haproxy import NodeHaproxy
+from tests.lab.haproxy import NodeHaproxy, serving_gateways
 from tests.lab.http import connect
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.process import GIVE_UP, until
@@ -30,11 +29,8 @@ BROWSER, HTTPIE = "Mozilla/5.0", "HTTPie/0.9.9"
 @pytest.fixture
 def haproxy(lab: Lab, require: Callable[[str], str]) -> Iterator[NodeHaproxy]:
     """``lb1`` serves gateways, and ``lb2`` does not."""
-    with tempfile.TemporaryDirectory(prefix="alb.") as name:
-        haproxy = NodeHaproxy(lab.lb1, Path(name), require("haproxy-12"))
-        with haproxy.driven():
-            yield haproxy
-            lab.empty()
+    with serving_gateways(lab, require("haproxy-12")) as haproxy:
+        yield haproxy
 
 
 def asked(lab: Lab, address: Address, host: str = "shop.example", path: str = "/", agent: str = BROWSER) -> str:

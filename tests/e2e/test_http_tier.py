@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import re
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.haproxy import NodeHaproxy
+from tests.lab.haproxy import NodeHaproxy, serving_gateways
 from tests.lab.http import connect, get
 from tests.lab.lab import CHECK, Lab, document
 from tests.lab.process import GIVE_UP, freeze, thaw, until
@@ -44,11 +43,8 @@ BLOG: dict[str, Any] = {
 @pytest.fixture
 def haproxy(lab: Lab, require: Callable[[str], str]) -> Iterator[NodeHaproxy]:
     """``lb1`` serves gateways, and ``lb2`` does not."""
-    with tempfile.TemporaryDirectory(prefix="alb.") as folder:
-        haproxy = NodeHaproxy(lab.lb1, Path(folder), require("haproxy-13"))
-        with haproxy.driven():
-            yield haproxy
-            lab.empty()
+    with serving_gateways(lab, require("haproxy-13")) as haproxy:
+        yield haproxy
 
 
 def put(lab: Lab, key: str, value: dict[str, Any]) -> None:

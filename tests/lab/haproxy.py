@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from anycastlb.adapters.drivers.haproxy import answers
+from tests.lab.lab import Lab
 from tests.lab.node import Node
 from tests.lab.process import GIVE_UP, Process, members, until
 from tests.lab.topology import own
@@ -85,3 +87,13 @@ class NodeHaproxy:
             while piece := link.recv(65536):
                 text += piece
         return answers.info(text.decode()).pid
+
+
+@contextmanager
+def serving_gateways(lab: Lab, program: str) -> Iterator[NodeHaproxy]:
+    """In this block ``lb1`` serves gateways by that HAProxy, and no other node does. None is left behind it."""
+    with tempfile.TemporaryDirectory(prefix="alb.") as folder:
+        haproxy = NodeHaproxy(lab.lb1, Path(folder), program)
+        with haproxy.driven():
+            yield haproxy
+            lab.empty()

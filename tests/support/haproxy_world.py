@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from anycastlb.adapters.drivers.haproxy import answers
@@ -16,7 +17,8 @@ from anycastlb.core.model import Failure, MapEntry
 from tests.support.haproxy import Haproxy, config, gateway, section
 from tests.support.haproxy_rows import Wanted, at, differences, host, look, server, settle, site
 from tests.support.http_machine import Machine, WireRequest
-from tests.support.origin import Origin, Reply, get
+from tests.support.origin import Origin, Reply, get, origins
+from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
 
@@ -133,3 +135,18 @@ def first_wanted(world: World, servers: Mapping[str, Origin]) -> Wanted:
         | {at("blog", "blog"): server(servers["blog"].port)},
         sites={host(): site("v1", {"": "shop"})},
     )
+
+
+@asynccontextmanager
+async def serving(files: Installation) -> AsyncIterator[tuple[World, Haproxy, dict[str, Origin], Wanted]]:
+    """A real HAProxy with ``first_wanted``, and the servers behind it."""
+    real = Haproxy(files)
+    world = World(real, files, free_port())
+    async with origins("one", "two", "blog") as servers:
+        wanted = first_wanted(world, servers)
+        try:
+            await world.start(wanted)
+            yield world, real, servers, wanted
+        finally:
+            world.runtime.close()
+            real.stop()

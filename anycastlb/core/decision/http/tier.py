@@ -104,7 +104,7 @@ def http_tier(
     catalog, before = inputs.catalog, memory.http
     if not inputs.policy.http:
         return last if last.services is catalog.services else replace(OFF, services=catalog.services)
-    refused = {key: why for key, why in refused.items() if isinstance(key, HttpServerKey | SiteKey)}
+    refused = _of_rows(refused)
     gateways = () if inputs.stopping and withdrawn(memory.node_drain) else catalog.gateways
     gone = _removed(before, gateways, now)
     routes = (*catalog.routes, *(route for one in gone.values() for route in one.routes))
@@ -268,6 +268,11 @@ def _certificates(gateways: Iterable[Gateway], known: Mapping[str, str]) -> dict
         for name, gateways in sorted(users.items())
         if name in known
     }
+
+
+def _of_rows(refused: Refusals) -> Refusals:
+    """Those of servers and sites. Gates go by that HAProxy is away, and no pool or route is judged anew for it."""
+    return {key: why for key, why in refused.items() if isinstance(key, HttpServerKey | SiteKey)}
 
 
 def _judged_by(inputs: Inputs, results: Mapping[str, PoolResult]) -> tuple[Any, ...]:
