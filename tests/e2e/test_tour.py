@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.lab.lab import Lab
 from tests.lab.namespaces import Namespace
 from tests.lab.topology import vip
-from tests.lab.tour import README, ROOT, Guide, steps
+from tests.lab.tour import ROOT, Guide
+from tests.rig.tour import README, steps
 from tests.support.documented import PAGES, spans, typed_blocks
 
 BY_HAND = ("birdc", "consul", "ip", "ipvsadm")
