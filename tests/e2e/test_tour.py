@@ -28,6 +28,8 @@ def test_the_tour_goes_as_written(lab: Lab, tmp_path: Path) -> None:
             assert not load.failed, load
         else:
             guide.perform(step)
+    for node in lab.nodes.values():
+        assert "keepalive" not in node.exabgp.log.read_text(), "ExaBGP says each of them"
 
 
 NOT_TYPED = {
