@@ -173,6 +173,7 @@ def on_signals(
         node.stop()
 
     def hand_over() -> None:
+        notify.handing_over()
         emit("handing over", "routes and kernel stay")
         running.cancel()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.lab.lab import Lab
 from tests.lab.namespaces import Namespace
 from tests.lab.topology import vip
-from tests.lab.tour import README, ROOT, Guide, steps
+from tests.lab.tour import ROOT, Guide
+from tests.rig.tour import README, steps
 from tests.support.documented import PAGES, spans, typed_blocks
 
 BY_HAND = ("birdc", "consul", "ip", "ipvsadm")
@@ -27,6 +28,8 @@ def test_the_tour_goes_as_written(lab: Lab, tmp_path: Path) -> None:
             assert not load.failed, load
         else:
             guide.perform(step)
+    for node in lab.nodes.values():
+        assert "keepalive" not in node.exabgp.log.read_text(), "ExaBGP says each of them"
 
 
 NOT_TYPED = {

@@ -1,4 +1,4 @@
-"""The guided tour of ``vagrant/README.md``: its commands, what each must say, and how the lab performs them.
+"""The guided tour of ``vagrant/README.md``, performed by the lab.
 
 A command on a machine runs in that machine's namespace, as it stands. What has no counterpart in a namespace (systemd's
 services, a machine's power) is done to the lab in the way that comes nearest, and everything else is refused: a command
@@ -12,44 +12,18 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.lab.lab import Lab
 from tests.lab.namespaces import LabError, Namespace
 from tests.lab.process import until
+from tests.rig.tour import Step, lacks
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "vagrant/README.md"
 INSTALLED = "/usr/src/anycastlb"
 """Where Vagrant puts the tree."""
 ON_A_MACHINE = re.compile(r"vagrant ssh (\w+) -c '(.*)'")
-
-
-@dataclass(frozen=True)
-class Step:
-    command: str
-    shown: tuple[str, ...]
-    """What it says, line by line, in this order and perhaps with others between; ``…`` stands for anything."""
-
-
-def steps(text: str) -> Iterator[Step]:
-    """The commands of the ``console`` blocks, in order."""
-    for block in re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S):
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            command, *shown = part.rstrip().splitlines()
-            yield Step(command, tuple(line for line in shown if line.strip() != "…"))
-
-
-def lacks(shown: tuple[str, ...], said: str) -> str:
-    """The first line of the tour that the output does not have in its place; empty if it has them all."""
-    lines = iter(" ".join(line.split()) for line in said.splitlines())
-    for wanted in shown:
-        pattern = ".*".join(re.escape(part) for part in " ".join(wanted.split()).split("…"))
-        if not any(re.fullmatch(pattern, line) for line in lines):
-            return wanted
-    return ""
 
 
 class Guide:

@@ -32,8 +32,9 @@ def test_the_service_manager_is_told(manager: socket.socket) -> None:
     notifier.ready()
     notifier.alive()
     notifier.stopping()
-    told = [manager.recv(1000).decode().splitlines()[0] for _ in range(3)]
-    assert told == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
+    notifier.handing_over()
+    told = [manager.recv(1000).decode().splitlines()[0] for _ in range(4)]
+    assert told == ["READY=1", "WATCHDOG=1", "STOPPING=1", "WATCHDOG_USEC=60000000"]
 
 
 def test_an_abstract_address_and_a_deaf_manager_do_no_harm(tmp_path: Path) -> None:

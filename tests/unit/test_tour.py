@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.tour import Step, lacks, steps
+from tests.rig.tour import Step, lacks, steps
 
 
 def test_only_console_blocks_have_commands() -> None:

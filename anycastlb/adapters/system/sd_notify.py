@@ -8,6 +8,9 @@ from math import inf
 
 from anycastlb import __version__
 
+LAST = 60
+"""Seconds that a process which hands over may take to end. If it hangs, the bridge withdraws its routes long before."""
+
 
 class Notifier:
     """systemd's notify protocol (sd_notify(3)); silent when nobody asked."""
@@ -26,6 +29,10 @@ class Notifier:
 
     def stopping(self) -> None:
         self._send("STOPPING=1\nSTATUS=routes withdrawn, draining")
+
+    def handing_over(self) -> None:
+        """No sign of life comes any more, and on a slow machine it takes seconds until this process has ended."""
+        self._send(f"WATCHDOG_USEC={LAST * 1_000_000:d}\nSTATUS=handing over")
 
     def alive(self) -> None:
         """Fed by the reconciler's progress, not by a timer: a stuck node must be restarted."""
