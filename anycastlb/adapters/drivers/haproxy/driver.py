@@ -44,6 +44,9 @@ SETTLE = 0.2
 """Seconds after a change by which the files are written."""
 AWAY_REASON = Reason("haproxy_away", "HAProxy is not running: systemctl status anycastlb-haproxy")
 SILENT = Reason("haproxy_silent", "HAProxy does not answer: systemctl restart anycastlb-haproxy")
+OTHERWISE = Reason("haproxy_otherwise", "HAProxy is not as it was when this was decided; it is decided again")
+LATER = (WAITS, OTHERWISE.code)
+"""Reasons that are no failure: the change is asked for again."""
 ENGINE: Key = ("http_engine", "config")
 
 
@@ -94,7 +97,7 @@ class HaproxyDriver:
         async with self._lock:
             refusals = await self._apply(changes) if changes else {}
             return [
-                Failure(change, reason, pending=reason.code == WAITS or (self.away and change.table != "http_engine"))
+                Failure(change, reason, pending=reason.code in LATER or (self.away and change.table != "http_engine"))
                 for change in changes
                 if (reason := refusals.get((change.table, change.key))) and not (self.away and change.new is None)
             ]
@@ -176,6 +179,9 @@ class HaproxyDriver:
     async def _apply(self, changes: Sequence[Change]) -> Refusals:
         wanted = _folded(self._seen, changes)
         self._inventory.load()
+        if self._decided_otherwise(changes):
+            self._on_change()
+            return dict.fromkeys(((change.table, change.key) for change in changes), OTHERWISE)
         if self._seen.info is None:
             return await self._prepare_start(changes, wanted)
         refusals: Refusals = {}
@@ -211,6 +217,17 @@ class HaproxyDriver:
         self._due.setdefault(self._clean, now + LINGER)
         self._due.setdefault(self._delete_servers, now + LINGER)
         self._postpone(self._write, SETTLE)
+
+    def _decided_otherwise(self, changes: Iterable[Change]) -> bool:
+        """Has HAProxy gone, returned or been reloaded since what these changes were decided from?
+
+        One that returns has all that it had, and to create that once more would be a reload for nothing; for one that
+        is gone, the little that was to be changed is not what it is to start with.
+        """
+        return any(
+            (change.table, change.key) == ENGINE and change.old != self._seen.engine.get(change.key)
+            for change in changes
+        )
 
     def _other_has_come(self, wanted: Observed) -> bool:
         row = self._seen.engine.get("config")
