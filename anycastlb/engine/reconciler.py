@@ -124,6 +124,7 @@ class Reconciler:
         if not seen.blind:
             await self._looks.idle(seen.state, self.decider.memory)
             await self._looks.traffic(self.decider.memory, now)
+            self._looks.haproxy(seen.state, self.snapshot.decision.desired.http_engine)
         self._looks.originals()
         self._looks.clock()
         self._looks.routes(seen.state)

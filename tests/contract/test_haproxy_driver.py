@@ -537,22 +537,6 @@ async def test_files_that_somebody_else_has_damaged_do_not_keep_haproxy_from_sta
     assert {(await world.get()).body for _ in range(4)} == {"one", "two"}
 
 
-async def test_that_haproxy_is_away_is_told_before_files_are_written(web: Web) -> None:
-    """R20: the routes that need it are withdrawn at once; to write all files of many gateways takes a second."""
-    world, _, wanted = web
-    assert await world.settle(wanted) == []
-    await world.pass_time()
-    world.haproxy.kill()
-    world.files.config.unlink()
-    changes = differences(await look(world.driver), wanted)
-    for written in (False, True):
-        assert {failure.reason.code for failure in await world.driver.apply(changes)} == {"haproxy_away"}
-        assert world.files.config.exists() is written
-        woken = world.woken
-        await world.pass_time()
-        assert written or world.woken > woken, "another cycle is asked for, in which they are written"
-
-
 @REAL
 async def test_a_stopped_haproxy_is_away_and_one_that_goes_on_is_back(
     web: Web, monkeypatch: pytest.MonkeyPatch

@@ -190,6 +190,20 @@ async def test_haproxy_goes_and_only_its_gateways_with_it(
         await until(lambda: "shop/b4" not in served(world), within=15)
 
 
+async def test_the_cycle_that_misses_haproxy_withdraws_its_vips(world: World) -> None:
+    """R20: it does not first fail to write all that HAProxy had."""
+    async with world.node() as node:
+        await begun(world)
+        await asyncio.sleep(5)
+        newest = node.journal.records()[-1].id
+        kill(haproxy(world))
+        await until(lambda: HTTP not in world.announced, within=0.1)
+        await asyncio.sleep(0.1)
+        told = [record.event for record in node.journal.records() if record.id > newest]
+        kinds = [event.kind for event in told]
+        assert kinds[:2] == ["gate", "routes.delete"] and "failure" in kinds, told
+
+
 async def test_a_reload_that_is_refused_takes_nothing_with_it(world: World) -> None:
     """R20: not even the gateway whose new configuration it was, nor a rule that needs no reload."""
     async with world.node() as node:

@@ -69,9 +69,8 @@ class HaproxyDriver:
         self._writer = Writer(installation, runtime, self._inventory, self._engine)
         self._lock = asyncio.Lock()
         self._seen: Observed = AWAY
-        self._absence = AWAY_REASON
-        self._lost = False
-        """It was there, and nobody has been told yet that it is not any more."""
+        self.absence = AWAY_REASON
+        """Why it is away, if it is."""
         self._left: list[tuple[float, str]] = []
         """Roots that hostnames were switched away from, and when."""
         self._due: dict[Callable[[], Any], float] = {}
@@ -165,11 +164,10 @@ class HaproxyDriver:
 
     def lose(self, exc: HaproxyError) -> None:
         """It is away."""
-        self._lost |= not self.away
         if isinstance(exc, Away):
-            self._absence = SILENT if exc.silent else AWAY_REASON
+            self.absence = SILENT if exc.silent else AWAY_REASON
         else:
-            self._absence = Reason("haproxy_unknown_answer", str(exc))
+            self.absence = Reason("haproxy_unknown_answer", str(exc))
         self._runtime.close()
         self._inventory.forget()
         self._seen = AWAY
@@ -204,7 +202,7 @@ class HaproxyDriver:
             refusals |= await self._writer.write(todo, self._seen, refusals.get(ENGINE))
         except HaproxyError as exc:
             self.lose(exc)
-            return {(change.table, change.key): self._absence for change in changes}
+            return {(change.table, change.key): self.absence for change in changes}
         self._wrote([one for one in todo if (one.table, one.key) not in refusals])
         return refusals
 
@@ -238,17 +236,9 @@ class HaproxyDriver:
         return Reason("haproxy_other_config", f"{text}: systemctl status anycastlb-haproxy")
 
     async def _prepare_start(self, changes: Sequence[Change], wanted: Observed) -> Refusals:
-        """HAProxy is away: write what it is to start with.
-
-        The first time say only that: all files of many gateways take a second, and the routes that need it are to be
-        withdrawn before.
-        """
-        if self._lost:
-            self._lost = False
-            self._postpone(self._on_change, SETTLE)
-            return dict.fromkeys(((change.table, change.key) for change in changes), self._absence)
+        """HAProxy is away: write what it is to start with."""
         reason = await start.write(self._engine, self._installation, wanted, self._inventory.wanted or {})
-        return dict.fromkeys(((change.table, change.key) for change in changes), reason or self._absence)
+        return dict.fromkeys(((change.table, change.key) for change in changes), reason or self.absence)
 
     async def _renew(self, wanted: Observed) -> Reason | None:
         """Reload with the wanted configuration and servers, and with the sites as they are."""

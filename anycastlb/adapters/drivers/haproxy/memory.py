@@ -87,6 +87,9 @@ class MemoryHaproxy:
             raise Away("its socket is not there")
         return (await self._listen()).pid
 
+    def gone(self) -> bool:
+        return self.worker is None
+
     async def _listen(self) -> _Worker:
         await self.connect()
         if self.stopped or self.worker is None:
