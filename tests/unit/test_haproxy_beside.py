@@ -215,6 +215,7 @@ async def test_one_that_is_gone_is_not_waited_for_whatever_is_under_way(
     monkeypatch.setattr(beside, "AGAIN", PATIENCE)
     async with started as scene:
         assert await scene.beside.observe() == ROWS
+        await scene.haproxy.connect()
         scene.driver.allowed.clear()
         await scene.beside.apply([CREATE])
         scene.woken.clear()
@@ -226,6 +227,25 @@ async def test_one_that_is_gone_is_not_waited_for_whatever_is_under_way(
                 await asyncio.sleep(0)
         assert scene.beside.absence() == AWAY_REASON
         assert scene.haproxy.probes == 1
+
+
+async def test_one_that_is_back_amid_what_is_under_way_is_not_taken_for_what_it_was(started: Scene) -> None:
+    """Its connection is not there yet, so that a second death would be noticed late. And it may be another one."""
+    async with started as scene:
+        assert await scene.beside.observe() == ROWS
+        await scene.haproxy.connect()
+        scene.driver.allowed.clear()
+        await scene.beside.apply([CREATE])
+        scene.haproxy.kill()
+        await scene.probed(1)
+        assert not any((await scene.beside.observe()).values())
+        scene.haproxy.start()
+        await scene.probed(1)
+        assert not any((await scene.beside.observe()).values()), "nobody has looked at it"
+        scene.driver.allowed.set()
+        async with asyncio.timeout(PATIENCE):
+            while await scene.beside.observe() != ROWS:
+                await asyncio.sleep(0)
 
 
 async def test_a_worker_that_nobody_has_looked_at_yet_wakes_the_reconciler(started: Scene) -> None:

@@ -192,7 +192,7 @@ class HaproxyBeside:
         self._ended.clear()
 
     def _silence(self, exc: HaproxyError) -> None:
-        self._unanswered = True
+        self._unanswered, self._rows = True, self._nothing()
         self._driver.lose(exc)
         self._on_change()
 
