@@ -83,6 +83,10 @@ class Reconciler:
         decision = await self.decider.decide(inputs, seen.state, started)
         absence = self._heartbeat.absence()
         seen, compared = await self._look_before_writing(seen, decision, absence)
+        if not seen.blind and self._looks.haproxy(seen.state, decision.desired.http_engine):  # it has just died
+            inputs = self._inbox.inputs
+            decision = await self.decider.decide(inputs, seen.state, started)
+            compared = await self.decider.compare(seen.state, decision)
         if unseen:  # what the kernel serves is adopted once it can be read
             self.decider.forget()
         written = await self._writer.write(seen, compared, decision, absence)
