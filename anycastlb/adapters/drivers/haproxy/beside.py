@@ -192,7 +192,9 @@ class HaproxyBeside:
         self._ended.clear()
 
     def _silence(self, exc: HaproxyError) -> None:
-        self._unanswered, self._rows = True, self._nothing()
+        self._unanswered = True
+        if self._rows is not None:
+            self._rows = self._nothing()
         self._driver.lose(exc)
         self._on_change()
 
