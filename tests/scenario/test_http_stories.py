@@ -278,7 +278,7 @@ async def test_haproxy_dies_again_and_again_whatever_it_is_amid(world: World) ->
             slow.start()
         await until(lambda: HTTP in world.announced, within=20)
         await until(lambda: hosts <= sites(world), within=20)
-    assert {"", "look", "reload"} <= amid <= {"", "look", "check", "reload"}
+    assert {"look", "reload"} <= amid, "it died amid both"
 
 
 async def test_a_reload_that_is_refused_takes_nothing_with_it(world: World) -> None:
