@@ -15,6 +15,7 @@ from anycastlb.core.model import (
     Change,
     DestinationKey,
     DriverError,
+    Failure,
     Memory,
     Rows,
     ServiceKey,
@@ -123,6 +124,19 @@ class Looks:
             with suppress(DriverError):  # the deadline does not depend on it
                 traffic = drain_traffic.count(await counters(), now, self._inbox.inputs.policy.marks)
                 self._inbox.put(wake=False, traffic=traffic)
+
+    def haproxy(self, actual: State, wanted: Rows) -> bool:
+        """Is it news that HAProxy is not there? This very cycle is to decide by that: a plan that fails for it may have
+        as many changes as there are servers. ``wanted``: its configuration, as it was decided last."""
+        companion, failures = self._machine.haproxy, self._inbox.inputs.failures
+        reason = companion.absence() if companion is not None and not actual.http_engine else None
+        if reason is None or any(one.change.table == "http_engine" and one.change.old is None for one in failures):
+            return False
+        others = [one for one in failures if one.change.table != "http_engine"]
+        absent = [Failure(Change("http_engine", key, None, row), reason) for key, row in wanted.items()]
+        if absent:
+            self._inbox.put(failures=(*others, *absent))
+        return bool(absent)
 
     def originals(self) -> None:
         """What the drivers have remembered of settings, or struck out."""

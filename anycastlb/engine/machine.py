@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,15 @@ class Announcer(Driver, Protocol):
 
     def absence(self) -> Reason | None:
         """Why no route can be announced or changed now, whatever it is; None if it can."""
+
+
+class Companion(Protocol):
+    """The driver of HAProxy, as far as it is not like any other."""
+
+    async def run(self) -> None: ...
+
+    def absence(self) -> Reason | None:
+        """Why HAProxy was not there when it was looked at last; None if it was."""
 
 
 class Pulse:
@@ -74,8 +83,8 @@ class Machine:
     gate_memory: GateMemory = field(default_factory=NoGateMemory)
     """Where what is known of the gates outlives the daemon."""
     pulse: Pulse = field(default_factory=Pulse)
-    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
-    """What has to run for a driver beside the cycles."""
+    haproxy: Companion | None = None
+    """The one of the drivers that works beside the cycles; None: this node serves no gateways."""
 
     @property
     def all_drivers(self) -> tuple[Driver, ...]:

@@ -166,7 +166,7 @@ class Node:
                 engines = [self.follower.run(), self.prober.run(), self.members.run(), self.gate_keeper.run()]
                 engines += [self._prover.run()]
                 engines += [driver.run() for driver in self._machine.record_drivers]
-                engines += [run() for run in self._machine.beside]
+                engines += [self._machine.haproxy.run()] if self._machine.haproxy is not None else []
                 engines += [one.run() for one in (self._patrol, self._passive) if one is not None]
                 if self._certificates is not None:
                     self._look_at_certificates(self._certificates)

@@ -148,7 +148,7 @@ def installation_of(settings: HttpSettings) -> Installation:
 def make_http(settings: HttpSettings, on_change: Callable[[], None] = lambda: None) -> HaproxyBeside:
     """The driver of HAProxy."""
     installation = installation_of(settings)
-    runtime = SocketRuntime(installation.socket, installation.master, installation.program, on_change)
+    runtime = SocketRuntime(installation.socket, installation.master, installation.program)
     return HaproxyBeside(HaproxyDriver(installation, runtime, on_change), runtime, on_change)
 
 
@@ -252,7 +252,7 @@ def make_parts(
         originals=lambda: originals.rows,
         gate_memory=GateFile(settings.node.state_dir, partial(_complain, journal)),
         pulse=pulse,
-        beside=(http.run,) if http else (),
+        haproxy=http,
     )
     parts = Parts(
         inbox,

@@ -83,6 +83,10 @@ class Reconciler:
         decision = await self.decider.decide(inputs, seen.state, started)
         absence = self._heartbeat.absence()
         seen, compared = await self._look_before_writing(seen, decision, absence)
+        if not seen.blind and self._looks.haproxy(seen.state, decision.desired.http_engine):  # it has just died
+            inputs = self._inbox.inputs
+            decision = await self.decider.decide(inputs, seen.state, started)
+            compared = await self.decider.compare(seen.state, decision)
         if unseen:  # what the kernel serves is adopted once it can be read
             self.decider.forget()
         written = await self._writer.write(seen, compared, decision, absence)
@@ -124,6 +128,7 @@ class Reconciler:
         if not seen.blind:
             await self._looks.idle(seen.state, self.decider.memory)
             await self._looks.traffic(self.decider.memory, now)
+            self._looks.haproxy(seen.state, self.snapshot.decision.desired.http_engine)
         self._looks.originals()
         self._looks.clock()
         self._looks.routes(seen.state)

@@ -495,6 +495,31 @@ async def test_haproxy_away_is_empty_tables_and_refused_creations(web: Web) -> N
     assert {(await world.get()).body for _ in range(4)} == {"two"}
 
 
+async def test_what_was_decided_without_haproxy_is_no_reload_of_one_that_is_back(web: Web) -> None:
+    """R20: it was stopped, and the look that found it again came between the decision and its changes."""
+    world, _, wanted = web
+    pid, woken = await world.worker(), world.woken
+    failures = await world.driver.apply(differences(NOTHING, wanted))
+    assert {(failure.pending, failure.reason.code) for failure in failures} == {(True, "haproxy_otherwise")}
+    assert world.woken > woken and world.runtime.sent == [] and await world.worker() == pid
+    assert await world.settle(wanted) == []
+
+
+async def test_what_was_decided_with_haproxy_is_not_what_one_that_is_gone_is_to_start_with(web: Web) -> None:
+    """It is only what was to be changed."""
+    world, _, wanted = web
+    await world.pass_time()
+    before = {file: file.read_text() for file in world.files.directory.iterdir()}
+    changes = differences(await look(world.driver), replace(wanted, digest="second"))
+    world.haproxy.kill()
+    assert await look(world.driver) == NOTHING
+    assert {failure.reason.code for failure in await world.driver.apply(changes)} == {"haproxy_otherwise"}
+    assert {file: file.read_text() for file in world.files.directory.iterdir()} == before
+    world.haproxy.start()
+    await world.returned()
+    assert differences(await look(world.driver), wanted) == []
+
+
 async def test_files_that_somebody_else_has_damaged_do_not_keep_haproxy_from_starting(web: Web) -> None:
     """R20: nothing of the configuration is lost."""
     world, _, wanted = web
@@ -510,22 +535,6 @@ async def test_files_that_somebody_else_has_damaged_do_not_keep_haproxy_from_sta
     await world.returned()
     assert differences(await look(world.driver), wanted) == []
     assert {(await world.get()).body for _ in range(4)} == {"one", "two"}
-
-
-async def test_that_haproxy_is_away_is_told_before_files_are_written(web: Web) -> None:
-    """R20: the routes that need it are withdrawn at once; to write all files of many gateways takes a second."""
-    world, _, wanted = web
-    assert await world.settle(wanted) == []
-    await world.pass_time()
-    world.haproxy.kill()
-    world.files.config.unlink()
-    changes = differences(await look(world.driver), wanted)
-    for written in (False, True):
-        assert {failure.reason.code for failure in await world.driver.apply(changes)} == {"haproxy_away"}
-        assert world.files.config.exists() is written
-        woken = world.woken
-        await world.pass_time()
-        assert written or world.woken > woken, "another cycle is asked for, in which they are written"
 
 
 @REAL

@@ -20,7 +20,7 @@ import pytest
 from anycastlb.adapters.certificates import fingerprint
 from anycastlb.adapters.drivers.haproxy import answers, beside, sockets
 from anycastlb.adapters.drivers.haproxy.beside import FALL, HaproxyBeside
-from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
+from anycastlb.adapters.drivers.haproxy.driver import AWAY_REASON, HaproxyDriver
 from anycastlb.adapters.drivers.haproxy.errors import Away, HaproxyError
 from anycastlb.adapters.drivers.haproxy.sockets import SocketRuntime
 from anycastlb.core.model import HttpCertificate, HttpLimits, ServiceKey, Tls
@@ -124,6 +124,29 @@ async def test_a_worker_that_is_slow_amid_a_reload_is_no_absence(web: Web, monke
             while woken.clear() or differences(await look(driver), wanted):
                 await woken.wait()  # no resync is needed
         os.kill(worker, signal.SIGCONT)
+        await serves_the_new_pool(world)
+    runtime.close()
+
+
+async def test_one_that_is_killed_amid_a_reload_is_gone_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R20: nobody waits for the reload of one that is dead; what was wanted is there when it is back."""
+    world, real, _, wanted = web
+    monkeypatch.setattr(beside, "AGAIN", PATIENCE)
+    runtime, woken = Held(world), asyncio.Event()
+    driver = HaproxyBeside(HaproxyDriver(world.files, runtime, woken.set), runtime, woken.set)
+    wanted = with_a_new_pool(world, wanted)
+    async with begun(driver.run()), asyncio.timeout(PATIENCE):
+        assert all(failure.pending for failure in await driver.apply(differences(await look(driver), wanted)))
+        await runtime.asked.wait()
+        real.kill()
+        while woken.clear() or any((await look(driver)).values()):
+            await woken.wait()
+        assert not runtime.allowed.is_set() and driver.absence() == AWAY_REASON
+        real.start()
+        runtime.allowed.set()
+        while left := differences(await look(driver), wanted):
+            await driver.apply(left)
+            await asyncio.sleep(0.02)
         await serves_the_new_pool(world)
     runtime.close()
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from anycastlb.adapters.drivers.haproxy.beside import FALL, INTERVAL
-from anycastlb.adapters.drivers.haproxy.errors import Unfinished
+from anycastlb.adapters.drivers.haproxy.errors import Away, Unfinished
 from anycastlb.adapters.drivers.haproxy.installation import Installation
 from anycastlb.adapters.drivers.haproxy.memory import MemoryHaproxy
 from anycastlb.adapters.drivers.haproxy.sockets import LIFE, RELOAD
@@ -21,11 +23,13 @@ from anycastlb.core.events import Event
 from anycastlb.core.model import HttpServerKey, Tries, TryCounters
 from anycastlb.engine.node import Node
 from anycastlb.engine.passive import LONGEST
-from tests.support.world import VIP, WEB, World, until
+from tests.support.waiting import begun as during
+from tests.support.world import SEED, VIP, WEB, World, until
 
 HTTP = ip_address("192.0.2.80")
 SILENT = INTERVAL * FALL + LIFE
 """Seconds in which a HAProxy that lives, and does not answer, is noticed."""
+DEATHS = 40
 CHECK = WEB["check"] | {"type": "tcp"}
 GATEWAY = {"vip": str(HTTP), "port": 80, "protocol": "http", "drain": "10s"}
 
@@ -188,6 +192,93 @@ async def test_haproxy_goes_and_only_its_gateways_with_it(
         assert {"web|blog.example", "web|shop.example"} < sites(world)
         world.put("services/shop", pool(3))
         await until(lambda: "shop/b4" not in served(world), within=15)
+
+
+async def test_the_cycle_that_misses_haproxy_withdraws_its_vips(world: World) -> None:
+    """R20: it does not first fail to write all that HAProxy had."""
+    async with world.node() as node:
+        await begun(world)
+        await asyncio.sleep(5)
+        newest = node.journal.records()[-1].id
+        kill(haproxy(world))
+        await until(lambda: HTTP not in world.announced, within=0.1)
+        await asyncio.sleep(0.1)
+        told = [record.event for record in node.journal.records() if record.id > newest]
+        kinds = [event.kind for event in told]
+        assert kinds[:2] == ["gate", "routes.delete"] and "failure" in kinds, told
+
+
+class Slow(MemoryHaproxy):
+    """Takes its time to answer, to check and to reload. Its death ends every connection."""
+
+    def __init__(self, files: Installation, chance: Random) -> None:
+        super().__init__(files)
+        self._chance, self._death = chance, asyncio.Event()
+        self.busy_with = ""
+        """What it was asked for last, as long as it has not answered."""
+
+    def kill(self) -> None:
+        self._death.set()
+        self._death = asyncio.Event()
+        super().kill()
+
+    async def ask(self, commands: Sequence[str]) -> list[str]:
+        await self.connect()
+        await self._take("look", 0.4)
+        return await super().ask(commands)
+
+    async def check(self, config: Path) -> str:
+        with suppress(Away):  # it is a process of its own
+            await self._take("check", 3.0)
+        return await super().check(config)
+
+    async def reload(self) -> str:
+        self._listen()
+        await self._take("reload", 2.0)
+        return await super().reload()
+
+    async def _take(self, what: str, longest: float) -> None:
+        self.busy_with = what
+        try:
+            async with asyncio.timeout(self._chance.uniform(0.0, longest)):
+                await self._death.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.busy_with = ""
+        raise Away("it closed the connection")
+
+
+async def test_haproxy_dies_again_and_again_whatever_it_is_amid(world: World) -> None:
+    """R20: its VIP is withdrawn within 100 ms each time, also while its last death or a change is still handled."""
+    loop, chance = asyncio.get_running_loop(), Random(SEED)
+    slow = world.haproxy = Slow(haproxy(world).files, Random(SEED))
+    amid, hosts = set[str](), {"web|blog.example", "web|shop.example"}
+
+    async def is_served_or_withdrawn() -> None:
+        lived = loop.time()
+        while True:
+            if slow.worker is not None or HTTP not in world.announced:
+                lived = loop.time()
+            assert loop.time() - lived <= 0.1, f"dead since {lived:.3f}, and announced"
+            await asyncio.sleep(0.01)
+
+    async with world.node(), during(is_served_or_withdrawn()):
+        await begun(world)
+        for number in range(DEATHS):
+            await asyncio.sleep(chance.choice((0.0, 5.0)))
+            if chance.random() < 0.7:
+                world.put(f"services/new-{number}", pool(number))
+                world.put(f"routes/new-{number}", route(f"new-{number}.example", f"new-{number}"))
+                hosts.add(f"web|new-{number}.example")
+            await asyncio.sleep(chance.uniform(0.0, 2.0))
+            amid.add(slow.busy_with)
+            slow.kill()
+            await asyncio.sleep(chance.uniform(0.0, 3.0))
+            slow.start()
+        await until(lambda: HTTP in world.announced, within=20)
+        await until(lambda: hosts <= sites(world), within=20)
+    assert {"look", "reload"} <= amid, "it died amid both"
 
 
 async def test_a_reload_that_is_refused_takes_nothing_with_it(world: World) -> None:

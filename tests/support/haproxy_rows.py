@@ -88,12 +88,7 @@ async def look(driver: Driver) -> dict[Table, dict[Any, Any]]:
 
 
 async def settle(driver: Driver, wanted: Wanted) -> list[Failure]:
-    """One cycle of a reconciler; and another where HAProxy is away, which is told first, and prepared for then."""
-    failures = await _cycle(driver, wanted)
-    return await _cycle(driver, wanted) if any(f.reason.code == "haproxy_away" for f in failures) else failures
-
-
-async def _cycle(driver: Driver, wanted: Wanted) -> list[Failure]:
+    """One cycle of a reconciler."""
     changes = differences(await look(driver), wanted)
     failures: list[Failure] = []
     for phases in ORDER:

@@ -162,7 +162,7 @@ class World:
             originals=self.originals,
             gate_memory=GateFile(self.settings.node.state_dir, lambda what, remedy: self.complaints.append(what)),
             pulse=pulse,
-            beside=(http.run,) if http else (),
+            haproxy=http,
         )
         parts = Parts(
             inbox,

@@ -11,14 +11,14 @@ import pytest
 
 from anycastlb.adapters.drivers.haproxy import answers, beside, sockets
 from anycastlb.adapters.drivers.haproxy.beside import FALL, WAIT, HaproxyBeside
-from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
+from anycastlb.adapters.drivers.haproxy.driver import AWAY_REASON, HaproxyDriver
 from anycastlb.adapters.drivers.haproxy.errors import Away
 from anycastlb.adapters.drivers.haproxy.installation import Installation
 from anycastlb.adapters.drivers.haproxy.memory import MemoryHaproxy
 from anycastlb.adapters.drivers.haproxy.sockets import SocketRuntime
 from anycastlb.core.model import Change, Failure, HttpEngine, Reason, Rows, Table
 from tests.support.haproxy import write_empty_maps
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 CREATE = Change("http_engine", "config", None, HttpEngine("wanted"))
 LATER = Change("http_engine", "config", None, HttpEngine("other"))
@@ -99,6 +99,7 @@ def scene(tmp_path: Path) -> Scene:
 async def test_what_takes_long_is_under_way_and_wakes_the_reconciler(scene: Scene) -> None:
     async with scene:
         assert await scene.beside.observe() == ROWS
+        scene.driver.away = False
         scene.driver.allowed.clear()
         assert [(one.pending, one.reason.code) for one in await scene.beside.apply([CREATE])] == [
             (True, "haproxy_under_way")
@@ -144,6 +145,15 @@ async def test_what_failed_for_the_absence_of_haproxy_is_forgotten_once_it_is_ba
         await scene.beside.observe()
         scene.driver.allowed.clear()
         assert [one.pending for one in await scene.beside.apply([CREATE])] == [True]
+
+
+async def test_one_that_is_away_is_away_while_its_files_are_written(scene: Scene) -> None:
+    """Were it under way, each cycle would decide once more that it is not there."""
+    async with scene:
+        await scene.beside.observe()
+        scene.driver.allowed.clear()
+        for _ in range(2):
+            assert await scene.beside.apply([CREATE]) == [Failure(CREATE, AWAY_REASON)]
 
 
 async def test_a_long_look_is_used_once_it_is_over(scene: Scene) -> None:
@@ -197,6 +207,47 @@ async def test_a_socket_that_refuses_amid_a_reload_is_one(started: Scene) -> Non
         assert not any((await scene.beside.observe()).values())
 
 
+async def test_one_that_is_gone_is_not_waited_for_whatever_is_under_way(
+    started: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R20: its end is known from its connection, and neither it nor its master is asked a second time."""
+    monkeypatch.setattr(beside, "INTERVAL", PATIENCE)
+    monkeypatch.setattr(beside, "AGAIN", PATIENCE)
+    async with started as scene:
+        assert await scene.beside.observe() == ROWS
+        await scene.haproxy.connect()
+        scene.driver.allowed.clear()
+        await scene.beside.apply([CREATE])
+        scene.woken.clear()
+        scene.haproxy.kill()
+        async with asyncio.timeout(PATIENCE):
+            while any((await scene.beside.observe()).values()):
+                await scene.woken.wait()
+                scene.woken.clear()
+                await asyncio.sleep(0)
+        assert scene.beside.absence() == AWAY_REASON
+        assert scene.haproxy.probes == 1
+
+
+async def test_one_that_is_back_amid_what_is_under_way_is_not_taken_for_what_it_was(started: Scene) -> None:
+    """Its connection is not there yet, so that a second death would be noticed late. And it may be another one."""
+    async with started as scene:
+        assert await scene.beside.observe() == ROWS
+        await scene.haproxy.connect()
+        scene.driver.allowed.clear()
+        await scene.beside.apply([CREATE])
+        scene.haproxy.kill()
+        await scene.probed(1)
+        assert not any((await scene.beside.observe()).values())
+        scene.haproxy.start()
+        await scene.probed(1)
+        assert not any((await scene.beside.observe()).values()), "nobody has looked at it"
+        scene.driver.allowed.set()
+        async with asyncio.timeout(PATIENCE):
+            while await scene.beside.observe() != ROWS:
+                await asyncio.sleep(0)
+
+
 async def test_a_worker_that_nobody_has_looked_at_yet_wakes_the_reconciler(started: Scene) -> None:
     """Somebody else has reloaded HAProxy, while the connection to the worker before it still stands."""
     async with started as scene:
@@ -206,6 +257,25 @@ async def test_a_worker_that_nobody_has_looked_at_yet_wakes_the_reconciler(start
         assert not scene.woken.is_set(), "it is looked at once"
         scene.haproxy.start()
         await scene.woken.wait()
+
+
+async def test_a_look_that_hung_in_a_stopped_haproxy_and_ends_well_is_an_answer(started: Scene) -> None:
+    """Else what it has would be created once more, by a reload, until it is asked the next time."""
+    async with started as scene:
+        await scene.beside.observe()
+        scene.driver.allowed.clear()
+        assert await scene.beside.observe() == ROWS, "the look hangs"
+        scene.haproxy.stopped = True
+        await scene.probed(FALL + 1)
+        assert not any((await scene.beside.observe()).values()) and scene.beside.absence() is not None
+        scene.woken.clear()
+        scene.driver.returns = True
+        scene.driver.allowed.set()
+        await scene.woken.wait()
+        assert await scene.beside.observe() == ROWS and scene.beside.absence() is None
+        scene.driver.away = True
+        await scene.probed(1)
+        assert not any((await scene.beside.observe()).values()), "it still does not answer"
 
 
 async def test_a_silent_haproxy_is_asked_for_nothing(started: Scene) -> None:

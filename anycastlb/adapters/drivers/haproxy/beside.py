@@ -8,13 +8,15 @@ HAProxy is asked every second, over a connection of its own, whether it lives. T
 its death by the end of the driver's connection; that it is stopped, or that nobody can reach it any more, by this.
 It is not asked by a request through a frontend: one at its ``maxconn`` would not answer, and is not dead. If another
 worker answers than the driver has looked at, somebody else has reloaded HAProxy, and the driver looks again. Silence
-while the driver waits for a reload says nothing: the new worker may be slow to run. That the socket refuses does.
+while the driver waits for a reload says nothing: the new worker may be slow to run. That the socket refuses does; if
+the master's refuses too, there is nothing left to wait for, whatever is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from anycastlb.adapters.drivers.haproxy.driver import HaproxyDriver
@@ -51,7 +53,11 @@ class HaproxyBeside:
         """A look has ended that nobody has waited for."""
         self._failed: dict[tuple[Table, Any], Failure] = {}
         """The changes that have failed, and were not tried since."""
-        self._silent = False
+        self._unanswered = False
+        """So many questions whether it lives were without an answer that it counts as dead."""
+        self._ended = asyncio.Event()
+        """A connection has ended, so HAProxy is to be asked at once whether it lives."""
+        runtime.on_end = self._end
 
     # ------------------------------------------------------------ for the reconciler
 
@@ -74,11 +80,20 @@ class HaproxyBeside:
                 return outcome
         return [self._pending(change) for change in changes]
 
+    def absence(self) -> Reason | None:
+        """Why HAProxy was not there when it was looked at last; None if it was."""
+        return self._driver.absence if self._driver.away else None
+
     # ------------------------------------------------------------ work
 
     @property
     def _busy(self) -> bool:
         return self._work is not None and not self._work.done()
+
+    @property
+    def _silent(self) -> bool:
+        """It counts as dead, and nothing was heard of it since: a look that finds it is as good as an answer."""
+        return self._unanswered and self._driver.away
 
     def _nothing(self) -> Mapping[Table, Rows]:
         return dict.fromkeys(self.tables, EMPTY)
@@ -102,7 +117,7 @@ class HaproxyBeside:
     async def _look(self) -> None:
         was_away = self._driver.away
         rows = await self._contained(self._driver.observe(), self._nothing())
-        if was_away and not self._driver.away:
+        if (was_away or self._unanswered) and not self._driver.away:
             self._failed.clear()  # for its absence
         if not self._silent:
             self._rows, self._just_seen = rows, True
@@ -133,6 +148,8 @@ class HaproxyBeside:
         failed = self._failed.get((change.table, change.key))
         if failed is not None and (failed.change.new == change.new or self._driver.away):
             return Failure(change, failed.reason)
+        if change.table == "http_engine" and (why := self.absence()) is not None:
+            return Failure(change, why)  # what it is to start with is under way, and it does not listen meanwhile
         return Failure(change, UNDER_WAY, pending=True)
 
     # ------------------------------------------------------------ its life
@@ -143,28 +160,45 @@ class HaproxyBeside:
             tasks.create_task(self._do())
             tasks.create_task(self._watch())
 
+    def _end(self) -> None:
+        self._ended.set()
+        self._on_change()
+
     async def _watch(self) -> None:
         misses = 0
         while True:
-            await asyncio.sleep(AGAIN if 0 < misses < FALL else INTERVAL)
+            await self._pause(misses)
             try:
                 worker = await self._runtime.probe()
             except HaproxyError as exc:
                 if self._driver.reloading and isinstance(exc, Away) and exc.silent:
                     continue
-                misses += 1
-                if misses == FALL:
+                gone = self._busy and self._runtime.gone()
+                misses = max(misses + 1, FALL * gone)
+                if misses >= FALL and not self._silent:
                     self._silence(exc)
             else:
                 misses = 0
                 self._speaks(worker)
 
+    async def _pause(self, misses: int) -> None:
+        """Until HAProxy is asked again."""
+        if 0 < misses < FALL:
+            await asyncio.sleep(AGAIN)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL):
+                await self._ended.wait()
+        self._ended.clear()
+
     def _silence(self, exc: HaproxyError) -> None:
-        self._silent = True
+        self._unanswered = True
+        if self._rows is not None:
+            self._rows = self._nothing()
         self._driver.lose(exc)
         self._on_change()
 
     def _speaks(self, worker: int) -> None:
-        if self._silent or self._driver.worker != worker:
-            self._silent = False
+        was_silent, self._unanswered = self._silent, False
+        if was_silent or self._driver.worker != worker:
             self._on_change()

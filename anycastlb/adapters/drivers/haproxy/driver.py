@@ -44,6 +44,9 @@ SETTLE = 0.2
 """Seconds after a change by which the files are written."""
 AWAY_REASON = Reason("haproxy_away", "HAProxy is not running: systemctl status anycastlb-haproxy")
 SILENT = Reason("haproxy_silent", "HAProxy does not answer: systemctl restart anycastlb-haproxy")
+OTHERWISE = Reason("haproxy_otherwise", "HAProxy is not as it was when this was decided; it is decided again")
+LATER = (WAITS, OTHERWISE.code)
+"""Reasons that are no failure: the change is asked for again."""
 ENGINE: Key = ("http_engine", "config")
 
 
@@ -66,9 +69,8 @@ class HaproxyDriver:
         self._writer = Writer(installation, runtime, self._inventory, self._engine)
         self._lock = asyncio.Lock()
         self._seen: Observed = AWAY
-        self._absence = AWAY_REASON
-        self._lost = False
-        """It was there, and nobody has been told yet that it is not any more."""
+        self.absence = AWAY_REASON
+        """Why it is away, if it is."""
         self._left: list[tuple[float, str]] = []
         """Roots that hostnames were switched away from, and when."""
         self._due: dict[Callable[[], Any], float] = {}
@@ -94,7 +96,7 @@ class HaproxyDriver:
         async with self._lock:
             refusals = await self._apply(changes) if changes else {}
             return [
-                Failure(change, reason, pending=reason.code == WAITS or (self.away and change.table != "http_engine"))
+                Failure(change, reason, pending=reason.code in LATER or (self.away and change.table != "http_engine"))
                 for change in changes
                 if (reason := refusals.get((change.table, change.key))) and not (self.away and change.new is None)
             ]
@@ -162,11 +164,10 @@ class HaproxyDriver:
 
     def lose(self, exc: HaproxyError) -> None:
         """It is away."""
-        self._lost |= not self.away
         if isinstance(exc, Away):
-            self._absence = SILENT if exc.silent else AWAY_REASON
+            self.absence = SILENT if exc.silent else AWAY_REASON
         else:
-            self._absence = Reason("haproxy_unknown_answer", str(exc))
+            self.absence = Reason("haproxy_unknown_answer", str(exc))
         self._runtime.close()
         self._inventory.forget()
         self._seen = AWAY
@@ -176,6 +177,9 @@ class HaproxyDriver:
     async def _apply(self, changes: Sequence[Change]) -> Refusals:
         wanted = _folded(self._seen, changes)
         self._inventory.load()
+        if self._decided_otherwise(changes):
+            self._on_change()
+            return dict.fromkeys(((change.table, change.key) for change in changes), OTHERWISE)
         if self._seen.info is None:
             return await self._prepare_start(changes, wanted)
         refusals: Refusals = {}
@@ -198,7 +202,7 @@ class HaproxyDriver:
             refusals |= await self._writer.write(todo, self._seen, refusals.get(ENGINE))
         except HaproxyError as exc:
             self.lose(exc)
-            return {(change.table, change.key): self._absence for change in changes}
+            return {(change.table, change.key): self.absence for change in changes}
         self._wrote([one for one in todo if (one.table, one.key) not in refusals])
         return refusals
 
@@ -212,6 +216,17 @@ class HaproxyDriver:
         self._due.setdefault(self._delete_servers, now + LINGER)
         self._postpone(self._write, SETTLE)
 
+    def _decided_otherwise(self, changes: Iterable[Change]) -> bool:
+        """Has HAProxy gone, returned or been reloaded since what these changes were decided from?
+
+        One that returns has all that it had, and to create that once more would be a reload for nothing; for one that
+        is gone, the little that was to be changed is not what it is to start with.
+        """
+        return any(
+            (change.table, change.key) == ENGINE and change.old != self._seen.engine.get(change.key)
+            for change in changes
+        )
+
     def _other_has_come(self, wanted: Observed) -> bool:
         row = self._seen.engine.get("config")
         return row != wanted.engine.get("config") and self._inventory.knows(row)
@@ -221,17 +236,9 @@ class HaproxyDriver:
         return Reason("haproxy_other_config", f"{text}: systemctl status anycastlb-haproxy")
 
     async def _prepare_start(self, changes: Sequence[Change], wanted: Observed) -> Refusals:
-        """HAProxy is away: write what it is to start with.
-
-        The first time say only that: all files of many gateways take a second, and the routes that need it are to be
-        withdrawn before.
-        """
-        if self._lost:
-            self._lost = False
-            self._postpone(self._on_change, SETTLE)
-            return dict.fromkeys(((change.table, change.key) for change in changes), self._absence)
+        """HAProxy is away: write what it is to start with."""
         reason = await start.write(self._engine, self._installation, wanted, self._inventory.wanted or {})
-        return dict.fromkeys(((change.table, change.key) for change in changes), reason or self._absence)
+        return dict.fromkeys(((change.table, change.key) for change in changes), reason or self.absence)
 
     async def _renew(self, wanted: Observed) -> Reason | None:
         """Reload with the wanted configuration and servers, and with the sites as they are."""

@@ -61,6 +61,8 @@ class MemoryHaproxy:
         """It answers nothing, as after SIGSTOP."""
         self.hidden = False
         """Its socket was removed: only who was connected before is answered."""
+        self.connected = False
+        """The driver is, and hears of its end."""
 
     # ------------------------------------------------------------ as systemd and the operator have it
 
@@ -70,26 +72,32 @@ class MemoryHaproxy:
 
     def kill(self) -> None:
         self.worker = None
-        self.on_end()
+        was_connected, self.connected = self.connected, False
+        if was_connected:
+            self.on_end()
 
     # ------------------------------------------------------------ as the driver has it
 
     async def connect(self) -> None:
-        if self.worker is None:
-            raise Away("nobody has started it")
+        self._listen()
+        self.connected = True
 
     async def ask(self, commands: Sequence[str]) -> list[str]:
-        await self._listen()
+        await self.connect()
         return [self._answer(command) for command in commands]
 
     async def probe(self) -> int:
         if self.hidden:
             raise Away("its socket is not there")
-        return (await self._listen()).pid
+        return self._listen().pid
 
-    async def _listen(self) -> _Worker:
-        await self.connect()
-        if self.stopped or self.worker is None:
+    def gone(self) -> bool:
+        return self.worker is None
+
+    def _listen(self) -> _Worker:
+        if self.worker is None:
+            raise Away("nobody has started it")
+        if self.stopped:
             raise Away("it does not answer", silent=True)
         return self.worker
 
@@ -97,14 +105,14 @@ class MemoryHaproxy:
         return self._check(config)
 
     async def reload(self) -> str:
-        await self.connect()
+        self._listen()
         if why := self._check(self.files.config):
             return why
         self.start()
         return ""
 
     def close(self) -> None:
-        """There is no connection to close."""
+        self.connected = False
 
     # ------------------------------------------------------------ files
 

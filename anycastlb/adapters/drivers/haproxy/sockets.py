@@ -19,6 +19,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, socket
 from typing import Protocol
 
 from anycastlb.adapters.drivers.haproxy import answers
@@ -45,7 +46,9 @@ REFUSED = "HAProxy refused its configuration when it was reloaded: see journalct
 
 
 class Runtime(Protocol):
-    """HAProxy, as its driver needs it."""
+    """HAProxy, as its driver needs it. ``on_end`` is called when a connection ends that was not closed here."""
+
+    on_end: Callable[[], None]
 
     async def connect(self) -> None:
         """Have a connection to the worker that serves now. Raises ``Away``."""
@@ -58,6 +61,10 @@ class Runtime(Protocol):
 
     async def probe(self) -> int:
         """The pid of the worker that answers over a new connection. Raises ``HaproxyError``."""
+        ...
+
+    def gone(self) -> bool:
+        """Does nobody listen any more, neither a worker nor the master?"""
         ...
 
     async def check(self, config: Path) -> str:
@@ -76,10 +83,8 @@ class Runtime(Protocol):
 
 
 class SocketRuntime:
-    """``on_end`` is called when a connection ends that was not closed here."""
-
     def __init__(self, socket: Path, master: Path, program: Path, on_end: Callable[[], None] = lambda: None) -> None:
-        self._socket, self._master, self._program, self._on_end = socket, master, program, on_end
+        self._socket, self._master, self._program, self.on_end = socket, master, program, on_end
         self._conversation: _Conversation | None = None
         self._asked: Processes | None = None
         """The processes when a reload was asked for that was not over when it was waited for last."""
@@ -87,7 +92,7 @@ class SocketRuntime:
     async def connect(self) -> None:
         if self._conversation is not None and self._conversation.open:
             return
-        conversation = _Conversation(self._on_end)
+        conversation = _Conversation(self.on_end)
         try:
             async with Deadline(ANSWER):
                 await asyncio.get_running_loop().create_unix_connection(lambda: conversation, str(self._socket))
@@ -119,6 +124,9 @@ class SocketRuntime:
         if not said:
             raise Away(f"HAProxy closed the connection at {self._socket}")
         return answers.info(said).pid
+
+    def gone(self) -> bool:
+        return not any(map(_listens, (self._socket, self._master)))
 
     async def check(self, config: Path) -> str:
         command = [str(self._program), "-c", "-f", str(config)]
@@ -220,6 +228,18 @@ async def _asked(socket: Path, command: str, limit: float) -> str:
                 writer.close()
     except (OSError, TimeoutError) as exc:
         raise Away(f"cannot reach HAProxy at {socket}: {_why(exc)}", isinstance(exc, TimeoutError)) from exc
+
+
+def _listens(path: Path) -> bool:
+    """Does anybody, whether or not he accepts?"""
+    with socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK) as link:
+        try:
+            link.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _why(exc: Exception) -> str:
