@@ -17,8 +17,9 @@ from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """The parameters' numbers in mallopt(3)."""
-LARGE = 4 * 1024 * 1024
-"""Bytes from which a block is a mapping of its own. A table of 10,000 rows takes about 600 kB, one of 60,000 3 MB."""
+LARGE = 16 * 1024 * 1024
+"""Bytes from which a block is a mapping of its own. A table of 10,000 rows takes about 600 kB, one of 100,000 5 MB, and
+Consul's answer with 10,000 services of ten backends 12 MB."""
 KEPT = 16 * 1024 * 1024
 """Bytes that stay with the process when they are free: more than one decision about 10,000 backends takes."""
 
