@@ -20,8 +20,11 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 LARGE = 16 * 1024 * 1024
 """Bytes from which a block is a mapping of its own. A table of 10,000 rows takes about 600 kB, one of 100,000 5 MB, and
 Consul's answer with 10,000 services of ten backends 12 MB."""
-KEPT = 16 * 1024 * 1024
-"""Bytes that stay with the process when they are free: more than one decision about 10,000 backends takes."""
+AT_THE_END = 64 * 1024 * 1024
+"""Bytes at the end of the heap that are not given back as soon as they are free: more than one decision about 10,000
+services of ten backends takes."""
+KEPT, SHARE = 16 * 1024 * 1024, 8
+"""Bytes that stay with the process when they are free, wherever they are; and one of so many that are resident."""
 
 
 def return_large_blocks() -> None:
@@ -29,7 +32,7 @@ def return_large_blocks() -> None:
     with suppress(AttributeError):
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_THRESHOLD, LARGE)
-        library.mallopt(TRIM_THRESHOLD, KEPT)
+        library.mallopt(TRIM_THRESHOLD, AT_THE_END)
         library.mallopt(ARENA_MAX, 1)
 
 
@@ -49,7 +52,8 @@ class UnusedMemory:
         with suppress(AttributeError, OSError):
             library, resident = ctypes.CDLL(None), _resident()
             self._left = None if self._left is None else min(self._left, resident)
-            if (_free(library) if self._left is None else resident - self._left) > KEPT:
+            unused = _free(library) if self._left is None else resident - self._left
+            if unused > max(KEPT, resident // SHARE):
                 library.malloc_trim(0)
                 self._left = _resident()
                 return True
