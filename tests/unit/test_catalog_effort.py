@@ -14,7 +14,7 @@ from tests.support.effort import calls
 
 RANGES = (ip_network("192.0.2.0/24"),)
 FEW, MANY = 20, 200
-EACH = 5
+EACH = 1
 """Calls for each service that has nothing to do with it, at most. One that is read takes several hundred."""
 
 
