@@ -81,10 +81,27 @@ def test_a_list_after_others_yields_what_it_yields_alone(history: list[list[tupl
     for rows in history:
         text = written(*(item(key, value, int(value)) for key, value in rows))
         before = dict(known)
-        found, alone = keys.decode(text), KeyList(PREFIX, lambda key: key[-1] != "/").decode(text)
+        at_once = keys.at_once(text)
+        found, alone = (
+            keys.decode(text) if at_once is None else at_once,
+            KeyList(PREFIX, lambda key: key[-1] != "/").decode(text),
+        )
         assert list(found.items()) == list(alone.items())
         assert list(known.items()) == list(before.items()), "what was yielded before stays as it was"
         known = found
+
+
+def test_only_what_takes_little_is_decoded_at_once() -> None:
+    keys = KeyList(PREFIX)
+    small, large = written(item("services/a")), written(item("services/a"), item("services/b", "x" * 20_000))
+    assert keys.at_once(small) is None, "nobody knows what it holds"
+    assert keys.decode(small) is keys.at_once(small)
+    assert keys.at_once(large) is None and keys.at_once(b"[]") is None
+    assert keys.at_once(written(item("services/a"), item("services/b"))) == keys.decode(small) | {
+        "services/b": Entry(b"{}", 1)
+    }
+    with pytest.raises(SourceError, match="not one of keys"):
+        keys.at_once(b'[{"Key": 1}]')
 
 
 def test_where_only_values_are_new_the_keys_are_the_same_objects() -> None:

@@ -17,6 +17,8 @@ from anycastlb.core.model import Entry, SourceError
 
 Row = tuple[str, Entry] | None
 BORDER = b"},{"
+MANY, SMALL = 10_000, 16 * 1024
+"""Items that are compared, and bytes that are decoded, within some milliseconds."""
 BAD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What decoding something else than Consul's list can raise."""
 
@@ -36,6 +38,16 @@ class KeyList:
         self._unique = True
         """It had no key twice."""
 
+    def at_once(self, body: bytes) -> Mapping[str, Entry] | None:
+        """What ``decode`` yields, if that takes no more than some milliseconds, so that no thread is worth it; None if
+        it may take more. Raises ``SourceError``."""
+        if not 0 < len(self._last[0]) <= MANY:
+            return None
+        try:
+            return self._by_item(body, SMALL) if body.startswith(b"[{") else None
+        except BAD as exc:
+            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+
     def decode(self, body: bytes) -> Mapping[str, Entry]:
         """The entries by key, without the prefix. Raises ``SourceError``."""
         try:
@@ -44,8 +56,8 @@ class KeyList:
         except BAD as exc:
             raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
 
-    def _by_item(self, body: bytes) -> Mapping[str, Entry] | None:
-        """None if the list cannot be taken apart at the borders of its items.
+    def _by_item(self, body: bytes, most: int | None = None) -> Mapping[str, Entry] | None:
+        """None if the list cannot be taken apart at the borders of its items, or more than ``most`` bytes are new.
 
         Consul puts nothing between them. A key that holds such a border leaves two pieces that are no JSON: a string
         is open at the end of the first.
@@ -55,6 +67,8 @@ class KeyList:
             return None
         before, rows = self._last
         first, after, middle = _difference(before, body)
+        if most is not None and len(middle) > most:
+            return None
         *whole, last = middle.split(BORDER)
         pieces = [*(piece + BORDER for piece in whole), *([last] if last else [])]
         known = dict(zip(before[first:after], rows[first:after], strict=True))

@@ -148,7 +148,8 @@ class ConsulSource:
 async def read(client: Client, items: KeyList, prefix: str, consistent: bool) -> Tree:
     """Every key below the prefix at one moment."""
     index, body = await client.list(prefix, consistent=consistent)
-    return Tree(await asyncio.to_thread(items.decode, body), number(index))
+    entries = items.at_once(body)
+    return Tree(await asyncio.to_thread(items.decode, body) if entries is None else entries, number(index))
 
 
 def _lost(before: Tree, now: Tree) -> list[str]:
