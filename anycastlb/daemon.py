@@ -20,7 +20,7 @@ from anycastlb import __version__
 from anycastlb.adapters.certificates import CertificateFiles, not_after
 from anycastlb.adapters.checks import parameters, types
 from anycastlb.adapters.drivers.saved_settings import SavedSettings
-from anycastlb.adapters.system.allocation import return_large_blocks, return_unused
+from anycastlb.adapters.system.allocation import UnusedMemory, return_large_blocks
 from anycastlb.adapters.system.garbage import GarbageCollection
 from anycastlb.adapters.system.journal import Journal, LogFormatter, epoch, under_journald
 from anycastlb.adapters.system.sd_notify import Notifier
@@ -44,7 +44,7 @@ from anycastlb.settings import Settings
 STARTING = 30.0
 """Seconds in which a node usually has its first catalog in force."""
 UNUSED = 60.0
-"""Seconds from one time at which memory that is not used is given back to the next."""
+"""Seconds from one time at which much memory that is not used is given back to the next."""
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
@@ -105,14 +105,14 @@ def statsd_reports(settings: Settings, node: Node) -> Iterable[Coroutine[Any, An
 
 async def collect_garbage() -> None:
     """Look at none but young objects until the first catalog is in force, or will not be soon; from then on give back
-    what memory is not used any more."""
-    collection = GarbageCollection()
+    what memory is not used any more, if it is much."""
+    collection, unused = GarbageCollection(), UnusedMemory()
     collection.defer()
     try:
         await asyncio.sleep(STARTING)
         collection.resume()
         while True:
-            await asyncio.to_thread(return_unused)
+            await asyncio.to_thread(unused.give_back)
             await asyncio.sleep(UNUSED)
     finally:
         collection.end()

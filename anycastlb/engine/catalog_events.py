@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anycastlb.adapters.system.journal import Journal
+from anycastlb.core.catalog.per_service import PerService
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Catalog, Problem, Shrink
 
@@ -16,9 +17,18 @@ class CatalogEvents:
     def __init__(self, journal: Journal, source: str) -> None:
         self._journal, self._source = journal, source
         self._reported: frozenset[Problem] = frozenset()
+        self._backends = PerService(lambda service: len(service.backends))
 
     def emit(self, after: str, reason: str, before: str = "", level: Level = "info", subject: str = "") -> None:
         self._journal.emit(Event("catalog", subject or self._source, reason, before, after, level))
+
+    def counts(self, catalog: Catalog) -> str:
+        """How large a catalog is, in a few words."""
+        return (
+            f"index {catalog.index}: {len(catalog.services)} services, {len(catalog.vips)} VIPs, "
+            f"{sum(self._backends(catalog.services))} backends, "
+            f"{len(catalog.drained)} drained nodes, {len(catalog.problems)} problems"
+        )
 
     def held(self, candidate: Catalog, held: Shrink, now: float) -> None:
         """A catalog that has lost too much is held back."""
@@ -41,15 +51,6 @@ class CatalogEvents:
         for problem in sorted(self._reported - problems, key=str)[:MAX_SHOWN]:
             self.emit("solved", _reason(problem), before="problem", subject=problem.key)
         self._reported = problems
-
-
-def counts(catalog: Catalog) -> str:
-    """How large a catalog is, in a few words."""
-    backends = sum(len(service.backends) for service in catalog.services)
-    return (
-        f"index {catalog.index}: {len(catalog.services)} services, {len(catalog.vips)} VIPs, {backends} backends, "
-        f"{len(catalog.drained)} drained nodes, {len(catalog.problems)} problems"
-    )
 
 
 def _reason(problem: Problem) -> str:

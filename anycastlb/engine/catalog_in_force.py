@@ -13,7 +13,7 @@ from anycastlb.adapters.discovery.watch import Watches
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.core.catalog.parse import troubled
 from anycastlb.core.model import Catalog, Feed, Shrink
-from anycastlb.engine.catalog_events import CatalogEvents, counts
+from anycastlb.engine.catalog_events import CatalogEvents
 from anycastlb.engine.catalog_keeper import CatalogKeeper
 
 Publish = Callable[[Catalog, Feed], None]
@@ -60,7 +60,7 @@ class CatalogInForce:
         self.start_by = None
         self.feed = replace(self.feed, loaded=True, cached=True)
         self.publish()
-        text = f"{counts(self.catalog)}, as saved on disk"
+        text = f"{self._events.counts(self.catalog)}, as saved on disk"
         self._events.emit("applied", text, before="saved", level="warning")
 
     def apply(self, catalog: Catalog) -> None:
@@ -72,7 +72,7 @@ class CatalogInForce:
         self.watch(catalog)
         self.publish()
         if news:
-            self._events.emit("applied", counts(catalog))
+            self._events.emit("applied", self._events.counts(catalog))
         self.report_problems()
         self._keeper.remember(catalog)
 
@@ -85,7 +85,7 @@ class CatalogInForce:
         self.watch()
         self.publish()
         if obeyed:
-            self._events.emit("applied", f"{counts(kept)}, without what is held")
+            self._events.emit("applied", f"{self._events.counts(kept)}, without what is held")
         self.report_problems()
         if news:
             self._events.held(candidate, held, self._clock())

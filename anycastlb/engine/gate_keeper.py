@@ -9,7 +9,7 @@ import asyncio
 
 from anycastlb.adapters.gate_memory import GateMemory
 from anycastlb.adapters.system.clock import Clock
-from anycastlb.core.decision.recollection import alike, remember
+from anycastlb.core.decision.recollection import Recorder, alike
 from anycastlb.core.model import Recollection, Snapshot
 
 PAUSE = 1.0
@@ -23,6 +23,7 @@ class GateKeeper:
 
     def __init__(self, memory: GateMemory, clock: Clock) -> None:
         self._memory, self._clock, self._offload = memory, clock.monotonic, clock.offload
+        self._recorder = Recorder()
         self._seen: Snapshot | None = None
         self._latest: Recollection | None = None
         self._written: Recollection | None = None
@@ -36,7 +37,7 @@ class GateKeeper:
         if snapshot.inputs.stopping or (self._is_known(snapshot) and not due):
             return
         self._seen = snapshot
-        self._latest = remember(snapshot.inputs, decision.memory, tuple(decision.verdicts.values()), self._clock())
+        self._latest = self._recorder.record(snapshot.inputs, decision.memory, decision.verdicts, self._clock())
         if due or self._written is None or not alike(self._latest, self._written):
             self._news.set()
 

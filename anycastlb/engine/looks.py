@@ -51,13 +51,10 @@ class Looks:
         self._early = self._clock() + EARLY
         self._speaker = Speaker()
 
-    async def tables(
-        self, known: State | None, doubtful: bool, read_once: Callable[[Mapping[Table, str]], None]
-    ) -> Observation:
-        """What is there now of everything that is ours. ``known``: the machine as it was last known.
+    def known_as_they_are(self, known: State | None, doubtful: bool) -> bool:
+        """Choose which tables are looked at next. Is that none but those that their drivers know anyway?
 
-        ``doubtful``: it may not be as it was last known, though nobody says where. Routes and names are looked at every
-        time, since their drivers know them.
+        ``known``: the machine as it was last known. ``doubtful``: it may not be as it was, though nobody says where.
         """
         now, stale, inspected = self._clock(), self._inbox.stale, self._machine.inspected
         skip = [driver for driver in self._machine.drivers if stale.isdisjoint(driver.tables)]
@@ -69,7 +66,14 @@ class Looks:
         if inspected not in skip:
             self._whole_due = now + WHOLE * self._resync
         self._inbox.stale = set()
-        seen = await observe(self._machine.all_drivers, known, skip, read_once)
+        return known is not None and len(skip) == len(self._machine.drivers)
+
+    async def tables(self, known: State | None, read_once: Callable[[Mapping[Table, str]], None]) -> Observation:
+        """What is there now of everything that is ours. ``known``: the machine as it was last known.
+
+        Routes and names are looked at every time, since their drivers know them.
+        """
+        seen = await observe(self._machine.all_drivers, known, self._skipped, read_once)
         names = {table: rows for table in NAMES if (rows := seen.tables.get(table)) is not None}
         if names != self._inbox.inputs.names:
             self._inbox.put(names=names)

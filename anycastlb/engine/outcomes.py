@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from anycastlb.core.decision.delta import Edited
+from anycastlb.core.delta import Edited
 from anycastlb.core.model import NAMES, Change, Failure, Reason, Rows, State, Table
 
 OUTDATED = frozenset({"exists", "missing", "service_missing"})

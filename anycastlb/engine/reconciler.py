@@ -103,12 +103,15 @@ class Reconciler:
     # ------------------------------------------------------------ the steps of a cycle, in their order
 
     async def _look(self, started: float) -> Observation:
-        """Look at every table, and prove life meanwhile."""
-        async with asyncio.TaskGroup() as tasks:
-            beating = tasks.create_task(self._heartbeat.beat_through_a_look())
-            known = self.snapshot.actual if self.decider.memory is not None else None
-            seen = await self._looks.tables(known, self._doubtful(), self._read_once)
-            beating.cancel()
+        """Look at every table, and prove life meanwhile, if that may take long."""
+        known = self.snapshot.actual if self.decider.memory is not None else None
+        if self._looks.known_as_they_are(known, self._doubtful()):
+            seen = await self._looks.tables(known, self._read_once)
+        else:
+            async with asyncio.TaskGroup() as tasks:
+                beating = tasks.create_task(self._heartbeat.beat_through_a_look())
+                seen = await self._looks.tables(known, self._read_once)
+                beating.cancel()
         self._sight.looked(seen.errors, started)
         return replace(seen, blind=self._sight.blind)
 

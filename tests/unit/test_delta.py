@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.core.decision.delta import Delta, Edited, delta, shared
+from anycastlb.core.delta import Delta, Edited, delta, shared
 from anycastlb.core.identity import same_objects
 
 A, B, C, D, E = ("".join(["key ", name]) for name in "abcde")  # strings that are no constants: each its own object

@@ -311,7 +311,15 @@ def test_files_and_units_of_the_installation_exist() -> None:
 
 def test_the_files_of_the_state_directory_are_named() -> None:
     (row,) = [line for line in BY_NAME["docs/INSTALL.md"].read_text().splitlines() if line.startswith("| `/var/lib/")]
-    written = {cache.NAME, cache.INSTANCES, saved_settings.NAME, gate_memory.NAME, instance.NAME, "dns-names"}
+    written = {
+        cache.NAME,
+        cache.CHANGES,
+        cache.INSTANCES,
+        saved_settings.NAME,
+        gate_memory.NAME,
+        instance.NAME,
+        "dns-names",
+    }
     assert set(re.findall(r"\(`([^`]+)`\)", row)) == written
 
 

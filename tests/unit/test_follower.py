@@ -369,6 +369,98 @@ class TestSaved:
         assert [path.name for path in tmp_path.iterdir()] == ["catalog.json"]
 
 
+class TestChanges:
+    """What is saved of a small change of a large catalog."""
+
+    LARGE = Tree({f"services/s{number}": Entry(b"x" * 100, number) for number in range(100)}, 1)
+
+    def edited(self, tree: Tree, text: bytes, number: int = 7) -> Tree:
+        return Tree({**tree.entries, f"services/s{number}": Entry(text, number)}, tree.index + 1)
+
+    def saved(self, tmp_path: Path, *texts: bytes) -> list[Tree]:
+        """The large catalog and what these edits, one after the other, make of it."""
+        trees, saved = [self.LARGE], SavedTree(tmp_path, "x")
+        for text in texts:
+            trees.append(self.edited(trees[-1], text))
+        for tree in trees:
+            saved.save(tree)
+            assert SavedTree(tmp_path, "x").load() == tree
+        return trees
+
+    def test_the_whole_is_not_written_for_it(self, tmp_path: Path) -> None:
+        self.saved(tmp_path)
+        whole = (tmp_path / "catalog.json").read_bytes()
+        saved = SavedTree(tmp_path, "x")
+        saved.save(self.LARGE)
+        tree = self.edited(self.LARGE, b"new")
+        saved.save(tree)
+        rest = Tree({key: entry for key, entry in tree.entries.items() if key != "services/s8"}, 3)
+        saved.save(rest)
+        assert (tmp_path / "catalog.json").read_bytes() == whole
+        assert SavedTree(tmp_path, "x").load() == rest
+
+    def test_many_changes_become_a_whole_again(self, tmp_path: Path) -> None:
+        self.saved(tmp_path, *(b"%d" % number for number in range(100)))
+        whole, changes = (tmp_path / name for name in ("catalog.json", "catalog.changes"))
+        assert changes.stat().st_size < whole.stat().st_size / 4 and json.loads(whole.read_bytes())["index"] > 50
+
+    @pytest.mark.parametrize("left", [0, 1, 40, -2, -1])
+    def test_a_line_that_was_cut_off_changes_nothing(self, tmp_path: Path, left: int) -> None:
+        trees = self.saved(tmp_path, b"one", b"two")
+        path = tmp_path / "catalog.changes"
+        first, second, _ = path.read_bytes().split(b"\n")
+        path.write_bytes(first + b"\n" + (second + b"\n")[:left])
+        saved = SavedTree(tmp_path, "x")
+        assert saved.load() == trees[1]
+        saved.save(trees[2])  # a process that has not written what is there writes the whole
+        assert SavedTree(tmp_path, "x").load() == trees[2] and not path.exists()
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_a_damaged_line_changes_nothing_and_neither_do_those_behind_it(self, tmp_path: Path, number: int) -> None:
+        trees = self.saved(tmp_path, b"one", b"two", b"three")
+        path = tmp_path / "catalog.changes"
+        lines = path.read_bytes().split(b"\n")
+        lines[number] = lines[number].replace(b'"created": 7', b'"created": 6')
+        path.write_bytes(b"\n".join(lines))
+        assert SavedTree(tmp_path, "x").load() == trees[number]
+
+    @pytest.mark.parametrize("content", [b"\n", b"[1]\n", b"{}\n", b"\0" * 100 + b"\n", b"[" * 100_000 + b"\n"])
+    def test_what_is_no_change_changes_nothing(self, tmp_path: Path, content: bytes) -> None:
+        trees = self.saved(tmp_path, b"one", b"two")
+        path = tmp_path / "catalog.changes"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(lines[0] + content + lines[1])
+        assert SavedTree(tmp_path, "x").load() == trees[2]
+
+    def test_the_line_of_a_process_that_hands_over_changes_nothing(self, tmp_path: Path) -> None:
+        old, new = SavedTree(tmp_path, "x"), SavedTree(tmp_path, "x")
+        old.save(self.LARGE)
+        mine = self.edited(self.LARGE, b"new", 8)
+        new.save(mine)
+        old.save(self.edited(self.LARGE, b"old", 9))
+        assert new.load() == mine
+        last = self.edited(mine, b"newer", 8)
+        new.save(last)
+        assert SavedTree(tmp_path, "x").load() == last
+
+    def test_after_a_change_that_failed_the_whole_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        saved = SavedTree(tmp_path, "x")
+        saved.save(self.LARGE)
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("anycastlb.adapters.system.atomic_file.os.fsync", full)
+            with pytest.raises(SourceError, match="No space left on device"):
+                saved.save(self.edited(self.LARGE, b"one"))
+        tree = self.edited(self.LARGE, b"two")
+        saved.save(tree)
+        assert SavedTree(tmp_path, "x").load() == tree and not (tmp_path / "catalog.changes").exists()
+
+
 class TestHeld:
     """A catalog that lost too many VIPs at once."""
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from anycastlb.core.decision.recollection import (
     BELIEVED,
     NOTHING_LEFT,
+    Recorder,
     adopted_gates,
     alike,
     presumed_up,
@@ -165,3 +168,36 @@ def test_what_an_open_gate_has_lost_from_the_kernel_counts_as_up() -> None:
     assert presumed_up(kernel((key(VIP), 1, 100)), catalog, {VIP: OPEN}) == frozenset()  # the other may be new
     assert presumed_up(kernel(), catalog, {VIP: CLOSED}) == frozenset()
     assert presumed_up(kernel(), catalog, {}) == frozenset()
+
+
+# ---------------------------------------------------------------- one record after the other
+
+
+VIPS = st.sampled_from([VIP, OTHER, THIRD])
+gates = st.dictionaries(
+    VIPS, st.sampled_from([OPEN, CLOSED, Gate(True, 900.0, penalty=500.0, penalty_at=990.0), Gate(True, 950.0)])
+)
+serving = st.frozensets(st.sampled_from([key(VIP), key(OTHER), key(VIP, MARKED)]))
+judged = st.dictionaries(VIPS, st.lists(st.sampled_from([WEB, MARKED]), unique=True, max_size=2))
+decisions = st.tuples(gates | st.none(), serving | st.none(), judged | st.none(), st.sampled_from([WALL, WALL + 5.0]))
+"""Gates, the services that serve, the services of each VIP and the wall clock; None: the same objects as before."""
+
+
+@given(st.lists(decisions, min_size=1, max_size=8))
+def test_a_record_after_others_is_the_one_from_scratch(history: list) -> None:
+    recorder, memory, verdicts = Recorder(), Memory(), {}
+    records: list[tuple[Recollection, Recollection]] = []
+    for number, (new_gates, new_serving, new_judged, wall) in enumerate(history):
+        memory = memory if new_gates is None else replace(memory, gates=new_gates)
+        memory = memory if new_serving is None else replace(memory, serving=new_serving)
+        if new_judged is not None:
+            verdicts = {vip: verdict(vip, *services) for vip, services in new_judged.items()}
+        inputs, now = Inputs(wall=wall), NOW + number
+        made = recorder.record(inputs, memory, verdicts, now)
+        records.append((made, remember(inputs, memory, tuple(verdicts.values()), now)))
+    assert all(made == afresh for made, afresh in records), "and none is changed by those that follow"
+
+
+def verdict(vip: object, *services: Service) -> Verdict:
+    shown = tuple(ServiceVerdict(one.name, key(vip, one), False, 0, 2, 1, Reason("", "")) for one in services)
+    return Verdict(vip, open=False, reason=Reason("", ""), since=0.0, services=shown)  # type: ignore[arg-type]

@@ -114,7 +114,8 @@ class Members:
         while True:
             try:
                 membership = await registry.read(taken_in)
-                statuses = await self._offload(read_statuses, self._peers.unread(membership))
+                unread = self._peers.unread(membership)  # none, if it is our own status that has changed
+                statuses = await self._offload(read_statuses, unread) if unread else {}
                 self._peers.update(membership, statuses, self._clock())
                 taken_in = membership
                 self._show()

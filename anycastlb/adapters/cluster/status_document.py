@@ -14,8 +14,8 @@ from typing import TypeAlias, TypeVar
 from anycastlb import __version__
 from anycastlb.core.catalog.fingerprint import fingerprint
 from anycastlb.core.decision import sessions
-from anycastlb.core.decision.delta import delta
 from anycastlb.core.decision.rows import by_service
+from anycastlb.core.delta import delta
 from anycastlb.core.model import (
     Address,
     BackendVerdict,

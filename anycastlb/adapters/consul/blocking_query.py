@@ -47,6 +47,7 @@ class BlockingQuery(Generic[T]):
             return await self._read(consistent=True)
         seen = after
         while True:
+            await self._keep_distance()
             await self._wait(seen)
             latest = await self._read()
             if self._lost(after, latest):
@@ -57,10 +58,16 @@ class BlockingQuery(Generic[T]):
 
     async def _read(self, consistent: bool = False) -> T:
         if not consistent:
-            await asyncio.sleep(self._next_read - time.monotonic())
+            await self._keep_distance()
         self._next_read = time.monotonic() + SPACING
         self.reads += 1
         return await self._look(consistent)
+
+    async def _keep_distance(self) -> None:
+        """Before a wait too: what has changed since the last read ends it at once, and what that read brings comes into
+        force meanwhile."""
+        if (left := self._next_read - time.monotonic()) > 0:
+            await asyncio.sleep(left)
 
 
 def number(index: object) -> int:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from anycastlb.core.delta import Edited
 from anycastlb.core.model import Entry, SourceError
 
 Row = tuple[str, Entry] | None
 BORDER = b"},{"
+MANY, SMALL = 10_000, 16 * 1024
+"""Items that are compared, and bytes that are decoded, within some milliseconds."""
 BAD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What decoding something else than Consul's list can raise."""
 
@@ -30,8 +33,22 @@ class KeyList:
         self._prefix, self._wanted = prefix, wanted
         self._last: tuple[list[bytes], list[Row]] = [], []
         """The last list, cut behind each border between two items, and what each stands for; None: it is not wanted."""
+        self._entries: Mapping[str, Entry] = {}
+        """What the last list has yielded."""
+        self._unique = True
+        """It had no key twice."""
 
-    def decode(self, body: bytes) -> dict[str, Entry]:
+    def at_once(self, body: bytes) -> Mapping[str, Entry] | None:
+        """What ``decode`` yields, if that takes no more than some milliseconds, so that no thread is worth it; None if
+        it may take more. Raises ``SourceError``."""
+        if not 0 < len(self._last[0]) <= MANY:
+            return None
+        try:
+            return self._by_item(body, SMALL) if body.startswith(b"[{") else None
+        except BAD as exc:
+            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+
+    def decode(self, body: bytes) -> Mapping[str, Entry]:
         """The entries by key, without the prefix. Raises ``SourceError``."""
         try:
             rows = self._by_item(body) if body.startswith(b"[{") else None
@@ -39,8 +56,8 @@ class KeyList:
         except BAD as exc:
             raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
 
-    def _by_item(self, body: bytes) -> dict[str, Entry] | None:
-        """None if the list cannot be taken apart at the borders of its items.
+    def _by_item(self, body: bytes, most: int | None = None) -> Mapping[str, Entry] | None:
+        """None if the list cannot be taken apart at the borders of its items, or more than ``most`` bytes are new.
 
         Consul puts nothing between them. A key that holds such a border leaves two pieces that are no JSON: a string
         is open at the end of the first.
@@ -50,6 +67,8 @@ class KeyList:
             return None
         before, rows = self._last
         first, after, middle = _difference(before, body)
+        if most is not None and len(middle) > most:
+            return None
         *whole, last = middle.split(BORDER)
         pieces = [*(piece + BORDER for piece in whole), *([last] if last else [])]
         known = dict(zip(before[first:after], rows[first:after], strict=True))
@@ -57,9 +76,18 @@ class KeyList:
             new = [known[piece] if piece in known else self._row(_item(piece)) for piece in pieces]
         except ValueError:
             return None
+        old = list(filter(None, rows[first:after]))
+        new = _with_keys_of(old, new)
+        now = list(filter(None, new))
         pieces, rows = [*before[:first], *pieces, *before[after:]], [*rows[:first], *new, *rows[after:]]
+        if self._unique and [name for name, _ in old] == [name for name, _ in now]:
+            edited = {name: entry for name, entry in now if self._entries[name] is not entry}
+            self._entries = Edited(self._entries, edited) if edited else self._entries
+        else:
+            self._entries = dict(filter(None, rows))
+            self._unique = len(self._entries) == len(rows) - rows.count(None)
         self._last = pieces, rows
-        return dict(filter(None, rows))
+        return self._entries
 
     def _whole(self, items: Any) -> dict[str, Entry]:
         if not isinstance(items, list):
@@ -74,6 +102,12 @@ class KeyList:
         entry = Entry(raw, created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
         name = key.removeprefix(self._prefix)
         return (name, entry) if self._wanted(name) else None
+
+
+def _with_keys_of(old: Sequence[tuple[str, Entry]], new: Iterable[Row]) -> list[Row]:
+    """The new rows, with the very keys of the old ones: who compares two tables by identity sees what has changed."""
+    names = {name: name for name, _ in old}
+    return [row if row is None else (names.get(row[0], row[0]), row[1]) for row in new]
 
 
 def _difference(pieces: list[bytes], body: bytes) -> tuple[int, int, bytes]:

@@ -3,6 +3,10 @@
 Two JSON files in ``state_dir``: version, identity of the source, checksum, content. Each is written beside its place,
 synced and renamed over, so that a crash leaves the old file or the new one. A file that is not exactly what was
 written is refused, never half used.
+
+A small change of the catalog is not worth a whole file: it is a line of its own in a third file, which names the
+checksum of what it changes, and has one. So a line counts only where it was written: one that a crash has cut off, that
+another process wrote, or that follows either, changes nothing, and what was saved before it stands.
 """
 
 from __future__ import annotations
@@ -12,18 +16,23 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from anycastlb.adapters.system.atomic_file import write_atomic
+from anycastlb.adapters.system.atomic_file import append, write_atomic
+from anycastlb.core.delta import delta
 from anycastlb.core.model import ConsulInstances, Discover, DnsInstances, Entry, Instance, SourceError, Tree
 
 VERSION = 1
 NAME = "catalog.json"
+CHANGES = "catalog.changes"
 INSTANCES = "instances.json"
+MANY, SMALL = 100, 4
+"""Entries of a change that has a line of its own, at most; and all such lines take at most this part of the whole."""
 TOGETHER = 50
 """Entries that are written and hashed at once."""
 BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -31,14 +40,25 @@ BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 Instances: TypeAlias = Mapping[Discover, tuple[Instance, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """What this process has written last."""
+
+    entries: Mapping[str, Entry]
+    checksum: str
+    """Of the whole file, or of the last line of the changes."""
+    room: int
+    """Bytes that further changes may take."""
+
+
 class SavedTree:
     """The saved tree of one source. ``identity`` says which (``consul anycastlb/``): another's tree is not ours."""
 
     def __init__(self, state_dir: str | Path, identity: str) -> None:
-        self.path = Path(state_dir) / NAME
+        self.path, self._changes = Path(state_dir) / NAME, Path(state_dir) / CHANGES
         self._identity = identity
-        self._lines: dict[str, tuple[Entry, bytes]] = {}
-        """The entries that were saved last, each with its line in the file."""
+        self._on_disk: OnDisk | None = None
+        """None where that is not known: the next save writes the whole."""
 
     def load(self) -> Tree | None:
         """The saved tree; None if there is none. Raises ``SourceError`` for one that cannot be used."""
@@ -46,29 +66,68 @@ class SavedTree:
             document = _read(self.path, self._identity)
             if document["checksum"] != _checksum(document["index"], document["entries"]):
                 raise ValueError("the checksum does not fit")
-            return Tree({key: _entry(row) for key, row in document["entries"].items()}, int(document["index"]))
+            tree = Tree({key: _entry(row) for key, row in document["entries"].items()}, int(document["index"]))
+            return self._changed(tree, str(document["checksum"]))
         except FileNotFoundError:
             return None
         except BAD as exc:
             raise SourceError(f"the saved catalog {self.path} cannot be used ({exc}); it will be replaced") from exc
 
     def save(self, tree: Tree) -> None:
-        """Replace the file. Raises ``SourceError`` (a full disk), which leaves the old file as it was."""
-        rows = self._encoded(tree)
+        """Make it so. Raises ``SourceError`` (a full disk), which leaves what was saved before as it was."""
+        before, self._on_disk = self._on_disk, None
+        if before is not None and (change := _change(before, tree)) is not None:
+            checksum, line = change
+            try:
+                append(self._changes, line)
+            except OSError as exc:
+                raise _unsaved(self._changes, exc) from exc
+            self._on_disk = OnDisk(tree.entries, checksum, before.room - len(line))
+            return
+        rows = [_line(key, tree.entries[key]) for key in sorted(tree.entries)]
         checksum = _digest(chain([b"[%d, {" % tree.index], _separated(rows, b", "), [b"}]"]))
         head = {"version": VERSION, "source": self._identity, "index": tree.index, "checksum": checksum}
         begin = json.dumps(head).encode()[:-1] + b', "entries": {\n'
         _replace(self.path, chain([begin], _separated(rows, b",\n"), [b"\n}}"]))
+        with suppress(OSError):
+            self._changes.unlink()  # they are of another whole, and say nothing any more
+        self._on_disk = OnDisk(tree.entries, checksum, sum(map(len, rows)) // SMALL)
 
-    def _encoded(self, tree: Tree) -> list[bytes]:
-        """A line for each entry, as the checksum wants it; those of entries that were saved before are remembered."""
-        known, self._lines = self._lines, {}
-        for key in sorted(tree.entries):
-            entry, line = tree.entries[key], known.get(key)
-            if line is None or line[0] is not entry:
-                line = entry, f"{json.dumps(key)}: {json.dumps(_row(entry), sort_keys=True)}".encode()
-            self._lines[key] = line
-        return [line for _, line in self._lines.values()]
+    def _changed(self, tree: Tree, checksum: str) -> Tree:
+        """The tree with the changes that were saved since. ``checksum``: of the whole."""
+        try:
+            lines = self._changes.read_bytes().split(b"\n")[:-1]
+        except OSError:
+            return tree
+        entries, index = dict(tree.entries), tree.index
+        for line in lines:
+            with suppress(*BAD):
+                row = json.loads(line)
+                number, change = int(row["index"]), row["change"]
+                if row["checksum"] == _checksum(number, change) and change["after"] == checksum:
+                    edited = {key: _entry(entry) for key, entry in change["entries"].items()}
+                    entries = {key: entry for key, entry in {**entries, **edited}.items() if key not in change["gone"]}
+                    index, checksum = number, str(row["checksum"])
+        return Tree(entries, index)
+
+
+def _change(before: OnDisk, tree: Tree) -> tuple[str, bytes] | None:
+    """The checksum of a change and its line; None if it is too large for one."""
+    keys = delta(before.entries, tree.entries).keys
+    if len(keys) > MANY:
+        return None
+    now = {key: tree.entries[key] for key in keys if key in tree.entries}
+    edited = {key: _row(entry) for key, entry in now.items() if before.entries.get(key) != entry}
+    gone = [key for key in keys if key not in now]
+    change = {"after": before.checksum, "entries": edited, "gone": gone}
+    checksum = _checksum(tree.index, change)
+    line = json.dumps({"index": tree.index, "checksum": checksum, "change": change}).encode() + b"\n"
+    return (checksum, line) if len(line) <= before.room else None
+
+
+def _line(key: str, entry: Entry) -> bytes:
+    """An entry in the whole file, as the checksum wants it."""
+    return f"{json.dumps(key)}: {json.dumps(_row(entry), sort_keys=True)}".encode()
 
 
 class SavedInstances:
@@ -165,7 +224,11 @@ def _replace(path: Path, content: bytes | Iterable[bytes]) -> None:
     try:
         write_atomic(path, content)
     except OSError as exc:
-        raise SourceError(f"the catalog cannot be saved to {path}: {exc}; free or mend that disk") from exc
+        raise _unsaved(path, exc) from exc
+
+
+def _unsaved(path: Path, exc: OSError) -> SourceError:
+    return SourceError(f"the catalog cannot be saved to {path}: {exc}; free or mend that disk")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
@@ -23,7 +23,8 @@ from anycastlb.adapters.consul.client import Client, waiting
 from anycastlb.adapters.consul.key_list import KeyList
 from anycastlb.adapters.consul.waits import Begin, Waits
 from anycastlb.adapters.sources import staging
-from anycastlb.core.model import SourceError, Tree
+from anycastlb.core.delta import delta
+from anycastlb.core.model import Entry, SourceError, Tree
 from anycastlb.settings import ConsulSettings
 
 DEFAULTS, IMPORT = "defaults", staging.BELOW
@@ -45,6 +46,8 @@ class ConsulSource:
         """Our token was seen to read the keys of every service."""
         self._held: frozenset[str] = frozenset()
         """The parts of which the last read has shown a key."""
+        self._entries: Mapping[str, Entry] = {}
+        """What the last read has shown."""
         self._listed: frozenset[str] = frozenset()
         """The parts that the last list of names has shown: also one that is nothing but a folder's own key, as Consul's
         page makes it."""
@@ -54,7 +57,7 @@ class ConsulSource:
             self._read_all,
             self._wait_for_news,
             same=lambda before, now: before.entries == now.entries,
-            lost=lambda before, now: bool(before.entries.keys() - now.entries.keys()),
+            lost=lambda before, now: bool(_lost(before, now)),
         )
 
     @property
@@ -70,7 +73,7 @@ class ConsulSource:
                 await self._client.request("GET", f"/v1/kv/{self._prefix}{key}")
             self._sees_all = True
         if after is not None:
-            await self._confirm_loss(sorted(after.entries.keys() - tree.entries.keys()))
+            await self._confirm_loss(_lost(after, tree))
         return tree
 
     async def close(self) -> None:
@@ -87,7 +90,9 @@ class ConsulSource:
 
     async def _read_all(self, consistent: bool) -> Tree:
         whole = await read(self._client, self._items, self._prefix, consistent)
-        self._held = parts_of(whole.entries)
+        if not delta(self._entries, whole.entries).aligned:
+            self._held = parts_of(whole.entries)
+        self._entries = whole.entries
         return replace(whole, entries=staging.in_force(whole.entries)) if IMPORT in self._held else whole
 
     async def _wait_for_news(self, seen: Tree) -> None:
@@ -143,7 +148,13 @@ class ConsulSource:
 async def read(client: Client, items: KeyList, prefix: str, consistent: bool) -> Tree:
     """Every key below the prefix at one moment."""
     index, body = await client.list(prefix, consistent=consistent)
-    return Tree(await asyncio.to_thread(items.decode, body), number(index))
+    entries = items.at_once(body)
+    return Tree(await asyncio.to_thread(items.decode, body) if entries is None else entries, number(index))
+
+
+def _lost(before: Tree, now: Tree) -> list[str]:
+    """The keys that are not there any more, sorted."""
+    return sorted(key for key in delta(before.entries, now.entries).keys if key not in now.entries)
 
 
 def parts_of(keys: Iterable[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, whenever the machine stops."""
+"""Write files so that what is on the disk is known, whenever the machine stops."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file, which is made if it is missing, and sync it. Only its owner can read it.
+
+    Raises OSError; a part of it may be written then, and also when the machine stops meanwhile.
+    """
+    new = not path.exists()
+    with open(path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        _sync(path.parent)
 
 
 def _sync(folder: Path) -> None:

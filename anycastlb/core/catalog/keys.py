@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
+from anycastlb.core.delta import delta
 from anycastlb.core.fields import shown
 from anycastlb.core.model import EMPTY, Entry, Problem, Tree
 
@@ -66,9 +67,9 @@ def sorted_keys(tree: Tree, before: Keys = NO_KEYS) -> Keys:
     the same object too, so that only what has changed is looked at.
     """
     now, old = tree.entries, before.entries
-    changed = [key for key, entry in now.items() if old.get(key) is not entry]
-    gone = old.keys() - now.keys() if len(now) - len(old) != sum(key not in old for key in changed) else ()
-    return _regrouped(now, before, changed, gone)
+    differing = delta(old, now).keys
+    changed = [key for key in differing if key in now and old.get(key) is not now[key]]
+    return _regrouped(now, before, changed, [key for key in differing if key not in now])
 
 
 def _regrouped(now: Mapping[str, Entry], before: Keys, changed: Collection[str], gone: Collection[str]) -> Keys:

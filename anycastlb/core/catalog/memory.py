@@ -8,13 +8,13 @@ holds results together with the objects that they were made from, and compares t
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from anycastlb.core.catalog.build import Built, Rules
 from anycastlb.core.catalog.keys import NO_KEYS, Keys
 from anycastlb.core.catalog.quarantine import Aside
-from anycastlb.core.model import Catalog, Discover, Entry, Instance, Problem, Service, ServiceKey
+from anycastlb.core.model import EMPTY, Catalog, Discover, Entry, Instance, Problem, Service, ServiceKey
 
 CATALOGS = 3
 """Catalogs whose services are known: the one in force, the one that is held, and the next."""
@@ -33,6 +33,21 @@ class Outcome:
     """The discovery whose first answer it waits for, so that it stays as it was."""
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A reading that has ended, as far as the next one can go on from it."""
+
+    catalog: Catalog
+    built: Mapping[str, Built]
+    """Its services and pools by name, each with the entries that it was made of."""
+    services: Mapping[str, Mapping[str, Entry]] = field(default_factory=lambda: EMPTY)
+    """The keys of each service that it has read."""
+    doubtful: Collection[str] = ()
+    """The services that are not made of these very keys and of nothing else."""
+    others: Mapping[str, Entry] = field(default_factory=lambda: EMPTY)
+    """The entries of its catalog that are no service's."""
+
+
 @dataclass
 class Claims:
     """How many services claim each VIP, port and protocol."""
@@ -42,15 +57,21 @@ class Claims:
     doubled: int = 0
     """How many of them more than one service claims."""
 
-    def contested(self, services: Mapping[str, Service]) -> bool:
-        """Does more than one of these services claim the same?"""
-        changed = [name for name, service in services.items() if self.services.get(name) is not service]
-        for name in {*changed, *(self.services.keys() - services.keys())}:
-            if (before := self.services.pop(name, None)) is not None:
+    def contested(self, built: Mapping[str, Built], changed: Iterable[str] | None) -> bool:
+        """Does more than one of these services claim the same?
+
+        ``changed``: the services that may not be those of the last call; None: any may be another.
+        """
+        for name in {*self.services, *built} if changed is None else changed:
+            now, before = built[name].service if name in built else None, self.services.get(name)
+            if now is before:
+                continue
+            if before is not None:
                 self._count(before, -1)
-        for name in changed:
-            self.services[name] = services[name]
-            self._count(services[name], 1)
+                del self.services[name]
+            if now is not None:
+                self._count(now, 1)
+                self.services[name] = now
         return self.doubled > 0
 
     def _count(self, service: Service, step: int) -> None:
@@ -73,18 +94,26 @@ class CatalogMemory:
         self.keys: Keys = NO_KEYS
         """Of the tree that was read last."""
         self.claims = Claims()
-        self._read: deque[tuple[Catalog, Mapping[str, Built]]] = deque(maxlen=CATALOGS)
+        self._read: deque[Past] = deque(maxlen=CATALOGS)
         self._outcomes: dict[str, Outcome] = {}
         self._basis: tuple[Rules, Entry | None, Mapping[Discover, tuple[Instance, ...]]] | None = None
         """What the outcomes were made with besides the documents."""
         self.aside: Aside | None = None
         """What was set aside at the last reading, since it cannot be read."""
 
+    @property
+    def latest(self) -> Past | None:
+        """The last reading."""
+        return self._read[-1] if self._read else None
+
+    def past(self, catalog: Catalog) -> Past | None:
+        """The reading that has ended in this catalog, if it is one of the latest."""
+        return next((past for past in self._read if past.catalog is catalog), None)
+
     def in_force(self, catalog: Catalog) -> Mapping[str, Built]:
         """The services of a catalog by name, each with the entries that it was made of."""
-        for known, built in self._read:
-            if known is catalog:
-                return built
+        if (past := self.past(catalog)) is not None:
+            return past.built
         used: dict[str, dict[str, Entry]] = defaultdict(dict)
         for key, entry in catalog.good.items():
             if key.startswith("services/"):
@@ -109,14 +138,14 @@ class CatalogMemory:
     def remember(self, name: str, outcome: Outcome) -> None:
         self._outcomes[name] = outcome
 
-    def finish(self, catalog: Catalog, built: Mapping[str, Built], keys: Keys) -> None:
-        """A reading has ended in this catalog."""
+    def finish(self, past: Past, keys: Keys) -> None:
+        """A reading of these keys has ended."""
         self.keys = keys
-        self._read.append((catalog, built))
+        self._read.append(past)
         self._outcomes = {
             name: outcome
             for name, outcome in self._outcomes.items()
-            if outcome.own is keys.services.get(name) and not _in_force(outcome, built.get(name))
+            if outcome.own is keys.services.get(name) and not _in_force(outcome, past.built.get(name))
         }
 
 

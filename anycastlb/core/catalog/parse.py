@@ -7,9 +7,11 @@ those that operators wrote, so that all that holds for a backend holds for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
+from operator import attrgetter
 from typing import TypeVar
 
 from anycastlb.core.catalog.build import Rules
@@ -25,7 +27,19 @@ from anycastlb.core.catalog.quarantine import read_around
 from anycastlb.core.catalog.reading import Reading
 from anycastlb.core.catalog.shrink import same_vips
 from anycastlb.core.identity import same_objects
-from anycastlb.core.model import EMPTY, Catalog, Discover, Drain, Entry, Gateway, HttpRoute, Network, Problem, Tree
+from anycastlb.core.model import (
+    EMPTY,
+    Catalog,
+    Discover,
+    Drain,
+    Entry,
+    Gateway,
+    HttpRoute,
+    Network,
+    Problem,
+    Service,
+    Tree,
+)
 
 T = TypeVar("T")
 ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -79,10 +93,10 @@ def _read(tree: Tree, previous: Catalog, rules: Rules, memory: CatalogMemory) ->
     gateways.settled(reading.settle_claims(gateway_claimants(gateways)))
     routes, problems = read_routes(keys.routes, previous, gateways.kept, reading.built)
     reading.problems += problems
-    catalog = _catalog(tree, previous, keys, reading, gateways, routes)
+    catalog, others = _catalog(tree, previous, keys, reading, gateways, routes)
     if same_vips(previous, catalog):
         catalog.share_vips(previous)
-    memory.finish(catalog, reading.built, keys)
+    memory.finish(reading.ended(catalog, keys.services, others), keys)
     return catalog
 
 
@@ -93,35 +107,65 @@ def _catalog(
     reading: Reading,
     gateways: Documents[Gateway],
     routes: Documents[HttpRoute],
-) -> Catalog:
-    built = [reading.built[name] for name in sorted(reading.built)]
+) -> tuple[Catalog, Mapping[str, Entry]]:
+    """The catalog, and those of its entries that are no service's."""
     leaving = {node: _drain(f"drain/{node}", entry) for node, entry in sorted(keys.drained.items())}
-    remarks = {one.service.name: one.remarks for one in built if one.remarks}
+    services, pools, remarks = _services(previous, reading)
     problems = [
         *reading.problems,
         *(problem for _, problems in leaving.values() for problem in problems),
         *(problem for problems in remarks.values() for problem in problems),
     ]
     instances = reading.rules.instances
-    return Catalog(
-        services=_held(previous.services, tuple([one.service for one in built if one.service.vips])),
+    drained = {f"drain/{node}": entry for node, entry in keys.drained.items()}
+    good, others = reading.good({**gateways.good(), **routes.good(), **drained})
+    catalog = Catalog(
+        services=services,
         drained=frozenset(keys.drained),
         drains={node: drain for node, (drain, _) in leaving.items()},
         problems=tuple(dict.fromkeys(problems)),
         index=tree.index,
-        good={
-            **reading.good(),
-            **gateways.good(),
-            **routes.good(),
-            **{f"drain/{node}": entry for node, entry in keys.drained.items()},
-        },
+        good=good,
         remarks=remarks,
         discovers={wanted: tuple(sorted(names)) for wanted, names in reading.discovers.items()},
         instances={wanted: instances[wanted] for wanted in reading.discovers if wanted in instances},
-        pools=_held(previous.pools, tuple([one.service for one in built if not one.service.vips])),
+        pools=pools,
         gateways=_held(previous.gateways, gateways.values()),
         routes=_held(previous.routes, routes.values()),
     )
+    return catalog, others
+
+
+def _services(
+    previous: Catalog, reading: Reading
+) -> tuple[tuple[Service, ...], tuple[Service, ...], Mapping[str, tuple[Problem, ...]]]:
+    """The services, the pools, and the remarks about them, in the order of their names."""
+    replaced = reading.replaced()
+    if replaced is not None:
+        names = {*(previous.remarks.keys() - replaced.keys()), *(name for name, one in replaced.items() if one.remarks)}
+        remarks = {name: reading.built[name].remarks for name in sorted(names)}
+        now = [one.service for one in replaced.values()]
+        return (
+            _with(previous.services, [service for service in now if service.vips]),
+            _with(previous.pools, [service for service in now if not service.vips]),
+            remarks,
+        )
+    built = [reading.built[name] for name in sorted(reading.built)]
+    return (
+        _held(previous.services, tuple([one.service for one in built if one.service.vips])),
+        _held(previous.pools, tuple([one.service for one in built if not one.service.vips])),
+        {one.service.name: one.remarks for one in built if one.remarks},
+    )
+
+
+def _with(before: tuple[Service, ...], replaced: Sequence[Service]) -> tuple[Service, ...]:
+    """These services in the places of those of the same names."""
+    if not replaced:
+        return before
+    rows, name = list(before), attrgetter("name")
+    for service in replaced:
+        rows[bisect_left(rows, service.name, key=name)] = service
+    return _held(before, tuple(rows))
 
 
 def _held(before: tuple[T, ...], now: tuple[T, ...]) -> tuple[T, ...]:

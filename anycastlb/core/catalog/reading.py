@@ -16,7 +16,8 @@ from anycastlb.core.catalog.build import Built, Rules, ServiceKeys, build
 from anycastlb.core.catalog.claims import Claimant, settle
 from anycastlb.core.catalog.decode import MalformedDocument, contained
 from anycastlb.core.catalog.http.gateway import every_port, gateway_mark
-from anycastlb.core.catalog.memory import CatalogMemory, Outcome
+from anycastlb.core.catalog.memory import CatalogMemory, Outcome, Past
+from anycastlb.core.delta import Edited, delta
 from anycastlb.core.model import EMPTY, Catalog, Discover, Entry, Problem, Service, ServiceKey
 
 CLAIMS = "expected a VIP, port and protocol of its own; {} belongs to {}"
@@ -33,6 +34,10 @@ class Reading:
         self._previous, self._memory = previous, memory
         self._before = memory.in_force(previous)
         """The services of the catalog in force."""
+        self._past: Past | None = None
+        """The reading that has ended in the catalog in force, if this one goes on from it."""
+        self._reread: set[str] = set()
+        """The services about which anything may not be as it was then."""
         self._defaults: Mapping[str, Entry] = EMPTY
         """The entry of the defaults that count, if there are any."""
         self._same_defaults = False
@@ -53,26 +58,70 @@ class Reading:
         self._same_defaults = self._defaults.get("defaults") == last_good
         self._memory.prepare(self.rules, self._defaults.get("defaults"), self._previous.instances)
 
-    def good(self) -> dict[str, Entry]:
-        """The entries that the services and the defaults were made of."""
+    def read_services(self, services: Mapping[str, Mapping[str, Entry]]) -> None:
+        """Take every service. Nearly all are as they were, and nothing is done for those."""
+        past = self._memory.past(self._previous) if self._same_defaults else None
+        if past is None:
+            self._reread = set(services)
+        else:
+            self._past, self.built = past, dict(past.built)
+            self._reread = {*delta(past.services, services).keys, *past.doubtful}
+            for name in self._reread:
+                self.built.pop(name, None)
+        for name in sorted(self._reread & services.keys()):
+            self.read_service(name, services[name])
+
+    def replaced(self) -> Mapping[str, Built] | None:
+        """Those services that take the place of older ones in the catalog in force; None if there are others besides,
+        or that cannot be told."""
+        past = self._past
+        if past is None:
+            return None
+        replaced: dict[str, Built] = {}
+        for name in sorted(self._reread):
+            before, now = past.built.get(name), self.built.get(name)
+            if before is now:
+                continue
+            if before is None or now is None or bool(before.service.vips) != bool(now.service.vips):
+                return None
+            replaced[name] = now
+        return replaced
+
+    def good(self, documents: Mapping[str, Entry]) -> tuple[Mapping[str, Entry], Mapping[str, Entry]]:
+        """The entries that all was made of, and those of them that are no service's.
+
+        ``documents``: those of gateways, routes and drains.
+        """
+        others = {**self._defaults, **documents}
+        past, replaced = self._past, self.replaced()
+        if (
+            past is not None
+            and replaced is not None
+            and past.others.keys() == others.keys()
+            and all(past.built[name].used.keys() == now.used.keys() for name, now in replaced.items())
+        ):
+            good = past.catalog.good
+            rows = {key: entry for now in replaced.values() for key, entry in now.used.items()} | others
+            edited = {key: entry for key, entry in rows.items() if good[key] is not entry}
+            return (Edited(good, edited) if edited else good), others
         good = dict(self._defaults)
         for built in self.built.values():
             good.update(built.used)
-        return good
+        return {**good, **documents}, others
 
-    def read_services(self, services: Mapping[str, Mapping[str, Entry]]) -> None:
-        """Take every service. Nearly all are as they were, so that nothing but that is found out about them."""
-        if self._same_defaults:
-            known = self._before
-            self.built = {  # made of these very entries, and of nothing else
-                name: before
-                for name, own in services.items()
-                if (before := known.get(name)) is not None
-                and before.used is own
-                and before.service.backends_from is None
-            }
-        for name in sorted(services.keys() - self.built.keys()):
-            self.read_service(name, services[name])
+    def ended(self, catalog: Catalog, services: Mapping[str, Mapping[str, Entry]], others: Mapping[str, Entry]) -> Past:
+        """What the next reading can go on from. ``services``: the keys of each; ``others``: see ``good``."""
+        doubtful = {
+            name
+            for name in self._reread
+            if (name in services or name in self.built) and not self._is_plain(services.get(name), self.built.get(name))
+        }
+        return Past(catalog, self.built, services, doubtful, others)
+
+    @staticmethod
+    def _is_plain(own: Mapping[str, Entry] | None, built: Built | None) -> bool:
+        """Is it made of these very entries, and of nothing else?"""
+        return built is not None and built.used is own and built.service.backends_from is None
 
     def read_service(self, name: str, own: Mapping[str, Entry]) -> None:
         """Take a service from its keys, else as it last was good."""
@@ -161,8 +210,8 @@ class Reading:
 
         So it is with a gateway. Returns the gateways that get none, and whether their last good versions can stay.
         """
-        services = {name: built.service for name, built in self.built.items()}
-        contested = self._memory.claims.contested(services)
+        goes_on = self._past is not None and self._past is self._memory.latest
+        contested = self._memory.claims.contested(self.built, self._reread if goes_on else None)
         claimed = [claim for gateway in gateways for claim in gateway.claims]
         needed = {*claimed, *(bar for gateway in gateways for bar in gateway.bars)}
         if not contested and len(set(claimed)) == len(claimed) and self._memory.claims.counts.keys().isdisjoint(needed):
@@ -172,6 +221,7 @@ class Reading:
         for key, stays in settled.losers.items():
             kind, _, name = key.partition("/")
             if kind == "services":
+                self._reread.add(name)
                 self._fall_back(name, stays)
         return settled.losers
 

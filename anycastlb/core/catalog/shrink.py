@@ -7,6 +7,8 @@ their ends, new services, backends' keys. Pure: no clock.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import compress
+from operator import is_not
 
 from anycastlb.core.model import Address, Catalog, Gateway, Service, Share, Shrink, Tree
 
@@ -52,7 +54,10 @@ def same_vips(one: Catalog, two: Catalog) -> bool:
 
 
 def _alike(one: Sequence[Service | Gateway], two: Sequence[Service | Gateway]) -> bool:
-    return len(one) == len(two) and all(a is b or a.vips == b.vips for a, b in zip(one, two, strict=True))
+    if len(one) != len(two):
+        return False
+    others = map(is_not, one, two)
+    return all(a.vips == b.vips for a, b in compress(zip(one, two, strict=True), others))
 
 
 def _given_up(one: Sequence[Service | Gateway], two: Sequence[Service | Gateway]) -> set[Address]:

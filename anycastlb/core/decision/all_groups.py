@@ -13,11 +13,11 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from anycastlb.core.decision.delta import Edited
 from anycastlb.core.decision.group_result import GroupResult, result
 from anycastlb.core.decision.rows import RowId, Tables
 from anycastlb.core.decision.scope import Scope
 from anycastlb.core.decision.steps import Steps
+from anycastlb.core.delta import Edited
 from anycastlb.core.identity import same_objects
 from anycastlb.core.model import Address, Memory, ServiceKey
 

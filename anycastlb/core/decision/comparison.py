@@ -15,7 +15,7 @@ from typing import Any
 
 from anycastlb.core.decision import plan
 from anycastlb.core.decision.containment import Containment
-from anycastlb.core.decision.delta import delta
+from anycastlb.core.delta import delta
 from anycastlb.core.model import ALL_TABLES, Change, Failure, Reason, ServiceKey, State, Table
 
 

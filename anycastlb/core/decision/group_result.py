@@ -14,12 +14,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from anycastlb.core.decision import kernel_settings
-from anycastlb.core.decision.delta import shared
 from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.peer_votes import PeerVote, ServiceId
 from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.rows import Wanted
 from anycastlb.core.decision.vip_gates import GateStep
+from anycastlb.core.delta import shared
 from anycastlb.core.model import (
     Address,
     BackendVerdict,

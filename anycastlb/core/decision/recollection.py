@@ -9,9 +9,10 @@ Pure. Decision record: docs/decisions/0003-pools-and-gates.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from anycastlb.core.delta import delta
 from anycastlb.core.model import (
     Address,
     Catalog,
@@ -33,13 +34,51 @@ NOTHING_LEFT = 1.0
 
 def remember(inputs: Inputs, memory: Memory, verdicts: tuple[Verdict, ...], now: float) -> Recollection:
     """What to keep of a decision."""
-    gates = {
-        vip: _shifted(gate, inputs.wall)
-        for vip, gate in memory.gates.items()
-        if not gate.open or gate.penalty >= NOTHING_LEFT
-    }
-    below = frozenset(s.key for verdict in verdicts for s in verdict.services if s.key not in memory.serving)
-    return Recollection(gates, below, inputs.wall + now)
+    below = frozenset[ServiceKey]().union(*(_below(verdict, memory.serving) for verdict in verdicts))
+    return Recollection(_kept(memory.gates, inputs.wall), below, inputs.wall + now)
+
+
+class Recorder:
+    """What to keep of one decision after the other, as ``remember`` says it: only what differs is looked at."""
+
+    def __init__(self) -> None:
+        self._wall: float | None = None
+        self._gates: Mapping[Address, Gate] = {}
+        self._verdicts: Mapping[Address, Verdict] = {}
+        self._serving: frozenset[ServiceKey] = frozenset()
+        self._kept: dict[Address, Gate] = {}
+        """The gates that are kept, by the wall clock."""
+        self._below: dict[Address, frozenset[ServiceKey]] = {}
+        """The services below their thresholds, by VIP; those of other VIPs are missing."""
+
+    def record(self, inputs: Inputs, memory: Memory, verdicts: Mapping[Address, Verdict], now: float) -> Recollection:
+        """What to keep of this decision."""
+        wall, gates = inputs.wall, memory.gates
+        if wall != self._wall:
+            self._kept = _kept(gates, wall)
+        elif moved := frozenset(delta(self._gates, gates).keys):
+            rest = {vip: gate for vip, gate in self._kept.items() if vip not in moved}
+            self._kept = rest | _kept({vip: gates[vip] for vip in moved if vip in gates}, wall)
+        changed = verdicts if memory.serving is not self._serving else delta(self._verdicts, verdicts).keys
+        for vip in changed:
+            below = _below(verdicts[vip], memory.serving) if vip in verdicts else frozenset()
+            if below:
+                self._below[vip] = below
+            else:
+                self._below.pop(vip, None)
+        for gone in [vip for vip in self._below if vip not in verdicts]:
+            del self._below[gone]
+        self._wall, self._gates, self._verdicts, self._serving = wall, gates, verdicts, memory.serving
+        return Recollection(self._kept, frozenset[ServiceKey]().union(*self._below.values()), wall + now)
+
+
+def _kept(gates: Mapping[Address, Gate], wall: float) -> dict[Address, Gate]:
+    """Those of these gates that are worth keeping, by the wall clock."""
+    return {vip: _shifted(gate, wall) for vip, gate in gates.items() if not gate.open or gate.penalty >= NOTHING_LEFT}
+
+
+def _below(verdict: Verdict, serving: Collection[ServiceKey]) -> frozenset[ServiceKey]:
+    return frozenset(s.key for s in verdict.services if s.key not in serving)
 
 
 def alike(one: Recollection, other: Recollection) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 from anycastlb.core.decision import peer_reports
 from anycastlb.core.decision.basis import Basis, refused
 from anycastlb.core.decision.containment import Containment
-from anycastlb.core.decision.delta import delta
 from anycastlb.core.decision.group_result import GroupResult
 from anycastlb.core.decision.handover import Successor, vips_of
 from anycastlb.core.decision.health import turned
@@ -24,6 +23,7 @@ from anycastlb.core.decision.http.tier import Tier, http_tier
 from anycastlb.core.decision.remembered import FROM_SCRATCH, Remembered
 from anycastlb.core.decision.rows import RowId
 from anycastlb.core.decision.vip_groups import Grouping, VipGroup, group_vips
+from anycastlb.core.delta import delta
 from anycastlb.core.model import Address, Check, DestinationKey, Inputs, Memory, ServiceKey
 
 

@@ -10,7 +10,7 @@ docs/decisions/0008-names-in-other-places.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from anycastlb.core.decision.containment import Containment
@@ -80,12 +80,11 @@ def had_peers(cluster: Cluster, before: bool | None) -> bool | None:
     return False if cluster.connected or not cluster.follows else before
 
 
-def votes(inputs: Inputs, open_vips: Iterable[Address]) -> Callable[[Address], Vote]:
+def votes(inputs: Inputs, open_vips: Container[Address]) -> Callable[[Address], Vote]:
     """Does this node announce a VIP: its gate is open, its route was seen, and a BGP session carries it."""
-    wanted = frozenset(open_vips)
 
     def vote(vip: Address) -> Vote:
-        if vip not in wanted:
+        if vip not in open_vips:
             return False
         return None if inputs.announced is None else vip in inputs.announced
 

@@ -15,7 +15,7 @@ from itertools import compress
 from operator import is_not
 from typing import Any, TypeAlias
 
-from anycastlb.core.decision.delta import Edited
+from anycastlb.core.delta import Edited
 from anycastlb.core.model import EMPTY, Address, Check, DestinationKey, ForwardPath, Service, ServiceKey
 
 Place: TypeAlias = tuple[Service, Address]

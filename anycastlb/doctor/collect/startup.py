@@ -42,25 +42,27 @@ class Asked:
     """As ``Needs.forwards``: of each family the first backend that is reached by ``nat``."""
     through: bool
     """A check goes through IPVS."""
-    over_ipv4: bool
 
 
-def asked_by(service: Service) -> Asked:
+def asked_by(service: Service) -> Asked | None:
+    """None: nothing, as nearly every service."""
     nat = [backend for backend in service.backends if backend.forward == "nat"]
     first = {backend.address.version: backend for backend in reversed(nat)}
     forwards = {(one.address, one.forward): f"{service.name}/{one.name}" for one in first.values()}
     through = any(backend.through for backend in service.backends)
-    return Asked(forwards, through, any(vip.version == 4 for vip in service.vips))
+    return Asked(forwards, through) if forwards or through else None
 
 
-def with_catalog(settings: Settings, catalog: Catalog, asked: PerService[Asked] | None = None) -> Facts:
+def with_catalog(settings: Settings, catalog: Catalog, asked: PerService[Asked | None] | None = None) -> Facts:
     """What ``WITH_CATALOG`` judges: what the catalog asks of the machine, and how the machine is set up for it.
 
     ``asked``: of ``asked_by``; it remembers what the services of the catalog before asked.
     """
-    services = (asked or PerService(asked_by))(catalog.services)
+    services = list(filter(None, (asked or PerService(asked_by))(catalog.services)))
     nat = {where: name for one in reversed(services) for where, name in one.nat.items()}
-    through = any(one.through for one in services) and any(one.over_ipv4 for one in services)
+    through = any(one.through for one in services) and any(
+        vip.version == 4 for service in catalog.services for vip in service.vips
+    )
     sysctls = host.sysctls((*host.FORWARDING, *host.of_interfaces("accept_local"))) if nat or through else {}
     needs = Needs(forwards=nat, through=through)
     return Facts(config="node.toml", settings=settings, starting=True, kernel=Kernel("", sysctls=sysctls), needs=needs)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from anycastlb.core.decision.containment import Containment
-from anycastlb.core.decision.delta import shared
+from anycastlb.core.delta import shared
 from anycastlb.core.http.entries import CompiledGraph, compile_graph
 from anycastlb.core.http.graph import Graph
 from anycastlb.core.http.routes import graph_of

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 from anycastlb.core.decision import health
 from anycastlb.core.decision.basis import Refusals
 from anycastlb.core.decision.containment import Containment
-from anycastlb.core.decision.delta import shared
 from anycastlb.core.decision.http import spread
 from anycastlb.core.decision.http.compiled import NOTHING, Compiled, compiled
 from anycastlb.core.decision.http.gateways import judge_gateway, judge_route, listener, listening
 from anycastlb.core.decision.http.listening import Listening
 from anycastlb.core.decision.http.pools import NEW, PoolResult, decide_pool, removed_pool, rows_of_removed
 from anycastlb.core.decision.own_drain import withdrawn
+from anycastlb.core.delta import shared
 from anycastlb.core.identity import same_objects
 from anycastlb.core.model import (
     EMPTY,
