@@ -125,7 +125,8 @@ async def test_a_reload_that_is_slow_is_neither(tmp_path: Path, monkeypatch: pyt
         haproxy.masters = [AFTER]
         haproxy.asked.clear()
         assert await runtime.reload() == ""
-        assert haproxy.asked == ["show proc\n"], "one that is over by then is not repeated"
+        assert "show proc\n" in haproxy.asked
+        assert "reload\n" not in haproxy.asked, "one that is over by then is not repeated"
 
 
 # ---------------------------------------------------------------- what the driver makes of it
