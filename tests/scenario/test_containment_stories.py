@@ -13,8 +13,9 @@ import pytest
 from anycastlb.adapters.cluster import status_document
 from anycastlb.adapters.cluster.memory import MemoryRegistry
 from anycastlb.core.decision import assessment, peer_votes, plan, steps, vip_gates
+from anycastlb.core.decision.recollection import Recorder
 from anycastlb.core.model import ServiceKey
-from anycastlb.engine import cycle_events, gate_keeper
+from anycastlb.engine import cycle_events
 from tests.support.world import VIP, WEB, World, until
 
 OTHER = ip_address("192.0.2.20")
@@ -117,7 +118,7 @@ async def test_a_decision_that_fails_as_a_whole_proves_no_life_and_ends_nothing(
 TELLING = {
     "an event about a gate": (cycle_events, "_gate_event"),
     "events about changes": (cycle_events, "_change_events"),
-    "the memory of gates": (gate_keeper, "remember"),
+    "the memory of gates": (Recorder, "record"),
     "what the others are told": (status_document, "summarise"),
 }
 
