@@ -94,7 +94,7 @@ same time. A folder is run without the files that another part names."""
 KERNELS = tuple(
     Part(name, ("tests/kernel", "tests/contract/test_drivers.py"), inside=True, kernel=name) for name in virtual.SUITES
 )
-"""Run by ``--kernels``, which takes about an hour of a processor for each where they are emulated."""
+"""Run by ``--kernels``, which takes about half an hour of a processor for each where they are emulated."""
 
 
 def files_in(path: str) -> list[str]:
