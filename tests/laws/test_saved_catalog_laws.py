@@ -15,17 +15,24 @@ edits = st.dictionaries(st.integers(0, 120), st.binary(max_size=300) | st.none()
 """By the number of a service: its document; None deletes it."""
 
 
-@given(st.lists(st.tuples(edits, st.booleans()), max_size=5))
-def test_what_is_loaded_is_what_was_saved_last(history: list[tuple[dict[int, bytes | None], bool]]) -> None:
+happens = st.sampled_from(["nothing", "the node is started again", "somebody removes the file"])
+
+
+@given(st.lists(st.tuples(edits, happens), max_size=5))
+def test_what_is_loaded_is_what_was_saved_last(history: list[tuple[dict[int, bytes | None], str]]) -> None:
     with TemporaryDirectory() as folder:
         saved, tree = SavedTree(folder, "x"), LARGE
         saved.save(tree)
-        for changes, restarted in history:
+        for changes, what in history:
             entries = dict(tree.entries)
             for number, value in changes.items():
                 entries.pop(f"services/s{number}", None)
                 if value is not None:
                     entries[f"services/s{number}"] = Entry(value, number)
-            tree, saved = Tree(entries, tree.index + 1), SavedTree(folder, "x") if restarted else saved
+            tree = Tree(entries, tree.index + 1)
+            if what == "the node is started again":
+                saved = SavedTree(folder, "x")
+            elif what == "somebody removes the file":
+                saved.path.unlink()
             saved.save(tree)
             assert SavedTree(folder, "x").load() == tree

@@ -76,7 +76,7 @@ class SavedTree:
     def save(self, tree: Tree) -> None:
         """Make it so. Raises ``SourceError`` (a full disk), which leaves what was saved before as it was."""
         before, self._on_disk = self._on_disk, None
-        if before is not None and (change := _change(before, tree)) is not None:
+        if before is not None and self.path.exists() and (change := _change(before, tree)) is not None:
             checksum, line = change
             try:
                 append(self._changes, line)
