@@ -209,7 +209,6 @@ PROGRAMS = {
     "vagrant": "needs virtual machines",
     "sudo": "builds virtual machines",
     "ssh": "needs another machine",
-    "pip": "would fetch what is asked for",
     "pipx": "would fetch what is asked for",
     "dig": "asks Consul's name server; tests/parts/test_consul_names.py asks its agent",
     "kill": "is said of a process that has no name yet",
