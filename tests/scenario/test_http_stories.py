@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -45,11 +45,16 @@ def route(host: str, *pools: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> World:
+    return http_world(tmp_path)
+
+
+def http_world(tmp_path: Path, **node: Any) -> World:
+    """With two pools of two backends behind a gateway, and a service beside it. ``node``: settings of node.toml."""
     certificates = tmp_path / "certificates"
     certificates.mkdir()
     tables = f'[http]\ncertificate_dir = "{certificates}"\n'
-    world = World(str(tmp_path / "state"), tables)
+    world = World(str(tmp_path / "state"), tables, **node)
     files = Installation(tmp_path / "run", certificates, tmp_path / "s", tmp_path / "m")
     world.haproxy = MemoryHaproxy(files)
     world.put("services/dns", WEB)
@@ -58,7 +63,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.put("gateways/web", GATEWAY)
     world.put("routes/blog", route("blog.example", "blog"))
     world.put("routes/shop", route("shop.example", "shop"))
-    yield world
+    return world
 
 
 def haproxy(world: World) -> MemoryHaproxy:
@@ -136,6 +141,24 @@ async def test_a_dead_backend_a_dead_pool_and_dead_pools(world: World) -> None:
         assert node.snapshot.decision.verdicts[HTTP].reason.code == "routes_dead"
         world.dead.clear()
         await until(lambda: HTTP in world.announced, within=10)
+
+
+async def test_a_gateway_whose_vip_is_decided_together_with_another_goes_by_its_routes(tmp_path: Path) -> None:
+    """Such VIPs are known by the first of them; it was once another VIP that was decided anew for the gateway."""
+    world = http_world(tmp_path, fwmark_ranges=["1-99"])
+    world.put(
+        "services/marked", {"vip": ["192.0.2.70", str(HTTP)], "fwmark": 7, "check": {"type": "none"}, "backends": {}}
+    )
+    pools = {f"10.2.0.{n}" for n in range(1, 5)}
+    async with world.node() as node:
+        await begun(world)
+        await until(lambda: HTTP in world.announced, within=10)
+        for turn in range(3):
+            world.dead |= pools
+            await until(lambda: HTTP not in world.announced, within=5)
+            assert node.snapshot.decision.verdicts[HTTP].services[-1].reason.code == "routes_dead", turn
+            world.dead -= pools
+            await until(lambda: HTTP in world.announced, within=10)
 
 
 async def test_all_routes_can_be_asked_for(world: World) -> None:
