@@ -22,6 +22,7 @@ from tests.support.two_vips import INPUTS, ONE, REST, TWO, WEB, at_rest
 KEY = WEB.key(ONE)
 KEEP = KeptBackends(frozenset(), Reason("kept_peers", "kept"))
 TROUBLE = LocalTrouble(frozenset({"web"}), True, 50.0)
+SHUT = LocalTrouble(frozenset(), True, 50.0)
 
 
 def parts() -> GroupParts:
@@ -164,7 +165,15 @@ def test_of_one_that_differs_the_rest_is_of_the_same_objects() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "own", "troubled"),
-    [(None, "well", False), (None, "ill", False), (TROUBLE, "ill", True), (TROUBLE, "unable", False)],
+    [
+        (None, "well", False),
+        (None, "ill", False),
+        (TROUBLE, "ill", True),
+        (SHUT, "ill", True),
+        # Nothing opens the gate of a VIP that could not be served, but what is dead here gets the peers' weights.
+        (SHUT, "unable", False),
+        (TROUBLE, "unable", True),
+    ],
 )
 def test_whose_decision_depends_on_the_peers(trouble: LocalTrouble | None, own: str, troubled: bool) -> None:
     made = result(case(trouble=trouble, own=own)(PARTS), None)

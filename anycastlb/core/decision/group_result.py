@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from anycastlb.core.decision import kernel_settings
 from anycastlb.core.decision.judgement import Judgement
+from anycastlb.core.decision.peer_health import Case
 from anycastlb.core.decision.peer_votes import PeerVote, ServiceId
 from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.rows import Wanted
@@ -115,13 +116,18 @@ def result(parts: GroupParts, before: GroupResult | None) -> GroupResult:
         backends={key: verdict for _, pool in parts.pools for key, verdict in pool.backends.items()},
         wakes=tuple(wake for _, pool in parts.pools for wake in pool.wakes),
         cached=kernel_settings.need_no_entries(services.values(), destinations.values()),
-        troubled=any(vote.case.trouble is not None and vote.case.own != "unable" for vote in parts.votes),
+        troubled=any(_depends_on_peers(vote.case) for vote in parts.votes),
         until=NEVER,
     )
     if before is None:
         return made
     made = _shared(before, made)
     return replace(made, until=min(made.wakes, default=ALWAYS) - EARLY) if _stands(parts, before, made) else made
+
+
+def _depends_on_peers(case: Case) -> bool:
+    """May the other nodes' reports change the gate of this VIP, or the weights of a service that is dead here?"""
+    return case.trouble is not None and (case.own != "unable" or bool(case.trouble.dead))
 
 
 def _shared(before: GroupResult, made: GroupResult) -> GroupResult:
