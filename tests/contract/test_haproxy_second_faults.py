@@ -125,6 +125,11 @@ class World(world.World):
         self.real.start()
         await self.real.started()
 
+    async def serves(self) -> None:
+        """Start HAProxy, and see its VIP announced and answering."""
+        await self.start()
+        await self.announces()
+
     async def announces(self) -> None:
         await eventually(lambda: LOOPBACK in self.announced)
         assert (await asked(self.port)).body == "one"
@@ -155,8 +160,7 @@ async def node(
 
 async def test_it_dies_again_while_what_it_is_to_start_with_is_checked(node: World) -> None:
     async with node.node():
-        await node.start()
-        await node.announces()
+        await node.serves()
         node.real.kill()
         await node.withdraws()
         node.runtime.hold("check")
@@ -165,15 +169,13 @@ async def test_it_dies_again_while_what_it_is_to_start_with_is_checked(node: Wor
         await node.start()
         node.real.kill()
         node.runtime.allowed.set()
-        await node.start()
-        await node.announces()
+        await node.serves()
         await node.answers(NEW, "two")
 
 
 async def test_it_dies_again_while_it_is_looked_at_for_the_first_time(node: World) -> None:
     async with node.node():
-        await node.start()
-        await node.announces()
+        await node.serves()
         node.real.kill()
         await node.withdraws()
         node.runtime.hold("look")
@@ -181,8 +183,7 @@ async def test_it_dies_again_while_it_is_looked_at_for_the_first_time(node: Worl
         await node.runtime.reached.wait()
         node.real.kill()
         node.runtime.allowed.set()
-        await node.start()
-        await node.announces()
+        await node.serves()
         node.serve(NEW, "two")
         await node.answers(NEW, "two")
 
@@ -191,8 +192,7 @@ async def test_it_dies_again_while_it_is_looked_at_for_the_first_time(node: Worl
 async def test_it_dies_twice_amid_one_reload(node: World, back: bool) -> None:
     """Which the daemon waits for all the time. ``back``: it runs when that goes on."""
     async with node.node():
-        await node.start()
-        await node.announces()
+        await node.serves()
         node.runtime.hold("reload")
         node.serve(NEW, "two")
         await node.runtime.reached.wait()
@@ -226,15 +226,13 @@ async def test_it_and_the_daemon_die_together_and_the_daemon_is_back_first(node:
     await both_die(node, amid)
     async with node.node():
         await node.withdraws()
-        await node.start()
-        await node.announces()
+        await node.serves()
         await node.answers(NEW, "two")
 
 
 async def both_die(node: World, amid: str) -> None:
     async with node.node():
-        await node.start()
-        await node.announces()
+        await node.serves()
         if amid == "rest":
             node.serve(NEW, "two")
             await node.answers(NEW, "two")

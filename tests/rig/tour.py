@@ -57,7 +57,7 @@ def perform(step: Step) -> bool:
         times += 1
         typed = subprocess.run(step.command, shell=True, cwd=README.parent, text=True, capture_output=True, check=False)
         took = time.monotonic() - started
-        if (not step.shown and typed.returncode == 0) or (step.shown and not lacks(step.shown, typed.stdout)):
+        if not lacks(step.shown, typed.stdout) if step.shown else typed.returncode == 0:
             print(typed.stdout, f"  # {took:.0f} s, {times} times", sep="", flush=True)
             return True
         if not step.shown or took > WAIT:

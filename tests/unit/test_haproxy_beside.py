@@ -71,6 +71,13 @@ class Scene:
         self.woken = asyncio.Event()
         self.beside = HaproxyBeside(self.driver, self.haproxy, self.woken.set)
 
+    async def is_changed(self) -> None:
+        """From now on a change is under way, which lasts until the driver is allowed to end it."""
+        assert await self.beside.observe() == ROWS
+        await self.haproxy.connect()
+        self.driver.allowed.clear()
+        await self.beside.apply([CREATE])
+
     async def probed(self, times: int) -> None:
         """Until it has been asked so often from now on."""
         probes = self.haproxy.probes
@@ -214,10 +221,7 @@ async def test_one_that_is_gone_is_not_waited_for_whatever_is_under_way(
     monkeypatch.setattr(beside, "INTERVAL", PATIENCE)
     monkeypatch.setattr(beside, "AGAIN", PATIENCE)
     async with started as scene:
-        assert await scene.beside.observe() == ROWS
-        await scene.haproxy.connect()
-        scene.driver.allowed.clear()
-        await scene.beside.apply([CREATE])
+        await scene.is_changed()
         scene.woken.clear()
         scene.haproxy.kill()
         async with asyncio.timeout(PATIENCE):
@@ -232,10 +236,7 @@ async def test_one_that_is_gone_is_not_waited_for_whatever_is_under_way(
 async def test_one_that_is_back_amid_what_is_under_way_is_not_taken_for_what_it_was(started: Scene) -> None:
     """Its connection is not there yet, so that a second death would be noticed late. And it may be another one."""
     async with started as scene:
-        assert await scene.beside.observe() == ROWS
-        await scene.haproxy.connect()
-        scene.driver.allowed.clear()
-        await scene.beside.apply([CREATE])
+        await scene.is_changed()
         scene.haproxy.kill()
         await scene.probed(1)
         assert not any((await scene.beside.observe()).values())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from anycastlb.core.delta import Edited
@@ -41,20 +42,14 @@ class KeyList:
     def at_once(self, body: bytes) -> Mapping[str, Entry] | None:
         """What ``decode`` yields, if that takes no more than some milliseconds, so that no thread is worth it; None if
         it may take more. Raises ``SourceError``."""
-        if not 0 < len(self._last[0]) <= MANY:
-            return None
-        try:
-            return self._by_item(body, SMALL) if body.startswith(b"[{") else None
-        except BAD as exc:
-            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
+        with _of_keys():
+            return self._by_item(body, SMALL) if 0 < len(self._last[0]) <= MANY else None
 
     def decode(self, body: bytes) -> Mapping[str, Entry]:
         """The entries by key, without the prefix. Raises ``SourceError``."""
-        try:
-            rows = self._by_item(body) if body.startswith(b"[{") else None
+        with _of_keys():
+            rows = self._by_item(body)
             return self._whole(json.loads(body)) if rows is None else rows
-        except BAD as exc:
-            raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
 
     def _by_item(self, body: bytes, most: int | None = None) -> Mapping[str, Entry] | None:
         """None if the list cannot be taken apart at the borders of its items, or more than ``most`` bytes are new.
@@ -63,7 +58,7 @@ class KeyList:
         is open at the end of the first.
         """
         body = body.rstrip()
-        if not body.endswith(b"}]"):
+        if not body.startswith(b"[{") or not body.endswith(b"}]"):
             return None
         before, rows = self._last
         first, after, middle = _difference(before, body)
@@ -102,6 +97,15 @@ class KeyList:
         entry = Entry(raw, created=int(item["CreateIndex"]), version=str(int(item["ModifyIndex"])))
         name = key.removeprefix(self._prefix)
         return (name, entry) if self._wanted(name) else None
+
+
+@contextmanager
+def _of_keys() -> Iterator[None]:
+    """Raises ``SourceError`` for what cannot be decoded in this block."""
+    try:
+        yield
+    except BAD as exc:
+        raise SourceError(f"Consul answered a list that is not one of keys: {exc!r:.200}") from exc
 
 
 def _with_keys_of(old: Sequence[tuple[str, Entry]], new: Iterable[Row]) -> list[Row]:

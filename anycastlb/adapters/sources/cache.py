@@ -105,8 +105,10 @@ class SavedTree:
                 row = json.loads(line)
                 number, change = int(row["index"]), row["change"]
                 if row["checksum"] == _checksum(number, change) and change["after"] == checksum:
-                    edited = {key: _entry(entry) for key, entry in change["entries"].items()}
-                    entries = {key: entry for key, entry in {**entries, **edited}.items() if key not in change["gone"]}
+                    edited, gone = {key: _entry(entry) for key, entry in change["entries"].items()}, set(change["gone"])
+                    entries.update(edited)
+                    for key in gone & entries.keys():
+                        del entries[key]
                     index, checksum = number, str(row["checksum"])
         return Tree(entries, index)
 

@@ -9,7 +9,7 @@ from math import inf
 from anycastlb import __version__
 
 LAST = 60
-"""Seconds that a process which hands over may take to end. If it hangs, the bridge withdraws its routes long before."""
+"""Seconds that a process which hands over may take to end. ``[bgp] hold`` withdraws its routes all the same."""
 
 
 class Notifier:

@@ -174,7 +174,7 @@ class HaproxyBeside:
                 if self._driver.reloading and isinstance(exc, Away) and exc.silent:
                     continue
                 gone = self._busy and self._runtime.gone()
-                misses = max(misses + 1, FALL * gone)
+                misses = FALL if gone else misses + 1
                 if misses >= FALL and not self._silent:
                     self._silence(exc)
             else:
