@@ -8,7 +8,7 @@ Decision record: docs/decisions/0014-incremental-brain.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
 from itertools import compress
 from operator import is_not
@@ -31,24 +31,86 @@ class Delta(Generic[K]):
 
 
 NONE: Delta[Any] = Delta()
+SHARE = 8
+"""An edited table holds at most one row of so many beside the table that it refers to: each edit copies them."""
 
 
-class Edited(dict[K, V]):
-    """A table with the same keys as another one in the same order. It knows which rows are other ones there, so that
-    nobody has to walk through both to find that out; to walk through 10,000 rows takes half a millisecond."""
+class Edited(Mapping[K, V]):
+    """A table with the same keys as another one in the same order, and other rows for some of them.
 
-    __slots__ = ("__weakref__", "_before", "_keys")
+    It refers to that table and holds its own rows beside it: a copy of 100,000 rows would take two milliseconds and
+    five megabytes. It knows which rows are other ones there, so that nobody has to walk through both to find that out.
+    Whoever asks for all rows, and not for all keys, has them put together once.
+    """
+
+    __slots__ = ("__weakref__", "_before", "_keys", "parts")
 
     def __init__(self, before: Mapping[K, V], rows: Mapping[K, V]) -> None:
-        """``rows``: the new rows of keys that ``before`` has."""
-        super().__init__(before)
-        self.update(rows)
+        """``rows``: the new rows of keys that ``before`` has. Nobody may change either of the two any more."""
+        whole, beside = _parts(before)
+        beside = {**beside, **rows}
+        few = len(beside) * SHARE <= len(whole)
+        self.parts: tuple[Mapping[K, V], Mapping[K, V]] = (whole, beside) if few else ({**whole, **beside}, {})
+        """The table that it refers to, and the rows beside it."""
         self._before = ref(before) if isinstance(before, Edited) else None
         self._keys = tuple(key for key, row in rows.items() if before[key] is not row)
 
     def since(self, table: Mapping[K, V]) -> Delta[K] | None:
         """Where it differs from that table, if it was made of it."""
         return Delta(self._keys) if self._before is not None and self._before() is table else None
+
+    def whole(self) -> Mapping[K, V]:
+        """The same table in one piece."""
+        whole, beside = self.parts
+        if beside:
+            whole = {**whole, **beside}
+            self.parts = whole, {}
+        return whole
+
+    def __getitem__(self, key: K) -> V:
+        whole, beside = self.parts
+        return beside[key] if key in beside else whole[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.parts[0]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.parts[0])
+
+    def keys(self) -> KeysView[K]:
+        return self.parts[0].keys()
+
+    def values(self) -> ValuesView[V]:
+        return self.whole().values()
+
+    def items(self) -> ItemsView[K, V]:
+        return self.whole().items()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        (whole, some), (as_well, others) = self.parts, _parts(other)
+        if whole is as_well:
+            return all(self[key] == other[key] for key in {**some, **others})
+        return self.whole() == in_one_piece(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.whole())
+
+
+def in_one_piece(table: Mapping[K, V]) -> Mapping[K, V]:
+    """The same table, fit to be copied or walked through: ``dict`` takes another mapping key by key."""
+    return table.whole() if isinstance(table, Edited) else table
+
+
+def _parts(table: Mapping[K, V]) -> tuple[Mapping[K, V], Mapping[K, V]]:
+    """A table, and the rows that stand beside it for those of its own."""
+    return table.parts if isinstance(table, Edited) else (table, {})
 
 
 def delta(old: Mapping[K, V], new: Mapping[K, V]) -> Delta[K]:
@@ -57,6 +119,9 @@ def delta(old: Mapping[K, V], new: Mapping[K, V]) -> Delta[K]:
         return NONE
     if isinstance(new, Edited) and (known := new.since(old)) is not None:
         return known
+    (whole, some), (as_well, others) = _parts(old), _parts(new)
+    if whole is as_well:
+        return Delta(tuple(key for key in {**some, **others} if old[key] is not new[key]))
     if same_objects(old, new):
         return Delta(tuple(compress(new, map(is_not, old.values(), new.values()))))
     before, after = list(old), list(new)

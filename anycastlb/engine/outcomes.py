@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from anycastlb.core.delta import Edited
+from anycastlb.core.delta import Edited, in_one_piece
 from anycastlb.core.model import NAMES, Change, Failure, Reason, Rows, State, Table
 
 OUTDATED = frozenset({"exists", "missing", "service_missing"})
@@ -73,7 +73,7 @@ def applied(actual: State, changes: Iterable[Change], failures: Iterable[Failure
 def _written(rows: Rows, changes: Sequence[Change]) -> Rows:
     if all(change.new is not None and not change.moved and change.key in rows for change in changes):
         return Edited(rows, {change.key: change.new for change in changes})
-    written = dict(rows)
+    written = dict(in_one_piece(rows))
     for change in changes:
         if change.new is None or change.moved:
             written.pop(change.key, None)  # moved: it becomes the newest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anycastlb.core.delta import Delta, Edited, delta, shared
+from anycastlb.core.delta import SHARE, Delta, Edited, delta, in_one_piece, shared
 from anycastlb.core.identity import same_objects
 
 A, B, C, D, E = ("".join(["key ", name]) for name in "abcde")  # strings that are no constants: each its own object
@@ -130,3 +130,48 @@ def test_a_table_that_was_edited_keeps_nothing_of_what_it_was_made_of() -> None:
     del first
     assert gone() is None
     assert set(delta(BASE, second).keys) == {B, C}
+
+
+LARGE = {f"key {number}": [number] for number in range(20 * SHARE)}
+edits = st.dictionaries(st.sampled_from(list(LARGE)), st.builds(lambda number: [number], st.integers(0, 3)), max_size=8)
+
+
+@given(st.lists(st.tuples(edits, st.booleans()), max_size=12))
+def test_a_table_that_was_edited_is_the_one_that_was_copied(history: list[tuple[dict, bool]]) -> None:
+    """Whoever reads it whole changes nothing about that."""
+    table, copy = LARGE, LARGE
+    made: list = [(table, copy)]
+    for rows, is_read in history:
+        table, copy = Edited(table, rows), copy | rows
+        made.append((table, copy))
+        if is_read:
+            assert list(table.items()) == list(copy.items()) and table == copy and copy == table
+    for table, copy in made:
+        assert (
+            len(table) == len(copy) and list(table) == list(table.keys()) == list(copy) and table.keys() == copy.keys()
+        )
+        assert all(table[key] is row is table.get(key) and key in table for key, row in copy.items())
+        assert "another" not in table and table.get("another") is None
+    for one, old in made:
+        for other, new in made:
+            differs = delta(one, other)
+            assert differs.aligned
+            assert {key for key in LARGE if old[key] is not new[key]} == set(differs.keys)
+    for table, copy in made:
+        assert list(table.values()) == list(copy.values()) and repr(table) == repr(copy)
+
+
+def test_an_edit_copies_little_however_large_the_table_is() -> None:
+    table = Edited(LARGE, {})
+    for number in range(len(LARGE) // SHARE):
+        table = Edited(table, {f"key {number}": [0]})
+        assert table.parts[0] is LARGE and len(table.parts[1]) == number + 1
+    assert not Edited(table, {"key 100": [0]}).parts[1], "then it is put together"
+
+
+def test_what_is_no_table_is_no_equal_of_one() -> None:
+    table = Edited(BASE, {})
+    assert table != [A, B, C] and table == table and table != Edited(BASE, {A: TWO})
+    assert in_one_piece(BASE) is BASE and in_one_piece(table) is BASE
+    with pytest.raises(TypeError):
+        hash(table)

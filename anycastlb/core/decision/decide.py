@@ -36,6 +36,7 @@ from anycastlb.core.decision.remembered import FROM_SCRATCH, ProbeRows, Remember
 from anycastlb.core.decision.rows import RowId, by_service, cached_leaving, leaving_rows, with_leaving
 from anycastlb.core.decision.scope import Scope, scope_of
 from anycastlb.core.decision.steps import take_steps
+from anycastlb.core.delta import in_one_piece
 from anycastlb.core.model import (
     MARKS,
     Address,
@@ -164,7 +165,7 @@ def decide_again(last: Remembered, inputs: Inputs, memory: Memory, now: float) -
 
 def _both(one: Mapping[K, V], other: Mapping[K, V]) -> Mapping[K, V]:
     """Two tables as one; the same object if there is only one of them."""
-    return {**one, **other} if one and other else one or other
+    return {**in_one_piece(one), **in_one_piece(other)} if one and other else one or other
 
 
 def _probes(scope: Scope) -> tuple[Mapping[ForwardPath, int | None], ProbeRows]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from anycastlb.core.decision import weights
-from anycastlb.core.identity import same_objects
+from anycastlb.core.delta import delta
 from anycastlb.core.model import Check, CheckState, Health, Reason, Result
 
 UNKNOWN = CheckState()
@@ -100,10 +100,5 @@ def alike(one: CheckState, other: CheckState) -> bool:
 
 def turned(old: Health, new: Health) -> Iterable[Check]:
     """The checks of which a decision may think otherwise than the last one."""
-    if old is new:
-        return ()
-    if same_objects(old, new):
-        pairs = zip(new, old.values(), new.values(), strict=True)
-        return [check for check, before, after in pairs if before is not after and not alike(before, after)]
-    both = {check for check in old.keys() & new.keys() if alike(old[check], new[check])}
-    return [check for check in (*old, *new) if check not in both]
+    keys = delta(old, new).keys
+    return [key for key in keys if key not in old or key not in new or not alike(old[key], new[key])]

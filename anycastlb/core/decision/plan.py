@@ -32,6 +32,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 from anycastlb.core.decision.containment import Containment
+from anycastlb.core.delta import in_one_piece
 from anycastlb.core.model import (
     ALL_TABLES,
     Change,
@@ -234,7 +235,7 @@ def tears_down(change: Change) -> bool:
 
 def apply(state: State, change: Change) -> State:
     """What one change makes of a state: the meaning the drivers must give it."""
-    rows = dict(state.rows(change.table))
+    rows = dict(in_one_piece(state.rows(change.table)))
     if change.new is None or change.moved:
         rows.pop(change.key, None)
     if change.new is not None:

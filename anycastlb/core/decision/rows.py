@@ -19,6 +19,7 @@ from anycastlb.core.decision.judgement import Judgement
 from anycastlb.core.decision.kernel_settings import need_no_entries
 from anycastlb.core.decision.pool import Pool
 from anycastlb.core.decision.vip_groups import Place
+from anycastlb.core.delta import in_one_piece
 from anycastlb.core.model import (
     EMPTY,
     Address,
@@ -136,13 +137,18 @@ def with_leaving(
         if stays or key.service in services:
             row = _without_new_flows(item.row) if stays and not item.serves else item.row
             kept.setdefault(key.service, {})[key] = row
-    destinations, order = dict(tables.destinations), dict(tables.order)
+    destinations, order = dict(in_one_piece(tables.destinations)), dict(in_one_piece(tables.order))
     for service, rows in kept.items():
         asked = {key: destinations.pop(key) for key in tables.order.get(service, ())}
         both = _merged(asked, rows, before.get(service, ()))
         destinations.update(both)
         order[service] = tuple(both)
-    return Tables({**addresses, **tables.addresses}, {**services, **tables.services}, destinations, order)
+    return Tables(
+        {**addresses, **in_one_piece(tables.addresses)},
+        {**services, **in_one_piece(tables.services)},
+        destinations,
+        order,
+    )
 
 
 def cached_leaving(leaving: Mapping[RowId, Leaving]) -> bool:

@@ -21,7 +21,7 @@ from anycastlb.core.decision.http.gateways import judge_gateway, judge_route, li
 from anycastlb.core.decision.http.listening import Listening
 from anycastlb.core.decision.http.pools import NEW, PoolResult, decide_pool, removed_pool, rows_of_removed
 from anycastlb.core.decision.own_drain import withdrawn
-from anycastlb.core.delta import shared
+from anycastlb.core.delta import Edited, shared
 from anycastlb.core.identity import same_objects
 from anycastlb.core.model import (
     EMPTY,
@@ -254,7 +254,7 @@ def _servers(last: Tier, sections: Sections) -> Rows:
     if any(old.keys() != new.keys() for old, new in pairs):
         return shared(before, {key: row for _, keyed in sections.values() for key, row in keyed.items()})
     changed = {key: row for old, new in pairs for key, row in new.items() if old[key] != row}
-    return {**before, **changed} if changed else before
+    return Edited(before, changed) if changed else before
 
 
 def _certificates(gateways: Iterable[Gateway], known: Mapping[str, str]) -> dict[str, HttpCertificate]:

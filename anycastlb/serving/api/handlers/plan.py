@@ -18,6 +18,7 @@ from anycastlb.core.catalog.edit import ValidatedEdits, document, export_documen
 from anycastlb.core.catalog.shrink import admit
 from anycastlb.core.decision import maglev, plan
 from anycastlb.core.decision.decide import decide
+from anycastlb.core.delta import in_one_piece
 from anycastlb.core.fields import shown
 from anycastlb.core.model import (
     Catalog,
@@ -151,7 +152,7 @@ def _edit(validated: ValidatedEdits, edit: Edit) -> dict[str, Any]:
 def _then(snapshot: Snapshot, catalog: Catalog, now: float) -> tuple[Snapshot, list[str]]:
     """The node as it would be with that catalog, and the backends that count as up because they were never checked."""
     up = CheckState(up=True, since=now, last=Result(True, "assumed up", 0.0, now))
-    health, assumed = dict(snapshot.inputs.health), []
+    health, assumed = dict(in_one_piece(snapshot.inputs.health)), []
     before = snapshot.inputs.catalog
     running = {check for service in (*before.services, *before.pools) for check, _ in _checks(service)}
     for service in (*catalog.services, *catalog.pools):
