@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import wraps
-from types import MappingProxyType
 from typing import Concatenate, ParamSpec
 
 from anycastlb.adapters.checks import Found
 from anycastlb.adapters.system.clock import Clock
 from anycastlb.adapters.system.journal import Journal
 from anycastlb.core.decision import health, weights
+from anycastlb.core.delta import Edited
 from anycastlb.core.events import Event
 from anycastlb.core.model import Check, CheckState, Health, Result
 from anycastlb.engine.attempt import Attempt
@@ -88,16 +88,39 @@ class Verdicts:
     def __init__(self, journal: Journal, clock: Clock, observer: Observer) -> None:
         self.states: dict[Check, CheckState] = {}
         self.turned = asyncio.Event()
-        self.fresh = False
-        """Is there anything new since it was last set to False?"""
+        self._news: dict[Check, CheckState] = {}
+        """What was taken since the last snapshot."""
+        self._snapshot: Health | None = None
+        """The last one; None once there are other checks than it has."""
         self._journal, self._clock, self._observer = journal, clock.monotonic, observer
         self._complain_at = self._clock()
         self._stirred: dict[Hashable, dict[Callable[[], None], None]] = {}
 
+    @property
+    def fresh(self) -> bool:
+        """Is there anything new since the last snapshot?"""
+        return bool(self._news)
+
+    def snapshot(self) -> Health:
+        """All states as they are now. Nobody can change it; what is not new is not copied."""
+        news, self._news = self._news, {}
+        if self._snapshot is None:
+            self._snapshot = Edited(dict(self.states), {})
+        elif news:
+            self._snapshot = Edited(self._snapshot, news)
+        return self._snapshot
+
     def forget(self, check: Check) -> None:
         """The check is not run any more. What it found must not be believed when it returns."""
-        self.states.pop(check, None)
+        if self.states.pop(check, None) is not None:
+            self._news.pop(check, None)
+            self._snapshot = None
         self.turned.set()
+
+    def _take(self, check: Check, state: CheckState) -> None:
+        if check not in self.states:
+            self._snapshot = None
+        self.states[check] = self._news[check] = state
 
     def on_stir(self, course: Course, act: Callable[[], None]) -> Callable[[], None]:
         """Act once when a check of this one's kind that was down is answered again; returns what cancels it.
@@ -112,8 +135,7 @@ class Verdicts:
         """Take a result that says something of the target, or counts as if it did."""
         check, before = course.check, course.state
         after = course.state = health.step(before, result, check.rise, check.fall)
-        self.states[check] = after
-        self.fresh = True
+        self._take(check, after)
         if after.up is not before.up:
             self._tell(check, before.up, after)
         if _matters(before, after):
@@ -125,8 +147,7 @@ class Verdicts:
     def settle(self, check: Check, state: CheckState) -> None:
         """Take the state of a check that needs no probe, and was never known before."""
         self._observer.observe_result(check.type, "good", 0.0)
-        self.states[check] = state
-        self.fresh = True
+        self._take(check, state)
         self._tell(check, None, state)
         self.turned.set()
 
@@ -139,8 +160,7 @@ class Verdicts:
             self._journal.emit(Event("check", check.type, reason, after="down", level="error", code="internal_error"))
         now = self._clock()
         since = before.since if before is not None and before.up is False else now
-        self.states[check] = CheckState(False, since=since, last=Result(False, text, 0.0, now))
-        self.fresh = True
+        self._take(check, CheckState(False, since=since, last=Result(False, text, 0.0, now)))
         self.turned.set()
 
     @contained
@@ -204,8 +224,8 @@ class Verdicts:
 
     def _show(self, course: Course, state: CheckState) -> None:
         """Publish another state of the same verdict."""
-        course.state = self.states[course.check] = state
-        self.fresh = True
+        course.state = state
+        self._take(course.check, state)
 
     def _warn(self, check: Check, result: Result) -> None:
         self._journal.emit(Event("check", str(check), reason=result.detail, after="unknown", level="error"))
@@ -235,8 +255,7 @@ async def publish_changes(verdicts: Verdicts, publish: Publish) -> None:
                 continue
         turned = verdicts.turned.is_set()
         verdicts.turned.clear()
-        verdicts.fresh = False
-        publish(MappingProxyType(dict(verdicts.states)), turned)
+        publish(verdicts.snapshot(), turned)
 
 
 def _matters(before: CheckState, after: CheckState) -> bool:
