@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anycastlb.adapters.drivers import Driver
+from anycastlb.core.delta import in_one_piece
 from anycastlb.core.model import DriverError, Rows, State, Table
 
 LISTED: tuple[Table, ...] = ("addresses", "services", "destinations")
@@ -61,8 +62,7 @@ async def observe(
     read_once(errors)
     for driver, seen in first:
         try:
-            for table, rows in (await _confirmed(driver, known, seen)).items():
-                tables[table] = _kept(known.rows(table), rows) if known is not None else rows
+            tables.update(_kept(known, await _confirmed(driver, known, _kept(known, seen))))
         except DriverError as exc:
             errors.update(dict.fromkeys(driver.tables, str(exc)))
     remembered = {table: known.rows(table) for table in errors} if known else {}
@@ -71,11 +71,15 @@ async def observe(
     return Observation(tables, State(**remembered, **tables), errors)
 
 
-def _kept(before: Rows, now: Rows) -> Rows:
-    """The rows that are there now: as the same object as before, if they are the same in the same order."""
-    if before is now or (list(before) == list(now) and list(before.values()) == list(now.values())):
-        return before
-    return now
+def _kept(known: State | None, seen: Mapping[Table, Rows]) -> Mapping[Table, Rows]:
+    """The tables that are there now: each as the same object as before, if it has the same rows in the same order."""
+    if known is None:
+        return seen
+    return {table: before if _same(before := known.rows(table), rows) else rows for table, rows in seen.items()}
+
+
+def _same(before: Rows, now: Rows) -> bool:
+    return before is now or (list(before) == list(now) and list(before.values()) == list(now.values()))
 
 
 async def _confirmed(driver: Driver, known: State | None, first: Mapping[Table, Rows]) -> Mapping[Table, Rows]:
@@ -94,7 +98,9 @@ async def _confirmed(driver: Driver, known: State | None, first: Mapping[Table, 
 
 
 def _lost(before: Rows, now: Rows) -> set[Any]:
-    return set(before).difference(now)  # of two dicts: this hashes no key again
+    if before is now:
+        return set()
+    return set(in_one_piece(before)).difference(in_one_piece(now))  # of two dicts: this hashes no key again
 
 
 def _united(before: Rows, first: Rows, second: Rows) -> Rows:

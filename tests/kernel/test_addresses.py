@@ -82,11 +82,14 @@ async def test_ipv6_disabled_says_how_to_enable_it() -> None:
 
 async def test_a_thousand_addresses() -> None:
     vips = [f"10.1.{n // 250}.{n % 250}" for n in range(1000)]
-    driver = AddressDriver()
-    assert not await driver.apply(put(*vips))
-    assert set((await driver.observe())["addresses"]) == {ip_address(vip) for vip in vips}
+    driver, changes = AddressDriver(), put(*vips)
+    assert not await driver.apply(changes)
+    seen = (await driver.observe())["addresses"]
+    assert set(seen) == {ip_address(vip) for vip in vips}
+    assert {id(vip) for vip in seen} == {id(change.key) for change in changes}, "so that they are compared by identity"
+    assert (await driver.observe())["addresses"] is seen
     assert not await driver.apply(take(*vips))
-    assert (await driver.observe())["addresses"] == {}
+    assert (await driver.observe())["addresses"] == {} and len(seen) == len(vips)
 
 
 @pytest.mark.parametrize("family", [4, 6])

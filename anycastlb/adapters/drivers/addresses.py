@@ -24,6 +24,7 @@ from anycastlb.adapters.drivers.address_messages import (
 from anycastlb.adapters.system import netlink
 from anycastlb.adapters.system.netlink import HEADER, DumpInterrupted, Request
 from anycastlb.adapters.system.route_netlink import NETLINK_ROUTE, InterfaceMissing
+from anycastlb.core.identity import same_objects
 from anycastlb.core.model import Address, Change, DriverError, Failure, Reason, Rows, Table, VipAddress
 
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
@@ -49,10 +50,17 @@ class AddressDriver:
         self._lock = threading.Lock()
         self._read: dict[bytes, Address | None] = {}
         """What each message of the last looks stands for."""
+        self._added: dict[Address, Address] = {}
+        """Each address that was added, and is seen from then on as the same object."""
+        self._seen: Mapping[Address, VipAddress] = {}
+        """What the last look has shown."""
 
     async def observe(self) -> Mapping[Table, Rows]:
-        """Our addresses on the interface. Raises ``DriverError``."""
-        return {"addresses": dict.fromkeys(await self._use(self._marked), self._row)}
+        """Our addresses on the interface: the same object as the last time, if they are. Raises ``DriverError``."""
+        vips = await self._use(self._marked)
+        if not same_objects(self._seen, vips):
+            self._seen = dict.fromkeys(vips, self._row)
+        return {"addresses": self._seen}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Add and delete addresses in this order. Raises ``DriverError``."""
@@ -128,13 +136,15 @@ class AddressDriver:
     def _listed(self, kernel: AddressSocket, index: int) -> list[Address]:
         if len(self._read) > REMEMBERED:
             self._read.clear()
+            self._added.clear()
         vips: dict[Address, None] = {}
         for data, start, end in kernel.dump(*address_messages.ASK):
             if address_messages.interface_of(data, start) != index:
                 continue
             message = data[start:end]
             if message not in self._read:
-                self._read[message] = address_messages.ours(message)
+                ours = address_messages.ours(message)
+                self._read[message] = ours and self._added.get(ours, ours)
             if (vip := self._read[message]) is not None:
                 vips[vip] = None
         return list(vips)
@@ -189,6 +199,7 @@ class AddressDriver:
                 marked.discard(vip)
             else:
                 marked.add(vip)
+                self._added[vip] = vip
         return reasons
 
     def _request(self, change: Change, index: int) -> Request:

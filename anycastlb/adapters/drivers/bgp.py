@@ -33,6 +33,7 @@ from anycastlb.adapters.drivers.bridge_server import BridgeConnection, BridgeSer
 from anycastlb.adapters.drivers.under_way import STALL, UnderWay, has_drifted
 from anycastlb.adapters.drivers.wanted_routes import WantedRoutes
 from anycastlb.bridge.protocol import Heartbeat, Report, RouteSet, fault
+from anycastlb.core.delta import shared
 from anycastlb.core.events import Event, Level
 from anycastlb.core.model import Address, Change, Failure, Network, Reason, Rows, Session, Speaker, Table
 
@@ -63,6 +64,8 @@ class BgpDriver:
         self._on_change, self._emit, self._clock = on_change, emit, clock
         self._report = Report()
         """The last ready one of any bridge."""
+        self._heard = self._known = self._report
+        """The last one as it came, and with the routes of the one before as far as they are the same."""
         self._wanted = WantedRoutes()
         self._under_way = UnderWay()
         self._serial = self._sent = 0
@@ -89,7 +92,7 @@ class BgpDriver:
         self._forget()
         self._refusals, self._under_way.expected = {}, False
         self._wanted.begin_cycle(self._report.announced)
-        return {"routes": dict(self._report.announced)}
+        return {"routes": self._report.announced}
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Failure]:
         """Send what is wanted now, and wait a moment until ExaBGP has acknowledged it."""
@@ -248,7 +251,7 @@ class BgpDriver:
             self._send()
 
     def bridge_reported(self, connection: BridgeConnection) -> None:
-        before, report = self._report, connection.report
+        before, report = self._report, self._as_known(connection.report)
         if not report.ready:
             return
         if self._away_since is not None:
@@ -259,7 +262,7 @@ class BgpDriver:
         self._away_since, self._report = None, report
         self._wanted.adopt(report.announced)
         news |= before.sessions != report.sessions
-        if before.announced != report.announced:
+        if before.announced is not report.announced:
             news |= has_drifted(before.announced, report.announced, self._wanted.routes or {})
         news |= self._under_way.advance(before, report, self._covered(), self._clock())
         for session in report.sessions:
@@ -267,6 +270,13 @@ class BgpDriver:
         self._news.set()
         if news:
             self._on_change()
+
+    def _as_known(self, report: Report) -> Report:
+        """With the routes of the last report, as far as they are the same; the very same report if it was not new."""
+        if report is not self._heard:
+            self._heard = report
+            self._known = replace(report, announced=shared(self._report.announced, report.announced))
+        return self._known
 
     def bridge_lost(self, connection: BridgeConnection) -> None:
         if connection.report.ready:

@@ -18,6 +18,8 @@ class WantedRoutes:
         """What the present cycle has asked to change."""
         self._looked: Mapping[Address, Route] | None = None
         """What the look of the present cycle has shown; None once the cycle has ended."""
+        self._alike: Mapping[Address, Route] | None = None
+        """What a look has shown that is what is wanted."""
 
     @property
     def known(self) -> bool:
@@ -26,16 +28,16 @@ class WantedRoutes:
     def adopt(self, announced: Mapping[Address, Route]) -> None:
         """What is announced already is wanted, unless it is known what is wanted."""
         if self.routes is None:
-            self.routes = dict(announced)
+            self.routes, self._alike = dict(announced), None
 
     def forget(self) -> None:
         """Nobody knows any more what is announced."""
-        self.routes, self.decided, self._looked = None, False, None
+        self.routes, self.decided, self._looked, self._alike = None, False, None, None
 
     def begin_cycle(self, announced: Mapping[Address, Route]) -> None:
-        """A cycle begins with a look, which shows this."""
+        """A cycle begins with a look, which shows this. Nobody may change it any more."""
         self.asked = set()
-        self._looked = dict(announced) if self.routes is not None else None
+        self._looked = announced if self.routes is not None else None
 
     @property
     def in_cycle(self) -> bool:
@@ -48,6 +50,7 @@ class WantedRoutes:
     def change(self, changes: Sequence[Change]) -> None:
         if self.routes is None:
             return
+        self._alike = None
         for change in changes:
             if change.new is None:
                 self.routes.pop(change.key, None)
@@ -59,9 +62,10 @@ class WantedRoutes:
         looked, self._looked = self._looked, None
         if self.routes is None or looked is None:
             return False
-        if self.decided and not self.asked and self.routes == looked:
+        if self.decided and not self.asked and (looked is self._alike or self.routes == looked):
+            self._alike = looked
             return False
-        before = dict(self.routes)
+        before, self._alike = dict(self.routes), None
         for vip in [vip for vip in self.routes if vip not in looked and vip not in self.asked]:
             del self.routes[vip]
         self.routes |= {vip: route for vip, route in looked.items() if vip not in self.asked}
