@@ -71,6 +71,10 @@ class Edited(Mapping[K, V]):
         whole, beside = self.parts
         return beside[key] if key in beside else whole[key]
 
+    def get(self, key: K, default: Any = None) -> Any:
+        whole, beside = self.parts
+        return beside[key] if key in beside else whole.get(key, default)
+
     def __contains__(self, key: object) -> bool:
         return key in self.parts[0]
 
