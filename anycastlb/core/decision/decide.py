@@ -36,7 +36,7 @@ from anycastlb.core.decision.remembered import FROM_SCRATCH, ProbeRows, Remember
 from anycastlb.core.decision.rows import RowId, by_service, cached_leaving, leaving_rows, with_leaving
 from anycastlb.core.decision.scope import Scope, scope_of
 from anycastlb.core.decision.steps import take_steps
-from anycastlb.core.delta import in_one_piece
+from anycastlb.core.delta import delta, in_one_piece
 from anycastlb.core.model import (
     MARKS,
     Address,
@@ -171,8 +171,10 @@ def _both(one: Mapping[K, V], other: Mapping[K, V]) -> Mapping[K, V]:
 def _probes(scope: Scope) -> tuple[Mapping[ForwardPath, int | None], ProbeRows]:
     """The firewall marks of probes through IPVS, and the rows behind them."""
     last, past = scope.last, scope.last.decision
-    standing = last is not FROM_SCRATCH and scope.grouping.groups is last.grouping.groups
-    if standing and None not in past.probe_paths.values():
+    old, new = last.grouping.groups, scope.grouping.groups
+    edited = delta(old, new)
+    standing = edited.aligned and all(old[name].paths == new[name].paths for name in edited.keys)
+    if last is not FROM_SCRATCH and standing and None not in past.probe_paths.values():
         return past.probe_paths, last.probe_rows
     paths = probe_marks.paths(scope.grouping.paths, scope.basis.inputs, scope.basis.memory)
     return paths, probe_marks.rows(paths)
