@@ -3,19 +3,23 @@ when HAProxy dies: little for each of its pools."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 from anycastlb.core.decision.comparison import UNCOMPARED, compare_again
 from anycastlb.core.decision.decide import decide_again
 from anycastlb.core.decision.http.pools import checks_of_pool
 from anycastlb.core.decision.remembered import FROM_SCRATCH
+from anycastlb.core.delta import Edited
 from anycastlb.core.model import (
     Backend,
     Catalog,
     Change,
     Check,
     CheckState,
+    Decision,
     Failure,
     Inputs,
     Memory,
@@ -70,6 +74,33 @@ def turned(vips: int) -> int:
 
 def test_one_turned_verdict_costs_little_for_every_vip_that_it_does_not_concern() -> None:
     assert turned(MANY) - turned(FEW) < EACH * (MANY - FEW)
+
+
+def test_a_changed_weight_copies_no_table_of_all_backends() -> None:
+    services = list(map(service, range(MANY)))
+    inputs = Inputs(catalog=Catalog(tuple(services)), health={one.backends[0].check: UP for one in services})
+    last = FROM_SCRATCH
+    for now in (100.0, 101.0, 102.0):
+        last = decide_again(last, inputs, last.decision.memory, now)
+    whole = tables(last.decision)
+    for number in (7, 8, 7):
+        (backend,) = services[number].backends
+        services[number] = replace(services[number], backends=(replace(backend, weight=backend.weight - 30),))
+        now += 1.0
+        last = decide_again(last, replace(inputs, catalog=Catalog(tuple(services))), last.decision.memory, now)
+        for name, table in tables(last.decision).items():
+            assert isinstance(table, Edited) and table.parts[0] is whole[name], f"{name} was copied"
+    weights = [row.weight for row in last.decision.desired.destinations.values()]
+    assert weights == [100] * 7 + [40, 70] + [100] * (MANY - 9)
+
+
+def tables(decision: Decision) -> Mapping[str, Mapping[Any, Any]]:
+    """Those with a row for each backend that a new weight changes."""
+    return {
+        "destinations": decision.desired.destinations,
+        "backends": decision.backends,
+        "rows": decision.memory.rows,
+    }
 
 
 def without_haproxy(pools: int) -> int:
