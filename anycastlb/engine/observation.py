@@ -62,7 +62,7 @@ async def observe(
     read_once(errors)
     for driver, seen in first:
         try:
-            tables.update(_kept(known, await _confirmed(driver, known, _kept(known, seen))))
+            tables.update(await _confirmed(driver, known, seen))
         except DriverError as exc:
             errors.update(dict.fromkeys(driver.tables, str(exc)))
     remembered = {table: known.rows(table) for table in errors} if known else {}
@@ -87,6 +87,7 @@ async def _confirmed(driver: Driver, known: State | None, first: Mapping[Table, 
 
     The first look of all is always taken twice: nobody knows yet what it may have missed.
     """
+    first = _kept(known, first)
     listed = [table for table in driver.tables if table in LISTED]
     before: Mapping[Table, Rows] = first if known is None else {table: known.rows(table) for table in listed}
     if known is not None and not any(_lost(before[table], first[table]) for table in listed):
@@ -94,7 +95,7 @@ async def _confirmed(driver: Driver, known: State | None, first: Mapping[Table, 
     if not listed:
         return first
     second = await driver.observe()
-    return {**second, **{table: _united(before[table], first[table], second[table]) for table in listed}}
+    return _kept(known, {**second, **{table: _united(before[table], first[table], second[table]) for table in listed}})
 
 
 def _lost(before: Rows, now: Rows) -> set[Any]:

@@ -26,6 +26,7 @@ from anycastlb.core.model import Check, Combination, Result
 from anycastlb.settings import ChecksSettings
 from tests.contract.cases_more import answered, health_server
 from tests.contract.cases_web import authority
+from tests.lab import lateness
 from tests.support.checks import run as run_once
 from tests.support.ports import free_port
 from tests.support.servers import datagrams, saying, serving, silent
@@ -194,8 +195,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def children() -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+def children() -> set[int]:
+    """Of this process, but for the one that tells how late the machine is."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()} - {lateness.pid()}
 
 
 async def gone(*pids: int) -> None:

@@ -52,6 +52,11 @@ class Gauge:
         atexit.register(self._process.wait)
         atexit.register(self._process.communicate)  # is called first
 
+    @property
+    def pid(self) -> int:
+        """Of the process that measures."""
+        return self._process.pid
+
     def lost(self, since: float, until: float) -> float:
         """Seconds that the machine lost between two moments."""
         self._read()
@@ -107,6 +112,11 @@ def now() -> float:
     """The moment from which a promise runs."""
     _gauge()
     return time.monotonic()
+
+
+def pid() -> int:
+    """Of the process that measures, which is a child of this one."""
+    return _gauge().pid
 
 
 def lost(since: float, until: float | None = None) -> float:

@@ -64,8 +64,8 @@ class BgpDriver:
         self._on_change, self._emit, self._clock = on_change, emit, clock
         self._report = Report()
         """The last ready one of any bridge."""
-        self._heard = self._known = self._report
-        """The last one as it came, and with the routes of the one before as far as they are the same."""
+        self._heard = self._report
+        """The same as it came: its routes are no objects of the one before."""
         self._wanted = WantedRoutes()
         self._under_way = UnderWay()
         self._serial = self._sent = 0
@@ -251,15 +251,16 @@ class BgpDriver:
             self._send()
 
     def bridge_reported(self, connection: BridgeConnection) -> None:
-        before, report = self._report, self._as_known(connection.report)
-        if not report.ready:
+        before, heard = self._report, connection.report
+        if not heard.ready:
             return
+        report = before if heard is self._heard else replace(heard, announced=shared(before.announced, heard.announced))
         if self._away_since is not None:
             self._forget()
             what = f"the bridge in ExaBGP {report.version} is connected (process {connection.pid})"
             self._server.tell("info", what, "connected")
         news = self._away_since is not None or not self._wanted.known
-        self._away_since, self._report = None, report
+        self._away_since, self._heard, self._report = None, heard, report
         self._wanted.adopt(report.announced)
         news |= before.sessions != report.sessions
         if before.announced is not report.announced:
@@ -270,13 +271,6 @@ class BgpDriver:
         self._news.set()
         if news:
             self._on_change()
-
-    def _as_known(self, report: Report) -> Report:
-        """With the routes of the last report, as far as they are the same; the very same report if it was not new."""
-        if report is not self._heard:
-            self._heard = report
-            self._known = replace(report, announced=shared(self._report.announced, report.announced))
-        return self._known
 
     def bridge_lost(self, connection: BridgeConnection) -> None:
         if connection.report.ready:

@@ -28,7 +28,7 @@ class WantedRoutes:
     def adopt(self, announced: Mapping[Address, Route]) -> None:
         """What is announced already is wanted, unless it is known what is wanted."""
         if self.routes is None:
-            self.routes, self._alike = dict(announced), None
+            self.routes = dict(announced)
 
     def forget(self) -> None:
         """Nobody knows any more what is announced."""

@@ -2,7 +2,7 @@
 
 It does the first by itself, but each large block that is freed raises the size from which it does, up to 32 MB: after a
 few answers of 18 MB it keeps what they were made in. A size that is set is not raised, and then the rest has to be set
-too: otherwise each table that a decision copies, of some hundred kilobytes, would be given back and asked for again,
+too: otherwise each table that a decision makes, of some hundred kilobytes, would be given back and asked for again,
 and each of its pages would be a fault.
 
 All threads share one heap: one of them runs at a time anyway, and what one has freed is used by the next.

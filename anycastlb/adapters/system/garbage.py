@@ -19,8 +19,8 @@ LONG = 0.01
 APART = 600.0
 """Seconds between two times at which more objects are left out."""
 YOUNG = 10_000
-"""Objects that are looked at in one go: about a millisecond. Usually it is 700, and a decision copies tables of as many
-rows as there are backends, each of which would be looked at several times while it is young."""
+"""Objects that are looked at in one go: about a millisecond. Usually it is 700, and a decision about all services makes
+tables of as many rows as there are backends, each of which would be looked at several times while it is young."""
 OLDER, ALL = 2, 100
 """Of such collections until one that looks at what they have left too, and of those until one of everything. Usually
 each is 10: then the proof of a decision, which makes more objects than a catalog, stopped the loop for 30 ms."""

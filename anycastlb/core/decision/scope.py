@@ -74,9 +74,7 @@ def scope_of(last: Remembered, inputs: Inputs, memory: Memory, now: float) -> Sc
     if last is FROM_SCRATCH:
         anew = tuple(grouping.groups)
     else:
-        heard = map(
-            grouping.name_of, _listeners(last, http, inputs) if http.listening is not last.http.listening else ()
-        )
+        heard = map(grouping.name_of, _listeners(last, http, inputs))
         names = {*changed, *concerned, *heard, *_due(last, basis), *_rechecked(last, inputs, by_check)}
         anew = grouping.in_order(names)
     return Scope(last, basis, grouping, changed, by_check, doubtful, anew, concerned, http)
@@ -136,8 +134,9 @@ def _due(last: Remembered, basis: Basis) -> Iterator[Address]:
 
 def _listeners(last: Remembered, http: Tier, inputs: Inputs) -> Iterator[Address]:
     """The VIPs of the gateways of which something else is said than before."""
-    for gateway in inputs.catalog.gateways:
-        if http.listening.get(gateway.name) is not last.http.listening.get(gateway.name):
+    before, now = last.http.listening, http.listening
+    for gateway in inputs.catalog.gateways if now is not before else ():
+        if now.get(gateway.name) is not before.get(gateway.name):
             yield from gateway.vips
 
 
